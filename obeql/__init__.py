@@ -1,0 +1,1 @@
+"""OBEQL: a query engine for occlusion-based explanations of image classifiers."""

@@ -1,0 +1,141 @@
+"""What the planner knows of the world: models, images and image sets, as plain records.
+
+The session fills a `Catalog` from the store; binding resolves names against it. No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
+
+from obeql.planner.geometry import Network
+
+__all__ = [
+    "Activation",
+    "Catalog",
+    "ImageRecord",
+    "ImageSet",
+    "ModelRecord",
+    "Preprocessing",
+]
+
+#: How the network's K logits become probabilities. `softmax`: classes exclude each other; `sigmoid`:
+#: each output is judged alone, and a network with one output has the two classes "not" and "yes".
+Activation = Literal["softmax", "sigmoid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """How a source image becomes the model's input: pixels in 0..1, resize, channel order, (x - mean) / std.
+
+    `size` is (height, width) of the model's input. `resize` is `squash` (both sides to `size`) or `shortest`
+    (shorter side to `edge` pixels, then centre crop to `size`). `mean` and `std` are in the model's channel order.
+    """
+
+    size: tuple[int, int]
+    resize: Literal["squash", "shortest"] = "squash"
+    edge: int | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "bicubic"
+    channels: Literal["rgb", "bgr", "gray"] = "rgb"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Preprocessing:
+        data = json.loads(text)
+        for name in ("size", "mean", "std"):
+            data[name] = tuple(data[name])
+        return cls(**data)
+
+    def digest(self) -> str:
+        """Hex SHA-256 of every setting."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A model as the catalog knows it. `uri` is None for a live Python module, whose weights are not stored.
+
+    `options` are the WITH options a loader needs to build the same module again from `uri`.
+    `model_hash` covers weights and graph; it is the model's identity.
+    """
+
+    name: str
+    model_hash: str
+    uri: str | None
+    options: Mapping[str, Any]
+    classes: tuple[str, ...]
+    activation: Activation
+    preprocessing: Preprocessing
+    network: Network
+
+    @property
+    def n_classes(self) -> int:
+        return self.network.n_classes
+
+    def class_name(self, class_id: int) -> str:
+        return self.classes[class_id] if class_id < len(self.classes) else str(class_id)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image. `path` is None for an image handed over from Python; `key` then finds it in the session.
+
+    `columns` are further columns of the SELECT that named the image; they pass through to the result.
+    """
+
+    path: str | None
+    image_id: int | None = None
+    label: str | None = None
+    key: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """The name used in messages and titles."""
+        return self.path if self.path is not None else (self.key or f"image {self.image_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """A named list of images, fixed when it was created; `source` is the glob or SELECT it came from."""
+
+    name: str
+    source: str
+    images: tuple[ImageRecord, ...]
+
+
+class Catalog(Protocol):
+    """What binding asks of the session. Names match case-insensitively; unknown names return None."""
+
+    def model(self, name: str) -> ModelRecord | None: ...
+
+    def model_names(self) -> Sequence[str]: ...
+
+    def image_set(self, name: str) -> ImageSet | None: ...
+
+    def image_named(self, name: str) -> Sequence[ImageRecord]:
+        """All known images whose file stem (or key) is `name`."""
+        ...
+
+    def image_names(self) -> Sequence[str]: ...
+
+    def images_at(self, pattern: str) -> Sequence[ImageRecord]:
+        """The file at a path, or the files a glob matches, sorted; empty when there is none."""
+        ...
+
+    def images_selected(self, sql: str) -> Sequence[ImageRecord]:
+        """The images a SELECT yields through its `path` or `image_id` column."""
+        ...
+
+    def run_exists(self, name: str) -> bool: ...
+
+    def setting(self, name: str) -> Any:
+        """The value of `obeql.<name>` or its default."""
+        ...

@@ -1,0 +1,83 @@
+"""Cells: the values of windows, as they pass between operators and the store.
+
+The planner declares what reads and writes cells; the session passes the DuckDB implementations in, so that the
+executor never imports the store. A window's value depends on image, model, preprocessing, patch, fill and
+precision (the `CellKey`) and on where the window lies, not on stride, border rule or region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CellKey", "CellSink", "CellSource", "FailedImage", "FloatPlane", "MapCells"]
+
+FloatPlane = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class CellKey:
+    """What, besides its position, decides a window's value."""
+
+    image_hash: str
+    model_hash: str
+    preprocessing_hash: str
+    patch: tuple[int, int]
+    fill: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MapCells:
+    """The cells of one image, model and class on a grid of windows.
+
+    `tops`, `lefts`, `heights`, `widths`: int32 (rows,) / (cols,), the window of cell (r, c) is
+    (tops[r], lefts[c], heights[r], widths[c]) in pixels of the model's input. `logit` and `others` are float32
+    (rows, cols): the class's logit z and logsumexp of all other classes' logits (0 for sigmoid outputs), so that
+    log-odds = z - others. `top_class` int32 (rows, cols): arg-max class with the window hidden. `exact` bool
+    (rows, cols), or None when every cell is exact. NaN marks cells that were not computed.
+    `clean_logit`, `clean_others`: the same two numbers of the unoccluded image.
+    """
+
+    key: CellKey
+    class_id: int
+    tops: npt.NDArray[np.int32]
+    lefts: npt.NDArray[np.int32]
+    heights: npt.NDArray[np.int32]
+    widths: npt.NDArray[np.int32]
+    logit: FloatPlane
+    others: FloatPlane
+    top_class: npt.NDArray[np.int32]
+    clean_logit: float
+    clean_others: float
+    clean_top_class: int
+    exact: npt.NDArray[np.bool_] | None = None
+    #: quality of the map: approx, metric, target, confidence, bound, n_exact, n_audit, seed
+    quality: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """An image of a set that could not be explained, and why."""
+
+    image_id: int
+    shown: str
+    error: str
+
+
+class CellSource(Protocol):
+    """Reads exact cells that are already stored."""
+
+    def stored(self, key: CellKey, class_ids: Sequence[int]) -> Sequence[MapCells]: ...
+
+
+class CellSink(Protocol):
+    """Takes finished maps; what it has returned from is durable."""
+
+    def write(self, image_id: int, maps: Sequence[MapCells]) -> None: ...
+
+    def fail(self, failure: FailedImage) -> None: ...
