@@ -1,1 +1,66 @@
+"""From a syntax tree to the best plan that is exact: the second stage, grammar -> planner -> executor.
 
+    syntax tree
+      -> bind           names, options and clauses checked; the logical plan       (options, clauses, sources, classes)
+      -> optimize       rules rewrite the logical plan, the checker guards them    (rules, check, logical)
+      -> lower          operators chosen by cost for each grid of windows          (schedule, boxes, cost)
+      -> ExplainPlan    plain data, run by `obeql.executor`, printed by `show`     (physical, show)
+
+`geometry` is a network as integers, `grid` where windows lie, `catalog` and `cells` the protocols of the session's
+store, `scores` what a cell's numbers mean. Nothing here imports torch.
+"""
+
+from obeql.planner.bind import BoundExplain, BoundPredict, bind
+from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord, Preprocessing
+from obeql.planner.classes import class_names, find_class
+from obeql.planner.cost import Rates
+from obeql.planner.geometry import AxisWindow, LayerSpec, Network
+from obeql.planner.grid import WindowGrid
+from obeql.planner.logical import print_tree
+from obeql.planner.lower import lower, plan_explain
+from obeql.planner.optimize import optimize
+from obeql.planner.options import EXPLAIN_OPTIONS, MODEL_OPTIONS, OptionInfo, fill_colour, model_options
+from obeql.planner.physical import OPERATORS, DenseForward, ExplainPlan, IncrementalForward
+from obeql.planner.rules import CHOICES, RULE_NAMES, RULES
+from obeql.planner.settings import SETTINGS, SettingInfo, bind_setting, check_setting, setting_default
+from obeql.planner.show import show
+
+__all__ = [
+    "CHOICES",
+    "EXPLAIN_OPTIONS",
+    "MODEL_OPTIONS",
+    "OPERATORS",
+    "RULES",
+    "RULE_NAMES",
+    "SETTINGS",
+    "AxisWindow",
+    "BoundExplain",
+    "BoundPredict",
+    "Catalog",
+    "DenseForward",
+    "ExplainPlan",
+    "ImageRecord",
+    "ImageSet",
+    "IncrementalForward",
+    "LayerSpec",
+    "ModelRecord",
+    "Network",
+    "OptionInfo",
+    "Preprocessing",
+    "Rates",
+    "SettingInfo",
+    "WindowGrid",
+    "bind",
+    "bind_setting",
+    "check_setting",
+    "class_names",
+    "fill_colour",
+    "find_class",
+    "lower",
+    "model_options",
+    "optimize",
+    "plan_explain",
+    "print_tree",
+    "setting_default",
+    "show",
+]

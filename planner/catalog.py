@@ -130,8 +130,11 @@ class Catalog(Protocol):
         """The file at a path, or the files a glob matches, sorted; empty when there is none."""
         ...
 
-    def images_selected(self, sql: str) -> Sequence[ImageRecord]:
-        """The images a SELECT yields through its `path` or `image_id` column."""
+    def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
+        """The images a SELECT yields through its `path` or `image_id` column.
+
+        `parameters` bind by name; a `?` or `$1` has its number, from 1, as name (DuckDB takes both that way).
+        """
         ...
 
     def run_exists(self, name: str) -> bool: ...

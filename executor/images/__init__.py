@@ -1,0 +1,26 @@
+"""Images: found, decoded, turned into the model's input, and the values that hide part of them.
+
+Comes after planning has named the images and before the network runs. No module here imports torch.
+"""
+
+from __future__ import annotations
+
+from obeql.executor.images.decode import SourceImage, decode_file, decode_object
+from obeql.executor.images.fill import FILLS, fill_values
+from obeql.executor.images.locate import IMAGE_SUFFIXES, expand
+from obeql.executor.images.placement import Placement, place
+from obeql.executor.images.preprocess import ModelInput, preprocess
+
+__all__ = [
+    "FILLS",
+    "IMAGE_SUFFIXES",
+    "ModelInput",
+    "Placement",
+    "SourceImage",
+    "decode_file",
+    "decode_object",
+    "expand",
+    "fill_values",
+    "place",
+    "preprocess",
+]

@@ -1,0 +1,268 @@
+"""From a file, PIL image, array or tensor to RGB pixels with an identity.
+
+Comes after the images of a statement are known and before `preprocess`. The digest of the pixels is the image's
+identity in the store, so that a renamed or copied file keeps its heat maps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from obeql.errors import ImageError
+from obeql.executor.images.locate import missing_file
+
+__all__ = ["Pixels", "SourceImage", "decode_file", "decode_object"]
+
+Pixels = npt.NDArray[np.uint8 | np.float32]
+
+#: What Pillow's decoders raise on damaged files.
+_DECODER_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
+
+#: Float pixels may leave 0..1 by this much, as rounding makes them; they are clipped.
+_ROUNDING = 1e-6
+
+_ARRAYS = "(H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (C, H, W)"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceImage:
+    """A decoded image, upright, at its own size.
+
+    `pixels` is read-only RGB (H, W, 3): uint8 where the source has 8 bits a channel or fewer, else float32 in 0..1.
+    A grey image has three equal channels. `digest` is the hex SHA-256 of kind, dtype, shape and pixels. `shown` is
+    the name used in messages and titles; `path` is None for an image that is no file. `ready` is True for arrays
+    and tensors: those are used as they are when they already have the model's size.
+    """
+
+    pixels: Pixels
+    digest: str
+    shown: str
+    path: str | None = None
+    ready: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+    def unit_pixels(self) -> npt.NDArray[np.float32]:
+        """The pixels as float32 in 0..1, (H, W, 3)."""
+        return _unit(self.pixels)
+
+
+def decode_file(path: str | Path) -> SourceImage:
+    """Decode an image file that Pillow can read.
+
+    The EXIF orientation is applied. Transparent pixels are laid over white, which is what viewers, browsers and
+    paper show. Palettes, 1-bit, CMYK and grey with alpha become RGB; 16-bit grey is divided by 65535 and keeps its
+    precision; of an animation or a stack the first frame is taken. Colour profiles are not applied, and Pillow
+    reduces 16-bit *colour* files to 8 bits.
+
+    Raises ImageError for a file that is missing, empty, a folder, no image, damaged, or larger than Pillow's limit.
+    """
+    path = Path(path).expanduser()
+    shown = str(path)
+    if path.is_dir():
+        raise ImageError(f"image '{shown}' is a folder; name a file in it, or all of them with '{path / '*'}'")
+    if not path.is_file():
+        raise missing_file(path)
+    try:
+        with Image.open(path) as image:
+            return _decode_pil(image, shown, shown)
+    except UnidentifiedImageError:
+        raise ImageError(f"'{shown}' {_why_unreadable(path)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise _too_large(shown) from None
+    except PermissionError:
+        raise ImageError(f"image '{shown}' may not be read (permission denied)") from None
+    except _DECODER_ERRORS as error:
+        raise _damaged(shown, error) from None
+
+
+def decode_object(obj: Any, key: str) -> SourceImage:
+    """Decode an image handed over from Python, called `key` in messages.
+
+    Takes a PIL image (treated as a file is), a path, or a numpy array or torch tensor of shape (H, W), (H, W, 1),
+    (H, W, 3), (H, W, 4) or (C, H, W) with C = 1, 3, 4: uint8, uint16, bool, or floating point in 0..1. Where a shape
+    can be read both ways, channels are last in an array and first in a tensor. Channels are R, G, B(, alpha).
+
+    Raises ImageError for any other type, shape, dtype, an empty array, NaN, infinity, or values outside 0..1.
+    """
+    if isinstance(obj, (str, Path)):
+        return decode_file(obj)
+    if isinstance(obj, Image.Image):
+        try:
+            return _decode_pil(obj, key, None)
+        except _DECODER_ERRORS as error:
+            raise _damaged(key, error) from None
+    channels_first = False
+    # A tensor can only exist once torch has been imported, so torch need not be imported to recognise one.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(obj, torch.Tensor):
+        channels_first = True
+        tensor = obj.detach().cpu()
+        obj = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if not isinstance(obj, np.ndarray):
+        raise ImageError(
+            f"image '{key}' is a {type(obj).__name__}; allowed are a path, a PIL image, a numpy array and a tensor"
+        )
+    pixels = _standard_dtype(_channels_last(obj, key, channels_first), key)
+    if pixels.shape[2] == 1:
+        pixels = np.repeat(pixels, 3, axis=2)
+    elif pixels.shape[2] == 4:
+        pixels = _over_white(pixels)
+    return _finish(pixels, key, None, ready=True)
+
+
+def _decode_pil(image: Image.Image, shown: str, path: str | None) -> SourceImage:
+    if 0 in image.size:
+        raise ImageError(f"image '{shown}' has no pixels: it is {image.height} x {image.width} (height x width)")
+    limit = Image.MAX_IMAGE_PIXELS
+    # For sizes between one and two times the limit Pillow only warns.
+    if path is not None and limit is not None and image.width * image.height > limit:
+        raise _too_large(shown)
+    upright = ImageOps.exif_transpose(image)
+    return _finish(_rgb(upright, shown), shown, path, ready=False)
+
+
+def _rgb(image: Image.Image, shown: str) -> Pixels:
+    """RGB pixels (H, W, 3) of a PIL image of any mode."""
+    mode = image.mode
+    if mode.startswith("I;16"):
+        grey = np.asarray(image).astype(np.float32) / np.float32(65535)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if mode == "I":
+        wide = np.asarray(image)
+        if wide.min() < 0 or wide.max() > 65535:
+            raise ImageError(
+                f"image '{shown}' has 32-bit integer pixels from {wide.min()} to {wide.max()}, which have no agreed "
+                "white; scale them to 0..1 and pass the array"
+            )
+        grey = wide.astype(np.float32) / np.float32(65535)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if mode == "F":
+        return np.repeat(_standard_dtype(np.asarray(image)[:, :, None], shown), 3, axis=2)
+    if image.has_transparency_data or mode in ("La", "RGBa"):
+        return _over_white(np.asarray(image.convert("RGBA")))
+    try:
+        return np.array(image if mode == "RGB" else image.convert("RGB"))
+    except ValueError:
+        raise ImageError(f"image '{shown}' has pixels of mode {mode}, which cannot be turned into RGB") from None
+
+
+def _over_white(rgba: npt.NDArray[Any]) -> Pixels:
+    """Lay (H, W, 4) pixels over white; opaque pixels keep their exact values."""
+    if rgba.dtype == np.uint8:
+        colour, alpha = rgba[:, :, :3].astype(np.uint32), rgba[:, :, 3:].astype(np.uint32)
+        return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    alpha = rgba[:, :, 3:]
+    return np.asarray(rgba[:, :, :3] * alpha + (1 - alpha), np.float32)
+
+
+def _channels_last(array: npt.NDArray[Any], key: str, channels_first: bool) -> npt.NDArray[Any]:
+    """View an array as (H, W, C), C = 1, 3 or 4."""
+    shape = "x".join(map(str, array.shape)) or "a single number"
+    if array.ndim == 4 and len(array) == 1:
+        raise ImageError(f"image '{key}' is a batch of shape {shape}; pass the image in it, `array[0]`")
+    if array.ndim not in (2, 3):
+        raise ImageError(f"image '{key}' has shape {shape}; allowed are {_ARRAYS}")
+    if array.ndim == 2:
+        array = array[:, :, None]
+    else:
+        first, last = array.shape[0] in (1, 3, 4), array.shape[2] in (1, 3, 4)
+        if not first and not last:
+            raise ImageError(f"image '{key}' has shape {shape} without an axis of 1, 3 or 4 channels; use {_ARRAYS}")
+        if first and (channels_first or not last):
+            array = array.transpose(1, 2, 0)
+    if array.size == 0:
+        raise ImageError(f"image '{key}' has no pixels: its shape is {shape}")
+    return array
+
+
+def _standard_dtype(array: npt.NDArray[Any], key: str) -> Pixels:
+    """uint8 stays; uint16 and floating point become float32 in 0..1; anything else is an error."""
+    if array.dtype == np.uint8:
+        return array.astype(np.uint8, copy=False)
+    if array.dtype == np.bool_:
+        return np.where(array, np.uint8(255), np.uint8(0))
+    if array.dtype == np.uint16:
+        return array.astype(np.float32) / np.float32(65535)
+    if array.dtype.kind != "f":
+        raise ImageError(
+            f"image '{key}' has pixels of type {array.dtype}; allowed are uint8 (0..255), uint16 (0..65535), bool "
+            "and floating point (0..1)"
+        )
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        n_bad = int(np.count_nonzero(~np.isfinite(array)))
+        raise ImageError(f"image '{key}' has {n_bad} of {array.size} values that are NaN or infinite")
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        hint = "divide by 255" if low >= 0 and high <= 255 else "pass pixels before normalisation"
+        raise ImageError(
+            f"image '{key}' has values from {low:.4g} to {high:.4g}; floating-point pixels lie in 0..1 ({hint})"
+        )
+    return np.asarray(np.clip(array, 0, 1), np.float32)
+
+
+def _unit(pixels: Pixels) -> npt.NDArray[np.float32]:
+    if pixels.dtype == np.uint8:
+        return pixels.astype(np.float32) / np.float32(255)
+    return pixels.astype(np.float32, copy=False)
+
+
+def _finish(pixels: Pixels, shown: str, path: str | None, *, ready: bool) -> SourceImage:
+    # A private copy: later changes of the caller's array must not change what the digest says.
+    own: Pixels = np.array(pixels, order="C")
+    own.flags.writeable = False
+    little = own.astype(own.dtype.newbyteorder("<"), copy=False)
+    # Arrays skip resizing where they fit, files do not: with equal pixels they can be different model inputs.
+    header = f"{'array' if ready else 'image'} {own.dtype.name} {own.shape[0]}x{own.shape[1]}x3\n"
+    digest = hashlib.sha256(header.encode())
+    digest.update(little.tobytes())
+    return SourceImage(own, digest.hexdigest(), shown, path, ready)
+
+
+def _too_large(shown: str) -> ImageError:
+    limit = Image.MAX_IMAGE_PIXELS
+    return ImageError(
+        f"image '{shown}' has more than {limit} pixels, Pillow's limit against decompression bombs; "
+        "set PIL.Image.MAX_IMAGE_PIXELS higher if you trust the file"
+    )
+
+
+def _damaged(shown: str, error: BaseException) -> ImageError:
+    reason = str(error).strip() or type(error).__name__
+    if "truncated" in reason.lower() or isinstance(error, EOFError):
+        return ImageError(f"image '{shown}' is truncated: the file ends before its last pixel")
+    return ImageError(f"image '{shown}' is damaged: {reason}")
+
+
+def _why_unreadable(path: Path) -> str:
+    if path.stat().st_size == 0:
+        return "is empty (0 bytes)"
+    with path.open("rb") as file:
+        head = file.read(132)
+    if head[128:132] == b"DICM":
+        return "is a DICOM file: read it with pydicom, scale the pixels to 0..1 and pass the array"
+    return "is not an image that Pillow can read (PNG, JPEG, TIFF, BMP, GIF, WebP and others)"

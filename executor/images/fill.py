@@ -1,0 +1,103 @@
+"""The values that hide a window, in the space of the model's input.
+
+Comes after `preprocess`; the operators write these values where a window lies (they select, never multiply).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.errors import QueryTypeError, nearest
+from obeql.executor.images.preprocess import ModelInput, luma, to_model_space
+from obeql.planner.catalog import Preprocessing
+
+__all__ = ["BLUR_SIGMA", "FILLS", "fill_values"]
+
+#: Named fills and what they write.
+FILLS = {
+    "mean": "per-channel mean of the model's input",
+    "black": "RGB (0, 0, 0)",
+    "white": "RGB (1, 1, 1)",
+    "gray": "RGB (0.5, 0.5, 0.5)",
+    "zero": "0 after normalisation",
+    "blur": "the image itself, blurred",
+}
+_CONSTANTS = {"black": 0.0, "white": 1.0, "gray": 0.5}
+
+#: Standard deviation of the blur as a share of the shorter side of the model's input (11.2 pixels at 224).
+BLUR_SIGMA = 1 / 20
+
+_TRIPLE = re.compile(r"\(([^,()]+),([^,()]+),([^,()]+)\)")
+
+
+def fill_values(
+    fill: str | tuple[float, float, float], image: ModelInput, how: Preprocessing
+) -> npt.NDArray[np.float32]:
+    """Return what a hidden pixel becomes: float32 (C,) for a constant, (C, H, W) for `blur`.
+
+    `fill` is a name of FILLS, or (r, g, b) in 0..1 as a tuple or as the text "(r,g,b)"; colours are RGB whatever the
+    model's channel order and pass through its preprocessing. `mean` averages `image.values` in float64. `blur` is a
+    Gaussian of BLUR_SIGMA times the shorter side, cut at 3 sigma, border pixels repeated.
+
+    Raises QueryTypeError for another name or a colour outside 0..1.
+    """
+    colour = _colour(fill)
+    if colour is not None:
+        return _model_colour(colour, how)
+    if fill == "mean":
+        return np.asarray(image.values.mean(axis=(1, 2), dtype=np.float64), np.float32)
+    if fill == "zero":
+        return np.zeros(image.values.shape[0], np.float32)
+    return _blurred(image.values, BLUR_SIGMA * min(image.values.shape[1:]))
+
+
+def _colour(fill: str | tuple[float, float, float]) -> tuple[float, float, float] | None:
+    """RGB of a constant colour, None for the other known fills."""
+    if isinstance(fill, str):
+        if fill in _CONSTANTS:
+            return (_CONSTANTS[fill],) * 3
+        if fill in FILLS:
+            return None
+        match = _TRIPLE.fullmatch(fill.replace(" ", ""))
+        try:
+            colour = tuple(map(float, match.groups())) if match else ()
+        except ValueError:
+            colour = ()
+        if not colour:
+            names = ", ".join(FILLS)
+            raise QueryTypeError(
+                f"fill '{fill}' is unknown; allowed are {names} and (r,g,b) in 0..1.{nearest(fill, FILLS)}"
+            )
+    else:
+        colour = tuple(fill)
+    if len(colour) != 3 or not all(0 <= value <= 1 for value in colour):
+        shown = ", ".join(f"{value:g}" for value in colour)
+        raise QueryTypeError(f"fill ({shown}) must be three numbers in 0..1: red, green, blue")
+    return colour[0], colour[1], colour[2]
+
+
+def _model_colour(colour: tuple[float, float, float], how: Preprocessing) -> npt.NDArray[np.float32]:
+    rgb = np.array(colour, np.float32).reshape(1, 1, 3)
+    unit = luma(rgb)[:, :, None] if how.channels == "gray" else rgb
+    return to_model_space(unit, how)[:, 0, 0]
+
+
+def _blurred(values: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
+    """Gaussian blur of (C, H, W) along both spatial axes, float64 inside."""
+    radius = max(1, math.ceil(3 * sigma))
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    blurred = values.astype(np.float64)
+    for axis in (1, 2):
+        widths = [(0, 0)] * 3
+        widths[axis] = (radius, radius)
+        padded = np.pad(blurred, widths, mode="edge")
+        size = values.shape[axis]
+        blurred = np.zeros(values.shape, np.float64)
+        for i, tap in enumerate(taps):
+            blurred += tap * padded[:, i : i + size] if axis == 1 else tap * padded[:, :, i : i + size]
+    return blurred.astype(np.float32)

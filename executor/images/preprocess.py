@@ -1,0 +1,131 @@
+"""From a decoded image to the model's input.
+
+Comes after `decode` and before the clean pass; `Preprocessing` says what to do, `Placement` where pixels end up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from obeql.errors import ModelError
+from obeql.executor.images.decode import Pixels, SourceImage
+from obeql.executor.images.placement import Placement, place
+from obeql.planner.catalog import Preprocessing
+
+__all__ = ["ModelInput", "luma", "preprocess", "to_model_space"]
+
+Floats = npt.NDArray[np.float32]
+
+_RESAMPLE = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelInput:
+    """What the network reads, and the same picture for people.
+
+    `values` float32 (C, H, W): the model's channels, normalised. `pixels` float32 (H, W, 3) in 0..1: RGB before
+    normalisation, grey repeated for a one-channel model. `placement` maps positions back to the source image.
+    """
+
+    values: Floats
+    pixels: Floats
+    placement: Placement
+
+
+def preprocess(source: SourceImage, how: Preprocessing) -> ModelInput:
+    """Turn an image into the model's input exactly as `how` says.
+
+    8-bit images are resized as 8-bit images: bit for bit Pillow's `Image.resize` for `squash`, torchvision's
+    Resize, CenterCrop, ToTensor and Normalize on PIL images for `shortest`. A one-channel model reads Pillow's "L"
+    (ITU-R 601 luma), taken before resizing. Floating-point images are resized in float32 with the same filters and
+    clipped to 0..1. Arrays already of the model's size are used as they are.
+
+    Raises ModelError when mean and std do not fit the model's channels or std is 0.
+    """
+    placement = place(source.size, how, ready=source.ready)
+    pixels = _crop(_resize(_model_channels(source.pixels, how), placement, how), placement)
+    unit = pixels.astype(np.float32)
+    if pixels.dtype == np.uint8:
+        unit /= np.float32(255)
+    rgb = np.repeat(unit, 3, axis=2) if unit.shape[2] == 1 else unit
+    return ModelInput(to_model_space(unit, how), np.ascontiguousarray(rgb), placement)
+
+
+def to_model_space(unit: Floats, how: Preprocessing) -> Floats:
+    """Normalise pixels in 0..1: (H, W, 3) RGB, or (H, W, 1) for a grey model, to float32 (C, H, W)."""
+    mean, std = _statistics(how)
+    chw = unit.transpose(2, 0, 1)
+    if how.channels == "bgr":
+        chw = chw[::-1]
+    return np.ascontiguousarray((chw - mean[:, None, None]) / std[:, None, None], dtype=np.float32)
+
+
+def luma(rgb: npt.NDArray[Any]) -> Floats:
+    """ITU-R 601 luma of RGB along the last axis, with Pillow's 16-bit weights; equal channels stay what they are."""
+    red, green, blue = (rgb[..., i].astype(np.float64) for i in range(3))
+    return np.asarray((red * 19595 + green * 38470 + blue * 7471) / 65536, np.float32)
+
+
+def _statistics(how: Preprocessing) -> tuple[Floats, Floats]:
+    n_channels = 1 if how.channels == "gray" else 3
+    both = []
+    for name, values in (("mean", how.mean), ("std", how.std)):
+        # One number stands for every channel; equal numbers, such as the defaults, for a grey model's only one.
+        distinct = tuple(dict.fromkeys(values))
+        if len(values) != n_channels and len(distinct) != 1:
+            raise ModelError(
+                f"{name} has {len(values)} values, but a model with channels={how.channels} takes {n_channels}"
+            )
+        both.append(np.array(values if len(values) == n_channels else distinct * n_channels, np.float32))
+    if not np.all(both[1] > 0):
+        raise ModelError(f"std must be positive in every channel, not {tuple(how.std)}")
+    return both[0], both[1]
+
+
+def _model_channels(pixels: Pixels, how: Preprocessing) -> Pixels:
+    if how.channels != "gray":
+        return pixels
+    if pixels.dtype == np.uint8:
+        return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+    return luma(pixels)[:, :, None]
+
+
+def _resize(pixels: Pixels, placement: Placement, how: Preprocessing) -> Pixels:
+    if placement.source_size == placement.resized_size:
+        return pixels
+    size = placement.resized_size[::-1]
+    resample = _RESAMPLE[how.interpolation]
+    if pixels.dtype == np.uint8:
+        image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+        resized = np.asarray(image.resize(size, resample))
+        return resized[:, :, None] if resized.ndim == 2 else resized
+    planes = [
+        np.asarray(Image.fromarray(np.ascontiguousarray(pixels[:, :, i])).resize(size, resample))
+        for i in range(pixels.shape[2])
+    ]
+    return np.asarray(np.clip(np.stack(planes, axis=2), 0, 1), np.float32)
+
+
+def _crop(pixels: Pixels, placement: Placement) -> Pixels:
+    """The part of the resized image that the model reads; outside of it is black."""
+    (top, left), (height, width) = placement.crop, placement.model_size
+    rows, cols = pixels.shape[:2]
+    inside = pixels[max(0, top) : top + height, max(0, left) : left + width]
+    if inside.shape[:2] == (height, width):
+        return inside
+    padded = np.zeros((height, width, pixels.shape[2]), pixels.dtype)
+    first_row, first_col = max(0, -top), max(0, -left)
+    padded[first_row : first_row + min(rows, height), first_col : first_col + min(cols, width)] = inside
+    return padded

@@ -1,0 +1,25 @@
+"""What a URI family hands back, before options are applied and the forward pass is checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from obeql.executor.models.loaded import RawOutputs
+from obeql.executor.models.preprocessing import Declared
+from obeql.planner.catalog import Activation
+
+__all__ = ["Found"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """A module and what its source declares about it; None where the source says nothing."""
+
+    module: nn.Module
+    declared: Declared = field(default_factory=Declared)
+    classes: tuple[str, ...] = ()
+    raw_outputs: RawOutputs | None = None
+    activation: Activation | None = None
+    notes: tuple[str, ...] = ()

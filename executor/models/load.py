@@ -1,0 +1,126 @@
+"""From a model URI, or a live module, to a checked classifier.
+
+The entry of this package: options are checked, the URI's family builds the module, preprocessing and class names are
+filled in, one forward pass is tried. `obeql.executor.network` captures the result.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import PurePath
+from typing import Any
+
+from torch import nn
+
+from obeql.errors import ModelError, nearest
+from obeql.executor.models.classes import resolve_classes
+from obeql.executor.models.content import content_hash
+from obeql.executor.models.exported_program import load_exported
+from obeql.executor.models.forward import check_forward
+from obeql.executor.models.found import Found
+from obeql.executor.models.loaded import LoadedModel
+from obeql.executor.models.onnx_file import load_onnx
+from obeql.executor.models.options import ModelOptions, parse_options
+from obeql.executor.models.pickled_module import load_pickled, refuse_weights
+from obeql.executor.models.preprocessing import resolve_preprocessing
+from obeql.executor.models.python_factory import load_factory
+from obeql.executor.models.timm_zoo import load_timm
+from obeql.executor.models.torchvision_zoo import load_torchvision
+
+__all__ = ["FILES", "SCHEMES", "adopt", "load"]
+
+Family = Callable[[str, ModelOptions], Found]
+
+#: URIs of the form scheme:target.
+SCHEMES: Mapping[str, Family] = {
+    "torchvision": load_torchvision,
+    "timm": load_timm,
+    "python": load_factory,
+}
+
+#: Files, by what their name ends with.
+FILES: Mapping[str, Family] = {
+    ".onnx": load_onnx,
+    ".pt2": load_exported,
+    ".pt": load_pickled,
+    ".pth": load_pickled,
+    ".pkl": load_pickled,
+    ".safetensors": refuse_weights,
+}
+
+_ALLOWED = (
+    "torchvision:<name>, timm:<name>, python:<package.module>:<factory>, an .onnx file or a torch.export .pt2 file"
+)
+
+
+def load(uri: str, options: Mapping[str, Any] | None = None) -> LoadedModel:
+    """Return the classifier that a URI names, checked by one forward pass of a zero batch.
+
+    `options` are those of CREATE MODEL (`obeql.executor.models.options.OPTION_NAMES`).
+
+    Raises: UnknownNameError and QueryTypeError for options, ModelError for everything about the model.
+    """
+    parsed = parse_options(options or {})
+    text = uri.strip()
+    scheme, colon, target = text.partition(":")
+    if colon and scheme.lower() in SCHEMES:
+        if not target.strip():
+            raise ModelError(f"The model URI {uri!r} names nothing after the colon; allowed are {_ALLOWED}.")
+        return _finish(SCHEMES[scheme.lower()](target.strip(), parsed), parsed)
+    if re.match(r"[A-Za-z][\w+-]+:(?!\\)", text) and PurePath(text).suffix.lower() not in FILES:
+        raise ModelError(f"Models cannot be loaded from {uri!r}: allowed are {_ALLOWED}.{nearest(scheme, SCHEMES)}")
+    suffix = PurePath(text).suffix.lower()
+    if suffix not in FILES:
+        hint = nearest(f"torchvision:{text}", [f"{name}:{text}" for name in SCHEMES]) if not suffix else ""
+        raise ModelError(f"{uri!r} is not a model that can be loaded: allowed are {_ALLOWED}.{hint}")
+    return _finish(FILES[suffix](text, parsed), parsed)
+
+
+def adopt(module: nn.Module, **options: Any) -> LoadedModel:
+    """Return a checked classifier from a live module. `options` are those of CREATE MODEL; `size` is needed.
+
+    The module is copied, so that it can be trained on, or stay in training mode, without changing the model; where
+    it cannot be copied, it is put into evaluation mode itself and a note says so. DataParallel and compiled modules
+    are unwrapped.
+
+    Raises: as `load`.
+    """
+    parsed = parse_options(options)
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"A model must be a torch.nn.Module, not a {type(module).__name__}.")
+    if parsed.weights is not None:
+        raise ModelError("A live module carries its weights; the option weights does not apply to it.")
+    if isinstance(module, nn.DataParallel):
+        module = module.module
+    original = getattr(module, "_orig_mod", module)  # torch.compile's wrapper
+    notes: tuple[str, ...] = ()
+    try:
+        module = copy.deepcopy(original)
+    except Exception:  # hooks, locks and non-leaf tensors cannot be copied
+        module = original
+        notes = ("The module could not be copied; it was put into evaluation mode and must not be changed.",)
+    return _finish(Found(module, notes=notes), parsed)
+
+
+def _finish(found: Found, options: ModelOptions) -> LoadedModel:
+    module = found.module.eval().requires_grad_(False)
+    said = resolve_classes(options.classes)
+    activation = options.activation or found.activation or "softmax"
+    raw_outputs = found.raw_outputs or options.outputs
+    checked = check_forward(
+        LoadedModel(
+            module=module,
+            model_hash="",
+            classes=said,
+            activation=activation,
+            raw_outputs=raw_outputs,
+            preprocessing=resolve_preprocessing(options, found.declared),
+            notes=found.notes,
+        )
+    )
+    classes = said if said or len(found.classes) != checked.n_classes else found.classes
+    meaning = f"{checked.activation} {checked.raw_outputs}".encode()
+    return replace(checked, classes=classes, model_hash=content_hash(module, meaning))

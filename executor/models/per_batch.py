@@ -1,0 +1,55 @@
+"""Networks exported for one fixed batch size: run them in pieces, or prove that a free batch gives the same.
+
+Used by the ONNX and exported-program families.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from obeql.errors import ModelError
+
+__all__ = ["FixedBatch", "fits_any_batch"]
+
+#: Largest difference, relative to the largest output, between a free batch and pieces that counts as rounding.
+TOLERANCE = 1e-4
+
+
+class FixedBatch(nn.Module):
+    """A network that takes exactly `batch` images at a time; the last piece is filled up with zero images."""
+
+    def __init__(self, network: nn.Module, batch: int) -> None:
+        super().__init__()
+        self.network = network
+        self.batch = batch
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        n_images = image.shape[0]
+        missing = -n_images % self.batch
+        padded = F.pad(image, (0, 0) * (image.ndim - 1) + (0, missing)) if missing else image
+        return torch.cat([self.network(piece) for piece in padded.split(self.batch)])[:n_images]
+
+
+def fits_any_batch(free: nn.Module, fixed: FixedBatch, shape: tuple[int, int, int]) -> bool:
+    """Whether `free` returns for two random images at once what `fixed` returns piece by piece.
+
+    `shape` is (C, H, W). A failure of `free` counts as no.
+    """
+    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        try:
+            outputs = free(images)
+        except (ModelError, RuntimeError, ValueError, IndexError, TypeError):
+            return False
+        try:
+            expected = fixed(images)
+        except (ModelError, RuntimeError, ValueError, IndexError, TypeError):
+            return True  # what fails either way is reported by the forward check
+    if not isinstance(outputs, torch.Tensor) or not isinstance(expected, torch.Tensor):
+        return False
+    if outputs.shape != expected.shape:
+        return False
+    scale = float(expected.abs().max()) or 1.0
+    return bool((outputs - expected).abs().max() <= TOLERANCE * scale)

@@ -1,0 +1,101 @@
+"""Which axis of a traced tensor is which: permutes and reshapes followed symbolically.
+
+Used by `lower`. Networks move axes about (NHWC blocks, channel shuffles, flatten). Instead of executing those moves,
+lowering keeps every map in canonical order (N, C, H, W) and remembers how the traced tensor looks at it.
+
+A traced axis is a group of atoms; an atom is a run of one canonical axis. (N, C, H, W) is ((N), (C), (H), (W)); after a
+view to (N, g, C/g, H, W) the channel axis is two atoms; after flatten the last group is (C, H, W).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = ["Atom", "Axes", "canonical", "channel_order", "permuted", "reshaped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Atom:
+    """`size` positions of canonical axis `axis`, `step` apart: position i of the atom stands for i * step."""
+
+    axis: str
+    size: int
+    step: int = 1
+
+
+#: One group of atoms for each axis of the traced tensor; an empty group is an axis of size 1.
+Axes = tuple[tuple[Atom, ...], ...]
+
+
+def canonical(batch: int, shape: Sequence[int]) -> Axes:
+    """Axes of a tensor that is already (N, C, H, W) or (N, K)."""
+    return tuple(
+        (Atom(axis, size),) if size != 1 else () for axis, size in zip("NCHW", (batch, *shape), strict=False)
+    )
+
+
+def permuted(axes: Axes, order: Sequence[int]) -> Axes:
+    return tuple(axes[i] for i in order)
+
+
+def group_size(group: tuple[Atom, ...]) -> int:
+    return math.prod(atom.size for atom in group)
+
+
+def reshaped(axes: Axes, shape: Sequence[int]) -> Axes | None:
+    """Return the axes after a view to `shape`, or None if that would mix axes in a way atoms cannot express."""
+    pending = [atom for group in axes for atom in group]
+    groups: list[tuple[Atom, ...]] = []
+    for size in shape:
+        group: list[Atom] = []
+        filled = 1
+        while filled < size:
+            if not pending:
+                return None
+            atom = pending.pop(0)
+            if filled * atom.size <= size:
+                if size % (filled * atom.size):
+                    return None
+                group.append(atom)
+                filled *= atom.size
+                continue
+            # Only the leading part of this atom belongs to the group: split it in two.
+            lead, rest = divmod(size, filled)
+            if rest or atom.size % lead:
+                return None
+            group.append(Atom(atom.axis, lead, atom.step * (atom.size // lead)))
+            pending.insert(0, Atom(atom.axis, atom.size // lead, atom.step))
+            filled = size
+        groups.append(_joined(group))
+    return tuple(groups) if not pending else None
+
+
+def _joined(group: list[Atom]) -> tuple[Atom, ...]:
+    """Join neighbouring atoms that together are one longer run."""
+    joined: list[Atom] = []
+    for atom in group:
+        last = joined[-1] if joined else None
+        if last is not None and last.axis == atom.axis and last.step == atom.size * atom.step:
+            joined[-1] = Atom(atom.axis, last.size * atom.size, atom.step)
+        else:
+            joined.append(atom)
+    return tuple(joined)
+
+
+def letters(axes: Axes) -> str:
+    """The canonical axis of each traced axis; `1` for an axis of size 1, `*` for a group of several axes."""
+    names = []
+    for group in axes:
+        owners = {atom.axis for atom in group}
+        names.append("1" if not owners else owners.pop() if len(owners) == 1 else "*")
+    return "".join(names)
+
+
+def channel_order(group: tuple[Atom, ...], n_channels: int) -> list[int] | None:
+    """The channels in the order a group of C atoms runs through them; None when that is 0, 1, 2, ..."""
+    order = [0]
+    for atom in group:
+        order = [base + i * atom.step for base in order for i in range(atom.size)]
+    return None if order == list(range(n_channels)) else order

@@ -1,0 +1,95 @@
+"""A captured network as a list of layers that run: the form every operator works on.
+
+Built by `capture`, turned into plain integers for the planner by `LayerGraph.network`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from obeql.executor.network.layers import Layer
+from obeql.planner.catalog import Activation
+from obeql.planner.geometry import Network
+
+__all__ = ["LayerGraph"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGraph:
+    """Layers in topological order; layer 0 is the image, the last one gives logits (N, K).
+
+    `activation` is how those logits become probabilities. `reason` is set when the network could not be captured
+    and runs whole.
+    """
+
+    layers: tuple[Layer, ...]
+    activation: Activation
+    reason: str = ""
+
+    def network(self) -> Network:
+        """The network as the planner knows it."""
+        return Network(tuple(layer.spec() for layer in self.layers), self.reason)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> LayerGraph:
+        """Return the graph with every floating-point tensor on `device` in `dtype`."""
+
+        def change(tensor: Tensor) -> Tensor:
+            return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+
+        return LayerGraph(
+            tuple(layer.map_parameters(change) for layer in self.layers), self.activation, self.reason
+        )
+
+    def last_use(self, start: int = 0) -> list[int]:
+        """For each layer, the last layer from `start` on that reads it (the last layer of all for the output)."""
+        last = [-1] * len(self.layers)
+        for i, layer in enumerate(self.layers):
+            if i >= start:
+                for j in layer.inputs:
+                    last[j] = i
+        last[-1] = len(self.layers)
+        return last
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the whole network on x (N, C, H, W); returns logits (N, K)."""
+        return self.forward_from({0: x.contiguous(memory_format=torch.channels_last)}, range(1, len(self.layers)))
+
+    def forward_from(self, values: Mapping[int, Tensor], order: Sequence[int]) -> Tensor:
+        """Run the layers of `order` given the values they read from outside it; returns the last layer's output."""
+        live = dict(values)
+        wanted = set(order)
+        last: dict[int, int] = {}
+        for i in order:
+            for j in self.layers[i].inputs:
+                last[j] = i
+        for i in order:
+            layer = self.layers[i]
+            live[i] = layer.forward([live[j] for j in layer.inputs])
+            for j in set(layer.inputs):
+                if last[j] == i and (j in wanted or j in values):
+                    del live[j]
+        return live[len(self.layers) - 1]
+
+    def materialise(self, x: Tensor, keep: Iterable[int]) -> tuple[dict[int, Tensor], Tensor]:
+        """Run the whole network on one image x (1, C, H, W), keeping the outputs of `keep`.
+
+        Returns ({layer: (1, C, H, W)}, logits (1, K)). These are the materialised views that windows are
+        computed against.
+        """
+        kept: dict[int, Tensor] = {}
+        wanted = set(keep)
+        last = self.last_use()
+        live = {0: x.contiguous(memory_format=torch.channels_last)}
+        for i, layer in enumerate(self.layers):
+            if i:
+                live[i] = layer.forward([live[j] for j in layer.inputs])
+            if i in wanted:
+                kept[i] = live[i]
+            for j in set(layer.inputs):
+                if last[j] == i:
+                    del live[j]
+        return kept, live[len(self.layers) - 1]

@@ -1,0 +1,35 @@
+"""The layers a captured network is made of: one class each, listed in `LAYERS`.
+
+To add one: a class here with its box rule, a row in `LAYERS`, a lowering rule in `obeql.executor.network.lower`.
+"""
+
+from obeql.executor.network.layers.activation import Activation, Elementwise
+from obeql.executor.network.layers.base import Layer, Place
+from obeql.executor.network.layers.channels import Concat, Pad, SelectChannels
+from obeql.executor.network.layers.conv import Conv
+from obeql.executor.network.layers.image import Image
+from obeql.executor.network.layers.linear import Linear
+from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Combine
+from obeql.executor.network.layers.pool import AveragePool, MaxPool
+from obeql.executor.network.layers.reduce import AdaptivePool, AtenCall, Flatten, GlobalMean
+
+__all__ = ["LAYERS", "Elementwise", "Layer", "Place"]
+
+LAYERS: tuple[type[Layer], ...] = (
+    Image,
+    Conv,
+    Linear,
+    Affine,
+    Activation,
+    Combine,
+    ChannelNorm,
+    MaxPool,
+    AveragePool,
+    Concat,
+    SelectChannels,
+    Pad,
+    GlobalMean,
+    AdaptivePool,
+    Flatten,
+    AtenCall,
+)

@@ -1,0 +1,85 @@
+"""What every layer declares: how a box passes through it, how it runs on whole maps, how it runs on a region.
+
+Maps are (N, C, H, W) in channels-last memory, vectors (N, K).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from obeql.planner.geometry import AxisWindow, LayerSpec, Reach
+
+__all__ = ["Layer", "Place"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the output boxes of a batch lie: `tops`, `lefts` int64 (N,), one box size (height, width) for all."""
+
+    tops: Tensor
+    lefts: Tensor
+    height: int
+    width: int
+
+
+class Layer(ABC):
+    """One layer with its weights. Weights stay as captured; `to` makes the copies a device and dtype need.
+
+    Subclasses set `kind` and `reach`, and for local layers `window`.
+    """
+
+    kind: ClassVar[str]
+    reach: Reach = "pointwise"
+    window: tuple[AxisWindow, AxisWindow] | None = None
+    #: what a position outside the input map counts as when a region reaches over its border
+    outside: float = 0.0
+
+    def __init__(self, name: str, inputs: Sequence[int], shape: Sequence[int]) -> None:
+        self.name = name
+        self.inputs = tuple(inputs)
+        self.shape = tuple(shape)
+
+    @abstractmethod
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """Run on whole maps."""
+
+    def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
+        """Run on what the output boxes at `place` read, without padding; pointwise layers need no other rule.
+
+        A local layer's input is (N, C, h, w) with h = (place.height - 1) * stride + extent.
+        """
+        return self.forward(inputs)
+
+    def parameters(self) -> list[Tensor]:
+        """All tensors of the layer, for its size in bytes."""
+        return []
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Layer:
+        """Return a copy of the layer with every tensor replaced by change(tensor)."""
+        return self
+
+    def macs_per_position(self) -> float:
+        """Multiply-accumulates for one position of a map, or for the whole of a vector."""
+        return 0.0
+
+    def spec(self) -> LayerSpec:
+        """The layer as plain integers, for the planner."""
+        positions = self.shape[1] * self.shape[2] if len(self.shape) == 3 else 1
+        elements = int(torch.Size(self.shape).numel())
+        return LayerSpec(
+            name=self.name,
+            kind=self.kind,
+            reach=self.reach,
+            inputs=self.inputs,
+            shape=self.shape,
+            macs=round(self.macs_per_position() * positions),
+            work_bytes=4 * elements * (1 + len(self.inputs)),
+            weight_bytes=sum(t.numel() * t.element_size() for t in self.parameters()),
+            window=self.window,
+        )

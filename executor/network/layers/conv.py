@@ -1,0 +1,116 @@
+"""Convolution with folded batch norm and, where there is one, the activation behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from obeql.executor.kernels.convolution import Convolution
+from obeql.executor.network.layers.activation import Elementwise
+from obeql.executor.network.layers.base import Layer, Place
+from obeql.planner.geometry import AxisWindow, Reach
+
+__all__ = ["Conv"]
+
+
+class Conv(Layer):
+    """2-D convolution, any groups, dilation, stride, and padding before and after on each axis.
+
+    `weight` (C_out, C_in / groups, kh, kw); `pads` = (top, bottom, left, right). With `adds` the second input is
+    added before the activation (the end of a residual block in one kernel).
+    """
+
+    kind: ClassVar[str] = "conv"
+    reach: Reach = "local"
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, int],
+        dilation: tuple[int, int],
+        groups: int,
+        pads: tuple[int, int, int, int],
+        activation: Elementwise | None = None,
+    ) -> None:
+        super().__init__(name, inputs, shape)
+        self.weight = weight
+        self.bias = bias
+        self.stride = stride
+        self.dilation = dilation
+        self.groups = groups
+        self.pads = pads
+        self.activation = activation
+        kh, kw = weight.shape[2:]
+        self.window = (
+            AxisWindow(kh, stride[0], dilation[0], pads[0]),
+            AxisWindow(kw, stride[1], dilation[1], pads[2]),
+        )
+        if self.pointwise:
+            self.reach = "pointwise"
+            self.window = None
+        self._kernel: Convolution | None = None
+
+    @property
+    def pointwise(self) -> bool:
+        return self.weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0, 0, 0)
+
+    @property
+    def kernel(self) -> Convolution:
+        if self._kernel is None:
+            self._kernel = Convolution(
+                self.weight, self.bias, self.stride, self.dilation, self.groups, self.activation
+            )
+        return self._kernel
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        top, bottom, left, right = self.pads
+        x = inputs[0]
+        if top == bottom and left == right:
+            return self.kernel(x, (top, left))
+        return self.kernel(F.pad(x, (left, right, top, bottom)), (0, 0))
+
+    def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
+        return self.kernel(inputs[0], (0, 0))
+
+    def parameters(self) -> list[Tensor]:
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Conv:
+        return self.replaced(change(self.weight), None if self.bias is None else change(self.bias), self.activation)
+
+    def replaced(self, weight: Tensor, bias: Tensor | None, activation: Elementwise | None) -> Conv:
+        """A copy with other weights or another activation."""
+        return Conv(
+            self.name,
+            self.inputs,
+            self.shape,
+            weight,
+            bias,
+            self.stride,
+            self.dilation,
+            self.groups,
+            self.pads,
+            activation,
+        )
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> Conv:
+        """Fold y * scale + shift, a number a channel, into the weights. Only without an activation in between."""
+        weight = self.weight.double() * scale.double().view(-1, 1, 1, 1)
+        bias = shift.double() if self.bias is None else self.bias.double() * scale.double() + shift.double()
+        return self.replaced(weight.to(self.weight.dtype), bias.to(self.weight.dtype), self.activation)
+
+    def macs_per_position(self) -> float:
+        return float(self.weight.numel())
+
+
+def as_conv_weight(weight: Tensor) -> Tensor:
+    """(K, C) of a linear layer that runs at every position, as the (K, C, 1, 1) of a convolution."""
+    return weight[:, :, None, None].contiguous(memory_format=torch.channels_last)

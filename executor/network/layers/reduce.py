@@ -1,0 +1,122 @@
+"""Layers that see the whole map: global means, adaptive pools, flatten, and anything without a rule of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from obeql.executor.network.layers.base import Layer
+from obeql.planner.geometry import Reach
+
+__all__ = ["AdaptivePool", "AtenCall", "BatchSize", "Flatten", "GlobalMean", "LayerRef"]
+
+
+class GlobalMean(Layer):
+    """(N, C, H, W) -> (N, C, 1, 1), the mean over all positions."""
+
+    kind: ClassVar[str] = "global_mean"
+    reach: Reach = "global"
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return inputs[0].mean(dim=(2, 3), keepdim=True)
+
+
+class AdaptivePool(Layer):
+    """Average pool to a fixed size whose bins are not all alike."""
+
+    kind: ClassVar[str] = "adaptive_pool"
+    reach: Reach = "global"
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return F.adaptive_avg_pool2d(inputs[0], self.shape[1:])
+
+
+class Flatten(Layer):
+    """Map to tensor as the traced network sees it: `order` permutes (N, C, H, W), then axes are merged.
+
+    `shape` is the result without its batch axis: (K,) for a plain flatten.
+    """
+
+    kind: ClassVar[str] = "flatten"
+    reach: Reach = "global"
+
+    def __init__(self, name: str, inputs: Sequence[int], shape: Sequence[int], order: tuple[int, ...]) -> None:
+        super().__init__(name, inputs, shape)
+        self.order = order
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        x = inputs[0].permute(*self.order)
+        return x.reshape(x.shape[0], *self.shape)
+
+
+class LayerRef(int):
+    """Stands for the i-th input of an AtenCall inside its arguments."""
+
+
+class BatchSize:
+    """Stands for the number of images inside an AtenCall's arguments."""
+
+
+class AtenCall(Layer):
+    """Any ATen operator, run as traced. Its box rule is unknown, so it needs whole maps."""
+
+    kind: ClassVar[str] = "opaque"
+    reach: Reach = "global"
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        operator: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        item: int | None = None,
+    ) -> None:
+        super().__init__(name, inputs, shape)
+        self.operator, self.args, self.kwargs, self.item = operator, args, kwargs, item
+        self.tensors = _tensors((args, *kwargs.values()))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        n_images = inputs[0].shape[0]
+        args = _filled(self.args, inputs, n_images)
+        kwargs = {key: _filled(value, inputs, n_images) for key, value in self.kwargs.items()}
+        result = self.operator(*args, **kwargs)
+        return result if self.item is None else result[self.item]
+
+    def parameters(self) -> list[Tensor]:
+        return self.tensors
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> AtenCall:
+        args = _mapped(self.args, change)
+        kwargs = {key: _mapped(value, change) for key, value in self.kwargs.items()}
+        return AtenCall(self.name, self.inputs, self.shape, self.operator, args, kwargs, self.item)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (list, tuple)):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_mapped(item, change) for item in value)
+    return value
+
+
+def _filled(value: Any, inputs: Sequence[Tensor], n_images: int) -> Any:
+    if isinstance(value, LayerRef):
+        return inputs[value]
+    if isinstance(value, BatchSize):
+        return n_images
+    if isinstance(value, (list, tuple)):
+        return type(value)(_filled(item, inputs, n_images) for item in value)
+    return value

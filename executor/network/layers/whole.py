@@ -1,0 +1,68 @@
+"""A network that could not be captured, as one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from obeql.executor.network.layers.base import Layer
+from obeql.planner.geometry import Reach
+
+__all__ = ["Whole"]
+
+
+class Whole(Layer):
+    """(N, C, H, W) -> logits (N, K), by running the module. Probabilities are turned into logits again."""
+
+    kind: ClassVar[str] = "whole"
+    reach: Reach = "global"
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        module: nn.Module,
+        probabilities: bool,
+        activation: str,
+    ) -> None:
+        super().__init__(name, inputs, shape)
+        self.module = module
+        self.probabilities = probabilities
+        self.activation = activation
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        y = self.module(inputs[0])
+        if not isinstance(y, Tensor):
+            y = y.logits if hasattr(y, "logits") else y[0]
+        if not self.probabilities:
+            return y
+        return torch.logit(y) if self.activation == "sigmoid" else torch.log(y)
+
+    def parameters(self) -> list[Tensor]:
+        return [*self.module.parameters(), *self.module.buffers()]
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Whole:
+        state = {key: change(value) for key, value in self.module.state_dict(keep_vars=False).items()}
+        return Whole(
+            self.name, self.inputs, self.shape, Stateless(self.module, state), self.probabilities, self.activation
+        )
+
+
+class Stateless(nn.Module):
+    """Runs a module with other tensors in place of its parameters, leaving the module itself alone."""
+
+    def __init__(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._module = [module]  # in a list, so that it does not register as a child
+        self._state = state
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.func.functional_call(self._module[0], self._state, (x,))
+        return result
+
+    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
+        return self._state

@@ -1,0 +1,107 @@
+"""Traced values while a network is being lowered: which layer holds them and how the trace looks at them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from obeql.executor.network.axes import Axes, canonical, channel_order, group_size
+from obeql.executor.network.layers import Layer
+from obeql.executor.network.layers.channels import SelectChannels
+from obeql.executor.network.layers.reduce import Flatten
+
+__all__ = ["TRACE_BATCH", "CannotLowerError", "Traced", "TracedGraph"]
+
+#: Number of images during tracing: a prime no network uses as a size, so that it marks the batch axis.
+TRACE_BATCH = 97
+
+
+class CannotLowerError(Exception):
+    """The traced network has a form that layers cannot express; it will run whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A traced tensor: the output of `layer`, looked at as `axes`.
+
+    `axes` None means that the layer's output has the traced layout itself; `shape` is then that layout, batch first.
+    """
+
+    layer: int
+    axes: Axes | None
+    shape: tuple[int, ...] = ()
+
+    def size(self) -> tuple[int, ...]:
+        """The traced tensor's shape, batch first."""
+        return self.shape if self.axes is None else tuple(group_size(group) for group in self.axes)
+
+
+class TracedGraph:
+    """The layers made so far, and the ways to bring a traced value into the form a rule needs."""
+
+    def __init__(self, layers: list[Layer]) -> None:
+        self.layers = layers
+
+    def add(self, layer: Layer) -> int:
+        self.layers.append(layer)
+        return len(self.layers) - 1
+
+    def shape(self, value: Traced) -> tuple[int, ...]:
+        """Shape of the layer's own output without the batch axis."""
+        return self.layers[value.layer].shape
+
+    def map_of(self, value: Traced) -> Traced | None:
+        """The value as a map whose axes read N, C, H, W, with its channels in order; None if it is not one."""
+        if value.axes is None or len(self.shape(value)) != 3 or len(value.axes) != 4:
+            return None
+        plain = canonical(TRACE_BATCH, self.shape(value))
+        if value.axes == plain:
+            return value
+        for position, axis in enumerate("NCHW"):
+            if any(atom.axis != axis for atom in value.axes[position]):
+                return None
+        order = channel_order(value.axes[1], self.shape(value)[0])
+        if order is None:
+            return None
+        return Traced(self.select(value.layer, order), plain)
+
+    def select(self, layer: int, order: list[int]) -> int:
+        shape = (len(order), *self.layers[layer].shape[1:])
+        return self.add(SelectChannels(f"{self.layers[layer].name}_channels", (layer,), shape, order))
+
+    def as_vector(self, value: Traced) -> Traced | None:
+        """The value as (N, K); a map that was viewed so becomes a Flatten layer. None if it has more axes."""
+        if value.axes is None:
+            return value if len(value.shape) == 2 else None
+        if len(value.axes) != 2 or [atom.axis for atom in value.axes[0]] != ["N"]:
+            return None
+        return self.as_traced(value)
+
+    def as_traced(self, value: Traced) -> Traced:
+        """The value in the layout of the trace, by a Flatten layer where that differs from the layer's own."""
+        if value.axes is None:
+            return value
+        shape = self.shape(value)
+        size = value.size()
+        if value.axes == canonical(TRACE_BATCH, shape) and len(size) == len(shape) + 1:
+            return Traced(value.layer, None, size)
+        atoms = [atom for group in value.axes for atom in group]
+        if not atoms or atoms[0].axis != "N":
+            raise CannotLowerError("the batch axis is not the first")
+        rank = len(shape) + 1
+        order = self._order("".join(atom.axis for atom in atoms)[1:], shape)
+        if order is None or any(atom.axis == "N" for atom in atoms[1:]):
+            raise CannotLowerError("axes are interleaved in a way that is not a permute and a reshape")
+        layer = Flatten(f"{self.layers[value.layer].name}_view", (value.layer,), size[1:], order)
+        if math.prod(size[1:]) != math.prod(shape) or len(order) != rank:
+            raise CannotLowerError("a view changes the number of elements")
+        return Traced(self.add(layer), None, size)
+
+    @staticmethod
+    def _order(seen: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The permutation of (N, C, H, W) or (N, K) in which the trace runs through the axes."""
+        names = "CHW"[: len(shape)]
+        missing = [axis for axis in names if axis not in seen]
+        if len(set(seen)) != len(seen) or any(shape[names.index(axis)] != 1 for axis in missing):
+            return None
+        return (0, *(1 + names.index(axis) for axis in (*seen, *missing)))

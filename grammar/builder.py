@@ -1,0 +1,229 @@
+"""Turns lark's parse tree of one statement into the nodes of `obeql.grammar.syntax`.
+
+Before: `obeql.grammar.parser` runs lark. After: the statement goes to the planner or the session.
+
+A rule without a method here becomes the class of its name, its children in order. The methods are the rules
+whose children are not simply the fields: flags, clauses in any order, parameters.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+from lark import Token, Tree
+
+from obeql.errors import QuerySyntaxError
+from obeql.grammar import syntax
+from obeql.grammar.scanner import MaskedStatement
+from obeql.grammar.syntax import Node, Span
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+_NODES: dict[str, type[Node]] = {
+    _snake_case(name): value
+    for name, value in vars(syntax).items()
+    if isinstance(value, type) and issubclass(value, Node)
+}
+_UNITS = {unit.lower(): unit for unit in syntax.SIZE_UNITS}
+
+#: the field of ExplainOcclude a clause fills, and what the clause is called in a message
+_CLAUSES = {
+    "for_predicted": ("selector", "FOR"),
+    "for_label": ("selector", "FOR"),
+    "for_classes": ("selector", "FOR"),
+    "for_top": ("selector", "FOR"),
+    "for_all": ("selector", "FOR"),
+    "region": ("region", "REGION"),
+    "options": ("options", "WITH"),
+    "top_cells": ("top_cells", "TOP .. CELLS"),
+    "exact": ("accuracy", "EXACT"),
+    "approx": ("accuracy", "APPROX"),
+    "within": ("within", "WITHIN"),
+    "device": ("device", "ON"),
+    "no_reuse": ("reuse", "NO REUSE"),
+    "into": ("into", "INTO"),
+}
+
+
+class TreeBuilder:
+    """Builds one statement of `script`, which was given to lark as `masked`, from the offset `base` on."""
+
+    def __init__(self, script: str, base: int, masked: MaskedStatement) -> None:
+        self._script = script
+        self._base = base
+        self._masked = masked
+        self._n_positional = 0
+
+    def build(self, item: Any) -> Any:
+        """Return the node of a tree or the Python value of a token; raises QuerySyntaxError."""
+        if item is None:
+            return None
+        if isinstance(item, Token):
+            return self._value(item)
+        method = getattr(self, f"_build_{item.data}", None)
+        if method is not None:
+            return method(item)
+        return _NODES[item.data](*map(self.build, item.children), span=self._span(item))
+
+    # ---- places and tokens
+
+    def _span(self, item: Tree[Token] | Token) -> Span:
+        place = item if isinstance(item, Token) else item.meta
+        start, end = place.start_pos, place.end_pos
+        assert start is not None and end is not None
+        return Span(self._base + start, self._base + end)
+
+    def _error(self, message: str, item: Tree[Token] | Token) -> Exception:
+        return QuerySyntaxError(message).locate(self._script, self._span(item).start)
+
+    def _value(self, token: Token) -> Any:  # noqa: PLR0911 - one line a terminal
+        match token.type:
+            case "INT":
+                return self._int(token, token)
+            case "FLOAT":
+                value = float(token)
+                if not math.isfinite(value):
+                    raise self._error("this number is too large", token)
+                return value
+            case "QUOTED":
+                return token[1:-1].replace('""', '"')
+            case "STRING":
+                return token[1:-1].replace("''", "'")
+            case "DEVICE" | "OPTION" | "SHOWN" | "KIND" | "RUN":
+                return token.lower()
+            case "SETTING":
+                return token.partition(".")[2].strip().lower()
+        return str(token)
+
+    def _int(self, digits: str, token: Token) -> int:
+        try:
+            return int(digits)
+        except ValueError:  # Python converts a few thousand digits at most
+            raise self._error("this number has too many digits", token) from None
+
+    # ---- values
+
+    def _build_pair(self, tree: Tree[Token]) -> syntax.Pair:
+        token = tree.children[0]
+        assert isinstance(token, Token)
+        height, width = (self._int(digits, token) for digits in token.lower().split("x"))
+        return syntax.Pair(height, width, span=self._span(tree))
+
+    def _build_size_value(self, tree: Tree[Token]) -> syntax.SizeValue:
+        token = tree.children[0]
+        assert isinstance(token, Token)
+        amount = token.rstrip("bBiIkKmMgGtT")
+        unit = _UNITS[token[len(amount) :].lower()]
+        value = float(amount) if "." in amount else self._int(amount, token)
+        if not math.isfinite(value):
+            raise self._error("this number is too large", token)
+        return syntax.SizeValue(value, unit, span=self._span(tree))
+
+    def _build_class_number(self, tree: Tree[Token]) -> syntax.Number:
+        return syntax.Number(self.build(tree.children[0]), span=self._span(tree))
+
+    def _build_list_value(self, tree: Tree[Token]) -> syntax.ListValue:
+        return syntax.ListValue(self._all(tree), span=self._span(tree))
+
+    def _build_tuple_value(self, tree: Tree[Token]) -> syntax.TupleValue:
+        return syntax.TupleValue(self._all(tree), span=self._span(tree))
+
+    def _all(self, tree: Tree[Token]) -> tuple[Any, ...]:
+        return tuple(map(self.build, tree.children))
+
+    def _build_parameter(self, tree: Tree[Token]) -> syntax.Parameter:
+        return self._parameter(str(tree.children[0]), self._span(tree))
+
+    def _parameter(self, written: str, span: Span) -> syntax.Parameter:
+        name: str | None = None
+        index: int | None = None
+        if written == "?":
+            index = self._n_positional
+            self._n_positional += 1
+        elif re.fullmatch(r"\$[0-9]{1,9}", written):
+            index = int(written[1:]) - 1
+            if index < 0:
+                raise QuerySyntaxError("parameters are counted from $1").locate(self._script, span.start)
+        else:
+            name = written[1:]
+        return syntax.Parameter(name, index, span=span)
+
+    # ---- sources and clauses
+
+    def _build_select_source(self, tree: Tree[Token]) -> syntax.SelectSource:
+        span = self._span(tree)
+        places = self._masked.subqueries[span.start - self._base]
+        parameters = []
+        for place in places:
+            start = self._base + place
+            written = re.compile(r"\?|\$\w+").match(self._script, start)
+            assert written is not None
+            parameters.append(self._parameter(written.group(), Span(start, written.end())))
+        return syntax.SelectSource(self._script[span.start + 1 : span.end - 1], tuple(parameters), span=span)
+
+    def _build_for_classes(self, tree: Tree[Token]) -> syntax.ForClasses:
+        return syntax.ForClasses(self._all(tree), span=self._span(tree))
+
+    def _build_options(self, tree: Tree[Token]) -> tuple[syntax.Option, ...]:
+        return self._all(tree)
+
+    def _build_no_reuse(self, tree: Tree[Token]) -> bool:
+        return False
+
+    def _build_approx(self, tree: Tree[Token]) -> syntax.Approx:
+        quality, *rest = tree.children
+        assert isinstance(quality, Token)
+        given: dict[str, Any] = {}
+        for item in rest:
+            assert isinstance(item, Tree)
+            (token,) = item.children
+            assert isinstance(token, Token)
+            if item.data in given:
+                raise self._error(f"{item.data.upper()} is given twice", item)
+            value = self.build(token)
+            given[item.data] = value.lower() if isinstance(value, str) else value
+            given[f"{item.data}_span"] = self._span(token)
+        return syntax.Approx(self.build(quality), quality_span=self._span(quality), span=self._span(tree), **given)
+
+    def _build_into(self, tree: Tree[Token]) -> syntax.Into:
+        replace, name = tree.children
+        return syntax.Into(self.build(name), replace is not None, span=self._span(tree))
+
+    # ---- statements
+
+    def _build_explain_occlude(self, tree: Tree[Token]) -> syntax.ExplainOcclude:
+        source, model, *clauses = tree.children
+        fields: dict[str, Any] = {"source": self.build(source), "model": self.build(model)}
+        given: dict[str, str] = {}
+        for clause in clauses:
+            assert isinstance(clause, Tree)
+            slot, word = _CLAUSES[clause.data]
+            earlier = given.setdefault(slot, word)
+            if slot in fields:
+                clash = f"{word} is given twice" if earlier == word else f"{earlier} and {word} exclude each other"
+                raise self._error(f"{clash}; each clause may stand once", clause)
+            fields[slot] = self.build(clause)
+        return syntax.ExplainOcclude(**fields, span=self._span(tree))
+
+    def _build_plan_statement(self, tree: Tree[Token]) -> syntax.PlanStatement:
+        analyze, statement = tree.children
+        return syntax.PlanStatement(analyze is not None, self.build(statement), span=self._span(tree))
+
+    def _build_create_model(self, tree: Tree[Token]) -> syntax.CreateModel:
+        replace, name, uri, options = tree.children
+        return syntax.CreateModel(
+            self.build(name),
+            self.build(uri),
+            self.build(options) or (),
+            replace is not None,
+            span=self._span(tree),
+        )
+
+    def _build_create_images(self, tree: Tree[Token]) -> syntax.CreateImages:
+        replace, name, source = tree.children
+        return syntax.CreateImages(self.build(name), self.build(source), replace is not None, span=self._span(tree))

@@ -1,0 +1,169 @@
+"""Syntax tree to text, the inverse of `obeql.grammar.parser`: `parse_statement(print_statement(t)) == t`.
+
+Before: a tree, parsed or built by the Python interface. After: what PLAN shows and a run's metadata records.
+Clauses are printed in one order, whichever they were written in, so equal trees have equal text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from obeql.grammar import syntax
+from obeql.grammar.scanner import count_positional_parameters
+from obeql.grammar.syntax import Node
+
+_BARE_NAME = re.compile(r"[^\W\d]\w*")
+# The grammar reads these as names where a name stands; a person would stumble over them.
+_QUOTED_WORDS = frozenset(["explain", "occlude", "using", "from", "for", "with", "to", "or", "select"])
+
+
+def print_name(name: str) -> str:
+    """Return an identifier as it is written in a statement, in double quotes if it needs them."""
+    if _BARE_NAME.fullmatch(name) and name.lower() not in _QUOTED_WORDS:
+        return name
+    return '"' + name.replace('"', '""') + '"'
+
+
+def print_text(text: str) -> str:
+    """Return a string in single quotes."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def print_statement(statement: syntax.Statement) -> str:
+    """Return a statement on one line without a `;`; an SqlStatement's text is returned as it is."""
+    return _Printer().print(statement)
+
+
+class _Printer:
+    """Prints one statement; it counts the `?` so far, because a parameter out of turn is printed as `$n`."""
+
+    def __init__(self) -> None:
+        self._n_positional = 0
+
+    def print(self, node: Node) -> str:  # noqa: PLR0911 - one case a node
+        match node:
+            case syntax.SqlStatement(text):
+                return text
+            case syntax.ExplainOcclude():
+                return self._explain(node)
+            case syntax.PlanStatement(analyze, statement):
+                return f"PLAN {'ANALYZE ' if analyze else ''}{self.print(statement)}"
+            case syntax.Predict(source, model, top):
+                return self._words("PREDICT", source, "USING", model, top)
+            case syntax.CreateModel(name, uri, options, replace):
+                return self._words(_create(replace), "MODEL", name, "FROM", uri, self._options(options))
+            case syntax.CreateImages(name, source, replace):
+                return self._words(_create(replace), "IMAGES", name, "FROM", source)
+            case syntax.Drop(kind, name):
+                return self._words("DROP", kind.upper(), name)
+            case syntax.Show(what):
+                return f"SHOW {what.upper()}"
+            case syntax.Describe(kind, name):
+                return self._words("DESCRIBE", kind.upper(), name)
+            case syntax.Render(run, path):
+                return self._words("RENDER", run, "TO", path)
+            case syntax.SetSetting(setting, value):
+                return self._words(f"SET obeql.{setting} =", value)
+            case syntax.ResetSetting(setting):
+                return f"RESET obeql.{setting}"
+        return self._clause(node)
+
+    def _words(self, *parts: Node | str | None) -> str:
+        """Join what is there, in order: the order in which parameters are counted."""
+        printed = (self.print(part) if isinstance(part, Node) else part for part in parts)
+        return " ".join(part for part in printed if part)
+
+    def _explain(self, node: syntax.ExplainOcclude) -> str:
+        head = self._words("EXPLAIN OCCLUDE", node.source, "USING", node.model, node.selector, node.region)
+        return self._words(
+            head,
+            self._options(node.options),
+            node.top_cells,
+            node.accuracy,
+            node.within,
+            node.device,
+            None if node.reuse else "NO REUSE",
+            node.into,
+        )
+
+    def _options(self, options: tuple[syntax.Option, ...]) -> str | None:
+        return self._words("WITH", *options) if options else None
+
+    def _clause(self, node: Node) -> str:  # noqa: PLR0911, PLR0912 - one case a node
+        match node:
+            case syntax.ForPredicted():
+                return "FOR PREDICTED"
+            case syntax.ForLabel():
+                return "FOR LABEL"
+            case syntax.ForClasses((only,)):
+                return self._words("FOR CLASS", only)
+            case syntax.ForClasses(items):
+                return f"FOR CLASSES ({self._commas(items)})"
+            case syntax.ForTop(k):
+                return f"FOR TOP {k}"
+            case syntax.ForAll():
+                return "FOR ALL"
+            case syntax.Region(top, left, height, width):
+                return f"REGION ({top}, {left}, {height}, {width})"
+            case syntax.TopCells(k):
+                return f"TOP {k} CELLS"
+            case syntax.Exact():
+                return "EXACT"
+            case syntax.Approx(quality, metric, confidence):
+                tail = f" METRIC {metric}" if metric is not None else ""
+                tail += f" CONFIDENCE {confidence}" if confidence is not None else ""
+                return f"APPROX {quality}{tail}"
+            case syntax.Within(seconds):
+                return f"WITHIN {seconds} SECONDS"
+            case syntax.Device(name):
+                return f"ON {name}"
+            case syntax.Into(name, replace):
+                return self._words("INTO", "OR REPLACE" if replace else None, name)
+            case syntax.NameSource(name):
+                return print_name(name)
+            case syntax.PathSource(path):
+                return print_text(path)
+            case syntax.SelectSource(sql):
+                self._n_positional += count_positional_parameters(sql)
+                return f"({sql})"
+            case syntax.ParameterSource(parameter):
+                return self.print(parameter)
+        return self._value(node)
+
+    def _value(self, node: Node) -> str:  # noqa: PLR0911 - one case a node
+        match node:
+            case syntax.Option(name, value):
+                return f"{name}={self.print(value)}"
+            case syntax.Name(text) | syntax.Word(text):
+                return print_name(text)
+            case syntax.Text(text):
+                return print_text(text)
+            case syntax.Number(number):
+                return str(number)
+            case syntax.Pair(height, width):
+                return f"{height}x{width}"
+            case syntax.SizeValue(amount, unit):
+                return f"{amount}{unit}"
+            case syntax.ListValue(items):
+                return f"[{self._commas(items)}]"
+            case syntax.TupleValue(items):
+                return f"({self._commas(items)})"
+            case syntax.Parameter():
+                return self._parameter(node)
+        raise TypeError(f"no way to print {type(node).__name__}")
+
+    def _commas(self, items: Iterable[Node]) -> str:
+        return ", ".join(map(self.print, items))
+
+    def _parameter(self, parameter: syntax.Parameter) -> str:
+        if parameter.index is None:
+            return f"${parameter.name}"
+        if parameter.index == self._n_positional:
+            self._n_positional += 1
+            return "?"
+        return f"${parameter.index + 1}"
+
+
+def _create(replace: bool) -> str:
+    return "CREATE OR REPLACE" if replace else "CREATE"

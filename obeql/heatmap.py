@@ -1,0 +1,386 @@
+"""A heat map: how the score of one class changes with every window of one image hidden.
+
+Comes after the executor has computed the cells or the store has read them back; `render` draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.errors import ImageError, QueryTypeError, nearest
+from obeql.executor.images.decode import SourceImage, decode_file
+from obeql.executor.images.placement import Placement
+from obeql.planner.cells import FloatPlane, MapCells
+from obeql.planner.scores import ScoreKind, importance_of, is_constant, score_kind, score_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Cell", "Heatmap", "Picture", "axis_sum", "write_file"]
+
+#: Where the picture under a map comes from; it is opened only when the map is drawn.
+Picture = SourceImage | str | Path | Callable[[], SourceImage] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One window: its place on the grid, its box in pixels of the model's input, and what hiding it does."""
+
+    row: int
+    col: int
+    top: int
+    left: int
+    height: int
+    width: int
+    score: float
+    importance: float
+    top_class: int
+    exact: bool
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Heatmap:
+    """The map of one image, class and patch size.
+
+    `image` is the image's name in titles, `class_name` the class asked about, `classes` the names of all classes
+    (may be empty), `stride` (rows, cols) in pixels, `columns` what the SELECT that named the image passed along.
+    """
+
+    cells: MapCells
+    score_kind: ScoreKind
+    image: str
+    class_name: str
+    model: str
+    stride: tuple[int, int]
+    placement: Placement
+    path: str | None = None
+    label: str | None = None
+    image_id: int | None = None
+    run_id: Any = None
+    classes: tuple[str, ...] = ()
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    picture: Picture = None
+
+    # -- numbers ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def scores(self) -> FloatPlane:
+        """float32 (rows, cols): the class's score with the window hidden; NaN where not computed."""
+        return _fixed(score_of(self.score_kind, self.cells.logit, self.cells.others))
+
+    @cached_property
+    def importance(self) -> FloatPlane:
+        """float32 (rows, cols): clean score - score; positive is evidence for the class."""
+        return _fixed(self._importance)
+
+    @cached_property
+    def _importance(self) -> npt.NDArray[np.float64]:
+        clean = (self.cells.clean_logit, self.cells.clean_others)
+        return importance_of(self.score_kind, clean, self.cells.logit, self.cells.others)
+
+    @property
+    def clean_score(self) -> float:
+        """The class's score on the unoccluded image."""
+        return float(score_of(self.score_kind, self.cells.clean_logit, self.cells.clean_others))
+
+    @property
+    def clean_probability(self) -> float:
+        """The class's probability on the unoccluded image."""
+        return float(score_of("probability", self.cells.clean_logit, self.cells.clean_others))
+
+    @property
+    def top_class(self) -> npt.NDArray[np.int32]:
+        """int32 (rows, cols): the class the model would name with the window hidden."""
+        return self.cells.top_class
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols) of the grid of windows."""
+        return self.cells.logit.shape[0], self.cells.logit.shape[1]
+
+    def as_score(self, kind: str) -> Heatmap:
+        """The same map seen as another score: probability, log_odds, log_probability or logit."""
+        return replace(self, score_kind=score_kind(kind))
+
+    # -- where the windows lie ----------------------------------------------------------------------------------
+
+    @property
+    def tops(self) -> npt.NDArray[np.int32]:
+        """int32 (rows,): first row of each window, in pixels of the model's input."""
+        return self.cells.tops
+
+    @property
+    def lefts(self) -> npt.NDArray[np.int32]:
+        """int32 (cols,): first column of each window."""
+        return self.cells.lefts
+
+    @property
+    def heights(self) -> npt.NDArray[np.int32]:
+        """int32 (rows,): heights of the windows."""
+        return self.cells.heights
+
+    @property
+    def widths(self) -> npt.NDArray[np.int32]:
+        """int32 (cols,): widths of the windows."""
+        return self.cells.widths
+
+    @property
+    def patch(self) -> tuple[int, int]:
+        """(height, width) of a whole window."""
+        return self.cells.key.patch
+
+    @property
+    def class_id(self) -> int:
+        """Index of the class among the model's outputs."""
+        return self.cells.class_id
+
+    # -- quality ------------------------------------------------------------------------------------------------
+
+    @property
+    def approx(self) -> bool:
+        """True when some cells were reconstructed rather than computed."""
+        return bool(self.cells.quality.get("approx", False))
+
+    @property
+    def metric(self) -> str | None:
+        """What `bound` bounds: ssim, top10pct, pearson or maxerr; None for an exact map."""
+        return self.cells.quality.get("metric")
+
+    @property
+    def target(self) -> float | None:
+        """The quality asked for."""
+        return self.cells.quality.get("target")
+
+    @property
+    def confidence(self) -> float | None:
+        """The confidence at which `bound` holds."""
+        return self.cells.quality.get("confidence")
+
+    @property
+    def bound(self) -> float | None:
+        """Lower bound on the quality against the exact map; None for an exact map."""
+        return self.cells.quality.get("bound")
+
+    @property
+    def n_audit(self) -> int | None:
+        """Cells drawn at random to measure the quality."""
+        return self.cells.quality.get("n_audit")
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of every random choice made for this map."""
+        return self.cells.quality.get("seed")
+
+    @property
+    def share_exact(self) -> float:
+        """Share of cells in 0..1 that were computed by the network."""
+        return 1.0 if self.cells.exact is None else float(np.mean(self.cells.exact))
+
+    @cached_property
+    def warning(self) -> str:
+        """What to know before trusting the map's contrast; empty when there is nothing."""
+        scores = score_of(self.score_kind, self.cells.logit, self.cells.others)
+        if not is_constant(scores):
+            return ""
+        odds = score_of("log_odds", self.cells.logit, self.cells.others)
+        shown = self.score_kind.replace("_", "-")
+        if self.score_kind == "log_odds" or is_constant(odds):
+            return f"no window changes the {shown}: the map is constant up to rounding"
+        return (
+            f"{shown} varies by only {_ptp(scores):.1e} over the map, less than float32 can carry (the network is "
+            f"saturated); log_odds varies by {_ptp(odds):.3g}: use score=log_odds"
+        )
+
+    # -- views --------------------------------------------------------------------------------------------------
+
+    def to_pixels(self, size: Literal["model", "source"] = "model") -> FloatPlane:
+        """Return float32 (H, W): for each pixel the plain mean of the importance of the windows that cover it.
+
+        `model` is the model's input; `source` repeats each of its pixels over the source pixels whose centres fall
+        into it. NaN where no computed window covers a pixel, and outside the model's crop of the source.
+        """
+        if size not in ("model", "source"):
+            raise QueryTypeError(f"size {size!r} is unknown; allowed are 'model' and 'source'")
+        if size == "model":
+            return self._pixels
+        place = self.placement
+        rows = _nearest(place.source_size[0], place.offset[0], place.scale[0])
+        cols = _nearest(place.source_size[1], place.offset[1], place.scale[1])
+        (height, width) = place.model_size
+        inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
+        pixels = self._pixels[np.clip(rows, 0, height - 1)[:, None], np.clip(cols, 0, width - 1)]
+        return np.where(inside, pixels, np.float32(np.nan))
+
+    @cached_property
+    def _pixels(self) -> FloatPlane:
+        values = self._importance
+        computed = np.isfinite(values)
+        (height, width), cells = self.placement.model_size, self.cells
+        planes = []
+        for plane in (np.where(computed, values, 0.0), computed.astype(np.float64)):
+            rows = axis_sum(plane, cells.tops, cells.heights, height)
+            planes.append(axis_sum(rows.T, cells.lefts, cells.widths, width).T)
+        total, count = planes
+        with np.errstate(invalid="ignore"):
+            return _fixed(np.where(count > 0, total, np.nan) / count)
+
+    def cell(self, row: int, col: int) -> Cell:
+        """The window at a place on the grid."""
+        cells = self.cells
+        return Cell(
+            row=row,
+            col=col,
+            top=int(cells.tops[row]),
+            left=int(cells.lefts[col]),
+            height=int(cells.heights[row]),
+            width=int(cells.widths[col]),
+            score=float(self.scores[row, col]),
+            importance=float(self.importance[row, col]),
+            top_class=int(cells.top_class[row, col]),
+            exact=cells.exact is None or bool(cells.exact[row, col]),
+        )
+
+    def top(self, k: int = 5) -> list[Cell]:
+        """The `k` cells of largest importance, ties in row-major order; cells not computed never appear."""
+        if k < 1:
+            raise QueryTypeError(f"top({k}): ask for at least one cell")
+        flat = self._importance.ravel()
+        order = np.argsort(-flat, kind="stable")
+        order = order[np.isfinite(flat[order])][:k]
+        return [self.cell(*divmod(int(index), self.shape[1])) for index in order]
+
+    # -- pictures -----------------------------------------------------------------------------------------------
+
+    def source(self) -> SourceImage:
+        """Open the picture; raises ImageError when it is gone or is no longer the image that was explained."""
+        picture = self.picture if self.picture is not None else self.path
+        if picture is None:
+            raise ImageError(f"the picture of '{self.image}' was handed over from Python and is not stored")
+        if isinstance(picture, (str, Path)):
+            picture = decode_file(picture)
+        elif not isinstance(picture, SourceImage):
+            picture = picture()
+        if picture.digest != self.cells.key.image_hash:
+            raise ImageError(f"'{self.image}' is no longer the image that was explained: its pixels have changed")
+        return picture
+
+    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
+        """Draw the map over its image, in `ax` or a new figure (`.figure` of what is returned); see render.overlay."""
+        from obeql.render import overlay  # noqa: PLC0415 - matplotlib is slow to import
+
+        return overlay(self, ax, **options)
+
+    def save(self, path: str | Path, **options: Any) -> None:
+        """Write a picture (.png, .jpg, .pdf, .svg), the importance (.npy) or all numbers (.npz).
+
+        Options go to render.overlay, and `dpi` to the file. The numbers are float32 (rows, cols) planes, the int32
+        window axes and the names; `np.load(path, allow_pickle=False)` reads them.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix in (".npy", ".npz"):
+            if options:
+                raise QueryTypeError(f"'{suffix}' files take no drawing options, such as {next(iter(options))}")
+            buffer = BytesIO()
+            if suffix == ".npy":
+                np.save(buffer, self.importance)
+            else:
+                np.savez_compressed(buffer, **self._arrays())
+            write_file(path, buffer.getvalue())
+            return
+        from obeql.render import PICTURE_SUFFIXES, overlay, picture_bytes  # noqa: PLC0415
+
+        if suffix not in PICTURE_SUFFIXES:
+            known = (*PICTURE_SUFFIXES, ".npy", ".npz")
+            raise QueryTypeError(f"'{path.name}' needs a suffix of {' '.join(known)}.{nearest(suffix, known)}")
+        dpi = options.pop("dpi", 150)
+        figure = overlay(self, None, **options).get_figure(root=True)
+        write_file(path, picture_bytes(figure, suffix, dpi))
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        cells = self.cells
+        arrays: dict[str, Any] = {
+            "scores": self.scores,
+            "importance": self.importance,
+            "logit": cells.logit,
+            "others": cells.others,
+            "top_class": cells.top_class,
+            "exact": np.ones(self.shape, bool) if cells.exact is None else cells.exact,
+            "tops": cells.tops,
+            "lefts": cells.lefts,
+            "heights": cells.heights,
+            "widths": cells.widths,
+            "clean_score": self.clean_score,
+            "score_kind": self.score_kind,
+            "class_id": self.class_id,
+            "class_name": self.class_name,
+            "image": self.image,
+            "model": self.model,
+            "patch": self.patch,
+            "stride": self.stride,
+        }
+        return {name: np.asarray(value) for name, value in arrays.items()}
+
+    def _repr_png_(self) -> bytes:
+        from obeql.render import overlay, picture_bytes  # noqa: PLC0415
+
+        return picture_bytes(overlay(self).get_figure(root=True), ".png", 100)
+
+    def __repr__(self) -> str:
+        rows, cols = self.shape
+        finite = self.importance[np.isfinite(self.importance)]
+        span = f"importance {finite.min():+.3g} .. {finite.max():+.3g}" if finite.size else "no cell computed"
+        quality = f", {self.metric} >= {self.bound:.3g}" if self.approx and self.bound is not None else ""
+        return (
+            f"<Heatmap {Path(self.image).name}, {self.class_name}: {rows} x {cols} cells, "
+            f"clean {self.score_kind} {self.clean_score:.4g}, {span}{quality}>"
+        )
+
+
+def axis_sum(
+    plane: npt.NDArray[np.float64], starts: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32], size: int
+) -> npt.NDArray[np.float64]:
+    """Sum (windows, n) over the windows that cover each of `size` positions: (size, n).
+
+    Each window adds its value where it starts and takes it away where it ends; a running sum does the rest, in
+    O(windows + size) instead of O(windows x length).
+    """
+    steps = np.zeros((size + 1, plane.shape[1]), np.float64)
+    np.add.at(steps, starts, plane)
+    np.subtract.at(steps, starts + lengths, plane)
+    return np.cumsum(steps[:-1], axis=0)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a finished file; raises ImageError when the folder does not exist or may not be written."""
+    if not path.parent.is_dir():
+        raise ImageError(f"cannot write '{path}': there is no folder '{path.parent}'")
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise ImageError(f"cannot write '{path}': {error.strerror or error}") from None
+
+
+def _nearest(n_source: int, offset: float, scale: float) -> npt.NDArray[np.intp]:
+    """The model pixel that the centre of each source pixel falls into; may lie outside the model's input."""
+    return np.floor((np.arange(n_source) + 0.5 - offset) / scale).astype(np.intp)
+
+
+def _fixed(values: npt.NDArray[np.float64]) -> FloatPlane:
+    """float32, read-only: a map is shared by its views."""
+    with np.errstate(over="ignore"):
+        plane = values.astype(np.float32)
+    plane.flags.writeable = False
+    return plane
+
+
+def _ptp(values: npt.NDArray[np.float64]) -> float:
+    return float(np.ptp(values[np.isfinite(values)]))

@@ -1,0 +1,310 @@
+"""Drawing: a heat map over its image, and sheets of many.
+
+Comes last. Matplotlib is imported inside the functions and used through its Figure objects alone (no pyplot, no
+global state), so that drawing works in threads and without a display.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.errors import ImageError, QueryTypeError
+from obeql.planner.scores import ScoreKind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
+    from obeql.heatmap import Heatmap
+
+__all__ = ["MAX_SHEET", "PICTURE_SUFFIXES", "colour_map", "overlay", "picture_bytes", "sheet", "symmetric_limit"]
+
+#: Picture files that can be written.
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
+
+#: Most maps on one sheet; beyond it they are too small to read.
+MAX_SHEET = 64
+
+#: What the colour bar calls a score, and its unit.
+_SCALE: dict[ScoreKind, str] = {
+    "probability": "probability",
+    "log_odds": "log-odds (nats)",
+    "log_probability": "log-probability (nats)",
+    "logit": "logit",
+}
+_FOR, _AGAINST = "evidence for", "evidence against"
+
+# From weak to strong. Vermilion against blue stays apart for every common kind of colour blindness; the strong ends
+# are bright enough for dark scans and dark enough for white ones.
+_RED = ((1.00, 0.72, 0.30), (1.00, 0.42, 0.12), (0.88, 0.05, 0.08))
+_BLUE = ((0.45, 0.85, 1.00), (0.15, 0.60, 1.00), (0.08, 0.25, 0.90))
+
+
+def colour_map(alpha: float = 0.75) -> LinearSegmentedColormap:
+    """Diverging colours from blue (-1) over transparent (0) to red (+1); opacity grows with distance to `alpha`."""
+    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
+
+    n = 257  # odd, so that zero has a colour of its own: none
+    distance = np.abs(np.linspace(-1, 1, n))
+    rgba = np.empty((n, 4))
+    stops = np.linspace(0, 1, len(_RED))
+    for side, colours in ((slice(None, n // 2), _BLUE), (slice(n // 2, None), _RED)):
+        for channel in range(3):
+            rgba[side, channel] = np.interp(distance[side], stops, [colour[channel] for colour in colours])
+    # Faint below a tenth of the scale, where maps are mostly noise; nearly linear above.
+    rgba[:, 3] = alpha * distance**1.2
+    colours = LinearSegmentedColormap.from_list("obeql_evidence", [tuple(row) for row in rgba], N=n)
+    colours.set_bad((0, 0, 0, 0))
+    return colours
+
+
+def symmetric_limit(values: npt.NDArray[Any]) -> float:
+    """The largest |value|, ignoring NaN and infinities; 1.0 where all are zero or missing."""
+    finite = np.abs(values[np.isfinite(values)])
+    largest = float(finite.max()) if finite.size else 0.0
+    # A subnormal limit would make the scale's steps underflow.
+    return largest if largest > 1e-30 else 1.0
+
+
+def overlay(
+    heat: Heatmap,
+    ax: Axes | None = None,
+    *,
+    limit: float | None = None,
+    alpha: float = 0.75,
+    beside: bool = False,
+    smooth: bool = True,
+    outline: bool = True,
+    title: str | None = None,
+) -> Axes:
+    """Draw a map over its image and return the axes.
+
+    Axes are pixels of the source image. Red is evidence for the class, blue against it; opacity grows with
+    |importance|, so that the image shows through. The scale is symmetric around zero and ends at `limit` (default:
+    the map's largest |per-pixel importance|; give one number to compare maps). `beside` adds the bare image to the
+    left (new figures only), `smooth` interpolates between pixels of the model's input, `outline` frames the most
+    important window and draws one window to scale in the lower left corner.
+
+    Without `ax` a new Figure is made, at `.figure` of the result. Raises QueryTypeError for a bad `limit` or `alpha`.
+    """
+    if limit is not None and not (math.isfinite(limit) and limit > 0):
+        raise QueryTypeError(f"limit must be a positive number, not {limit}")
+    if not 0 < alpha <= 1:
+        raise QueryTypeError(f"alpha must lie in 0..1, not {alpha}")
+    picture, problem = _picture(heat)
+    if ax is None:
+        from matplotlib.figure import Figure  # noqa: PLC0415
+
+        height, width = heat.placement.source_size
+        aspect = min(3.0, max(1 / 3, width / height))
+        n_panels = 2 if beside else 1
+        figure = Figure(figsize=(5.0 * n_panels * min(aspect, 1.6) + 1.2, 5.0 * min(aspect, 1.6) / aspect + 1.0))
+        figure.set_layout_engine("constrained")
+        if beside:
+            bare, ax = figure.subplots(1, 2)
+            _draw_picture(bare, heat, picture)
+            _plain(bare)
+        else:
+            ax = figure.subplots()
+    _draw_picture(ax, heat, picture)
+    mappable = _draw_heat(ax, heat, limit, alpha, smooth)
+    _plain(ax)
+    if outline:
+        _draw_outlines(ax, heat)
+    _draw_colour_bar(ax, heat, mappable, picture)
+    main, detail = _titles(heat)
+    _text(ax.set_title(detail, fontsize=8, loc="left", color="0.35"))
+    # The main line stands above the detail line; both move together under every layout engine.
+    _text(
+        ax.annotate(
+            main if title is None else title,
+            (0, 1),
+            (0, 19),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=11,
+            fontweight="bold",
+            annotation_clip=False,
+        )
+    )
+    note = "; ".join(text for text in (problem, heat.warning) if text)
+    if note:
+        _text(ax.set_xlabel(note, fontsize=8, color="#a03000", loc="left", wrap=True))
+    return ax
+
+
+def sheet(heats: Sequence[Heatmap], *, columns: int | None = None, shared: bool = False, **options: Any) -> Figure:
+    """Draw many maps on one figure, in rows of `columns` (default: close to a square).
+
+    `shared` gives all maps the same scale (their largest limit); other options go to `overlay`. Raises
+    QueryTypeError for no map or more than MAX_SHEET.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    if not heats:
+        raise QueryTypeError("there is no heat map to draw")
+    if len(heats) > MAX_SHEET:
+        raise QueryTypeError(f"a sheet holds at most {MAX_SHEET} maps, not {len(heats)}; slice the result, [:64]")
+    n_columns = columns or math.ceil(math.sqrt(len(heats)))
+    if n_columns < 1:
+        raise QueryTypeError(f"columns must be positive, not {columns}")
+    n_columns = min(n_columns, len(heats))
+    n_rows = math.ceil(len(heats) / n_columns)
+    if shared and options.get("limit") is None:
+        options["limit"] = max(symmetric_limit(heat.to_pixels()) for heat in heats)
+    figure = Figure(figsize=(4.6 * n_columns, 4.3 * n_rows))
+    figure.set_layout_engine("constrained")
+    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for panel, heat in zip(panels, heats, strict=False):
+        overlay(heat, panel, **options)
+    for panel in panels[len(heats) :]:
+        panel.set_axis_off()
+    return figure
+
+
+def picture_bytes(figure: Any, suffix: str, dpi: float) -> bytes:
+    """Render a figure as a file's content, without metadata of program, time or machine."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+
+    metadata: dict[str, Any] = {
+        ".png": {"Software": None},
+        ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+        ".svg": {"Creator": None, "Date": None},
+    }.get(suffix, {})
+    buffer = BytesIO()
+    FigureCanvasAgg(figure)
+    extra = {"metadata": metadata} if metadata else {}
+    figure.savefig(buffer, format=suffix[1:], dpi=dpi, facecolor="white", **extra)
+    return buffer.getvalue()
+
+
+def _picture(heat: Heatmap) -> tuple[npt.NDArray[np.float32] | None, str]:
+    """RGB pixels of the source, or None and why there are none; a stored map can outlive its file."""
+    try:
+        return heat.source().unit_pixels(), ""
+    except ImageError as error:
+        return None, f"drawn without its image: {error}"
+
+
+def _draw_picture(ax: Axes, heat: Heatmap, picture: npt.NDArray[np.float32] | None) -> None:
+    height, width = heat.placement.source_size
+    if picture is None:
+        ax.set_facecolor("0.85")
+    else:
+        # RGB values are drawn as they are: no colour map and no stretching, so grey stays grey.
+        ax.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
+    ax.set_xlim(0, width)
+    ax.set_ylim(height, 0)
+    ax.set_aspect("equal")
+
+
+def _draw_heat(ax: Axes, heat: Heatmap, limit: float | None, alpha: float, smooth: bool) -> Any:
+    from matplotlib.colors import Normalize  # noqa: PLC0415
+
+    pixels = heat.to_pixels()
+    limit = symmetric_limit(pixels) if limit is None else limit
+    left, top, right, bottom = _extent(heat, (0, 0, *heat.placement.model_size))
+    mappable = ax.imshow(
+        np.ma.masked_invalid(pixels),
+        cmap=colour_map(alpha),
+        norm=Normalize(-limit, limit),
+        extent=(left, right, bottom, top),
+        interpolation="bilinear" if smooth else "nearest",
+        interpolation_stage="data",
+    )
+    height, width = heat.placement.source_size
+    ax.set_xlim(0, width)
+    ax.set_ylim(height, 0)
+    return mappable
+
+
+def _extent(heat: Heatmap, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) in source pixels of a box (top, left, height, width) of the model's input."""
+    top, left, height, width = heat.placement.source_box(*box)
+    return left, top, left + width, top + height
+
+
+def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
+    best = heat.top(1)
+    if best and best[0].importance > 0:
+        _frame(ax, _extent(heat, (best[0].top, best[0].left, best[0].height, best[0].width)), "-")
+    height, width = heat.placement.source_size
+    margin = 0.03 * min(height, width)
+    left, top, right, bottom = _extent(heat, (0, 0, *heat.patch))
+    box_height, box_width = bottom - top, right - left
+    low = height - margin
+    _frame(ax, (margin, low - box_height, margin + box_width, low), ":")
+
+
+def _frame(ax: Axes, box: tuple[float, float, float, float], style: str) -> None:
+    """A white frame on a black one: visible on every background."""
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+
+    left, top, right, bottom = box
+    for colour, line_width, line_style in (("black", 2.6, "-"), ("white", 1.2, style)):
+        ax.add_patch(
+            Rectangle(
+                (left, top),
+                right - left,
+                bottom - top,
+                fill=False,
+                edgecolor=colour,
+                linewidth=line_width,
+                linestyle=line_style,
+                joinstyle="miter",
+            )
+        )
+
+
+def _draw_colour_bar(ax: Axes, heat: Heatmap, mappable: Any, picture: npt.NDArray[np.float32] | None) -> None:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    # An inset is placed by the axes themselves: it works in a caller's axes whatever their layout.
+    bar_axes = ax.inset_axes((1.03, 0.0, 0.045, 1.0))
+    bar = figure.colorbar(mappable, cax=bar_axes)
+    bar_axes.set_facecolor("0.5" if picture is None else (float(np.median(picture)),) * 3)
+    bar.set_label(f"importance: drop in {_SCALE[heat.score_kind]} when hidden", fontsize=8)
+    bar_axes.tick_params(labelsize=7)
+    bar.formatter.set_powerlimits((-3, 4))
+    bar.update_ticks()
+    bar_axes.yaxis.get_offset_text().set_fontsize(7)
+
+
+def _titles(heat: Heatmap) -> tuple[str, str]:
+    name = _shorten(Path(heat.image).name, 34)
+    score = f"{_SCALE[heat.score_kind].removesuffix(' (nats)')} {heat.clean_score:.4g}"
+    if heat.score_kind != "probability":
+        score += f" (probability {heat.clean_probability:.4g})"
+    window = "x".join(map(str, heat.patch)) if heat.patch[0] != heat.patch[1] else f"{heat.patch[0]}x{heat.patch[0]}"
+    stride = "x".join(map(str, heat.stride)) if heat.stride[0] != heat.stride[1] else str(heat.stride[0])
+    detail = f"{score} · window {window} px, stride {stride}"
+    if heat.approx and heat.bound is not None:
+        detail += f" · {heat.metric} ≥ {heat.bound:.3g}"
+    return f"{name} · {_shorten(heat.class_name, 24)}", detail
+
+
+def _shorten(text: str, length: int) -> str:
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 2
+    return text[: length - 1 - tail] + "…" + text[-tail:]
+
+
+def _text(text: Any) -> None:
+    # A file name may hold dollar signs, which matplotlib would read as mathematics.
+    text.set_parse_math(False)
+
+
+def _plain(ax: Axes) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)

@@ -1,0 +1,110 @@
+"""The DuckDB store: models, images, runs and heat maps in one file that plain DuckDB reads.
+
+Before it: the session, which hands over what the catalog and the executor produced. After it: SQL. Users read the
+views `runs`, `heatmaps`, `cells`, `models`, `images`, `image_sets`, `predictions` and `failures` and call the macros
+`box_mean`, `cells_between`, `top_cells`, `map_iou` and `map_difference`; all of these are stored in the file.
+
+    driver    the one module that knows DuckDB's Python API
+    schema    tables.sql, views.sql, macros.sql: created or checked when a file is opened
+    codec     JSON texts and UTC times;  planes: maps as Arrow rows
+    models, images, runs, maps, facts     the methods of `Store`, by what they keep
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import duckdb
+
+from obeql.errors import StoreError
+from obeql.store.driver import MEMORY, STORAGE_VERSION, Database
+from obeql.store.facts import FactRows
+from obeql.store.images import ImageRows, PredictionRow
+from obeql.store.maps import MapRows
+from obeql.store.models import ModelRows
+from obeql.store.planes import Box, ImageMaps, StoredMap
+from obeql.store.runs import RunRecord, RunStatus
+from obeql.store.schema import SCHEMA_VERSION, prepare_schema
+
+__all__ = [
+    "MEMORY",
+    "SCHEMA_VERSION",
+    "STORAGE_VERSION",
+    "Box",
+    "ImageMaps",
+    "PredictionRow",
+    "RunRecord",
+    "RunStatus",
+    "Store",
+    "StoredMap",
+]
+
+
+class Store(MapRows, ImageRows, ModelRows, FactRows):
+    """A store in a DuckDB file, created when missing, or in memory.
+
+    Every method that writes commits everything or nothing and returns once it is durable. Raises StoreError when the
+    file is not a DuckDB database, is held by another process, has a newer schema, already uses a name the store
+    needs, lies in a folder that does not exist, or, read-only, does not exist itself. No error of DuckDB leaves a
+    method of this class; what users run on `connection` is theirs to catch.
+
+    Runs that a process which is gone left running are `interrupted` when the file is opened for writing again.
+    """
+
+    def __init__(self, path: str | Path = MEMORY, read_only: bool = False) -> None:
+        self._database = Database(path, read_only)
+        try:
+            prepare_schema(self._database)
+            if self._database.first_here and not read_only:
+                self._mark_interrupted()
+        except BaseException:
+            self._database.close()
+            raise
+
+    @property
+    def path(self) -> str:
+        """The path as given, `:memory:` for a store in memory."""
+        return self._database.path
+
+    @property
+    def read_only(self) -> bool:
+        return self._database.read_only
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The connection on which users' SQL runs untouched; the store's own statements never run on it."""
+        if self._database.closed:
+            raise StoreError(f"the store {self.path!r} is closed; open it again with connect()")
+        return self._database.user
+
+    def in_transaction(self) -> bool:
+        """Whether users' SQL has begun a transaction that is not ended.
+
+        What the store commits meanwhile stays committed after a ROLLBACK and is not visible in that transaction; ask
+        before a statement that writes. Ends a result still pending on `connection`.
+        """
+        return self._database.user_in_transaction()
+
+    def storage_version(self) -> str:
+        """The oldest DuckDB that reads the file, as DuckDB says it (`v1.5.0+`); empty in memory."""
+        return self._database.storage_version()
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the database file, unless a transaction of this process prevents it now."""
+        self._database.checkpoint()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

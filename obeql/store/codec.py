@@ -1,0 +1,60 @@
+"""How Python values become columns and back: JSON texts and UTC times.
+
+Used by every module of `obeql.store` that reads or writes rows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+__all__ = ["dump", "load", "load_frozen", "naive_utc", "utc_now"]
+
+
+def utc_now() -> datetime:
+    """The time now in UTC, without a zone, as the tables hold it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def naive_utc(moment: datetime) -> datetime:
+    """`moment` in UTC without a zone; a moment that has none is taken as UTC."""
+    return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
+
+
+def dump(value: Any) -> str:
+    """JSON with sorted keys; what JSON lacks becomes text, and a number that is not finite becomes null."""
+    return json.dumps(_plain(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in (sorted(value) if isinstance(value, (set, frozenset)) else value)]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def load(text: str | None) -> dict[str, Any]:
+    """The mapping behind a JSON text; empty for NULL."""
+    value: dict[str, Any] = json.loads(text) if text else {}
+    return value
+
+
+def load_frozen(text: str | None) -> dict[str, Any]:
+    """As `load`, with tuples for lists, as options are written in a statement."""
+    return {key: _frozen(value) for key, value in load(text).items()}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value

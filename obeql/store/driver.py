@@ -1,0 +1,228 @@
+"""The one module that knows DuckDB's Python API: connecting, transactions, Arrow batches, error texts.
+
+Before it: nothing of OBEQL. After it: the other modules of `obeql.store`, which speak SQL through a `Database`.
+DuckDB 1.5 and 2.0 differ in file format and in when an error is raised; both are handled here and only here.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from obeql.errors import StoreError
+
+__all__ = ["MEMORY", "STORAGE_VERSION", "Database"]
+
+MEMORY = ":memory:"
+
+#: New files are written so that every DuckDB from this version on reads them, whichever version writes.
+STORAGE_VERSION = "v1.5.0"
+
+_LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
+
+# How many stores of this process hold a file: the first one knows that no run of it can be under way.
+_open_files: Counter[str] = Counter()
+_open_files_lock = threading.Lock()
+
+
+class Database:
+    """A DuckDB database with two connections: `user`, on which users' SQL runs untouched, and one of its own.
+
+    With a connection of its own, a store's statements neither end a result the user is still reading nor depend on
+    the user's `USE`, and what a run commits stays committed whatever becomes of a transaction the user has open.
+    Methods may be called from several threads.
+    """
+
+    def __init__(self, path: str | Path = MEMORY, read_only: bool = False) -> None:
+        self.path = str(path)
+        self.read_only = read_only
+        self._lock = threading.RLock()
+        self._closed = False
+        self._file = "" if self.path == MEMORY else str(Path(self.path).resolve())
+        self.user = _connect(self.path, read_only)
+        self._own = self.user.cursor()
+        with _open_files_lock:
+            self.first_here = not self._file or not _open_files[self._file]
+            _open_files[self._file] += 1
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        """Close both connections; a second call does nothing."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            with _open_files_lock:
+                _open_files[self._file] -= 1
+            self._own.close()
+            self.user.close()
+
+    def user_in_transaction(self) -> bool:
+        """Whether the user's connection is inside BEGIN ... COMMIT; asks without aborting that transaction."""
+        self._require_open()
+        try:
+            first, second = (self.user.execute("SELECT txid_current()").fetchone() for _ in range(2))
+        except duckdb.TransactionException:
+            return True  # begun, and aborted by an earlier error
+        return first == second
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query."""
+        with self._lock, self._explained("read"):
+            return self._own.execute(sql, list(parameters)).fetchall()
+
+    def rows_beside(self, sql: str, batch: pa.Table) -> list[tuple[Any, ...]]:
+        """Return the rows of a query that names an Arrow table as `obeql_batch`."""
+        with self._lock, self._explained("read"), self._registered(batch):
+            return self._own.execute(sql).fetchall()
+
+    def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """Return the result of a query as an Arrow table."""
+        with self._lock, self._explained("read"):
+            return self._own.execute(sql, list(parameters)).to_arrow_table()
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """Execute a statement that returns nothing; several of them separated by `;` when there are no parameters."""
+        with self._lock, self._explained("write"):
+            if parameters:
+                self._own.execute(sql, list(parameters))
+            else:
+                self._own.execute(sql)
+
+    def append(self, table: str, batch: pa.Table) -> None:
+        """Append an Arrow table to a base table; columns it lacks become NULL."""
+        columns = ", ".join(f'"{name}"' for name in batch.column_names)
+        with self._lock, self._explained("write"), self._registered(batch):
+            self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
+
+    def append_row(self, table: str, **values: Any) -> None:
+        """Append one row to a base table; columns not given become NULL."""
+        columns = ", ".join(f'"{name}"' for name in values)
+        marks = ", ".join("?" for _ in values)
+        self.run(f"INSERT INTO obeql_store.{table} ({columns}) VALUES ({marks})", list(values.values()))
+
+    def next_ids(self, sequence: str, count: int = 1) -> list[int]:
+        """Return the next `count` numbers of a sequence of the store, ascending."""
+        rows = self.rows(f"SELECT nextval('obeql_store.{sequence}') FROM range(?)", [count])
+        return sorted(number for (number,) in rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything in the block or nothing of it; blocks do not nest."""
+        with self._lock:
+            self._require_writable()
+            self.run("BEGIN")
+            try:
+                yield
+                self.run("COMMIT")
+            except BaseException:
+                # COMMIT itself may have ended the transaction; there is then nothing left to roll back.
+                with _ignoring(duckdb.Error):
+                    self._own.execute("ROLLBACK")
+                raise
+
+    def checkpoint(self) -> None:
+        """Move the write-ahead log into the file, unless another transaction of this process prevents it now."""
+        with self._lock, self._explained("write"), _ignoring(duckdb.TransactionException):
+            self._own.execute("CHECKPOINT")
+
+    def storage_version(self) -> str:
+        """The storage version of the database file, such as `v1.5.0+`; empty for a database in memory."""
+        ((tags,),) = self.rows("SELECT tags FROM duckdb_databases() WHERE database_name = current_database()")
+        return str(dict(tags or {}).get("storage_version", ""))
+
+    @contextmanager
+    def _registered(self, batch: pa.Table) -> Iterator[None]:
+        self._own.register("obeql_batch", batch)
+        try:
+            yield
+        finally:
+            self._own.unregister("obeql_batch")
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"the store {self.path!r} is closed; open it again with connect()")
+
+    def _require_writable(self) -> None:
+        self._require_open()
+        if self.read_only:
+            raise StoreError(f"the store {self.path!r} was opened read-only; open it without read_only to change it")
+
+    @contextmanager
+    def _explained(self, doing: str) -> Iterator[None]:
+        """Turn an error of DuckDB into a StoreError that says what could not be done, and to which file."""
+        self._require_open()
+        try:
+            yield
+        except duckdb.Error as error:
+            raise StoreError(f"cannot {doing} the store {self.path!r}: {_first_sentence(error)}") from error
+
+
+@contextmanager
+def _ignoring(kind: type[BaseException]) -> Iterator[None]:
+    try:
+        yield
+    except kind:
+        return
+
+
+def _connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Open `path`, creating the file when it is missing; raise StoreError with the reason in our own words."""
+    if path == MEMORY:
+        if read_only:
+            raise StoreError("a store in memory starts empty, so it cannot be opened read-only; name a file instead")
+        return duckdb.connect(MEMORY)
+    file = Path(path)
+    if file.is_dir():
+        raise StoreError(f"{path!r} is a folder; the store is one file, such as {str(file / 'heat.duckdb')!r}")
+    if not file.exists():
+        if read_only:
+            raise StoreError(f"there is no store {path!r}; without read_only it would be created")
+        if not file.absolute().parent.is_dir():
+            raise StoreError(f"the folder {str(file.absolute().parent)!r} of the store {file.name!r} does not exist")
+    try:
+        if not file.exists():
+            # The format is chosen when the file is created. A setting given to the lasting connection would keep
+            # plain duckdb.connect(path) in this process from joining it ("different configuration").
+            duckdb.connect(path, config={"storage_compatibility_version": STORAGE_VERSION}).close()
+        return duckdb.connect(path, read_only=read_only)
+    except duckdb.Error as error:
+        raise StoreError(_why_not_opened(path, error)) from error
+
+
+def _why_not_opened(path: str, error: duckdb.Error) -> str:
+    text = str(error)
+    if held := _LOCKED.search(text):
+        return (
+            f"the store {path!r} is in use by process {held['pid']} ({held['process']}); close it there, "
+            "or read a copy or an export of it"
+        )
+    if "lock" in text.lower() and isinstance(error, duckdb.IOException):
+        return f"the store {path!r} is in use by another process; close it there, or read a copy or an export of it"
+    if "not a valid DuckDB database" in text:
+        return f"{path!r} is not a DuckDB database file"
+    if "different configuration" in text:
+        return (
+            f"the store {path!r} is already open in this process in another mode (read-only or with other settings); "
+            "close it there first"
+        )
+    if "version number" in text or "newer version of DuckDB" in text:
+        return f"{path!r} was written by a DuckDB this one ({duckdb.__version__}) cannot read: {_first_sentence(error)}"
+    return f"cannot open the store {path!r}: {_first_sentence(error)}"
+
+
+def _first_sentence(error: BaseException) -> str:
+    """DuckDB's message without its family prefix, hints and drawing."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return re.sub(r"^[A-Z][A-Za-z/ -]* Error: ", "", line)

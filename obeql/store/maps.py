@@ -1,0 +1,158 @@
+"""Heat maps in the store: maps by content, and which runs they belong to.
+
+Before it: `begin_run` has given a run its id. After it: the views of views.sql, `load_maps` for a result, and
+`stored`, from which later statements take cells instead of computing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from obeql.errors import InternalError
+from obeql.planner.cells import CellKey, MapCells
+from obeql.store.planes import (
+    MAP_COLUMNS,
+    MEMBER_COLUMNS,
+    Box,
+    ImageMaps,
+    StoredMap,
+    exact_only,
+    map_batch,
+    map_digest,
+    maps_of,
+    member_batch,
+    stored_maps_of,
+)
+from obeql.store.runs import RunRows
+
+__all__ = ["MapRows"]
+
+
+class MapRows(RunRows):
+    """The part of a store that keeps maps, which belong to runs; `stored` makes it a CellSource."""
+
+    def write_maps(
+        self,
+        run_id: int,
+        image_id: int,
+        maps: Sequence[MapCells],
+        *,
+        class_names: Mapping[int, str],
+        input_size: tuple[int, int] | None = None,
+        source_box: Box | None = None,
+        strides: Sequence[tuple[int, int]] | None = None,
+    ) -> list[int]:
+        """Store the maps of one image durably and return their map ids; the arguments are those of `ImageMaps`."""
+        return self.write_batch(run_id, [ImageMaps(image_id, maps, class_names, input_size, source_box, strides)])
+
+    def write_batch(self, run_id: int, images: Sequence[ImageMaps]) -> list[int]:
+        """Store the maps of several images in one commit and return the map ids, in order.
+
+        Cheaper a map than one commit an image. A map whose every number is stored already is referenced, not copied.
+        """
+        maps = [cells for image in images for cells in image.maps]
+        if not maps:
+            return []
+        digests = [map_digest(cells) for cells in maps]
+        with self._database.transaction():
+            self._require_running(run_id)
+            ids = self._map_ids(digests)
+            new = {digest: cells for digest, cells in zip(digests, maps, strict=True) if digest not in ids}
+            if new:
+                numbers = self._database.next_ids("map_ids", len(new))
+                ids.update(zip(new, numbers, strict=True))
+                self._database.append("maps", map_batch(numbers, list(new), list(new.values())))
+            map_ids = [ids[digest] for digest in digests]
+            entries = self._database.next_ids("entry_ids", len(maps))
+            self._database.append("run_maps", member_batch(run_id, entries, map_ids, images))
+        return map_ids
+
+    def reference_map(
+        self,
+        run_id: int,
+        image_id: int,
+        map_id: int,
+        *,
+        class_name: str,
+        quality: Mapping[str, Any] | None = None,
+        input_size: tuple[int, int] | None = None,
+        source_box: Box | None = None,
+        stride: tuple[int, int] | None = None,
+    ) -> None:
+        """Make a stored map part of a run durably, copying nothing."""
+        found = self._maps("map.map_id = ?", [map_id])
+        if not found:
+            raise InternalError(f"run {run_id} refers to map {map_id}, which the store does not hold")
+        cells = replace(found[0], quality=dict(quality or {}))
+        image = ImageMaps(
+            image_id, [cells], {cells.class_id: class_name}, input_size, source_box, [stride] if stride else None
+        )
+        with self._database.transaction():
+            self._require_running(run_id)
+            entries = self._database.next_ids("entry_ids")
+            self._database.append("run_maps", member_batch(run_id, entries, [map_id], [image]))
+
+    def load_maps(self, run_id: int, image_id: int | None = None) -> list[StoredMap]:
+        """The maps of a run, or of one image of it, in the order written. NaN: not computed."""
+        chosen = "member.run_id = ?" if image_id is None else "member.run_id = ? AND member.image_id = ?"
+        return stored_maps_of(
+            self._database.arrow(
+                f"SELECT {MEMBER_COLUMNS}, {MAP_COLUMNS} FROM obeql_store.run_maps AS member "
+                f"JOIN obeql_store.maps AS map ON map.map_id = member.map_id WHERE {chosen}",
+                [run_id] if image_id is None else [run_id, image_id],
+            )
+        )
+
+    def stored(self, key: CellKey, class_ids: Sequence[int]) -> list[MapCells]:
+        """All maps that hold exact cells of this content, on whatever grid, oldest first.
+
+        Cells that are not exact are NaN here, so that what is not NaN may be used as it is.
+        """
+        if not class_ids:
+            return []
+        marks = ", ".join("?" for _ in class_ids)
+        found = self._maps(
+            "map.image_hash = ? AND map.model_hash = ? AND map.preprocessing_hash = ? AND map.patch_height = ? "
+            f'AND map.patch_width = ? AND map.fill = ? AND map."precision" = ? AND map.class_id IN ({marks})',
+            [
+                key.image_hash,
+                key.model_hash,
+                key.preprocessing_hash,
+                *key.patch,
+                key.fill,
+                key.precision,
+                *class_ids,
+            ],
+        )
+        return [exact_only(cells) for cells in found]
+
+    def reclaim(self) -> int:
+        """Delete what only dropped runs hold and return how many maps were deleted; DuckDB reuses the space."""
+        with self._database.transaction():
+            gone = "run_id NOT IN (SELECT run_id FROM main.runs)"
+            self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
+            self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
+            unused = "map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+            ((count,),) = self._database.rows(f"SELECT count(*) FROM obeql_store.maps WHERE {unused}")
+            self._database.run(f"DELETE FROM obeql_store.maps WHERE {unused}")
+        self._database.checkpoint()
+        return int(count)
+
+    def _maps(self, condition: str, parameters: Sequence[Any]) -> list[MapCells]:
+        return maps_of(
+            self._database.arrow(
+                f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE {condition} ORDER BY map.map_id", parameters
+            )
+        )
+
+    def _map_ids(self, digests: Sequence[str]) -> dict[str, int]:
+        rows = self._database.rows_beside(
+            "SELECT digest, min(map_id) FROM obeql_store.maps WHERE digest IN (SELECT digest FROM obeql_batch) "
+            "GROUP BY digest",
+            pa.table({"digest": pa.array(digests, pa.string())}),
+        )
+        return dict(rows)

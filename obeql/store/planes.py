@@ -1,0 +1,343 @@
+"""Heat maps as Arrow rows and back: 2-D planes as nested lists, and the digest that recognises a stored map.
+
+Used by `maps`, which says where the rows go.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from obeql.errors import InternalError
+from obeql.planner.cells import CellKey, MapCells
+from obeql.store.codec import dump, load
+
+__all__ = [
+    "MAP_COLUMNS",
+    "MEMBER_COLUMNS",
+    "Box",
+    "ImageMaps",
+    "StoredMap",
+    "exact_only",
+    "map_batch",
+    "map_digest",
+    "maps_of",
+    "member_batch",
+    "stored_maps_of",
+]
+
+Array = npt.NDArray[Any]
+
+#: (top, left, height, width)
+Box = tuple[float, float, float, float]
+
+#: Quality of a map that has a column of its own; all of it is kept as JSON besides.
+_QUALITY: Mapping[str, tuple[pa.DataType, Callable[[Any], Any]]] = {
+    "approx": (pa.bool_(), bool),
+    "metric": (pa.string(), str),
+    "target": (pa.float64(), float),
+    "confidence": (pa.float64(), float),
+    "bound": (pa.float64(), float),
+    "n_exact": (pa.int64(), int),
+    "n_audit": (pa.int64(), int),
+    "seed": (pa.int64(), int),
+}
+MAP_COLUMNS = (
+    "map.map_id, map.image_hash, map.model_hash, map.preprocessing_hash, map.patch_height, map.patch_width, map.fill, "
+    'map."precision", map.class_id, map.n_rows, map.n_cols, map.tops, map.lefts, map.heights, map.widths, '
+    "map.clean_logit, map.clean_others, map.clean_top_class, map.logit, map.others, map.top_class, map.exact"
+)
+MEMBER_COLUMNS = (
+    "member.entry_id, member.run_id, member.image_id, member.class_name, member.stride_height, member.stride_width, "
+    "member.input_height, member.input_width, member.source_top, member.source_left, member.source_height, "
+    "member.source_width, member.quality"
+)
+_NO_CLASS = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageMaps:
+    """The maps of one image, to be written together.
+
+    `class_names` names the maps' classes. `input_size` is (height, width) of the model's input in pixels and
+    `source_box` the part of the source image it shows, (top, left, height, width) in source pixels; both None when
+    the source is not to be drawn. `strides` holds (vertical, horizontal) for each map; None reads them off the grid.
+    """
+
+    image_id: int
+    maps: Sequence[MapCells]
+    class_names: Mapping[int, str]
+    input_size: tuple[int, int] | None = None
+    source_box: Box | None = None
+    strides: Sequence[tuple[int, int]] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredMap:
+    """A map of a run as read back; `cells.quality` is the run's own promise about it."""
+
+    run_id: int
+    map_id: int
+    image_id: int
+    class_name: str
+    cells: MapCells
+    stride: tuple[int | None, int | None]
+    input_size: tuple[int, int] | None
+    source_box: Box | None
+
+
+def _check(cells: MapCells) -> None:
+    """Raise InternalError unless every plane has the shape its grid says."""
+    shape = (len(cells.tops), len(cells.lefts))
+    planes = {"logit": cells.logit, "others": cells.others, "top_class": cells.top_class, "exact": cells.exact}
+    for name, plane in planes.items():
+        if plane is not None and plane.shape != shape:
+            raise InternalError(f"plane {name!r} of a map has shape {plane.shape}, its grid has {shape}")
+    if (len(cells.heights), len(cells.widths)) != shape:
+        raise InternalError(f"a map has {len(cells.heights)} heights and {len(cells.widths)} widths, its grid {shape}")
+
+
+def map_digest(cells: MapCells) -> str:
+    """Hex hash of everything a map row holds: content key, class, grid, and every number."""
+    _check(cells)
+    hasher = hashlib.blake2b(digest_size=20)
+    key = cells.key
+    content = (key.image_hash, key.model_hash, key.preprocessing_hash, key.patch, key.fill, key.precision)
+    clean = (float(cells.clean_logit).hex(), float(cells.clean_others).hex(), int(cells.clean_top_class))
+    hasher.update(dump((content, cells.class_id, cells.logit.shape, cells.exact is None, clean)).encode())
+    for array in (cells.tops, cells.lefts, cells.heights, cells.widths, cells.top_class):
+        hasher.update(np.ascontiguousarray(array, dtype=np.int32).tobytes())
+    for plane in (cells.logit, cells.others):
+        hasher.update(np.ascontiguousarray(plane, dtype=np.float32).tobytes())
+    if cells.exact is not None:
+        hasher.update(np.ascontiguousarray(cells.exact, dtype=np.bool_).tobytes())
+    return hasher.hexdigest()
+
+
+def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[MapCells]) -> pa.Table:
+    """Rows of the table `maps`."""
+    missing = [np.isnan(cells.logit) | np.isnan(cells.others) for cells in maps]
+    no_class = [mask | (cells.top_class < 0) for cells, mask in zip(maps, missing, strict=True)]
+    nowhere = [np.zeros(mask.shape, bool) for mask in missing]
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
+        log_odds = [np.asarray(cells.logit, np.float32) - np.asarray(cells.others, np.float32) for cells in maps]
+        clean = [np.float32(cells.clean_logit) - np.float32(cells.clean_others) for cells in maps]
+    int32, float32, text = pa.int32(), pa.float32(), pa.string()
+    return pa.table(
+        {
+            "map_id": pa.array(map_ids, pa.int64()),
+            "digest": pa.array(digests, text),
+            "image_hash": pa.array([cells.key.image_hash for cells in maps], text),
+            "model_hash": pa.array([cells.key.model_hash for cells in maps], text),
+            "preprocessing_hash": pa.array([cells.key.preprocessing_hash for cells in maps], text),
+            "patch_height": pa.array([cells.key.patch[0] for cells in maps], int32),
+            "patch_width": pa.array([cells.key.patch[1] for cells in maps], int32),
+            "fill": pa.array([cells.key.fill for cells in maps], text),
+            "precision": pa.array([cells.key.precision for cells in maps], text),
+            "class_id": pa.array([cells.class_id for cells in maps], int32),
+            "n_rows": pa.array([len(cells.tops) for cells in maps], int32),
+            "n_cols": pa.array([len(cells.lefts) for cells in maps], int32),
+            "tops": _list_column([cells.tops for cells in maps], int32),
+            "lefts": _list_column([cells.lefts for cells in maps], int32),
+            "heights": _list_column([cells.heights for cells in maps], int32),
+            "widths": _list_column([cells.widths for cells in maps], int32),
+            "clean_logit": pa.array([float(cells.clean_logit) for cells in maps], pa.float64()),
+            "clean_others": pa.array([float(cells.clean_others) for cells in maps], pa.float64()),
+            "clean_log_odds": pa.array([float(value) for value in clean], pa.float64()),
+            "clean_top_class": pa.array([int(cells.clean_top_class) for cells in maps], int32),
+            "logit": _plane_column([cells.logit for cells in maps], missing, float32),
+            "others": _plane_column([cells.others for cells in maps], missing, float32),
+            "log_odds": _plane_column(log_odds, missing, float32),
+            "top_class": _plane_column([cells.top_class for cells in maps], no_class, int32),
+            "exact": _plane_column([cells.exact for cells in maps], nowhere, pa.bool_()),
+        }
+    )
+
+
+def member_batch(run_id: int, entries: Sequence[int], map_ids: Sequence[int], images: Sequence[ImageMaps]) -> pa.Table:
+    """Rows of the table `run_maps`, one a map of `images`, in order."""
+    rows = []
+    for image in images:
+        top, left, height, width = image.source_box or (None,) * 4
+        input_height, input_width = image.input_size or (None, None)
+        for place, cells in enumerate(image.maps):
+            stride = image.strides[place] if image.strides else (_step(cells.tops), _step(cells.lefts))
+            rows.append(
+                {
+                    "image_id": image.image_id,
+                    "class_id": cells.class_id,
+                    "class_name": image.class_names.get(cells.class_id, str(cells.class_id)),
+                    "stride_height": stride[0],
+                    "stride_width": stride[1],
+                    "input_height": input_height,
+                    "input_width": input_width,
+                    "source_top": top,
+                    "source_left": left,
+                    "source_height": height,
+                    "source_width": width,
+                    "quality": dump(cells.quality),
+                    **_stated(cells),
+                }
+            )
+    small = ("class_id", "stride_height", "stride_width", "input_height", "input_width")
+    kinds = dict.fromkeys(small, pa.int32())
+    kinds |= dict.fromkeys(("source_top", "source_left", "source_height", "source_width"), pa.float64())
+    kinds |= {"image_id": pa.int64(), "class_name": pa.string(), "quality": pa.string()}
+    kinds |= {name: kind for name, (kind, _) in _QUALITY.items()}
+    table = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
+    table["entry_id"] = pa.array(entries, pa.int64())
+    table["run_id"] = pa.array([run_id] * len(rows), pa.int64())
+    table["map_id"] = pa.array(map_ids, pa.int64())
+    return pa.table(table)
+
+
+def _step(starts: npt.NDArray[np.int32]) -> int | None:
+    """The stride a grid shows: its first step, which the border rules leave alone unless it is the only one."""
+    return int(starts[1] - starts[0]) if len(starts) > 1 else None
+
+
+def _stated(cells: MapCells) -> dict[str, Any]:
+    """The quality columns; a map that states nothing is exact."""
+    given = {"approx": False, "n_exact": _count_exact(cells), **cells.quality}
+    stated: dict[str, Any] = {}
+    for name, (_, convert) in _QUALITY.items():
+        value = given.get(name)
+        stated[name] = None if value is None else convert(value)
+    return stated
+
+
+def _count_exact(cells: MapCells) -> int:
+    computed = ~(np.isnan(cells.logit) | np.isnan(cells.others))
+    return int(np.count_nonzero(computed if cells.exact is None else computed & cells.exact))
+
+
+def maps_of(table: pa.Table) -> list[MapCells]:
+    """The maps of a result that has MAP_COLUMNS, in its order, without quality."""
+    return [_cells(batch, row, {}) for batch, row in _rows(table)]
+
+
+def stored_maps_of(table: pa.Table) -> list[StoredMap]:
+    """The maps of a result that has MEMBER_COLUMNS and MAP_COLUMNS, in the order they were written."""
+    numbered = []
+    for batch, row in _rows(table):
+        at = {name: batch[name][row].as_py() for name in _SCALARS}
+        source = (at["source_top"], at["source_left"], at["source_height"], at["source_width"])
+        found = StoredMap(
+            run_id=at["run_id"],
+            map_id=at["map_id"],
+            image_id=at["image_id"],
+            class_name=at["class_name"],
+            cells=_cells(batch, row, load(at["quality"])),
+            stride=(at["stride_height"], at["stride_width"]),
+            input_size=None if at["input_height"] is None else (at["input_height"], at["input_width"]),
+            source_box=None if at["source_top"] is None else source,
+        )
+        numbered.append((at["entry_id"], found))
+    return [found for _, found in sorted(numbered, key=lambda pair: pair[0])]
+
+
+_SCALARS = ("map_id", *(name.removeprefix("member.") for name in MEMBER_COLUMNS.split(", ")))
+
+
+def exact_only(cells: MapCells) -> MapCells:
+    """The same map with NaN in every cell that is not exact."""
+    if cells.exact is None:
+        return cells
+    hidden = np.float32(np.nan)
+    return replace(
+        cells,
+        logit=np.where(cells.exact, cells.logit, hidden),
+        others=np.where(cells.exact, cells.others, hidden),
+        top_class=np.where(cells.exact, cells.top_class, np.int32(_NO_CLASS)),
+        exact=None,
+    )
+
+
+def _rows(table: pa.Table) -> Iterator[tuple[dict[str, pa.Array], int]]:
+    """Each row as (columns of its batch, place in it); batches are not joined, whose lists might pass 2^31 cells."""
+    for batch in table.to_batches():
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        for row in range(batch.num_rows):
+            yield columns, row
+
+
+def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -> MapCells:
+    def value(name: str) -> Any:
+        return columns[name][row].as_py()
+
+    def axis(name: str) -> npt.NDArray[np.int32]:
+        return np.array(columns[name][row].values.to_numpy(), dtype=np.int32)
+
+    shape = (value("n_rows"), value("n_cols"))
+    exact = _plane(columns["exact"], row, shape, False)
+    return MapCells(
+        key=CellKey(
+            value("image_hash"),
+            value("model_hash"),
+            value("preprocessing_hash"),
+            (value("patch_height"), value("patch_width")),
+            value("fill"),
+            value("precision"),
+        ),
+        class_id=value("class_id"),
+        tops=axis("tops"),
+        lefts=axis("lefts"),
+        heights=axis("heights"),
+        widths=axis("widths"),
+        logit=_required(_plane(columns["logit"], row, shape, np.nan)).astype(np.float32),
+        others=_required(_plane(columns["others"], row, shape, np.nan)).astype(np.float32),
+        top_class=_required(_plane(columns["top_class"], row, shape, _NO_CLASS)).astype(np.int32),
+        clean_logit=value("clean_logit"),
+        clean_others=value("clean_others"),
+        clean_top_class=value("clean_top_class"),
+        exact=None if exact is None else exact.astype(np.bool_),
+        quality=quality,
+    )
+
+
+def _required(plane: Array | None) -> Array:
+    if plane is None:
+        raise InternalError("a stored map lacks one of its planes; the database file was changed by hand")
+    return plane
+
+
+def _list_column(arrays: Sequence[Array], kind: pa.DataType) -> pa.Array:
+    """One list a row, from 1-D arrays."""
+    values = np.concatenate([np.asarray(array) for array in arrays]) if arrays else np.empty(0)
+    return pa.ListArray.from_arrays(_offsets([len(array) for array in arrays]), pa.array(values, type=kind))
+
+
+def _plane_column(
+    planes: Sequence[Array | None], missing: Sequence[npt.NDArray[np.bool_]], kind: pa.DataType
+) -> pa.Array:
+    """One 2-D list a row, from (rows, cols) arrays; NULL where `missing` is true, and for a plane that is None."""
+    given = [plane for plane in planes if plane is not None]
+    masks = [mask for plane, mask in zip(planes, missing, strict=True) if plane is not None]
+    values = np.concatenate([plane.ravel() for plane in given]) if given else np.empty(0)
+    mask = np.concatenate([mask.ravel() for mask in masks]) if masks else np.empty(0, bool)
+    flat = pa.array(values, type=kind, mask=mask if mask.any() else None)
+    rows = pa.ListArray.from_arrays(_offsets([plane.shape[1] for plane in given for _ in range(plane.shape[0])]), flat)
+    absent = np.array([plane is None for plane in planes], bool)
+    offsets = _offsets([0 if plane is None else plane.shape[0] for plane in planes])
+    return pa.ListArray.from_arrays(offsets, rows, mask=pa.array(absent) if absent.any() else None)
+
+
+def _offsets(lengths: Sequence[int]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]), type=pa.int32())
+
+
+def _plane(column: pa.Array, row: int, shape: tuple[int, int], missing: Any) -> Array | None:
+    """The (rows, cols) array of one row of a 2-D list column, `missing` for NULL cells; None for a NULL plane."""
+    scalar = column[row]
+    if not scalar.is_valid:
+        return None
+    flat = scalar.values.flatten()
+    if flat.null_count:
+        flat = flat.fill_null(missing)
+    return np.asarray(flat.to_numpy(zero_copy_only=False)).reshape(shape)

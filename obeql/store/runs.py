@@ -1,0 +1,252 @@
+"""Runs in the store: one row a statement that was executed, and events that say what became of it.
+
+Before it: models and images are stored. After it: `maps` adds what a run found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+from obeql.errors import InternalError, StoreError, UnknownNameError, nearest
+from obeql.planner.cells import FailedImage
+from obeql.store.codec import dump, load, naive_utc, utc_now
+from obeql.store.driver import Database
+
+__all__ = ["RunRecord", "RunRows", "RunStatus"]
+
+RunStatus = Literal["running", "done", "interrupted", "failed"]
+
+_COLUMNS = (
+    "run.run_id, live.run_name, run.query, run.model, run.model_hash, run.preprocessing_hash, run.score, run.options, "
+    "run.plan, run.versions, run.started_at, live.status, live.ended_at, live.measured, live.n_images, live.n_maps, "
+    "live.n_failed"
+)
+_LIVE = f"SELECT {_COLUMNS} FROM main.runs AS live JOIN obeql_store.run_rows AS run USING (run_id)"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """One executed statement. What follows `started_at` is filled by the store; times are UTC without a zone.
+
+    `query` is the canonical text, `options` the WITH options with every default written out, `versions` those of
+    the programs used. `name` is None for a run without INTO, a failed one, and a replacing one that is not done.
+    """
+
+    query: str
+    model: str
+    model_hash: str
+    preprocessing_hash: str
+    score: str
+    name: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    plan: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    started_at: datetime = field(default_factory=utc_now)
+    run_id: int | None = None
+    status: RunStatus = "running"
+    ended_at: datetime | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
+    n_images: int = 0
+    n_maps: int = 0
+    n_failed: int = 0
+
+
+class RunRows:
+    """The part of a store that keeps runs."""
+
+    _database: Database
+
+    def begin_run(self, record: RunRecord, replace: bool = False) -> int:
+        """Store a run as `running` and return its id, larger than any before it.
+
+        Raises StoreError when a live run has its name and `replace` is false. With `replace` the older run keeps the
+        name until this one is done, and is dropped then: a statement that fails leaves it as it was.
+        """
+        with self._database.transaction():
+            if record.name is not None and not replace and (holder := self._named(record.name)) is not None:
+                raise StoreError(
+                    f"run {holder} is already named {record.name!r}; write INTO OR REPLACE, DROP RUN first, "
+                    "or choose another name"
+                )
+            (run_id,) = self._database.next_ids("run_ids")
+            self._database.append_row(
+                "run_rows",
+                run_id=run_id,
+                name=record.name,
+                replaces=replace and record.name is not None,
+                query=record.query,
+                model=record.model,
+                model_hash=record.model_hash,
+                preprocessing_hash=record.preprocessing_hash,
+                score=record.score,
+                border=record.options.get("border"),
+                options=dump(record.options),
+                plan=record.plan,
+                versions=dump(record.versions),
+                started_at=naive_utc(record.started_at),
+            )
+            self._event(run_id, "running")
+        return run_id
+
+    def unfinished_run(self, record: RunRecord) -> int | None:
+        """The latest interrupted run of the same query, options, model and preprocessing, or None.
+
+        To continue it, pass the id to `resume_run`; `explained_images` says what it has already.
+        """
+        rows = self._database.rows(
+            "SELECT max(run_id) FROM main.runs WHERE status = 'interrupted' AND query = ? AND options = ? "
+            "AND model_hash = ? AND preprocessing_hash = ?",
+            [record.query, dump(record.options), record.model_hash, record.preprocessing_hash],
+        )
+        return None if rows[0][0] is None else int(rows[0][0])
+
+    def resume_run(self, run_id: int) -> None:
+        """Mark an interrupted run as running again."""
+        with self._database.transaction():
+            if self._status(run_id) != "interrupted":
+                raise StoreError(f"run {run_id} is {self._status(run_id)}; only an interrupted run can be continued")
+            self._event(run_id, "running")
+
+    def explained_images(self, run_id: int) -> set[int]:
+        """The ids of the images whose maps the run holds."""
+        rows = self._database.rows("SELECT DISTINCT image_id FROM obeql_store.run_maps WHERE run_id = ?", [run_id])
+        return {image_id for (image_id,) in rows}
+
+    def fail_image(self, run_id: int, failure: FailedImage) -> None:
+        """Store durably that an image of the run could not be explained, and why."""
+        with self._database.transaction():
+            self._require_running(run_id)
+            self._database.append_row(
+                "run_failures",
+                entry_id=self._database.next_ids("entry_ids")[0],
+                run_id=run_id,
+                image_id=failure.image_id,
+                shown=failure.shown,
+                error=failure.error,
+                written_at=utc_now(),
+            )
+
+    def failures(self, run_id: int) -> list[FailedImage]:
+        """The images of a run that have no map, with the last reason for each, by image id."""
+        rows = self._database.rows(
+            "SELECT image_id, shown, error FROM main.failures WHERE run_id = ? ORDER BY image_id", [run_id]
+        )
+        return [FailedImage(*row) for row in rows]
+
+    def finish_run(self, run_id: int, status: RunStatus, measured: Mapping[str, Any] | None = None) -> None:
+        """End a run as `done`, `interrupted` or `failed` and move what it wrote into the database file.
+
+        A replacing run that is done takes the name over, and the run that held it is dropped in the same commit.
+        """
+        if status not in get_args(RunStatus) or status == "running":
+            raise InternalError(f"a run cannot finish as {status!r}; use 'done', 'interrupted' or 'failed'")
+        with self._database.transaction():
+            self._require_running(run_id)
+            ((name, replaces),) = self._database.rows(
+                "SELECT name, replaces FROM obeql_store.run_rows WHERE run_id = ?", [run_id]
+            )
+            if status == "done" and replaces and (holder := self._named(name)) is not None:
+                self._event(holder, "dropped")
+            self._event(run_id, status, measured)
+        self._database.checkpoint()
+
+    def drop_run(self, name_or_id: str | int) -> None:
+        """Drop a run. Its cells stay in the file, where later statements may reuse them, until `reclaim`."""
+        with self._database.transaction():
+            run_id = self._require(name_or_id)
+            if self._status(run_id) == "running":
+                raise StoreError(f"run {run_id} is still running and cannot be dropped; stop it first")
+            self._event(run_id, "dropped")
+
+    def run(self, name_or_id: str | int) -> RunRecord | None:
+        """The live run of this id or name (case-insensitive; digits are an id when no run is named so), or None."""
+        rows = self._database.rows(f"{_LIVE} WHERE lower(live.run_name) = lower(?)", [str(name_or_id)])
+        if (not rows or isinstance(name_or_id, int)) and (run_id := _as_id(name_or_id)) is not None:
+            rows = self._database.rows(f"{_LIVE} WHERE live.run_id = ?", [run_id])
+        return _record(rows[0]) if rows else None
+
+    def runs(self) -> list[RunRecord]:
+        """All live runs, oldest first."""
+        return [_record(row) for row in self._database.rows(f"{_LIVE} ORDER BY run.run_id")]
+
+    def run_names(self) -> list[str]:
+        """The names of all live runs that have one, sorted."""
+        rows = self._database.rows("SELECT run_name FROM main.runs WHERE run_name IS NOT NULL ORDER BY lower(run_name)")
+        return [name for (name,) in rows]
+
+    def run_exists(self, name: str) -> bool:
+        """Whether a live run has this name."""
+        return self._named(name) is not None
+
+    def _mark_interrupted(self) -> None:
+        """Runs of a process that is gone are interrupted; called when the file is opened by its first holder."""
+        rows = self._database.rows("SELECT run_id FROM main.runs WHERE status = 'running' ORDER BY run_id")
+        if rows:
+            with self._database.transaction():
+                for (run_id,) in rows:
+                    self._event(run_id, "interrupted")
+
+    def _event(self, run_id: int, status: str, measured: Mapping[str, Any] | None = None) -> None:
+        self._database.append_row(
+            "run_events",
+            entry_id=self._database.next_ids("entry_ids")[0],
+            run_id=run_id,
+            status=status,
+            measured=None if measured is None else dump(measured),
+            written_at=utc_now(),
+        )
+
+    def _named(self, name: str) -> int | None:
+        rows = self._database.rows("SELECT run_id FROM main.runs WHERE lower(run_name) = lower(?)", [name])
+        return int(rows[0][0]) if rows else None
+
+    def _status(self, run_id: int) -> str:
+        rows = self._database.rows(
+            "SELECT status FROM obeql_store.run_events WHERE run_id = ? ORDER BY entry_id DESC LIMIT 1", [run_id]
+        )
+        return str(rows[0][0]) if rows else "unknown to the store"
+
+    def _require_running(self, run_id: int) -> None:
+        if (status := self._status(run_id)) != "running":
+            raise StoreError(f"run {run_id} is {status}; only a running run can be written to")
+
+    def _require(self, name_or_id: str | int) -> int:
+        """The id of a live run, or UnknownNameError with the nearest names."""
+        found = self.run(name_or_id)
+        if found is None or found.run_id is None:
+            names: Sequence[str] = self.run_names()
+            raise UnknownNameError(f"there is no run {name_or_id!r}.{nearest(str(name_or_id), names)}")
+        return found.run_id
+
+
+def _as_id(name_or_id: str | int) -> int | None:
+    """A run id, or None for what cannot be one (text that is no number, or a number beyond BIGINT)."""
+    text = str(name_or_id)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _record(row: tuple[Any, ...]) -> RunRecord:
+    (run_id, name, query, model, model_hash, preprocessing_hash, score, options, plan, versions, started_at) = row[:11]
+    status, ended_at, measured, n_images, n_maps, n_failed = row[11:]
+    return RunRecord(
+        query=query,
+        model=model,
+        model_hash=model_hash,
+        preprocessing_hash=preprocessing_hash,
+        score=score,
+        name=name,
+        options=load(options),
+        plan=plan,
+        versions=load(versions),
+        started_at=started_at,
+        run_id=run_id,
+        status=status,
+        ended_at=None if status == "running" else ended_at,
+        measured=load(measured),
+        n_images=n_images,
+        n_maps=n_maps,
+        n_failed=n_failed,
+    )

@@ -1,0 +1,169 @@
+-- What users read. The file alone answers these views in any DuckDB >= 1.5; nothing of OBEQL need be installed.
+--
+-- Formulas are written out instead of shared through macros: a view keeps working when the file is attached under
+-- another name, a macro called by it would not be found there. sigmoid(z) = 1 / (1 + exp(-z)) is safe as it stands:
+-- exp overflows to infinity and the quotient to 0. log sigmoid(z) is a series for large z, where 1 + exp(-z) rounds
+-- to 1, and z - ln(1 + exp(z)) for negative z.
+
+CREATE VIEW models AS
+SELECT name, model_hash, uri, n_classes, input_height, input_width, activation, classes, preprocessing, options,
+       preprocessing_hash, written_at AS created_at
+FROM (FROM obeql_store.model_rows QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY entry_id DESC) = 1)
+WHERE live;
+
+CREATE VIEW images AS
+SELECT latest.image_id, latest.path, latest.name, latest.label, latest.columns, content.image_hash,
+       content.height, content.width
+FROM (
+    FROM obeql_store.image_rows
+    QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY entry_id DESC) = 1
+) AS latest
+LEFT JOIN (
+    FROM obeql_store.image_contents
+    QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY entry_id DESC) = 1
+) AS content USING (image_id);
+
+CREATE VIEW image_sets AS
+SELECT live_set.name, live_set.source, live_set.n_images, member.place, member.image_id, member.path, member.label,
+       live_set.written_at AS created_at
+FROM (
+    FROM obeql_store.image_set_rows
+    QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY entry_id DESC) = 1
+) AS live_set
+LEFT JOIN obeql_store.image_set_members AS member ON member.set_entry_id = live_set.entry_id
+WHERE live_set.live;
+
+CREATE VIEW predictions AS
+SELECT image_id, image_hash, model, model_hash, class_id, class_name, probability, logit, rank, preprocessing_hash
+FROM obeql_store.prediction_rows
+QUALIFY row_number() OVER (
+    PARTITION BY image_id, image_hash, model_hash, preprocessing_hash, class_id ORDER BY entry_id DESC
+) = 1;
+
+-- A failed run, or one that is to replace another and is not done yet, holds no name.
+CREATE VIEW runs AS
+SELECT run.run_id,
+       CASE WHEN event.status = 'failed' OR (run.replaces AND event.status <> 'done') THEN NULL ELSE run.name END
+           AS run_name,
+       event.status, run.model, run.score, run.query, run.started_at, event.ended_at,
+       coalesce(content.n_images, 0) AS n_images, coalesce(content.n_maps, 0) AS n_maps,
+       coalesce(failure.n_failed, 0) AS n_failed,
+       run.options, event.measured, run.plan, run.versions, run.model_hash, run.preprocessing_hash
+FROM obeql_store.run_rows AS run
+JOIN (
+    SELECT run_id, arg_max(status, entry_id) AS status, arg_max(measured, entry_id) AS measured,
+           max(written_at) FILTER (status <> 'running') AS ended_at
+    FROM obeql_store.run_events GROUP BY run_id
+) AS event USING (run_id)
+LEFT JOIN (
+    SELECT run_id, count(DISTINCT image_id) AS n_images, count(*) AS n_maps
+    FROM obeql_store.run_maps GROUP BY run_id
+) AS content USING (run_id)
+LEFT JOIN (
+    SELECT run_id, count(DISTINCT image_id) AS n_failed
+    FROM obeql_store.run_failures AS failed
+    WHERE NOT EXISTS (
+        FROM obeql_store.run_maps AS map WHERE map.run_id = failed.run_id AND map.image_id = failed.image_id
+    )
+    GROUP BY run_id
+) AS failure USING (run_id)
+WHERE event.status <> 'dropped';
+
+CREATE VIEW failures AS
+SELECT failed.run_id, failed.image_id, failed.shown, failed.error
+FROM obeql_store.run_failures AS failed
+SEMI JOIN runs ON runs.run_id = failed.run_id
+WHERE NOT EXISTS (
+    FROM obeql_store.run_maps AS map WHERE map.run_id = failed.run_id AND map.image_id = failed.image_id
+)
+QUALIFY row_number() OVER (PARTITION BY failed.run_id, failed.image_id ORDER BY failed.entry_id DESC) = 1;
+
+-- One row a map of a run. clean_score - scores = importance: positive is evidence for the class.
+CREATE VIEW heatmaps AS
+SELECT member.run_id, runs.run_name, member.image_id, image.path, image.label, member.class_id, member.class_name,
+       runs.model, runs.score, map.patch_height, map.patch_width, member.stride_height, member.stride_width,
+       map.fill, run.border, map."precision", map.n_rows AS "rows", map.n_cols AS cols,
+       CASE runs.score
+           WHEN 'log_odds' THEN map.clean_log_odds
+           WHEN 'logit' THEN map.clean_logit
+           WHEN 'probability' THEN 1 / (1 + exp(-map.clean_log_odds))
+           ELSE CASE
+               WHEN map.clean_log_odds > 15 THEN
+                   -exp(-map.clean_log_odds)
+                   * (1 - exp(-map.clean_log_odds) * (0.5::DOUBLE - exp(-map.clean_log_odds) / 3))
+               WHEN map.clean_log_odds >= 0 THEN -ln(1 + exp(-map.clean_log_odds))
+               ELSE map.clean_log_odds - ln(1 + exp(map.clean_log_odds))
+           END
+       END AS clean_score,
+       1 / (1 + exp(-map.clean_log_odds)) AS clean_probability,
+       map.clean_log_odds, map.clean_logit, map.clean_top_class,
+       member.approx, member.metric, member.target, member.confidence, member.bound, member.n_exact,
+       member.n_audit, member.seed,
+       CASE runs.score
+           WHEN 'log_odds' THEN map.log_odds
+           WHEN 'logit' THEN map.logit
+           WHEN 'probability' THEN list_transform(map.log_odds, lambda cells_of_row: list_transform(
+               cells_of_row, lambda z: (1 / (1 + exp(-z)))::FLOAT))
+           ELSE list_transform(map.log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (CASE
+               WHEN z > 15 THEN -exp(-z) * (1 - exp(-z) * (0.5::DOUBLE - exp(-z) / 3))
+               WHEN z >= 0 THEN -ln(1 + exp(-z))
+               ELSE z - ln(1 + exp(z))
+           END)::FLOAT))
+       END AS scores,
+       CASE runs.score
+           WHEN 'log_odds' THEN list_transform(map.log_odds, lambda cells_of_row: list_transform(
+               cells_of_row, lambda z: (clean_score - z)::FLOAT))
+           WHEN 'logit' THEN list_transform(map.logit, lambda cells_of_row: list_transform(
+               cells_of_row, lambda z: (clean_score - z)::FLOAT))
+           WHEN 'probability' THEN list_transform(map.log_odds, lambda cells_of_row: list_transform(
+               cells_of_row, lambda z: (clean_score - 1 / (1 + exp(-z)))::FLOAT))
+           ELSE list_transform(map.log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (
+               clean_score - CASE
+                   WHEN z > 15 THEN -exp(-z) * (1 - exp(-z) * (0.5::DOUBLE - exp(-z) / 3))
+                   WHEN z >= 0 THEN -ln(1 + exp(-z))
+                   ELSE z - ln(1 + exp(z))
+               END)::FLOAT))
+       END AS importance,
+       map.log_odds, map.logit, map.others, map.top_class, map.exact, map.tops, map.lefts, map.heights, map.widths,
+       member.input_height, member.input_width, member.source_top, member.source_left, member.source_height,
+       member.source_width, map.image_hash, runs.model_hash, runs.preprocessing_hash, member.map_id
+FROM obeql_store.run_maps AS member
+JOIN runs ON runs.run_id = member.run_id
+JOIN obeql_store.run_rows AS run ON run.run_id = member.run_id
+JOIN obeql_store.maps AS map ON map.map_id = member.map_id
+LEFT JOIN images AS image ON image.image_id = member.image_id;
+
+-- One row a window. row and col count from 0; pixels are those of the model's input; NULL: not computed.
+CREATE VIEW cells AS
+SELECT run_id, image_id, class_id, class_name, "row", col, top_px, left_px, height_px, width_px, score,
+       clean_score - score AS importance, probability, log_probability, log_odds, logit, top_class, exact
+FROM (
+    SELECT *,
+           CASE WHEN log_odds IS NOT NULL THEN coalesce(listed_exact, true) END AS exact,
+           1 / (1 + exp(-log_odds)) AS probability,
+           CASE
+               WHEN log_odds > 15 THEN
+                   -exp(-log_odds) * (1 - exp(-log_odds) * (0.5::DOUBLE - exp(-log_odds) / 3))
+               WHEN log_odds >= 0 THEN -ln(1 + exp(-log_odds))
+               ELSE log_odds - ln(1 + exp(log_odds))
+           END AS log_probability,
+           CASE score_kind
+               WHEN 'log_odds' THEN log_odds::DOUBLE
+               WHEN 'logit' THEN logit::DOUBLE
+               WHEN 'probability' THEN 1 / (1 + exp(-log_odds))
+               ELSE log_probability
+           END AS score
+    FROM (
+        SELECT run_id, image_id, class_id, class_name, score_kind, clean_score, "row", top_px, height_px,
+               unnest(range(cols)) AS col, unnest(lefts) AS left_px, unnest(widths) AS width_px,
+               unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
+               unnest(exact) AS listed_exact
+        FROM (
+            SELECT run_id, image_id, class_id, class_name, score AS score_kind, clean_score, cols, lefts, widths,
+                   unnest(range("rows")) AS "row", unnest(tops) AS top_px, unnest(heights) AS height_px,
+                   unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
+                   unnest(exact) AS exact
+            FROM heatmaps
+        )
+    )
+);

@@ -1,0 +1,151 @@
+"""Which box of each layer a window changes, and which windows can share one box size.
+
+Comes after the grid of windows is known; the costs of a plan and the executor both read these numbers, so a plan's
+boxes are the executed boxes. Rows and columns are independent: everything here is about one axis.
+
+A window's span at a layer is exact (alignment and border included): Krypton (SIGMOD 2019) takes one upper bound for
+all windows. A batch needs one size, so windows are put in groups; a group's size at a layer is its largest span, and
+smaller spans are widened with positions that are recomputed to their old values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.planner.geometry import AxisWindow, Network
+from obeql.planner.grid import AxisGrid
+
+__all__ = ["AxisGroup", "AxisPlan", "Spans", "axis_spans", "group_windows", "region_layers"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spans:
+    """Changed positions [first, end) along one axis: int64 (layers, windows). Rows of dense layers are zero."""
+
+    first: Ints
+    end: Ints
+
+    @property
+    def sizes(self) -> Ints:
+        return self.end - self.first
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisGroup:
+    """Windows of one axis that share box sizes.
+
+    `windows` (n,) are indices into the axis grid, ordered so that neighbours are aligned alike; `starts`
+    (layers, n) the first position of each box, `sizes` (layers,) its length.
+    """
+
+    windows: Ints
+    starts: Ints
+    sizes: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AxisPlan:
+    """All groups of one axis; together they hold every window once."""
+
+    groups: tuple[AxisGroup, ...]
+
+    @property
+    def positions(self) -> Ints:
+        """(layers,): positions computed over all windows of the axis, the sum of n * size over the groups."""
+        total: Ints = np.sum([len(g.windows) * g.sizes for g in self.groups], axis=0)
+        return total
+
+
+def region_layers(network: Network, stop: int) -> tuple[bool, ...]:
+    """Which layers run on boxes if everything from layer `stop` on runs on whole maps."""
+    regions: list[bool] = []
+    for i, layer in enumerate(network.layers):
+        local = layer.reach in ("source", "pointwise", "local") and layer.is_map
+        regions.append(i < stop and local and all(regions[j] for j in layer.inputs))
+    return tuple(regions)
+
+
+def axis_spans(network: Network, axis: int, grid: AxisGrid, regions: Sequence[bool]) -> Spans:
+    """Push the windows of one axis (0 rows, 1 columns) through all layers that run on boxes.
+
+    Where branches meet, the span is the bounding span of all branches. A window that no position of a layer sees
+    keeps a span of one position there.
+    """
+    n_layers, n_windows = len(network.layers), len(grid)
+    first = np.zeros((n_layers, n_windows), np.int64)
+    end = np.zeros((n_layers, n_windows), np.int64)
+    first[0] = grid.starts
+    end[0] = first[0] + np.asarray(grid.lengths)
+    for i, layer in enumerate(network.layers):
+        if not regions[i] or not layer.inputs:
+            continue
+        start = np.min([first[j] for j in layer.inputs], axis=0)
+        stop = np.max([end[j] for j in layer.inputs], axis=0)
+        size = layer.shape[1 + axis]
+        if layer.window is not None:
+            start, stop = _pushed(start, stop, layer.window[axis], size)
+        first[i], end[i] = start, stop
+    return Spans(first, end)
+
+
+def _pushed(start: Ints, stop: Ints, window: AxisWindow, size: int) -> tuple[Ints, Ints]:
+    """`geometry.changed_span` for many windows at once; empty spans become one position."""
+    first = np.maximum(0, -((window.extent - 1 - start - window.pad) // window.stride))
+    end = np.minimum(size, (stop - 1 + window.pad) // window.stride + 1)
+    first = np.minimum(first, size - 1)
+    return first, np.maximum(end, first + 1)
+
+
+def group_windows(
+    network: Network, axis: int, spans: Spans, weights: npt.NDArray[np.float64], n_groups: int
+) -> AxisPlan:
+    """Put the windows of one axis in at most `n_groups` groups of equal box sizes.
+
+    Windows whose spans have equal sizes at every layer start together; then the two groups whose union costs least
+    are merged, again and again. `weights` (layers,) is the cost of one more position at each layer.
+    """
+    sizes = spans.sizes.T  # (windows, layers)
+    signatures, member = np.unique(sizes, axis=0, return_inverse=True)
+    member = member.reshape(-1)
+    groups = [np.flatnonzero(member == g) for g in range(len(signatures))]
+    tops = [signatures[g].astype(np.float64) for g in range(len(signatures))]
+    costs = [len(g) * float(weights @ t) for g, t in zip(groups, tops, strict=True)]
+    while len(groups) > max(1, n_groups):
+        best: tuple[float, int, int] | None = None
+        for a in range(len(groups)):
+            for b in range(a + 1, len(groups)):
+                union = float(weights @ np.maximum(tops[a], tops[b]))
+                extra = (len(groups[a]) + len(groups[b])) * union - costs[a] - costs[b]
+                if best is None or extra < best[0]:
+                    best = (extra, a, b)
+        assert best is not None
+        _, a, b = best
+        groups[a] = np.concatenate([groups[a], groups[b]])
+        tops[a] = np.maximum(tops[a], tops[b])
+        costs[a] = len(groups[a]) * float(weights @ tops[a])
+        del groups[b], tops[b], costs[b]
+    limits = np.array([layer.shape[1 + axis] if layer.is_map else 1 for layer in network.layers])
+    return AxisPlan(tuple(_aligned(network, axis, spans, windows, limits) for windows in groups))
+
+
+def _aligned(network: Network, axis: int, spans: Spans, windows: Ints, limits: Ints) -> AxisGroup:
+    """Give every window of a group the group's box sizes and order windows by how their boxes are aligned."""
+    sizes = np.max(spans.sizes[:, windows], axis=1)
+    starts = np.clip(np.minimum(spans.first[:, windows], (limits - sizes)[:, None]), 0, None)
+    offsets = []
+    for i, layer in enumerate(network.layers):
+        if sizes[i] and layer.window is not None:
+            window = layer.window[axis]
+            offsets.append(starts[layer.inputs[0]] - (starts[i] * window.stride - window.pad))
+        elif sizes[i]:
+            offsets.extend(starts[j] - starts[i] for j in layer.inputs)
+    if offsets:
+        order = np.lexsort(np.array([windows, *reversed(offsets)]))
+        windows, starts = windows[order], starts[:, order]
+    return AxisGroup(windows, starts, sizes)

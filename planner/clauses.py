@@ -1,0 +1,99 @@
+"""Check the clauses of EXPLAIN OCCLUDE by themselves, before any name is looked up.
+
+Part of binding. What this version parses but does not carry out is refused here, in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from obeql.errors import QueryTypeError, UnsupportedError, nearest
+from obeql.grammar import syntax
+from obeql.planner.catalog import Catalog
+from obeql.planner.logical import ClassSelector
+from obeql.planner.place import locate
+from obeql.planner.settings import DEVICES, device_name
+from obeql.planner.values import BadValue
+
+__all__ = [
+    "DEFAULT_CLASSES",
+    "METRICS",
+    "PRECISIONS",
+    "bind_approx",
+    "bind_device",
+    "check_clauses",
+    "refuse_unsupported",
+]
+
+DEFAULT_CLASSES: ClassSelector = ("predicted", None)
+
+#: How the quality of an approximate map is measured; the first is the default.
+METRICS = ("ssim", "top10pct", "pearson", "maxerr")
+DEFAULT_CONFIDENCE = 0.95
+
+#: Values of the option precision that this version computes in.
+PRECISIONS = ("float32", "float64")
+
+#: Devices of the language that this version does not run on.
+_LATER_DEVICES = ("cuda:*", "ray", "mps")
+
+
+def check_clauses(statement: syntax.ExplainOcclude, text: str) -> None:
+    """Raise QueryTypeError for numbers that make no sense whatever the model: WITHIN 0, TOP 0 CELLS, REGION (.., 0)."""
+    if statement.within is not None and statement.within.seconds <= 0:
+        raise locate(QueryTypeError("WITHIN takes more than 0 seconds."), text, statement.within)
+    if statement.top_cells is not None and statement.top_cells.k < 1:
+        raise locate(QueryTypeError("TOP .. CELLS takes at least 1 cell."), text, statement.top_cells)
+    if statement.region is not None and min(statement.region.height, statement.region.width) < 1:
+        message = "REGION (top, left, height, width) takes a height and a width of at least 1 pixel."
+        raise locate(QueryTypeError(message), text, statement.region)
+    if isinstance(statement.selector, syntax.ForTop) and statement.selector.k < 1:
+        raise locate(QueryTypeError("FOR TOP takes at least 1 class."), text, statement.selector)
+
+
+def bind_approx(node: syntax.Exact | syntax.Approx | None, text: str) -> dict[str, Any]:
+    """Return {} for exact maps, else the quality asked for: target in (0, 1], metric, confidence in (0, 1)."""
+    if not isinstance(node, syntax.Approx):
+        return {}
+    if not 0 < node.quality <= 1:
+        message = f"APPROX takes a quality above 0 and at most 1, not {node.quality:g}."
+        raise locate(QueryTypeError(message), text, node, node.quality_span.start)
+    metric = METRICS[0] if node.metric is None else node.metric.lower()
+    if metric not in METRICS:
+        message = f"METRIC takes {', '.join(METRICS)}, not {node.metric!r}.{nearest(metric, METRICS)}"
+        raise locate(QueryTypeError(message), text, node, node.metric_span.start)
+    confidence = DEFAULT_CONFIDENCE if node.confidence is None else node.confidence
+    if not 0 < confidence < 1:
+        message = f"CONFIDENCE takes a number between 0 and 1, not {confidence:g}."
+        raise locate(QueryTypeError(message), text, node, node.confidence_span.start)
+    return {"target": float(node.quality), "metric": metric, "confidence": float(confidence)}
+
+
+def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
+    """Return the device of ON, or of obeql.device. Raises UnsupportedError for devices of later versions."""
+    if node is None:
+        return str(catalog.setting("device") or DEVICES[0])
+    if node.name in _LATER_DEVICES:
+        raise UnsupportedError(
+            f"ON {node.name} is not carried out by this version; it runs on cpu, cuda or cuda:<number>."
+        )
+    try:
+        return device_name("ON", node.name)
+    except BadValue as wrong:
+        raise locate(QueryTypeError(str(wrong)), text, node) from None
+
+
+def refuse_unsupported(statement: syntax.ExplainOcclude, options: Mapping[str, Any]) -> None:
+    """Raise UnsupportedError, naming the clause, for what is well-formed and not carried out yet."""
+    if statement.within is not None:
+        raise UnsupportedError("WITHIN .. SECONDS is not carried out by this version; leave it out.")
+    if statement.top_cells is not None:
+        raise UnsupportedError(
+            "TOP .. CELLS is not carried out by this version; compute the map and order its cells in SQL."
+        )
+    if options["workers"] > 0:
+        raise UnsupportedError("workers above 0 is not carried out by this version; it runs in one process, workers=0.")
+    if options["precision"] not in PRECISIONS:
+        allowed = " or ".join(PRECISIONS)
+        raise UnsupportedError(f"precision={options['precision']} is not carried out by this version; use {allowed}.")

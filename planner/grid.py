@@ -1,0 +1,95 @@
+"""Where the windows of a map lie: one axis at a time, because rows and columns are independent.
+
+Comes after binding (patch, stride, border and region are known) and before scheduling (`boxes`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["AxisGrid", "Border", "WindowGrid", "axis_grid"]
+
+Border = Literal["cover", "valid", "clip"]
+
+
+@dataclass(frozen=True, slots=True)
+class AxisGrid:
+    """The windows' extents along one axis of `size` pixels: window i hides [starts[i], starts[i] + lengths[i])."""
+
+    size: int
+    starts: tuple[int, ...]
+    lengths: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def within(self, start: int, length: int) -> AxisGrid:
+        """Keep the windows that lie wholly inside [start, start + length)."""
+        kept = [
+            (s, n) for s, n in zip(self.starts, self.lengths, strict=True) if s >= start and s + n <= start + length
+        ]
+        return AxisGrid(self.size, tuple(s for s, _ in kept), tuple(n for _, n in kept))
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGrid:
+    """All windows of one map in pixels of the model's input: cell (r, c) hides rows[r] x cols[c]."""
+
+    rows: AxisGrid
+    cols: AxisGrid
+    patch: tuple[int, int]
+    stride: tuple[int, int]
+    border: Border
+    region: tuple[int, int, int, int] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), len(self.cols)
+
+    @property
+    def n_windows(self) -> int:
+        return len(self.rows) * len(self.cols)
+
+    @classmethod
+    def over(
+        cls,
+        size: tuple[int, int],
+        patch: tuple[int, int],
+        stride: tuple[int, int],
+        border: Border = "cover",
+        region: tuple[int, int, int, int] | None = None,
+    ) -> WindowGrid:
+        """The full map's windows over an image of `size`, or those of them wholly inside `region`.
+
+        Raises ValueError when patch or stride do not fit the image; binding reports that to the user first.
+        """
+        rows = axis_grid(size[0], patch[0], stride[0], border)
+        cols = axis_grid(size[1], patch[1], stride[1], border)
+        if region is not None:
+            top, left, height, width = region
+            rows, cols = rows.within(top, height), cols.within(left, width)
+        return cls(rows, cols, patch, stride, border, region)
+
+
+def axis_grid(size: int, patch: int, stride: int, border: Border) -> AxisGrid:
+    """Place windows along one axis.
+
+    `valid`: 0, stride, 2 stride, ... as long as the whole patch fits. `cover`: the same, and where pixels remain,
+    one more window shifted inward to end at the border. `clip`: windows on the stride grid until every pixel is
+    covered, the last one cut at the border.
+    """
+    if not 1 <= patch <= size:
+        raise ValueError(f"patch {patch} does not fit an axis of {size} pixels")
+    if stride < 1:
+        raise ValueError(f"stride {stride} is not positive")
+    starts = list(range(0, size - patch + 1, stride))
+    lengths = [patch] * len(starts)
+    remaining = starts[-1] + patch < size
+    if remaining and border == "cover":
+        starts.append(size - patch)
+        lengths.append(patch)
+    elif remaining and border == "clip":
+        starts.append(starts[-1] + stride)
+        lengths.append(size - starts[-1])
+    return AxisGrid(size, tuple(starts), tuple(lengths))

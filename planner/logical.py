@@ -1,0 +1,221 @@
+"""Logical plan: what a statement asks for, as a tree of frozen nodes, the images at the leaves.
+
+Before: `bind` builds the tree from names that exist. After: `optimize` rewrites it, `lower` chooses how each node is
+carried out. A node is its docstring and its fields; fields that hold nodes are its inputs, the others are printed.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
+
+from obeql.planner.catalog import ImageRecord, ModelRecord, Preprocessing
+from obeql.planner.grid import WindowGrid
+
+__all__ = [
+    "BatchedQueries",
+    "ClassSelector",
+    "Classify",
+    "LogicalNode",
+    "Occlude",
+    "Preprocess",
+    "ScanImages",
+    "ScoreCells",
+    "StoreRun",
+    "UnionMaps",
+    "find",
+    "inputs_of",
+    "print_tree",
+    "rewrite",
+    "show_grid",
+]
+
+#: ("predicted", None) | ("label", None) | ("ids", (0, 2)) | ("top", 3) | ("all", None)
+ClassSelector = tuple[Literal["predicted", "label", "ids", "top", "all"], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LogicalNode:
+    """Base of all logical nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanImages(LogicalNode):
+    """Read the images of the source in its order."""
+
+    source: str
+    images: tuple[ImageRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess(LogicalNode):
+    """Turn each image into the model's input, (C, H, W)."""
+
+    input: LogicalNode
+    preprocessing: Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class Occlude(LogicalNode):
+    """Hide the windows of one grid, each in its own copy of the image."""
+
+    input: LogicalNode
+    grid: WindowGrid
+    fill: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchedQueries(LogicalNode):
+    """Occlude with several grids whose windows share one clean pass (the materialised view) of each image."""
+
+    input: LogicalNode
+    grids: tuple[WindowGrid, ...]
+    fill: str
+
+
+@dataclass(frozen=True, slots=True)
+class Classify(LogicalNode):
+    """Give every occluded image, and the clean one, its logits (K,)."""
+
+    input: LogicalNode
+    model: ModelRecord
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreCells(LogicalNode):
+    """Keep the scores of the asked classes: one map for each image, grid and class."""
+
+    input: LogicalNode
+    classes: ClassSelector
+    score: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnionMaps(LogicalNode):
+    """All maps of the inputs, in their order."""
+
+    inputs: tuple[LogicalNode, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRun(LogicalNode):
+    """Store the maps as one run; None where the run has no name."""
+
+    input: LogicalNode
+    name: str | None
+    replace: bool
+
+
+Wanted = TypeVar("Wanted", bound=LogicalNode)
+
+
+def inputs_of(node: LogicalNode) -> tuple[LogicalNode, ...]:
+    """Return the nodes that `node` reads, in order."""
+    found: list[LogicalNode] = []
+    for entry in fields(node):
+        value = getattr(node, entry.name)
+        found.extend(
+            item for item in (value if isinstance(value, tuple) else (value,)) if isinstance(item, LogicalNode)
+        )
+    return tuple(found)
+
+
+def find(node: LogicalNode, kind: type[Wanted]) -> Iterator[Wanted]:
+    """Yield the nodes of one kind, `node` first, then its inputs from left to right."""
+    if isinstance(node, kind):
+        yield node
+    for child in inputs_of(node):
+        yield from find(child, kind)
+
+
+def rewrite(node: LogicalNode, change: Callable[[LogicalNode], LogicalNode]) -> LogicalNode:
+    """Return the plan with `change` applied to every node, inputs first; the same object where nothing changed."""
+    moved: dict[str, object] = {}
+    for entry in fields(node):
+        value = getattr(node, entry.name)
+        if isinstance(value, LogicalNode):
+            new: object = rewrite(value, change)
+        elif isinstance(value, tuple) and value and all(isinstance(item, LogicalNode) for item in value):
+            items = tuple(rewrite(item, change) for item in value)
+            same = all(a is b for a, b in zip(items, value, strict=True))
+            new = value if same else items
+        else:
+            continue
+        if new is not value:
+            moved[entry.name] = new
+    return change(replace(node, **moved) if moved else node)  # type: ignore[arg-type]
+
+
+def print_tree(node: LogicalNode, width: int = 96) -> str:
+    """Return the tree as text, one node a line, its fields behind it, broken at `width` columns."""
+    return "\n".join(_lines(node, "", "", width))
+
+
+def _lines(node: LogicalNode, lead: str, follow: str, width: int) -> Iterator[str]:
+    children = inputs_of(node)
+    shown = [
+        f"{entry.name}={text}"
+        for entry in fields(node)
+        if not _holds_nodes(value := getattr(node, entry.name)) and (text := _show(value))
+    ]
+    name = type(node).__name__
+    bar = "│ " if children else "  "
+    hanging = follow + bar + " " * len(name)
+    yield from textwrap.wrap(
+        f"{name}  {'  '.join(shown)}".rstrip(),
+        width,
+        initial_indent=lead,
+        subsequent_indent=hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for position, child in enumerate(children):
+        last = position == len(children) - 1
+        yield from _lines(child, follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  "), width)
+
+
+def _holds_nodes(value: Any) -> bool:
+    return isinstance(value, LogicalNode) or (
+        isinstance(value, tuple) and any(isinstance(item, LogicalNode) for item in value)
+    )
+
+
+def _show(value: Any) -> str:
+    """Return one field as text; an empty text leaves it out."""
+    text = str(value)
+    match value:
+        case None | False:
+            text = ""
+        case ModelRecord():
+            text = value.name
+        case Preprocessing():
+            text = _show_preprocessing(value)
+        case WindowGrid():
+            text = show_grid(value)
+        case (str() as word, rest):
+            text = word if rest is None else f"{word}({_show_plain(rest)})"
+        case (ImageRecord(), *_):
+            text = str(len(value))
+        case (WindowGrid(), *_):
+            text = ", ".join(show_grid(grid) for grid in value)
+    return text
+
+
+def _show_plain(value: Any) -> str:
+    return ", ".join(str(item) for item in value) if isinstance(value, tuple) else str(value)
+
+
+def _show_preprocessing(how: Preprocessing) -> str:
+    resize = f"shortest {how.edge}" if how.resize == "shortest" and how.edge is not None else how.resize
+    return f"{how.size[0]}x{how.size[1]} {resize} {how.channels}"
+
+
+def show_grid(grid: WindowGrid) -> str:
+    """Return a grid as `16x16 every 4x4 (57x57 windows, cover)`."""
+    region = "" if grid.region is None else " in (" + ",".join(map(str, grid.region)) + ")"
+    rows, cols = grid.shape
+    (height, width), (down, across) = grid.patch, grid.stride
+    return f"{height}x{width} every {down}x{across}{region} ({rows}x{cols} windows, {grid.border})"

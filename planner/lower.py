@@ -1,0 +1,122 @@
+"""Lower a logical plan to physical operators: choose, by cost, how each grid of windows is computed.
+
+Comes after `optimize`; the choice itself is `obeql.planner.schedule`. The result goes to `show` and to the executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from obeql.errors import InternalError
+from obeql.planner.bind import BoundExplain
+from obeql.planner.cost import Rates
+from obeql.planner.geometry import Network
+from obeql.planner.grid import WindowGrid
+from obeql.planner.logical import (
+    BatchedQueries,
+    Classify,
+    LogicalNode,
+    Occlude,
+    ScanImages,
+    ScoreCells,
+    StoreRun,
+    find,
+    print_tree,
+)
+from obeql.planner.optimize import optimize
+from obeql.planner.options import show_value
+from obeql.planner.physical import Engine, ExplainPlan, Refusal
+from obeql.planner.rules import CHOICES, RULE_NAMES
+from obeql.planner.schedule import choose_engine
+from obeql.planner.values import show_pair
+
+__all__ = ["Chooser", "lower", "plan_explain"]
+
+#: (network, grid, rates, memory in bytes, batch, disabled choices) -> operator and those refused
+Chooser = Callable[
+    [Network, WindowGrid, Rates, int | None, int | None, frozenset[str]], tuple[Engine, tuple[Refusal, ...]]
+]
+
+
+def plan_explain(
+    bound: BoundExplain,
+    rates: Rates,
+    memory_bytes: int | None = None,
+    choose: Chooser = choose_engine,
+) -> ExplainPlan:
+    """Return the plan of a bound statement: optimise, then lower, with the rules the session left on.
+
+    `memory_bytes` is what the device has to spare; a memory option or setting goes first, and
+    without any `rates.free_bytes` counts. `choose` stands in for the
+    chooser of operators in tests.
+    """
+    optimised, fired = optimize(bound.logical, bound.disabled)
+    plan = lower(replace(bound, logical=optimised), rates, memory_bytes, choose)
+    before = print_tree(bound.logical)
+    return replace(plan, fired=fired, logical_text=(before, plan.logical_text[1]))
+
+
+def lower(
+    bound: BoundExplain,
+    rates: Rates,
+    memory_bytes: int | None = None,
+    choose: Chooser = choose_engine,
+) -> ExplainPlan:
+    """Return the physical plan of the logical plan in `bound`, optimised or not, without rewriting it."""
+    logical = bound.logical
+    if not isinstance(logical, StoreRun):
+        raise InternalError(
+            f"The root of a plan is {type(logical).__name__}, not StoreRun. Please report this statement."
+        )
+    scan, classify, score = (next(find(logical, kind)) for kind in (ScanImages, Classify, ScoreCells))
+    assert isinstance(scan, ScanImages) and isinstance(classify, Classify) and isinstance(score, ScoreCells)
+    grids, fill, shared = _grids(logical)
+    memory = next((m for m in (bound.memory_bytes, memory_bytes) if m is not None), int(rates.free_bytes))
+    notes = bound.notes
+    budget = memory
+    if classify.precision == "float64":
+        # Costs are those of float32, whose numbers take half the space.
+        budget = memory // 2
+        notes = (*notes, "estimates are those of float32; float64 takes about twice the time and memory")
+    disabled = bound.disabled & {choice.name for choice in CHOICES}
+    engines: list[Engine] = []
+    refusals: list[Refusal] = []
+    for grid in grids:
+        engine, refused = choose(classify.model.network, grid, rates, budget, bound.options["batch"], disabled)
+        engines.append(engine)
+        where = f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else ""
+        refusals.extend(replace(refusal, reason=where + refusal.reason) for refusal in refused)
+    text = print_tree(logical)
+    return ExplainPlan(
+        statement=bound.statement,
+        model=classify.model,
+        images=scan.images,
+        grids=grids,
+        engines=tuple(engines),
+        classes=score.classes,
+        fill=fill,
+        score=score.score,
+        precision=classify.precision,
+        device=bound.device,
+        seed=bound.options["seed"],
+        run_name=logical.name,
+        replace_run=logical.replace,
+        memory_bytes=memory,
+        approx=dict(bound.approx),
+        options={name: show_value(value) for name, value in bound.options.items()},
+        refusals=tuple(refusals),
+        disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
+        shared_pass=shared,
+        estimated_for=f"{rates.device}, {'rates measured with this model' if rates.measured else 'typical rates'}",
+        logical_text=(text, text),
+        notes=notes,
+    )
+
+
+def _grids(logical: LogicalNode) -> tuple[tuple[WindowGrid, ...], str, bool]:
+    """Return the grids in order, the fill, and whether the grids share one clean pass."""
+    for batched in find(logical, BatchedQueries):
+        return batched.grids, batched.fill, True
+    occlusions = list(find(logical, Occlude))
+    return tuple(node.grid for node in occlusions), occlusions[0].fill, False

@@ -1,0 +1,293 @@
+"""The options of WITH: one declarative table each for EXPLAIN OCCLUDE and for CREATE MODEL.
+
+Binding, completion and the documentation read these tables; a new option is a new row. Rows hold what a value may be
+by itself. What depends on the model (does the patch fit its input?) is checked by `bind`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from obeql.errors import QueryTypeError, UnknownNameError, nearest
+from obeql.grammar import syntax
+from obeql.planner.place import locate
+from obeql.planner.values import (
+    BadValue,
+    Parameters,
+    Parser,
+    axis_pair,
+    choice,
+    flag,
+    number,
+    plain,
+    show_pair,
+    shown,
+    size_bytes,
+    text_value,
+    whole,
+)
+
+__all__ = [
+    "EXPLAIN_OPTIONS",
+    "MODEL_OPTIONS",
+    "OptionInfo",
+    "default_stride",
+    "explain_options",
+    "fill_colour",
+    "fill_text",
+    "model_options",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class OptionInfo:
+    """A row of the table. `default` None means that planning or the loader decides; `takes` is for people."""
+
+    name: str
+    parse: Parser
+    default: Any
+    takes: str
+    doc: str
+
+
+def _patches(name: str, value: Any) -> tuple[tuple[int, int], ...]:
+    """Parse one patch or a list of patches into ((height, width), ..)."""
+    if not isinstance(value, list):
+        return (axis_pair(name, value),)
+    if not value:
+        raise BadValue(f"{name} takes at least one size, not an empty list.")
+    parsed = []
+    for position, item in enumerate(value):
+        try:
+            parsed.append(axis_pair(name, item))
+        except BadValue as wrong:
+            raise BadValue(str(wrong), position) from None
+    return tuple(parsed)
+
+
+FILLS = ("mean", "black", "white", "gray", "zero", "blur")
+
+
+def _fill(name: str, value: Any) -> str:
+    """Parse a word of FILLS or a colour; returns the text `fill_colour` reads."""
+    if isinstance(value, str):
+        return str(choice(*FILLS)(name, {"grey": "gray"}.get(value.lower(), value)))
+    if not isinstance(value, tuple):
+        raise BadValue(f"{name} takes {', '.join(FILLS)} or a colour (r, g, b), not {shown(value)}.")
+    if len(value) != 3:
+        raise BadValue(f"{name} takes three numbers (r, g, b), not {len(value)}.")
+    colour = tuple(number(name, part) for part in value)
+    for position, part in enumerate(colour):
+        if not 0 <= part <= 1:
+            raise BadValue(f"{name} takes colours in 0..1 (a byte divided by 255), not {part:g}.", position)
+    return fill_text(colour)
+
+
+def fill_text(colour: Sequence[float]) -> str:
+    """Return the canonical text of a colour, `(0.5,0,1)`; it is part of a cell's identity."""
+    return "(" + ",".join(repr(float(part)).removesuffix(".0") for part in colour) + ")"
+
+
+def fill_colour(fill: str) -> tuple[float, float, float] | None:
+    """Return (r, g, b) in 0..1 of a plan's `fill`, or None when it is one of the words of FILLS."""
+    if not fill.startswith("("):
+        return None
+    red, green, blue = (float(part) for part in re.split(r",", fill[1:-1]))
+    return red, green, blue
+
+
+def default_stride(patch: tuple[int, int]) -> tuple[int, int]:
+    """Return a quarter of the patch along each axis, at least one pixel."""
+    return max(1, patch[0] // 4), max(1, patch[1] // 4)
+
+
+EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
+    OptionInfo(
+        "patch",
+        _patches,
+        ((16, 16),),
+        "16, 16x24, [8, 16, 32]",
+        "Pixels hidden at once, height x width; a list gives one map for each size.",
+    ),
+    OptionInfo("stride", axis_pair, None, "4, 4x8", "Pixels from one window to the next; a quarter of the patch."),
+    OptionInfo(
+        "fill",
+        _fill,
+        "mean",
+        "mean, black, white, gray, zero, blur, (r, g, b)",
+        "What hides the pixels: the image's mean, a colour in 0..1, 0 after normalisation, or the blurred image.",
+    ),
+    OptionInfo(
+        "score",
+        choice("probability", "log_odds", "log_probability", "logit"),
+        "probability",
+        "probability, log_odds, log_probability, logit",
+        "What a cell shows; all four are stored.",
+    ),
+    OptionInfo(
+        "border",
+        choice("cover", "valid", "clip"),
+        "cover",
+        "cover, valid, clip",
+        "Last window of an axis: shifted inward, left out where it does not fit, or cut (needs stride <= patch).",
+    ),
+    OptionInfo("workers", whole(0), 0, "0", "Processes, one for each device; 0 runs in this process."),
+    OptionInfo(
+        "precision",
+        choice("float32", "tf32", "bfloat16", "float16", "float64"),
+        "float32",
+        "float32, float64",
+        "Number format of the network's arithmetic.",
+    ),
+    OptionInfo("batch", whole(1), None, "64", "Windows computed at once; planned from the memory at hand."),
+    OptionInfo(
+        "memory",
+        size_bytes,
+        None,
+        "'2GB', '512MiB'",
+        "Most memory for activations; kB, MB, GB, TB count by 1000, KiB, MiB, GiB, TiB by 1024.",
+    ),
+    OptionInfo("seed", whole(0), 0, "0", "Seed of random choices; exact maps make none."),
+)
+
+
+def _input_size(name: str, value: Any) -> tuple[int, int]:
+    return axis_pair(name, tuple(value) if isinstance(value, list) else value)
+
+
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
+    """Parse one number or several, one for each channel."""
+    parts = value if isinstance(value, (list, tuple)) else (value,)
+    return tuple(number(name, part) for part in parts)
+
+
+def _class_names(name: str, value: Any) -> str | tuple[str, ...]:
+    """Parse a file of class names, or the names themselves."""
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    if isinstance(value, str) and value:
+        return value
+    raise BadValue(f"{name} takes a file of names, one a line, or a list of names, not {shown(value)}.")
+
+
+MODEL_OPTIONS: tuple[OptionInfo, ...] = (
+    OptionInfo("size", _input_size, None, "224, 240x320", "Model input in pixels, height x width."),
+    OptionInfo(
+        "resize", choice("squash", "shortest"), None, "squash, shortest", "Both sides, or shorter side and crop."
+    ),
+    OptionInfo("edge", whole(1), None, "256", "Shorter side in pixels before the centre crop of resize=shortest."),
+    OptionInfo(
+        "interpolation",
+        choice("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
+        None,
+        "nearest, bilinear, bicubic, box, hamming, lanczos",
+        "How resizing interpolates.",
+    ),
+    OptionInfo(
+        "mean", _numbers, None, "(0.485, 0.456, 0.406)", "Subtracted from pixels in 0..1, in model channel order."
+    ),
+    OptionInfo("std", _numbers, None, "(0.229, 0.224, 0.225)", "Divides after the mean, in the model's channel order."),
+    OptionInfo("channels", choice("rgb", "bgr", "gray"), None, "rgb, bgr, gray", "Channel order of the model's input."),
+    OptionInfo("classes", _class_names, None, "'names.txt', ['cat', 'dog']", "Names of the classes, in order."),
+    OptionInfo(
+        "weights", text_value, None, "DEFAULT, 'file.safetensors', 'file.pt'", "Where the parameters come from."
+    ),
+    OptionInfo(
+        "activation",
+        choice("softmax", "sigmoid"),
+        None,
+        "softmax, sigmoid",
+        "Whether classes exclude each other or are judged one by one.",
+    ),
+    OptionInfo(
+        "outputs",
+        choice("logits", "probabilities"),
+        None,
+        "logits, probabilities",
+        "What the network returns, where the graph does not tell.",
+    ),
+    OptionInfo("trust", flag, None, "true, false", "Allow files that can run code when loaded, such as pickles."),
+)
+
+
+def explain_options(
+    options: Sequence[syntax.Option],
+    text: str,
+    parameters: Parameters,
+    defaults: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return every option of EXPLAIN OCCLUDE with its value, in the order of the table.
+
+    `defaults` are plain values that stand in for the table's defaults. Raises UnknownNameError for an option that
+    does not exist, QueryTypeError for a wrong value or an option given twice.
+    """
+    values = {row.name: row.default for row in EXPLAIN_OPTIONS}
+    rows = {row.name: row for row in EXPLAIN_OPTIONS}
+    for name, value in defaults.items():
+        if name not in rows:
+            raise UnknownNameError(_unknown("EXPLAIN OCCLUDE", name, rows))
+        try:
+            values[name] = None if value is None else rows[name].parse(name, value)
+        except BadValue as wrong:
+            raise QueryTypeError(str(wrong)) from None
+    return values | _given(options, rows, "EXPLAIN OCCLUDE", text, parameters)
+
+
+def model_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
+    """Return the options of CREATE MODEL that were given; what they mean for a file, its loader decides.
+
+    Raises UnknownNameError for an option that does not exist, QueryTypeError for a wrong kind of value.
+    """
+    return _given(options, {row.name: row for row in MODEL_OPTIONS}, "CREATE MODEL", text, parameters)
+
+
+def _given(
+    options: Sequence[syntax.Option],
+    rows: Mapping[str, OptionInfo],
+    statement: str,
+    text: str,
+    parameters: Parameters,
+) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for option in options:
+        if option.name not in rows:
+            raise locate(UnknownNameError(_unknown(statement, option.name, rows)), text, option)
+        if option.name in values:
+            raise locate(QueryTypeError(f"Option {option.name} is given twice."), text, option)
+        try:
+            given = plain(option.value, parameters)
+        except QueryTypeError as missing:
+            raise locate(missing, text, option.value) from None
+        try:
+            values[option.name] = rows[option.name].parse(option.name, given)
+        except BadValue as wrong:
+            raise locate(QueryTypeError(str(wrong)), text, place_of(option.value, wrong.item)) from None
+    return values
+
+
+def place_of(value: syntax.Value, item: int | None) -> syntax.Node:
+    """Return the node to point at: one item of a list or tuple, or the whole value."""
+    if item is not None and isinstance(value, (syntax.ListValue, syntax.TupleValue)):
+        return value.items[item]
+    return value
+
+
+def _unknown(statement: str, name: str, rows: Mapping[str, OptionInfo]) -> str:
+    return f"{statement} has no option {name!r}; it has {', '.join(rows)}.{nearest(name, rows)}"
+
+
+def show_value(value: Any) -> Any:
+    """Return an option's value as it would be written in WITH: 16x24, [8x8, 16x16], a word, a number."""
+    match value:
+        case None:
+            return "planned"
+        case (int(), int()):
+            return show_pair(value)
+        case tuple() if value and all(isinstance(item, tuple) for item in value):
+            parts = [show_pair(item) for item in dict.fromkeys(value)]
+            return parts[0] if len(parts) == 1 else f"[{', '.join(parts)}]"
+        case _:
+            return value

@@ -1,0 +1,135 @@
+"""Physical operators: how a plan is carried out, each with its estimated cost.
+
+Built by `lower`, printed by `show`, executed by `obeql.executor`. The executor has one module for each operator
+of `OPERATORS`, of the same name in snake_case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from obeql.planner.catalog import ImageRecord, ModelRecord
+from obeql.planner.grid import WindowGrid
+
+__all__ = [
+    "OPERATORS",
+    "Cost",
+    "DenseForward",
+    "Engine",
+    "ExplainPlan",
+    "IncrementalForward",
+    "OperatorInfo",
+    "Refusal",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one image costs: multiply-accumulates, bytes of activations moved, seconds, peak extra bytes."""
+
+    macs: float
+    bytes: float
+    seconds: float
+    memory: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DenseForward:
+    """Run the whole network for every window, `batch` windows at a time. Exact; the reference."""
+
+    batch: int
+    cost: Cost
+
+
+@dataclass(frozen=True, slots=True)
+class IncrementalForward:
+    """Recompute only the box that each window changes, layer by layer; the rest comes from the clean pass.
+
+    `regions[i]` says whether layer i runs on boxes (True) or on whole maps (False); whole maps follow once a layer
+    has turned dense. `n_row_groups`, `n_col_groups` bound how many groups of equal boxes an axis is divided into.
+    `batch` windows go through the boxes at a time, `tail_batch` through the dense rest.
+    """
+
+    regions: tuple[bool, ...]
+    n_row_groups: int
+    n_col_groups: int
+    batch: int
+    tail_batch: int
+    cost: Cost
+    #: multiply-accumulates if every window had exactly its own box at every layer, the least possible
+    bound_macs: float = 0.0
+
+
+Engine = DenseForward | IncrementalForward
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An operator that was considered and not taken, with its cost where one was estimated."""
+
+    operator: str
+    reason: str
+    cost: Cost | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainPlan:
+    """A bound, optimised and costed EXPLAIN OCCLUDE: everything the executor needs, as plain data.
+
+    One map is computed for each image, grid (one grid a patch size) and class, in that order. `engines[g]` runs
+    grid g. `classes` is the selector: ("predicted", None) | ("label", None) | ("ids", (0, 2)) | ("top", 3) |
+    ("all", None).
+    """
+
+    statement: str
+    model: ModelRecord
+    images: tuple[ImageRecord, ...]
+    grids: tuple[WindowGrid, ...]
+    engines: tuple[Engine, ...]
+    classes: tuple[str, Any]
+    fill: str
+    score: str
+    precision: str
+    device: str
+    seed: int
+    top_cells: int | None = None
+    run_name: str | None = None
+    replace_run: bool = False
+    memory_bytes: int | None = None
+    #: quality asked for: {} for exact, else {"target": .., "metric": .., "confidence": ..}
+    approx: dict[str, Any] = field(default_factory=dict)
+    #: every option with the value it has, defaults included
+    options: dict[str, Any] = field(default_factory=dict)
+    refusals: tuple[Refusal, ...] = ()
+    #: names of the rules that changed the plan, in order
+    fired: tuple[str, ...] = ()
+    #: names of the rules and choices that were turned off
+    disabled: tuple[str, ...] = ()
+    #: whether the grids of an image share one clean pass
+    shared_pass: bool = False
+    #: what the estimates rest on: device and whether its rates were measured
+    estimated_for: str = ""
+    #: the logical plan before and after the rules, printed
+    logical_text: tuple[str, str] = ("", "")
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n_windows(self) -> int:
+        """Windows to compute over all images and grids."""
+        return len(self.images) * sum(grid.n_windows for grid in self.grids)
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorInfo:
+    """A row of SHOW OPERATORS."""
+
+    name: str
+    does: str
+    exact: bool
+
+
+OPERATORS: tuple[OperatorInfo, ...] = (
+    OperatorInfo("DenseForward", "runs the whole network for every window; the reference", True),
+    OperatorInfo("IncrementalForward", "recomputes only the box each window changes in every layer", True),
+)

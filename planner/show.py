@@ -1,0 +1,246 @@
+"""Print a plan: the text of PLAN, and of PLAN ANALYZE with measured values beside the estimates.
+
+The last stage of the planner; what it prints fits 100 columns, except statements and names that are longer.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from obeql.planner.geometry import Network
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import Cost, DenseForward, Engine, ExplainPlan, IncrementalForward
+from obeql.planner.rules import CHOICES
+from obeql.planner.values import show_pair
+
+__all__ = ["show"]
+
+WIDTH = 100
+#: Columns of the physical plan and the keys of `measured` behind them.
+COLUMNS = (
+    ("windows", "windows"),
+    ("GMAC", "macs"),
+    ("GB moved", "bytes"),
+    ("seconds", "seconds"),
+    ("memory", "memory"),
+)
+COLUMN_WIDTH = 10
+TREE_WIDTH = WIDTH - COLUMN_WIDTH * len(COLUMNS)
+
+
+def show(plan: ExplainPlan, measured: Mapping[str, Any] | None = None) -> str:
+    """Return the text of a plan.
+
+    Estimates are of all images together; memory is the peak. `measured` has any of the keys windows, macs, bytes,
+    seconds and memory for the whole run, `grids` with a list of such mappings, one a grid, and may have further keys,
+    which are printed as they are.
+    """
+    sections = [
+        _statement(plan),
+        _section("Logical plan", plan.logical_text[1].splitlines()),
+        _section("Rules", _rules(plan)),
+        "\n".join(line.rstrip() for line in _physical(plan, measured or {})),
+        _section("Refused", _refusals(plan)),
+        _section("Options", _options(plan)),
+        _section("Measured", _further(measured or {})),
+        _section("Notes", [line for note in _notes(plan) for line in _wrap(note)]),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _section(title: str, lines: Sequence[str]) -> str:
+    return "\n".join([title, *(f"  {line}".rstrip() for line in lines)]) if lines else ""
+
+
+def _wrap(text: str, lead: str = "") -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH - 2,
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _statement(plan: ExplainPlan) -> str:
+    lines = plan.statement.expandtabs(4).splitlines()
+    width = max(WIDTH - 4, *(len(line) for line in lines))
+    bar = "─" * (width + 2)
+    return "\n".join([f"┌{bar}┐", *(f"│ {line:<{width}} │" for line in lines), f"└{bar}┘"])
+
+
+def _rules(plan: ExplainPlan) -> list[str]:
+    made = [choice.name for choice in CHOICES if choice.name not in plan.disabled]
+    return [
+        line
+        for title, names in (("fired", plan.fired), ("chosen", made), ("off", plan.disabled))
+        for line in _wrap(", ".join(names) or "none", f"{title:<9}")
+    ]
+
+
+# ---- physical plan ---------------------------------------------------------------------------------------
+
+
+def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
+    n_images, n_grids = len(plan.images), len(plan.grids)
+    yield _row("Physical plan", [f"{title:>{COLUMN_WIDTH}}" for title, _ in COLUMNS])
+    where = f"run {plan.run_name!r}" if plan.run_name else "run without a name"
+    yield _row(f"  Store  {where}{', replaced' if plan.run_name and plan.replace_run else ''}")
+    indent = "  "
+    if plan.shared_pass:
+        yield _row(f"{indent}└─ BatchedQueries  {n_grids} grids share one clean pass")
+        indent += "   "
+    by_grid = measured.get("grids", ())
+    for position, (grid, engine) in enumerate(zip(plan.grids, plan.engines, strict=True)):
+        last = position == n_grids - 1
+        follow = indent + ("   " if last else "│  ")
+        name = type(engine).__name__
+        estimate = _estimate(engine.cost, grid.n_windows, n_images)
+        yield _row(f"{indent}{'└─ ' if last else '├─ '}{name}  patch {show_pair(grid.patch)}", _cells(estimate))
+        if position < len(by_grid):
+            yield _row(f"{follow}  measured", _cells(by_grid[position]))
+        for title, text in _details(engine, grid, plan.model.network):
+            lead = f"{follow}  {title:<10}"
+            yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=f"{follow}  {'':<10}")
+    if n_grids > 1 or n_images > 1 or measured:
+        yield _row(f"  Total of {_plural(n_images, 'image')}, {_plural(n_grids, 'grid')}", _cells(_total(plan)))
+    if measured:
+        yield _row("  measured", _cells(measured))
+
+
+def _row(left: str, cells: Sequence[str] = ()) -> str:
+    return f"{left:<{TREE_WIDTH}}{''.join(cells)}"
+
+
+def _estimate(cost: Cost, n_windows: int, n_images: int) -> dict[str, float]:
+    return {
+        "windows": n_windows * n_images,
+        "macs": cost.macs * n_images,
+        "bytes": cost.bytes * n_images,
+        "seconds": cost.seconds * n_images,
+        "memory": cost.memory,
+    }
+
+
+def _total(plan: ExplainPlan) -> dict[str, float]:
+    rows = [_estimate(e.cost, g.n_windows, len(plan.images)) for g, e in zip(plan.grids, plan.engines, strict=True)]
+    total = {key: sum(row[key] for row in rows) for _, key in COLUMNS}
+    return total | {"memory": max(row["memory"] for row in rows)}
+
+
+def _cells(values: Mapping[str, Any]) -> list[str]:
+    """Return the columns as text; a value that is missing shows as a dash."""
+    shown = []
+    for _, key in COLUMNS:
+        value = values.get(key)
+        if value is None:
+            text = "-"
+        elif key == "windows":
+            text = f"{round(value):,}"
+        elif key == "memory":
+            text = size(value) if value else "-"
+        else:
+            text = digits(value / 1e9 if key in {"macs", "bytes"} else value)
+        shown.append(f"{text:>{COLUMN_WIDTH}}")
+    return shown
+
+
+def _details(engine: Engine, grid: WindowGrid, network: Network) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) of what there is to know about one operator."""
+    whole = float(network.macs * grid.n_windows)
+    if isinstance(engine, DenseForward):
+        yield "batch", _plural(engine.batch, "window")
+        if network.whole:
+            yield "network", f"runs as a whole: {network.reason}"
+        return
+    yield "work", _work(engine, whole)
+    layers = [i for i, layer in enumerate(network.layers) if layer.reach != "source"]
+    boxed = [i for i in layers if engine.regions[i]]
+    whole_maps = [i for i in layers if not engine.regions[i]]
+    if boxed:
+        yield "boxes", f"{_plural(len(boxed), 'layer')}, {_layer(network, boxed[0])} to {_layer(network, boxed[-1])}"
+    if whole_maps:
+        yield "whole maps", f"{_plural(len(whole_maps), 'layer')} from {_layer(network, whole_maps[0])}"
+    yield "batch", f"{_plural(engine.batch, 'window')} on boxes, {engine.tail_batch} on whole maps"
+    yield "groups", f"at most {engine.n_row_groups} x {engine.n_col_groups} sizes of boxes, rows x columns"
+
+
+def _work(engine: IncrementalForward, whole: float) -> str:
+    text = f"plain inference takes {digits(whole / 1e9)} GMAC an image"
+    if engine.cost.macs and whole:
+        text += f", this {ratio(whole, engine.cost.macs)} less"
+        if engine.bound_macs:
+            text += f"; {ratio(whole, engine.bound_macs)} is the most possible"
+    return text
+
+
+def _layer(network: Network, index: int) -> str:
+    layer = network.layers[index]
+    return f"{index} {layer.name} ({layer.kind})"
+
+
+def _refusals(plan: ExplainPlan) -> list[str]:
+    lines = []
+    for refusal in plan.refusals:
+        seconds = "-" if refusal.cost is None else f"{digits(refusal.cost.seconds * len(plan.images))} s"
+        lines.extend(_wrap(refusal.reason, f"{refusal.operator:<20}{seconds:>12}  "))
+    return lines
+
+
+def _options(plan: ExplainPlan) -> list[str]:
+    shown = {**plan.options, "device": plan.device}
+    if plan.memory_bytes is not None:
+        shown["memory"] = size(plan.memory_bytes).replace(" ", "")
+    if plan.approx:
+        shown |= plan.approx
+    return _wrap("  ".join(f"{name}={_option(value)}" for name, value in shown.items()))
+
+
+def _option(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value).replace(", ", ",")
+
+
+def _notes(plan: ExplainPlan) -> tuple[str, ...]:
+    return (f"estimates for {plan.estimated_for}", *plan.notes) if plan.estimated_for else plan.notes
+
+
+def _further(measured: Mapping[str, Any]) -> list[str]:
+    known = {key for _, key in COLUMNS} | {"grids"}
+    rest = {key: value for key, value in measured.items() if key not in known}
+    width = max((len(key) for key in rest), default=0)
+    return [f"{key:<{width}}  {digits(value) if isinstance(value, float) else value}" for key, value in rest.items()]
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------
+
+
+def digits(value: float) -> str:
+    """Return a number with three digits that count and thousands separated: 0.0123, 1.23, 12.3, 123, 12,345."""
+    if not math.isfinite(value) or value == 0:
+        return f"{value:g}"
+    if abs(value) < 1e-3:
+        return f"{value:.1e}"
+    places = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{places}f}"
+
+
+def size(n_bytes: float) -> str:
+    """Return bytes in the decimal unit that fits: 512 B, 1.20 GB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{digits(n_bytes)} {unit}"
+        n_bytes /= 1000
+    return f"{digits(n_bytes)} TB"
+
+
+def ratio(whole: float, part: float) -> str:
+    """Return how many times `part` fits into `whole`, as 8.7x."""
+    return f"{whole / part:.1f}x"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
