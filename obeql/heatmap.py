@@ -188,6 +188,8 @@ class Heatmap:
     def warning(self) -> str:
         """What to know before trusting the map's contrast; empty when there is nothing."""
         scores = score_of(self.score_kind, self.cells.logit, self.cells.others)
+        if not np.isfinite(scores).any():
+            return "no cell was computed"
         if not is_constant(scores):
             return ""
         odds = score_of("log_odds", self.cells.logit, self.cells.others)
@@ -305,7 +307,7 @@ class Heatmap:
         figure = overlay(self, None, **options).get_figure(root=True)
         write_file(path, picture_bytes(figure, suffix, dpi))
 
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self) -> dict[str, Any]:
         cells = self.cells
         arrays: dict[str, Any] = {
             "scores": self.scores,
@@ -371,7 +373,7 @@ def write_file(path: Path, content: bytes) -> None:
 
 def _nearest(n_source: int, offset: float, scale: float) -> npt.NDArray[np.intp]:
     """The model pixel that the centre of each source pixel falls into; may lie outside the model's input."""
-    return np.floor((np.arange(n_source) + 0.5 - offset) / scale).astype(np.intp)
+    return np.asarray(np.floor((np.arange(n_source) + 0.5 - offset) / scale), np.intp)
 
 
 def _fixed(values: npt.NDArray[np.float64]) -> FloatPlane:

@@ -7,6 +7,7 @@ global state), so that drawing works in threads and without a display.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.errors import ImageError, QueryTypeError
-from obeql.planner.scores import ScoreKind
+from obeql.planner.scores import ScoreKind, score_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,21 +35,19 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 MAX_SHEET = 64
 
 #: What the colour bar calls a score, and its unit.
-_SCALE: dict[ScoreKind, str] = {
-    "probability": "probability",
-    "log_odds": "log-odds (nats)",
-    "log_probability": "log-probability (nats)",
-    "logit": "logit",
+_SCALE: dict[ScoreKind, tuple[str, str]] = {
+    "probability": ("probability", ""),
+    "log_odds": ("log-odds", "nats"),
+    "log_probability": ("log-probability", "nats"),
+    "logit": ("logit", ""),
 }
-_FOR, _AGAINST = "evidence for", "evidence against"
-
 # From weak to strong. Vermilion against blue stays apart for every common kind of colour blindness; the strong ends
 # are bright enough for dark scans and dark enough for white ones.
-_RED = ((1.00, 0.72, 0.30), (1.00, 0.42, 0.12), (0.88, 0.05, 0.08))
-_BLUE = ((0.45, 0.85, 1.00), (0.15, 0.60, 1.00), (0.08, 0.25, 0.90))
+_RED = ((1.00, 0.66, 0.40), (1.00, 0.36, 0.16), (0.92, 0.05, 0.08))
+_BLUE = ((0.45, 0.82, 1.00), (0.15, 0.58, 1.00), (0.10, 0.28, 0.95))
 
 
-def colour_map(alpha: float = 0.75) -> LinearSegmentedColormap:
+def colour_map(alpha: float = 0.7) -> LinearSegmentedColormap:
     """Diverging colours from blue (-1) over transparent (0) to red (+1); opacity grows with distance to `alpha`."""
     from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
 
@@ -59,11 +58,8 @@ def colour_map(alpha: float = 0.75) -> LinearSegmentedColormap:
     for side, colours in ((slice(None, n // 2), _BLUE), (slice(n // 2, None), _RED)):
         for channel in range(3):
             rgba[side, channel] = np.interp(distance[side], stops, [colour[channel] for colour in colours])
-    # Faint below a tenth of the scale, where maps are mostly noise; nearly linear above.
-    rgba[:, 3] = alpha * distance**1.2
-    colours = LinearSegmentedColormap.from_list("obeql_evidence", [tuple(row) for row in rgba], N=n)
-    colours.set_bad((0, 0, 0, 0))
-    return colours
+    rgba[:, 3] = alpha * distance
+    return LinearSegmentedColormap.from_list("obeql_evidence", [tuple(row) for row in rgba], N=n)
 
 
 def symmetric_limit(values: npt.NDArray[Any]) -> float:
@@ -79,7 +75,7 @@ def overlay(
     ax: Axes | None = None,
     *,
     limit: float | None = None,
-    alpha: float = 0.75,
+    alpha: float = 0.7,
     beside: bool = False,
     smooth: bool = True,
     outline: bool = True,
@@ -119,7 +115,7 @@ def overlay(
     _plain(ax)
     if outline:
         _draw_outlines(ax, heat)
-    _draw_colour_bar(ax, heat, mappable, picture)
+    _draw_colour_bar(ax, heat, mappable)
     main, detail = _titles(heat)
     _text(ax.set_title(detail, fontsize=8, loc="left", color="0.35"))
     # The main line stands above the detail line; both move together under every layout engine.
@@ -137,7 +133,8 @@ def overlay(
     )
     note = "; ".join(text for text in (problem, heat.warning) if text)
     if note:
-        _text(ax.set_xlabel(note, fontsize=8, color="#a03000", loc="left", wrap=True))
+        n_characters = max(30, int(ax.bbox.width / ax.figure.dpi * 15))
+        _text(ax.set_xlabel(textwrap.fill(note, n_characters), fontsize=8, color="#a03000", loc="left"))
     return ax
 
 
@@ -211,6 +208,8 @@ def _draw_heat(ax: Axes, heat: Heatmap, limit: float | None, alpha: float, smoot
 
     pixels = heat.to_pixels()
     limit = symmetric_limit(pixels) if limit is None else limit
+    if smooth:
+        pixels = _between_steps(pixels, heat)
     left, top, right, bottom = _extent(heat, (0, 0, *heat.placement.model_size))
     mappable = ax.imshow(
         np.ma.masked_invalid(pixels),
@@ -226,6 +225,30 @@ def _draw_heat(ax: Axes, heat: Heatmap, limit: float | None, alpha: float, smoot
     return mappable
 
 
+def _between_steps(pixels: npt.NDArray[np.float32], heat: Heatmap) -> npt.NDArray[np.float32]:
+    """Interpolate linearly between the centres of the steps that a per-pixel mean consists of.
+
+    The mean is constant between two window edges; drawn as it is, the stride shows as blocks that mean nothing.
+    Values at the steps' centres are kept, so no extreme is invented, and pixels without a value stay without.
+    """
+    filled = pixels
+    for axis, starts, lengths in ((0, heat.tops, heat.heights), (1, heat.lefts, heat.widths)):
+        size = pixels.shape[axis]
+        edges = np.unique(np.concatenate([[0, size], starts, starts + lengths]))
+        centres = (edges[:-1] + edges[1:] - 1) / 2
+        at = np.clip(np.searchsorted(centres, np.arange(size), side="right") - 1, 0, max(0, len(centres) - 2))
+        after = np.minimum(at + 1, len(centres) - 1)
+        gap = np.where(after > at, centres[after] - centres[at], 1.0)
+        weight = np.clip((np.arange(size) - centres[at]) / gap, 0, 1).astype(np.float32)
+        weight = weight[:, None] if axis == 0 else weight
+        low = np.take(filled, np.floor(centres[at]).astype(int), axis=axis)
+        high = np.take(filled, np.floor(centres[after]).astype(int), axis=axis)
+        mixed = low * (1 - weight) + high * weight
+        # Beside a pixel without a value there is nothing to interpolate with.
+        filled = np.where(np.isfinite(mixed), mixed, filled)
+    return np.where(np.isfinite(pixels), filled, pixels)
+
+
 def _extent(heat: Heatmap, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) in source pixels of a box (top, left, height, width) of the model's input."""
     top, left, height, width = heat.placement.source_box(*box)
@@ -233,6 +256,8 @@ def _extent(heat: Heatmap, box: tuple[float, float, float, float]) -> tuple[floa
 
 
 def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
+    from matplotlib.patheffects import withStroke  # noqa: PLC0415
+
     best = heat.top(1)
     if best and best[0].importance > 0:
         _frame(ax, _extent(heat, (best[0].top, best[0].left, best[0].height, best[0].width)), "-")
@@ -242,6 +267,8 @@ def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
     box_height, box_width = bottom - top, right - left
     low = height - margin
     _frame(ax, (margin, low - box_height, margin + box_width, low), ":")
+    label = ax.text(margin * 1.6 + box_width, low, "window", fontsize=7, color="white", va="bottom")
+    label.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
 
 
 def _frame(ax: Axes, box: tuple[float, float, float, float], style: str) -> None:
@@ -264,31 +291,46 @@ def _frame(ax: Axes, box: tuple[float, float, float, float], style: str) -> None
         )
 
 
-def _draw_colour_bar(ax: Axes, heat: Heatmap, mappable: Any, picture: npt.NDArray[np.float32] | None) -> None:
+def _draw_colour_bar(ax: Axes, heat: Heatmap, mappable: Any) -> None:
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
+
     figure = ax.get_figure(root=True)
     assert figure is not None
     # An inset is placed by the axes themselves: it works in a caller's axes whatever their layout.
     bar_axes = ax.inset_axes((1.03, 0.0, 0.045, 1.0))
     bar = figure.colorbar(mappable, cax=bar_axes)
-    bar_axes.set_facecolor("0.5" if picture is None else (float(np.median(picture)),) * 3)
-    bar.set_label(f"importance: drop in {_SCALE[heat.score_kind]} when hidden", fontsize=8)
+    # The colours are transparent: the left half shows them over black, the right half over white.
+    for left, grey in ((0.0, "0.0"), (0.5, "1.0")):
+        ground = Rectangle((left, 0), 0.5, 1, transform=bar_axes.transAxes, facecolor=grey, edgecolor="none", zorder=0)
+        bar_axes.add_patch(ground)
+    if bar.solids is not None:
+        bar.solids.set_zorder(1)
+    name, unit = _SCALE[heat.score_kind]
+    unit = f" ({unit})" if unit else ""
+    bar.set_label(f"← against    drop in {name} when hidden{unit}    for →", fontsize=7.5)
     bar_axes.tick_params(labelsize=7)
-    bar.formatter.set_powerlimits((-3, 4))
-    bar.update_ticks()
-    bar_axes.yaxis.get_offset_text().set_fontsize(7)
+    # Each label whole: a shared power of ten would stand in the way of the title.
+    bar_axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
 def _titles(heat: Heatmap) -> tuple[str, str]:
     name = _shorten(Path(heat.image).name, 34)
-    score = f"{_SCALE[heat.score_kind].removesuffix(' (nats)')} {heat.clean_score:.4g}"
+    score = f"probability {_probability(heat)}"
     if heat.score_kind != "probability":
-        score += f" (probability {heat.clean_probability:.4g})"
+        score = f"{_SCALE[heat.score_kind][0]} {heat.clean_score:.4g} ({score})"
     window = "x".join(map(str, heat.patch)) if heat.patch[0] != heat.patch[1] else f"{heat.patch[0]}x{heat.patch[0]}"
     stride = "x".join(map(str, heat.stride)) if heat.stride[0] != heat.stride[1] else str(heat.stride[0])
     detail = f"{score} · window {window} px, stride {stride}"
     if heat.approx and heat.bound is not None:
         detail += f" · {heat.metric} ≥ {heat.bound:.3g}"
     return f"{name} · {_shorten(heat.class_name, 24)}", detail
+
+
+def _probability(heat: Heatmap) -> str:
+    """The clean probability; close to 1 as its distance from 1, which rounding would hide."""
+    short_of_one = math.exp(score_of("log_probability", heat.cells.clean_others, heat.cells.clean_logit).item())
+    return f"{heat.clean_probability:.4g}" if short_of_one >= 1e-3 else f"1 − {short_of_one:.1g}"
 
 
 def _shorten(text: str, length: int) -> str:

@@ -145,7 +145,6 @@ def _bind_explain(
     classes = _bind_classes(statement, model, images, text, parameters)
     strides = _bind_strides(statement, options, model, text)
     grids = _bind_grids(statement, options, strides, model, text)
-    options["stride"] = strides[0] if len(set(strides)) == 1 else strides
     name, replace = _bind_into(statement.into, catalog, text)
     n_cells = len(images) * _n_classes(classes, model) * sum(grid.n_windows for grid in grids)
     _check_cells(n_cells, statement, catalog, text)

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from obeql.planner.catalog import ImageRecord
+
 __all__ = ["CellKey", "CellSink", "CellSource", "FailedImage", "FloatPlane", "MapCells"]
 
 FloatPlane = npt.NDArray[np.float32]
@@ -78,6 +80,6 @@ class CellSource(Protocol):
 class CellSink(Protocol):
     """Takes finished maps; what it has returned from is durable."""
 
-    def write(self, image_id: int, maps: Sequence[MapCells]) -> None: ...
+    def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None: ...
 
-    def fail(self, failure: FailedImage) -> None: ...
+    def fail(self, image: ImageRecord, error: str) -> None: ...

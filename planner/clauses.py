@@ -81,7 +81,7 @@ def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
     try:
         return device_name("ON", node.name)
     except BadValue as wrong:
-        raise locate(QueryTypeError(str(wrong)), text, node) from None
+        raise locate(QueryTypeError(str(wrong)), text, node, node.span.end - len(node.name)) from None
 
 
 def refuse_unsupported(statement: syntax.ExplainOcclude, options: Mapping[str, Any]) -> None:

@@ -146,7 +146,11 @@ def rewrite(node: LogicalNode, change: Callable[[LogicalNode], LogicalNode]) -> 
             continue
         if new is not value:
             moved[entry.name] = new
-    return change(replace(node, **moved) if moved else node)  # type: ignore[arg-type]
+    return change(replace(node, **moved) if moved else node)
+
+
+#: A no-break space keeps what belongs together on one line.
+_KEEP = "\u00a0"
 
 
 def print_tree(node: LogicalNode, width: int = 96) -> str:
@@ -157,21 +161,22 @@ def print_tree(node: LogicalNode, width: int = 96) -> str:
 def _lines(node: LogicalNode, lead: str, follow: str, width: int) -> Iterator[str]:
     children = inputs_of(node)
     shown = [
-        f"{entry.name}={text}"
+        f"{entry.name}={text}".replace(" ", _KEEP).replace(f",{_KEEP}", ", ")
         for entry in fields(node)
         if not _holds_nodes(value := getattr(node, entry.name)) and (text := _show(value))
     ]
     name = type(node).__name__
     bar = "│ " if children else "  "
     hanging = follow + bar + " " * len(name)
-    yield from textwrap.wrap(
+    for line in textwrap.wrap(
         f"{name}  {'  '.join(shown)}".rstrip(),
         width,
         initial_indent=lead,
         subsequent_indent=hanging,
         break_long_words=False,
         break_on_hyphens=False,
-    )
+    ):
+        yield line.replace(_KEEP, " ")
     for position, child in enumerate(children):
         last = position == len(children) - 1
         yield from _lines(child, follow + ("└─ " if last else "├─ "), follow + ("   " if last else "│  "), width)
@@ -214,8 +219,8 @@ def _show_preprocessing(how: Preprocessing) -> str:
 
 
 def show_grid(grid: WindowGrid) -> str:
-    """Return a grid as `16x16 every 4x4 (57x57 windows, cover)`."""
+    """Return a grid as `16x16 every 4x4 (57x57 windows cover)`."""
     region = "" if grid.region is None else " in (" + ",".join(map(str, grid.region)) + ")"
     rows, cols = grid.shape
     (height, width), (down, across) = grid.patch, grid.stride
-    return f"{height}x{width} every {down}x{across}{region} ({rows}x{cols} windows, {grid.border})"
+    return f"{height}x{width} every {down}x{across}{region} ({rows}x{cols} windows {grid.border})"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from obeql.errors import InternalError
 from obeql.planner.bind import BoundExplain
@@ -104,7 +105,7 @@ def lower(
         replace_run=logical.replace,
         memory_bytes=memory,
         approx=dict(bound.approx),
-        options={name: show_value(value) for name, value in bound.options.items()},
+        options=_options(bound, grids),
         refusals=tuple(refusals),
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         shared_pass=shared,
@@ -112,6 +113,17 @@ def lower(
         logical_text=(text, text),
         notes=notes,
     )
+
+
+def _options(bound: BoundExplain, grids: tuple[WindowGrid, ...]) -> dict[str, Any]:
+    """Return every option as it would be written in WITH; patch and stride are those of the grids that are left."""
+    strides = tuple(grid.stride for grid in grids)
+    values = {
+        **bound.options,
+        "patch": tuple(grid.patch for grid in grids),
+        "stride": strides[0] if len(set(strides)) == 1 else strides,
+    }
+    return {name: show_value(value) for name, value in values.items()}
 
 
 def _grids(logical: LogicalNode) -> tuple[tuple[WindowGrid, ...], str, bool]:

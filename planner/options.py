@@ -287,7 +287,7 @@ def show_value(value: Any) -> Any:
         case (int(), int()):
             return show_pair(value)
         case tuple() if value and all(isinstance(item, tuple) for item in value):
-            parts = [show_pair(item) for item in dict.fromkeys(value)]
+            parts = [show_pair(item) for item in value]
             return parts[0] if len(parts) == 1 else f"[{', '.join(parts)}]"
         case _:
             return value

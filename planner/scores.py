@@ -7,14 +7,14 @@ f(clean) - f(occluded), computed without the cancellation that subtracting two p
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from obeql.errors import QueryTypeError, nearest
 
-__all__ = ["SCORE_KINDS", "ScoreKind", "importance_of", "is_constant", "score_of", "score_kind"]
+__all__ = ["SCORE_KINDS", "ScoreKind", "importance_of", "is_constant", "score_kind", "score_of"]
 
 ScoreKind = Literal["probability", "log_odds", "log_probability", "logit"]
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
@@ -24,10 +24,11 @@ Floats = npt.NDArray[np.float64]
 
 def score_kind(name: str) -> ScoreKind:
     """Return `name` as a score kind; raises QueryTypeError for any other name."""
-    if name not in SCORE_KINDS:
-        allowed = ", ".join(SCORE_KINDS)
-        raise QueryTypeError(f"score '{name}' is unknown; allowed are {allowed}.{nearest(name, SCORE_KINDS)}")
-    return cast(ScoreKind, name)
+    for kind in SCORE_KINDS:
+        if name == kind:
+            return kind
+    allowed = ", ".join(SCORE_KINDS)
+    raise QueryTypeError(f"score '{name}' is unknown; allowed are {allowed}.{nearest(name, SCORE_KINDS)}")
 
 
 def score_of(kind: ScoreKind, logit: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
@@ -78,4 +79,6 @@ def is_constant(scores: npt.NDArray[Any]) -> bool:
 
 
 def _log_sigmoid(x: npt.ArrayLike) -> Floats:
-    return -np.logaddexp(0.0, -np.asarray(x, np.float64))
+    # numpy flags NaN here, which is no more than a cell that was not computed.
+    with np.errstate(invalid="ignore"):
+        return -np.logaddexp(0.0, -np.asarray(x, np.float64))

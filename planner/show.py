@@ -67,7 +67,13 @@ def _wrap(text: str, lead: str = "") -> list[str]:
 
 
 def _statement(plan: ExplainPlan) -> str:
-    lines = plan.statement.expandtabs(4).splitlines()
+    lines = [
+        part
+        for line in plan.statement.expandtabs(4).splitlines()
+        for part in textwrap.wrap(
+            line, WIDTH - 4, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+    ]
     width = max(WIDTH - 4, *(len(line) for line in lines))
     bar = "─" * (width + 2)
     return "\n".join([f"┌{bar}┐", *(f"│ {line:<{width}} │" for line in lines), f"└{bar}┘"])
@@ -75,6 +81,9 @@ def _statement(plan: ExplainPlan) -> str:
 
 def _rules(plan: ExplainPlan) -> list[str]:
     made = [choice.name for choice in CHOICES if choice.name not in plan.disabled]
+    if not any(isinstance(engine, IncrementalForward) for engine in plan.engines):
+        # Without boxes there is nothing to switch or to group.
+        made = [name for name in made if name in {"choose_engine", "choose_batch"}]
     return [
         line
         for title, names in (("fired", plan.fired), ("chosen", made), ("off", plan.disabled))
@@ -104,8 +113,8 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
         if position < len(by_grid):
             yield _row(f"{follow}  measured", _cells(by_grid[position]))
         for title, text in _details(engine, grid, plan.model.network):
-            lead = f"{follow}  {title:<10}"
-            yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=f"{follow}  {'':<10}")
+            lead, hanging = f"{follow}  {title:<12}", f"{follow}  {'':<12}"
+            yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=hanging)
     if n_grids > 1 or n_images > 1 or measured:
         yield _row(f"  Total of {_plural(n_images, 'image')}, {_plural(n_grids, 'grid')}", _cells(_total(plan)))
     if measured:
@@ -170,11 +179,11 @@ def _details(engine: Engine, grid: WindowGrid, network: Network) -> Iterator[tup
 
 
 def _work(engine: IncrementalForward, whole: float) -> str:
-    text = f"plain inference takes {digits(whole / 1e9)} GMAC an image"
+    text = f"plain inference: {digits(whole / 1e9)} GMAC an image"
     if engine.cost.macs and whole:
-        text += f", this {ratio(whole, engine.cost.macs)} less"
+        text += f"; here {ratio(whole, engine.cost.macs)} less"
         if engine.bound_macs:
-            text += f"; {ratio(whole, engine.bound_macs)} is the most possible"
+            text += f", at best {ratio(whole, engine.bound_macs)} less"
     return text
 
 

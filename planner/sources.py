@@ -25,7 +25,7 @@ def resolve_model(node: syntax.Model, catalog: Catalog, text: str, parameters: P
         if isinstance(named, ModelRecord):
             return named
         if not isinstance(named, str):
-            raise QueryTypeError(f"USING takes the name of a model, not a {type(named).__name__}.")
+            raise QueryTypeError(f"USING takes the name of a model, not {type(named).__name__}.")
         model = catalog.model(named)
         if model is None:
             known = list(catalog.model_names())
@@ -130,4 +130,4 @@ def _given(value: Any, catalog: Catalog) -> tuple[ImageRecord, ...]:
         return _at(os.fspath(value), catalog)
     if isinstance(value, (list, tuple)):
         return tuple(image for item in value for image in _given(item, catalog))
-    raise QueryTypeError(f"A source takes images, paths or a list of them, not a {type(value).__name__}.")
+    raise QueryTypeError(f"A source takes images, paths or a list of them, not {type(value).__name__}.")

@@ -67,7 +67,7 @@ def _pieces(tensor: torch.Tensor) -> Iterator[memoryview]:
     data = data.cpu().contiguous().resolve_conj().resolve_neg()
     if data.numel() == 0:
         return
-    octets = memoryview(data.reshape(-1).view(torch.uint8).numpy())
+    octets = data.reshape(-1).view(torch.uint8).numpy().data
     for start in range(0, len(octets), CHUNK_BYTES):
         yield octets[start : start + CHUNK_BYTES]
 

@@ -29,7 +29,7 @@ class MainOutput(nn.Module):
         self.network = network
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        output = main_output(self.network(image))
+        output: torch.Tensor = main_output(self.network(image))
         if output.ndim == 1:
             return output.unsqueeze(1)  # (N,) of a two-class network
         return output.flatten(1) if output.ndim > 2 else output  # (N, K, 1, 1) of a fully convolutional one
@@ -64,11 +64,12 @@ def check_forward(loaded: LoadedModel) -> LoadedModel:
     try:
         with torch.inference_mode():
             raw = module(zeros)
-    except ModelError:
-        raise
     except Exception as error:
+        if isinstance(error, ModelError) and error.__cause__ is None:
+            raise
+        said = str(error) if isinstance(error, ModelError) else f"{reason(error)}."
         raise ModelError(
-            f"The model fails on a batch of shape {shape}: {reason(error)}. "
+            f"The model fails on a batch of shape {shape}: {said} "
             f"Check its input with size=(height, width) and channels=rgb, bgr or gray."
         ) from error
     output = main_output(raw)

@@ -41,8 +41,8 @@ def _import() -> Any:
             raise
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms" + _SCHEMA)
-    library.define("qnms" + _SCHEMA)
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library.define("nms" + _SCHEMA)  # type: ignore[no-untyped-call]
+    library.define("qnms" + _SCHEMA)  # type: ignore[no-untyped-call]
     _declared.append(library)
     return importlib.import_module("torchvision")

@@ -70,11 +70,11 @@ def load(uri: str, options: Mapping[str, Any] | None = None) -> LoadedModel:
         if not target.strip():
             raise ModelError(f"The model URI {uri!r} names nothing after the colon; allowed are {_ALLOWED}.")
         return _finish(SCHEMES[scheme.lower()](target.strip(), parsed), parsed)
-    if re.match(r"[A-Za-z][\w+-]+:(?!\\)", text) and PurePath(text).suffix.lower() not in FILES:
-        raise ModelError(f"Models cannot be loaded from {uri!r}: allowed are {_ALLOWED}.{nearest(scheme, SCHEMES)}")
     suffix = PurePath(text).suffix.lower()
+    if "://" in text or (re.match(r"[A-Za-z][\w+-]+:(?!\\)", text) and suffix not in FILES):
+        raise ModelError(f"Models cannot be loaded from {uri!r}: allowed are {_ALLOWED}.{nearest(scheme, SCHEMES)}")
     if suffix not in FILES:
-        hint = nearest(f"torchvision:{text}", [f"{name}:{text}" for name in SCHEMES]) if not suffix else ""
+        hint = f" For a network of torchvision, say 'torchvision:{text}'." if text.isidentifier() else ""
         raise ModelError(f"{uri!r} is not a model that can be loaded: allowed are {_ALLOWED}.{hint}")
     return _finish(FILES[suffix](text, parsed), parsed)
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from obeql.executor.models.onnx_node import Array, Function, Node, Operator
+from obeql.executor.models.onnx_node import Array, Node, Operator
 
 __all__ = ["ELEMENTWISE"]
 
@@ -112,7 +112,7 @@ def swish(node: Node, x: Tensor) -> Tensor:
     return F.silu(x) if alpha == 1 else x * torch.sigmoid(alpha * x)
 
 
-def _normalised(function: Function) -> Operator:
+def _normalised(function: Callable[..., Tensor]) -> Operator:
     def run(node: Node, x: Tensor) -> Tensor:
         if node.opset >= 13:
             return function(x, dim=node.get("axis", -1))

@@ -161,7 +161,7 @@ def _floats(values: Array) -> Array:
 
 def _node(onnx: Any, path: Path, proto: Any, opset: int) -> Node:
     op = proto.op_type if proto.domain in _DOMAINS else f"{proto.domain}.{proto.op_type}"
-    attributes = {}
+    attributes: dict[str, Any] = {}
     for attribute in proto.attribute:
         if attribute.type == onnx.AttributeProto.TENSOR:
             attributes[attribute.name] = _array(onnx, path, attribute.t)
@@ -197,7 +197,8 @@ def _image_input(
     sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
     if len(sizes) not in (0, 4):
         raise ModelError(
-            f"The input {inputs[0].name!r} of {str(path)!r} has {len(sizes)} axes; an image batch has 4, (N, C, H, W) or (N, H, W, C)."
+            f"The input {inputs[0].name!r} of {str(path)!r} has {len(sizes)} axes; "
+            f"an image batch has 4, (N, C, H, W) or (N, H, W, C)."
         )
     return inputs[0].name, tuple(sizes) or (None,) * 4
 

@@ -55,7 +55,7 @@ def expand(node: Node, x: Array, shape: Array) -> Array:
 
 
 def gather(node: Node, x: Array, indices: Array) -> Array:
-    return np.take(x, indices, node.get("axis", 0))
+    return np.asarray(np.take(x, indices, node.get("axis", 0)))
 
 
 def identity(node: Node, x: Array, *_: object) -> Array:

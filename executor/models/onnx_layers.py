@@ -27,9 +27,7 @@ def _pair(node: Node, key: str, default: Sequence[int] | None = None) -> tuple[i
     return int(values[0]), int(values[1])
 
 
-def _pads(
-    node: Node, x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
-) -> _Pads:
+def _pads(node: Node, x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> _Pads:
     """Padding in pixels, from `pads` or by the SAME rules of `auto_pad` from the size of `x`."""
     mode = node.get("auto_pad", "NOTSET")
     if mode == "NOTSET":
@@ -120,7 +118,9 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     sums = F.avg_pool2d(_pad(x, grown), kernel, stride, divisor_override=1)
     # The divisor depends on the position alone: pixels (and, if asked, padding) under the window, one factor an axis.
     rows, cols = (
-        _covered(x.shape[2 + axis], pads[axis], pads[2 + axis], kernel[axis], stride[axis], sums.shape[2 + axis], counts_pads)
+        _covered(
+            x.shape[2 + axis], pads[axis], pads[2 + axis], kernel[axis], stride[axis], sums.shape[2 + axis], counts_pads
+        )
         for axis in range(2)
     )
     divisor = np.outer(rows, cols)
@@ -182,7 +182,7 @@ def lrn(node: Node, x: Tensor) -> Tensor:
     before, after = (size - 1) // 2, size // 2
     squares = F.pad(x * x, (0, 0) * (x.ndim - 2) + (before, after))
     total = sum(squares.narrow(1, shift, channels) for shift in range(size))
-    return x / (total * (alpha / size) + bias) ** beta
+    return x / torch.pow(total * (alpha / size) + bias, beta)
 
 
 def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:

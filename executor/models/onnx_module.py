@@ -161,9 +161,7 @@ def _check_operators(nodes: Sequence[Node]) -> None:
             )
 
 
-def _fold_constants(
-    nodes: Sequence[Node], constants: Mapping[str, Array]
-) -> tuple[list[Node], dict[str, Array]]:
+def _fold_constants(nodes: Sequence[Node], constants: Mapping[str, Array]) -> tuple[list[Node], dict[str, Array]]:
     """Compute every node that reads constants alone, once."""
     known = dict(constants)
     left = []
@@ -197,12 +195,12 @@ def _folded(node: Node, inputs: Sequence[Array | None]) -> list[Array]:
     for result in results:
         if np.prod([float(size) for size in result.shape]) > MAX_ELEMENTS:
             raise node.refuse(f"builds a constant of shape {tuple(result.shape)}")
-    return [result.contiguous().numpy() if isinstance(result, torch.Tensor) else np.asarray(result) for result in results]
+    return [
+        result.contiguous().numpy() if isinstance(result, torch.Tensor) else np.asarray(result) for result in results
+    ]
 
 
-def _transpose_weights(
-    nodes: Sequence[Node], constants: dict[str, Array]
-) -> tuple[list[Node], dict[str, Array]]:
+def _transpose_weights(nodes: Sequence[Node], constants: dict[str, Array]) -> tuple[list[Node], dict[str, Array]]:
     """Store the constant right factor of MatMul and Gemm as (out, in), as torch's linear layers do."""
     turned = []
     for node in nodes:

@@ -102,8 +102,8 @@ def slices(
     node: Node, rank: int, starts: Array | None, ends: Array | None, axes: Array | None, steps: Array | None
 ) -> dict[int, slice]:
     """Return {axis: slice}; inputs since opset 10, attributes before. A slice with a negative step is legal."""
-    first = host_ints(starts) if starts is not None else node.get("starts")
-    last = host_ints(ends) if ends is not None else node.get("ends")
+    first = host_ints(starts) or node.get("starts", [])
+    last = host_ints(ends) or node.get("ends", [])
     chosen = _axes(node, axes) or list(range(len(first)))
     strides = host_ints(steps) or [1] * len(first)
     result = {}
@@ -135,8 +135,8 @@ def split(node: Node, x: Tensor, sizes: Array | None = None) -> tuple[Tensor, ..
     axis = node.get("axis", 0) % x.ndim
     parts = host_ints(sizes) if sizes is not None else node.get("split")
     if parts is None:
-        return x.split(-(-x.shape[axis] // len(node.outputs)), axis)
-    return x.split(list(parts), axis)
+        return torch.split(x, -(-x.shape[axis] // len(node.outputs)), axis)
+    return torch.split(x, list(parts), axis)
 
 
 def concat(node: Node, *values: Tensor) -> Tensor:
@@ -169,7 +169,7 @@ def expand(node: Node, x: Tensor, shape: Array) -> Tensor:
 
 
 def tile(node: Node, x: Tensor, repeats: Array) -> Tensor:
-    return x.repeat(host_ints(repeats))
+    return x.repeat(host_ints(repeats) or [])
 
 
 def pad(
@@ -190,7 +190,7 @@ def pad(
         return F.pad(x, flat, value=fill)
     if mode not in ("reflect", "edge") or first < 2 or x.ndim != 4:
         raise node.refuse(f"pads shape {tuple(x.shape)} with mode {mode!r}; only maps and constant, reflect, edge work")
-    return F.pad(x, [0] * (4 - len(flat)) + flat, mode="replicate" if mode == "edge" else "reflect")
+    return F.pad(x, flat + [0] * (4 - len(flat)), mode="replicate" if mode == "edge" else "reflect")
 
 
 def _reduction(function: Function) -> Operator:

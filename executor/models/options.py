@@ -85,7 +85,7 @@ def _size(name: str, value: object) -> tuple[int, int]:
         value = (value, value)
     if isinstance(value, str):
         value = value.lower().replace("x", " ").replace(",", " ").split()
-        value = [int(part) if part.isdecimal() else part for part in cast(list[str], value)]
+        value = [int(part) if part.isdecimal() else part for part in value]
         value = value * 2 if len(value) == 1 else value
     if not isinstance(value, Sequence) or len(value) != 2:
         raise _refuse(name, value, allowed)

@@ -29,15 +29,16 @@ class FixedBatch(nn.Module):
         n_images = image.shape[0]
         missing = -n_images % self.batch
         padded = F.pad(image, (0, 0) * (image.ndim - 1) + (0, missing)) if missing else image
-        return torch.cat([self.network(piece) for piece in padded.split(self.batch)])[:n_images]
+        return torch.cat([self.network(piece) for piece in torch.split(padded, self.batch)])[:n_images]
 
 
 def fits_any_batch(free: nn.Module, fixed: FixedBatch, shape: tuple[int, int, int]) -> bool:
-    """Whether `free` returns for two random images at once what `fixed` returns piece by piece.
+    """Whether `free` returns for a batch of another size what `fixed` returns piece by piece, on random images.
 
     `shape` is (C, H, W). A failure of `free` counts as no.
     """
-    images = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
+    n_images = 2 if fixed.batch == 1 else 1
+    images = torch.randn(n_images, *shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         try:
             outputs = free(images)

@@ -72,7 +72,8 @@ def _edge(options: ModelOptions, declared: Declared, size: tuple[int, int]) -> i
         return max(longest, round(declared.edge * longest / max(declared.size)))
     if options.edge < longest:
         raise QueryTypeError(
-            f"The option edge is {options.edge}, but the centre crop of {size[0]}x{size[1]} pixels needs at least {longest}."
+            f"The option edge is {options.edge}, but the centre crop of "
+            f"{size[0]}x{size[1]} pixels needs at least {longest}."
         )
     return options.edge
 

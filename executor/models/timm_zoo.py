@@ -69,9 +69,7 @@ def _package(target: str) -> Any:
 
 def _build(timm: Any, target: str, n_classes: int) -> nn.Module:
     try:
-        return cast(
-            nn.Module, seeded(lambda: timm.create_model(target, pretrained=False, num_classes=n_classes))
-        )
+        return cast(nn.Module, seeded(lambda: timm.create_model(target, pretrained=False, num_classes=n_classes)))
     except Exception as error:
         raise ModelError(f"timm cannot build {target!r}: {reason(error)}.") from error
 

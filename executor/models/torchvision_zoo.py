@@ -55,7 +55,7 @@ def load_torchvision(target: str, options: ModelOptions) -> Found:
     weights = options.weights
     if weights is None or weights.lower() == "random":
         n_classes = len(resolve_classes(options.classes)) or N_IMAGENET
-        module = seeded(lambda: _build(models, name, {}, n_classes))
+        module = seeded(lambda: _lively(_build(models, name, {}, n_classes)))
         return Found(module, _declared(members.DEFAULT), notes=(RANDOM_NOTE,))
     chosen = _member(members, weights)
     if chosen is not None:
@@ -86,14 +86,29 @@ def _build(models: Any, name: str, state: Mapping[str, Any], n_classes: int, pre
     return module
 
 
+def _lively(module: nn.Module) -> nn.Module:
+    """Scale random weights that would give every image the same logits.
+
+    Vision transformers start with a head of zeros, and torch's default for convolutions shrinks activations by the
+    square root of six a layer, which deep networks without a rule of their own do not survive.
+    """
+    shrinks = type(module).__name__ in ("GoogLeNet", "Inception3")
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d) and shrinks:
+            nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
+        elif isinstance(part, nn.Linear) and not part.weight.any():
+            nn.init.normal_(part.weight, std=part.in_features**-0.5)
+    return module
+
+
 def _member(members: Any, text: str) -> Any:
     """The weights of torchvision that the text names, or None when it is a file's path."""
     by_name = {member.name.upper(): member for member in members} | {"DEFAULT": members.DEFAULT}
     chosen = by_name.get(text.upper().rpartition(".")[2]) if not Path(text).expanduser().is_file() else None
     if chosen is None and text.isidentifier() and not Path(text).is_file():
+        names = ", ".join(member.name for member in members)
         raise ModelError(
-            f"There are no weights {text!r}; DEFAULT, random, {', '.join(by_name)[:200]} or a file are allowed."
-            f"{nearest(text, by_name)}"
+            f"There are no weights {text!r}; allowed are DEFAULT, random, {names} or a file.{nearest(text, by_name)}"
         )
     return chosen
 

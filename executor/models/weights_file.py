@@ -59,7 +59,7 @@ def read_torch_file(path: Path, trust: bool) -> Any:
     if is_torchscript(path):
         if not trust:
             raise ModelError(_refusal(path, "holds a TorchScript program"))
-        return _load(path, lambda: torch.jit.load(str(path), map_location="cpu"))
+        return _load(path, lambda: torch.jit.load(str(path), map_location="cpu"))  # type: ignore[no-untyped-call]
     if trust:
         return _load(path, lambda: torch.load(path, map_location="cpu", weights_only=False))
     try:

@@ -21,7 +21,7 @@ from obeql.executor.network.fold import fold
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.whole import Whole
-from obeql.executor.network.lower import TRACE_BATCH, CannotLowerError, lower
+from obeql.executor.network.lower import TRACE_BATCH, CannotLowerError, default_activation, lower
 from obeql.planner.catalog import Activation
 
 __all__ = ["capture"]
@@ -45,16 +45,16 @@ def capture(
     for trace in (_trace_fx, _trace_export):
         try:
             traced = trace(module, input_shape)
-            layers, found = lower(traced, input_shape, outputs)
-            kind: Activation = activation or found or ("sigmoid" if n_classes == 1 else "softmax")
+            layers, found = lower(traced, input_shape, outputs, activation)
+            kind: Activation = activation or found or default_activation(n_classes)
             graph = LayerGraph(fold(layers), kind)
-            _check(graph, probe, expected, found, outputs)
+            _check(graph, probe, expected, found or (kind if outputs == "probabilities" else None))
             return graph
         except (CannotLowerError, ModelError) as error:
             reasons.append(str(error))
         except Exception as error:  # tracing runs the user's code: anything may come out of it
             reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
-    kind = activation or ("sigmoid" if n_classes == 1 else "softmax")
+    kind = activation or default_activation(n_classes)
     image = Image("image", (), input_shape)
     whole = Whole("network", (0,), (n_classes,), module, probabilities=outputs == "probabilities", activation=kind)
     return LayerGraph((image, whole), kind, reason=reasons[0] or "the network could not be traced")
@@ -113,21 +113,17 @@ def _trace_export(module: nn.Module, input_shape: tuple[int, int, int]) -> Graph
         return _trace_fx(program.module(), input_shape)
 
 
-def _check(
-    graph: LayerGraph,
-    probe: Tensor,
-    expected: Tensor,
-    found: Activation | None,
-    outputs: Literal["logits", "probabilities"] | None,
-) -> None:
-    """Compare the graph with the module on the probe; a graph that disagrees is not used."""
+def _check(graph: LayerGraph, probe: Tensor, expected: Tensor, taken_off: Activation | None) -> None:
+    """Compare the graph with the module on the probe; a graph that disagrees is not used.
+
+    `taken_off` is the final activation that the module applies and the graph does not.
+    """
     with torch.inference_mode():
-        logits = graph.forward(probe)
-    got = logits
-    if found == "softmax" or (found is None and outputs == "probabilities"):
-        got = torch.softmax(logits, 1) if found else logits.exp()
-    elif found == "sigmoid":
-        got = torch.sigmoid(logits)
+        got = graph.forward(probe)
+    if taken_off == "softmax":
+        got = torch.softmax(got, 1)
+    elif taken_off == "sigmoid":
+        got = torch.sigmoid(got)
     scale = max(1e-3, float(expected.abs().max()))
     same_nan = torch.equal(got.isnan(), expected.isnan())
     error = float((got - expected).nan_to_num().abs().max())

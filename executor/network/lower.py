@@ -24,11 +24,14 @@ from obeql.executor.network.trace import TRACE_BATCH, CannotLowerError, Traced, 
 from obeql.executor.network.lowering_rules import RULES
 from obeql.planner.catalog import Activation
 
-__all__ = ["TRACE_BATCH", "CannotLowerError", "lower"]
+__all__ = ["TRACE_BATCH", "CannotLowerError", "default_activation", "lower"]
 
 
 def lower(
-    traced: fx.GraphModule, input_shape: Sequence[int], outputs: Literal["logits", "probabilities"] | None
+    traced: fx.GraphModule,
+    input_shape: Sequence[int],
+    outputs: Literal["logits", "probabilities"] | None,
+    activation: Activation | None = None,
 ) -> tuple[list[Layer], Activation | None]:
     """Return (layers, final activation found and removed); the last layer gives logits (N, K).
 
@@ -44,7 +47,7 @@ def lower(
         elif node.op == "call_function":
             env[node] = _call(graph, node, env)
         elif node.op == "output":
-            return _finish(graph, node, env, outputs)
+            return _finish(graph, node, env, outputs, activation)
         else:
             raise CannotLowerError(f"a traced graph has no {node.op} nodes")
     raise CannotLowerError("the traced graph has no output")
@@ -139,8 +142,17 @@ def _functional(target: Any) -> Any:
     return target
 
 
+def default_activation(n_outputs: int) -> Activation:
+    """What turns logits into probabilities where nobody said: one output is a yes or no."""
+    return "sigmoid" if n_outputs == 1 else "softmax"
+
+
 def _finish(
-    graph: TracedGraph, node: fx.Node, env: dict[fx.Node, Any], outputs: Literal["logits", "probabilities"] | None
+    graph: TracedGraph,
+    node: fx.Node,
+    env: dict[fx.Node, Any],
+    outputs: Literal["logits", "probabilities"] | None,
+    activation: Activation | None,
 ) -> tuple[list[Layer], Activation | None]:
     result = node.args[0]
     if isinstance(result, (list, tuple)):
@@ -159,8 +171,8 @@ def _finish(
         elif isinstance(final, ActivationLayer) and final.function.name == "sigmoid":
             found, value = "sigmoid", Traced(final.inputs[0], None)
         elif outputs == "probabilities":
-            log = ActivationLayer("log", (value.layer,), final.shape, Elementwise("log"))
-            value = Traced(graph.add(log), None)
+            name = "logit" if (activation or default_activation(final.shape[0])) == "sigmoid" else "log"
+            value = Traced(graph.add(ActivationLayer(name, (value.layer,), final.shape, Elementwise(name))), None)
     # The output must be the last layer; whatever was traced after it has no reader.
     return graph.layers[: value.layer + 1], found
 

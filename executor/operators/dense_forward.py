@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import DenseForward
@@ -42,13 +43,14 @@ class DenseRun:
         self.grid = grid
         self.engine = engine
 
-    def materialise(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the image (1, C, H, W) itself, all that windows are computed from, and its logits (1, K)."""
-        return image, self.graph.forward(image)
+    @property
+    def needed(self) -> list[tuple[int, float]]:
+        """No views: windows are computed from the image itself."""
+        return []
 
     def run(
         self,
-        views: Tensor,
+        clean: CleanPass,
         fill: Tensor,
         windows: npt.NDArray[np.bool_] | None,
         done: Callable[[Windows, Tensor], None],
@@ -60,4 +62,4 @@ class DenseRun:
             numbers = np.flatnonzero(windows.reshape(-1))
         for start in range(0, len(numbers), self.engine.batch):
             part = numbers[start : start + self.engine.batch]
-            done(part, self.graph.forward(occlude(views, fill, self.grid, part)))
+            done(part, self.graph.forward(occlude(clean.image, fill, self.grid, part)))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from obeql.executor.kernels.paste import Boxes, View, read_region
+from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers import Layer, Place
 from obeql.planner.boxes import AxisGroup
@@ -27,6 +28,7 @@ from obeql.planner.schedule import box_plan
 __all__ = ["IncrementalRun"]
 
 Windows = npt.NDArray[np.int64]
+Views = dict[tuple[int, float], View]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,17 +68,14 @@ class IncrementalRun:
             for j, ks in readers.items()
         }
 
-    def materialise(self, image: Tensor) -> tuple[dict[tuple[int, float], View], Tensor]:
-        """Run the clean image (1, C, H, W); returns its views by (layer, value outside the map), and logits (1, K)."""
-        kept, logits = self.graph.materialise(image, self.on_boxes)
-        views = {
-            (j, outside): View.of(kept[j], outside) for j in self.on_boxes for outside in sorted(self._outside[j])
-        }
-        return views, logits
+    @property
+    def needed(self) -> list[tuple[int, float]]:
+        """The materialised views this operator reads: (layer, value outside the map)."""
+        return [(j, outside) for j in self.on_boxes for outside in sorted(self._outside[j])]
 
     def run(
         self,
-        views: dict[tuple[int, float], View],
+        clean: CleanPass,
         fill: Tensor,
         windows: npt.NDArray[np.bool_] | None,
         done: Callable[[Windows, Tensor], None],
@@ -89,7 +88,7 @@ class IncrementalRun:
         waiting: list[tuple[Windows, dict[int, Tensor]]] = []
         n_waiting = 0
         for batch in self._batches(windows):
-            waiting.append((batch.windows, self._boxed(views, fill, batch)))
+            waiting.append((batch.windows, self._boxed(clean.views, fill, batch)))
             n_waiting += len(batch.windows)
             if n_waiting >= self.engine.tail_batch:
                 self._finish(waiting, done)
@@ -122,7 +121,7 @@ class IncrementalRun:
             int(batch.cols.sizes[layer]),
         )
 
-    def _boxed(self, views: dict[tuple[int, float], View], fill: Tensor, batch: _Batch) -> dict[int, Tensor]:
+    def _boxed(self, views: Views, fill: Tensor, batch: _Batch) -> dict[int, Tensor]:
         """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
         values: dict[int, tuple[Tensor, Boxes]] = {}
         crossing: dict[int, Tensor] = {}
@@ -146,7 +145,7 @@ class IncrementalRun:
                     del values[j]
         return crossing
 
-    def _occluded(self, views: dict[tuple[int, float], View], fill: Tensor, batch: _Batch, box: Boxes) -> Tensor:
+    def _occluded(self, views: Views, fill: Tensor, batch: _Batch, box: Boxes) -> Tensor:
         """The fill, in the windows' own extents; box positions beyond a window keep the image."""
         n = len(batch.windows)
         heights = np.asarray(self.grid.rows.lengths)[batch.rows.windows[batch.row_of]]
@@ -174,7 +173,7 @@ class IncrementalRun:
 
     def _read(
         self,
-        views: dict[tuple[int, float], View],
+        views: Views,
         values: dict[int, tuple[Tensor, Boxes]],
         j: int,
         layer: Layer,
@@ -195,7 +194,7 @@ class IncrementalRun:
             outside = next(iter(self._outside[j]))  # the region lies inside the map: any view serves
         return read_region(views[j, outside], region, value, have)
 
-    def _whole_map(self, views: dict[tuple[int, float], View], j: int, value: Tensor, box: Boxes) -> Tensor:
+    def _whole_map(self, views: Views, j: int, value: Tensor, box: Boxes) -> Tensor:
         view = views[j, next(iter(self._outside[j]))]
         n = len(box.tops)
         everywhere = Boxes(np.zeros(n, np.int64), np.zeros(n, np.int64), view.height, view.width)

@@ -43,13 +43,18 @@ CREATE MACRO map_difference(plane_a, plane_b) AS
 -- `run` is a run's name or id, `image` an image's id, path or file stem.
 CREATE MACRO top_cells(run, image, k) AS TABLE
     SELECT * FROM cells
-    WHERE run_id IN (
-            SELECT named.run_id FROM runs AS named
-            WHERE lower(named.run_name) = lower(run::VARCHAR) OR named.run_id = TRY_CAST(run::VARCHAR AS BIGINT))
-      AND image_id IN (
-            SELECT shown.image_id FROM images AS shown
-            WHERE shown.path = image::VARCHAR OR lower(shown.name) = lower(image::VARCHAR)
-               OR shown.image_id = TRY_CAST(image::VARCHAR AS BIGINT))
+    -- Two numbers, not two sets: only a comparison with a scalar reaches the scan of the maps, which is then short.
+    WHERE run_id = (
+            SELECT coalesce(
+                max(named.run_id) FILTER (lower(named.run_name) = lower(run::VARCHAR)),
+                max(named.run_id) FILTER (named.run_id = TRY_CAST(run::VARCHAR AS BIGINT)))
+            FROM runs AS named)
+      AND image_id = (
+            SELECT coalesce(
+                max(shown.image_id) FILTER (shown.path = image::VARCHAR),
+                max(shown.image_id) FILTER (shown.image_id = TRY_CAST(image::VARCHAR AS BIGINT)),
+                max(shown.image_id) FILTER (lower(shown.name) = lower(image::VARCHAR)))
+            FROM images AS shown)
       AND importance IS NOT NULL
     QUALIFY row_number() OVER (
         PARTITION BY run_id, image_id, class_id ORDER BY importance DESC, "row", col

@@ -45,7 +45,7 @@ CREATE VIEW runs AS
 SELECT run.run_id,
        CASE WHEN event.status = 'failed' OR (run.replaces AND event.status <> 'done') THEN NULL ELSE run.name END
            AS run_name,
-       event.status, run.model, run.score, run.query, run.started_at, event.ended_at,
+       event.status, run.model, run.score, run.border, run.query, run.started_at, event.ended_at,
        coalesce(content.n_images, 0) AS n_images, coalesce(content.n_maps, 0) AS n_maps,
        coalesce(failure.n_failed, 0) AS n_failed,
        run.options, event.measured, run.plan, run.versions, run.model_hash, run.preprocessing_hash
@@ -80,58 +80,59 @@ QUALIFY row_number() OVER (PARTITION BY failed.run_id, failed.image_id ORDER BY 
 
 -- One row a map of a run. clean_score - scores = importance: positive is evidence for the class.
 CREATE VIEW heatmaps AS
-SELECT member.run_id, runs.run_name, member.image_id, image.path, image.label, member.class_id, member.class_name,
-       runs.model, runs.score, map.patch_height, map.patch_width, member.stride_height, member.stride_width,
-       map.fill, run.border, map."precision", map.n_rows AS "rows", map.n_cols AS cols,
-       CASE runs.score
-           WHEN 'log_odds' THEN map.clean_log_odds
-           WHEN 'logit' THEN map.clean_logit
-           WHEN 'probability' THEN 1 / (1 + exp(-map.clean_log_odds))
-           ELSE CASE
-               WHEN map.clean_log_odds > 15 THEN
-                   -exp(-map.clean_log_odds)
-                   * (1 - exp(-map.clean_log_odds) * (0.5::DOUBLE - exp(-map.clean_log_odds) / 3))
-               WHEN map.clean_log_odds >= 0 THEN -ln(1 + exp(-map.clean_log_odds))
-               ELSE map.clean_log_odds - ln(1 + exp(map.clean_log_odds))
-           END
-       END AS clean_score,
-       1 / (1 + exp(-map.clean_log_odds)) AS clean_probability,
-       map.clean_log_odds, map.clean_logit, map.clean_top_class,
-       member.approx, member.metric, member.target, member.confidence, member.bound, member.n_exact,
-       member.n_audit, member.seed,
-       CASE runs.score
-           WHEN 'log_odds' THEN map.log_odds
-           WHEN 'logit' THEN map.logit
-           WHEN 'probability' THEN list_transform(map.log_odds, lambda cells_of_row: list_transform(
+SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, score, patch_height, patch_width,
+       stride_height, stride_width, fill, border, "precision", "rows", cols, clean_score, clean_probability,
+       clean_log_odds, clean_logit, clean_top_class, approx, metric, target, confidence, bound, n_exact, n_audit, seed,
+       CASE score
+           WHEN 'log_odds' THEN log_odds
+           WHEN 'logit' THEN logit
+           WHEN 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (1 / (1 + exp(-z)))::FLOAT))
-           ELSE list_transform(map.log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (CASE
-               WHEN z > 15 THEN -exp(-z) * (1 - exp(-z) * (0.5::DOUBLE - exp(-z) / 3))
-               WHEN z >= 0 THEN -ln(1 + exp(-z))
+           ELSE list_transform(log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (CASE
+               WHEN z > 15 THEN 0 - exp(-z) * (1 - exp(-z) * (0.5::DOUBLE - exp(-z) / 3))
+               WHEN z >= 0 THEN 0 - ln(1 + exp(-z))
                ELSE z - ln(1 + exp(z))
            END)::FLOAT))
        END AS scores,
-       CASE runs.score
-           WHEN 'log_odds' THEN list_transform(map.log_odds, lambda cells_of_row: list_transform(
+       CASE score
+           WHEN 'log_odds' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (clean_score - z)::FLOAT))
-           WHEN 'logit' THEN list_transform(map.logit, lambda cells_of_row: list_transform(
+           WHEN 'logit' THEN list_transform(logit, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (clean_score - z)::FLOAT))
-           WHEN 'probability' THEN list_transform(map.log_odds, lambda cells_of_row: list_transform(
+           WHEN 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (clean_score - 1 / (1 + exp(-z)))::FLOAT))
-           ELSE list_transform(map.log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (
+           ELSE list_transform(log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (
                clean_score - CASE
-                   WHEN z > 15 THEN -exp(-z) * (1 - exp(-z) * (0.5::DOUBLE - exp(-z) / 3))
-                   WHEN z >= 0 THEN -ln(1 + exp(-z))
+                   WHEN z > 15 THEN 0 - exp(-z) * (1 - exp(-z) * (0.5::DOUBLE - exp(-z) / 3))
+                   WHEN z >= 0 THEN 0 - ln(1 + exp(-z))
                    ELSE z - ln(1 + exp(z))
                END)::FLOAT))
        END AS importance,
-       map.log_odds, map.logit, map.others, map.top_class, map.exact, map.tops, map.lefts, map.heights, map.widths,
-       member.input_height, member.input_width, member.source_top, member.source_left, member.source_height,
-       member.source_width, map.image_hash, runs.model_hash, runs.preprocessing_hash, member.map_id
-FROM obeql_store.run_maps AS member
-JOIN runs ON runs.run_id = member.run_id
-JOIN obeql_store.run_rows AS run ON run.run_id = member.run_id
-JOIN obeql_store.maps AS map ON map.map_id = member.map_id
-LEFT JOIN images AS image ON image.image_id = member.image_id;
+       log_odds, logit, others, top_class, exact, tops, lefts, heights, widths, input_height, input_width,
+       source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id
+FROM (
+    -- clean_score is a column here, so that the lambdas above capture one number a map and not its formula
+    SELECT member.*, map.* EXCLUDE (map_id, digest, class_id, model_hash, preprocessing_hash, n_rows, n_cols),
+           map.n_rows AS "rows", map.n_cols AS cols, runs.run_name, image.path, image.label, runs.model, runs.score,
+           runs.model_hash, runs.preprocessing_hash, runs.border,
+           CASE runs.score
+               WHEN 'log_odds' THEN map.clean_log_odds
+               WHEN 'logit' THEN map.clean_logit
+               WHEN 'probability' THEN 1 / (1 + exp(-map.clean_log_odds))
+               ELSE CASE
+                   WHEN map.clean_log_odds > 15 THEN
+                       0 - exp(-map.clean_log_odds)
+                       * (1 - exp(-map.clean_log_odds) * (0.5::DOUBLE - exp(-map.clean_log_odds) / 3))
+                   WHEN map.clean_log_odds >= 0 THEN 0 - ln(1 + exp(-map.clean_log_odds))
+                   ELSE map.clean_log_odds - ln(1 + exp(map.clean_log_odds))
+               END
+           END AS clean_score,
+           1 / (1 + exp(-map.clean_log_odds)) AS clean_probability
+    FROM obeql_store.run_maps AS member
+    JOIN runs ON runs.run_id = member.run_id
+    JOIN obeql_store.maps AS map ON map.map_id = member.map_id
+    LEFT JOIN images AS image ON image.image_id = member.image_id
+);
 
 -- One row a window. row and col count from 0; pixels are those of the model's input; NULL: not computed.
 CREATE VIEW cells AS
@@ -143,8 +144,8 @@ FROM (
            1 / (1 + exp(-log_odds)) AS probability,
            CASE
                WHEN log_odds > 15 THEN
-                   -exp(-log_odds) * (1 - exp(-log_odds) * (0.5::DOUBLE - exp(-log_odds) / 3))
-               WHEN log_odds >= 0 THEN -ln(1 + exp(-log_odds))
+                   0 - exp(-log_odds) * (1 - exp(-log_odds) * (0.5::DOUBLE - exp(-log_odds) / 3))
+               WHEN log_odds >= 0 THEN 0 - ln(1 + exp(-log_odds))
                ELSE log_odds - ln(1 + exp(log_odds))
            END AS log_probability,
            CASE score_kind

@@ -46,6 +46,7 @@ ELEMENTWISE: dict[str, Any] = {
         "square",
     )
 }
+ELEMENTWISE["logit"] = _aten.logit.default
 ELEMENTWISE["pow"] = _aten.pow.Tensor_Scalar
 ELEMENTWISE["add"] = _aten.add.Scalar
 ELEMENTWISE["mul"] = _aten.mul.Scalar

@@ -1,0 +1,84 @@
+"""Devices: from the name in a query to a torch device, and what memory may be used there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from obeql.errors import DeviceError, nearest
+
+__all__ = ["DTYPES", "available_devices", "device_name", "free_bytes", "resolve_device"]
+
+#: precision option -> dtype of weights and activations
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+
+#: share of the free memory that one statement takes unless told otherwise
+_SAFE_SHARE = 0.5
+
+
+def available_devices() -> list[str]:
+    """Names of the devices this process can compute on; the CPU is always one."""
+    names = ["cpu"]
+    if torch.cuda.is_available():
+        names += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return names
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device called `name`: auto (a GPU if there is one), cpu, cuda or cuda:<i>.
+
+    Raises DeviceError, naming the devices there are, when it is not available.
+    """
+    wanted = name.lower()
+    known = available_devices()
+    if wanted == "auto":
+        return torch.device(known[1] if len(known) > 1 else "cpu")
+    if wanted == "cuda":
+        wanted = "cuda:0"
+    if wanted in known:
+        return torch.device(wanted)
+    hint = nearest(wanted, known) or f" Available: {', '.join(known)}."
+    raise DeviceError(f"There is no device '{name}' on this machine.{hint}")
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware's own name, for provenance."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = "CPU"
+    return f"{model}, {torch.get_num_threads()} threads"
+
+
+def free_bytes(device: torch.device) -> float:
+    """Memory a statement may use beyond the weights by default: half of what is free now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free * _SAFE_SHARE
+    return _free_ram() * _SAFE_SHARE
+
+
+def _free_ram() -> float:
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return min(float(line.split()[1]) * 1024, _container_limit())
+    except OSError:
+        pass
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / 2
+    except (ValueError, OSError, AttributeError):
+        return 2e9
+
+
+def _container_limit() -> float:
+    try:
+        text = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+        return float("inf") if text == "max" else float(text)
+    except (OSError, ValueError):
+        return float("inf")

@@ -1,0 +1,54 @@
+"""From logits to the two numbers a cell stores: the class's logit and the logsumexp of all others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from obeql.planner.catalog import Activation
+
+__all__ = ["chosen_classes", "logit_and_others", "top_class"]
+
+
+def logit_and_others(logits: Tensor, class_ids: Sequence[int], activation: Activation) -> tuple[Tensor, Tensor]:
+    """Return (logit, others), both float64 (n, classes), for logits (n, K).
+
+    log-odds are logit - others. The logsumexp runs over the *other* classes: over all of them it would swallow the
+    difference for a confident class (log-odds beyond 16 are infinite in float32). Independent sigmoids and single
+    outputs have others = 0.
+    """
+    wide = logits.double()
+    z = wide[:, list(class_ids)]
+    if activation == "sigmoid":
+        return z, torch.zeros_like(z)
+    total = wide.logsumexp(dim=1, keepdim=True)
+    winner = wide.argmax(dim=1, keepdim=True)
+    # For any class but the winner, log(exp(total) - exp(z)) is stable: z - total <= -log 2.
+    others = total + torch.log1p(-torch.exp((z - total).clamp(max=-1e-12)))
+    without_winner = wide.scatter(1, winner, float("-inf")).logsumexp(dim=1, keepdim=True)
+    ids = torch.tensor(list(class_ids), device=logits.device)
+    return z, torch.where(ids == winner, without_winner, others)
+
+
+def top_class(logits: Tensor) -> Tensor:
+    """Arg-max class int32 (n,) of logits (n, K); with one output, 1 where it says yes."""
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0).to(torch.int32)
+    return logits.argmax(dim=1).to(torch.int32)
+
+
+def chosen_classes(selector: tuple[str, object], logits: Tensor, label_id: int | None) -> list[int]:
+    """The classes a selector asks of an image with clean logits (1, K), in the order of the query."""
+    kind, value = selector
+    if kind == "ids":
+        assert isinstance(value, tuple)
+        return list(value)
+    if kind == "all":
+        return list(range(logits.shape[1]))
+    if kind == "label":
+        assert label_id is not None
+        return [label_id]
+    k = 1 if kind == "predicted" else int(str(value))
+    return [int(i) for i in logits[0].topk(min(k, logits.shape[1])).indices]

@@ -1,0 +1,32 @@
+"""The clean pass: an image's materialised views, against which every window of it is computed.
+
+One pass serves all windows, classes and patch sizes of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from obeql.executor.kernels.paste import View
+from obeql.executor.network.graph import LayerGraph
+
+__all__ = ["CleanPass", "materialise"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CleanPass:
+    """`image` (1, C, H, W); `logits` (1, K); `views` by (layer, value that lies outside the map)."""
+
+    image: Tensor
+    logits: Tensor
+    views: dict[tuple[int, float], View]
+
+
+def materialise(graph: LayerGraph, image: Tensor, needed: Iterable[tuple[int, float]]) -> CleanPass:
+    """Run the network once on image (1, C, H, W), keeping the views that are needed."""
+    keys = sorted(set(needed))
+    kept, logits = graph.materialise(image, {layer for layer, _ in keys})
+    return CleanPass(image, logits, {(layer, outside): View.of(kept[layer], outside) for layer, outside in keys})

@@ -1,0 +1,8 @@
+"""`python -m obeql`: the command line."""
+
+import sys
+
+from obeql.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

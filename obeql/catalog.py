@@ -1,0 +1,50 @@
+"""The catalog that binding asks: models and image sets from the store, images from the gallery, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from obeql.gallery import Gallery
+from obeql.planner import ImageRecord, ImageSet, ModelRecord, setting_default
+
+if TYPE_CHECKING:
+    from obeql.store import Store
+
+__all__ = ["SessionCatalog"]
+
+
+class SessionCatalog:
+    """Implements `obeql.planner.Catalog` for one session."""
+
+    def __init__(self, store: Store, gallery: Gallery, settings: Mapping[str, Any]) -> None:
+        self._store = store
+        self._gallery = gallery
+        self._settings = settings
+
+    def model(self, name: str) -> ModelRecord | None:
+        return self._store.model(name)
+
+    def model_names(self) -> Sequence[str]:
+        return self._store.model_names()
+
+    def image_set(self, name: str) -> ImageSet | None:
+        return self._store.image_set(name)
+
+    def image_named(self, name: str) -> Sequence[ImageRecord]:
+        return self._store.image_named(name)
+
+    def image_names(self) -> Sequence[str]:
+        return sorted({*self._store.image_set_names(), *self._store.image_names()})
+
+    def images_at(self, pattern: str) -> Sequence[ImageRecord]:
+        return self._gallery.at(pattern)
+
+    def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
+        return self._gallery.selected(sql, parameters)
+
+    def run_exists(self, name: str) -> bool:
+        return self._store.run_exists(name)
+
+    def setting(self, name: str) -> Any:
+        return self._settings.get(name, setting_default(name))

@@ -1,0 +1,115 @@
+"""The networks of a session: loaded once, captured once, with their measured rates.
+
+Between the catalog, which knows a model by its hash, and the executor, which needs its layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from obeql.errors import ModelError, QueryTypeError
+from obeql.planner import ModelRecord, Rates
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from obeql.executor.models import LoadedModel
+    from obeql.executor.network.graph import LayerGraph
+    from obeql.store import Store
+
+__all__ = ["Networks"]
+
+#: capture is repeated when this changes: stored rates of an older capture do not fit its layers
+_RATES_TOPIC = "rates"
+
+
+@dataclass(frozen=True, slots=True)
+class _Captured:
+    loaded: LoadedModel
+    graph: LayerGraph
+
+
+class Networks:
+    """Loads models on first use and keeps them by content hash."""
+
+    def __init__(self, store: Store, allow_python: bool) -> None:
+        self._store = store
+        self._allow_python = allow_python
+        self._captured: dict[str, _Captured] = {}
+
+    def create(self, name: str, uri: str, options: Mapping[str, Any]) -> ModelRecord:
+        """Load and capture the model at `uri`; returns its record, which is not stored yet."""
+        self._check_uri(uri)
+        from obeql.executor.models import load  # noqa: PLC0415  torch takes seconds to import
+
+        return self._record(name, uri, options, load(uri, options))
+
+    def adopt(self, name: str, module: nn.Module, options: Mapping[str, Any]) -> ModelRecord:
+        """Take over a live module; its weights are not stored, only their hash."""
+        from obeql.executor.models import adopt  # noqa: PLC0415
+
+        return self._record(name, None, options, adopt(module, **options))
+
+    def graph(self, model: ModelRecord) -> LayerGraph:
+        """The layers of a model, loaded again from its URI where this session has not used it yet.
+
+        Raises ModelError when a live module has to be handed over again, or a file holds another model by now.
+        """
+        known = self._captured.get(model.model_hash)
+        if known is not None:
+            return known.graph
+        if model.uri is None:
+            raise ModelError(
+                f"Model '{model.name}' was a live Python module, whose weights are not stored: "
+                f"call create_model('{model.name}', module, ...) again with the same weights."
+            )
+        again = self.create(model.name, model.uri, model.options)
+        if again.model_hash != model.model_hash:
+            raise ModelError(
+                f"'{model.uri}' holds another model than when '{model.name}' was created "
+                f"(hash {again.model_hash[:12]}, not {model.model_hash[:12]}); use CREATE OR REPLACE MODEL."
+            )
+        return self._captured[model.model_hash].graph
+
+    def rates(self, model: ModelRecord, device: str, precision: str) -> Rates:
+        """How fast `device` runs the model: measured once, then read from the store."""
+        import torch  # noqa: PLC0415
+
+        from obeql.executor.devices import DTYPES, free_bytes, resolve_device  # noqa: PLC0415
+        from obeql.executor.rates import measure_rates  # noqa: PLC0415
+
+        place = resolve_device(device)
+        key = f"{model.model_hash[:24]} {place} {precision} {torch.get_num_threads()} threads torch {torch.__version__}"
+        stored = self._store.recalled(_RATES_TOPIC).get(key)
+        if stored is not None:
+            rates = Rates.from_json(stored)
+            if len(rates.layer_s) == len(model.network.layers):
+                return replace(rates, free_bytes=free_bytes(place))
+        rates = measure_rates(self.graph(model), place, DTYPES[precision])
+        if not self._store.read_only:
+            self._store.remember(_RATES_TOPIC, key, rates.to_json())
+        return rates
+
+    def _check_uri(self, uri: str) -> None:
+        if uri.strip().lower().startswith("python:") and not self._allow_python:
+            raise ModelError(
+                f"{uri!r} runs Python code, which this connection does not allow: "
+                "connect(.., allow_python=True), or --allow-python on the command line."
+            )
+
+    def _record(self, name: str, uri: str | None, options: Mapping[str, Any], loaded: LoadedModel) -> ModelRecord:
+        from obeql.executor.network.capture import capture  # noqa: PLC0415
+
+        how = loaded.preprocessing
+        said = "sigmoid" if loaded.activation == "sigmoid" else None
+        channels = 1 if how.channels == "gray" else 3
+        graph = capture(loaded.module, (channels, *how.size), loaded.raw_outputs, said)
+        n_classes = graph.layers[-1].shape[0]
+        if loaded.classes and len(loaded.classes) != n_classes:
+            raise QueryTypeError(f"classes names {len(loaded.classes)} classes; the network has {n_classes} outputs.")
+        self._captured[loaded.model_hash] = _Captured(loaded, graph)
+        return ModelRecord(
+            name, loaded.model_hash, uri, dict(options), loaded.classes, graph.activation, how, graph.network()
+        )

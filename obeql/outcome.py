@@ -1,0 +1,33 @@
+"""What a statement yields besides heat maps and DuckDB relations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Message", "Plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One line that says what a statement did, such as `model tumour created`."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan:
+    """A plan, printed by `str()`. `physical` is the plan itself; `result` its maps where PLAN ANALYZE ran it."""
+
+    text: str
+    physical: Any
+    result: Any = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.text

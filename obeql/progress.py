@@ -1,0 +1,92 @@
+"""A progress bar for long statements: windows done, rate, time left, image k of n.
+
+Comes beside a run: `Session.execute(..., on_progress=bar)` calls it between batches. The command line shows one on
+a terminal; a program may use it too:
+
+    with ProgressBar() as bar:
+        db.execute("EXPLAIN OCCLUDE scans USING tumour", on_progress=bar)
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+if TYPE_CHECKING:
+    from obeql.executor.run import Progress
+
+__all__ = ["ProgressBar", "shown_seconds"]
+
+_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} windows{postfix}"
+#: Characters of an image's name that are shown; what tells two files of a folder apart is mostly at the end.
+_NAME_WIDTH = 24
+
+
+class ProgressBar:
+    """Draws what it is called with on `stream` (standard error); one bar a statement, closed by `finish`."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+        self._bar: Any = None
+        self._done = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Draw the state of a run. A run of another size, or one that starts over, gets a bar of its own."""
+        if self._bar is not None and (self._bar.total != progress.total or progress.done < self._done):
+            self.finish()
+        if self._bar is None:
+            from tqdm import tqdm  # noqa: PLC0415 - only a run needs it
+
+            stream = sys.stderr if self._stream is None else self._stream
+            self._bar = tqdm(
+                total=progress.total, file=stream, bar_format=_FORMAT, dynamic_ncols=True, leave=True, mininterval=0.1
+            )
+        self._bar.set_description_str(f"image {progress.image + 1}/{progress.n_images} {_name(progress)}", False)
+        self._bar.set_postfix_str(_pace(progress), False)
+        step = progress.done - self._done
+        self._done = progress.done
+        if step == 0:
+            self._bar.refresh()
+        else:
+            self._bar.update(step)
+
+    def finish(self) -> None:
+        """Leave the bar on the screen as it stands; the next call starts another."""
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+        self._bar = None
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.finish()
+
+
+def shown_seconds(seconds: float) -> str:
+    """Return a duration for people: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _name(progress: Progress) -> str:
+    name = PurePath(progress.shown).name
+    return name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :]
+
+
+def _pace(progress: Progress) -> str:
+    """Rate and time left, or the time taken once all is done; before the first batch, the plan's estimate."""
+    if progress.done >= progress.total:
+        return f"{progress.rate:.1f}/s, took {shown_seconds(progress.seconds)}"
+    if progress.done == 0:
+        return f"about {shown_seconds(progress.eta_seconds)}"
+    return f"{progress.rate:.1f}/s, {shown_seconds(progress.eta_seconds)} left"

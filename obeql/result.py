@@ -1,0 +1,162 @@
+"""What EXPLAIN OCCLUDE returns: heat maps in order, failures, and how the run went.
+
+Comes after the executor; each map is a `Heatmap` (in `obeql.heatmap`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+from obeql.errors import QueryTypeError
+from obeql.heatmap import Cell, Heatmap, write_file
+from obeql.planner.cells import FailedImage
+
+__all__ = ["Cell", "Heatmap", "Result"]
+
+#: Rows that `repr` shows before it stops.
+_SHOWN = 10
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result(Sequence[Heatmap]):
+    """The maps of one statement: images, then patches, then classes, each as written.
+
+    `failures` are the images that could not be explained, with the error of each; `plan` is what was executed,
+    `seconds` the wall-clock time it took. A slice is a Result of fewer maps and the same run.
+    """
+
+    maps: tuple[Heatmap, ...]
+    failures: tuple[FailedImage, ...] = ()
+    run_id: Any = None
+    run_name: str | None = None
+    plan: Any = None
+    seconds: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def __iter__(self) -> Iterator[Heatmap]:
+        return iter(self.maps)
+
+    @overload
+    def __getitem__(self, index: int) -> Heatmap: ...
+    @overload
+    def __getitem__(self, index: slice) -> Result: ...
+    def __getitem__(self, index: int | slice) -> Heatmap | Result:
+        if isinstance(index, slice):
+            return replace(self, maps=self.maps[index])
+        try:
+            return self.maps[index]
+        except IndexError:
+            # IndexError ends iteration and is what a sequence raises; the text says how many maps there are.
+            raise IndexError(f"result[{index}]: the result has {_count(len(self.maps), 'heat map')}") from None
+
+    def as_score(self, kind: str) -> Result:
+        """The same maps seen as another score: probability, log_odds, log_probability or logit."""
+        return replace(self, maps=tuple(heat.as_score(kind) for heat in self.maps))
+
+    def table(self, k: int = 5) -> str:
+        """Text: for each map its `k` most important cells, with boxes in pixels of the model's input."""
+        blocks = []
+        for heat in self.maps:
+            rows = [
+                (
+                    str(rank),
+                    f"({cell.row}, {cell.col})",
+                    f"({cell.top}, {cell.left}, {cell.height}, {cell.width})",
+                    f"{cell.importance:+.4g}",
+                    f"{cell.score:.4g}",
+                    _class_name(heat, cell.top_class),
+                )
+                for rank, cell in enumerate(heat.top(k), start=1)
+            ]
+            head = ("#", "cell", "top, left, height, width", "importance", heat.score_kind, "top class")
+            line = f"{heat.image} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}"
+            blocks.append(f"{line}\n{_aligned(head, rows)}" if rows else f"{line}\n(no cell computed)")
+        return "\n\n".join(blocks)
+
+    def save(self, path: str | Path, *, dpi: float = 120, **options: Any) -> None:
+        """Write one map as its picture (or .npy, .npz), several as one sheet; options as in render.sheet.
+
+        Raises QueryTypeError for no map, too many for a sheet, or a suffix that is no picture.
+        """
+        if len(self.maps) == 1:
+            is_array = Path(path).suffix.lower() in (".npy", ".npz")
+            self.maps[0].save(path, **options, **({} if is_array else {"dpi": dpi}))
+            return
+        from obeql.render import PICTURE_SUFFIXES, picture_bytes, sheet  # noqa: PLC0415 - matplotlib is slow to import
+
+        path = Path(path)
+        suffix = path.suffix.lower()
+        if suffix not in PICTURE_SUFFIXES:
+            raise QueryTypeError(f"'{path.name}' needs a suffix of {' '.join(PICTURE_SUFFIXES)} for several heat maps")
+        write_file(path, picture_bytes(sheet(self.maps, **options), suffix, dpi))
+
+    def __repr__(self) -> str:
+        parts = [_count(len(self.maps), "heat map")]
+        if self.failures:
+            parts.append(f"{_count(len(self.failures), 'image')} failed")
+        if self.run_name is not None or self.run_id is not None:
+            parts.append(f"run {self.run_name if self.run_name is not None else self.run_id}")
+        if self.seconds is not None:
+            parts.append(f"{self.seconds:.3g} s")
+        lines = [", ".join(parts)]
+        if self.maps:
+            head = ("", "image", "class", "patch", "cells", "score", "clean", "max importance", "quality")
+            lines.append(_aligned(head, [_row(i, heat) for i, heat in enumerate(self.maps[:_SHOWN])]))
+            if len(self.maps) > _SHOWN:
+                lines.append(f"... {len(self.maps) - _SHOWN} more")
+        lines += [f"failed: {failure.shown}: {failure.error}" for failure in self.failures[:_SHOWN]]
+        if len(self.failures) > _SHOWN:
+            lines.append(f"... {len(self.failures) - _SHOWN} more failed")
+        return "\n".join(lines)
+
+
+def _row(index: int, heat: Heatmap) -> tuple[str, ...]:
+    best = heat.top(1)
+    if not heat.approx:
+        quality = "exact"
+    elif heat.bound is None:
+        quality = "approximate"
+    else:
+        quality = f"{heat.metric} >= {heat.bound:.3g}"
+    return (
+        str(index),
+        Path(heat.image).name,
+        heat.class_name,
+        "x".join(map(str, heat.patch)),
+        "x".join(map(str, heat.shape)),
+        heat.score_kind,
+        f"{heat.clean_score:.4g}",
+        f"{best[0].importance:+.3g}" if best else "-",
+        quality + (" (!)" if heat.warning else ""),
+    )
+
+
+def _class_name(heat: Heatmap, class_id: int) -> str:
+    if class_id == heat.class_id:
+        return heat.class_name
+    return heat.classes[class_id] if 0 <= class_id < len(heat.classes) else str(class_id)
+
+
+def _aligned(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    """Columns of equal width: text to the left, numbers to the right."""
+    rows = list(rows)
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [all(cell[-1:].isdigit() and cell[:1] in "+-0123456789" for cell in column[1:]) for column in columns]
+    lines = []
+    for line in (head, *rows):
+        cells = [
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")

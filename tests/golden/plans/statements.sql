@@ -1,0 +1,40 @@
+-- One plan a label, compared with <label>.txt. After the label: settings as name=value.
+
+-- plan defaults
+EXPLAIN OCCLUDE scan0 USING vgg;
+
+-- plan residual_region
+EXPLAIN OCCLUDE scan0 USING resnet FOR TOP 2
+    REGION (0, 0, 32, 32)
+    WITH patch=8x16 stride=4x8 fill=(1, 0.5, 0) score=log_odds border=valid memory=512MiB;
+
+-- plan uncaptured
+EXPLAIN OCCLUDE scans USING opaque WITH patch=4 stride=8 precision=float64;
+
+-- plan stored
+EXPLAIN OCCLUDE scans USING vgg FOR CLASS 'Glioma' APPROX 0.8 METRIC pearson CONFIDENCE 0.9
+    WITH batch=16 seed=7 INTO OR REPLACE monday;
+
+-- plan share_materialisation
+EXPLAIN OCCLUDE scans USING vgg WITH patch=[8, 16, 32];
+
+-- plan share_materialisation_off disabled_rules=share_materialisation
+EXPLAIN OCCLUDE scans USING vgg WITH patch=[8, 16, 32];
+
+-- plan drop_duplicate_patches
+EXPLAIN OCCLUDE scan0 USING vgg WITH patch=[16, 16x16];
+
+-- plan drop_duplicate_patches_off disabled_rules=drop_duplicate_patches
+EXPLAIN OCCLUDE scan0 USING vgg WITH patch=[16, 16x16];
+
+-- plan drop_duplicate_classes
+EXPLAIN OCCLUDE scan0 USING vgg FOR CLASSES (0, 'glioma', 3);
+
+-- plan drop_duplicate_classes_off disabled_rules=drop_duplicate_classes
+EXPLAIN OCCLUDE scan0 USING vgg FOR CLASSES (0, 'glioma', 3);
+
+-- plan choose_engine_off disabled_rules=choose_engine
+EXPLAIN OCCLUDE scan0 USING vgg;
+
+-- plan other_choices_off disabled_rules=choose_switch_layer,bucket_windows,choose_batch
+EXPLAIN OCCLUDE scan0 USING resnet;
