@@ -73,7 +73,9 @@ def main() -> None:
     parser.add_argument("--score", default="log_odds", help="score of the run: decides what importance costs")
     arguments = parser.parse_args()
 
-    print(f"duckdb {duckdb.__version__}, Python {platform.python_version()}, {arguments.maps} maps of {arguments.side}²")
+    print(
+        f"duckdb {duckdb.__version__}, Python {platform.python_version()}, {arguments.maps} maps of {arguments.side}²"
+    )
     print(f"{'':42}{'CPU s':>9}{'wall s':>9}")
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "bench.duckdb") as store:
         images = store.register_images([ImageRecord(f"image{number}.jpg") for number in range(arguments.maps)])

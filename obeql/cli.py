@@ -84,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="draw a progress bar (default: on a terminal)"
     )
+    parser.add_argument(
+        "--allow-python", action="store_true", help="let CREATE MODEL .. FROM 'python:..' import and run code"
+    )
     parser.add_argument("--version", action=_Version, help="show versions and exit")
     return parser
 
@@ -95,7 +98,8 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.exit(message=f"{_versions()}\n")
+        print(_versions())
+        parser.exit()
 
 
 def _versions() -> str:
@@ -138,7 +142,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.file.lower().endswith(".sql"):
         raise QueryError(f"{options.file!r} is a script, not a database: obeql -f {options.file}")
     texts = [given.read() for given in inputs]  # before the database is opened: a bad path must not create one
-    with obeql.connect(options.file, read_only=options.read_only) as session:
+    if options.allow_python and "" not in sys.path:
+        sys.path.insert(0, "")  # as `python -m` does: modules of the current folder are found
+    with obeql.connect(options.file, read_only=options.read_only, allow_python=options.allow_python) as session:
         if options.device is not None:
             session.execute(f"SET obeql.device = '{options.device.replace(chr(39), chr(39) * 2)}'")
         runner = _Runner(session, options.form or "table", options.progress)
@@ -251,7 +257,8 @@ def _report(error: Exception) -> int:
         traceback.print_exception(error)
     if not isinstance(error, ObeqlError):
         error = _explained(error)
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stdout.flush()  # so that the error stands behind what was written before it
     print(f"error: {error}", file=sys.stderr)
     return error.exit_code
 

@@ -44,7 +44,7 @@ def write_outcome(
     """
     stream = sys.stdout if stream is None else stream
     notes = sys.stderr if notes is None else notes
-    if outcome is None:
+    if outcome is None or _says_only_done(outcome):
         return
     if isinstance(outcome, Message):
         print(outcome, file=stream if form == "table" else notes)
@@ -55,6 +55,12 @@ def write_outcome(
             print(f"failed: {failure.shown}: {failure.error}", file=notes)
         columns, rows = _as_rows(outcome)
         (_write_json if form == "json" else _write_csv)(columns, rows, stream)
+
+
+def _says_only_done(outcome: Any) -> bool:
+    """DuckDB 2 returns an empty table for a statement without rows, such as CREATE or SET; older versions, nothing."""
+    done = getattr(outcome, "columns", None) in (["Success"], ["Count"])
+    return done and str(outcome.type) == "MATERIALIZED_RELATION" and not outcome.fetchall()
 
 
 def _as_table(outcome: Result | Plan | DuckDBPyRelation) -> str:
@@ -94,7 +100,7 @@ def _write_json(columns: Sequence[str], rows: Iterable[Sequence[Any]], stream: T
     stream.write("[]\n" if opening == "[" else "]\n")
 
 
-def _jsonable(value: Any) -> Any:
+def _jsonable(value: Any) -> Any:  # noqa: PLR0911 - one line a kind of value
     """JSON has no NaN and no infinity (null), no dates, UUIDs or decimals (text)."""
     match value:
         case None | bool() | int() | str():

@@ -12,6 +12,7 @@ import json
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 
 from obeql.errors import ModelError
+from obeql.executor.models.forward import reason
 
 __all__ = ["check_archive"]
 
@@ -31,10 +33,11 @@ _TARGET = re.compile(
 )
 #: Names a size expression may hold, besides numbers: symbols and torch's own functions.
 _SYMBOL = re.compile(
-    r"[su]\d+|z?u?f\d+|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|int_oo|oo"
+    r"[su]\d+|z?u?f\d+|Symbol|Integer|Rational|Add|Mul|Pow|positive|nonnegative|nonzero|integer|Mod|PythonMod|FloorDiv|CleanDiv|CeilDiv|Max|Min|Eq|Ne|Lt|Le|Gt|Ge|And|Or|Not|int_oo|oo"
     r"|True|False|floor|ceiling|TruncToInt|ToFloat|IntTrueDiv|FloatTrueDiv"
 )
 _EXPRESSION = re.compile(r"[\w\s+\-*/%(),<>=&|~]*")
+_QUOTED = re.compile(r"'[A-Za-z]\w*'")
 #: Words with which a serialised container makes the loader import a module.
 _IMPORTING = ("default_factory_module", "__enum__")
 _MAX_JSON_BYTES = 256 * 2**20
@@ -52,8 +55,8 @@ def check_archive(path: Path) -> None:
                 raise _refusal(path, "members of one name")
             for name in names:
                 _check_member(path, archive, name)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"{str(path)!r} is not a torch.export archive, or it is damaged: {error}.") from None
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError, zlib.error) as error:
+        raise ModelError(f"{str(path)!r} is not a torch.export archive, or it is damaged: {reason(error)}.") from None
 
 
 def _check_member(path: Path, archive: zipfile.ZipFile, name: str) -> None:
@@ -114,7 +117,10 @@ def _is_function(target: str) -> bool:
 
 
 def _is_expression(text: object) -> bool:
-    if not isinstance(text, str) or not _EXPRESSION.fullmatch(text):
+    if not isinstance(text, str):
+        return False
+    text = _QUOTED.sub(lambda name: name[0][1:-1], text)  # Symbol('s0'): the name is checked like any other
+    if not _EXPRESSION.fullmatch(text):
         return False
     return all(_SYMBOL.fullmatch(word) for word in re.findall(r"[A-Za-z_]\w*", text))
 

@@ -69,6 +69,12 @@ def load_exported(target: str, options: ModelOptions) -> Found:
     path = existing_file(target, "model file")
     if not options.trust:
         check_archive(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's loader and graphs use what torch has deprecated
+        return _network(path, options)
+
+
+def _network(path: Path, options: ModelOptions) -> Found:
     program = _read(path)
     graph = _module_of(path, program)
     image = _image_input(path, graph)
@@ -98,9 +104,7 @@ def _read(path: Path) -> torch.export.ExportedProgram:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.export.load(path)
+        return torch.export.load(path)
     except Exception as error:
         raise ModelError(f"{str(path)!r} is not a torch.export file this torch can load: {reason(error)}.") from error
     finally:

@@ -15,11 +15,11 @@ from typing import Any
 
 from torch import nn
 
-from obeql.errors import ModelError, nearest
+from obeql.errors import ModelError, ObeqlError, nearest
 from obeql.executor.models.classes import resolve_classes
 from obeql.executor.models.content import content_hash
 from obeql.executor.models.exported_program import load_exported
-from obeql.executor.models.forward import check_forward
+from obeql.executor.models.forward import check_forward, reason
 from obeql.executor.models.found import Found
 from obeql.executor.models.loaded import LoadedModel
 from obeql.executor.models.onnx_file import load_onnx
@@ -69,14 +69,14 @@ def load(uri: str, options: Mapping[str, Any] | None = None) -> LoadedModel:
     if colon and scheme.lower() in SCHEMES:
         if not target.strip():
             raise ModelError(f"The model URI {uri!r} names nothing after the colon; allowed are {_ALLOWED}.")
-        return _finish(SCHEMES[scheme.lower()](target.strip(), parsed), parsed)
+        return _finish(_guarded(SCHEMES[scheme.lower()], uri, target.strip(), parsed), parsed)
     suffix = PurePath(text).suffix.lower()
     if "://" in text or (re.match(r"[A-Za-z][\w+-]+:(?!\\)", text) and suffix not in FILES):
         raise ModelError(f"Models cannot be loaded from {uri!r}: allowed are {_ALLOWED}.{nearest(scheme, SCHEMES)}")
     if suffix not in FILES:
         hint = f" For a network of torchvision, say 'torchvision:{text}'." if text.isidentifier() else ""
         raise ModelError(f"{uri!r} is not a model that can be loaded: allowed are {_ALLOWED}.{hint}")
-    return _finish(FILES[suffix](text, parsed), parsed)
+    return _finish(_guarded(FILES[suffix], uri, text, parsed), parsed)
 
 
 def adopt(module: nn.Module, **options: Any) -> LoadedModel:
@@ -105,8 +105,20 @@ def adopt(module: nn.Module, **options: Any) -> LoadedModel:
     return _finish(Found(module, notes=notes), parsed)
 
 
+def _guarded(family: Family, uri: str, target: str, options: ModelOptions) -> Found:
+    """What the family finds. Families report what they foresee; damaged files also break in other ways."""
+    try:
+        return family(target, options)
+    except ObeqlError:
+        raise
+    except Exception as error:
+        raise ModelError(f"The model {uri!r} cannot be loaded: {type(error).__name__}: {reason(error)}.") from error
+
+
 def _finish(found: Found, options: ModelOptions) -> LoadedModel:
-    module = found.module.eval().requires_grad_(False)
+    module = found.module.eval()
+    for parameter in module.parameters():  # TorchScript modules lack requires_grad_
+        parameter.requires_grad_(False)
     said = resolve_classes(options.classes)
     activation = options.activation or found.activation or "softmax"
     raw_outputs = found.raw_outputs or options.outputs

@@ -160,6 +160,9 @@ def _floats(values: Array) -> Array:
 
 
 def _node(onnx: Any, path: Path, proto: Any, opset: int) -> Node:
+    for text in (proto.op_type, proto.domain, proto.name, *proto.input, *proto.output):
+        if not isinstance(text, str) or not text.isprintable():
+            raise ModelError(f"{str(path)!r} is damaged: it names something {text!r}.")
     op = proto.op_type if proto.domain in _DOMAINS else f"{proto.domain}.{proto.op_type}"
     attributes: dict[str, Any] = {}
     for attribute in proto.attribute:

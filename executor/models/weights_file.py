@@ -170,9 +170,11 @@ def _refusal(path: Path, what: str) -> str:
 
 
 def _unwrapped(state: State, expected: Any) -> State:
-    for prefix in _PREFIXES:
-        if state and all(key.startswith(prefix) for key in state) and not any(key in expected for key in state):
-            state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
+    while state and not any(key in expected for key in state):
+        prefix = next((prefix for prefix in _PREFIXES if all(key.startswith(prefix) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return state
 
 

@@ -26,6 +26,9 @@ MEMORY = ":memory:"
 #: New files are written so that every DuckDB from this version on reads them, whichever version writes.
 STORAGE_VERSION = "v1.5.0"
 
+# DuckDB 2 warns that the first way copies every row once more; on 1.5 the second takes 30 s for 10,000 maps, not 1 s.
+_ARROW_FROM_EXECUTE = int(duckdb.__version__.split(".")[0]) < 2
+
 _LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
 
 # How many stores of this process hold a file: the first one knows that no run of it can be under way.
@@ -96,8 +99,9 @@ class Database:
         """Return the result of a query as an Arrow table."""
         with self._lock, self._explained("read"):
             # Not execute(...).to_arrow_table(): DuckDB 2 warns that it copies every row once more.
-            # Small batches: DuckDB 1.5 grows one huge buffer step by step, which is 20 times slower for planes.
-            return self._own.sql(sql, params=list(parameters)).to_arrow_table(1024)
+            if _ARROW_FROM_EXECUTE:
+                return self._own.execute(sql, list(parameters)).to_arrow_table()
+            return self._own.sql(sql, params=list(parameters)).to_arrow_table()
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Execute a statement that returns nothing; several of them separated by `;` when there are no parameters."""

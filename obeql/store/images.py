@@ -98,6 +98,22 @@ class ImageRows:
                 written_at=utc_now(),
             )
 
+    def image_hash(self, image_id: int) -> str | None:
+        """The hash of what an image held when it was decoded last, or None before that."""
+        rows = self._database.rows(
+            "SELECT image_hash FROM obeql_store.image_contents WHERE image_id = ? ORDER BY entry_id DESC LIMIT 1",
+            [image_id],
+        )
+        return str(rows[0][0]) if rows else None
+
+    def content_size(self, image_hash: str) -> tuple[int, int] | None:
+        """(height, width) in source pixels of the image content of this hash, or None when none was noted."""
+        rows = self._database.rows(
+            "SELECT height, width FROM obeql_store.image_contents WHERE image_hash = ? ORDER BY entry_id LIMIT 1",
+            [image_hash],
+        )
+        return (int(rows[0][0]), int(rows[0][1])) if rows else None
+
     def put_image_set(self, images: ImageSet, replace: bool = False) -> ImageSet:
         """Store a named list of images and return it with every `image_id` set.
 

@@ -69,6 +69,15 @@ class ModelRows:
         rows = self._database.rows(f"{_LIVE} AND lower(name) = lower(?)", [name])
         return _record(rows[0]) if rows else None
 
+    def model_of_hash(self, model_hash: str, preprocessing_hash: str) -> ModelRecord | None:
+        """The latest model with this content, whatever its name, replaced and dropped ones included; or None."""
+        rows = self._database.rows(
+            f"SELECT {_COLUMNS} FROM obeql_store.model_rows "
+            "WHERE live AND model_hash = ? AND preprocessing_hash = ? ORDER BY entry_id DESC LIMIT 1",
+            [model_hash, preprocessing_hash],
+        )
+        return _record(rows[0]) if rows else None
+
     def models(self) -> list[ModelRecord]:
         """All models, by name."""
         return [_record(row) for row in self._database.rows(f"{_LIVE} ORDER BY lower(name)")]

@@ -93,7 +93,9 @@ def test_free_batch_agrees_with_onnxruntime_and_traces(tmp_path: Path) -> None:
     assert (model.raw_outputs, model.activation, model.n_classes) == ("logits", "softmax", 5)
     assert model.preprocessing.size == (8, 8)
     assert model.preprocessing.mean == (0.0, 0.0, 0.0)
-    np.testing.assert_allclose(model.module(torch.from_numpy(images)).numpy(), reference(path, images), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        model.module(torch.from_numpy(images)).numpy(), reference(path, images), rtol=1e-5, atol=1e-5
+    )
     fake = FakeTensorMode(allow_non_fake_inputs=True).from_tensor(torch.empty(97, 3, 8, 8))
     graph = make_fx(model.module, tracing_mode="real", _allow_non_fake_inputs=True)(fake)
     calls = [str(call.target) for call in graph.graph.nodes if call.op == "call_function"]
@@ -195,7 +197,9 @@ def test_final_activation_is_taken_off(head: tuple[Any, ...], opset: int, activa
     np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-5, atol=1e-6)
     assert load(path, {"outputs": "probabilities"}).raw_outputs == "logits"
     said = load(path, {"outputs": "logits"})
-    np.testing.assert_allclose(said.module(torch.from_numpy(images)).numpy(), reference(path, images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        said.module(torch.from_numpy(images)).numpy(), reference(path, images), rtol=1e-5, atol=1e-6
+    )
     assert said.model_hash != model.model_hash
 
 
@@ -368,3 +372,18 @@ def test_options_that_do_not_apply(tmp_path: Path) -> None:
     fails(path, "weights", weights="other.pt", size=8)
     fails(path, "5 outputs", "2 class names", size=8, classes=["a", "b"])
     fails(path, "Check its input", size=9, channels="gray")
+
+
+def test_random_damage_raises_nothing_but_model_errors(tmp_path: Path) -> None:
+    whole = Path(save(tmp_path / "m.onnx", small(), WEIGHTS, ["N", 3, 8, 8])).read_bytes()
+    chance = np.random.default_rng(0)
+    path = tmp_path / "damaged.onnx"
+    for _ in range(150):
+        data = bytearray(whole)
+        for place in chance.integers(0, len(whole), chance.integers(1, 6)):
+            data[place] = chance.integers(256)
+        path.write_bytes(data)
+        try:
+            load(str(path))
+        except ModelError as error:
+            assert "\n" not in str(error)

@@ -214,7 +214,10 @@ CASES: dict[str, tuple[Any, ...]] = {
     "gather_scalar": (one("Gather", "i", axis=2), {"i": np.array(-2, dtype=np.int64)}),
     "gather_range": (one("Gather", "i", axis=3), {"i": ints(2, 3, 4)}),
     "gather_matrix": (one("Gather", "i", axis=1), {"i": ints(4, 0, 3, 1).reshape(2, 2)}),
-    "slice": (one("Slice", "s", "e", "a", "t"), {"s": ints(1, 0), "e": ints(-1, 100), "a": ints(2, 3), "t": ints(1, 2)}),
+    "slice": (
+        one("Slice", "s", "e", "a", "t"),
+        {"s": ints(1, 0), "e": ints(-1, 100), "a": ints(2, 3), "t": ints(1, 2)},
+    ),
     "slice_reversed": (
         one("Slice", "s", "e", "a", "t"),
         {"s": ints(-1), "e": ints(-(2**62)), "a": ints(1), "t": ints(-2)},
@@ -301,10 +304,8 @@ CASES: dict[str, tuple[Any, ...]] = {
         {},
     ),
 }
-PLAIN = (
-    "Abs Ceil Cos Erf Exp Floor HardSwish Identity Mish Neg Reciprocal Relu Round Sigmoid Sign Sin Softplus Softsign Tanh"
-)
-CASES |= {op.lower(): (one(op), {}, 18) for op in PLAIN.split()}
+PLAIN = "Abs Ceil Cos Erf Exp Floor HardSwish Identity Mish Neg Reciprocal Relu Round Sigmoid"
+CASES |= {op.lower(): (one(op), {}, 18) for op in (*PLAIN.split(), "Sign", "Sin", "Softplus", "Softsign", "Tanh")}
 
 
 ONLY_SPECIFIED = {"lrn_even"}

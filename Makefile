@@ -1,0 +1,79 @@
+# Every target makes its own virtual environment in $(VENV) and installs the pinned versions of constraints.txt.
+# Needed: Python 3.11 or newer, pip, make. A second call installs nothing.
+#
+#   make demo    fetch a brain-MRI classifier and labelled scans, explain one scan of each class, draw the maps
+#   make test    the whole test suite            make quick   without the tests marked slow
+#   make lint    ruff                            make types   mypy --strict and the import contracts
+#   make bench   measure speed                   make docs    check that every block of the documentation runs
+#   make clean   remove environments, caches and built files; data/ and demo/ stay
+#
+# PYTHON=python3.12 chooses the interpreter, VENV=.venv-other the environment, PYTEST="-k store" adds to pytest's line.
+
+VENV ?= .venv
+PYTEST ?=
+
+# The first interpreter that is new enough.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test quick lint types bench docs clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; say where: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@# Some systems ship Python without ensurepip; pip can then come from the interpreter that makes the environment.
+	@"$(PYTHON)" -m venv $(VENV) >/dev/null 2>&1 || { "$(PYTHON)" -m venv --clear --without-pip $(VENV) \
+		&& "$(PYTHON)" -m pip --python $(BIN)/python install --quiet pip; }
+
+# One stamp a set of packages; the sets grow: what `make test` installs, `make demo` needs not install again.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (once) ..."
+	@$(INSTALL) -e ".[onnx]"
+	@touch $@
+
+$(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (once) ..."
+	@$(INSTALL) -e ".[onnx,test]"
+	@touch $(VENV)/demo.stamp $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (once) ..."
+	@$(INSTALL) -e ".[onnx,test,dev]"
+	@touch $(VENV)/demo.stamp $(VENV)/test.stamp $@
+
+demo: $(VENV)/demo.stamp
+	@$(BIN)/python scripts/fetch_assets.py
+	@mkdir -p demo
+	$(BIN)/obeql demo/heat.duckdb -f examples/brain_mri.sql
+	@echo "The pictures are in demo/. Ask on: $(BIN)/obeql demo/heat.duckdb"
+
+test: $(VENV)/test.stamp
+	$(BIN)/python -m pytest $(PYTEST)
+
+quick: $(VENV)/test.stamp
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/python scripts/link_typing.py
+	$(BIN)/mypy
+	cd build/typing && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
+
+bench: $(VENV)/test.stamp
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/test.stamp
+	$(BIN)/python -m pytest tests/api/test_docs_language.py tests/api/test_readme.py $(PYTEST)
+
+clean:
+	rm -rf $(wildcard .venv*) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,189 @@
+"""Exact engine against plain batched inference, side by side in one run.
+
+    python -m benchmarks.engine --networks vgg16 resnet18 --repeats 3
+
+For each network: the bound (conv and linear multiply-accumulates of plain inference over those with true boxes),
+the best naive batch (the module itself, channels-last, inference mode, batch tuned over 1, 8, 16, 32, 64), the
+planned engine on all windows of the grid, the ratio, the share of the bound, and the largest difference of
+log-probabilities. A naive window costs the same wherever it lies, so naive runs a sample of windows; the engine runs
+the whole grid, or with --windows a random sample of it. Both take turns; medians are reported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from obeql.executor.materialise import materialise
+from obeql.executor.models.import_torchvision import torchvision
+from obeql.executor.network.capture import capture
+from obeql.executor.operators.dense_forward import DenseRun, occlude
+from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.executor.rates import measure_rates
+from obeql.planner.boxes import axis_spans, region_layers
+from obeql.planner.cost import positions
+from obeql.planner.geometry import Network
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import IncrementalForward
+from obeql.planner.schedule import choose_engine
+
+NAIVE_BATCHES = (1, 8, 16, 32, 64)
+SIZES = {"inception_v3": 299}
+
+
+def network(name: str) -> torch.nn.Module:
+    torch.manual_seed(0)
+    models = torchvision("this benchmark").models
+    options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    module: torch.nn.Module = models.get_model(name, weights=None, **options).eval()
+    return module.to(memory_format=torch.channels_last)
+
+
+def bound(net: Network, grid: WindowGrid) -> float:
+    """Multiply-accumulates of plain inference over those of true boxes at every layer that has a box."""
+    regions = region_layers(net, len(net.layers))
+    rows, cols = axis_spans(net, 0, grid.rows, regions).sizes, axis_spans(net, 1, grid.cols, regions).sizes
+    least = 0.0
+    for i, layer in enumerate(net.layers):
+        if regions[i]:
+            least += layer.macs / positions(layer) * float(rows[i].mean() * cols[i].mean())
+        else:
+            least += layer.macs
+    return net.macs / least
+
+
+def seconds(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    size = args.size or SIZES.get(name, 224)
+    module = network(name)
+    captured_s = time.perf_counter()
+    graph = capture(module, (3, size, size))
+    captured_s = time.perf_counter() - captured_s
+    net = graph.network()
+    grid = WindowGrid.over((size, size), (args.patch, args.patch), (args.stride, args.stride))
+    cpu = torch.device("cpu")
+    rates_s = time.perf_counter()
+    rates = measure_rates(graph, cpu, torch.float32)
+    rates_s = time.perf_counter() - rates_s
+    planned_s = time.perf_counter()
+    engine, _ = choose_engine(net, grid, rates)
+    planned_s = time.perf_counter() - planned_s
+    rng = np.random.default_rng(0)
+    image = torch.rand((1, 3, size, size), generator=torch.Generator().manual_seed(1)) * 2 - 1
+    image = image.contiguous(memory_format=torch.channels_last)
+    fill = image.mean((2, 3)).view(3, 1, 1)
+    wanted = None
+    if args.windows and args.windows < grid.n_windows:
+        wanted = np.zeros(grid.n_windows, bool)
+        wanted[rng.choice(grid.n_windows, args.windows, replace=False)] = True
+        wanted = wanted.reshape(grid.shape)
+    n_windows = grid.n_windows if wanted is None else int(wanted.sum())
+    run: Any
+    run = (
+        IncrementalRun(graph, grid, engine) if isinstance(engine, IncrementalForward) else DenseRun(graph, grid, engine)
+    )
+    logits = torch.zeros((grid.n_windows, net.n_classes))
+
+    def ours() -> None:
+        def take(windows: Any, values: torch.Tensor) -> None:
+            logits[torch.from_numpy(windows)] = values
+
+        clean = materialise(graph, image, run.needed)
+        run.run(clean, fill, wanted, take)
+
+    among = np.arange(grid.n_windows) if wanted is None else np.flatnonzero(wanted.reshape(-1))
+    sample = np.sort(rng.choice(among, min(64, len(among)), replace=False))
+
+    def naive(batch: int) -> torch.Tensor:
+        return torch.cat(
+            [module(occlude(image, fill, grid, sample[i : i + batch])) for i in range(0, len(sample), batch)]
+        )
+
+    with torch.inference_mode():
+        reference = naive(8)
+        tuned = {batch: seconds(lambda: naive(batch)) for batch in args.batches}  # noqa: B023
+        best_batch = min(tuned, key=lambda b: tuned[b])
+        ours_s, naive_s = [], []
+        for _ in range(args.repeats):
+            naive_s.append(seconds(lambda: naive(best_batch)) / len(sample))
+            ours_s.append(seconds(ours) / n_windows)
+    difference = (logits[torch.from_numpy(sample)].log_softmax(1) - reference.log_softmax(1)).abs().max()
+    ratio = statistics.median(n / o for n, o in zip(naive_s, ours_s, strict=True))
+    limit = bound(net, grid)
+    return {
+        "network": name,
+        "size": size,
+        "engine": type(engine).__name__,
+        "windows": n_windows,
+        "naive_ms": round(1e3 * statistics.median(naive_s), 2),
+        "naive_batch": best_batch,
+        "ours_ms": round(1e3 * statistics.median(ours_s), 2),
+        "ratio": round(ratio, 2),
+        "bound": round(limit, 2),
+        "share": round(ratio / limit, 3),
+        "estimated_ms": round(1e3 * engine.cost.seconds / grid.n_windows, 2),
+        "planned_macs_ratio": round(net.macs * grid.n_windows / engine.cost.macs, 2),
+        "max_log_probability_error": float(difference),
+        "capture_s": round(captured_s, 2),
+        "rates_s": round(rates_s, 2),
+        "plan_s": round(planned_s, 3),
+        "groups": [getattr(engine, "n_row_groups", 0), getattr(engine, "n_col_groups", 0)],
+        "batch": [engine.batch, getattr(engine, "tail_batch", 0)],
+        "layers_on_boxes": sum(getattr(engine, "regions", ())),
+        "layers": len(net.layers),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    head = "| network | px | naive ms (batch) | ours ms | ratio | bound | share | estimate ms | error |"
+    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        lines.append(
+            f"| {r['network']} | {r['size']} | {r['naive_ms']} ({r['naive_batch']}) | {r['ours_ms']} | "
+            f"{r['ratio']} | {r['bound']} | {r['share']:.0%} | {r['estimated_ms']} | "
+            f"{r['max_log_probability_error']:.1e} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["vgg16", "resnet18"])
+    parser.add_argument("--size", type=int, default=0)
+    parser.add_argument("--patch", type=int, default=16)
+    parser.add_argument("--stride", type=int, default=4)
+    parser.add_argument("--windows", type=int, default=0, help="random sample of windows; 0 = the whole grid")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batches", type=int, nargs="+", default=list(NAIVE_BATCHES))
+    parser.add_argument("--out", type=Path, help="write JSON here")
+    args = parser.parse_args()
+    rows = []
+    for name in args.networks:
+        rows.append(bench(name, args))
+        print(json.dumps(rows[-1]), flush=True)
+    print(table(rows))
+    if args.out:
+        machine = {
+            "machine": platform.machine(),
+            "cores": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        }
+        args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+"""Opening, closing, sharing and recovering store files."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from obeql.errors import StoreError
+from obeql.planner.catalog import ImageRecord
+from obeql.store import SCHEMA_VERSION, RunRecord, Store
+
+
+def record(name: str | None = None) -> RunRecord:
+    return RunRecord("EXPLAIN OCCLUDE a USING m", "m", "mh", "ph", "log_odds", name, {"border": "cover"})
+
+
+def test_memory_store_answers_empty_views() -> None:
+    with Store() as store:
+        for view in ("runs", "heatmaps", "cells", "models", "images", "image_sets", "predictions", "failures"):
+            assert store.connection.execute(f"SELECT count(*) FROM {view}").fetchall() == [(0,)]
+        assert store.runs() == [] and store.models() == [] and store.image_sets() == []
+
+
+def test_close_is_idempotent_and_later_use_says_so() -> None:
+    store = Store()
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        store.runs()
+    with pytest.raises(StoreError, match="is closed"):
+        _ = store.connection
+
+
+def test_new_files_are_readable_by_duckdb_1_5(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    for _ in range(2):  # created, then reopened and written to
+        with Store(file) as store:
+            assert store.storage_version() == "v1.5.0+"
+            store.finish_run(store.begin_run(record()), "done")
+
+
+@pytest.mark.parametrize("name", ["obeql.duckdb", "main.duckdb", "cells.duckdb", "with space.duckdb"])
+def test_a_file_may_be_called_anything(tmp_path: Path, name: str) -> None:
+    with Store(tmp_path / name) as store:
+        store.begin_run(record("r"))
+        assert store.connection.execute("SELECT run_name FROM runs").fetchall() == [("r",)]
+    with Store(tmp_path / name, read_only=True) as store:
+        assert store.run("r") is not None
+
+
+def test_the_one_name_a_file_may_not_have(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"cannot be named .obeql_store\.duckdb."):
+        Store(tmp_path / "obeql_store.duckdb")
+
+
+def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    junk = tmp_path / "junk.duckdb"
+    junk.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match="is not a DuckDB database file"):
+        Store(junk)
+    with pytest.raises(StoreError, match=r"the folder .* does not exist"):
+        Store(tmp_path / "missing" / "heat.duckdb")
+    with pytest.raises(StoreError, match="is a folder"):
+        Store(tmp_path)
+    with pytest.raises(StoreError, match=r"there is no store .*without read_only it would be created"):
+        Store(tmp_path / "none.duckdb", read_only=True)
+    with pytest.raises(StoreError, match="in memory starts empty"):
+        Store(read_only=True)
+
+
+def test_read_only_refuses_writes_and_files_without_a_store(tmp_path: Path) -> None:
+    plain = tmp_path / "plain.duckdb"
+    duckdb.connect(str(plain)).close()
+    with pytest.raises(StoreError, match="is a DuckDB file without heat maps"):
+        Store(plain, read_only=True)
+    Store(plain).close()
+    with Store(plain, read_only=True) as store, pytest.raises(StoreError, match="opened read-only"):
+        store.begin_run(record())
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    with Store(file) as store:
+        store.connection.execute("INSERT INTO obeql_store.schema_version VALUES (?, NULL)", [SCHEMA_VERSION + 1])
+    with pytest.raises(StoreError, match=f"has schema version {SCHEMA_VERSION + 1}.*upgrade OBEQL"):
+        Store(file)
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("CREATE TABLE images (a INT)", "table 'images'"),
+        ("CREATE VIEW Cells AS SELECT 1", "view 'Cells'"),
+        ("CREATE MACRO box_mean(a) AS a", "macro 'box_mean'"),
+        ("CREATE SCHEMA obeql_store", "schema 'obeql_store'"),
+    ],
+)
+def test_a_users_object_of_our_name_is_named_and_kept(tmp_path: Path, statement: str, named: str) -> None:
+    file = tmp_path / "mine.duckdb"
+    connection = duckdb.connect(str(file))
+    connection.execute("CREATE TABLE other AS SELECT 7 AS a")
+    connection.execute(statement)
+    connection.close()
+    with pytest.raises(StoreError, match=named):
+        Store(file)
+    connection = duckdb.connect(str(file))
+    assert connection.execute("SELECT a FROM other").fetchall() == [(7,)]
+    assert connection.execute("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'obeql_store'").fetchall() == [
+        (0,)
+    ]
+    connection.close()
+
+
+def test_the_store_joins_a_file_with_other_tables(tmp_path: Path) -> None:
+    file = tmp_path / "mine.duckdb"
+    connection = duckdb.connect(str(file))
+    connection.execute("CREATE TABLE patients AS SELECT 7 AS a")
+    connection.close()
+    with Store(file) as store:
+        assert store.connection.execute("SELECT a, (SELECT count(*) FROM runs) FROM patients").fetchall() == [(7, 0)]
+
+
+def in_another_process(script: str, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_file_held_by_another_process_names_it(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    Store(file).close()
+    holder = in_another_process(
+        """
+        import sys, duckdb
+        connection = duckdb.connect(sys.argv[1])
+        print("held", flush=True)
+        sys.stdin.readline()
+        """,
+        str(file),
+    )
+    with holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(StoreError, match=f"in use by process {holder.pid} "):
+            Store(file)
+        holder.communicate("done\n")
+
+
+def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    victim = in_another_process(
+        """
+        import os, signal, sys
+        from obeql.planner.catalog import ImageRecord
+        from obeql.planner.cells import FailedImage
+        from obeql.store import RunRecord, Store
+        store = Store(sys.argv[1])
+        (image,) = store.register_images([ImageRecord("a.jpg")])
+        run_id = store.begin_run(RunRecord("q", "m", "mh", "ph", "log_odds", "half"))
+        store.fail_image(run_id, FailedImage(image.image_id, "a.jpg", "truncated"))
+        store._database.run("BEGIN")
+        store._event(run_id, "done")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        str(file),
+    )
+    with victim:
+        victim.communicate()
+    assert victim.returncode == -9
+    with Store(file) as store:
+        (run,) = store.runs()
+        assert (run.name, run.status, run.n_failed) == ("half", "interrupted", 1)
+        assert [failure.error for failure in store.failures(run.run_id or 0)] == ["truncated"]
+
+
+def test_a_second_store_of_this_process_leaves_running_runs_alone(tmp_path: Path) -> None:
+    with Store(tmp_path / "heat.duckdb") as first:
+        run_id = first.begin_run(record())
+        with Store(tmp_path / "heat.duckdb") as second:
+            found = second.run(run_id)
+            assert found is not None and found.status == "running"
+
+
+def test_plain_duckdb_of_this_process_may_join(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    with Store(file) as store:
+        store.begin_run(record("r"))
+        other = duckdb.connect(str(file))
+        assert other.execute("SELECT run_name FROM runs").fetchall() == [("r",)]
+        other.close()
+
+
+def test_store_statements_leave_the_users_connection_alone() -> None:
+    with Store() as store:
+        user = store.connection
+        user.execute("CREATE SCHEMA elsewhere; USE elsewhere; CREATE TABLE images (a INT)")
+        user.execute("SELECT range FROM range(100000)")
+        assert user.fetchone() == (0,)
+        store.register_images([ImageRecord("a.jpg")])
+        store.begin_run(record())
+        assert user.fetchone() == (1,)
+        user.fetchall()
+        assert user.execute("SELECT count(*) FROM images").fetchall() == [(0,)]
+
+
+def test_a_transaction_of_the_user_is_noticed_and_survives() -> None:
+    with Store() as store:
+        user = store.connection
+        assert not store.in_transaction()
+        user.execute("CREATE TABLE mine (a INT)")
+        user.execute("BEGIN")
+        user.execute("INSERT INTO mine VALUES (1)")
+        assert store.in_transaction()
+        store.begin_run(record())
+        user.execute("COMMIT")
+        assert not store.in_transaction()
+        assert user.execute("SELECT a FROM mine").fetchall() == [(1,)]
+
+
+def test_an_aborted_write_leaves_the_store_as_it_was() -> None:
+    with Store() as store:
+        for failure in (StoreError("no"), KeyboardInterrupt()):
+            with pytest.raises(type(failure)), store._database.transaction():
+                store._database.append_row("run_rows", run_id=99, name="ghost")
+                store._event(99, "running")
+                raise failure
+        assert store.run(99) is None and store.runs() == []
+        store.begin_run(record())  # the connection is usable again
+
+
+def test_no_duckdb_error_leaves_a_method() -> None:
+    with Store() as store:
+        store.connection.execute("DROP VIEW failures")
+        store.connection.execute("DROP VIEW cells")
+        store.connection.execute("DROP VIEW heatmaps")
+        store.connection.execute("DROP VIEW runs")
+        with pytest.raises(StoreError, match=r"cannot read the store ':memory:': Table with name runs does not exist"):
+            store.runs()
+
+
+def test_facts_are_remembered_replaced_and_removed(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    with Store(file) as store:
+        store.remember("device", "cpu", {"flops": 1.5e9})
+        store.remember("device", "cpu", {"flops": 2e9})
+        store.remember("setting", "batch", 64)
+        store.remember("setting", "gone", 1)
+        store.remember("setting", "gone", None)
+    with Store(file, read_only=True) as store:
+        assert store.recalled("device") == {"cpu": {"flops": 2e9}}
+        assert store.recalled("setting") == {"batch": 64}
+
+
+def test_importing_the_store_does_not_import_torch() -> None:
+    code = "import sys, obeql.store; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0

@@ -1,0 +1,438 @@
+"""Live modules, factories, torchvision, weights files and pickles; the forward check and the content hash."""
+
+from __future__ import annotations
+
+import collections
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from obeql.errors import ModelError, UnknownNameError
+from obeql.executor.models import LoadedModel, adopt, content_hash, load
+from obeql.executor.models.torchvision_zoo import RANDOM_NOTE
+
+
+class Small(nn.Module):
+    def __init__(self, n_classes: int = 3, slope: float = 0.1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.act = nn.LeakyReLU(slope)
+        self.head = nn.Linear(4, n_classes)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.head(self.act(self.conv(x)).mean((2, 3)))
+
+
+def build() -> nn.Module:
+    return Small()
+
+
+def fail() -> nn.Module:
+    raise OSError("no disk")
+
+
+def number() -> int:
+    return 3
+
+
+THIS = "obeql_test_factories"
+
+
+@pytest.fixture(autouse=True)
+def factories(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType(THIS)
+    module.build, module.fail, module.number, module.value = build, fail, number, 3  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, THIS, module)
+
+
+def fails(call: Any, *words: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        call()
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert "\n" not in message
+    assert len(message) < 700
+
+
+# Live modules
+
+
+def test_adopt_copies_and_leaves_the_module_alone() -> None:
+    module = Small().train()
+    model = adopt(module, size=8, classes=["a", "b", "c"])
+    assert module.training
+    assert all(p.requires_grad for p in module.parameters())
+    assert not model.module.training
+    assert (model.n_classes, model.classes, model.activation, model.raw_outputs) == (
+        3,
+        ("a", "b", "c"),
+        "softmax",
+        None,
+    )
+    before = model.module(torch.ones(1, 3, 8, 8))
+    with torch.no_grad():
+        module.head.weight.zero_()
+    assert torch.equal(model.module(torch.ones(1, 3, 8, 8)), before)
+
+
+def test_adopt_unwraps_and_survives_what_cannot_be_copied() -> None:
+    module = Small()
+    assert isinstance(adopt(nn.DataParallel(module), size=8).module, Small)
+    module.lock = (item for item in ())  # type: ignore[assignment]
+    model = adopt(module, size=8)
+    assert model.module is module
+    assert "could not be copied" in model.notes[0]
+
+
+def test_outputs_option_is_kept() -> None:
+    assert adopt(Small(), size=8, outputs="probabilities").raw_outputs == "probabilities"
+    assert adopt(Small(), size=8, activation="sigmoid").activation == "sigmoid"
+    assert adopt(Small(1), size=8).activation == "sigmoid"
+
+
+class Aux(Small):
+    kind: ClassVar[str] = "tuple"
+
+    def forward(self, x: torch.Tensor) -> Any:
+        main = super().forward(x)
+        named = collections.namedtuple("named", "logits aux")
+        return {
+            "tuple": (main, main[:, :1]),
+            "list": [main],
+            "named": named(main, None),
+            "dict": {"aux": main[:, :1], "logits": main},
+            "first": {"out": main},
+            "object": types.SimpleNamespace(logits=main, loss=None),
+            "maps": main[:, :, None, None],
+            "vector": main[:, 0],
+            "none": None,
+            "transposed": main.t(),
+            "image": x,
+            "integers": main.argmax(1, keepdim=True),
+            "empty": main[:, :0],
+            "nested": ((main, main), 1),
+        }[self.kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "n_classes"),
+    [("tuple", 3), ("list", 3), ("named", 3), ("dict", 3), ("first", 3), ("object", 3), ("maps", 3), ("vector", 1),
+     ("nested", 3)],
+)  # fmt: skip
+def test_main_output_is_found(kind: str, n_classes: int) -> None:
+    module = Aux()
+    module.kind = kind  # type: ignore[misc]
+    model = adopt(module, size=8)
+    assert model.n_classes == n_classes
+    assert model.module(torch.zeros(5, 3, 8, 8)).shape == (5, n_classes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("none", "NoneType"), ("transposed", "(3, 2)"), ("image", "(2, 3, 8, 8)"), ("integers", "int64"),
+     ("empty", "(2, 0)")],
+)  # fmt: skip
+def test_outputs_that_are_not_classes(kind: str, words: str) -> None:
+    module = Aux()
+    module.kind = kind  # type: ignore[misc]
+    fails(lambda: adopt(module, size=8), words)
+
+
+def test_bad_live_modules() -> None:
+    fails(lambda: adopt(Small()), "size=")
+    fails(lambda: adopt(Small(), size=2), "(2, 3, 2, 2)", "Check its input")
+    fails(lambda: adopt(Small(), size=8, channels="gray"), "(2, 1, 8, 8)", "channels")
+    fails(lambda: adopt(Small(), size=8, classes=["a"]), "3 outputs", "1 class")
+    fails(lambda: adopt(Small(), size=8, weights="x.pt"), "weights")
+    fails(lambda: adopt(lambda x: x, size=8), "function")  # type: ignore[arg-type]
+    with torch.device("meta"):
+        fails(lambda: adopt(Small(), size=8), "meta")
+    with pytest.raises(UnknownNameError):
+        adopt(Small(), sizes=8)
+
+
+# The content hash
+
+
+def test_hash_covers_weights_settings_and_structure() -> None:
+    torch.manual_seed(0)
+    module = Small()
+    first = content_hash(module)
+    assert first == content_hash(module.train()) == content_hash(module.to(memory_format=torch.channels_last))
+    assert first != content_hash(module, b"graph")
+    seen = {first}
+    with torch.no_grad():
+        module.head.bias[0] += 1e-6
+    seen.add(content_hash(module))
+    module.act.negative_slope = 0.2
+    seen.add(content_hash(module))
+    module.register_buffer("extra", torch.zeros(3), persistent=False)
+    seen.add(content_hash(module))
+    module.plain = torch.ones(2)  # type: ignore[assignment]
+    seen.add(content_hash(module))
+    module.act = nn.ReLU()  # type: ignore[assignment]
+    seen.add(content_hash(module))
+    seen.add(content_hash(module.to(torch.bfloat16)))
+    assert len(seen) == 7
+
+
+def test_hash_of_odd_tensors() -> None:
+    module = nn.Module()
+    for name, tensor in {
+        "empty": torch.zeros(0, 3),
+        "scalar": torch.tensor(1.0),
+        "flags": torch.tensor([True, False]),
+        "complex": torch.ones(2, dtype=torch.complex64).conj(),
+        "sparse": torch.eye(3).to_sparse(),
+        "view": torch.arange(12.0).reshape(3, 4).t(),
+        "short": torch.ones(3, dtype=torch.bfloat16),
+    }.items():
+        module.register_buffer(name, tensor)
+    assert content_hash(module) == content_hash(module)
+
+
+def test_hash_is_the_same_in_another_process() -> None:
+    code = (
+        "import torch; from torch import nn; from obeql.executor.models import content_hash; torch.manual_seed(1);"
+        "print(content_hash(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Linear(2, 2))))"
+    )
+    torch.manual_seed(1)
+    here = content_hash(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Linear(2, 2)))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == here
+
+
+# Factories
+
+
+def test_factory_is_the_same_every_time() -> None:
+    first, again = (load(f"python:{THIS}:build", {"size": 8}) for _ in range(2))
+    assert first.model_hash == again.model_hash
+    assert load(f"PYTHON:{THIS}:build", {"size": 8}).n_classes == 3
+
+
+def test_bad_factories() -> None:
+    def case(target: str, *words: str) -> None:
+        fails(lambda: load(f"python:{target}", {"size": 8}), *words)
+
+    case("build", "python:package.module:factory")
+    case("a b:c", "python:package.module:factory")
+    case("no_such_module_x:build", "no_such_module_x", "PYTHONPATH")
+    case(f"{THIS}:biuld", "Did you mean 'build'")
+    case(f"{THIS}:fail", "OSError: no disk")
+    case(f"{THIS}:number", "returned a int")
+    case(f"{THIS}:value", "is a int")
+
+
+# Weights files
+
+
+def weights(path: Path, **changes: Any) -> str:
+    state: dict[str, Any] = dict(Small().state_dict())
+    for key, value in changes.items():
+        state[key.replace("__", ".")] = value
+    state = {key: value for key, value in state.items() if value is not None}
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, str(path))
+    else:
+        torch.save(state, path)
+    return str(path)
+
+
+def with_weights(path: str, **options: Any) -> LoadedModel:
+    return load(f"python:{THIS}:build", {"size": 8, "weights": path, **options})
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors"])
+def test_weights_are_loaded(name: str, tmp_path: Path) -> None:
+    bias = torch.tensor([1.0, 2.0, 3.0])
+    model = with_weights(weights(tmp_path / name, head__bias=bias))
+    assert torch.equal(model.module.head.bias, bias)
+
+
+def test_wrapped_weights_are_unwrapped(tmp_path: Path) -> None:
+    state = Small().state_dict()
+    for name, content in {
+        "nested": {"state_dict": state, "epoch": 3},
+        "parallel": {f"module.{key}": value for key, value in state.items()},
+        "both": {"model": {f"_orig_mod.module.{key}": value for key, value in state.items()}},
+    }.items():
+        torch.save(content, tmp_path / f"{name}.pt")
+        assert torch.equal(with_weights(str(tmp_path / f"{name}.pt")).module.conv.weight, state["conv.weight"])
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_weights_that_do_not_fit(suffix: str, tmp_path: Path) -> None:
+    def case(changes: dict[str, Any], *words: str) -> None:
+        fails(lambda: with_weights(weights(tmp_path / f"w{suffix}", **changes)), *words)
+
+    case({"head__bias": None}, "lacks 'head.bias'")
+    case({"heads__bias": torch.zeros(3)}, "'heads.bias', which the network does not")
+    case({"head__bias": None, "heads__bias": torch.zeros(3)}, "Did you mean 'heads.bias'")
+    case({"head__bias": torch.zeros(4)}, "'head.bias' is (4,) in the file and (3,) in the network")
+
+
+def test_damaged_weights(tmp_path: Path) -> None:
+    for suffix in (".pt", ".safetensors"):
+        whole = Path(weights(tmp_path / f"w{suffix}")).read_bytes()
+        for name, data in {"empty": b"", "garbage": b"\x00hello" * 99, "cut": whole[: len(whole) // 2]}.items():
+            path = tmp_path / f"{name}{suffix}"
+            path.write_bytes(data)
+            fails(lambda path=path: with_weights(str(path)), path.name)
+    torch.save([1, 2], tmp_path / "list.pt")
+    fails(lambda: with_weights(str(tmp_path / "list.pt")), "no named tensors")
+    fails(lambda: with_weights(str(tmp_path / "w.pth")), "Did you mean 'w.pt'")
+    fails(lambda: with_weights(str(tmp_path)), "folder")
+
+
+class Trap:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".pkl"])
+def test_pickles_are_refused_and_never_run(suffix: str, tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    path = tmp_path / f"m{suffix}"
+    torch.save({"state_dict": Trap(mark)}, path)
+    fails(lambda: load(str(path), {"size": 8}), "trust=true")
+    fails(lambda: with_weights(str(path)), "trust=true")
+    assert not mark.exists()
+
+
+def test_whole_modules_need_trust(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.save(nn.Sequential(nn.Conv2d(3, 2, 8), nn.Flatten()), path)
+    fails(lambda: load(str(path), {"size": 8}), "trust=true")
+    assert load(str(path), {"size": 8, "trust": True}).n_classes == 2
+    fails(lambda: load(str(path), {"size": 8, "trust": True, "weights": "x"}), "weights")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_needs_trust(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.jit.trace(Small().eval(), torch.zeros(1, 3, 8, 8)).save(str(path))
+    fails(lambda: load(str(path), {"size": 8}), "TorchScript", "trust=true")
+    model = load(str(path), {"size": 8, "trust": True})
+    assert model.n_classes == 3
+    assert model.model_hash == load(str(path), {"size": 8, "trust": True}).model_hash
+
+
+def test_weights_without_a_network(tmp_path: Path) -> None:
+    for name in ("w.pt", "w.safetensors"):
+        fails(lambda name=name: load(weights(tmp_path / name), {"size": 8}), "without a network", "torchvision:")
+
+
+def test_safetensors_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = weights(tmp_path / "w.safetensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    fails(lambda: with_weights(path), "obeql[safetensors]")
+
+
+# torchvision and timm
+
+
+def test_torchvision_random_weights_are_seeded() -> None:
+    state = torch.random.get_rng_state()
+    first = load("torchvision:squeezenet1_1", {"size": 64})
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert first.notes == (RANDOM_NOTE,)
+    assert (first.n_classes, first.classes) == (1000, ())
+    assert first.preprocessing.resize == "shortest"
+    assert (first.preprocessing.edge, first.preprocessing.interpolation) == (73, "bilinear")
+    assert first.preprocessing.mean == (0.485, 0.456, 0.406)
+    assert first.model_hash == load("torchvision:SqueezeNet1_1", {"size": 64, "weights": "random"}).model_hash
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("googlenet", 64),
+        pytest.param("inception_v3", 299, marks=pytest.mark.slow),
+        pytest.param("vit_b_32", 224, marks=pytest.mark.slow),
+    ],
+)
+def test_torchvision_oddities(name: str, size: int) -> None:
+    model = load(f"torchvision:{name}", {"classes": ["a", "b"], "size": size} if name == "googlenet" else {})
+    assert model.preprocessing.size == (size, size)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        outputs = model.module(images)
+    assert outputs.shape == (2, 2 if name == "googlenet" else 1000)
+    assert float((outputs[0] - outputs[1]).abs().max()) > 1e-3
+
+
+def test_torchvision_weights_file_sets_the_head(tmp_path: Path) -> None:
+    from obeql.executor.models.import_torchvision import torchvision
+
+    module = torchvision("test").models.squeezenet1_1(num_classes=4)
+    torch.save(module.state_dict(), tmp_path / "w.pt")
+    model = load("torchvision:squeezenet1_1", {"size": 64, "weights": str(tmp_path / "w.pt")})
+    assert model.n_classes == 4
+    assert model.notes == ()
+    published = tmp_path / "squeezenet1_1-b8a52dc0.pth"
+    torch.save(torchvision("test").models.squeezenet1_1().state_dict(), published)
+    known = load("torchvision:squeezenet1_1", {"size": 64, "weights": str(published)})
+    assert (known.n_classes, known.classes[0]) == (1000, "tench")
+    fails(lambda: load("torchvision:alexnet", {"weights": str(tmp_path / "w.pt")}), "does not fit", "more")
+
+
+def test_torchvision_downloads_fail_clearly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise OSError("unreachable")
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    fails(lambda: load("torchvision:resnet18", {"weights": "DEFAULT"}), "unreachable", "resnet18-f37072fd.pth")
+    fails(lambda: load("torchvision:resnet18", {"weights": "ResNet18_Weights.IMAGENET1K_V1"}), "unreachable")
+    fails(lambda: load("torchvision:resnet18", {"weights": "IMAGENET1K_V3"}), "Did you mean 'IMAGENET1K_V1'")
+    fails(lambda: load("torchvision:resnet18", {"weights": "DEFAUL"}), "Did you mean 'DEFAULT'")
+    fails(lambda: load("torchvision:resnet19"), "Did you mean 'resnet18'")
+    fails(lambda: load("torchvision:fasterrcnn_resnet50_fpn"), "no classifier")
+
+
+def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    fails(lambda: load("timm:resnet50"), "obeql[timm]")
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    fails(lambda: load(str(tmp_path / "m.onnx")), "obeql[onnx]")
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    fails(lambda: load("torchvision:resnet18"), "obeql[vision]")
+    fails(lambda: load(f"python:{THIS}:build", {"size": 8, "classes": "imagenet"}), "obeql[vision]")
+
+
+# URIs
+
+
+@pytest.mark.parametrize(
+    ("uri", "words"),
+    [
+        ("", "allowed are"),
+        ("torchvision:", "names nothing"),
+        ("torchvison:resnet18", "Did you mean 'torchvision'"),
+        ("https://example.com/m.onnx", "cannot be loaded from"),
+        ("hf:org/name", "allowed are"),
+        ("resnet18", "'torchvision:resnet18'"),
+        ("model.h5", "allowed are"),
+        ("nowhere/m.onnx", "folder does not exist"),
+        ("C:\\models\\m.onnx", "no model file"),
+        ("a\0b.onnx", "model file"),
+    ],
+)
+def test_uris_that_name_no_model(uri: str, words: str) -> None:
+    fails(lambda: load(uri), words)
