@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from obeql.errors import DeviceError, nearest
 
-__all__ = ["DTYPES", "available_devices", "device_name", "free_bytes", "resolve_device"]
+__all__ = ["DTYPES", "arithmetic", "available_devices", "device_name", "free_bytes", "resolve_device"]
 
 #: precision option -> dtype of weights and activations
-DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+DTYPES: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
 
 #: share of the free memory that one statement takes unless told otherwise
 _SAFE_SHARE = 0.5
@@ -41,6 +49,24 @@ def resolve_device(name: str) -> torch.device:
         return torch.device(wanted)
     hint = nearest(wanted, known) or f" Available: {', '.join(known)}."
     raise DeviceError(f"There is no device '{name}' on this machine.{hint}")
+
+
+@contextmanager
+def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
+    """Run with the matrix arithmetic that `precision` names, and put PyTorch's settings back afterwards.
+
+    PyTorch's convolutions round float32 to tf32 on recent NVIDIA cards unless told otherwise: float32 here means
+    float32. Raises DeviceError for tf32 on a device that has no such format.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise DeviceError(f"precision=tf32 is a number format of NVIDIA GPUs; on {device} use float32 or bfloat16.")
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 def device_name(device: torch.device) -> str:

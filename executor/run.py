@@ -7,32 +7,30 @@ to a `CellSink`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from obeql.errors import DeviceError, ImageError, QueryError
-from obeql.executor.devices import DTYPES, resolve_device
+from obeql.errors import ImageError, QueryError
+from obeql.executor.devices import DTYPES, arithmetic, resolve_device
+from obeql.executor.grid_run import GridRun, Planes
 from obeql.executor.images import ModelInput, SourceImage, fill_values, preprocess
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.operators.dense_forward import DenseRun
-from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.executor.operators.incremental_forward import LayerSeconds
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, CellSink, MapCells
 from obeql.planner.classes import find_class
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import ExplainPlan, IncrementalForward
+from obeql.planner.physical import ExplainPlan
 
-__all__ = ["CancelledError", "ImageLoader", "OnProgress", "Progress", "RunReport", "execute"]
-
-Windows = npt.NDArray[np.int64]
+__all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Progress", "RunReport", "execute"]
 
 
 class CancelledError(Exception):
@@ -65,6 +63,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
+OnImage = Callable[[ImageRecord, SourceImage, ModelInput], None]
 
 
 class ImageLoader(Protocol):
@@ -81,18 +80,17 @@ class RunReport:
     n_maps: int = 0
     failures: list[tuple[ImageRecord, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    #: with `analyze`, measured seconds by layer for each grid, over all images
+    layers: list[LayerSeconds] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.add(part, time.perf_counter() - started)
 
     def add(self, part: str, seconds: float) -> None:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds
-
-
-@dataclass(slots=True)
-class _Planes:
-    """The cells of one grid while windows come in."""
-
-    logit: Tensor  # (windows, classes) float32 on CPU
-    others: Tensor
-    top: Tensor  # (windows,)
 
 
 def execute(
@@ -100,158 +98,135 @@ def execute(
     graph: LayerGraph,
     load: ImageLoader,
     sink: CellSink,
-    on_image: Callable[[ImageRecord, SourceImage, ModelInput], None] | None = None,
+    on_image: OnImage | None = None,
     on_progress: OnProgress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    analyze: bool = False,
 ) -> RunReport:
     """Compute every map of the plan and hand it to the sink, image by image.
 
-    `graph` is the model as captured (CPU, float32). `on_image` is told of each image that was decoded. An image
-    that cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. Raises
-    CancelledError between batches once `cancelled()` is true, DeviceError when the device is missing or full.
+    `graph` is the model as captured (on the CPU). `on_image` is told of each image that was decoded. An image that
+    cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
+    every layer. Raises CancelledError between batches once `cancelled()` is true, DeviceError when the device is
+    missing or too small.
     """
     device = resolve_device(plan.device)
-    dtype = DTYPES[plan.precision]
-    report = RunReport()
-    started = time.perf_counter()
-    graph = graph.to(device, dtype)
-    runs = [_prepared(graph, grid, engine) for grid, engine in zip(plan.grids, plan.engines, strict=True)]
-    per_image = sum(grid.n_windows for grid in plan.grids)
-    estimated = sum(engine.cost.seconds for engine in plan.engines) * len(plan.images)
-    report.add("prepare", time.perf_counter() - started)
-
-    for number, record in enumerate(plan.images):
-
-        def tell(done: int, number: int = number, record: ImageRecord = record) -> None:
-            if cancelled():
-                raise CancelledError
-            if on_progress is not None:
-                elapsed = time.perf_counter() - started
-                total = per_image * len(plan.images)
-                shown = record.shown
-                on_progress(
-                    Progress(number * per_image + done, total, number, len(plan.images), shown, elapsed, estimated)
-                )
-
-        tell(0)
-        try:
-            _explain(plan, graph, runs, record, load, sink, on_image, tell, report, device, dtype)
-        except ImageError as error:
-            report.failures.append((record, str(error)))
-            sink.fail(record, str(error))
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{device} ran out of memory with batches of {[e.batch for e in plan.engines]} windows; "
-                "give a smaller batch=.. or memory=.."
-            ) from error
-        tell(per_image)
-    report.add("total", time.perf_counter() - started)
-    return report
+    with arithmetic(plan.precision, device), torch.inference_mode():
+        return _Execution(plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device).run()
 
 
-def _prepared(graph: LayerGraph, grid: WindowGrid, engine: object) -> IncrementalRun | DenseRun:
-    if isinstance(engine, IncrementalForward):
-        return IncrementalRun(graph, grid, engine)
-    return DenseRun(graph, grid, engine)  # type: ignore[arg-type]
+class _Execution:
+    """One run of a plan: the operators, prepared, and what has been done so far."""
 
+    def __init__(
+        self,
+        plan: ExplainPlan,
+        graph: LayerGraph,
+        load: ImageLoader,
+        sink: CellSink,
+        on_image: OnImage | None,
+        on_progress: OnProgress | None,
+        cancelled: Callable[[], bool],
+        analyze: bool,
+        device: torch.device,
+    ) -> None:
+        self.plan = plan
+        self.load = load
+        self.sink = sink
+        self.on_image = on_image
+        self.on_progress = on_progress
+        self.cancelled = cancelled
+        self.device = device
+        self.dtype = DTYPES[plan.precision]
+        self.started = time.perf_counter()
+        self.report = RunReport()
+        self.graph = graph.to(device, self.dtype)
+        if analyze:
+            self.report.layers = [{} for _ in plan.grids]
+        self.runs = [
+            GridRun(self.graph, grid, engine, self.report.layers[i] if analyze else None)
+            for i, (grid, engine) in enumerate(zip(plan.grids, plan.engines, strict=True))
+        ]
+        self.per_image = sum(grid.n_windows for grid in plan.grids)
+        self.estimated = sum(engine.cost.seconds for engine in plan.engines) * len(plan.images)
+        self.report.add("prepare", time.perf_counter() - self.started)
 
-def _explain(
-    plan: ExplainPlan,
-    graph: LayerGraph,
-    runs: Sequence[IncrementalRun | DenseRun],
-    record: ImageRecord,
-    load: ImageLoader,
-    sink: CellSink,
-    on_image: Callable[[ImageRecord, SourceImage, ModelInput], None] | None,
-    tell: Callable[[int], None],
-    report: RunReport,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> None:
-    clock = time.perf_counter()
-    source = load(record)
-    model_input = preprocess(source, plan.model.preprocessing)
-    if on_image is not None:
-        on_image(record, source, model_input)
-    image = torch.from_numpy(model_input.values)[None].to(device, dtype)
-    hidden = torch.from_numpy(fill_values(plan.fill, model_input, plan.model.preprocessing)).to(device, dtype)
-    fill = hidden[:, None, None] if hidden.dim() == 1 else hidden
-    report.add("decode", time.perf_counter() - clock)
-    maps: list[MapCells] = []
-    done = 0
-    with torch.inference_mode():
-        shared = [key for run in runs for key in run.needed] if plan.shared_pass else None
+    def run(self) -> RunReport:
+        for number, image in enumerate(self.plan.images):
+            self._tell(number, image, 0)
+            try:
+                self._explain(number, image)
+            except ImageError as error:
+                self.report.failures.append((image, str(error)))
+                self.sink.fail(image, str(error))
+            self._tell(number, image, self.per_image)
+        self.report.add("total", time.perf_counter() - self.started)
+        return self.report
+
+    def _tell(self, number: int, image: ImageRecord, done: int) -> None:
+        if self.cancelled():
+            raise CancelledError
+        if self.on_progress is None:
+            return
+        n_images = len(self.plan.images)
+        done, total = number * self.per_image + done, self.per_image * n_images
+        elapsed = time.perf_counter() - self.started
+        self.on_progress(Progress(done, total, number, n_images, image.shown, elapsed, self.estimated))
+
+    def _explain(self, number: int, image: ImageRecord) -> None:
+        plan, report = self.plan, self.report
+        with report.timed("decode"):
+            source = self.load(image)
+            model_input = preprocess(source, plan.model.preprocessing)
+            if self.on_image is not None:
+                self.on_image(image, source, model_input)
+            pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
+            hidden = torch.from_numpy(fill_values(plan.fill, model_input, plan.model.preprocessing))
+            hidden = hidden.to(self.device, self.dtype)
+            fill = hidden[:, None, None] if hidden.dim() == 1 else hidden
+        maps: list[MapCells] = []
+        shared = [key for run in self.runs for key in run.needed] if plan.shared_pass else None
         clean: CleanPass | None = None
-        for grid, run in zip(plan.grids, runs, strict=True):
+        done = 0
+        for run in self.runs:
             if clean is None or shared is None:
-                clock = time.perf_counter()
-                clean = materialise(graph, image, run.needed if shared is None else shared)
-                report.add("materialise", time.perf_counter() - clock)
-            classes = _classes(plan, record, clean.logits)
-            clock = time.perf_counter()
-            planes = _compute(plan, run, clean, fill, grid, classes, tell, done)
-            report.add("windows", time.perf_counter() - clock)
-            report.n_windows += grid.n_windows
-            done += grid.n_windows
-            maps += _maps(plan, source, grid, classes, clean.logits, planes)
-    clock = time.perf_counter()
-    sink.write(record, maps)
-    report.n_maps += len(maps)
-    report.add("store", time.perf_counter() - clock)
+                with report.timed("clean pass"):
+                    clean = materialise(self.graph, pixels, run.needed if shared is None else shared)
+            classes = self._classes(image, clean.logits)
+
+            def tell(n: int, before: int = done) -> None:
+                self._tell(number, image, before + n)
+
+            with report.timed("windows"):
+                planes = run.compute(clean, fill, classes, plan.model.activation, tell)
+            report.n_windows += run.grid.n_windows
+            done += run.grid.n_windows
+            maps += _maps(plan, source, run.grid, classes, clean.logits, planes)
+        with report.timed("store"):
+            self.sink.write(image, maps)
+        report.n_maps += len(maps)
+
+    def _classes(self, image: ImageRecord, clean: Tensor) -> list[int]:
+        """The classes asked of an image, once its clean logits (1, K) are known to be numbers."""
+        if not bool(clean.isfinite().all()):
+            index = int((~clean[0].isfinite()).nonzero()[0])
+            raise ImageError(
+                f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
+                f"{float(clean[0, index])}); check the image and the model's weights{_overflow_hint(self.plan)}"
+            )
+        label_id = None
+        if self.plan.classes[0] == "label":
+            if image.label is None:
+                raise ImageError(f"{image.shown} has no label; FOR LABEL needs one")
+            try:
+                label_id = find_class(self.plan.model, image.label)
+            except QueryError as error:
+                raise ImageError(f"{image.shown}: {error.message}") from None
+        return chosen_classes(self.plan.classes, clean, label_id)
 
 
-def _classes(plan: ExplainPlan, record: ImageRecord, clean: Tensor) -> list[int]:
-    if not bool(clean.isfinite().all()):
-        raise ImageError(
-            f"{record.shown}: the model's output for the image itself is not finite ({_first_bad(clean[0])}); "
-            "check the image and the model's weights"
-        )
-    label_id = None
-    if plan.classes[0] == "label":
-        if record.label is None:
-            raise ImageError(f"{record.shown} has no label; FOR LABEL needs one")
-        try:
-            label_id = find_class(plan.model, record.label)
-        except QueryError as error:
-            raise ImageError(f"{record.shown}: {error.message}") from None
-    return chosen_classes(plan.classes, clean, label_id)
-
-
-def _first_bad(logits: Tensor) -> str:
-    index = int((~logits.isfinite()).nonzero()[0])
-    return f"output {index} is {float(logits[index])}"
-
-
-def _compute(
-    plan: ExplainPlan,
-    run: IncrementalRun | DenseRun,
-    clean: CleanPass,
-    fill: Tensor,
-    grid: WindowGrid,
-    classes: Sequence[int],
-    tell: Callable[[int], None],
-    done_before: int,
-) -> _Planes:
-    n_windows = grid.n_windows
-    planes = _Planes(
-        torch.full((n_windows, len(classes)), float("nan")),
-        torch.full((n_windows, len(classes)), float("nan")),
-        torch.full((n_windows,), -1, dtype=torch.int32),
-    )
-    n_done = 0
-
-    def take(windows: Windows, logits: Tensor) -> None:
-        nonlocal n_done
-        index = torch.from_numpy(windows)
-        z, others = logit_and_others(logits, classes, plan.model.activation)
-        planes.logit[index] = z.float().cpu()
-        planes.others[index] = others.float().cpu()
-        planes.top[index] = top_class(logits).cpu()
-        n_done += len(windows)
-        tell(done_before + n_done)
-
-    run.run(clean, fill, None, take)
-    return planes
+def _overflow_hint(plan: ExplainPlan) -> str:
+    return "; float16 ends at 65504: try precision=bfloat16 or float32" if plan.precision == "float16" else ""
 
 
 def _maps(
@@ -260,7 +235,7 @@ def _maps(
     grid: WindowGrid,
     classes: Sequence[int],
     clean: Tensor,
-    planes: _Planes,
+    planes: Planes,
 ) -> list[MapCells]:
     """One map a class, checked for values that are not numbers."""
     bad = ~planes.logit.isfinite().all(dim=1)
@@ -268,7 +243,7 @@ def _maps(
         row, col = divmod(int(bad.nonzero()[0]), len(grid.cols))
         raise ImageError(
             f"{source.shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
-            f"first at row {row}, column {col} of the map"
+            f"first at row {row}, column {col} of the map{_overflow_hint(plan)}"
         )
     key = CellKey(
         source.digest,

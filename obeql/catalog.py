@@ -44,7 +44,9 @@ class SessionCatalog:
         return self._gallery.selected(sql, parameters)
 
     def run_exists(self, name: str) -> bool:
-        return self._store.run_exists(name)
+        run = self._store.run(name)
+        # The same statement continues an interrupted run; whether it is the same is found out when it starts.
+        return run is not None and (run.name or "").lower() == name.lower() and run.status != "interrupted"
 
     def setting(self, name: str) -> Any:
         return self._settings.get(name, setting_default(name))

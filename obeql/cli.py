@@ -54,9 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The interpreter flushes once more at exit: give it somewhere to write.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _PIPE_CLOSED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stop:
+        return _report_stop(stop)
     except Exception as error:
         return _report(error)
 
@@ -81,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", dest="form", action="store_const", const="json", help="write results as JSON")
     form.add_argument("--csv", dest="form", action="store_const", const="csv", help="write results as CSV")
+    parser.add_argument(
+        "--echo", action="store_true", help="print each statement, with its comments, before its result"
+    )
     parser.add_argument(
         "--progress", action=argparse.BooleanOptionalAction, help="draw a progress bar (default: on a terminal)"
     )
@@ -147,7 +149,7 @@ def _run(options: argparse.Namespace) -> int:
     with obeql.connect(options.file, read_only=options.read_only, allow_python=options.allow_python) as session:
         if options.device is not None:
             session.execute(f"SET obeql.device = '{options.device.replace(chr(39), chr(39) * 2)}'")
-        runner = _Runner(session, options.form or "table", options.progress)
+        runner = _Runner(session, options.form or "table", options.progress, options.echo)
         if inputs:
             for text in texts:
                 runner.run(text)
@@ -166,8 +168,8 @@ def _prompt(runner: _Runner, file: str) -> int:
     def run(text: str) -> None:
         try:
             runner.run(text)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
+        except KeyboardInterrupt as stop:
+            _report_stop(stop)
         except BrokenPipeError:
             raise
         except Exception as error:
@@ -180,19 +182,25 @@ def _prompt(runner: _Runner, file: str) -> int:
 class _Runner:
     """Runs texts on a session, prints what they yield, and stops them on Ctrl-C."""
 
-    def __init__(self, session: Session, form: OutputFormat, progress: bool | None) -> None:
+    def __init__(self, session: Session, form: OutputFormat, progress: bool | None, echo: bool) -> None:
         self._session = session
         self._form: OutputFormat = form
+        self._echo = echo
         shown = sys.stderr.isatty() if progress is None else progress
         self._bar = _new_bar() if shown else None
         self._running = False  # inside a run, which stops by itself between batches when asked to
 
     def run(self, text: str) -> None:
         """Run every statement of a text. Raises ObeqlError, and KeyboardInterrupt after Ctrl-C."""
+        from obeql.grammar.scanner import split_script  # noqa: PLC0415
         from obeql.output import write_outcome  # noqa: PLC0415
 
         with self._stoppable():
-            for outcome in self._session.run_script(text, on_progress=self._on_progress):
+            outcomes = self._session.run_script(text, on_progress=self._on_progress)
+            for statement in split_script(text):  # the session runs these, one by one
+                if self._echo:
+                    print(f"\n{statement.text};", flush=True)
+                outcome = next(outcomes)
                 self._end_of_run()
                 write_outcome(outcome, self._form)
                 sys.stdout.flush()  # results of a long script appear as they come, also in a pipe
@@ -249,6 +257,12 @@ def _new_bar() -> ProgressBar:
     from obeql.progress import ProgressBar  # noqa: PLC0415
 
     return ProgressBar()
+
+
+def _report_stop(stop: KeyboardInterrupt) -> int:
+    """Print what Ctrl-C left behind, as far as the session says it, and return the exit code."""
+    print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _report(error: Exception) -> int:

@@ -6,14 +6,16 @@ The part of the catalog that finds images; the executor's decoders read them.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
 from obeql.errors import ImageError, QueryTypeError
-from obeql.planner import ImageRecord
+from obeql.planner import ImageRecord, ImageSet
 
 if TYPE_CHECKING:
     from obeql.executor.images import SourceImage
@@ -23,31 +25,36 @@ __all__ = ["Gallery", "is_pixels"]
 
 _PATH_COLUMNS = ("path", "file", "filename")
 
+#: Pixels of images without a name that are kept from one statement to the next, so that results can be drawn.
+_PASSING_BYTES = 256 * 2**20
+
 
 def is_pixels(value: Any) -> bool:
-    """Whether a Python value is an image itself: an array, a tensor or a PIL image."""
-    return hasattr(value, "shape") or (hasattr(value, "getbands") and hasattr(value, "convert"))
+    """Whether a Python value is an image itself: an array, a tensor or a PIL image (a number of numpy's is not)."""
+    if hasattr(value, "shape"):
+        return getattr(value, "ndim", 1) != 0
+    return hasattr(value, "getbands") and hasattr(value, "convert")
 
 
 class Gallery:
-    """Finds images, decodes them, and keeps those that were handed over as pixels."""
+    """Finds images, decodes them, and keeps those that were handed over as pixels.
+
+    Pixels in an image set are kept while the session lasts. Those handed to a single statement are known by their
+    content, and the oldest are let go when they add up.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._pixels: dict[str, SourceImage] = {}
-        self._last: tuple[tuple[str, float, int], SourceImage] | None = None
+        self._kept: dict[str, SourceImage] = {}
+        self._passing: OrderedDict[str, SourceImage] = OrderedDict()
+        self._last: tuple[tuple[Any, ...], SourceImage] | None = None
 
-    def take(self, value: Any, key: str) -> ImageRecord:
-        """Keep an image given as pixels under `key`."""
-        from obeql.executor.images import decode_object  # noqa: PLC0415
-
-        image = decode_object(value, key)
-        known = self._pixels.get(key)
-        if known is not None and known.digest != image.digest:
-            key = f"{key}_{image.digest[:8]}"
-            image = decode_object(value, key)
-        self._pixels[key] = image
-        return ImageRecord(None, key=key)
+    def let_go(self) -> None:
+        """Forget the oldest pixels of past statements beyond what is worth keeping; called before a statement."""
+        size = sum(image.pixels.nbytes for image in self._passing.values())
+        while size > _PASSING_BYTES:
+            _, image = self._passing.popitem(last=False)
+            size -= image.pixels.nbytes
 
     def load(self, image: ImageRecord) -> SourceImage:
         """Decode an image. Raises ImageError when it is gone or damaged."""
@@ -61,26 +68,31 @@ class Gallery:
             if stamp is not None:
                 self._last = stamp, decoded
             return decoded
-        if image.key in self._pixels:
-            return self._pixels[image.key]
+        held = self._held(image)
+        if held is not None:
+            return held
         raise ImageError(
             f"Image '{image.shown}' was handed over from Python and its pixels are not stored; hand it over again."
         )
 
-    def listed(self, items: Sequence[Any], name: str) -> list[ImageRecord]:
-        """Images of a Python list: paths and pixels, mixed."""
+    def listed(self, items: Sequence[Any], name: str | None, shown: str) -> list[ImageRecord]:
+        """Images of a Python list: paths, pixels and records, mixed.
+
+        Pixels are called `<name>_<place>`, and by their content when there is no name. `shown` is what messages
+        call the list.
+        """
         found: list[ImageRecord] = []
-        for i, item in enumerate(items):
+        for place, item in enumerate(items):
+            which = f"{shown}, item {place}" if len(items) > 1 else shown
             if isinstance(item, ImageRecord):
                 found.append(item)
             elif isinstance(item, (str, os.PathLike)):
                 found += self.at(os.fspath(item))
             elif is_pixels(item):
-                found.append(self.take(item, f"{name}_{i}"))
+                found.append(self._take(item, None if name is None else f"{name}_{place}", which))
             else:
                 raise QueryTypeError(
-                    f"item {i} of the images is a {type(item).__name__}; "
-                    "an image is a path, a PIL image, an array or a tensor"
+                    f"{which} is a {type(item).__name__}; an image is a path, a PIL image, an array or a tensor."
                 )
         return found
 
@@ -91,7 +103,10 @@ class Gallery:
         return [ImageRecord(str(path)) for path in expand(pattern)]
 
     def selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[ImageRecord]:
-        """The images of a SELECT by its column path (or file, filename) or image_id; other columns pass through."""
+        """The images of a SELECT by its column path (or file, filename) or image_id, each once.
+
+        Other columns pass through. Raises QueryTypeError for a SELECT that fails or names no images.
+        """
         try:
             relation = self._store.connection.sql(sql, params=dict(parameters) if parameters else None)
             columns = [name.lower() for name in relation.columns] if relation is not None else []
@@ -105,36 +120,69 @@ class Gallery:
             raise QueryTypeError(
                 f"The SELECT yields the columns {', '.join(columns)}; it needs one named path or image_id."
             )
-        found = []
-        seen: set[str | int] = set()
-        for row in rows:
-            record = self._from_row(dict(zip(columns, row, strict=True)), path_column)
-            mark = record.path if record.path is not None else record.image_id or record.shown
-            if mark not in seen:
-                seen.add(mark)
-                found.append(record)
-        return found
+        found: dict[str | int, ImageRecord] = {}
+        for number, row in enumerate(rows, start=1):
+            record = self._from_row(dict(zip(columns, row, strict=True)), path_column, number)
+            found.setdefault(record.path if record.path is not None else record.image_id or record.shown, record)
+        return list(found.values())
 
-    def _from_row(self, row: dict[str, Any], path_column: str | None) -> ImageRecord:
-        label = row.get("label")
+    def put_set(self, images: ImageSet, replace_set: bool) -> ImageSet:
+        """Store a named list of images, with what those handed over as pixels hold. Raises StoreError."""
+        stored = self._store.put_image_set(images, replace_set)
+        for image in stored.images:
+            held = self._held(image)
+            if held is not None and image.image_id is not None:
+                self._store.note_image(image.image_id, held.digest, *held.size)
+        return stored
+
+    def _held(self, image: ImageRecord) -> SourceImage | None:
+        if image.path is not None or image.key is None:
+            return None
+        return self._kept.get(image.key) or self._passing.get(image.key)
+
+    def _take(self, value: Any, name: str | None, shown: str) -> ImageRecord:
+        """Keep an image given as pixels."""
+        from obeql.executor.images import decode_object  # noqa: PLC0415
+
+        image = decode_object(value, shown)
+        if name is None:
+            key = f"image_{image.digest[:12]}"
+            self._passing[key] = replace(image, shown=key)
+            self._passing.move_to_end(key)
+            return ImageRecord(None, key=key)
+        key = name if self._is_free(name, image.digest) else f"{name}_{image.digest[:8]}"
+        self._kept[key] = replace(image, shown=key)
+        return ImageRecord(None, key=key)
+
+    def _is_free(self, key: str, digest: str) -> bool:
+        """Whether no image of this key holds other pixels, in this session or in the file."""
+        if key in self._kept:
+            return self._kept[key].digest == digest
+        known = [image for image in self._store.image_named(key) if image.path is None and image.image_id is not None]
+        hashes = {self._store.image_hash(image.image_id) for image in known if image.image_id is not None}
+        return hashes <= {digest, None}
+
+    def _from_row(self, row: dict[str, Any], path_column: str | None, number: int) -> ImageRecord:
+        label = None if row.get("label") is None else str(row["label"])
         rest = {k: v for k, v in row.items() if k not in {path_column, "image_id", "label"}}
         if path_column is not None and row[path_column] is not None:
             path = row[path_column]
             if not isinstance(path, str):
                 raise QueryTypeError(f"Column {path_column} of the SELECT holds {path!r}; it needs paths as text.")
-            return ImageRecord(path, label=None if label is None else str(label), columns=rest)
+            return ImageRecord(path, label=label, columns=rest)
         image_id = row.get("image_id")
+        if image_id is None:
+            raise QueryTypeError(f"Row {number} of the SELECT names no image: its {path_column or 'image_id'} is NULL.")
         known = self._store.image(image_id) if isinstance(image_id, int) else None
         if known is None:
             raise QueryTypeError(f"The SELECT yields image_id {image_id!r}, which no image has.")
-        return ImageRecord(
-            known.path, known.image_id, known.label if label is None else str(label), known.key, rest or known.columns
-        )
+        return ImageRecord(known.path, known.image_id, label or known.label, known.key, rest or known.columns)
 
 
-def _stamp(path: str) -> tuple[str, float, int] | None:
+def _stamp(path: str) -> tuple[Any, ...] | None:
+    """What tells whether the file at a path is still the one that was read."""
     try:
         status = Path(path).stat()
     except OSError:
         return None
-    return path, status.st_mtime, status.st_size
+    return path, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

@@ -9,47 +9,79 @@ from typing import Any
 from obeql.errors import QueryTypeError
 from obeql.gallery import is_pixels
 from obeql.grammar import syntax
+from obeql.planner import ImageRecord, ImageSet
 
 __all__ = ["explain_statement"]
 
-_SELECTORS = {"predicted": syntax.ForPredicted, "label": syntax.ForLabel, "all": syntax.ForAll}
+_SELECTORS: Mapping[str, type[syntax.ForPredicted | syntax.ForLabel | syntax.ForAll]] = {
+    "predicted": syntax.ForPredicted,
+    "label": syntax.ForLabel,
+    "all": syntax.ForAll,
+}
 
 
 def explain_statement(
-    source: Any, model: str, options: Mapping[str, Any]
+    source: Any, model: str, options: Mapping[str, Any], is_name: bool
 ) -> tuple[syntax.ExplainOcclude, list[Any] | None]:
-    """Return the statement and the values of its parameters (the source, where it is no name)."""
-    rest = dict(options)
+    """Return the statement and the values of its parameters (the source, unless `is_name`).
+
+    `options` are the keywords; those that are no clause are options of WITH, and None leaves one out.
+    """
+    rest = {name: value for name, value in options.items() if value is not None}
     classes, top, region = rest.pop("classes", None), rest.pop("top", None), rest.pop("region", None)
-    approx, exact = rest.pop("approx", None), rest.pop("exact", False)
-    into, replace, device = rest.pop("into", None), rest.pop("replace", False), rest.pop("device", None)
     if classes is not None and top is not None:
         raise QueryTypeError("classes and top both say which classes; give one of them.")
-    parameters: list[Any] | None = None
-    where: syntax.Source
-    if isinstance(source, str) and source.isidentifier():
-        where = syntax.NameSource(source)
-    else:
-        value = os.fspath(source) if isinstance(source, os.PathLike) else source
-        if not isinstance(value, (str, list, tuple)) and not is_pixels(value):
-            raise QueryTypeError(f"A source is a name, a path, an image or a list of them, not {type(value).__name__}.")
-        where, parameters = syntax.ParameterSource(syntax.Parameter(None, 0)), [value]
-    accuracy: syntax.Exact | syntax.Approx | None = syntax.Exact() if exact else None
-    if approx is not None:
-        accuracy = syntax.Approx(approx)
+    top_cells, within = rest.pop("top_cells", None), rest.pop("within", None)
+    accuracy = _accuracy(rest)
+    into, replace, device = rest.pop("into", None), rest.pop("replace", False), rest.pop("device", None)
+    if replace and into is None:
+        raise QueryTypeError("replace=True replaces a run by its name; give into=.. as well.")
+    reuse = rest.pop("reuse", True)
+    where, parameters = _source(source, is_name)
     return (
         syntax.ExplainOcclude(
             source=where,
             model=syntax.Name(model),
-            selector=syntax.ForTop(top) if top is not None else _selector(classes),
-            region=None if region is None else syntax.Region(*region),
+            selector=_selector(classes) if top is None else syntax.ForTop(_whole("top", top)),
+            region=None if region is None else _region(region),
             options=tuple(syntax.Option(name.lower(), _value(name, value)) for name, value in rest.items()),
+            top_cells=None if top_cells is None else syntax.TopCells(_whole("top_cells", top_cells)),
             accuracy=accuracy,
-            device=None if device is None else syntax.Device(device),
-            into=None if into is None else syntax.Into(syntax.Name(into), replace),
+            within=None if within is None else syntax.Within(_number("within", within)),
+            device=None if device is None else syntax.Device(str(device).lower()),
+            reuse=bool(reuse),
+            into=None if into is None else syntax.Into(syntax.Name(str(into)), bool(replace)),
         ),
         parameters,
     )
+
+
+def _source(source: Any, is_name: bool) -> tuple[syntax.Source, list[Any] | None]:
+    if is_name:
+        return syntax.NameSource(source), None
+    value = os.fspath(source) if isinstance(source, os.PathLike) else source
+    if not isinstance(value, (str, list, tuple, ImageRecord, ImageSet)) and not is_pixels(value):
+        raise QueryTypeError(f"A source is a name, a path, an image or a list of them, not {type(value).__name__}.")
+    return syntax.ParameterSource(syntax.Parameter(None, 0)), [value]
+
+
+def _accuracy(rest: dict[str, Any]) -> syntax.Exact | syntax.Approx | None:
+    approx, exact = rest.pop("approx", None), rest.pop("exact", False)
+    metric, confidence = rest.pop("metric", None), rest.pop("confidence", None)
+    if approx is None:
+        if metric is not None or confidence is not None:
+            raise QueryTypeError("metric and confidence belong to approx=..; give it as well.")
+        return syntax.Exact() if exact else None
+    if exact:
+        raise QueryTypeError("approx and exact exclude each other; give one of them.")
+    level = None if confidence is None else _number("confidence", confidence)
+    return syntax.Approx(_number("approx", approx), None if metric is None else str(metric).lower(), level)
+
+
+def _region(value: Any) -> syntax.Region:
+    if not isinstance(value, (list, tuple)) or len(value) != 4:
+        raise QueryTypeError(f"region takes (top, left, height, width) in pixels of the model's input, not {value!r}.")
+    return syntax.Region(*(_whole("region", item) for item in value))
 
 
 def _selector(classes: Any) -> syntax.Selector | None:
@@ -57,7 +89,7 @@ def _selector(classes: Any) -> syntax.Selector | None:
         return None
     if isinstance(classes, str) and classes.lower() in _SELECTORS:
         return _SELECTORS[classes.lower()]()
-    items = classes if isinstance(classes, (list, tuple)) else [classes]
+    items = [_plain(item) for item in (classes if isinstance(classes, (list, tuple)) else [classes])]
     if not items or not all(isinstance(item, (int, str)) and not isinstance(item, bool) for item in items):
         raise QueryTypeError("classes takes 'predicted', 'label', 'all', a class number or name, or a list of those.")
     return syntax.ForClasses(
@@ -66,6 +98,7 @@ def _selector(classes: Any) -> syntax.Selector | None:
 
 
 def _value(name: str, value: Any) -> syntax.Value:
+    value = _plain(value)
     if isinstance(value, bool):
         return syntax.Word("true" if value else "false")
     if isinstance(value, (int, float)):
@@ -74,8 +107,27 @@ def _value(name: str, value: Any) -> syntax.Value:
         return syntax.Text(value)
     if isinstance(value, (tuple, list)) and value:
         pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value)
-        if pair and name.lower() in {"patch", "stride", "size"}:
+        if pair and name.lower() in {"patch", "stride"}:
             return syntax.Pair(value[0], value[1])
         items: Any = tuple(_value(name, item) for item in value)
         return syntax.TupleValue(items) if isinstance(value, tuple) else syntax.ListValue(items)
     raise QueryTypeError(f"Option {name} does not take a {type(value).__name__}.")
+
+
+def _whole(name: str, value: Any) -> int:
+    value = _plain(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise QueryTypeError(f"{name} takes a whole number, not {value!r}.")
+
+
+def _number(name: str, value: Any) -> int | float:
+    value = _plain(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    raise QueryTypeError(f"{name} takes a number, not {value!r}.")
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of numpy's as Python's own."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value

@@ -6,7 +6,7 @@ Between the catalog, which knows a model by its hash, and the executor, which ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ModelError, QueryTypeError
@@ -21,23 +21,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Networks"]
 
-#: capture is repeated when this changes: stored rates of an older capture do not fit its layers
 _RATES_TOPIC = "rates"
 
-
-@dataclass(frozen=True, slots=True)
-class _Captured:
-    loaded: LoadedModel
-    graph: LayerGraph
+#: What decides a captured graph: weights and graph, and the shape of the input its layers were traced with.
+GraphKey = tuple[str, tuple[int, int], str]
 
 
 class Networks:
-    """Loads models on first use and keeps them by content hash."""
+    """Loads models on first use and keeps their layers by content."""
 
     def __init__(self, store: Store, allow_python: bool) -> None:
         self._store = store
         self._allow_python = allow_python
-        self._captured: dict[str, _Captured] = {}
+        self._graphs: dict[GraphKey, LayerGraph] = {}
+        self._rates: dict[str, Rates] = {}
+        self._unsaved: set[str] = set()
 
     def create(self, name: str, uri: str, options: Mapping[str, Any]) -> ModelRecord:
         """Load and capture the model at `uri`; returns its record, which is not stored yet."""
@@ -57,40 +55,56 @@ class Networks:
 
         Raises ModelError when a live module has to be handed over again, or a file holds another model by now.
         """
-        known = self._captured.get(model.model_hash)
+        known = self._graphs.get(_graph_key(model))
         if known is not None:
-            return known.graph
+            return known
         if model.uri is None:
             raise ModelError(
                 f"Model '{model.name}' was a live Python module, whose weights are not stored: "
                 f"call create_model('{model.name}', module, ...) again with the same weights."
             )
         again = self.create(model.name, model.uri, model.options)
-        if again.model_hash != model.model_hash:
+        if again.model_hash != model.model_hash or again.preprocessing != model.preprocessing:
             raise ModelError(
                 f"'{model.uri}' holds another model than when '{model.name}' was created "
                 f"(hash {again.model_hash[:12]}, not {model.model_hash[:12]}); use CREATE OR REPLACE MODEL."
             )
-        return self._captured[model.model_hash].graph
+        return self._graphs[_graph_key(model)]
 
     def rates(self, model: ModelRecord, device: str, precision: str) -> Rates:
-        """How fast `device` runs the model: measured once, then read from the store."""
+        """How fast `device` runs the model: measured once, then read from the store.
+
+        What is measured here is stored by `save_rates`, so that a statement that fails later leaves no trace.
+        """
         import torch  # noqa: PLC0415
 
         from obeql.executor.devices import DTYPES, free_bytes, resolve_device  # noqa: PLC0415
         from obeql.executor.rates import measure_rates  # noqa: PLC0415
 
         place = resolve_device(device)
-        key = f"{model.model_hash[:24]} {place} {precision} {torch.get_num_threads()} threads torch {torch.__version__}"
-        stored = self._store.recalled(_RATES_TOPIC).get(key)
-        if stored is not None:
-            rates = Rates.from_json(stored)
-            if len(rates.layer_s) == len(model.network.layers):
-                return replace(rates, free_bytes=free_bytes(place))
-        rates = measure_rates(self.graph(model), place, DTYPES[precision])
-        if not self._store.read_only:
-            self._store.remember(_RATES_TOPIC, key, rates.to_json())
-        return rates
+        shape = "x".join(map(str, model.preprocessing.size))
+        threads = f"{torch.get_num_threads()} threads"
+        key = f"{model.model_hash[:24]} {shape} {place} {precision} {threads} torch {torch.__version__}"
+        if key not in self._rates:
+            stored = self._store.recalled(_RATES_TOPIC).get(key)
+            known = Rates.from_json(stored) if stored is not None else None
+            if known is None or len(known.layer_s) != len(model.network.layers):
+                known = measure_rates(self.graph(model), place, DTYPES[precision])
+                self._unsaved.add(key)
+            self._rates[key] = known
+        return replace(self._rates[key], free_bytes=free_bytes(place))
+
+    def save_rates(self) -> None:
+        """Store what `rates` has measured; in a read-only store it lasts as long as the session."""
+        if self._store.read_only:
+            return
+        for key in sorted(self._unsaved):
+            self._store.remember(_RATES_TOPIC, key, self._rates[key].to_json())
+        self._unsaved.clear()
+
+    def release(self) -> None:
+        """Let go of all layers."""
+        self._graphs.clear()
 
     def _check_uri(self, uri: str) -> None:
         if uri.strip().lower().startswith("python:") and not self._allow_python:
@@ -103,13 +117,19 @@ class Networks:
         from obeql.executor.network.capture import capture  # noqa: PLC0415
 
         how = loaded.preprocessing
-        said = "sigmoid" if loaded.activation == "sigmoid" else None
         channels = 1 if how.channels == "gray" else 3
+        said = loaded.activation if loaded.activation == "sigmoid" else None
         graph = capture(loaded.module, (channels, *how.size), loaded.raw_outputs, said)
         n_classes = graph.layers[-1].shape[0]
         if loaded.classes and len(loaded.classes) != n_classes:
             raise QueryTypeError(f"classes names {len(loaded.classes)} classes; the network has {n_classes} outputs.")
-        self._captured[loaded.model_hash] = _Captured(loaded, graph)
-        return ModelRecord(
+        record = ModelRecord(
             name, loaded.model_hash, uri, dict(options), loaded.classes, graph.activation, how, graph.network()
         )
+        self._graphs[_graph_key(record)] = graph
+        return record
+
+
+def _graph_key(model: ModelRecord) -> GraphKey:
+    how = model.preprocessing
+    return model.model_hash, how.size, how.channels

@@ -100,7 +100,7 @@ def _write_json(columns: Sequence[str], rows: Iterable[Sequence[Any]], stream: T
     stream.write("[]\n" if opening == "[" else "]\n")
 
 
-def _jsonable(value: Any) -> Any:  # noqa: PLR0911 - one line a kind of value
+def _jsonable(value: Any) -> Any:
     """JSON has no NaN and no infinity (null), no dates, UUIDs or decimals (text)."""
     match value:
         case None | bool() | int() | str():

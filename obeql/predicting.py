@@ -2,29 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from obeql.errors import ImageError
+import pyarrow as pa
+
+from obeql.errors import ImageError, ObeqlError
+from obeql.explaining import failed_in_network
 from obeql.gallery import Gallery
-from obeql.planner import BoundPredict, class_names
+from obeql.planner import BoundPredict, ImageRecord, class_names
 from obeql.store import PredictionRow, Store
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from obeql.executor.images import SourceImage
     from obeql.executor.network.graph import LayerGraph
 
-__all__ = ["COLUMNS", "predict"]
+__all__ = ["predict"]
 
-COLUMNS = ("image", "label", "rank", "class_id", "class_name", "probability", "logit", "error")
+_COLUMNS = pa.schema(
+    [
+        ("image", pa.string()),
+        ("label", pa.string()),
+        ("rank", pa.int32()),
+        ("class_id", pa.int32()),
+        ("class_name", pa.string()),
+        ("probability", pa.float64()),
+        ("logit", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the model says of one image: the ids of its highest classes, best first, and their numbers."""
+
+    image: ImageRecord
+    source: SourceImage
+    class_ids: list[int]
+    probabilities: list[float]
+    logits: list[float]
 
 
 def predict(
     bound: BoundPredict, graph: LayerGraph, store: Store, gallery: Gallery, cancelled: Callable[[], bool]
-) -> list[tuple[Any, ...]]:
-    """Return rows of COLUMNS, the `k` highest classes of each image, and store them.
+) -> pa.Table:
+    """Return the `k` highest classes of each image, one a row, and store them unless the store is read-only.
 
-    An image that cannot be read has one row with its error; if that is the only image, raises ImageError.
+    An image that cannot be read has one row with its error in a column that is missing when there is none. Raises
+    ImageError when no image can be read, KeyboardInterrupt after a cancel; nothing is stored then.
     """
+    names = class_names(bound.model)
+    said: list[_Said] = []
+    rows: list[tuple[Any, ...]] = []
+    errors: list[str] = []
+    for image, found in _outputs(bound, graph, gallery, cancelled):
+        if isinstance(found, str):
+            errors.append(found)
+            rows.append((image.shown, image.label, None, None, None, None, None, found))
+            continue
+        said.append(found)
+        numbers = zip(found.class_ids, found.probabilities, found.logits, strict=True)
+        for rank, (index, probability, logit) in enumerate(numbers, start=1):
+            rows.append((image.shown, image.label, rank, index, names[index], probability, logit, None))
+    if not said:
+        more = f" ({len(errors) - 1} more images failed)" if len(errors) > 1 else ""
+        raise ImageError(errors[0] + more)
+    if not store.read_only:
+        _store_predictions(bound, names, said, store)
+    columns = (pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _COLUMNS.types, strict=True))
+    table = pa.table(list(columns), schema=_COLUMNS)
+    return table if errors else table.drop_columns(["error"])
+
+
+def _outputs(
+    bound: BoundPredict, graph: LayerGraph, gallery: Gallery, cancelled: Callable[[], bool]
+) -> Iterator[tuple[ImageRecord, _Said | str]]:
+    """Yield each image with what the model says of it, or with its error."""
     import torch  # noqa: PLC0415
 
     from obeql.executor.devices import resolve_device  # noqa: PLC0415
@@ -32,45 +89,55 @@ def predict(
 
     device = resolve_device(bound.device)
     graph = graph.to(device, torch.float32)
-    names = class_names(bound.model)
-    rows: list[tuple[Any, ...]] = []
-    kept: list[PredictionRow] = []
     for image in bound.images:
         if cancelled():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("cancelled; no prediction was stored")
         try:
             source = gallery.load(image)
             values = preprocess(source, bound.model.preprocessing).values
             with torch.inference_mode():
                 logits = graph.forward(torch.from_numpy(values)[None].to(device))[0].double().cpu()
             if not bool(logits.isfinite().all()):
-                raise ImageError(f"{image.shown}: the model's output is not finite")
+                raise ImageError(f"{image.shown}: the model's output is not finite; check the image and the weights")
         except ImageError as error:
-            if len(bound.images) == 1:
-                raise
-            rows.append((image.shown, image.label, None, None, None, None, None, str(error)))
-            continue
-        sigmoid = graph.activation == "sigmoid"
-        probabilities = torch.sigmoid(logits) if sigmoid else torch.softmax(logits, 0)
-        image_id = None if store.read_only else store.register_images([image])[0].image_id
-        for rank, index in enumerate(logits.topk(bound.k).indices.tolist(), start=1):
-            probability, logit = float(probabilities[index]), float(logits[index])
-            rows.append((image.shown, image.label, rank, index, names[index], probability, logit, None))
-            if image_id is not None:
-                kept.append(
-                    PredictionRow(
-                        image_id,
-                        source.digest,
-                        bound.model.model_hash,
-                        index,
-                        names[index],
-                        probability,
-                        logit,
-                        rank,
-                        bound.model.name,
-                        bound.model.preprocessing.digest(),
-                    )
-                )
-    if kept:
-        store.put_predictions(kept)
-    return rows
+            yield image, str(error)
+        except ObeqlError:
+            raise
+        except Exception as error:
+            raise failed_in_network(error, graph) from error
+        else:
+            yield image, _highest(image, source, logits, bound.k, graph.activation == "sigmoid")
+
+
+def _highest(image: ImageRecord, source: SourceImage, logits: Tensor, k: int, sigmoid: bool) -> _Said:
+    import torch  # noqa: PLC0415
+
+    probabilities = torch.sigmoid(logits) if sigmoid else torch.softmax(logits, 0)
+    ids = logits.topk(k).indices
+    return _Said(image, source, ids.tolist(), probabilities[ids].tolist(), logits[ids].tolist())
+
+
+def _store_predictions(bound: BoundPredict, names: Sequence[str], said: list[_Said], store: Store) -> None:
+    model = bound.model
+    known = store.register_images([each.image for each in said])
+    rows = []
+    for image, each in zip(known, said, strict=True):
+        assert image.image_id is not None
+        store.note_image(image.image_id, each.source.digest, *each.source.size)
+        numbers = zip(each.class_ids, each.probabilities, each.logits, strict=True)
+        rows += [
+            PredictionRow(
+                image_id=image.image_id,
+                image_hash=each.source.digest,
+                model_hash=model.model_hash,
+                class_id=index,
+                class_name=names[index],
+                probability=probability,
+                logit=logit,
+                rank=rank,
+                model=model.name,
+                preprocessing_hash=model.preprocessing.digest(),
+            )
+            for rank, (index, probability, logit) in enumerate(numbers, start=1)
+        ]
+    store.put_predictions(rows)

@@ -19,7 +19,6 @@ from obeql.planner.values import BadValue
 __all__ = [
     "DEFAULT_CLASSES",
     "METRICS",
-    "PRECISIONS",
     "bind_approx",
     "bind_device",
     "check_clauses",
@@ -31,9 +30,6 @@ DEFAULT_CLASSES: ClassSelector = ("predicted", None)
 #: How the quality of an approximate map is measured; the first is the default.
 METRICS = ("ssim", "top10pct", "pearson", "maxerr")
 DEFAULT_CONFIDENCE = 0.95
-
-#: Values of the option precision that this version computes in.
-PRECISIONS = ("float32", "float64")
 
 #: Devices of the language that this version does not run on.
 _LATER_DEVICES = ("cuda:*", "ray", "mps")
@@ -94,6 +90,3 @@ def refuse_unsupported(statement: syntax.ExplainOcclude, options: Mapping[str, A
         )
     if options["workers"] > 0:
         raise UnsupportedError("workers above 0 is not carried out by this version; it runs in one process, workers=0.")
-    if options["precision"] not in PRECISIONS:
-        allowed = " or ".join(PRECISIONS)
-        raise UnsupportedError(f"precision={options['precision']} is not carried out by this version; use {allowed}.")

@@ -139,7 +139,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         "precision",
         choice("float32", "tf32", "bfloat16", "float16", "float64"),
         "float32",
-        "float32, float64",
+        "float32, tf32, bfloat16, float16, float64",
         "Number format of the network's arithmetic.",
     ),
     OptionInfo("batch", whole(1), None, "64", "Windows computed at once; planned from the memory at hand."),

@@ -4,6 +4,8 @@ A materialised view is kept as rows of channels, (H * W + 1, C), the last row be
 gather brings a region of it for every window of a batch; the changed boxes are then copied over it. Windows are
 ordered so that neighbours have their box at the same place of the region, which makes the paste a few strided
 copies instead of a scattered write.
+
+Where a region lies does not depend on the image: a `Read` is worked out once and run for image after image.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Boxes", "View", "read_region"]
+__all__ = ["Boxes", "Read", "View", "plan_read"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -56,39 +58,74 @@ class Boxes:
         )
 
 
-def gather(view: View, region: Boxes) -> Tensor:
-    """The clean map's values in `region` for every window: (n, C, h, w) in channels-last memory."""
-    n_rows = view.height * view.width
+@dataclass(frozen=True, slots=True)
+class _Paste:
+    """One strided copy: windows [start, stop), rows and columns of the region, and their shift within the box."""
+
+    start: int
+    stop: int
+    rows: slice
+    cols: slice
+    box_rows: slice
+    box_cols: slice
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """How the windows of a batch get a region of a value: a gather from the view, then copies of the boxes.
+
+    `index` None means that region and box coincide: the value is read as it is.
+    """
+
+    index: Tensor | None
+    n_windows: int
+    height: int
+    width: int
+    pastes: tuple[_Paste, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        return 0 if self.index is None else self.index.numel() * self.index.element_size()
+
+    def run(self, view: View, value: Tensor) -> Tensor:
+        """Return what is read of a per-window `value` (n, C, h, w): (n, C, height, width), channels-last."""
+        if self.index is None:
+            return value
+        gathered = view.rows.index_select(0, self.index)  # (n * height * width, C)
+        into = gathered.view(self.n_windows, self.height, self.width, -1).permute(0, 3, 1, 2)
+        for paste in self.pastes:
+            part = value[paste.start : paste.stop, :, paste.box_rows, paste.box_cols]
+            into[paste.start : paste.stop, :, paste.rows, paste.cols] = part
+        return into
+
+
+def plan_read(size: tuple[int, int], region: Boxes, box: Boxes, device: torch.device) -> Read:
+    """Work out how to read `region` of values that are known at `box`, over a map of `size` (height, width).
+
+    The region may reach outside the map; the box lies inside it.
+    """
+    n = len(region.tops)
+    if region.same_as(box):
+        return Read(None, n, region.height, region.width, ())
+    n_rows = size[0] * size[1]
     rows = region.tops[:, None] + np.arange(region.height)  # (n, h)
     cols = region.lefts[:, None] + np.arange(region.width)  # (n, w)
-    # A position outside the map gets an index past the end; clipping sends it to the last row.
-    row_index = np.where((rows < 0) | (rows >= view.height), n_rows, rows * view.width)
-    col_index = np.where((cols < 0) | (cols >= view.width), n_rows, cols)
-    device = view.rows.device
-    index = torch.from_numpy(row_index).to(device)[:, :, None] + torch.from_numpy(col_index).to(device)[:, None, :]
-    index.clamp_(max=n_rows)
-    gathered = view.rows.index_select(0, index.view(-1))  # (n * h * w, C)
-    n_windows, channels = len(region.tops), view.rows.shape[1]
-    return gathered.view(n_windows, region.height, region.width, channels).permute(0, 3, 1, 2)
+    # A position outside the map gets an index past the end; clipping sends it to the last row of the view.
+    row_index = np.where((rows < 0) | (rows >= size[0]), n_rows, rows * size[1])
+    col_index = np.where((cols < 0) | (cols >= size[1]), n_rows, cols)
+    index = np.minimum(row_index[:, :, None] + col_index[:, None, :], n_rows).reshape(-1)
+    return Read(torch.from_numpy(index).to(device), n, region.height, region.width, _pastes(region, box))
 
 
-def paste(into: Tensor, region: Boxes, value: Tensor, box: Boxes) -> None:
-    """Copy the part of each window's `value` (n, C, h, w) at `box` that lies in `region` over `into`."""
-    down = box.tops - region.tops
-    right = box.lefts - region.lefts
-    breaks = np.flatnonzero((np.diff(down) != 0) | (np.diff(right) != 0)) + 1
-    for start, stop in zip([0, *breaks.tolist()], [*breaks.tolist(), len(down)], strict=True):
+def _pastes(region: Boxes, box: Boxes) -> tuple[_Paste, ...]:
+    down, right = box.tops - region.tops, box.lefts - region.lefts
+    breaks = (np.flatnonzero((np.diff(down) != 0) | (np.diff(right) != 0)) + 1).tolist()
+    found = []
+    for start, stop in zip([0, *breaks], [*breaks, len(down)], strict=True):
         dy, dx = int(down[start]), int(right[start])
         y0, y1 = max(0, dy), min(region.height, dy + box.height)
         x0, x1 = max(0, dx), min(region.width, dx + box.width)
         if y0 < y1 and x0 < x1:
-            into[start:stop, :, y0:y1, x0:x1] = value[start:stop, :, y0 - dy : y1 - dy, x0 - dx : x1 - dx]
-
-
-def read_region(view: View, region: Boxes, value: Tensor, box: Boxes) -> Tensor:
-    """What a layer reads of a per-window value: clean map outside the box, changed values inside it."""
-    if region.same_as(box):
-        return value
-    into = gather(view, region)
-    paste(into, region, value, box)
-    return into
+            inner = slice(y0 - dy, y1 - dy), slice(x0 - dx, x1 - dx)
+            found.append(_Paste(start, stop, slice(y0, y1), slice(x0, x1), *inner))
+    return tuple(found)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Atom", "Axes", "canonical", "channel_order", "permuted", "reshaped"]
+__all__ = ["Atom", "Axes", "canonical", "channel_order", "group_size", "joined", "permuted", "reshaped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +68,20 @@ def reshaped(axes: Axes, shape: Sequence[int]) -> Axes | None:
             group.append(Atom(atom.axis, lead, atom.step * (atom.size // lead)))
             pending.insert(0, Atom(atom.axis, atom.size // lead, atom.step))
             filled = size
-        groups.append(_joined(group))
+        groups.append(joined(group))
     return tuple(groups) if not pending else None
 
 
-def _joined(group: list[Atom]) -> tuple[Atom, ...]:
+def joined(group: Sequence[Atom]) -> tuple[Atom, ...]:
     """Join neighbouring atoms that together are one longer run."""
-    joined: list[Atom] = []
+    runs: list[Atom] = []
     for atom in group:
-        last = joined[-1] if joined else None
+        last = runs[-1] if runs else None
         if last is not None and last.axis == atom.axis and last.step == atom.size * atom.step:
-            joined[-1] = Atom(atom.axis, last.size * atom.size, atom.step)
+            runs[-1] = Atom(atom.axis, last.size * atom.size, atom.step)
         else:
-            joined.append(atom)
-    return tuple(joined)
+            runs.append(atom)
+    return tuple(runs)
 
 
 def letters(axes: Axes) -> str:

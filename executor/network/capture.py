@@ -11,7 +11,7 @@ import warnings
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -22,9 +22,13 @@ from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.whole import Whole
 from obeql.executor.network.lower import TRACE_BATCH, CannotLowerError, default_activation, lower
+from obeql.executor.network.scale_shift import BatchNormAsScaleShift
 from obeql.planner.catalog import Activation
 
 __all__ = ["capture"]
+
+#: Largest difference, as a share of the output, that rounding of float32 explains.
+_TOLERANCE = 1e-3
 
 
 def capture(
@@ -42,9 +46,11 @@ def capture(
     expected, probe = _probe(module, input_shape)
     n_classes = expected.shape[1]
     reasons: list[str] = []
-    for trace in (_trace_fx, _trace_export):
+    for trace in (_trace_plain, _trace_functional, _trace_export):
         try:
             traced = trace(module, input_shape)
+            if traced is None:
+                continue
             layers, found = lower(traced, input_shape, outputs, activation)
             kind: Activation = activation or found or default_activation(n_classes)
             graph = LayerGraph(fold(layers), kind)
@@ -61,13 +67,16 @@ def capture(
 
 
 def _probe(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Run the module on two random images; returns (output (2, K), the images)."""
+    """Run the module on two random images; returns (output (2, K), the images (2, C, H, W)), both float32."""
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand((2, *input_shape), generator=generator)
+    given = probe.to(module_dtype(module))
     try:
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            output = main_output(module(probe))
+            # Clones: a module may write into its input.
+            output = main_output(module(given.clone()))
+            alone = main_output(module(given[:1].clone()))
     except ModelError:
         raise
     except Exception as error:
@@ -80,7 +89,33 @@ def _probe(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Tensor
         raise ModelError(
             f"the network's output for 2 images has shape {tuple(output.shape)}; a classifier's is (2, classes)"
         )
+    if alone.shape != output[:1].shape or _difference(alone, output[:1]) > _TOLERANCE:
+        raise ModelError(
+            "the network's output for an image changes from call to call or with the other images of its batch; "
+            "dropout that stays on and batch norm without running statistics do that"
+        )
     return output.float(), probe
+
+
+def module_dtype(module: nn.Module) -> torch.dtype:
+    """The dtype a module's input must have: that of its first floating-point tensor."""
+    tensors = (*module.parameters(), *module.buffers())
+    return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
+
+
+def _difference(got: Tensor, expected: Tensor) -> float:
+    """Largest difference as a share of the largest value; infinite where NaN, inf or -inf lie elsewhere."""
+    got, expected = got.double(), expected.double()
+    finite = expected.isfinite()
+    if not torch.equal(got[~finite].nan_to_num(nan=0.5), expected[~finite].nan_to_num(nan=0.5)):
+        return float("inf")
+    if not bool(got[finite].isfinite().all()):
+        return float("inf")
+    if not bool(finite.any()):
+        return 0.0
+    scale = float(expected[finite].abs().max())
+    error = float((got[finite] - expected[finite]).abs().max())
+    return error / scale if scale > 0 else float(error > 0)
 
 
 def main_output(output: Any) -> Tensor:
@@ -94,23 +129,57 @@ def main_output(output: Any) -> Tensor:
     raise ModelError(f"the network returns a {type(output).__name__}; a classifier returns a tensor (N, classes)")
 
 
-def _trace_fx(module: nn.Module, input_shape: tuple[int, int, int]) -> GraphModule:
+def _trace_plain(module: nn.Module, input_shape: tuple[int, int, int]) -> GraphModule | None:
+    traced = _traced(module, input_shape, functional=False)
+    # Lowering reads an in-place operator as one with a result; that is wrong where a view of its operand is read.
+    return None if _writes_through_views(traced) else traced
+
+
+def _trace_functional(module: nn.Module, input_shape: tuple[int, int, int]) -> GraphModule:
+    return _traced(module, input_shape, functional=True)
+
+
+def _trace_export(module: nn.Module, input_shape: tuple[int, int, int]) -> GraphModule:
+    example = torch.zeros((TRACE_BATCH, *input_shape), dtype=module_dtype(module))
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(module, (example,), strict=False)
+        return _trace_functional(program.module(), input_shape)
+
+
+def _traced(module: nn.Module, input_shape: tuple[int, int, int], functional: bool) -> GraphModule:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake = mode.from_tensor(torch.empty((TRACE_BATCH, *input_shape)))
+    fake = mode.from_tensor(torch.empty((TRACE_BATCH, *input_shape), dtype=module_dtype(module)))
 
     def run(x: Tensor) -> Tensor:
         return main_output(module(x))
 
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), BatchNormAsScaleShift():
         warnings.simplefilter("ignore")
-        return make_fx(run, tracing_mode="real", _allow_non_fake_inputs=True)(fake)
+        traced = torch.func.functionalize(run, remove="mutations") if functional else run
+        return make_fx(traced, tracing_mode="real", _allow_non_fake_inputs=True)(fake)
 
 
-def _trace_export(module: nn.Module, input_shape: tuple[int, int, int]) -> GraphModule:
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(module, (torch.zeros((TRACE_BATCH, *input_shape)),), strict=False)
-        return _trace_fx(program.module(), input_shape)
+def _writes_through_views(traced: GraphModule) -> bool:
+    """Whether an in-place operator changes a tensor that another node sees through a view."""
+    for node in traced.graph.nodes:
+        if node.op == "call_function" and _aliasing(node) == "writes":
+            operands = [arg for arg in node.args if isinstance(arg, fx.Node)][:1]
+            while operands and _aliasing(operands[0]) == "writes":
+                operands = [arg for arg in operands[0].args if isinstance(arg, fx.Node)][:1]
+            if any(_aliasing(n) == "views" or any(_aliasing(u) == "views" for u in n.users) for n in operands):
+                return True
+    return False
+
+
+def _aliasing(node: fx.Node) -> str:
+    """`writes` for an operator that changes an operand, `views` for one that returns a view, else nothing."""
+    schema = getattr(node.target, "_schema", None)
+    if schema is None:
+        return ""
+    if schema.is_mutable:
+        return "writes"
+    return "views" if any(r.alias_info is not None for r in schema.returns) else ""
 
 
 def _check(graph: LayerGraph, probe: Tensor, expected: Tensor, taken_off: Activation | None) -> None:
@@ -119,13 +188,11 @@ def _check(graph: LayerGraph, probe: Tensor, expected: Tensor, taken_off: Activa
     `taken_off` is the final activation that the module applies and the graph does not.
     """
     with torch.inference_mode():
-        got = graph.forward(probe)
+        got = graph.to(torch.device("cpu"), torch.float32).forward(probe)
     if taken_off == "softmax":
         got = torch.softmax(got, 1)
     elif taken_off == "sigmoid":
         got = torch.sigmoid(got)
-    scale = max(1e-3, float(expected.abs().max()))
-    same_nan = torch.equal(got.isnan(), expected.isnan())
-    error = float((got - expected).nan_to_num().abs().max())
-    if not same_nan or error > 1e-3 * scale:
-        raise CannotLowerError(f"the traced network differs from the module by {error:.2g} (output up to {scale:.2g})")
+    error = _difference(got, expected)
+    if error > _TOLERANCE:
+        raise CannotLowerError(f"the traced network differs from the module by {error:.2g} of its output")

@@ -5,8 +5,9 @@ Built by `capture`, turned into plain integers for the planner by `LayerGraph.ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -40,9 +41,7 @@ class LayerGraph:
         def change(tensor: Tensor) -> Tensor:
             return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
-        return LayerGraph(
-            tuple(layer.map_parameters(change) for layer in self.layers), self.activation, self.reason
-        )
+        return LayerGraph(tuple(layer.map_parameters(change) for layer in self.layers), self.activation, self.reason)
 
     def last_use(self, start: int = 0) -> list[int]:
         """For each layer, the last layer from `start` on that reads it (the last layer of all for the output)."""
@@ -58,19 +57,30 @@ class LayerGraph:
         """Run the whole network on x (N, C, H, W); returns logits (N, K)."""
         return self.forward_from({0: x.contiguous(memory_format=torch.channels_last)}, range(1, len(self.layers)))
 
-    def forward_from(self, values: Mapping[int, Tensor], order: Sequence[int]) -> Tensor:
-        """Run the layers of `order` given the values they read from outside it; returns the last layer's output."""
+    def forward_from(
+        self,
+        values: Mapping[int, Tensor],
+        order: Sequence[int],
+        timed: Callable[[int, Callable[[], Tensor]], Tensor] | None = None,
+    ) -> Tensor:
+        """Run the layers of `order` given the values they read from outside it; returns the last layer's output.
+
+        `timed` runs a layer in the caller's stead: it is given the layer's number and the work.
+        """
         live = dict(values)
-        wanted = set(order)
         last: dict[int, int] = {}
         for i in order:
             for j in self.layers[i].inputs:
                 last[j] = i
         for i in order:
             layer = self.layers[i]
-            live[i] = layer.forward([live[j] for j in layer.inputs])
+            inputs = [live[j] for j in layer.inputs]
+            if timed is None:
+                live[i] = layer.forward(inputs)
+            else:
+                live[i] = timed(i, partial(layer.forward, inputs))
             for j in set(layer.inputs):
-                if last[j] == i and (j in wanted or j in values):
+                if last[j] == i:
                     del live[j]
         return live[len(self.layers) - 1]
 

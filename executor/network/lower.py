@@ -7,6 +7,7 @@ traced on whole maps, so lowering itself never fails on an unknown operator, it 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -19,12 +20,15 @@ from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.activation import Activation as ActivationLayer
 from obeql.executor.network.layers.activation import Elementwise
 from obeql.executor.network.layers.image import Image
-from obeql.executor.network.layers.reduce import AtenCall, BatchSize, LayerRef
-from obeql.executor.network.trace import TRACE_BATCH, CannotLowerError, Traced, TracedGraph
+from obeql.executor.network.layers.reduce import AtenCall, BatchSize, Flatten, LayerRef
 from obeql.executor.network.lowering_rules import RULES
+from obeql.executor.network.trace import TRACE_BATCH, CannotLowerError, Traced, TracedGraph
 from obeql.planner.catalog import Activation
 
 __all__ = ["TRACE_BATCH", "CannotLowerError", "default_activation", "lower"]
+
+
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 def lower(
@@ -70,7 +74,7 @@ def _call(graph: TracedGraph, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
     values = [item for item in _leaves((args, tuple(kwargs.values()))) if isinstance(item, Traced)]
     if not values and not _mentions_batch((node.args, tuple(node.kwargs.values()))):
         with torch.no_grad():
-            return node.target(*args, **kwargs)  # type: ignore[operator]
+            return _functional(node.target)(*args, **kwargs)
     name = _overload_name(node.target)
     rule = RULES.get(name)
     if rule is not None:
@@ -122,7 +126,8 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
             raise CannotLowerError(f"{node.target} mixes images of a batch")
         name = node.name if item is None else f"{node.name}_{item}"
         layer = AtenCall(name, inputs, result.shape[1:], _functional(node.target), call_args, call_kwargs, item)
-        return Traced(graph.add(layer), None, tuple(result.shape))
+        axes = canonical(TRACE_BATCH, layer.shape) if len(layer.shape) in (1, 3) else None
+        return Traced(graph.add(layer), axes, tuple(result.shape))
 
     value = node.meta.get("val")
     if isinstance(value, (list, tuple)):
@@ -131,7 +136,14 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
 
 
 def _functional(target: Any) -> Any:
-    """The operator that returns a new tensor where the traced one writes into its first operand."""
+    """The operator to run for a traced one, on tensors whose memory may be laid out otherwise than in the trace.
+
+    One that writes into its first operand becomes the one that returns a new tensor, a view becomes a reshape.
+    """
+    if target in _VIEWS:
+        return torch.ops.aten.reshape.default
+    if target is torch.ops.aten.as_strided.default:
+        raise CannotLowerError("as_strided depends on the memory layout")
     name = getattr(getattr(target, "overloadpacket", None), "__name__", "")
     if name.endswith("_") and not name.startswith("_"):
         packet = getattr(torch.ops.aten, name[:-1], None)
@@ -160,20 +172,34 @@ def _finish(
     value = env[result] if isinstance(result, fx.Node) else None
     if not isinstance(value, Traced):
         raise CannotLowerError("the network's output does not depend on the image")
-    found: Activation | None = None
     value = graph.as_vector(value) or graph.as_traced(value)
-    final = graph.layers[value.layer]
-    if len(final.shape) != 1:
-        raise CannotLowerError(f"the network's output is {final.shape} for each image, not (classes,)")
+    shape = graph.shape(value)
+    if len(shape) != 1:
+        raise CannotLowerError(f"the network's output is {shape} for each image, not (classes,)")
+    found: Activation | None = None
     if outputs != "logits":
-        if isinstance(final, AtenCall) and str(final.operator).startswith("aten._softmax"):
-            found, value = "softmax", Traced(final.inputs[0], None)
-        elif isinstance(final, ActivationLayer) and final.function.name == "sigmoid":
-            found, value = "sigmoid", Traced(final.inputs[0], None)
+        below, found = _without_final_activation(graph, value.layer)
+        if found is not None:
+            value = Traced(below, None)
         elif outputs == "probabilities":
-            name = "logit" if (activation or default_activation(final.shape[0])) == "sigmoid" else "log"
-            value = Traced(graph.add(ActivationLayer(name, (value.layer,), final.shape, Elementwise(name))), None)
+            name = "logit" if (activation or default_activation(shape[0])) == "sigmoid" else "log"
+            value = Traced(graph.add(ActivationLayer(name, (value.layer,), shape, Elementwise(name))), None)
     # The output must be the last layer; whatever was traced after it has no reader.
     return graph.layers[: value.layer + 1], found
 
 
+def _without_final_activation(graph: TracedGraph, last: int) -> tuple[int, Activation | None]:
+    """The layer that gives logits where the network ends in softmax or sigmoid, perhaps flattened afterwards."""
+    final = graph.layers[last]
+    found: Activation | None = None
+    if isinstance(final, Flatten):
+        below, found = _without_final_activation(graph, final.inputs[0])
+        if found is not None:
+            return graph.add(Flatten(final.name, (below,), final.shape, final.order)), found
+    elif isinstance(final, AtenCall) and final.operator is torch.ops.aten._softmax.default:
+        # Over all of an image's values at once, so that they are its classes.
+        if math.prod(final.shape) == (1, *final.shape)[final.args[1]]:
+            return final.inputs[0], "softmax"
+    elif isinstance(final, ActivationLayer) and final.function.name == "sigmoid":
+        return final.inputs[0], "sigmoid"
+    return last, None

@@ -18,10 +18,10 @@ from obeql.executor.network.layers.activation import ELEMENTWISE, Activation, El
 from obeql.executor.network.layers.channels import Concat, Pad
 from obeql.executor.network.layers.conv import Conv, as_conv_weight
 from obeql.executor.network.layers.linear import Linear
-from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Combine
+from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Combine, scale_and_shift
 from obeql.executor.network.layers.pool import AveragePool, MaxPool
 from obeql.executor.network.layers.reduce import AdaptivePool, GlobalMean
-from obeql.executor.network.trace import TRACE_BATCH, Traced, TracedGraph
+from obeql.executor.network.trace import TRACE_BATCH, CannotLowerError, Traced, TracedGraph
 
 __all__ = ["RULES", "Rule"]
 
@@ -278,15 +278,10 @@ def batch_norm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any
         return None
     if len(args) == 8 and args[5]:
         return None  # training statistics mix the images of a batch
-    if len(value.axes) not in (2, 4) or {a.axis for a in value.axes[1]} != {"C"}:
+    if len(value.axes) not in (2, 4) or not {a.axis for a in value.axes[1]} <= {"C"}:
         return None
-    scale = (variance.double() + args[-1]).rsqrt()
-    if weight is not None:
-        scale = scale * weight.double()
-    shift = -running_mean.double() * scale
-    if bias is not None:
-        shift = shift + bias.double()
-    result = _affine(graph, name, value, scale.to(variance.dtype), shift.to(variance.dtype))
+    scale, shift = scale_and_shift(running_mean, variance, weight, bias, args[-1])
+    result = _affine(graph, name, value, scale, shift)
     return None if result is None else [result, None, None]
 
 
@@ -294,6 +289,27 @@ def batch_norm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any
 def batch_norm_composite(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     found = batch_norm(graph, name, (*args[:7], args[7]), kwargs)
     return None if found is None else found[0]
+
+
+@rule("scale_and_shift")
+def traced_scale_and_shift(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    """What `capture` traces for an inference batch norm; its channels are axis 1."""
+    value = args[0]
+    if value.axes is None or {a.axis for a in value.axes[1]} - {"C"}:
+        raise CannotLowerError("a batch norm acts on an axis that is not the channels")
+    return _affine(graph, name, value, args[1], args[2])
+
+
+@rule("scale_shift")
+def scale_shift(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    """What `scale_shift.BatchNormAsScaleShift` traces an inference batch norm as."""
+    value, scale, shift = args
+    if not isinstance(value, Traced) or value.axes is None or len(value.axes) < 2:
+        return None
+    n_channels = graph.shape(value)[0]
+    if n_channels > 1 and {a.axis for a in value.axes[1]} != {"C"}:
+        return None
+    return _affine(graph, name, value, scale, shift)
 
 
 def _affine(graph: TracedGraph, name: str, value: Traced, scale: Tensor, shift: Tensor) -> Traced | None:
@@ -317,7 +333,7 @@ def _affine(graph: TracedGraph, name: str, value: Traced, scale: Tensor, shift: 
 def layer_norm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value, normalized, weight, bias, epsilon = args[:5]
     axes = value.axes
-    if axes is None or len(normalized) != 1 or {a.axis for a in axes[-1]} != {"C"}:
+    if axes is None or len(normalized) != 1 or not {a.axis for a in axes[-1]} <= {"C"}:
         return None
     n_channels = graph.shape(value)[0]
     if normalized[0] != n_channels or channel_order(axes[-1], n_channels) is not None:
@@ -453,7 +469,7 @@ def _selected(graph: TracedGraph, value: Traced, dim: int, channels: list[int], 
     return Traced(graph.select(value.layer, channels), (*value.axes[:dim], *middle, *value.axes[dim + 1 :]))
 
 
-@rule("split", "split_with_sizes", "chunk")
+@rule("split", "split_with_sizes")
 def split(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value, sizes = args[0], args[1]
     dim = _argument(args, kwargs, 2, "dim", 0)
@@ -578,7 +594,10 @@ def same(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 
 @rule("_to_copy", "to")
 def to_copy(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
-    return args[0] if isinstance(args[0], Traced) and kwargs.get("dtype") in (None, torch.float32) else None
+    """Changes between floating-point types are dropped: a run has one precision, which the query names."""
+    dtype = kwargs.get("dtype")
+    floating = dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)
+    return args[0] if floating and isinstance(args[0], Traced) else None
 
 
 @rule("as_strided")

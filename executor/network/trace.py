@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from obeql.executor.network.axes import Axes, canonical, channel_order, group_size
+from obeql.executor.network.axes import Atom, Axes, canonical, channel_order, group_size, joined
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.channels import SelectChannels
 from obeql.executor.network.layers.reduce import Flatten
@@ -86,15 +86,24 @@ class TracedGraph:
         if value.axes == canonical(TRACE_BATCH, shape) and len(size) == len(shape) + 1:
             return Traced(value.layer, None, size)
         atoms = [atom for group in value.axes for atom in group]
-        if not atoms or atoms[0].axis != "N":
+        if not atoms or atoms[0].axis != "N" or any(atom.axis == "N" for atom in atoms[1:]):
             raise CannotLowerError("the batch axis is not the first")
-        rank = len(shape) + 1
-        order = self._order("".join(atom.axis for atom in atoms)[1:], shape)
-        if order is None or any(atom.axis == "N" for atom in atoms[1:]):
+        seen = joined(atoms[1:])
+        source = value.layer
+        channels = tuple(atom for atom in seen if atom.axis == "C")
+        order = channel_order(channels, shape[0])
+        if order is not None and len(order) == shape[0]:
+            # Channels that the trace runs through in another order, all in one place.
+            place = seen.index(channels[0])
+            if seen[place : place + len(channels)] == channels:
+                source = self.select(source, order)
+                seen = (*seen[:place], Atom("C", shape[0]), *seen[place + len(channels) :])
+        axes_order = self._order("".join(atom.axis for atom in seen), shape)
+        if axes_order is None:
             raise CannotLowerError("axes are interleaved in a way that is not a permute and a reshape")
-        layer = Flatten(f"{self.layers[value.layer].name}_view", (value.layer,), size[1:], order)
-        if math.prod(size[1:]) != math.prod(shape) or len(order) != rank:
+        if math.prod(size[1:]) != math.prod(shape):
             raise CannotLowerError("a view changes the number of elements")
+        layer = Flatten(f"{self.layers[source].name}_view", (source,), size[1:], axes_order)
         return Traced(self.add(layer), None, size)
 
     @staticmethod

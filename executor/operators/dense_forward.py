@@ -24,7 +24,8 @@ def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> 
 
     `windows` (n,) are flat window numbers, row by row. Values under a window are replaced, never multiplied.
     """
-    batch = image.expand(len(windows), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+    batch = image.new_empty((len(windows), *image.shape[1:])).contiguous(memory_format=torch.channels_last)
+    batch.copy_(image)  # a copy even for one window: the image itself must not be written to
     n_cols = len(grid.cols)
     for k, number in enumerate(windows):
         row, col = divmod(int(number), n_cols)

@@ -8,6 +8,7 @@ instead of one upper bound and for any captured network.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,62 +17,95 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from obeql.executor.kernels.paste import Boxes, View, read_region
+from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.network.layers import Layer, Place
+from obeql.executor.network.layers import Place
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward
 from obeql.planner.schedule import box_plan
 
-__all__ = ["IncrementalRun"]
+__all__ = ["IncrementalRun", "LayerSeconds"]
 
 Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
+#: measured seconds by layer, summed over batches
+LayerSeconds = dict[int, float]
+
+#: Bytes of index arrays that are kept between the images of a run instead of being worked out again.
+_KEPT_BYTES = 256e6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """One layer on one batch: how each input is read, from which view, and where the output boxes lie."""
+
+    layer: int
+    reads: tuple[tuple[int, tuple[int, float], Read], ...]
+    place: Place
+    #: how the whole map is put together for layers that need it, None if none does
+    crossing: Read | None
+    #: inputs nobody reads after this layer
+    spent: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Some windows of one group: their row and column offsets' places in the group, and flat window numbers."""
+    """Some windows of one group: flat window numbers, the windows' own boxes, and the layers to run."""
 
-    rows: AxisGroup
-    cols: AxisGroup
-    row_of: Windows
-    col_of: Windows
     windows: Windows
+    box: Boxes
+    hidden: Tensor | None
+    #: reads a map of the image's size at the windows' boxes
+    image_read: Read
+    steps: tuple[_Step, ...]
+
+    @property
+    def n_bytes(self) -> int:
+        reads = [read for step in self.steps for _, _, read in step.reads]
+        return sum(read.n_bytes for read in reads)
 
 
 class IncrementalRun:
     """The operator prepared for one network, grid and plan; runs image after image.
 
-    `graph` must be on the device and in the dtype of the run.
+    `graph` must be on the device and in the dtype of the run. With `layer_seconds` every layer is timed (which on a
+    GPU waits for each one).
     """
 
-    def __init__(self, graph: LayerGraph, grid: WindowGrid, engine: IncrementalForward) -> None:
+    def __init__(
+        self,
+        graph: LayerGraph,
+        grid: WindowGrid,
+        engine: IncrementalForward,
+        layer_seconds: LayerSeconds | None = None,
+    ) -> None:
         self.graph = graph
         self.grid = grid
         self.engine = engine
         self.boxes = box_plan(graph.network(), grid, engine)
         self.on_boxes = [i for i, on in enumerate(engine.regions) if on]
         self.whole = [i for i, on in enumerate(engine.regions) if not on]
+        self.layer_seconds = layer_seconds
         readers: dict[int, list[int]] = {i: [] for i in self.on_boxes}
         for k, layer in enumerate(graph.layers):
             for j in layer.inputs:
                 if j in readers:
                     readers[j].append(k)
         #: values computed on boxes that layers on whole maps read
-        self.crossing = [j for j in self.on_boxes if any(k in set(self.whole) for k in readers[j])]
+        self.crossing = [j for j in self.on_boxes if any(not engine.regions[k] for k in readers[j])]
         self._last = {j: max((k for k in ks if engine.regions[k]), default=-1) for j, ks in readers.items()}
         self._outside = {
-            j: {graph.layers[k].outside for k in ks if graph.layers[k].window is not None} or {0.0}
+            j: sorted({graph.layers[k].outside for k in ks if graph.layers[k].window is not None} or {0.0})
             for j, ks in readers.items()
         }
+        self._kept: list[_Batch] | None = None
 
     @property
     def needed(self) -> list[tuple[int, float]]:
         """The materialised views this operator reads: (layer, value outside the map)."""
-        return [(j, outside) for j in self.on_boxes for outside in sorted(self._outside[j])]
+        return [(j, outside) for j in self.on_boxes for outside in self._outside[j]]
 
     def run(
         self,
@@ -87,7 +121,7 @@ class IncrementalRun:
         """
         waiting: list[tuple[Windows, dict[int, Tensor]]] = []
         n_waiting = 0
-        for batch in self._batches(windows):
+        for batch in self._batches(windows, clean.image.device):
             waiting.append((batch.windows, self._boxed(clean.views, fill, batch)))
             n_waiting += len(batch.windows)
             if n_waiting >= self.engine.tail_batch:
@@ -96,14 +130,32 @@ class IncrementalRun:
         if waiting:
             self._finish(waiting, done)
 
-    def _batches(self, wanted: npt.NDArray[np.bool_] | None) -> Iterator[_Batch]:
+    # ---- batches: what to do, without any numbers of an image -------------------------------------------------
+
+    def _batches(self, wanted: npt.NDArray[np.bool_] | None, device: torch.device) -> Iterator[_Batch]:
+        if wanted is not None:
+            yield from self._planned(wanted, device)
+            return
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[_Batch] | None = []
+        n_bytes = 0
+        for batch in self._planned(None, device):
+            yield batch
+            n_bytes += batch.n_bytes
+            if kept is not None:
+                kept.append(batch)
+                if n_bytes > _KEPT_BYTES:
+                    kept = None
+        self._kept = kept
+
+    def _planned(self, wanted: npt.NDArray[np.bool_] | None, device: torch.device) -> Iterator[_Batch]:
         n_cols = len(self.grid.cols)
         for rows in self.boxes.rows.groups:
             for cols in self.boxes.cols.groups:
-                row_of, col_of = (
-                    a.reshape(-1)
-                    for a in np.meshgrid(np.arange(len(rows.windows)), np.arange(len(cols.windows)), indexing="ij")
-                )
+                row_of = np.repeat(np.arange(len(rows.windows)), len(cols.windows))
+                col_of = np.tile(np.arange(len(cols.windows)), len(rows.windows))
                 numbers = rows.windows[row_of] * n_cols + cols.windows[col_of]
                 if wanted is not None:
                     keep = wanted.reshape(-1)[numbers]
@@ -111,94 +163,115 @@ class IncrementalRun:
                 # Equal parts instead of full batches and a small rest.
                 n_parts = -(-len(numbers) // self.engine.batch)
                 for part in np.array_split(np.arange(len(numbers)), n_parts) if n_parts else ():
-                    yield _Batch(rows, cols, row_of[part], col_of[part], numbers[part])
+                    yield self._batch(rows, cols, row_of[part], col_of[part], numbers[part], device)
 
-    def _boxes(self, batch: _Batch, layer: int) -> Boxes:
+    def _batch(
+        self,
+        rows: AxisGroup,
+        cols: AxisGroup,
+        row_of: Windows,
+        col_of: Windows,
+        numbers: Windows,
+        device: torch.device,
+    ) -> _Batch:
+        boxes = {
+            i: Boxes(rows.starts[i][row_of], cols.starts[i][col_of], int(rows.sizes[i]), int(cols.sizes[i]))
+            for i in self.on_boxes
+        }
+        first = boxes[0]
+        nothing = Boxes(first.tops, first.lefts, 0, 0)
+        image_read = plan_read(self._size(0), first, nothing, device)
+        steps = []
+        for i in self.on_boxes:
+            layer = self.graph.layers[i]
+            box = boxes[i]
+            reads = []
+            for j in layer.inputs:
+                # A layer without a sliding window reads inside the map, where every view is the same.
+                outside = layer.outside if layer.window is not None else self._outside[j][0]
+                read = plan_read(self._size(j), self._region(i, box), boxes[j], device)
+                reads.append((j, (j, outside), read))
+            place = Place(
+                torch.from_numpy(box.tops).to(device), torch.from_numpy(box.lefts).to(device), box.height, box.width
+            )
+            spent = tuple(j for j in sorted(set(layer.inputs)) if self._last[j] == i)
+            crossing = plan_read(self._size(i), self._everywhere(i, box), box, device) if i in self.crossing else None
+            steps.append(_Step(i, tuple(reads), place, crossing, spent))
+        hidden = self._hidden(rows, cols, row_of, col_of, first, device)
+        return _Batch(numbers, first, hidden, image_read, tuple(steps))
+
+    def _size(self, layer: int) -> tuple[int, int]:
+        _, height, width = self.graph.layers[layer].shape
+        return height, width
+
+    def _region(self, layer: int, box: Boxes) -> Boxes:
+        """What a layer reads for its output boxes."""
+        window = self.graph.layers[layer].window
+        if window is None:
+            return box
+        rows, cols = window
         return Boxes(
-            batch.rows.starts[layer][batch.row_of],
-            batch.cols.starts[layer][batch.col_of],
-            int(batch.rows.sizes[layer]),
-            int(batch.cols.sizes[layer]),
+            box.tops * rows.stride - rows.pad,
+            box.lefts * cols.stride - cols.pad,
+            (box.height - 1) * rows.stride + rows.extent,
+            (box.width - 1) * cols.stride + cols.extent,
         )
+
+    def _everywhere(self, layer: int, box: Boxes) -> Boxes:
+        zeros = np.zeros(len(box.tops), np.int64)
+        return Boxes(zeros, zeros, *self._size(layer))
+
+    def _hidden(
+        self, rows: AxisGroup, cols: AxisGroup, row_of: Windows, col_of: Windows, box: Boxes, device: torch.device
+    ) -> Tensor | None:
+        """Which positions of the image's boxes the windows hide, bool (n, 1, h, w); None if all of them."""
+        inside = []
+        for grid, windows, starts, size in (
+            (self.grid.rows, rows.windows[row_of], box.tops, box.height),
+            (self.grid.cols, cols.windows[col_of], box.lefts, box.width),
+        ):
+            start = np.asarray(grid.starts)[windows] - starts
+            stop = start + np.asarray(grid.lengths)[windows]
+            position = np.arange(size)
+            inside.append((position >= start[:, None]) & (position < stop[:, None]))
+        if inside[0].all() and inside[1].all():
+            return None
+        hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        return torch.from_numpy(hidden).to(device)
+
+    # ---- execution --------------------------------------------------------------------------------------------
 
     def _boxed(self, views: Views, fill: Tensor, batch: _Batch) -> dict[int, Tensor]:
         """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
-        values: dict[int, tuple[Tensor, Boxes]] = {}
+        values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
-        for i in self.on_boxes:
-            layer = self.graph.layers[i]
-            box = self._boxes(batch, i)
-            if i == 0:
-                value = self._occluded(views, fill, batch, box)
+        for step in batch.steps:
+            started = self._clock()
+            if step.layer == 0:
+                value = self._occluded(views, fill, batch)
             else:
-                inputs = [self._read(views, values, j, layer, box) for j in layer.inputs]
-                device = inputs[0].device
-                place = Place(
-                    torch.from_numpy(box.tops).to(device), torch.from_numpy(box.lefts).to(device), box.height, box.width
-                )
-                value = layer.forward_region(inputs, place)
-            values[i] = value, box
-            if i in self.crossing:
-                crossing[i] = self._whole_map(views, i, value, box)
-            for j in set(layer.inputs):
-                if self._last[j] == i:
-                    del values[j]
+                inputs = [read.run(views[key], values[j]) for j, key, read in step.reads]
+                value = self.graph.layers[step.layer].forward_region(inputs, step.place)
+            values[step.layer] = value
+            if step.crossing is not None:
+                crossing[step.layer] = step.crossing.run(views[step.layer, self._outside[step.layer][0]], value)
+            for j in step.spent:
+                del values[j]
+            self._note(step.layer, started)
         return crossing
 
-    def _occluded(self, views: Views, fill: Tensor, batch: _Batch, box: Boxes) -> Tensor:
+    def _occluded(self, views: Views, fill: Tensor, batch: _Batch) -> Tensor:
         """The fill, in the windows' own extents; box positions beyond a window keep the image."""
+        box = batch.box
         n = len(batch.windows)
-        heights = np.asarray(self.grid.rows.lengths)[batch.rows.windows[batch.row_of]]
-        widths = np.asarray(self.grid.cols.lengths)[batch.cols.windows[batch.col_of]]
         if fill.shape[1:] == (1, 1):
             value = fill.expand(n, -1, box.height, box.width)
         else:
-            source = View.of(fill[None], 0.0)
-            value = read_region(source, box, fill.new_empty((n, fill.shape[0], 0, 0)), Boxes(box.tops, box.lefts, 0, 0))
-        if (heights == box.height).all() and (widths == box.width).all():
+            value = batch.image_read.run(View.of(fill[None], 0.0), fill)
+        if batch.hidden is None:
             return value
-        starts = (
-            np.asarray(self.grid.rows.starts)[batch.rows.windows[batch.row_of]] - box.tops,
-            np.asarray(self.grid.cols.starts)[batch.cols.windows[batch.col_of]] - box.lefts,
-        )
-        down, right = (
-            (np.arange(size) >= start[:, None]) & (np.arange(size) < (start + length)[:, None])
-            for size, start, length in ((box.height, starts[0], heights), (box.width, starts[1], widths))
-        )
-        hidden = torch.from_numpy(down[:, None, :, None] & right[:, None, None, :]).to(fill.device)
-        nothing = Boxes(box.tops, box.lefts, 0, 0)
-        outside = next(iter(self._outside[0]))
-        clean = read_region(views[0, outside], box, fill.new_empty((n, fill.shape[0], 0, 0)), nothing)
-        return torch.where(hidden, value, clean)
-
-    def _read(
-        self,
-        views: Views,
-        values: dict[int, tuple[Tensor, Boxes]],
-        j: int,
-        layer: Layer,
-        box: Boxes,
-    ) -> Tensor:
-        value, have = values[j]
-        region = box
-        outside = layer.outside
-        if layer.window is not None:
-            rows, cols = layer.window
-            region = Boxes(
-                box.tops * rows.stride - rows.pad,
-                box.lefts * cols.stride - cols.pad,
-                (box.height - 1) * rows.stride + rows.extent,
-                (box.width - 1) * cols.stride + cols.extent,
-            )
-        else:
-            outside = next(iter(self._outside[j]))  # the region lies inside the map: any view serves
-        return read_region(views[j, outside], region, value, have)
-
-    def _whole_map(self, views: Views, j: int, value: Tensor, box: Boxes) -> Tensor:
-        view = views[j, next(iter(self._outside[j]))]
-        n = len(box.tops)
-        everywhere = Boxes(np.zeros(n, np.int64), np.zeros(n, np.int64), view.height, view.width)
-        return read_region(view, everywhere, value, box)
+        clean = batch.image_read.run(views[0, self._outside[0][0]], fill)
+        return torch.where(batch.hidden, value, clean)
 
     def _finish(
         self, waiting: Sequence[tuple[Windows, dict[int, Tensor]]], done: Callable[[Windows, Tensor], None]
@@ -212,4 +285,23 @@ class IncrementalRun:
         size = self.engine.tail_batch
         for start in range(0, len(numbers), size):
             part = {j: value[start : start + size] for j, value in values.items()}
-            done(numbers[start : start + size], self.graph.forward_from(part, self.whole))
+            timed = None if self.layer_seconds is None else self._timed_layer
+            logits = self.graph.forward_from(part, self.whole, timed)
+            done(numbers[start : start + size], logits)
+
+    # ---- timing -----------------------------------------------------------------------------------------------
+
+    def _clock(self) -> float:
+        return time.perf_counter() if self.layer_seconds is not None else 0.0
+
+    def _note(self, layer: int, started: float) -> None:
+        if self.layer_seconds is not None:
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            self.layer_seconds[layer] = self.layer_seconds.get(layer, 0.0) + time.perf_counter() - started
+
+    def _timed_layer(self, layer: int, run: Callable[[], Tensor]) -> Tensor:
+        started = self._clock()
+        value = run()
+        self._note(layer, started)
+        return value

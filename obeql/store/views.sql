@@ -96,9 +96,9 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        END AS scores,
        CASE score
            WHEN 'log_odds' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: (clean_score - z)::FLOAT))
+               cells_of_row, lambda z: clean_log_odds_float - z))
            WHEN 'logit' THEN list_transform(logit, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: (clean_score - z)::FLOAT))
+               cells_of_row, lambda z: clean_logit_float - z))
            WHEN 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (clean_score - 1 / (1 + exp(-z)))::FLOAT))
            ELSE list_transform(log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (
@@ -111,7 +111,7 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        log_odds, logit, others, top_class, exact, tops, lefts, heights, widths, input_height, input_width,
        source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id
 FROM (
-    -- clean_score is a column here, so that the lambdas above capture one number a map and not its formula
+    -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
     SELECT member.*, map.* EXCLUDE (map_id, digest, class_id, model_hash, preprocessing_hash, n_rows, n_cols),
            map.n_rows AS "rows", map.n_cols AS cols, runs.run_name, image.path, image.label, runs.model, runs.score,
            runs.model_hash, runs.preprocessing_hash, runs.border,
@@ -127,7 +127,8 @@ FROM (
                    ELSE map.clean_log_odds - ln(1 + exp(map.clean_log_odds))
                END
            END AS clean_score,
-           1 / (1 + exp(-map.clean_log_odds)) AS clean_probability
+           1 / (1 + exp(-map.clean_log_odds)) AS clean_probability,
+           map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float
     FROM obeql_store.run_maps AS member
     JOIN runs ON runs.run_id = member.run_id
     JOIN obeql_store.maps AS map ON map.map_id = member.map_id

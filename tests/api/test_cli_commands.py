@@ -60,7 +60,7 @@ class StandIn:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     stand_in = StandIn()
-    monkeypatch.setattr(obeql, "connect", stand_in.connect, raising=False)
+    monkeypatch.setitem(vars(obeql), "connect", stand_in.connect)
     monkeypatch.delenv("OBEQL_DEBUG", raising=False)
     return stand_in
 
@@ -95,6 +95,17 @@ def test_tables_messages_and_plans_are_printed(session: StandIn, capsys: pytest.
     assert out.startswith("model a dropped\nthe plan\n")
     assert "seven" in out and "7" in out
     assert err == ""
+
+
+def test_echo_prints_statements_with_their_comments(session: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    session.answers["DROP MODEL a"] = lambda _: Message("model a dropped")
+    assert main(["--echo", "-c", "-- away with it\nDROP MODEL a"]) == 0
+    assert capsys.readouterr().out == "\n-- away with it\nDROP MODEL a;\nmodel a dropped\n"
+
+
+def test_statements_that_only_succeed_print_nothing(session: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["-c", "CREATE TABLE t (i INT); BEGIN; COMMIT; SET threads = 1; DROP TABLE t"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_json_is_one_array_a_statement_and_nothing_else(session: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
@@ -200,7 +211,7 @@ def test_ctrl_c_during_a_run_asks_it_to_stop(session: StandIn, capsys: pytest.Ca
         on_progress(SimpleNamespace(done=0, total=2))
         os.kill(os.getpid(), signal.SIGINT)
         assert session.cancelled
-        raise errors.ExecutionError("the run was cancelled")
+        raise KeyboardInterrupt("1 of 2 images done")
 
     session.answers["EXPLAIN OCCLUDE a USING b"] = run
     before = signal.getsignal(signal.SIGINT)
@@ -208,7 +219,10 @@ def test_ctrl_c_during_a_run_asks_it_to_stop(session: StandIn, capsys: pytest.Ca
     assert signal.getsignal(signal.SIGINT) is before
     assert session.ran == ["EXPLAIN OCCLUDE a USING b"]
     err = capsys.readouterr().err
-    assert err.splitlines() == ["stopping after this batch; Ctrl-C again stops at once", "interrupted"]
+    assert err.splitlines() == [
+        "stopping after this batch; Ctrl-C again stops at once",
+        "interrupted: 1 of 2 images done",
+    ]
 
 
 def test_ctrl_c_outside_a_run_stops_at_once(session: StandIn) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import version as metadata_version
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +218,8 @@ def test_every_dependency_is_pinned(project: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 def test_a_wheel_holds_everything(tmp_path: Path) -> None:
+    if int(metadata_version("setuptools").split(".")[0]) < 77:
+        pytest.skip("setuptools is too old to build without fetching another")
     # A copy, because setuptools leaves build/ and egg-info where it builds.
     source = tmp_path / "source"
     for file in tracked_files():
@@ -224,7 +227,7 @@ def test_a_wheel_holds_everything(tmp_path: Path) -> None:
         if name.parts[0] in (*FOLDERS, "pyproject.toml", "README.md", "LICENSE"):
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes(file.read_bytes())
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
     done = subprocess.run([*command, "-w", str(tmp_path), str(source)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("obeql-*.whl")

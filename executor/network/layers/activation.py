@@ -88,8 +88,8 @@ class Elementwise:
             return "swish", [], ""
         if self.name == "relu6":
             return "hardtanh", [0.0, 6.0], ""
-        if self.name in {"hardtanh", "clamp"}:
-            low, high = (*self.args, None, None)[:2] if self.args else (-1.0, 1.0)
+        if self.name in {"hardtanh", "clamp"} and not self.kwargs:
+            low, high = (*self.args, None, None)[:2] if self.args or self.name == "clamp" else (-1.0, 1.0)
             if low is not None and high is not None:
                 return "hardtanh", [float(low), float(high)], ""
         if self.name == "leaky_relu":

@@ -80,6 +80,7 @@ class Layer(ABC):
             shape=self.shape,
             macs=round(self.macs_per_position() * positions),
             work_bytes=4 * elements * (1 + len(self.inputs)),
-            weight_bytes=sum(t.numel() * t.element_size() for t in self.parameters()),
+            # Folded weights are kept in float64 and run in float32.
+            weight_bytes=sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in self.parameters()),
             window=self.window,
         )

@@ -102,10 +102,14 @@ class Conv(Layer):
         )
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Conv:
-        """Fold y * scale + shift, a number a channel, into the weights. Only without an activation in between."""
+        """Fold y * scale + shift, a number a channel, into the weights. Only without an activation in between.
+
+        The result is float64 until `map_parameters` rounds it once to the dtype of a run, so that a float64 run
+        computes what the unfolded network computes.
+        """
         weight = self.weight.double() * scale.double().view(-1, 1, 1, 1)
         bias = shift.double() if self.bias is None else self.bias.double() * scale.double() + shift.double()
-        return self.replaced(weight.to(self.weight.dtype), bias.to(self.weight.dtype), self.activation)
+        return self.replaced(weight, bias, self.activation)
 
     def macs_per_position(self) -> float:
         return float(self.weight.numel())

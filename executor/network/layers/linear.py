@@ -52,10 +52,10 @@ class Linear(Layer):
         return Linear(self.name, self.inputs, self.shape, weight, bias, activation)
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Linear:
-        """Fold y * scale + shift, a number an output, into the weights."""
+        """Fold y * scale + shift, a number an output, into the weights, in float64 as in `Conv.scaled`."""
         weight = self.weight.double() * scale.double().view(-1, 1)
         bias = shift.double() if self.bias is None else self.bias.double() * scale.double() + shift.double()
-        return self.replaced(weight.to(self.weight.dtype), bias.to(self.weight.dtype), self.activation)
+        return self.replaced(weight, bias, self.activation)
 
     def macs_per_position(self) -> float:
         return float(self.weight.numel())

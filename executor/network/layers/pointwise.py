@@ -12,7 +12,18 @@ from torch import Tensor
 from obeql.executor.network.layers.activation import Elementwise
 from obeql.executor.network.layers.base import Layer
 
-__all__ = ["Affine", "ChannelNorm", "Combine"]
+__all__ = ["Affine", "ChannelNorm", "Combine", "scale_and_shift"]
+
+
+def scale_and_shift(
+    mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float
+) -> tuple[Tensor, Tensor]:
+    """An inference batch norm as two numbers a channel, float64: (C,), (C,)."""
+    scale = (variance.double() + epsilon).rsqrt()
+    scale = scale if weight is None else scale * weight.double()
+    shift = -mean.double() * scale
+    shift = shift if bias is None else shift + bias.double()
+    return scale, shift
 
 
 class Affine(Layer):
@@ -52,10 +63,10 @@ class Affine(Layer):
         return Affine(self.name, self.inputs, self.shape, scale, shift, activation)
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Affine:
-        """Fold a further y * scale + shift in."""
+        """Fold a further y * scale + shift in, in float64 as in `Conv.scaled`."""
         folded = self.shift.double() * scale.double() + shift.double()
         product = self.scale.double() * scale.double()
-        return self.replaced(product.to(self.scale.dtype), folded.to(self.scale.dtype), self.activation)
+        return self.replaced(product, folded, self.activation)
 
 
 class Combine(Layer):

@@ -35,7 +35,8 @@ class Whole(Layer):
         self.activation = activation
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        y = self.module(inputs[0])
+        # A copy in plain memory: the module may use views of its input, or write into it.
+        y = self.module(inputs[0].clone(memory_format=torch.contiguous_format))
         if not isinstance(y, Tensor):
             y = y.logits if hasattr(y, "logits") else y[0]
         if not self.probabilities:
@@ -43,26 +44,34 @@ class Whole(Layer):
         return torch.logit(y) if self.activation == "sigmoid" else torch.log(y)
 
     def parameters(self) -> list[Tensor]:
+        if isinstance(self.module, Stateless):
+            return list(self.module.tensors.values())
         return [*self.module.parameters(), *self.module.buffers()]
 
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Whole:
-        state = {key: change(value) for key, value in self.module.state_dict(keep_vars=False).items()}
+        module = self.module
+        if isinstance(module, Stateless):
+            module, tensors = module.original, module.tensors
+        else:
+            tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+        changed = {key: change(value.detach()) for key, value in tensors.items()}
         return Whole(
-            self.name, self.inputs, self.shape, Stateless(self.module, state), self.probabilities, self.activation
+            self.name, self.inputs, self.shape, Stateless(module, changed), self.probabilities, self.activation
         )
 
 
 class Stateless(nn.Module):
     """Runs a module with other tensors in place of its parameters, leaving the module itself alone."""
 
-    def __init__(self, module: nn.Module, state: dict[str, Tensor]) -> None:
+    def __init__(self, module: nn.Module, tensors: dict[str, Tensor]) -> None:
         super().__init__()
-        self._module = [module]  # in a list, so that it does not register as a child
-        self._state = state
+        self._original = [module]  # in a list, so that it does not register as a child
+        self.tensors = tensors
+
+    @property
+    def original(self) -> nn.Module:
+        return self._original[0]
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = torch.func.functional_call(self._module[0], self._state, (x,))
+        result: Tensor = torch.func.functional_call(self.original, self.tensors, (x,))
         return result
-
-    def state_dict(self, *args: object, **kwargs: object) -> dict[str, Tensor]:  # type: ignore[override]
-        return self._state

@@ -1,0 +1,127 @@
+"""All windows of one grid over one image: an operator's logits become planes of cells.
+
+Between `run`, which goes through the images, and the operators, which compute windows. A batch that does not fit in
+memory is answered by a smaller one; windows already done are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from obeql.errors import DeviceError
+from obeql.executor.logits import logit_and_others, top_class
+from obeql.executor.materialise import CleanPass
+from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.dense_forward import DenseRun
+from obeql.executor.operators.incremental_forward import IncrementalRun, LayerSeconds
+from obeql.planner.catalog import Activation
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import Engine, IncrementalForward
+
+__all__ = ["GridRun", "Planes"]
+
+Windows = npt.NDArray[np.int64]
+
+#: what allocators say when there is no more memory; CUDA raises OutOfMemoryError, the CPU a plain RuntimeError
+_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
+
+
+@dataclass(slots=True, eq=False)
+class Planes:
+    """The cells of one grid: `logit`, `others` float32 (windows, classes), `top` int32 (windows,), on the CPU.
+
+    NaN and -1 where a window was not computed.
+    """
+
+    logit: Tensor
+    others: Tensor
+    top: Tensor
+
+
+class GridRun:
+    """One grid of a plan, prepared for image after image."""
+
+    def __init__(
+        self, graph: LayerGraph, grid: WindowGrid, engine: Engine, layer_seconds: LayerSeconds | None = None
+    ) -> None:
+        self.graph = graph
+        self.grid = grid
+        self.engine = engine
+        self._layer_seconds = layer_seconds
+        self._operator = self._prepared()
+
+    @property
+    def needed(self) -> list[tuple[int, float]]:
+        """The materialised views the operator reads."""
+        return self._operator.needed
+
+    def compute(
+        self,
+        clean: CleanPass,
+        fill: Tensor,
+        classes: Sequence[int],
+        activation: Activation,
+        tell: Callable[[int], None],
+    ) -> Planes:
+        """Compute every window of the grid; `tell` is called with the number of windows done.
+
+        Raises DeviceError when not even one window at a time fits in memory.
+        """
+        n_windows, device = self.grid.n_windows, clean.image.device
+        # Cells stay on the device until all are there: fetching each batch would make a GPU wait.
+        logit = torch.full((n_windows, len(classes)), float("nan"), device=device)
+        others = torch.full_like(logit, float("nan"))
+        top = torch.full((n_windows,), -1, dtype=torch.int32, device=device)
+        left = np.ones(n_windows, bool)
+
+        def take(windows: Windows, logits: Tensor) -> None:
+            index = torch.from_numpy(windows).to(device)
+            z, rest = logit_and_others(logits, classes, activation)
+            logit[index] = z.float()
+            others[index] = rest.float()
+            top[index] = top_class(logits)
+            left[windows] = False
+            tell(n_windows - int(left.sum()))
+
+        while left.any():
+            todo = None if left.all() else left.reshape(self.grid.shape).copy()
+            try:
+                self._operator.run(clean, fill, todo, take)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                self._shrink(device, error)
+        return Planes(logit.cpu(), others.cpu(), top.cpu())
+
+    def _prepared(self) -> IncrementalRun | DenseRun:
+        if isinstance(self.engine, IncrementalForward):
+            return IncrementalRun(self.graph, self.grid, self.engine, self._layer_seconds)
+        return DenseRun(self.graph, self.grid, self.engine)
+
+    def _shrink(self, device: torch.device, error: RuntimeError) -> None:
+        """Halve the batches, for this image and the ones after it."""
+        engine = self.engine
+        largest = max(engine.batch, engine.tail_batch) if isinstance(engine, IncrementalForward) else engine.batch
+        if largest <= 1:
+            raise DeviceError(
+                f"{device} has not enough memory for one window at a time; "
+                "free some memory or use another device with ON"
+            ) from error
+        if isinstance(engine, IncrementalForward):
+            self.engine = replace(engine, batch=max(1, engine.batch // 2), tail_batch=max(1, engine.tail_batch // 2))
+        else:
+            self.engine = replace(engine, batch=max(1, engine.batch // 2))
+        self._operator = self._prepared()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _OUT_OF_MEMORY)

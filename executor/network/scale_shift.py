@@ -1,0 +1,56 @@
+"""Inference batch norm as one operator while a network is traced: x * scale + shift, a number a channel.
+
+That is what it computes, and what lowering makes of it. PyTorch's own fake batch norm takes longer to trace than all
+other operators of a DenseNet together, and its result would not carry `scale` and `shift` in float64.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["BatchNormAsScaleShift"]
+
+_library = torch.library.Library("obeql", "DEF")  # type: ignore[no-untyped-call]
+_library.define("scale_shift(Tensor x, Tensor scale, Tensor shift) -> Tensor")  # type: ignore[no-untyped-call]
+
+
+def _scale_shift(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    shape = (-1, *[1] * (x.dim() - 2))
+    return x * scale.to(x.dtype).view(shape) + shift.to(x.dtype).view(shape)
+
+
+def _like(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+_library.impl("scale_shift", _scale_shift, "CPU")  # type: ignore[no-untyped-call]
+_library.impl("scale_shift", _scale_shift, "CUDA")  # type: ignore[no-untyped-call]
+_library.impl("scale_shift", _like, "Meta")  # type: ignore[no-untyped-call]
+
+_BATCH_NORM = inspect.signature(F.batch_norm)
+
+
+class BatchNormAsScaleShift(TorchFunctionMode):
+    """While active, `F.batch_norm` with running statistics is `obeql::scale_shift` with float64 numbers."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is F.batch_norm:
+            given = _BATCH_NORM.bind(*args, **(kwargs or {}))
+            given.apply_defaults()
+            x, mean, variance = (given.arguments[name] for name in ("input", "running_mean", "running_var"))
+            if not given.arguments["training"] and mean is not None and x.dim() >= 2:
+                weight, bias = given.arguments["weight"], given.arguments["bias"]
+                scale = (variance.double() + given.arguments["eps"]).rsqrt()
+                scale = scale if weight is None else scale * weight.double()
+                shift = -mean.double() * scale
+                shift = shift if bias is None else shift + bias.double()
+                return torch.ops.obeql.scale_shift(x, scale, shift)
+        return func(*args, **(kwargs or {}))

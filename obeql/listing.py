@@ -1,0 +1,95 @@
+"""SHOW and DESCRIBE: what the database, the machine and the program hold, as relations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from obeql.planner import OPERATORS, ModelRecord
+from obeql.store import RunRecord, Store
+
+__all__ = ["Listings", "relation_of"]
+
+_SHOWN = {
+    "models": "SELECT name, uri, n_classes, input_height, input_width, activation, created_at FROM {}.models "
+    "ORDER BY lower(name)",
+    "images": "SELECT name, any_value(n_images) AS n_images, any_value(source) AS source FROM {}.image_sets "
+    "GROUP BY name ORDER BY lower(name)",
+    "runs": "SELECT run_id, run_name, status, model, score, n_images, n_maps, n_failed, started_at, query FROM {}.runs "
+    "ORDER BY run_id",
+}
+
+
+def relation_of(store: Store, table: pa.Table) -> duckdb.DuckDBPyRelation:
+    """Return an Arrow table as a relation of the user's connection."""
+    return store.connection.from_arrow(table)
+
+
+class Listings:
+    """The relations of SHOW and DESCRIBE, whichever database the user's SQL is using."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        rows = store.connection.sql("SELECT current_database()").fetchall()
+        name = str(rows[0][0]).replace('"', '""')
+        self._views = f'"{name}".main'
+
+    def show(self, what: str) -> duckdb.DuckDBPyRelation:
+        """SHOW MODELS | IMAGES | RUNS | DEVICES | OPERATORS."""
+        if what in _SHOWN:
+            return self._store.connection.sql(_SHOWN[what].format(self._views))
+        if what == "devices":
+            return relation_of(self._store, _devices())
+        operators = {
+            "operator": [operator.name for operator in OPERATORS],
+            "exact": [operator.exact for operator in OPERATORS],
+            "does": [operator.does for operator in OPERATORS],
+        }
+        return relation_of(self._store, pa.table(operators))
+
+    def model(self, model: ModelRecord) -> duckdb.DuckDBPyRelation:
+        """DESCRIBE MODEL: one row a layer, with multiply-accumulates in millions."""
+        layers = model.network.layers
+        columns: dict[str, list[Any]] = {
+            "layer": list(range(len(layers))),
+            "kind": [layer.kind for layer in layers],
+            "name": [layer.name for layer in layers],
+            "reach": [layer.reach for layer in layers],
+            "shape": ["x".join(str(n) for n in layer.shape) for layer in layers],
+            "mmacs": [round(layer.macs / 1e6, 2) for layer in layers],
+        }
+        return relation_of(self._store, pa.table(columns))
+
+    def image_set(self, name: str) -> duckdb.DuckDBPyRelation:
+        """DESCRIBE IMAGES: one row an image."""
+        return self._store.connection.sql(
+            f"SELECT place, image_id, path, label FROM {self._views}.image_sets "
+            "WHERE lower(name) = lower($name) ORDER BY place",
+            params={"name": name},
+        )
+
+    def run(self, run: RunRecord) -> duckdb.DuckDBPyRelation:
+        """DESCRIBE RUN: one row a map."""
+        return self._store.connection.sql(
+            "SELECT heat.image_id, heat.path, heat.label, heat.class_name, heat.patch_height, heat.patch_width, "
+            f'heat."rows", heat.cols, heat.score, heat.clean_score, heat.bound FROM {self._views}.heatmaps AS heat '
+            "WHERE heat.run_id = $run ORDER BY heat.image_id, heat.patch_height, heat.class_id",
+            params={"run": run.run_id},
+        )
+
+
+def _devices() -> pa.Table:
+    import torch  # noqa: PLC0415
+
+    from obeql.executor.devices import available_devices, device_name, free_bytes  # noqa: PLC0415
+
+    devices = available_devices()
+    return pa.table(
+        {
+            "device": devices,
+            "name": [device_name(torch.device(d)) for d in devices],
+            "usable_gb": [round(free_bytes(torch.device(d)) / 1e9, 1) for d in devices],
+        }
+    )

@@ -1,0 +1,101 @@
+"""Cells become the heat maps a user gets: fresh from the executor, or read back from the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from obeql.gallery import Gallery
+from obeql.heatmap import Heatmap, Picture
+from obeql.planner import ImageRecord, ModelRecord, class_names
+from obeql.planner.cells import MapCells
+from obeql.planner.scores import score_kind
+from obeql.result import Result
+from obeql.store import RunRecord, Store, StoredMap
+
+if TYPE_CHECKING:
+    from obeql.executor.images.placement import Placement
+
+__all__ = ["heatmap_of", "recalled_map", "stored_result"]
+
+
+def heatmap_of(
+    cells: MapCells,
+    score: str,
+    model: ModelRecord,
+    stride: tuple[int, int],
+    placement: Placement,
+    image: ImageRecord,
+    run_id: int,
+    picture: Picture,
+    class_name: str | None = None,
+) -> Heatmap:
+    """Return the heat map of one image and class; `class_name` is the model's unless another is given."""
+    names = class_names(model)
+    return Heatmap(
+        cells=cells,
+        score_kind=score_kind(score),
+        image=image.shown,
+        class_name=names[cells.class_id] if class_name is None else class_name,
+        model=model.name,
+        stride=stride,
+        placement=placement,
+        path=image.path,
+        label=image.label,
+        image_id=image.image_id,
+        run_id=run_id,
+        classes=tuple(names),
+        columns=dict(image.columns),
+        picture=picture,
+    )
+
+
+def recalled_map(
+    stored: StoredMap, score: str, model: ModelRecord, image: ImageRecord, store: Store, gallery: Gallery
+) -> Heatmap:
+    """Return a stored map as a heat map; its picture is opened when it is drawn, and may be gone by then."""
+    return heatmap_of(
+        stored.cells,
+        score,
+        model,
+        (stored.stride[0] or 1, stored.stride[1] or 1),
+        _placement(stored, model, store),
+        image,
+        stored.run_id,
+        lambda: gallery.load(image),
+        stored.class_name,
+    )
+
+
+def stored_result(store: Store, gallery: Gallery, run: RunRecord, model: ModelRecord) -> Result:
+    """The maps of a stored run as a Result, named as they were when it ran."""
+    assert run.run_id is not None
+    model = replace(model, name=run.model)
+    images: dict[int, ImageRecord] = {}
+    maps = []
+    for stored in store.load_maps(run.run_id):
+        if stored.image_id not in images:
+            known = store.image(stored.image_id)
+            images[stored.image_id] = known or ImageRecord(None, stored.image_id)
+        maps.append(recalled_map(stored, run.score, model, images[stored.image_id], store, gallery))
+    return Result(tuple(maps), tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))
+
+
+def _placement(stored: StoredMap, model: ModelRecord, store: Store) -> Placement:
+    """Where the model's input lay in the source image, from what was stored beside the map."""
+    from obeql.executor.images.placement import Placement  # noqa: PLC0415
+
+    size = stored.input_size or model.preprocessing.size
+    source = store.content_size(stored.cells.key.image_hash)
+    if stored.source_box is None or source is None:
+        return Placement(size, size, (0, 0), size)
+    top, left, height, width = stored.source_box
+    scale = height / size[0], width / size[1]
+    resized = round(source[0] / scale[0]), round(source[1] / scale[1])
+    return Placement(source, resized, (round(top / scale[0]), round(left / scale[1])), size)
+
+
+def _seconds(measured: Mapping[str, Any]) -> float | None:
+    seconds = measured.get("seconds")
+    return float(seconds) if isinstance(seconds, (int, float)) else None

@@ -1,0 +1,129 @@
+"""The sink of a run: takes maps from the executor, stores them and keeps them for the result.
+
+A run enters the store with its first finished image, so that a statement that finds nothing leaves the database as
+it was. Failures met before that wait for it.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from obeql.gallery import Gallery
+from obeql.heatmap import Heatmap
+from obeql.planner import ExplainPlan, ImageRecord, class_names, show
+from obeql.planner.cells import FailedImage, MapCells
+from obeql.recalling import heatmap_of
+from obeql.store import ImageMaps, RunRecord, Store
+
+if TYPE_CHECKING:
+    from obeql.executor.images import ModelInput, SourceImage
+    from obeql.executor.images.placement import Placement
+
+__all__ = ["RunWriter", "image_key", "versions"]
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in ("obeql", "torch", "torchvision", "numpy", "pillow", "duckdb"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def image_key(image: ImageRecord) -> str:
+    """What an image of a statement is known by while the statement runs."""
+    return image.path if image.path is not None else f"\0{image.key}"
+
+
+@dataclass
+class RunWriter:
+    """Begins a run with its first image, then stores image by image; a `CellSink`.
+
+    `parameters` are the plain values the statement was given, `heats` the maps by `image_key`, `failed` the images
+    that could not be explained.
+    """
+
+    store: Store
+    plan: ExplainPlan
+    gallery: Gallery
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    run_id: int | None = None
+    heats: dict[str, list[Heatmap]] = field(default_factory=dict)
+    failed: list[FailedImage] = field(default_factory=list)
+    _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
+    _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
+
+    def record(self) -> RunRecord:
+        """The run as the store is to know it."""
+        plan = self.plan
+        options = dict(plan.options) | {"device": plan.device}
+        if self.parameters:
+            options["parameters"] = dict(self.parameters)
+        return RunRecord(
+            query=plan.statement,
+            model=plan.model.name,
+            model_hash=plan.model.model_hash,
+            preprocessing_hash=plan.model.preprocessing.digest(),
+            score=plan.score,
+            name=plan.run_name,
+            options=options,
+            plan=show(plan),
+            versions=versions(),
+        )
+
+    def decoded(self, image: ImageRecord, source: SourceImage, model_input: ModelInput) -> None:
+        """Remember the image whose maps come next."""
+        self._decoded = {image_key(image): (source, model_input.placement)}
+
+    def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+        source, placement = self._decoded[image_key(image)]
+        run_id = self._begin()
+        known = self._registered(image)
+        assert known.image_id is not None
+        self.store.note_image(known.image_id, source.digest, *source.size)
+        per_grid = len(maps) // len(self.plan.grids)
+        strides = [grid.stride for grid in self.plan.grids for _ in range(per_grid)]
+        names = class_names(self.plan.model)
+        size = placement.model_size
+        named = {cells.class_id: names[cells.class_id] for cells in maps}
+        box = placement.source_box(0, 0, *size)
+        self.store.write_batch(run_id, [ImageMaps(known.image_id, maps, named, size, box, strides)])
+        shown = replace(known, columns=image.columns or known.columns)
+        # Pixels are held by the maps that show them; a file is opened again when it is drawn.
+        picture = source if known.path is None else (lambda: self.gallery.load(known))
+        self.heats[image_key(image)] = [
+            heatmap_of(cells, self.plan.score, self.plan.model, stride, placement, shown, run_id, picture)
+            for cells, stride in zip(maps, strides, strict=True)
+        ]
+
+    def fail(self, image: ImageRecord, error: str) -> None:
+        if self.run_id is None:
+            self.failed.append(FailedImage(image.image_id or 0, image.shown, error))
+            self._waiting.append((image, error))
+        else:
+            self.failed.append(self._store_failure(image, error))
+
+    def _begin(self) -> int:
+        if self.run_id is None:
+            self.run_id = self.store.begin_run(self.record(), replace=self.plan.replace_run)
+            self.failed = [self._store_failure(image, error) for image, error in self._waiting]
+            self._waiting = []
+        return self.run_id
+
+    def _store_failure(self, image: ImageRecord, error: str) -> FailedImage:
+        assert self.run_id is not None
+        failure = FailedImage(self._registered(image).image_id or 0, image.shown, error)
+        self.store.fail_image(self.run_id, failure)
+        return failure
+
+    def _registered(self, image: ImageRecord) -> ImageRecord:
+        if image.image_id is not None and not image.columns and image.label is None:
+            return image
+        return self.store.register_images([image])[0]

@@ -1,0 +1,325 @@
+"""One method a statement: what each of them does with the store, the networks and the images of a session.
+
+Before it: `session` has parsed a script. After it: planning and execution for EXPLAIN OCCLUDE, PLAN and PREDICT, the
+store for the statements about models, images and runs, DuckDB for everything else.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import duckdb
+
+from obeql.catalog import SessionCatalog
+from obeql.errors import QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.explaining import explain, measured
+from obeql.gallery import Gallery
+from obeql.grammar import syntax
+from obeql.listing import Listings, relation_of
+from obeql.networks import Networks
+from obeql.outcome import Message, Plan
+from obeql.parameters import Parameters, bound_values, plain_values, sql_values
+from obeql.planner import ExplainPlan, ImageSet, ModelRecord, bind, bind_setting, model_options, plan_explain, show
+from obeql.planner.place import locate
+from obeql.planner.sources import resolve_source
+from obeql.planner.values import parameter_value
+from obeql.predicting import predict
+from obeql.recalling import stored_result
+from obeql.result import Result
+from obeql.store import RunRecord, Store
+
+if TYPE_CHECKING:
+    from obeql.executor.run import OnProgress, RunReport
+
+__all__ = ["Call", "Outcome", "Statements"]
+
+#: What a statement yields: maps, a plan, a line of text, a relation of DuckDB, or nothing.
+Outcome = Result | Plan | Message | duckdb.DuckDBPyRelation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a statement is run with: the script it stands in, its parameters and the callback of its progress.
+
+    `alone` says that the script has no other statement.
+    """
+
+    text: str
+    parameters: Parameters
+    on_progress: OnProgress | None
+    alone: bool
+
+
+class Statements:
+    """Runs one statement at a time; `cancel` stops the one that runs."""
+
+    def __init__(self, store: Store, gallery: Gallery, networks: Networks) -> None:
+        self._store = store
+        self._gallery = gallery
+        self._networks = networks
+        self._listings = Listings(store)
+        self._settings: dict[str, Any] = {}
+        self._catalog = SessionCatalog(store, gallery, self._settings)
+        self._cancel = threading.Event()
+        self._depth = 0
+        self._handlers: dict[type[Any], Callable[[Any, Call], Outcome]] = {
+            syntax.SqlStatement: self._sql,
+            syntax.ExplainOcclude: self._explain,
+            syntax.PlanStatement: self._plan,
+            syntax.Predict: self._predict,
+            syntax.CreateModel: self._create_model,
+            syntax.CreateImages: self._create_images,
+            syntax.Drop: self._drop,
+            syntax.Show: self._show,
+            syntax.Describe: self._describe,
+            syntax.Render: self._render,
+            syntax.SetSetting: self._set,
+            syntax.ResetSetting: self._set,
+        }
+
+    def cancel(self) -> None:
+        """Ask the running statement to stop after its current batch."""
+        self._cancel.set()
+
+    def run(self, statement: syntax.Statement, call: Call) -> Outcome:
+        """Run a statement; errors of DuckDB come out as QueryError."""
+        self.require_open()
+        if self._depth == 0:  # a callback may run statements of its own; they leave the outer one's state alone
+            self._cancel.clear()
+            self._gallery.let_go()
+        self._depth += 1
+        try:
+            return self._handlers[type(statement)](statement, call)
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from error
+        finally:
+            self._depth -= 1
+
+    # ---- shared with the methods of a session ------------------------------------------------------------------
+
+    def require_open(self) -> None:
+        """Raise StoreError once the database is closed."""
+        _ = self._store.connection
+
+    def require_writable(self, what: str) -> None:
+        """Raise StoreError, naming what would write, where the database cannot be written to now."""
+        self.require_open()
+        if self._store.read_only:
+            raise StoreError(f"{what} writes to the database, but {self._store.path!r} is open read-only.")
+        if self._store.in_transaction():
+            raise StoreError(f"{what} commits what it stores; COMMIT or ROLLBACK the open transaction first.")
+
+    def is_image_name(self, text: str) -> bool:
+        """Whether the catalog knows an image set, or an image, of this name."""
+        return self._catalog.image_set(text) is not None or bool(self._catalog.image_named(text))
+
+    def put_model(self, record: ModelRecord, replace: bool) -> None:
+        """Store a model, or, in a read-only database, see that it is the one of this name."""
+        known = self._store.model(record.name) if self._store.read_only else None
+        if known is not None and _content(known) == _content(record):
+            return
+        self.require_writable(f"creating model {record.name!r}")
+        self._store.put_model(record, replace)
+
+    def stored_run(self, name_or_id: str | int) -> Result:
+        """The maps of a stored run. Raises UnknownNameError, without a place."""
+        run = self._run_record(name_or_id)
+        model = self._store.model_of_hash(run.model_hash, run.preprocessing_hash)
+        if model is None:
+            raise StoreError(f"The model of run {name_or_id} is not in the file any more.")
+        return stored_result(self._store, self._gallery, run, model)
+
+    # ---- one method a statement -------------------------------------------------------------------------------
+
+    def _sql(self, statement: syntax.SqlStatement, call: Call) -> Outcome:
+        values = sql_values(statement.text, call.parameters, call.alone)
+        return self._store.connection.sql(statement.text, params=values)
+
+    def _explain(self, statement: syntax.ExplainOcclude, call: Call) -> Result:
+        self.require_writable("EXPLAIN OCCLUDE")
+        values = self._values(statement, call)
+        with self._threads():
+            return self._run(self._planned(statement, call, values), values, call)[0]
+
+    def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
+        if statement.analyze:
+            self.require_writable("PLAN ANALYZE")
+        values = self._values(statement, call)
+        with self._threads():
+            plan = self._planned(statement, call, values)
+            if not statement.analyze:
+                self._networks.save_rates()
+                return Plan(show(plan), plan)
+            result, report = self._run(plan, values, call)
+            return Plan(show(plan, measured(report)), plan, result)
+
+    def _planned(
+        self, statement: syntax.ExplainOcclude | syntax.PlanStatement, call: Call, values: dict[syntax.Parameter, Any]
+    ) -> ExplainPlan:
+        bound = bind(statement, self._catalog, call.text, None, values)
+        if len(bound.images) == 1:
+            self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
+        return plan_explain(bound, self._networks.rates(bound.model, bound.device, bound.options["precision"]))
+
+    def _run(self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call) -> tuple[Result, RunReport]:
+        graph = self._networks.graph(plan.model)
+        found = explain(
+            plan, graph, self._store, self._gallery, plain_values(values), call.on_progress, self._cancel.is_set
+        )
+        self._networks.save_rates()
+        return found
+
+    def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
+        if not self._store.read_only:
+            self.require_writable("PREDICT")
+        bound = bind(statement, self._catalog, call.text, None, self._values(statement, call))
+        graph = self._networks.graph(bound.model)
+        with self._threads():
+            return relation_of(self._store, predict(bound, graph, self._store, self._gallery, self._cancel.is_set))
+
+    def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:
+        self.require_writable("CREATE MODEL")
+        values = self._values(statement, call)
+        options = model_options(statement.options, call.text, values)
+        uri = self._text(statement.uri, values, call, "the URI of a model")
+        name = statement.name.value
+        record = self._networks.create(name, uri, options)
+        known = self._store.model(name)
+        self.put_model(record, statement.replace)
+        height, width = record.preprocessing.size
+        same = known is not None and known.model_hash == record.model_hash
+        return Message(
+            f"model {name} {'is there already' if same else 'created' if known is None else 'replaced'}: "
+            f"{record.n_classes} classes, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
+            f"{_capture_note(record)}"
+        )
+
+    def _create_images(self, statement: syntax.CreateImages, call: Call) -> Message:
+        self.require_writable("CREATE IMAGES")
+        source, values = statement.source, self._values(statement, call)
+        _, images = resolve_source(source, self._catalog, call.text, values)
+        match source:
+            case syntax.SelectSource(sql=sql):
+                shown = sql.strip()
+            case syntax.PathSource(path=path):
+                shown = path
+            case _:
+                shown = "images from Python"
+        stored = self._gallery.put_set(ImageSet(statement.name.value, shown, images), statement.replace)
+        return Message(f"images {stored.name}: {len(stored.images)} images")
+
+    def _drop(self, statement: syntax.Drop, call: Call) -> Message:
+        kind = statement.kind
+        self.require_writable(f"DROP {kind.upper()}")
+        name = self._reference(statement.name, call)
+        try:
+            match kind:
+                case "model":
+                    self._store.drop_model(str(name))
+                case "images":
+                    self._store.drop_image_set(str(name))
+                case "run":
+                    self._store.drop_run(name)
+        except UnknownNameError as unknown:
+            raise locate(unknown, call.text, statement.name) from None
+        return Message(f"{kind} {name} dropped")
+
+    def _show(self, statement: syntax.Show, call: Call) -> Outcome:
+        return self._listings.show(statement.what)
+
+    def _describe(self, statement: syntax.Describe, call: Call) -> Outcome:
+        name = self._reference(statement.name, call)
+        try:
+            match statement.kind:
+                case "model":
+                    model = self._store.model(str(name))
+                    return self._listings.model(model or _unknown("model", name, self._store.model_names()))
+                case "images":
+                    known = self._store.image_set(str(name))
+                    found = known or _unknown("image set", name, self._store.image_set_names())
+                    return self._listings.image_set(found.name)
+                case "run":
+                    return self._listings.run(self._run_record(name))
+        except UnknownNameError as unknown:
+            raise locate(unknown, call.text, statement.name) from None
+
+    def _render(self, statement: syntax.Render, call: Call) -> Message:
+        path = self._text(statement.path, self._values(statement, call), call, "the path of a picture")
+        try:
+            result = self.stored_run(self._reference(statement.run, call))
+        except UnknownNameError as unknown:
+            raise locate(unknown, call.text, statement.run) from None
+        result.save(path)
+        return Message(f"{len(result)} heat map{'s' if len(result) != 1 else ''} drawn to {path}")
+
+    def _set(self, statement: syntax.SetSetting | syntax.ResetSetting, call: Call) -> Message:
+        name, value = bind_setting(statement, call.text, self._values(statement, call))
+        self._settings[name] = value
+        return Message(f"obeql.{name} = {'auto' if value is None else value}")
+
+    # ---- what they share --------------------------------------------------------------------------------------
+
+    def _values(self, statement: syntax.Statement, call: Call) -> dict[syntax.Parameter, Any]:
+        return bound_values(statement, call.parameters, call.text, self._gallery, call.alone)
+
+    def _reference(self, node: syntax.Reference, call: Call) -> str | int:
+        """The name or id that a node, or its parameter, gives."""
+        given: Any
+        if isinstance(node, syntax.Parameter):
+            given = parameter_value(node, bound_values(node, call.parameters, call.text, self._gallery, False))
+            given = given.item() if hasattr(given, "item") else given
+        else:
+            given = node.value
+        if not isinstance(given, (str, int)) or isinstance(given, bool):
+            wrong = QueryTypeError(f"A run is given by its name or its id, not by a {type(given).__name__}.")
+            raise locate(wrong, call.text, node)
+        return given
+
+    def _text(
+        self, node: syntax.Text | syntax.Parameter, values: dict[syntax.Parameter, Any], call: Call, what: str
+    ) -> str:
+        given = values[node] if isinstance(node, syntax.Parameter) else node.value
+        if not isinstance(given, (str, os.PathLike)):
+            raise locate(QueryTypeError(f"A text is needed as {what}, not a {type(given).__name__}."), call.text, node)
+        return os.fspath(given)
+
+    def _run_record(self, name_or_id: str | int) -> RunRecord:
+        return self._store.run(name_or_id) or _unknown("run", name_or_id, self._store.run_names())
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        """Compute with the threads of obeql.threads, and leave the process as it was."""
+        threads = self._catalog.setting("threads")
+        if threads is None:
+            yield
+            return
+        import torch  # noqa: PLC0415
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _unknown(what: str, name: Any, known: Sequence[str]) -> NoReturn:
+    raise UnknownNameError(f"There is no {what} {name!r}.{nearest(str(name), known)}")
+
+
+def _content(model: ModelRecord) -> tuple[Any, ...]:
+    return model.model_hash, model.preprocessing, model.classes, model.activation
+
+
+def _capture_note(record: ModelRecord) -> str:
+    if record.network.whole:
+        return f"runs whole ({record.network.reason})"
+    layers = record.network.layers
+    first = next((layer for layer in layers if layer.reach == "global"), None)
+    where = f", whole maps needed from {first.kind} {first.name}" if first is not None else ""
+    return f"{len(layers)} layers{where}"

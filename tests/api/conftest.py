@@ -1,0 +1,89 @@
+"""What the tests of sessions share: a tiny network, small pictures, and a dump of everything a database holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SIZE = 32
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def db() -> Iterator[Any]:
+    """A session in memory."""
+    import obeql
+
+    with obeql.connect() as session:
+        yield session
+
+
+@pytest.fixture(scope="session")
+def tiny_net() -> Any:
+    """Build a seeded convolutional network, (N, 3, 32, 32) to (N, 3), whose outputs vary with what is hidden."""
+    from torch import Generator, nn
+
+    def build(seed: int = 0) -> nn.Sequential:
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(96, 3),
+        )
+        generator = Generator().manual_seed(seed)
+        for parameter in net.parameters():
+            nn.init.normal_(parameter, std=0.4, generator=generator)
+        return net.eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def pixels() -> Callable[..., Any]:
+    """Make a seeded random picture, (size, size, 3) uint8."""
+
+    def make(seed: int = 0, size: int = SIZE) -> Any:
+        return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pixels: Callable[..., Any]) -> Path:
+    """A folder of three PNG files of the network's size: scan1, scan2, scan3."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for seed in (1, 2, 3):
+        Image.fromarray(pixels(seed)).save(scans / f"scan{seed}.png")
+    return scans
+
+
+@pytest.fixture
+def net_db(db: Any, tiny_net: Any) -> Any:
+    """A session with the model `net`."""
+    db.create_model("net", tiny_net(), size=(SIZE, SIZE), classes=list(CLASSES))
+    return db
+
+
+@pytest.fixture(scope="session")
+def dump() -> Callable[[Any], dict[str, list[Any]]]:
+    """Return every row of every table of a session's store, and the views a user sees."""
+
+    def rows(session: Any) -> dict[str, list[Any]]:
+        connection = session.connection
+        tables = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'obeql_store' ORDER BY 1"
+        ).fetchall()
+        names = [f"obeql_store.{name}" for (name,) in tables] + ["runs", "models", "images", "image_sets", "failures"]
+        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+
+    return rows

@@ -1,0 +1,99 @@
+"""Driving the operators without a session: forced engine choices, and the plain loop they must agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+
+from obeql.executor.materialise import materialise
+from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.dense_forward import DenseRun
+from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.planner.boxes import region_layers
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import Cost, DenseForward, IncrementalForward
+
+NOTHING = Cost(0.0, 0.0, 0.0)
+
+
+def dense_engine(batch: int = 8) -> DenseForward:
+    return DenseForward(batch, NOTHING)
+
+
+def incremental_engine(
+    graph: LayerGraph, stop: int | None = None, groups: tuple[int, int] = (2, 2), batch: int = 8, tail_batch: int = 8
+) -> IncrementalForward:
+    """Boxes on every layer that can have them before layer `stop`, None for the last."""
+    network = graph.network()
+    regions = region_layers(network, len(network.layers) if stop is None else stop)
+    return IncrementalForward(regions, *groups, batch, tail_batch, NOTHING)
+
+
+def window_logits(
+    graph: LayerGraph,
+    grid: WindowGrid,
+    engine: DenseForward | IncrementalForward,
+    image: Tensor,
+    fill: Tensor,
+    windows: npt.NDArray[np.bool_] | None = None,
+) -> Tensor:
+    """Logits (windows, K) by an operator; rows of windows that were not asked for are NaN, each row is written once."""
+    run = IncrementalRun(graph, grid, engine) if isinstance(engine, IncrementalForward) else DenseRun(graph, grid, engine)
+    before = image.clone()
+    result = image.new_full((grid.n_windows, graph.layers[-1].shape[0]), float("nan"))
+    times_done = np.zeros(grid.n_windows, int)
+    with torch.inference_mode():
+        clean = materialise(graph, image, run.needed)
+
+        def done(numbers: npt.NDArray[np.int64], logits: Tensor) -> None:
+            times_done[numbers] += 1
+            result[torch.from_numpy(numbers)] = logits
+
+        run.run(clean, fill, windows, done)
+    asked = np.ones(grid.n_windows, bool) if windows is None else windows.reshape(-1)
+    assert np.array_equal(times_done, asked.astype(int)), "every asked window is computed once"
+    assert torch.equal(image.nan_to_num(), before.nan_to_num()), "the image is not written to"
+    return result
+
+
+def brute_force(
+    module: nn.Module, image: Tensor, fill: Tensor, grid: WindowGrid, windows: npt.NDArray[np.bool_] | None = None
+) -> Tensor:
+    """Logits (windows, K) by a loop over windows that runs the module itself."""
+    rows = []
+    with torch.inference_mode():
+        for r, (top, height) in enumerate(zip(grid.rows.starts, grid.rows.lengths, strict=True)):
+            for c, (left, width) in enumerate(zip(grid.cols.starts, grid.cols.lengths, strict=True)):
+                if windows is not None and not windows[r, c]:
+                    rows.append(torch.full_like(rows[0] if rows else module(image), float("nan")))
+                    continue
+                hidden = torch.zeros(image.shape[2:], dtype=torch.bool)
+                hidden[top : top + height, left : left + width] = True
+                rows.append(module(torch.where(hidden, fill[None].expand_as(image), image)))
+    return torch.cat(rows)
+
+
+@pytest.fixture(scope="session")
+def drive() -> SimpleNamespace:
+    """The functions above, for tests that cannot import this file."""
+    return SimpleNamespace(
+        dense_engine=dense_engine,
+        incremental_engine=incremental_engine,
+        window_logits=window_logits,
+        brute_force=brute_force,
+    )
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors run fastest, and repeatably, on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
