@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from obeql.errors import DeviceError
+from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import logit_and_others, top_class
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.dense_forward import DenseRun
-from obeql.executor.operators.incremental_forward import IncrementalRun, LayerSeconds
+from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.catalog import Activation
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Engine, IncrementalForward
@@ -47,13 +48,11 @@ class Planes:
 class GridRun:
     """One grid of a plan, prepared for image after image."""
 
-    def __init__(
-        self, graph: LayerGraph, grid: WindowGrid, engine: Engine, layer_seconds: LayerSeconds | None = None
-    ) -> None:
+    def __init__(self, graph: LayerGraph, grid: WindowGrid, engine: Engine, clock: LayerClock | None = None) -> None:
         self.graph = graph
         self.grid = grid
         self.engine = engine
-        self._layer_seconds = layer_seconds
+        self._clock = clock
         self._operator = self._prepared()
 
     @property
@@ -101,8 +100,8 @@ class GridRun:
 
     def _prepared(self) -> IncrementalRun | DenseRun:
         if isinstance(self.engine, IncrementalForward):
-            return IncrementalRun(self.graph, self.grid, self.engine, self._layer_seconds)
-        return DenseRun(self.graph, self.grid, self.engine)
+            return IncrementalRun(self.graph, self.grid, self.engine, self._clock)
+        return DenseRun(self.graph, self.grid, self.engine, self._clock)
 
     def _shrink(self, device: torch.device, error: RuntimeError) -> None:
         """Halve the batches, for this image and the ones after it."""

@@ -53,6 +53,7 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
             layer_s=tuple(max(0.0, seconds) / _BATCH for seconds in best),
             free_bytes=free_bytes(device),
             device=device_name(device),
+            on_cpu=device.type == "cpu",
         )
 
 

@@ -20,10 +20,10 @@ from obeql.errors import ImageError, QueryError
 from obeql.executor.devices import DTYPES, arithmetic, resolve_device
 from obeql.executor.grid_run import GridRun, Planes
 from obeql.executor.images import ModelInput, SourceImage, fill_values, preprocess
+from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.operators.incremental_forward import LayerSeconds
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, CellSink, MapCells
 from obeql.planner.classes import find_class
@@ -81,7 +81,7 @@ class RunReport:
     failures: list[tuple[ImageRecord, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     #: with `analyze`, measured seconds by layer for each grid, over all images
-    layers: list[LayerSeconds] = field(default_factory=list)
+    layers: list[dict[int, float]] = field(default_factory=list)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -141,11 +141,11 @@ class _Execution:
         self.started = time.perf_counter()
         self.report = RunReport()
         self.graph = graph.to(device, self.dtype)
-        if analyze:
-            self.report.layers = [{} for _ in plan.grids]
+        clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
+        self.report.layers = [clock.seconds for clock in clocks if clock is not None]
         self.runs = [
-            GridRun(self.graph, grid, engine, self.report.layers[i] if analyze else None)
-            for i, (grid, engine) in enumerate(zip(plan.grids, plan.engines, strict=True))
+            GridRun(self.graph, grid, engine, clock)
+            for grid, engine, clock in zip(plan.grids, plan.engines, clocks, strict=True)
         ]
         self.per_image = sum(grid.n_windows for grid in plan.grids)
         self.estimated = sum(engine.cost.seconds for engine in plan.engines) * len(plan.images)

@@ -144,8 +144,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.file.lower().endswith(".sql"):
         raise QueryError(f"{options.file!r} is a script, not a database: obeql -f {options.file}")
     texts = [given.read() for given in inputs]  # before the database is opened: a bad path must not create one
-    if options.allow_python and "" not in sys.path:
-        sys.path.insert(0, "")  # as `python -m` does: modules of the current folder are found
+    if options.allow_python and "" not in sys.path:  # the last place: files of this folder hide no library
+        sys.path.append("")
     with obeql.connect(options.file, read_only=options.read_only, allow_python=options.allow_python) as session:
         if options.device is not None:
             session.execute(f"SET obeql.device = '{options.device.replace(chr(39), chr(39) * 2)}'")

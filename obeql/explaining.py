@@ -137,7 +137,7 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap]]:
     Nothing is taken from a run over other images or contents: a parameter, a SELECT or a file may have changed.
     """
     store, plan = writer.store, writer.plan
-    earlier = store.unfinished_run(writer.record())
+    earlier = store.unfinished_run(writer.record)
     if earlier is None:
         return {}
     held = store.explained_images(earlier)

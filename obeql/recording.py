@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["RunWriter", "image_key", "versions"]
 
 
+@cache
 def versions() -> dict[str, str]:
     """Versions of everything a run's numbers depend on."""
     found = {"python": platform.python_version()}
@@ -60,6 +62,7 @@ class RunWriter:
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
 
+    @cached_property
     def record(self) -> RunRecord:
         """The run as the store is to know it."""
         plan = self.plan
@@ -112,7 +115,7 @@ class RunWriter:
 
     def _begin(self) -> int:
         if self.run_id is None:
-            self.run_id = self.store.begin_run(self.record(), replace=self.plan.replace_run)
+            self.run_id = self.store.begin_run(self.record, replace=self.plan.replace_run)
             self.failed = [self._store_failure(image, error) for image, error in self._waiting]
             self._waiting = []
         return self.run_id

@@ -32,6 +32,8 @@ class Rates:
     #: what was measured, for PLAN: device name, threads, versions
     device: str = "cpu"
 
+    on_cpu: bool = True
+
     @property
     def measured(self) -> bool:
         return bool(self.layer_s)

@@ -122,7 +122,8 @@ def _layer_from(item: Mapping[str, Any]) -> LayerSpec:
 def changed_span(start: int, stop: int, window: AxisWindow, out_size: int) -> tuple[int, int]:
     """Return the output positions [first, end) that read any of the input positions [start, stop).
 
-    Exact for one axis of a sliding window (Krypton, Eqs 13-16, tightened to the true alignment and border).
+    Exact for one axis of a sliding window (Krypton, Eqs 13-16, tightened to the true alignment and border); with
+    dilation, a change that falls between the taps of a window counts as read.
     An empty span (end == first) means that no output position reads the change.
     """
     first = max(0, -((window.extent - 1 - start - window.pad) // window.stride))

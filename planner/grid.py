@@ -83,6 +83,8 @@ def axis_grid(size: int, patch: int, stride: int, border: Border) -> AxisGrid:
         raise ValueError(f"patch {patch} does not fit an axis of {size} pixels")
     if stride < 1:
         raise ValueError(f"stride {stride} is not positive")
+    if border == "clip" and stride > patch:
+        raise ValueError(f"border clip covers every pixel; stride {stride} is larger than patch {patch}")
     starts = list(range(0, size - patch + 1, stride))
     lengths = [patch] * len(starts)
     remaining = starts[-1] + patch < size

@@ -40,6 +40,8 @@ class DenseForward:
 
     batch: int
     cost: Cost
+    #: estimated seconds of each layer over all windows of an image
+    layer_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class IncrementalForward:
     cost: Cost
     #: multiply-accumulates if every window had exactly its own box at every layer, the least possible
     bound_macs: float = 0.0
+    #: estimated seconds of each layer over all windows of an image
+    layer_s: tuple[float, ...] = ()
 
 
 Engine = DenseForward | IncrementalForward

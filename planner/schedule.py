@@ -21,9 +21,15 @@ from obeql.planner.physical import Cost, DenseForward, Engine, IncrementalForwar
 
 __all__ = ["BoxPlan", "box_plan", "choose_engine"]
 
-#: Bytes of one batch's largest gathered input. Batches that stay in the last-level cache run fastest.
+Floats = npt.NDArray[np.float64]
+
+#: Bytes of one batch's largest gathered input on a CPU. Batches that stay in the last-level cache run fastest.
 _CACHE_BYTES = 8e6
-_MIN_BATCH, _MAX_BATCH = 4, 128
+#: Windows in a batch on boxes: at least, at most on a CPU, at most on a GPU (which small batches leave idle).
+_MIN_BATCH, _MAX_BATCH, _MAX_GPU_BATCH = 4, 128, 1024
+_MAX_TAIL, _MAX_DENSE = 128, 32
+#: Group counts an axis is tried with.
+_N_GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +42,7 @@ class BoxPlan:
 
 def box_plan(network: Network, grid: WindowGrid, engine: IncrementalForward) -> BoxPlan:
     """The boxes an engine was costed with; the executor runs exactly these."""
-    rows, cols = _spans(network, grid, engine.regions)
-    weights = _weights(network, engine.regions)
-    return BoxPlan(
-        group_windows(network, 0, rows, weights * _mean_size(cols), engine.n_row_groups),
-        group_windows(network, 1, cols, weights * _mean_size(rows), engine.n_col_groups),
-    )
+    return _Boxes(network, grid, engine.regions).grouped(engine.n_row_groups, engine.n_col_groups)
 
 
 def choose_engine(
@@ -59,12 +60,11 @@ def choose_engine(
         return dense, (Refusal("IncrementalForward", "rule choose_engine is switched off"),)
     if network.whole:
         return dense, (Refusal("IncrementalForward", f"the network runs whole: {network.reason}"),)
-    stop = _switch_layer(network, grid, rates, disabled)
-    regions = region_layers(network, stop)
+    regions = region_layers(network, _switch_layer(network, grid, rates, disabled))
     if sum(regions) <= 1:
-        reason = f"layer 1 ({network.layers[1].kind}) needs whole maps"
-        if len(network.layers) > 2 and region_layers(network, len(network.layers))[1]:
-            reason = "boxes are not faster at any layer"
+        reason = "boxes are not faster at any layer"
+        if not region_layers(network, len(network.layers))[1]:
+            reason = f"layer 1 ({network.layers[1].kind}) needs whole maps"
         return dense, (Refusal("IncrementalForward", reason),)
     engine = _incremental(network, grid, rates, budget, batch, regions, disabled)
     if engine.cost.seconds < dense.cost.seconds:
@@ -72,19 +72,26 @@ def choose_engine(
     return dense, (Refusal("IncrementalForward", "estimated slower", engine.cost),)
 
 
+# ---- whole maps ---------------------------------------------------------------------------------------------
+
+
 def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None) -> DenseForward:
-    seconds = sum(layer_seconds(network, i, rates) for i in range(len(network.layers)))
     largest = 4 * max(math.prod(layer.shape) for layer in network.layers)
-    fitted = batch or _fitted(budget, 3 * largest, 32)
-    calls = math.ceil(grid.n_windows / fitted) * len(network.layers) * rates.call_s
+    fitted = batch or _fitted(budget, 3 * largest, _MAX_DENSE if rates.on_cpu else _MAX_GPU_BATCH)
+    n_calls = math.ceil(grid.n_windows / fitted)
+    layer_s = tuple(
+        layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
+        for i in range(len(network.layers))
+    )
     return DenseForward(
         fitted,
         Cost(
             macs=float(network.macs * grid.n_windows),
             bytes=float(sum(layer.work_bytes for layer in network.layers) * grid.n_windows),
-            seconds=seconds * grid.n_windows + calls,
+            seconds=sum(layer_s),
             memory=3.0 * largest * fitted,
         ),
+        layer_s,
     )
 
 
@@ -92,22 +99,46 @@ def _fitted(budget: float, bytes_each: float, most: int) -> int:
     return int(max(1, min(most, budget // max(1.0, bytes_each))))
 
 
-def _spans(network: Network, grid: WindowGrid, regions: Sequence[bool]) -> tuple[Spans, Spans]:
-    return axis_spans(network, 0, grid.rows, regions), axis_spans(network, 1, grid.cols, regions)
+# ---- boxes --------------------------------------------------------------------------------------------------
 
 
-def _mean_size(spans: Spans) -> npt.NDArray[np.float64]:
-    return spans.sizes.mean(axis=1)
+class _Boxes:
+    """Spans of a grid's windows in a network, and their groups by how many there may be."""
 
+    def __init__(self, network: Network, grid: WindowGrid, regions: Sequence[bool]) -> None:
+        self.network = network
+        self.regions = tuple(regions)
+        self.rows: Spans = axis_spans(network, 0, grid.rows, regions)
+        self.cols: Spans = axis_spans(network, 1, grid.cols, regions)
+        #: relative cost of one more position: multiply-accumulates and a share for moving channels
+        weights = np.array(
+            [
+                (layer.macs / positions(layer) + 8.0 * layer.shape[0]) if self.regions[i] and i else 0.0
+                for i, layer in enumerate(network.layers)
+            ]
+        )
+        self._row_weights = weights * self.mean_size(self.cols)
+        self._col_weights = weights * self.mean_size(self.rows)
 
-def _weights(network: Network, regions: Sequence[bool]) -> npt.NDArray[np.float64]:
-    """Relative cost of one more position at each layer: multiply-accumulates and a share for moving channels."""
-    return np.array(
-        [
-            (layer.macs / positions(layer) + 8.0 * layer.shape[0]) if regions[i] and i else 0.0
-            for i, layer in enumerate(network.layers)
-        ]
-    )
+    @staticmethod
+    def mean_size(spans: Spans) -> Floats:
+        """Mean span of the windows at each layer."""
+        mean: Floats = spans.sizes.mean(axis=1)
+        return mean
+
+    def row_plan(self, n_groups: int) -> AxisPlan:
+        return group_windows(self.network, 0, self.rows, self._row_weights, n_groups)
+
+    def col_plan(self, n_groups: int) -> AxisPlan:
+        return group_windows(self.network, 1, self.cols, self._col_weights, n_groups)
+
+    def grouped(self, n_row_groups: int, n_col_groups: int) -> BoxPlan:
+        return BoxPlan(self.row_plan(n_row_groups), self.col_plan(n_col_groups))
+
+    def least_positions(self) -> Floats:
+        """Positions of each layer over all windows if every window had exactly its own box."""
+        least: Floats = self.rows.sizes.sum(axis=1).astype(float) * self.cols.sizes.sum(axis=1)
+        return least
 
 
 def _switch_layer(network: Network, grid: WindowGrid, rates: Rates, disabled: frozenset[str]) -> int:
@@ -116,38 +147,30 @@ def _switch_layer(network: Network, grid: WindowGrid, rates: Rates, disabled: fr
     regions = region_layers(network, n)
     if "choose_switch_layer" in disabled:
         return n
-    rows, cols = _spans(network, grid, regions)
-    height, width = _mean_size(rows), _mean_size(cols)
-    on_boxes, whole = np.zeros(n), np.zeros(n)
-    for i in range(n):
-        whole[i] = layer_seconds(network, i, rates)
-        if regions[i] and i:
-            on_boxes[i] = _box_seconds(network, i, height[i], width[i], rates)
-    last = [max((k for k in range(n) if j in network.layers[k].inputs), default=n) for j in range(n)]
+    boxes = _Boxes(network, grid, regions)
+    height, width = boxes.mean_size(boxes.rows), boxes.mean_size(boxes.cols)
+    whole = np.array([layer_seconds(network, i, rates) for i in range(n)])
+    on_boxes = whole.copy()
+    for i in range(1, n):
+        if regions[i]:
+            share = height[i] * width[i] / positions(network.layers[i])
+            on_boxes[i] = whole[i] * share + paste_bytes(network, i, height[i], width[i]) / rates.bytes_per_s
+    readers: list[list[int]] = [[] for _ in range(n)]
+    for k, layer in enumerate(network.layers):
+        for j in layer.inputs:
+            readers[j].append(k)
     best, best_seconds = 1, float("inf")
     for stop in range(1, n + 1):
         if stop > 1 and not regions[stop - 1]:
-            # Layers that must be dense anyway: stopping later changes nothing before the next box layer.
-            continue
+            continue  # a layer that is dense in any case: the same plan as one layer earlier
         here = region_layers(network, stop)
-        seconds = sum(on_boxes[i] if here[i] else whole[i] for i in range(1, n))
-        # Values that cross the border are copied into whole maps.
-        crossing = [j for j in range(stop) if here[j] and any(not here[k] for k in _readers(network, j, last[j]))]
+        seconds = float(np.where(here, on_boxes, whole)[1:].sum())
+        # Values that cross over are copied into whole maps.
+        crossing = [j for j in range(stop) if here[j] and any(not here[k] for k in readers[j])]
         seconds += sum(3 * 4 * math.prod(network.layers[j].shape) for j in crossing) / rates.bytes_per_s
         if seconds < best_seconds:
             best, best_seconds = stop, seconds
     return best
-
-
-def _readers(network: Network, j: int, last: int) -> list[int]:
-    return [k for k in range(j + 1, min(last, len(network.layers) - 1) + 1) if j in network.layers[k].inputs]
-
-
-def _box_seconds(network: Network, i: int, height: float, width: float, rates: Rates) -> float:
-    layer = network.layers[i]
-    share = height * width / positions(layer)
-    moved = paste_bytes(network, i, height, width) / rates.bytes_per_s
-    return layer_seconds(network, i, rates) * share + moved
 
 
 def _incremental(
@@ -159,64 +182,80 @@ def _incremental(
     regions: tuple[bool, ...],
     disabled: frozenset[str],
 ) -> IncrementalForward:
-    rows, cols = _spans(network, grid, regions)
-    weights = _weights(network, regions)
+    boxes = _Boxes(network, grid, regions)
     boxed = [i for i, on in enumerate(regions) if on and i]
     rest = [i for i, on in enumerate(regions) if not on]
-    height, width = rows.sizes.max(axis=1), cols.sizes.max(axis=1)
-    widest = max(4 * network.layers[i].shape[0] * height[i] * width[i] for i in (0, *boxed))
-    widest = max(widest, *(paste_bytes(network, i, height[i], width[i]) / 3 for i in boxed))
-    n_windows = grid.n_windows
-    cached = int(max(_MIN_BATCH, min(_MAX_BATCH, _CACHE_BYTES // max(1.0, widest))))
-    fitted = batch or min(cached, _fitted(budget / 2, 4 * float(widest), _MAX_BATCH))
-    if "choose_batch" in disabled:
-        fitted = batch or _MIN_BATCH
+    widest = _widest_bytes(network, boxes, boxed)
+    fitted = batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, budget, widest))
     tail_bytes = sum(4 * math.prod(network.layers[i].shape) for i in rest)
-    tail = batch or _fitted(budget / 2, 2.0 * max(1, tail_bytes), 128)
-    seconds_each = np.array(
-        [layer_seconds(network, i, rates) / positions(layer) if regions[i] and i else 0.0
-         for i, layer in enumerate(network.layers)]
-    )  # fmt: skip
-    best: tuple[float, int, int] | None = None
-    choices = (1,) if "bucket_windows" in disabled else (1, 2, 3, 4, 6, 8, 12, 16, 24)
-    row_plans = {k: group_windows(network, 0, rows, weights * _mean_size(cols), k) for k in choices}
-    col_plans = {k: group_windows(network, 1, cols, weights * _mean_size(rows), k) for k in choices}
-    for kr, row_plan in row_plans.items():
-        for kc, col_plan in col_plans.items():
-            compute = float((seconds_each * row_plan.positions * col_plan.positions).sum())
-            calls = sum(
-                math.ceil(len(r.windows) * len(c.windows) / fitted) for r in row_plan.groups for c in col_plan.groups
-            )
-            seconds = compute + calls * len(boxed) * rates.call_s
-            if best is None or seconds < best[0]:
-                best = (seconds, kr, kc)
-    assert best is not None
-    _, kr, kc = best
-    row_plan, col_plan = row_plans[kr], col_plans[kc]
-    computed = row_plan.positions * col_plan.positions
-    macs = sum(network.layers[i].macs / positions(network.layers[i]) * computed[i] for i in boxed)
-    tail_macs = sum(network.layers[i].macs for i in rest) * n_windows
+    tail = batch or _fitted(budget / 2, 2.0 * max(1, tail_bytes), _MAX_TAIL if rates.on_cpu else _MAX_GPU_BATCH)
+    each = np.zeros(len(network.layers))  # seconds of one position
+    for i in boxed:
+        each[i] = layer_seconds(network, i, rates) / positions(network.layers[i])
+    n_row_groups, n_col_groups = _group_counts(boxes, each, fitted, len(boxed) * rates.call_s, disabled)
+    plan = boxes.grouped(n_row_groups, n_col_groups)
+    computed = plan.rows.positions * plan.cols.positions
+    layer_s = each * computed
     moved = 0.0
-    for r in row_plan.groups:
-        for c in col_plan.groups:
+    for r in plan.rows.groups:
+        for c in plan.cols.groups:
             n = len(r.windows) * len(c.windows)
-            moved += n * sum(paste_bytes(network, i, r.sizes[i], c.sizes[i]) for i in boxed)
-    tail_seconds = sum(layer_seconds(network, i, rates) for i in rest) * n_windows
-    tail_seconds += math.ceil(n_windows / tail) * len(rest) * rates.call_s
-    exact = rows.sizes.sum(axis=1).astype(float) * cols.sizes.sum(axis=1)
-    bound = sum(network.layers[i].macs / positions(network.layers[i]) * exact[i] for i in boxed) + tail_macs
+            for i in boxed:
+                n_bytes = n * paste_bytes(network, i, float(r.sizes[i]), float(c.sizes[i]))
+                layer_s[i] += n_bytes / rates.bytes_per_s + math.ceil(n / fitted) * rates.call_s
+                moved += n_bytes
+    n_windows = grid.n_windows
+    for i in rest:
+        layer_s[i] = layer_seconds(network, i, rates) * n_windows + math.ceil(n_windows / tail) * rates.call_s
+    macs = np.array([layer.macs / positions(layer) for layer in network.layers])
+    tail_macs = float(sum(network.layers[i].macs for i in rest) * n_windows)
     views = 4 * sum(math.prod(network.layers[i].shape) for i in (0, *boxed))
     return IncrementalForward(
         regions=regions,
-        n_row_groups=kr,
-        n_col_groups=kc,
+        n_row_groups=n_row_groups,
+        n_col_groups=n_col_groups,
         batch=fitted,
         tail_batch=tail,
         cost=Cost(
-            macs=float(macs + tail_macs),
+            macs=float((macs * computed)[boxed].sum()) + tail_macs,
             bytes=float(moved + tail_bytes * n_windows),
-            seconds=best[0] + moved / rates.bytes_per_s + tail_seconds,
+            seconds=float(layer_s.sum()),
             memory=float(views + 4 * widest * fitted + 2 * tail_bytes * tail),
         ),
-        bound_macs=float(bound),
+        bound_macs=float((macs * boxes.least_positions())[boxed].sum()) + tail_macs,
+        layer_s=tuple(float(s) for s in layer_s),
     )
+
+
+def _widest_bytes(network: Network, boxes: _Boxes, boxed: Sequence[int]) -> float:
+    """Bytes of the largest tensor that one window needs on boxes: an output, or what a layer reads."""
+    height, width = boxes.rows.sizes.max(axis=1), boxes.cols.sizes.max(axis=1)
+    outputs = [4.0 * network.layers[i].shape[0] * height[i] * width[i] for i in (0, *boxed)]
+    reads = [paste_bytes(network, i, height[i], width[i]) / 3 for i in boxed]
+    return max(*outputs, *reads)
+
+
+def _box_batch(rates: Rates, budget: float, widest: float) -> int:
+    fits = _fitted(budget / 2, 4 * widest, _MAX_BATCH if rates.on_cpu else _MAX_GPU_BATCH)
+    if not rates.on_cpu:
+        return fits
+    return min(fits, int(max(_MIN_BATCH, _CACHE_BYTES // max(1.0, widest))))
+
+
+def _group_counts(
+    boxes: _Boxes, each: Floats, batch: int, seconds_a_batch: float, disabled: frozenset[str]
+) -> tuple[int, int]:
+    """How many groups of rows and of columns: many keep boxes small, few keep batches full."""
+    if "bucket_windows" in disabled:
+        return 1, 1
+    row_plans = {k: boxes.row_plan(k) for k in _N_GROUPS}
+    col_plans = {k: boxes.col_plan(k) for k in _N_GROUPS}
+    best = (float("inf"), 1, 1)
+    for kr, rows in row_plans.items():
+        for kc, cols in col_plans.items():
+            compute = float((each * rows.positions * cols.positions).sum())
+            n_batches = sum(
+                math.ceil(len(r.windows) * len(c.windows) / batch) for r in rows.groups for c in cols.groups
+            )
+            best = min(best, (compute + n_batches * seconds_a_batch, kr, kc))
+    return best[1], best[2]

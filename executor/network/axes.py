@@ -31,9 +31,7 @@ Axes = tuple[tuple[Atom, ...], ...]
 
 def canonical(batch: int, shape: Sequence[int]) -> Axes:
     """Axes of a tensor that is already (N, C, H, W) or (N, K)."""
-    return tuple(
-        (Atom(axis, size),) if size != 1 else () for axis, size in zip("NCHW", (batch, *shape), strict=False)
-    )
+    return tuple((Atom(axis, size),) if size != 1 else () for axis, size in zip("NCHW", (batch, *shape), strict=False))
 
 
 def permuted(axes: Axes, order: Sequence[int]) -> Axes:

@@ -108,8 +108,7 @@ def max_pool(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     ceil_mode = bool(_argument(args, kwargs, 5, "ceil_mode", False))
     channels, *size = graph.shape(source)
     out = [
-        _pooled(n, k, s, p, d, ceil_mode)
-        for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
+        _pooled(n, k, s, p, d, ceil_mode) for n, k, s, p, d in zip(size, kernel, stride, padding, dilation, strict=True)
     ]
     layer = MaxPool(name, (source.layer,), (channels, *out), kernel, stride, padding, dilation, ceil_mode)
     return [_plain(graph, graph.add(layer)), None]
@@ -607,5 +606,3 @@ def as_strided(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any
     size = value.size()
     moved = [n for n in size[2:] if n > 1]
     return value if tuple(args[1]) == size and not moved else None
-
-

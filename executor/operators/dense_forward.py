@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.planner.grid import WindowGrid
@@ -39,10 +40,14 @@ def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> 
 class DenseRun:
     """The operator prepared for one network, grid and plan; runs image after image."""
 
-    def __init__(self, graph: LayerGraph, grid: WindowGrid, engine: DenseForward) -> None:
+    def __init__(
+        self, graph: LayerGraph, grid: WindowGrid, engine: DenseForward, clock: LayerClock | None = None
+    ) -> None:
         self.graph = graph
         self.grid = grid
         self.engine = engine
+        self._clock = clock
+        self._order = range(1, len(graph.layers))
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -63,4 +68,5 @@ class DenseRun:
             numbers = np.flatnonzero(windows.reshape(-1))
         for start in range(0, len(numbers), self.engine.batch):
             part = numbers[start : start + self.engine.batch]
-            done(part, self.graph.forward(occlude(clean.image, fill, self.grid, part)))
+            values = {0: occlude(clean.image, fill, self.grid, part)}
+            done(part, self.graph.forward_from(values, self._order, None if self._clock is None else self._clock.run))

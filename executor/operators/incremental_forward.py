@@ -8,9 +8,9 @@ instead of one upper bound and for any captured network.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
+from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers import Place
@@ -26,12 +27,10 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward
 from obeql.planner.schedule import box_plan
 
-__all__ = ["IncrementalRun", "LayerSeconds"]
+__all__ = ["IncrementalRun"]
 
 Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
-#: measured seconds by layer, summed over batches
-LayerSeconds = dict[int, float]
 
 #: Bytes of index arrays that are kept between the images of a run instead of being worked out again.
 _KEPT_BYTES = 256e6
@@ -70,8 +69,7 @@ class _Batch:
 class IncrementalRun:
     """The operator prepared for one network, grid and plan; runs image after image.
 
-    `graph` must be on the device and in the dtype of the run. With `layer_seconds` every layer is timed (which on a
-    GPU waits for each one).
+    `graph` must be on the device and in the dtype of the run. With a `clock` every layer is timed.
     """
 
     def __init__(
@@ -79,7 +77,7 @@ class IncrementalRun:
         graph: LayerGraph,
         grid: WindowGrid,
         engine: IncrementalForward,
-        layer_seconds: LayerSeconds | None = None,
+        clock: LayerClock | None = None,
     ) -> None:
         self.graph = graph
         self.grid = grid
@@ -87,7 +85,7 @@ class IncrementalRun:
         self.boxes = box_plan(graph.network(), grid, engine)
         self.on_boxes = [i for i, on in enumerate(engine.regions) if on]
         self.whole = [i for i, on in enumerate(engine.regions) if not on]
-        self.layer_seconds = layer_seconds
+        self._clock = clock
         readers: dict[int, list[int]] = {i: [] for i in self.on_boxes}
         for k, layer in enumerate(graph.layers):
             for j in layer.inputs:
@@ -246,19 +244,33 @@ class IncrementalRun:
         values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
         for step in batch.steps:
-            started = self._clock()
-            if step.layer == 0:
-                value = self._occluded(views, fill, batch)
+            work = partial(self._step, step, views, fill, batch, values, crossing)
+            if self._clock is None:
+                work()
             else:
-                inputs = [read.run(views[key], values[j]) for j, key, read in step.reads]
-                value = self.graph.layers[step.layer].forward_region(inputs, step.place)
-            values[step.layer] = value
-            if step.crossing is not None:
-                crossing[step.layer] = step.crossing.run(views[step.layer, self._outside[step.layer][0]], value)
-            for j in step.spent:
-                del values[j]
-            self._note(step.layer, started)
+                self._clock.run(step.layer, work)
         return crossing
+
+    def _step(
+        self,
+        step: _Step,
+        views: Views,
+        fill: Tensor,
+        batch: _Batch,
+        values: dict[int, Tensor],
+        crossing: dict[int, Tensor],
+    ) -> None:
+        """Run one layer on boxes, and put its whole maps together where layers on whole maps read them."""
+        if step.layer == 0:
+            value = self._occluded(views, fill, batch)
+        else:
+            inputs = [read.run(views[key], values[j]) for j, key, read in step.reads]
+            value = self.graph.layers[step.layer].forward_region(inputs, step.place)
+        values[step.layer] = value
+        if step.crossing is not None:
+            crossing[step.layer] = step.crossing.run(views[step.layer, self._outside[step.layer][0]], value)
+        for j in step.spent:
+            del values[j]
 
     def _occluded(self, views: Views, fill: Tensor, batch: _Batch) -> Tensor:
         """The fill, in the windows' own extents; box positions beyond a window keep the image."""
@@ -285,23 +297,5 @@ class IncrementalRun:
         size = self.engine.tail_batch
         for start in range(0, len(numbers), size):
             part = {j: value[start : start + size] for j, value in values.items()}
-            timed = None if self.layer_seconds is None else self._timed_layer
-            logits = self.graph.forward_from(part, self.whole, timed)
+            logits = self.graph.forward_from(part, self.whole, None if self._clock is None else self._clock.run)
             done(numbers[start : start + size], logits)
-
-    # ---- timing -----------------------------------------------------------------------------------------------
-
-    def _clock(self) -> float:
-        return time.perf_counter() if self.layer_seconds is not None else 0.0
-
-    def _note(self, layer: int, started: float) -> None:
-        if self.layer_seconds is not None:
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
-            self.layer_seconds[layer] = self.layer_seconds.get(layer, 0.0) + time.perf_counter() - started
-
-    def _timed_layer(self, layer: int, run: Callable[[], Tensor]) -> Tensor:
-        started = self._clock()
-        value = run()
-        self._note(layer, started)
-        return value

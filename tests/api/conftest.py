@@ -23,10 +23,14 @@ def db() -> Iterator[Any]:
         yield session
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def tiny_net() -> Any:
     """Build a seeded convolutional network, (N, 3, 32, 32) to (N, 3), whose outputs vary with what is hidden."""
+    import torch
     from torch import Generator, nn
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks this small only lose by waiting for each other
 
     def build(seed: int = 0) -> nn.Sequential:
         net = nn.Sequential(
@@ -44,7 +48,8 @@ def tiny_net() -> Any:
             nn.init.normal_(parameter, std=0.4, generator=generator)
         return net.eval()
 
-    return build
+    yield build
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -65,9 +65,7 @@ class Conv(Layer):
     @property
     def kernel(self) -> Convolution:
         if self._kernel is None:
-            self._kernel = Convolution(
-                self.weight, self.bias, self.stride, self.dilation, self.groups, self.activation
-            )
+            self._kernel = Convolution(self.weight, self.bias, self.stride, self.dilation, self.groups, self.activation)
         return self._kernel
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:

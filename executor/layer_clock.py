@@ -1,0 +1,31 @@
+"""Measured seconds by layer, for PLAN ANALYZE."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import torch
+
+__all__ = ["LayerClock"]
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class LayerClock:
+    """Runs layers and adds up what each one takes; on a GPU it waits for every layer, which slows the run."""
+
+    device: torch.device
+    seconds: dict[int, float] = field(default_factory=dict)
+
+    def run(self, layer: int, work: Callable[[], T]) -> T:
+        """Run the work of a layer and note its seconds."""
+        started = time.perf_counter()
+        result = work()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[layer] = self.seconds.get(layer, 0.0) + time.perf_counter() - started
+        return result
