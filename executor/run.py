@@ -271,8 +271,9 @@ def _maps(
             planes.logit[:, k].numpy().reshape(grid.shape),
             planes.others[:, k].numpy().reshape(grid.shape),
             top,
-            float(clean_z[0, k]),
-            float(clean_others[0, k]),
+            # rounded as the cells are: a window without effect has importance 0, not a rounding error
+            float(clean_z[0, k].float()),
+            float(clean_others[0, k].float()),
             clean_top,
             None,
             dict(quality),

@@ -232,7 +232,7 @@ def _widest_bytes(network: Network, boxes: _Boxes, boxed: Sequence[int]) -> floa
     height, width = boxes.rows.sizes.max(axis=1), boxes.cols.sizes.max(axis=1)
     outputs = [4.0 * network.layers[i].shape[0] * height[i] * width[i] for i in (0, *boxed)]
     reads = [paste_bytes(network, i, height[i], width[i]) / 3 for i in boxed]
-    return max(*outputs, *reads)
+    return float(max(*outputs, *reads))
 
 
 def _box_batch(rates: Rates, budget: float, widest: float) -> int:

@@ -22,9 +22,8 @@ __all__ = ["Convolution", "Linear", "prepacking_available"]
 def _find_prepacking() -> bool:
     try:
         return bool(
-            torch.backends.mkldnn.is_available()
+            torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
             and torch.ops.mkldnn._convolution_pointwise.default
-            and torch.ops.mkldnn._linear_pointwise.default
             and torch._C._nn.mkldnn_reorder_conv2d_weight
         )
     except (AttributeError, RuntimeError):
@@ -60,12 +59,15 @@ class Convolution:
         self._packed: dict[tuple[int, int], Tensor] = {}
 
     def _pack(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
-        packed = self._packed.get(padding)
+        packed: Tensor | None = self._packed.get(padding)
         if packed is None:
-            packed = torch._C._nn.mkldnn_reorder_conv2d_weight(
+            # The stub of this function lacks its last argument.
+            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            packed = reorder(
                 self.weight.to_mkldnn(), list(padding), self.stride, self.dilation, self.groups, list(x.shape)
             )
             self._packed[padding] = packed
+        assert packed is not None
         return packed
 
     def __call__(self, x: Tensor, padding: tuple[int, int]) -> Tensor:

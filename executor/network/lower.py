@@ -67,8 +67,8 @@ def _attribute(traced: fx.GraphModule, target: str) -> Tensor:
 
 
 def _call(graph: TracedGraph, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
-    args = fx.node.map_arg(node.args, lambda n: env[n])
-    kwargs = fx.node.map_arg(node.kwargs, lambda n: env[n])
+    args: Any = fx.node.map_arg(node.args, lambda n: env[n])
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: env[n])
     if node.target is operator.getitem:
         return args[0][args[1]]
     values = [item for item in _leaves((args, tuple(kwargs.values()))) if isinstance(item, Traced)]

@@ -394,7 +394,7 @@ def _with_constant(graph: TracedGraph, name: str, function: str, value: Traced, 
         group = axes[varying[0]]
         if len(varying) > 1 or {a.axis for a in group} != {"C"} or full.numel() != n_channels:
             return None
-    numbers = full.reshape(-1).expand(n_channels)
+    numbers = full.reshape(-1).double().expand(n_channels)
     zero, one = torch.zeros_like(numbers), torch.ones_like(numbers)
     scale, shift = {
         "add": (one, numbers),

@@ -44,7 +44,9 @@ def window_logits(
     windows: npt.NDArray[np.bool_] | None = None,
 ) -> Tensor:
     """Logits (windows, K) by an operator; rows of windows that were not asked for are NaN, each row is written once."""
-    run = IncrementalRun(graph, grid, engine) if isinstance(engine, IncrementalForward) else DenseRun(graph, grid, engine)
+    run = (
+        IncrementalRun(graph, grid, engine) if isinstance(engine, IncrementalForward) else DenseRun(graph, grid, engine)
+    )
     before = image.clone()
     result = image.new_full((grid.n_windows, graph.layers[-1].shape[0]), float("nan"))
     times_done = np.zeros(grid.n_windows, int)

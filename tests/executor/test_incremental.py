@@ -113,8 +113,12 @@ class Branches(nn.Module):
     def __init__(self, channels: int, draw: Draw) -> None:
         super().__init__()
         self.a = nn.Conv2d(channels, 2, 1)
-        self.b = nn.Sequential(nn.Conv2d(channels, 2, (1, 5), padding=(0, 2)), nn.ReLU(), nn.Conv2d(2, 2, (5, 1), padding=(2, 0)))
-        self.c = draw.among(nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1, count_include_pad=False))
+        self.b = nn.Sequential(
+            nn.Conv2d(channels, 2, (1, 5), padding=(0, 2)), nn.ReLU(), nn.Conv2d(2, 2, (5, 1), padding=(2, 0))
+        )
+        self.c = draw.among(
+            nn.MaxPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1), nn.AvgPool2d(3, 1, 1, count_include_pad=False)
+        )
         self.channels = 4 + channels
 
     def forward(self, x: Tensor) -> Tensor:

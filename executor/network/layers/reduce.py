@@ -31,7 +31,7 @@ class AdaptivePool(Layer):
     reach: Reach = "global"
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return F.adaptive_avg_pool2d(inputs[0], self.shape[1:])
+        return F.adaptive_avg_pool2d(inputs[0], (self.shape[1], self.shape[2]))
 
 
 class Flatten(Layer):
@@ -84,8 +84,9 @@ class AtenCall(Layer):
         n_images = inputs[0].shape[0]
         args = _filled(self.args, inputs, n_images)
         kwargs = {key: _filled(value, inputs, n_images) for key, value in self.kwargs.items()}
-        result = self.operator(*args, **kwargs)
-        return result if self.item is None else result[self.item]
+        result: Any = self.operator(*args, **kwargs)
+        chosen: Tensor = result if self.item is None else result[self.item]
+        return chosen
 
     def parameters(self) -> list[Tensor]:
         return self.tensors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +36,10 @@ class Whole(Layer):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         # A copy in plain memory: the module may use views of its input, or write into it.
-        y = self.module(inputs[0].clone(memory_format=torch.contiguous_format))
-        if not isinstance(y, Tensor):
-            y = y.logits if hasattr(y, "logits") else y[0]
+        result: Any = self.module(inputs[0].clone(memory_format=torch.contiguous_format))
+        if not isinstance(result, Tensor):
+            result = result.logits if hasattr(result, "logits") else result[0]
+        y: Tensor = result
         if not self.probabilities:
             return y
         return torch.logit(y) if self.activation == "sigmoid" else torch.log(y)
@@ -50,8 +51,9 @@ class Whole(Layer):
 
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Whole:
         module = self.module
+        tensors: dict[str, Tensor]
         if isinstance(module, Stateless):
-            module, tensors = module.original, module.tensors
+            tensors, module = module.tensors, module.original
         else:
             tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         changed = {key: change(value.detach()) for key, value in tensors.items()}
@@ -66,7 +68,11 @@ class Stateless(nn.Module):
     def __init__(self, module: nn.Module, tensors: dict[str, Tensor]) -> None:
         super().__init__()
         self._original = [module]  # in a list, so that it does not register as a child
-        self.tensors = tensors
+        self._tensors = dict(tensors)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return self._tensors
 
     @property
     def original(self) -> nn.Module:
