@@ -40,23 +40,20 @@ def bound_values(
     `alone` says that the script has no other statement, so that a value nobody takes is a mistake. Raises
     QueryTypeError, with its place, for a parameter without a value, and ImageError for pixels that are no image.
     """
-    wanted = parameters_of(statement)
+    given = {parameter: _value(parameter, parameters, text) for parameter in parameters_of(statement)}
     if alone and isinstance(parameters, Sequence):
-        n_taken = max((p.index + 1 for p in wanted if p.index is not None), default=0)
+        n_taken = max((parameter.index + 1 for parameter in given if parameter.index is not None), default=0)
         if len(parameters) > n_taken:
-            takes = f"takes {n_taken} parameter{'s' if n_taken != 1 else ''}"
-            raise QueryTypeError(f"{len(parameters)} values were given; the statement {takes}.")
+            n_given = f"{len(parameters)} value{'s were' if len(parameters) != 1 else ' was'} given"
+            raise QueryTypeError(f"{n_given}; the statement takes {n_taken} parameter{'s' if n_taken != 1 else ''}.")
     source = _source_parameter(statement)
     name = statement.name.value if isinstance(statement, syntax.CreateImages) else None
-    found: dict[syntax.Parameter, Any] = {}
-    for parameter in wanted:
-        value = _value(parameter, parameters, text)
+    for parameter, value in given.items():
         if parameter == source:
-            found[parameter] = _images(value, gallery, f"parameter {_shown(parameter)}", name)
-        else:
-            listed = hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0
-            found[parameter] = value.tolist() if listed else value
-    return found
+            given[parameter] = _images(value, gallery, f"parameter {_shown(parameter)}", name)
+        elif hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
+            given[parameter] = value.tolist()
+    return given
 
 
 def plain_values(values: Mapping[syntax.Parameter, Any]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def region_layers(network: Network, stop: int) -> tuple[bool, ...]:
     """Which layers run on boxes if everything from layer `stop` on runs on whole maps."""
     regions: list[bool] = []
     for i, layer in enumerate(network.layers):
-        local = layer.reach in ("source", "pointwise", "local") and layer.is_map
+        local = layer.reach in ("source", "pointwise", "local", "sum") and layer.is_map
         regions.append(i < stop and local and all(regions[j] for j in layer.inputs))
     return tuple(regions)
 
@@ -88,7 +88,9 @@ def axis_spans(network: Network, axis: int, grid: AxisGrid, regions: Sequence[bo
         start = np.min([first[j] for j in layer.inputs], axis=0)
         stop = np.max([end[j] for j in layer.inputs], axis=0)
         size = layer.shape[1 + axis]
-        if layer.window is not None:
+        if layer.reach == "sum":
+            start, stop = np.zeros_like(start), np.ones_like(stop)
+        elif layer.window is not None:
             start, stop = _pushed(start, stop, layer.window[axis], size)
         first[i], end[i] = start, stop
     return Spans(first, end)
@@ -140,6 +142,8 @@ def _aligned(network: Network, axis: int, spans: Spans, windows: Ints, limits: I
     starts = np.clip(np.minimum(spans.first[:, windows], (limits - sizes)[:, None]), 0, None)
     offsets = []
     for i, layer in enumerate(network.layers):
+        if layer.reach == "sum":
+            continue
         if sizes[i] and layer.window is not None:
             window = layer.window[axis]
             offsets.append(starts[layer.inputs[0]] - (starts[i] * window.stride - window.pad))

@@ -65,6 +65,8 @@ def paste_bytes(network: Network, index: int, height: float, width: float) -> fl
     """Bytes moved to bring the inputs of a layer to the (height, width) box it computes: gather, then paste."""
     layer = network.layers[index]
     total = 0.0
+    if layer.reach == "sum":
+        return total
     for j in layer.inputs:
         channels = network.layers[j].shape[0]
         h, w = height, width

@@ -18,7 +18,8 @@ __all__ = ["AxisWindow", "LayerSpec", "Network", "Reach", "changed_span", "read_
 
 #: How far a change of one input position reaches. `pointwise`: the same position; `local`: the positions whose
 #: sliding window covers it; `global`: every output position; `source`: the layer has no input (the image).
-Reach = Literal["source", "pointwise", "local", "global"]
+#: `sum`: one output position that is a sum over all input positions, so that a box's change is all it needs.
+Reach = Literal["source", "pointwise", "local", "sum", "global"]
 
 
 @dataclass(frozen=True, slots=True)

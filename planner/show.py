@@ -14,6 +14,7 @@ from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Cost, DenseForward, Engine, ExplainPlan, IncrementalForward
 from obeql.planner.rules import CHOICES
+from obeql.planner.show_layers import layer_lines
 from obeql.planner.values import show_pair
 
 __all__ = ["show"]
@@ -35,14 +36,15 @@ def show(plan: ExplainPlan, measured: Mapping[str, Any] | None = None) -> str:
     """Return the text of a plan.
 
     Estimates are of all images together; memory is the peak. `measured` has any of the keys windows, macs, bytes,
-    seconds and memory for the whole run, `grids` with a list of such mappings, one a grid, and may have further keys,
-    which are printed as they are.
+    seconds and memory for the whole run, `grids` with a list of such mappings, one a grid, `layers` with measured
+    seconds by layer, one mapping a grid, and may have further keys, which are printed as they are.
     """
     sections = [
         _statement(plan),
         _section("Logical plan", plan.logical_text[1].splitlines()),
         _section("Rules", _rules(plan)),
         "\n".join(line.rstrip() for line in _physical(plan, measured or {})),
+        _section("Layers", layer_lines(plan, (measured or {}).get("layers", ()))),
         _section("Refused", _refusals(plan)),
         _section("Options", _options(plan)),
         _section("Measured", _further(measured or {})),
@@ -218,7 +220,7 @@ def _notes(plan: ExplainPlan) -> tuple[str, ...]:
 
 
 def _further(measured: Mapping[str, Any]) -> list[str]:
-    known = {key for _, key in COLUMNS} | {"grids"}
+    known = {key for _, key in COLUMNS} | {"grids", "layers"}
     rest = {key: value for key, value in measured.items() if key not in known}
     width = max((len(key) for key in rest), default=0)
     return [f"{key:<{width}}  {digits(value) if isinstance(value, float) else value}" for key, value in rest.items()]

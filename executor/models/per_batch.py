@@ -6,7 +6,7 @@ Used by the ONNX and exported-program families.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import nn
 
 from obeql.errors import ModelError

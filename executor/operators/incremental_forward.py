@@ -17,11 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.kernels.box_sum import BoxSum, PrefixSums, plan_box_sum
 from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers import Place
+from obeql.executor.network.layers.reduce import GlobalMean
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward
@@ -47,6 +49,17 @@ class _Step:
     crossing: Read | None
     #: inputs nobody reads after this layer
     spent: tuple[int, ...]
+    #: for a layer that sums its input: where the input's boxes lie in the clean map's prefix sums
+    box_sum: BoxSum | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Clean:
+    """What windows of one image are computed against."""
+
+    views: Views
+    fill: Tensor
+    sums: dict[int, PrefixSums]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,10 +130,13 @@ class IncrementalRun:
         `fill` (C, 1, 1) or (C, H, W) is what hides the image; `windows` (rows, cols) selects windows, None all of
         them. `done` is called with flat window numbers (n,) and their logits (n, K), batch by batch.
         """
+        summed = {j for i in self.on_boxes if self.graph.layers[i].reach == "sum" for j in self.graph.layers[i].inputs}
+        sums = {j: PrefixSums.of(clean.views[j, self._outside[j][0]]) for j in sorted(summed)}
+        image = _Clean(clean.views, fill, sums)
         waiting: list[tuple[Windows, dict[int, Tensor]]] = []
         n_waiting = 0
         for batch in self._batches(windows, clean.image.device):
-            waiting.append((batch.windows, self._boxed(clean.views, fill, batch)))
+            waiting.append((batch.windows, self._boxed(image, batch)))
             n_waiting += len(batch.windows)
             if n_waiting >= self.engine.tail_batch:
                 self._finish(waiting, done)
@@ -184,7 +200,11 @@ class IncrementalRun:
             layer = self.graph.layers[i]
             box = boxes[i]
             reads = []
-            for j in layer.inputs:
+            box_sum = None
+            if layer.reach == "sum":
+                (j,) = layer.inputs
+                box_sum = plan_box_sum(self._size(j)[1], boxes[j], device)
+            for j in layer.inputs if box_sum is None else ():
                 # A layer without a sliding window reads inside the map, where every view is the same.
                 outside = layer.outside if layer.window is not None else self._outside[j][0]
                 read = plan_read(self._size(j), self._region(i, box), boxes[j], device)
@@ -194,7 +214,7 @@ class IncrementalRun:
             )
             spent = tuple(j for j in sorted(set(layer.inputs)) if self._last[j] == i)
             crossing = plan_read(self._size(i), self._everywhere(i, box), box, device) if i in self.crossing else None
-            steps.append(_Step(i, tuple(reads), place, crossing, spent))
+            steps.append(_Step(i, tuple(reads), place, crossing, spent, box_sum))
         hidden = self._hidden(rows, cols, row_of, col_of, first, device)
         return _Batch(numbers, first, hidden, image_read, tuple(steps))
 
@@ -239,12 +259,12 @@ class IncrementalRun:
 
     # ---- execution --------------------------------------------------------------------------------------------
 
-    def _boxed(self, views: Views, fill: Tensor, batch: _Batch) -> dict[int, Tensor]:
+    def _boxed(self, image: _Clean, batch: _Batch) -> dict[int, Tensor]:
         """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
         values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
         for step in batch.steps:
-            work = partial(self._step, step, views, fill, batch, values, crossing)
+            work = partial(self._step, step, image, batch, values, crossing)
             if self._clock is None:
                 work()
             else:
@@ -254,27 +274,33 @@ class IncrementalRun:
     def _step(
         self,
         step: _Step,
-        views: Views,
-        fill: Tensor,
+        image: _Clean,
         batch: _Batch,
         values: dict[int, Tensor],
         crossing: dict[int, Tensor],
     ) -> None:
         """Run one layer on boxes, and put its whole maps together where layers on whole maps read them."""
         if step.layer == 0:
-            value = self._occluded(views, fill, batch)
+            value = self._occluded(image, batch)
         else:
-            inputs = [read.run(views[key], values[j]) for j, key, read in step.reads]
-            value = self.graph.layers[step.layer].forward_region(inputs, step.place)
+            layer = self.graph.layers[step.layer]
+            if step.box_sum is not None and isinstance(layer, GlobalMean):
+                (j,) = layer.inputs
+                sums = image.sums[j]
+                height, width = self._size(j)
+                value = layer.forward_change(sums.total, step.box_sum.run(sums), values[j], height * width)
+            else:
+                inputs = [read.run(image.views[key], values[j]) for j, key, read in step.reads]
+                value = layer.forward_region(inputs, step.place)
         values[step.layer] = value
         if step.crossing is not None:
-            crossing[step.layer] = step.crossing.run(views[step.layer, self._outside[step.layer][0]], value)
+            crossing[step.layer] = step.crossing.run(image.views[step.layer, self._outside[step.layer][0]], value)
         for j in step.spent:
             del values[j]
 
-    def _occluded(self, views: Views, fill: Tensor, batch: _Batch) -> Tensor:
+    def _occluded(self, image: _Clean, batch: _Batch) -> Tensor:
         """The fill, in the windows' own extents; box positions beyond a window keep the image."""
-        box = batch.box
+        box, fill = batch.box, image.fill
         n = len(batch.windows)
         if fill.shape[1:] == (1, 1):
             value = fill.expand(n, -1, box.height, box.width)
@@ -282,7 +308,7 @@ class IncrementalRun:
             value = batch.image_read.run(View.of(fill[None], 0.0), fill)
         if batch.hidden is None:
             return value
-        clean = batch.image_read.run(views[0, self._outside[0][0]], fill)
+        clean = batch.image_read.run(image.views[0, self._outside[0][0]], fill)
         return torch.where(batch.hidden, value, clean)
 
     def _finish(

@@ -41,8 +41,8 @@ def segmenter():
 
 def slow():
     torch.manual_seed(0)
-    layers = [nn.Conv2d(3, 32, 5, padding=2)] + [nn.Conv2d(32, 32, 5, padding=2) for _ in range(3)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
+    layers = [nn.Conv2d(3, 16, 5, padding=2)] + [nn.Conv2d(16, 16, 5, padding=2) for _ in range(3)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2))
 '''
 MODEL = "CREATE MODEL net FROM 'python:obeql_cli_nets:small' WITH size=24 classes=['ant', 'bee', 'cat']"
 
@@ -224,7 +224,7 @@ def test_standard_input_and_exit_code_of_a_process(place: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_keeps_finished_images_and_the_statement_continues(place: Path) -> None:
     run("CREATE MODEL net FROM 'python:obeql_cli_nets:slow' WITH size=48", "CREATE IMAGES s FROM 'pictures/*.png'")
-    explain = "EXPLAIN OCCLUDE s USING net WITH patch=8 stride=1 batch=16 INTO stopped"
+    explain = "EXPLAIN OCCLUDE s USING net WITH patch=8 stride=2 batch=16 INTO stopped"
     with subprocess.Popen(
         command("heat.duckdb", "--allow-python", "--progress", "-c", explain),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=environment(place),

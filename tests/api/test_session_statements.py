@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,7 +35,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (home / "small.py").write_text(
         "from torch import nn\n"
         "def build():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))\n"
+        "    head = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3)\n"
+        "    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *head)\n"
     )
     monkeypatch.syspath_prepend(str(home.parent))
     importlib.invalidate_caches()
@@ -98,7 +99,8 @@ def test_create_model_from_a_factory(db: Any, package: str, pixels: Callable[...
 
 
 def test_create_model_from_torchvision(db: Any, pixels: Callable[..., Any]) -> None:
-    pytest.importorskip("torchvision")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
     db.execute("CREATE MODEL net FROM 'torchvision:squeezenet1_1' WITH size=64")
     assert first_column(db.execute("SELECT n_classes FROM models")) == [1000]
     (heat,) = db.execute(
@@ -167,7 +169,7 @@ def test_create_images(db: Any, folder: Path, dump: Any) -> None:
 
 def test_create_images_from_a_select_with_parameters(db: Any, folder: Path) -> None:
     db.execute(
-        "CREATE IMAGES some FROM (SELECT file, 'bee' AS label FROM glob(?) WHERE file NOT LIKE $1 || 'x' ORDER BY 1 LIMIT $2)",
+        "CREATE IMAGES some FROM (SELECT file, 'bee' AS label FROM glob($1) WHERE file <> $1 ORDER BY 1 LIMIT $2)",
         [f"{folder}/*.png", 2],
     )
     assert db.execute("DESCRIBE IMAGES some").fetchall() == [
@@ -275,7 +277,7 @@ def test_plan_runs_nothing(net_db: Any, folder: Path, dump: Any) -> None:
     before = dump(net_db)
     plan = net_db.execute(statement)
     assert isinstance(plan, Plan) and plan.result is None and plan.physical.run_name == "mine"
-    for part in ("Logical plan", "Rules", "Physical plan", "Refused", "Options", "seconds", "patch=8x8,16x16"):
+    for part in ("Logical plan", "Rules", "Physical plan", "Refused", "Options", "seconds", "[8x8,16x16]"):
         assert part in str(plan), part
     assert dump(net_db) == before
 
@@ -329,7 +331,7 @@ def test_set_and_reset(net_db: Any, pixels: Callable[..., Any]) -> None:
     assert "device=cpu" in str(net_db.execute("PLAN EXPLAIN OCCLUDE ? USING net", [pixels()]))
     assert str(net_db.execute("RESET obeql.device")) == "obeql.device = auto"
     net_db.execute("SET obeql.max_cells = ?", [100])
-    with pytest.raises(QueryTypeError, match="169 cells, more than the 100 of obeql.max_cells"):
+    with pytest.raises(QueryTypeError, match=r"169 cells, more than the 100 of obeql\.max_cells"):
         net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=8", [pixels()])
     net_db.execute("SET obeql.max_cells = auto; SET obeql.disabled_rules = 'choose_engine'")
     plan = str(net_db.execute("PLAN EXPLAIN OCCLUDE ? USING net WITH patch=8", [pixels()]))

@@ -18,10 +18,17 @@ class GlobalMean(Layer):
     """(N, C, H, W) -> (N, C, 1, 1), the mean over all positions."""
 
     kind: ClassVar[str] = "global_mean"
-    reach: Reach = "global"
+    reach: Reach = "sum"
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         return inputs[0].mean(dim=(2, 3), keepdim=True)
+
+    def forward_change(self, total: Tensor, before: Tensor, after: Tensor, n_positions: int) -> Tensor:
+        """The mean when a box changes: from the clean map's sum `total` (C,), the sum `before` (n, C) of its values
+        in each box, and the boxes' new values `after` (n, C, h, w). Sums of the clean map are float64.
+        """
+        mean = (total - before + after.sum(dim=(2, 3), dtype=total.dtype)) / n_positions
+        return mean.to(after.dtype)[:, :, None, None]
 
 
 class AdaptivePool(Layer):

@@ -1,0 +1,56 @@
+"""Sums of a clean map over boxes, from its prefix sums: four lookups a box, however large it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from obeql.executor.kernels.paste import Boxes, View
+
+__all__ = ["BoxSum", "PrefixSums", "plan_box_sum"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PrefixSums:
+    """`rows` float64 ((H + 1) * (W + 1), C): sums of a map over all positions above and left of a corner."""
+
+    rows: Tensor
+
+    @classmethod
+    def of(cls, view: View) -> PrefixSums:
+        channels = view.rows.shape[1]
+        values = view.rows[:-1].view(view.height, view.width, channels).double()
+        sums = values.new_zeros((view.height + 1, view.width + 1, channels))
+        sums[1:, 1:] = values.cumsum(0).cumsum(1)
+        return cls(sums.view(-1, channels))
+
+    @property
+    def total(self) -> Tensor:
+        """The sum over the whole map: (C,)."""
+        return self.rows[-1]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxSum:
+    """Where the corners of a batch's boxes lie in the prefix sums: int64 (n,) each."""
+
+    top_left: Tensor
+    top_right: Tensor
+    bottom_left: Tensor
+    bottom_right: Tensor
+
+    def run(self, sums: PrefixSums) -> Tensor:
+        """The sum of the clean map over each box: float64 (n, C)."""
+        rows = sums.rows
+        return rows[self.bottom_right] - rows[self.top_right] - rows[self.bottom_left] + rows[self.top_left]
+
+
+def plan_box_sum(width: int, box: Boxes, device: torch.device) -> BoxSum:
+    """Work out the corners of boxes on a map of `width` columns."""
+    row = width + 1
+    top, bottom = box.tops * row, (box.tops + box.height) * row
+    left, right = box.lefts, box.lefts + box.width
+    corners = (torch.from_numpy(a + b).to(device) for a in (top, bottom) for b in (left, right))
+    return BoxSum(*corners)
