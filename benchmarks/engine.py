@@ -66,11 +66,28 @@ def seconds(work: Any) -> float:
     return time.perf_counter() - started
 
 
+def peak_bytes(work: Any) -> int:
+    """Resident memory that `work` needs at its peak beyond what was resident before; 0 where Linux does not tell."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        before = _status("VmRSS")
+        work()
+        return max(0, _status("VmHWM") - before)
+    except OSError:
+        work()
+        return 0
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+
 def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
     size = args.size or SIZES.get(name, 224)
     module = network(name)
     captured_s = time.perf_counter()
-    graph = capture(module, (3, size, size))
+    graph = capture(module, (3, size, size)).to(torch.device("cpu"), torch.float32)
     captured_s = time.perf_counter() - captured_s
     net = graph.network()
     grid = WindowGrid.over((size, size), (args.patch, args.patch), (args.stride, args.stride))
@@ -116,6 +133,7 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
         reference = naive(8)
         tuned = {batch: seconds(lambda: naive(batch)) for batch in args.batches}  # noqa: B023
         best_batch = min(tuned, key=lambda b: tuned[b])
+        peaks = {"naive": peak_bytes(lambda: naive(best_batch)), "ours": peak_bytes(ours)}
         ours_s, naive_s = [], []
         for _ in range(args.repeats):
             naive_s.append(seconds(lambda: naive(best_batch)) / len(sample))
@@ -137,6 +155,8 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "estimated_ms": round(1e3 * engine.cost.seconds / grid.n_windows, 2),
         "planned_macs_ratio": round(net.macs * grid.n_windows / engine.cost.macs, 2),
         "max_log_probability_error": float(difference),
+        "peak_mb": {key: round(value / 1e6) for key, value in peaks.items()},
+        "estimated_peak_mb": round(engine.cost.memory / 1e6),
         "capture_s": round(captured_s, 2),
         "rates_s": round(rates_s, 2),
         "plan_s": round(planned_s, 3),
@@ -148,14 +168,33 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    head = "| network | px | naive ms (batch) | ours ms | ratio | bound | share | estimate ms | error |"
-    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
+    head = (
+        "network",
+        "px",
+        "naive ms (batch)",
+        "ours ms",
+        "ratio",
+        "bound",
+        "share",
+        "estimate ms",
+        "peak MB",
+        "error",
+    )
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for r in rows:
-        lines.append(
-            f"| {r['network']} | {r['size']} | {r['naive_ms']} ({r['naive_batch']}) | {r['ours_ms']} | "
-            f"{r['ratio']} | {r['bound']} | {r['share']:.0%} | {r['estimated_ms']} | "
-            f"{r['max_log_probability_error']:.1e} |"
+        cells = (
+            r["network"],
+            r["size"],
+            f"{r['naive_ms']} ({r['naive_batch']})",
+            r["ours_ms"],
+            r["ratio"],
+            r["bound"],
+            f"{r['share']:.0%}",
+            r["estimated_ms"],
+            f"{r['peak_mb']['naive']} / {r['peak_mb']['ours']}",
+            f"{r['max_log_probability_error']:.1e}",
         )
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return "\n".join(lines)
 
 

@@ -180,6 +180,9 @@ class _Execution:
             model_input = preprocess(source, plan.model.preprocessing)
             if self.on_image is not None:
                 self.on_image(image, source, model_input)
+            if not np.isfinite(model_input.values).all():
+                # Fused kernels may turn NaN into 0, so the network's output need not show it.
+                raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
             pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
             hidden = torch.from_numpy(fill_values(plan.fill, model_input, plan.model.preprocessing))
             hidden = hidden.to(self.device, self.dtype)
@@ -238,7 +241,7 @@ def _maps(
     planes: Planes,
 ) -> list[MapCells]:
     """One map a class, checked for values that are not numbers."""
-    bad = ~planes.logit.isfinite().all(dim=1)
+    bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
     if bool(bad.any()):
         row, col = divmod(int(bad.nonzero()[0]), len(grid.cols))
         raise ImageError(

@@ -71,6 +71,11 @@ class Networks:
             )
         return self._graphs[_graph_key(model)]
 
+    def recaptured(self, model: ModelRecord) -> ModelRecord | None:
+        """The model with the layers it has now, where it was stored with others by another version; else None."""
+        network = self.graph(model).network()
+        return None if network.to_json() == model.network.to_json() else replace(model, network=network)
+
     def rates(self, model: ModelRecord, device: str, precision: str) -> Rates:
         """How fast `device` runs the model: measured once, then read from the store.
 

@@ -7,7 +7,7 @@ The whole pipeline meets here: text is cut and parsed (`grammar`), bound and pla
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,7 @@ class Session:
         when the name stands for another model and `replace` is false, or for a new one in a read-only database.
         """
         self._statements.require_open()
+        _check_name("Model", name)
         if isinstance(module, (str, os.PathLike)):
             record = self._networks.create(name, os.fspath(module), options)
         else:
@@ -122,9 +123,12 @@ class Session:
     def create_images(self, name: str, images: Any, *, replace: bool = False) -> ImageSet:
         """Give a list of images a name: a path, glob or folder, or a list of paths, arrays, tensors, PIL images."""
         self._statements.require_writable("create_images")
+        _check_name("Image set", name)
         source: str | None = None
         if isinstance(images, (str, os.PathLike)):
             source = os.fspath(images)
+        if source is None and not is_pixels(images) and not isinstance(images, Iterable):
+            raise QueryTypeError(f"Images are a path or a list of paths and pixels, not {type(images).__name__}.")
         items = [images] if source is not None or is_pixels(images) else list(images)
         found = self._gallery.listed(items, name, "images")
         if not found:
@@ -168,3 +172,8 @@ class Session:
         if self._statements.is_image_name(source):
             return True
         return source.isidentifier() and not Path(source).exists()  # an unknown name, which is said where it is bound
+
+
+def _check_name(what: str, name: Any) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise QueryTypeError(f"{what} names are texts that are not empty, not {name!r}.")

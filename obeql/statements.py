@@ -7,6 +7,7 @@ store for the statements about models, images and runs, DuckDB for everything el
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -96,7 +97,7 @@ class Statements:
         try:
             return self._handlers[type(statement)](statement, call)
         except duckdb.Error as error:
-            raise QueryError(str(error)) from error
+            raise QueryError(_sql_message(error)) from error
         finally:
             self._depth -= 1
 
@@ -144,14 +145,14 @@ class Statements:
         self.require_writable("EXPLAIN OCCLUDE")
         values = self._values(statement, call)
         with self._threads():
-            return self._run(self._planned(statement, call, values), values, call)[0]
+            return self._run(self._planned(statement, call, values, runs=True), values, call)[0]
 
     def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
         if statement.analyze:
             self.require_writable("PLAN ANALYZE")
         values = self._values(statement, call)
         with self._threads():
-            plan = self._planned(statement, call, values)
+            plan = self._planned(statement, call, values, runs=statement.analyze)
             if not statement.analyze:
                 self._networks.save_rates()
                 return Plan(show(plan), plan)
@@ -159,11 +160,18 @@ class Statements:
             return Plan(show(plan, measured(report)), plan, result)
 
     def _planned(
-        self, statement: syntax.ExplainOcclude | syntax.PlanStatement, call: Call, values: dict[syntax.Parameter, Any]
+        self,
+        statement: syntax.ExplainOcclude | syntax.PlanStatement,
+        call: Call,
+        values: dict[syntax.Parameter, Any],
+        runs: bool,
     ) -> ExplainPlan:
         bound = bind(statement, self._catalog, call.text, None, values)
         if len(bound.images) == 1:
             self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
+        if runs and (model := self._networks.recaptured(bound.model)) is not None:
+            self._store.put_model(model)
+            bound = bind(statement, self._catalog, call.text, None, values)
         return plan_explain(bound, self._networks.rates(bound.model, bound.device, bound.options["precision"]))
 
     def _run(self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call) -> tuple[Result, RunReport]:
@@ -310,6 +318,12 @@ class Statements:
 
 def _unknown(what: str, name: Any, known: Sequence[str]) -> NoReturn:
     raise UnknownNameError(f"There is no {what} {name!r}.{nearest(str(name), known)}")
+
+
+def _sql_message(error: duckdb.Error) -> str:
+    # DuckDB looks for missing tables among Python's variables, which are those of this package here.
+    found = re.search(r'Python Object "(\w+)" of type', str(error))
+    return f"There is no table {found[1]!r}." if found else str(error)
 
 
 def _content(model: ModelRecord) -> tuple[Any, ...]:

@@ -89,6 +89,6 @@ def dump() -> Callable[[Any], dict[str, list[Any]]]:
             "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'obeql_store' ORDER BY 1"
         ).fetchall()
         names = [f"obeql_store.{name}" for (name,) in tables] + ["runs", "models", "images", "image_sets", "failures"]
-        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+        return {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in names}
 
     return rows

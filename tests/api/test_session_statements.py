@@ -383,6 +383,7 @@ def test_sql_goes_to_duckdb(net_db: Any, tmp_path: Path, pixels: Callable[..., A
     [
         ("SELEC 1", "syntax error"),
         ("SELECT * FROM nowhere", "nowhere"),
+        ("SELECT * FROM statement", "There is no table 'statement'"),
         ("SELECT missing FROM runs", "missing"),
         ("INSERT INTO runs VALUES (1)", "runs"),
     ],
@@ -521,10 +522,16 @@ def test_keywords_that_do_not_fit(net_db: Any, pixels: Callable[..., Any], keywo
         net_db.explain(pixels(), "net", **keywords)
 
 
-def test_keywords_that_do_not_exist(net_db: Any, pixels: Callable[..., Any]) -> None:
+def test_keywords_that_do_not_exist(net_db: Any, tiny_net: Any, pixels: Callable[..., Any]) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'patch'"):
         net_db.explain(pixels(), "net", pach=8)
     with pytest.raises(UnknownNameError, match="no image or image set 'scanz'"):
         net_db.explain("scanz", "net")
     with pytest.raises(ModelError, match="Module"):
         net_db.create_model("x", 7)
+    with pytest.raises(QueryTypeError, match="Model names are"):
+        net_db.create_model("", tiny_net(), size=(SIZE, SIZE))
+    with pytest.raises(QueryTypeError, match="Image set names are"):
+        net_db.create_images(3, [pixels()])
+    with pytest.raises(QueryTypeError, match="not NoneType"):
+        net_db.create_images("x", None)

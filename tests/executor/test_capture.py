@@ -38,6 +38,11 @@ def seq(channels: int, *layers: nn.Module) -> Net:
     return Net(lambda p, x: p["s"](x), channels, s=nn.Sequential(*layers))
 
 
+def let(value: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Name a value inside a lambda."""
+    return function(value)
+
+
 def lively(module: nn.Module) -> nn.Module:
     """Eval mode with batch norms that do something."""
     for part in module.modules():
@@ -112,108 +117,196 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "conv without bias": (lambda: seq(4, conv(3, 4, bias=False)), ("conv", *HEAD)),
     "conv, norm, relu in one": (lambda: seq(4, conv(3, 4), nn.BatchNorm2d(4), nn.ReLU(True)), ("conv", *HEAD)),
     "norm without numbers of its own": (
-        lambda: seq(4, conv(3, 4, bias=False), nn.BatchNorm2d(4, affine=False)), ("conv", *HEAD)),
+        lambda: seq(4, conv(3, 4, bias=False), nn.BatchNorm2d(4, affine=False)),
+        ("conv", *HEAD),
+    ),
     "norm before activation before conv": (
         lambda: seq(6, conv(3, 4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 6)),
-        ("conv", "affine", "conv", *HEAD)),
+        ("conv", "affine", "conv", *HEAD),
+    ),
     "norm of the image": (lambda: seq(4, nn.BatchNorm2d(3), conv(3, 4)), ("affine", "conv", *HEAD)),
     "groups, dilation, asymmetric everything": (
-        lambda: seq(4, conv(3, 6, (1, 5), stride=(2, 1), padding=(0, 2)), conv(6, 4, (3, 2), groups=2, dilation=(1, 3))),
-        ("conv", "conv", *HEAD)),
+        lambda: seq(
+            4, conv(3, 6, (1, 5), stride=(2, 1), padding=(0, 2)), conv(6, 4, (3, 2), groups=2, dilation=(1, 3))
+        ),
+        ("conv", "conv", *HEAD),
+    ),
     "depthwise and relu6": (lambda: seq(6, conv(3, 6, groups=3), nn.ReLU6(True)), ("conv", *HEAD)),
     "stride beyond the kernel": (lambda: seq(4, conv(3, 4, 2, stride=4)), ("conv", *HEAD)),
     "padding on one side": (
-        lambda: Net(lambda p, x: p["c"](F.pad(x, (0, 1, 0, 1))), 4, c=conv(3, 4, stride=2)), ("conv", *HEAD)),
+        lambda: Net(lambda p, x: p["c"](F.pad(x, (0, 1, 0, 1))), 4, c=conv(3, 4, stride=2)),
+        ("conv", *HEAD),
+    ),
     "padding='same' of an even kernel": (lambda: seq(4, conv(3, 4, (2, 4), padding="same")), ("conv", *HEAD)),
     "padding by a constant, and a crop": (
         lambda: Net(lambda p, x: F.pad(p["c"](F.pad(x, (1, 2), value=0.7)), (-1, 0, -2, -1)), 4, c=conv(3, 4)),
-        ("pad", "conv", "pad", *HEAD)),
+        ("pad", "conv", "pad", *HEAD),
+    ),
     "zero padding read twice": (
-        lambda: Net(lambda p, x: (lambda y: p["a"](y) + p["b"](y))(F.pad(x, (1, 1, 1, 1))), 4, a=conv(3, 4), b=conv(3, 4)),
-        ("pad", "conv", "conv", "combine", *HEAD)),
+        lambda: Net(
+            lambda p, x: let(F.pad(x, (1, 1, 1, 1)), lambda y: p["a"](y) + p["b"](y)), 4, a=conv(3, 4), b=conv(3, 4)
+        ),
+        ("pad", "conv", "conv", "combine", *HEAD),
+    ),
     "zero padding before a max pool": (
-        lambda: seq(3, nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2)), ("pad", "max_pool", *HEAD)),
+        lambda: seq(3, nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, 2)),
+        ("pad", "max_pool", *HEAD),
+    ),
     "max pools": (
-        lambda: seq(3, nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.MaxPool2d((2, 1), (1, 2)), nn.MaxPool2d(2, 1, dilation=2)),
-        ("max_pool", "max_pool", "max_pool", *HEAD)),
+        lambda: seq(
+            3, nn.MaxPool2d(3, 2, 1, ceil_mode=True), nn.MaxPool2d((2, 1), (1, 2)), nn.MaxPool2d(2, 1, dilation=2)
+        ),
+        ("max_pool", "max_pool", "max_pool", *HEAD),
+    ),
     "average pools": (
-        lambda: seq(3, nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False), nn.AvgPool2d(2, ceil_mode=True),
-                    nn.AvgPool2d(2, 1, 1), nn.AvgPool2d((1, 3), 1, divisor_override=2)),
-        ("average_pool",) * 4 + HEAD),
+        lambda: seq(
+            3,
+            nn.AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=False),
+            nn.AvgPool2d(2, ceil_mode=True),
+            nn.AvgPool2d(2, 1, 1),
+            nn.AvgPool2d((1, 3), 1, divisor_override=2),
+        ),
+        ("average_pool",) * 4 + HEAD,
+    ),
     "adaptive pool that divides the map": (
         lambda: nn.Sequential(conv(3, 4, (2, 6)), nn.AdaptiveAvgPool2d((4, 3)), nn.Flatten(), nn.Linear(48, 5)),
-        ("conv", "average_pool", "flatten", "linear")),
+        ("conv", "average_pool", "flatten", "linear"),
+    ),
     "adaptive pool of uneven bins": (
         lambda: nn.Sequential(nn.AdaptiveAvgPool2d((5, 6)), nn.Flatten(), nn.Linear(90, 5)),
-        ("adaptive_pool", "flatten", "linear")),
+        ("adaptive_pool", "flatten", "linear"),
+    ),
     "adaptive pool to the map's own size": (
         lambda: nn.Sequential(conv(3, 2), nn.AdaptiveAvgPool2d((11, 15)), nn.Flatten(), nn.Linear(330, 5)),
-        ("conv", "flatten", "linear")),
+        ("conv", "flatten", "linear"),
+    ),
     "mean that keeps its axes": (
         lambda: nn.Sequential(conv(3, 4), Lambda(lambda x: x.mean([2, 3], keepdim=True)), conv(4, 5, 1), nn.Flatten()),
-        ("conv", "global_mean", "conv", "flatten")),
+        ("conv", "global_mean", "conv", "flatten"),
+    ),
     "mean of a flattened map": (
-        lambda: nn.Sequential(conv(3, 5), Lambda(lambda x: x.flatten(2).mean(-1))), ("conv", "global_mean", "flatten")),
+        lambda: nn.Sequential(conv(3, 5), Lambda(lambda x: x.flatten(2).mean(-1))),
+        ("conv", "global_mean", "flatten"),
+    ),
     "mean of a map seen as NHWC": (
         lambda: nn.Sequential(conv(3, 5), Lambda(lambda x: x.permute(0, 2, 3, 1).mean((1, 2)))),
-        ("conv", "global_mean", "flatten")),
+        ("conv", "global_mean", "flatten"),
+    ),
     "flatten of a map seen as NHWC": (
         lambda: nn.Sequential(conv(3, 2), Lambda(lambda x: x.permute(0, 2, 3, 1).flatten(1)), nn.Linear(330, 5)),
-        ("conv", "flatten", "linear")),
+        ("conv", "flatten", "linear"),
+    ),
     "vectors with norm and activations": (
-        lambda: nn.Sequential(nn.Flatten(), nn.Linear(663, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Dropout(),
-                              nn.LayerNorm(6), nn.Linear(6, 5, bias=False)),
-        ("flatten", "linear", "channel_norm", "linear")),
+        lambda: nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(663, 6),
+            nn.BatchNorm1d(6),
+            nn.Tanh(),
+            nn.Dropout(),
+            nn.LayerNorm(6),
+            nn.Linear(6, 5, bias=False),
+        ),
+        ("flatten", "linear", "channel_norm", "linear"),
+    ),
     "vectors whose elements are shuffled": (
-        lambda: nn.Sequential(nn.Flatten(), nn.Linear(663, 6), Lambda(lambda x: x.view(-1, 2, 3).transpose(1, 2).flatten(1)),
-                              nn.Linear(6, 5)),
-        ("flatten", "linear", "select_channels", "flatten", "linear")),
+        lambda: nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(663, 6),
+            Lambda(lambda x: x.view(-1, 2, 3).transpose(1, 2).flatten(1)),
+            nn.Linear(6, 5),
+        ),
+        ("flatten", "linear", "select_channels", "flatten", "linear"),
+    ),
     "residual, in place": (
-        lambda: Net(lambda p, x: (lambda a: F.relu_(p["b"](F.relu(a)).add_(a)))(p["a"](x)), 4, a=conv(3, 4), b=conv(4, 4, padding=1)),
-        ("conv", "activation", "conv", "combine", *HEAD)),
+        lambda: Net(
+            lambda p, x: let(p["a"](x), lambda a: F.relu_(p["b"](F.relu(a)).add_(a))),
+            4,
+            a=conv(3, 4),
+            b=conv(4, 4, padding=1),
+        ),
+        ("conv", "activation", "conv", "combine", *HEAD),
+    ),
     "scaled difference, quotient, scalars": (
-        lambda: Net(lambda p, x: (lambda a: (2 - a) * 0.5 + (a - p["b"](x)) / (a * a + 3))(p["a"](x)), 4, a=conv(3, 4), b=conv(3, 4)),
-        ("conv", "activation", "activation", "conv", "combine", "combine", "combine", "combine", *HEAD)),
+        lambda: Net(
+            lambda p, x: let(p["a"](x), lambda a: (2 - a) * 0.5 + (a - p["b"](x)) / (a * a + 3)),
+            4,
+            a=conv(3, 4),
+            b=conv(3, 4),
+        ),
+        ("conv", "activation", "activation", "conv", "combine", "combine", "combine", "combine", *HEAD),
+    ),
     "branches": (
         lambda: Net(lambda p, x: torch.cat([p["a"](x), p["b"](x), x], 1), 9, a=conv(3, 4, padding=1), b=conv(3, 2, 1)),
-        ("conv", "conv", "concat", *HEAD)),
+        ("conv", "conv", "concat", *HEAD),
+    ),
     "split and cat": (
-        lambda: Net(lambda p, x: torch.cat([p["b"](p["a"](x).split([2, 4], 1)[1]), p["a"](x).chunk(3, 1)[0]], 1), 5,
-                    a=conv(3, 6), b=conv(4, 3, 1)),
-        ("conv", "select_channels", "conv", "conv", "select_channels", "concat", *HEAD)),
+        lambda: Net(
+            lambda p, x: torch.cat([p["b"](p["a"](x).split([2, 4], 1)[1]), p["a"](x).chunk(3, 1)[0]], 1),
+            5,
+            a=conv(3, 6),
+            b=conv(4, 3, 1),
+        ),
+        ("conv", "select_channels", "conv", "conv", "select_channels", "concat", *HEAD),
+    ),
     "every second channel, the last two": (
         lambda: Net(lambda p, x: torch.cat([p["a"](x)[:, ::2], p["a"](x)[:, -2:]], 1), 5, a=conv(3, 6)),
-        ("conv", "select_channels", "conv", "select_channels", "concat", *HEAD)),
+        ("conv", "select_channels", "conv", "select_channels", "concat", *HEAD),
+    ),
     "channel shuffle": (
         lambda: Net(lambda p, x: p["b"](shuffle(p["a"](x), 2)), 4, a=conv(3, 6), b=conv(6, 4, groups=2)),
-        ("conv", "select_channels", "conv", *HEAD)),
+        ("conv", "select_channels", "conv", *HEAD),
+    ),
     "channel shuffle before the head": (
         lambda: Net(lambda p, x: shuffle(p["a"](x), 3), 6, a=conv(3, 6)),
-        ("conv", "global_mean", "select_channels", "flatten", "linear")),
+        ("conv", "global_mean", "select_channels", "flatten", "linear"),
+    ),
     "inception's transform_input": (
         lambda: Net(transformed, 4, c=conv(3, 4)),
-        ("select_channels", "activation", "activation") * 3 + ("concat", "conv", *HEAD)),
+        ("select_channels", "activation", "activation") * 3 + ("concat", "conv", *HEAD),
+    ),
     "squeeze-excite": (
-        lambda: Net(lambda p, x: (lambda y: p["gate"](y) * y)(p["c"](x)), 4, c=conv(3, 4),
-                    gate=nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(4, 2, 1), nn.ReLU(), conv(2, 4, 1), nn.Sigmoid())),
-        ("conv", "global_mean", "conv", "conv", "combine", *HEAD)),
+        lambda: Net(
+            lambda p, x: let(p["c"](x), lambda y: p["gate"](y) * y),
+            4,
+            c=conv(3, 4),
+            gate=nn.Sequential(nn.AdaptiveAvgPool2d(1), conv(4, 2, 1), nn.ReLU(), conv(2, 4, 1), nn.Sigmoid()),
+        ),
+        ("conv", "global_mean", "conv", "conv", "combine", *HEAD),
+    ),
     "ConvNeXt block": (
-        lambda: Net(next_block, 4, stem=conv(3, 4, 2, stride=2), depthwise=conv(4, 4, 7, padding=3, groups=4),
-                    norm=nn.LayerNorm(4), one=nn.Linear(4, 8), two=nn.Linear(8, 4)),
-        ("conv", "conv", "channel_norm", "conv", "conv", "combine", *HEAD)),
-    "numbers a channel": (lambda: Net(lambda p, x: p["s"](p["c"](x)), 4, c=conv(3, 4), s=ScaleShift(4)), ("conv", *HEAD)),
+        lambda: Net(
+            next_block,
+            4,
+            stem=conv(3, 4, 2, stride=2),
+            depthwise=conv(4, 4, 7, padding=3, groups=4),
+            norm=nn.LayerNorm(4),
+            one=nn.Linear(4, 8),
+            two=nn.Linear(8, 4),
+        ),
+        ("conv", "conv", "channel_norm", "conv", "conv", "combine", *HEAD),
+    ),
+    "numbers a channel": (
+        lambda: Net(lambda p, x: p["s"](p["c"](x)), 4, c=conv(3, 4), s=ScaleShift(4)),
+        ("conv", *HEAD),
+    ),
     "weights shared by two layers": (
-        lambda: Net(lambda p, x: p["c"](p["c"](x)), 3, c=conv(3, 3)), ("conv", "conv", *HEAD)),
+        lambda: Net(lambda p, x: p["c"](p["c"](x)), 3, c=conv(3, 3)),
+        ("conv", "conv", *HEAD),
+    ),
     "one channel": (
-        lambda: seq(1, conv(3, 1), nn.BatchNorm2d(1), nn.ReLU(), nn.AvgPool2d(2)), ("conv", "average_pool", *HEAD)),
+        lambda: seq(1, conv(3, 1), nn.BatchNorm2d(1), nn.ReLU(), nn.AvgPool2d(2)),
+        ("conv", "average_pool", *HEAD),
+    ),
     "as many channels and classes as images in the trace": (
         lambda: nn.Sequential(conv(3, 97), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(97, 97)),
-        ("conv", *HEAD)),
+        ("conv", *HEAD),
+    ),
     "dropout in eval mode": (
-        lambda: seq(4, nn.Dropout(0.5), conv(3, 4), nn.Dropout2d(0.5), nn.AlphaDropout(), nn.FeatureAlphaDropout()), ("conv", *HEAD)),
-    "log_softmax at the end": (
-        lambda: nn.Sequential(seq(4, conv(3, 4)), nn.LogSoftmax(1)), ("conv", *HEAD, "opaque")),
-}  # fmt: skip
+        lambda: seq(4, nn.Dropout(0.5), conv(3, 4), nn.Dropout2d(0.5), nn.AlphaDropout(), nn.FeatureAlphaDropout()),
+        ("conv", *HEAD),
+    ),
+    "log_softmax at the end": (lambda: nn.Sequential(seq(4, conv(3, 4)), nn.LogSoftmax(1)), ("conv", *HEAD, "opaque")),
+}
 
 
 class Lambda(nn.Module):
@@ -229,25 +322,47 @@ class Lambda(nn.Module):
 OPAQUE: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "positional weights": (
         lambda: Net(lambda p, x: p["b"](p["pos"](p["a"](x))), 4, a=conv(3, 4), pos=Positional(11, 15), b=conv(4, 4)),
-        ("conv", "opaque", "conv", *HEAD)),
+        ("conv", "opaque", "conv", *HEAD),
+    ),
     "positional weights of one channel": (
-        lambda: Net(lambda p, x: p["pos"](p["a"](x)), 4, a=conv(3, 4), pos=Positional(1, 1, 11, 1)), ("conv", "opaque", *HEAD)),
+        lambda: Net(lambda p, x: p["pos"](p["a"](x)), 4, a=conv(3, 4), pos=Positional(1, 1, 11, 1)),
+        ("conv", "opaque", *HEAD),
+    ),
     "attention": (lambda: Net(lambda p, x: p["t"](p["c"](x)), 4, c=conv(3, 4, 5, stride=3), t=Attention(4)), ()),
-    "group norm": (lambda: seq(4, conv(3, 4), nn.GroupNorm(2, 4), nn.ReLU(), conv(4, 4)), ("conv", "opaque", "activation", "conv", *HEAD)),
-    "transposed convolution": (lambda: seq(4, conv(3, 4), nn.ConvTranspose2d(4, 4, 2, 2), nn.ReLU()), ("conv", "opaque", "activation", *HEAD)),
+    "group norm": (
+        lambda: seq(4, conv(3, 4), nn.GroupNorm(2, 4), nn.ReLU(), conv(4, 4)),
+        ("conv", "opaque", "activation", "conv", *HEAD),
+    ),
+    "transposed convolution": (
+        lambda: seq(4, conv(3, 4), nn.ConvTranspose2d(4, 4, 2, 2), nn.ReLU()),
+        ("conv", "opaque", "activation", *HEAD),
+    ),
     "upsampling": (lambda: seq(4, conv(3, 4), nn.Upsample(scale_factor=2, mode="bilinear")), ("conv", "opaque", *HEAD)),
     "reflection padding": (lambda: seq(4, nn.ReflectionPad2d(1), conv(3, 4)), ("opaque", "conv", *HEAD)),
     "pixel shuffles": (
-        lambda: Net(lambda p, x: F.pixel_shuffle(p["b"](F.pixel_unshuffle(p["a"](x), 2)), 2), 1, a=conv(3, 2, (2, 4)), b=conv(8, 4)),
-        ("conv", "opaque", "conv", "opaque", *HEAD)),
+        lambda: Net(
+            lambda p, x: F.pixel_shuffle(p["b"](F.pixel_unshuffle(p["a"](x), 2)), 2),
+            1,
+            a=conv(3, 2, (2, 4)),
+            b=conv(8, 4),
+        ),
+        ("conv", "opaque", "conv", "opaque", *HEAD),
+    ),
     "a spatial crop": (lambda: Net(lambda p, x: p["c"](x)[:, :, 2:-1, :5], 4, c=conv(3, 4)), ()),
     "a spatial gate": (lambda: Net(lambda p, x: x * torch.sigmoid(p["c"](x)), 3, c=conv(3, 1, padding=1)), ()),
     "adaptive max pool": (lambda: nn.Sequential(conv(3, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten()), ()),
     "a maximum over the map": (lambda: nn.Sequential(conv(3, 5), Lambda(lambda x: x.amax((2, 3)))), ()),
     "numbers that depend on the number of images": (
-        lambda: Net(lambda p, x: p["c"](torch.cat([x, x.new_full((x.shape[0], 1, *x.shape[2:]), 0.5)], 1)), 4, c=conv(4, 4)), ()),
-    "clamp between two learned numbers": (lambda: Net(lambda p, x: torch.minimum(p["c"](x), 0 * x[:, :1, 1:-1, 1:-1]), 4, c=conv(3, 4)), ()),
-}  # fmt: skip
+        lambda: Net(
+            lambda p, x: p["c"](torch.cat([x, x.new_full((x.shape[0], 1, *x.shape[2:]), 0.5)], 1)), 4, c=conv(4, 4)
+        ),
+        (),
+    ),
+    "clamp between two learned numbers": (
+        lambda: Net(lambda p, x: torch.minimum(p["c"](x), 0 * x[:, :1, 1:-1, 1:-1]), 4, c=conv(3, 4)),
+        (),
+    ),
+}
 
 
 def written_through_a_view(p: nn.ModuleDict, x: Tensor) -> Tensor:
@@ -349,16 +464,42 @@ def test_writing_in_place(body: Callable[[nn.ModuleDict, Tensor], Tensor]) -> No
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu, "relu6": F.relu6, "hardtanh": lambda x: F.hardtanh(x, -0.3, 0.4), "hardswish": F.hardswish,
-    "hardtanh by default": F.hardtanh, "hardsigmoid": F.hardsigmoid, "silu": F.silu, "mish": F.mish, "gelu": F.gelu,
-    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"), "sigmoid": torch.sigmoid, "tanh": torch.tanh, "elu": F.elu,
-    "celu": F.celu, "selu": F.selu, "leaky relu": F.leaky_relu, "leaky relu of 0.3": lambda x: F.leaky_relu(x, 0.3),
-    "softplus": lambda x: F.softplus(x, 2, 1), "softsign": F.softsign, "exp": torch.exp, "abs": torch.abs, "neg": torch.neg,
-    "clamp below": lambda x: x.clamp(min=0.1), "clamp above": lambda x: x.clamp(max=0.1), "clamp": lambda x: x.clamp(-0.1, 0.2),
-    "square": torch.square, "pow": lambda x: x**3, "erf": torch.erf, "sqrt of one more": lambda x: (x.abs() + 1).sqrt(),
-    "rsqrt": lambda x: (x.abs() + 1).rsqrt(), "reciprocal": lambda x: 1 / (x.abs() + 1), "log": lambda x: (x.abs() + 1).log(),
-    "hardshrink": lambda x: F.hardshrink(x, 0.1), "relu in place": lambda x: F.relu_(x), "threshold": lambda x: F.threshold(x, 0.1, -1),
-}  # fmt: skip
+    "relu": F.relu,
+    "relu6": F.relu6,
+    "hardtanh": lambda x: F.hardtanh(x, -0.3, 0.4),
+    "hardswish": F.hardswish,
+    "hardtanh by default": F.hardtanh,
+    "hardsigmoid": F.hardsigmoid,
+    "silu": F.silu,
+    "mish": F.mish,
+    "gelu": F.gelu,
+    "gelu by tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "elu": F.elu,
+    "celu": F.celu,
+    "selu": F.selu,
+    "leaky relu": F.leaky_relu,
+    "leaky relu of 0.3": lambda x: F.leaky_relu(x, 0.3),
+    "softplus": lambda x: F.softplus(x, 2, 1),
+    "softsign": F.softsign,
+    "exp": torch.exp,
+    "abs": torch.abs,
+    "neg": torch.neg,
+    "clamp below": lambda x: x.clamp(min=0.1),
+    "clamp above": lambda x: x.clamp(max=0.1),
+    "clamp": lambda x: x.clamp(-0.1, 0.2),
+    "square": torch.square,
+    "pow": lambda x: x**3,
+    "erf": torch.erf,
+    "sqrt of one more": lambda x: (x.abs() + 1).sqrt(),
+    "rsqrt": lambda x: (x.abs() + 1).rsqrt(),
+    "reciprocal": lambda x: 1 / (x.abs() + 1),
+    "log": lambda x: (x.abs() + 1).log(),
+    "hardshrink": lambda x: F.hardshrink(x, 0.1),
+    "relu in place": F.relu_,
+    "threshold": lambda x: F.threshold(x, 0.1, -1),
+}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -373,7 +514,7 @@ def test_activations_fused_and_alone(name: str) -> None:
     with torch.inference_mode():
         torch.testing.assert_close(single.forward(x), module(x), rtol=1e-5, atol=1e-5)
     module, graph = captured(
-        lambda: Net(lambda p, x: (lambda y: y * 2 + function(y * 1.5))(p["c"](x)), 4, c=conv(3, 4))
+        lambda: Net(lambda p, x: let(p["c"](x), lambda y: y * 2 + function(y * 1.5)), 4, c=conv(3, 4))
     )
     assert not graph.reason
     assert_same(module, graph)
@@ -390,10 +531,13 @@ FINAL = {
     "softmax": (lambda: nn.Sequential(_body(), nn.Flatten(), nn.Softmax(-1)), "softmax", torch.log),
     "softmax before flatten": (lambda: nn.Sequential(_body(), nn.Softmax(1), nn.Flatten()), "softmax", torch.log),
     "softmax in NHWC": (
-        lambda: nn.Sequential(_body(), Lambda(lambda x: x.permute(0, 2, 3, 1).softmax(-1).flatten(1))), "softmax", torch.log),
+        lambda: nn.Sequential(_body(), Lambda(lambda x: x.permute(0, 2, 3, 1).softmax(-1).flatten(1))),
+        "softmax",
+        torch.log,
+    ),
     "sigmoid": (lambda: nn.Sequential(_body(), nn.Flatten(), nn.Sigmoid()), "sigmoid", torch.logit),
     "sigmoid before flatten": (lambda: nn.Sequential(_body(), nn.Sigmoid(), nn.Flatten()), "sigmoid", torch.logit),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", FINAL)

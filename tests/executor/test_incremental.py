@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from obeql.executor.network.capture import capture
-from obeql.executor.network.graph import LayerGraph
 from obeql.planner.grid import WindowGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -133,7 +132,8 @@ class Inverted(nn.Module):
         wide, kernel, self.stride = 2 * channels, draw.among(3, 5), draw.among(1, 1, 2)
         self.body = nn.Sequential(
             nn.Conv2d(channels, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(inplace=True),
-            nn.Conv2d(wide, wide, kernel, self.stride, kernel // 2, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(),
+            nn.Conv2d(wide, wide, kernel, self.stride, kernel // 2, groups=wide, bias=False), nn.BatchNorm2d(wide),
+            nn.ReLU6(),
         )  # fmt: skip
         self.gate = None
         if draw.among(False, False, True):
@@ -380,3 +380,69 @@ def test_boxes_equal_whole_maps_equal_the_module(case: Case, drive: SimpleNamesp
 @given(case=cases())
 def test_boxes_equal_whole_maps_equal_the_module_at_length(case: Case, drive: SimpleNamespace) -> None:
     check(case, drive)
+
+
+RECIPES = {
+    "plain": [(0, [0]), (2, [0]), (0, [1, 0, 1])],
+    "residual": [(0, [0]), (1, [1]), (1, [0, 0, 1])],
+    "concatenations": [(0, [0]), (3, [2]), (5, [1])],
+    "gates and shuffles": [(0, [0]), (4, [0, 0, 2]), (6, [1]), (4, [1, 2, 0])],
+    "next": [(0, [1]), (7, [0]), (8, [1, 0, 3, 1, 1, 1]), (9, [0])],
+}
+
+
+@pytest.mark.parametrize("head", [0, 1, 2])
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_layer_can_be_the_one_where_boxes_end(name: str, head: int, drive: SimpleNamespace) -> None:
+    size = (3, 21, 24)
+    grid_case = Case(
+        1, size, RECIPES[name], head, (5, 4), (4, 5), "clip", None, "map", 1, (1, 1), 4, 4, 1.0
+    )  # fmt: skip
+    module = built(grid_case)
+    assert module is not None
+    graph = capture(module, size).to(CPU, torch.float64)
+    grid = grid_of(grid_case)
+    image, fill = inputs_of(grid_case, torch.float64)
+    expected = drive.brute_force(copy.deepcopy(module).double(), image, fill, grid)
+    scale = max(1.0, float(expected.abs().max()))
+    n_distinct = set()
+    for stop in range(1, len(graph.layers) + 1):
+        n_groups = 1 + stop % 4
+        engine = drive.incremental_engine(graph, stop, (n_groups, 5 - n_groups), 1 + stop % 7, 1 + stop % 5)
+        n_distinct.add(sum(engine.regions))
+        found = drive.window_logits(graph, grid, engine, image, fill)
+        assert float((found - expected).abs().max()) <= 1e-9 * scale, f"boxes end before layer {stop}"
+    assert len(n_distinct) >= 3
+
+
+def test_any_number_of_groups(drive: SimpleNamespace) -> None:
+    """From one box size for all windows to one for each signature."""
+    case = Case(0, (3, 23, 19), RECIPES["residual"], 0, (6, 5), (3, 2), "cover", None, "channels", 1, (1, 1), 7, 7, 1.0)
+    module = built(case)
+    assert module is not None
+    graph = capture(module, case.size).to(CPU, torch.float64)
+    grid = grid_of(case)
+    image, fill = inputs_of(case, torch.float64)
+    expected = drive.window_logits(graph, grid, drive.dense_engine(9), image, fill)
+    for groups in range(1, max(grid.shape) + 1):
+        engine = drive.incremental_engine(graph, None, (groups, max(1, groups - 2)), 7, 9)
+        found = drive.window_logits(graph, grid, engine, image, fill)
+        assert float((found - expected).abs().max()) <= 1e-9
+
+
+def test_nan_in_the_image_stays_under_a_window_that_hides_it(drive: SimpleNamespace) -> None:
+    """Windows select, they never multiply: a hidden NaN has no effect, one in sight reaches the output."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(64, 3)).eval()
+    graph = capture(module, (1, 10, 10)).to(CPU, torch.float64)
+    grid = WindowGrid.over((10, 10), (4, 4), (3, 3))
+    image = torch.rand(1, 1, 10, 10, dtype=torch.float64)
+    image[0, 0, 4, 5] = float("nan")
+    fill = image.new_full((1, 1, 1), 0.5)
+    expected = drive.brute_force(copy.deepcopy(module).double(), image, fill, grid)
+    assert expected.isnan().any() and not expected.isnan().all()
+    for batch in (1, 4):
+        dense = drive.window_logits(graph, grid, drive.dense_engine(batch), image, fill)
+        boxes = drive.window_logits(graph, grid, drive.incremental_engine(graph, None, (2, 2), batch), image, fill)
+        torch.testing.assert_close(dense, expected, equal_nan=True)
+        torch.testing.assert_close(boxes, expected, equal_nan=True)

@@ -26,8 +26,8 @@ CPU = torch.device("cpu")
 #: network: (height, width) of the input
 FAST = {
     "resnet18": (64, 80), "vgg11": (72, 64), "squeezenet1_1": (70, 64), "mobilenet_v2": (64, 72), "googlenet": (72, 64),
-    "inception_v3": (112, 107), "densenet121": (64, 64), "shufflenet_v2_x0_5": (64, 75), "efficientnet_b0": (64, 69),
-    "convnext_tiny": (64, 80), "regnet_y_400mf": (64, 64), "mnasnet0_5": (67, 64),
+    "inception_v3": (96, 91), "densenet121": (64, 64), "shufflenet_v2_x0_5": (64, 75), "efficientnet_b0": (64, 69),
+    "convnext_tiny": (64, 64), "regnet_y_400mf": (64, 64), "mnasnet0_5": (67, 64),
 }  # fmt: skip
 SLOW = {
     "alexnet": (96, 90), "resnet50": (96, 96), "resnet152": (64, 64), "resnext50_32x4d": (64, 64), "wide_resnet50_2": (64, 64),
@@ -83,7 +83,7 @@ def check(module: nn.Module, size: tuple[int, int], drive: SimpleNamespace) -> N
     wide = graph.to(CPU, torch.float64)
     engine = drive.incremental_engine(wide, None, (3, 3), 4, 5)
     first_global = next(i for i, layer in enumerate(graph.layers) if layer.reach == "global")
-    assert sum(engine.regions) >= first_global > 3, "boxes reach to the first layer that sees the whole map"
+    assert sum(engine.regions) >= first_global >= 3, "boxes reach to the first layer that sees the whole map"
     dense = drive.window_logits(wide, grid, drive.dense_engine(6), image, fill, windows)[asked]
     boxes = drive.window_logits(wide, grid, engine, image, fill, windows)[asked]
     scale = float(dense.abs().max())
@@ -94,9 +94,11 @@ def check(module: nn.Module, size: tuple[int, int], drive: SimpleNamespace) -> N
     del wide
     narrow = graph.to(CPU, torch.float32)
     single = drive.window_logits(narrow, grid, engine, image.float(), fill.float(), windows)[asked]
-    plain = drive.window_logits(narrow, grid, drive.dense_engine(6), image.float(), fill.float(), windows)[asked]
-    assert float((single.log_softmax(1) - plain.log_softmax(1)).abs().max()) <= 1e-5
-    assert float((single.double().log_softmax(1) - dense.log_softmax(1)).abs().max()) <= 1e-4
+    # In float32 they are as close to float64 as the module itself comes.
+    own = drive.brute_force(module, image.float(), fill.float(), grid, windows)[asked]
+    rounding = float((own - dense).abs().max())
+    assert rounding <= 1e-3 * scale
+    assert float((single - dense).abs().max()) <= 4 * rounding + 1e-6 * scale
     gc.collect()
 
 
@@ -140,7 +142,14 @@ class LiteBlock(nn.Module):
 def lite() -> nn.Module:
     """EfficientNet-Lite in small: depthwise convolutions, ReLU6, asymmetric zero padding, no squeeze-excite."""
     torch.manual_seed(0)
-    plan = ((16, 16, 3, 1, 1), (16, 24, 3, 2, 6), (24, 24, 3, 1, 6), (24, 40, 5, 2, 6), (40, 40, 5, 1, 6), (40, 80, 3, 2, 6))
+    plan = (
+        (16, 16, 3, 1, 1),
+        (16, 24, 3, 2, 6),
+        (24, 24, 3, 1, 6),
+        (24, 40, 5, 2, 6),
+        (40, 40, 5, 1, 6),
+        (40, 80, 3, 2, 6),
+    )
     return nn.Sequential(
         SamePadding(3, 16, 3, 2, bias=False), nn.BatchNorm2d(16), nn.ReLU6(True), *(LiteBlock(*row) for row in plan),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(80, 10),

@@ -139,7 +139,7 @@ def test_spans_and_groups_cover_what_changes(network: Network, axis: int, data: 
         for k, w in enumerate(group.windows):
             for i, layer in enumerate(network.layers):
                 start, stop = int(group.starts[i, k]), int(group.starts[i, k] + group.sizes[i])
-                assert 0 <= start and stop <= layer.shape[1 + axis], "the box lies inside the map"
+                assert start >= 0 and stop <= layer.shape[1 + axis], "the box lies inside the map"
                 assert start <= spans.first[i, w] and spans.end[i, w] <= stop, "the box covers the span"
     assert np.array_equal(plan.positions, positions)
     alone = group_windows(network, axis, spans, weights, len(grid))
@@ -181,7 +181,7 @@ def test_grid_rules(size: int, data: st.DataObject) -> None:
     for grid in (valid, cover, clip):
         assert len(grid.starts) == len(grid.lengths) == len(set(grid.starts))
         assert list(grid.starts) == sorted(grid.starts)
-        assert all(0 <= s and s + n <= size and 1 <= n <= patch for s, n in zip(grid.starts, grid.lengths, strict=True))
+        assert all(s >= 0 and s + n <= size and 1 <= n <= patch for s, n in zip(grid.starts, grid.lengths, strict=True))
     assert valid.starts == tuple(s for s in range(0, size, stride) if s + patch <= size)
     assert set(valid.lengths) == set(cover.lengths) == {patch}
     n_covering = -(-(size - patch) // stride) + 1
