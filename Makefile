@@ -69,7 +69,8 @@ types: $(VENV)/dev.stamp
 	cd build/typing && $(abspath $(BIN))/lint-imports --config ../../pyproject.toml
 
 bench: $(VENV)/test.stamp
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.store
 
 docs: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests/api/test_readme.py $(PYTEST)

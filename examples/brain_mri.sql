@@ -30,8 +30,8 @@ PLAN EXPLAIN OCCLUDE chosen USING tumour FOR LABEL
     WITH patch=16 stride=8 fill=black score=log_odds INTO OR REPLACE brain;
 
 -- Hide every window of 16 x 16 pixels, in steps of 8, and see how the class's score falls. Hidden pixels become black
--- as the air around the head is. The network's probability is saturated, 0.9999 whatever is hidden, so its map would be
--- flat; log-odds still tell how much evidence a window holds.
+-- as the air around the head is. The network is saturated: its probability is 0.999 nearly whatever is hidden, and a map
+-- of it would be flat; log-odds still tell how much evidence a window holds.
 EXPLAIN OCCLUDE chosen USING tumour FOR LABEL
     WITH patch=16 stride=8 fill=black score=log_odds INTO OR REPLACE brain;
 

@@ -81,7 +81,7 @@ class TreeBuilder:
     def _error(self, message: str, item: Tree[Token] | Token) -> Exception:
         return QuerySyntaxError(message).locate(self._script, self._span(item).start)
 
-    def _value(self, token: Token) -> Any:  # noqa: PLR0911 - one line a terminal
+    def _value(self, token: Token) -> Any:
         match token.type:
             case "INT":
                 return self._int(token, token)

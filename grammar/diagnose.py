@@ -116,7 +116,7 @@ def syntax_error(script: str, failure: Failure) -> QuerySyntaxError:
     return error
 
 
-def _hint_for_word(word: str, following: str, failure: Failure) -> str:  # noqa: PLR0911 - one line a mistake
+def _hint_for_word(word: str, following: str, failure: Failure) -> str:
     accepted = failure.accepted
     if failure.read == ["_EXPLAIN"] and word.lower() == "analyze":
         return " Measured plans are written PLAN ANALYZE EXPLAIN OCCLUDE .."

@@ -41,7 +41,7 @@ class _Printer:
     def __init__(self) -> None:
         self._n_positional = 0
 
-    def print(self, node: Node) -> str:  # noqa: PLR0911 - one case a node
+    def print(self, node: Node) -> str:
         match node:
             case syntax.SqlStatement(text):
                 return text
@@ -90,7 +90,7 @@ class _Printer:
     def _options(self, options: tuple[syntax.Option, ...]) -> str | None:
         return self._words("WITH", *options) if options else None
 
-    def _clause(self, node: Node) -> str:  # noqa: PLR0911, PLR0912 - one case a node
+    def _clause(self, node: Node) -> str:
         match node:
             case syntax.ForPredicted():
                 return "FOR PREDICTED"
@@ -131,7 +131,7 @@ class _Printer:
                 return self.print(parameter)
         return self._value(node)
 
-    def _value(self, node: Node) -> str:  # noqa: PLR0911 - one case a node
+    def _value(self, node: Node) -> str:
         match node:
             case syntax.Option(name, value):
                 return f"{name}={self.print(value)}"

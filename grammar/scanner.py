@@ -185,7 +185,7 @@ def _first_words(text: str) -> list[str]:
     ]
 
 
-def is_obeql_statement(text: str) -> bool:  # noqa: PLR0911 - one line a first word
+def is_obeql_statement(text: str) -> bool:
     """Return whether a single statement is OBEQL's, by its first words; all others are DuckDB's."""
     words = _first_words(text)
     first, second, third = (*words, "", "", "")[:3]

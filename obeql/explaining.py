@@ -146,7 +146,7 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap]]:
     if earlier is None:
         return {}
     held = store.explained_images(earlier)
-    known = dict(zip(map(image_key, plan.images), store.register_images(plan.images), strict=True))
+    known = {image_key(image): writer.registered(image) for image in plan.images}
     if not held <= {image.image_id for image in known.values()}:
         return {}
     kept: dict[str, list[Heatmap]] = {}

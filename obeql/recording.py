@@ -61,6 +61,7 @@ class RunWriter:
     failed: list[FailedImage] = field(default_factory=list)
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
+    _known: dict[str, ImageRecord] = field(default_factory=dict)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -88,7 +89,7 @@ class RunWriter:
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         source, placement = self._decoded[image_key(image)]
         run_id = self._begin()
-        known = self._registered(image)
+        known = self.registered(image)
         assert known.image_id is not None
         self.store.note_image(known.image_id, source.digest, *source.size)
         per_grid = len(maps) // len(self.plan.grids)
@@ -122,11 +123,13 @@ class RunWriter:
 
     def _store_failure(self, image: ImageRecord, error: str) -> FailedImage:
         assert self.run_id is not None
-        failure = FailedImage(self._registered(image).image_id or 0, image.shown, error)
+        failure = FailedImage(self.registered(image).image_id or 0, image.shown, error)
         self.store.fail_image(self.run_id, failure)
         return failure
 
-    def _registered(self, image: ImageRecord) -> ImageRecord:
-        if image.image_id is not None and not image.columns and image.label is None:
-            return image
-        return self.store.register_images([image])[0]
+    def registered(self, image: ImageRecord) -> ImageRecord:
+        """The image with its id; the first call stores all images of the plan at once."""
+        if not self._known:
+            images = self.plan.images
+            self._known = dict(zip(map(image_key, images), self.store.register_images(images), strict=True))
+        return self._known[image_key(image)]

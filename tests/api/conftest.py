@@ -79,16 +79,26 @@ def net_db(db: Any, tiny_net: Any) -> Any:
     return db
 
 
+@pytest.fixture(scope="module")
+def shared_db(tiny_net: Any) -> Iterator[Any]:
+    """As `net_db`, for the tests of a file that leave it as it was."""
+    import obeql
+
+    with obeql.connect() as session:
+        session.create_model("net", tiny_net(), size=(SIZE, SIZE), classes=list(CLASSES))
+        yield session
+
+
 @pytest.fixture(scope="session")
 def dump() -> Callable[[Any], dict[str, list[Any]]]:
-    """Return every row of every table of a session's store, and the views a user sees."""
+    """Return every row of every table of a session's store."""
 
     def rows(session: Any) -> dict[str, list[Any]]:
         connection = session.connection
         tables = connection.execute(
             "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'obeql_store' ORDER BY 1"
         ).fetchall()
-        names = [f"obeql_store.{name}" for (name,) in tables] + ["runs", "models", "images", "image_sets", "failures"]
+        names = [f"obeql_store.{name}" for (name,) in tables]
         return {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in names}
 
     return rows

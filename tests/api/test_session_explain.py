@@ -70,30 +70,30 @@ def cells_of(db: Any, heat: Any, column: str) -> Any:
 # ---- values ----------------------------------------------------------------------------------------------
 
 
-def test_result_sql_and_brute_force_agree(net_db: Any, tiny_net: Any, image: Any) -> None:
+def test_result_sql_and_brute_force_agree(shared_db: Any, tiny_net: Any, image: Any) -> None:
     grid = WindowGrid.over((SIZE, SIZE), (8, 8), (4, 4))
     clean, occluded = brute_force(tiny_net(), unit(image), grid, np.full(3, 0.5))
     for kind in SCORES:
         statement = f"EXPLAIN OCCLUDE ? USING net FOR CLASS 1 WITH patch=8 stride=4 score={kind} fill=gray"
-        (heat,) = net_db.execute(statement, [image])
+        (heat,) = shared_db.execute(statement, [image])
         scores = scored(occluded, 1, kind)
         importance = scored(clean, 1, kind) - scores
         assert heat.shape == (7, 7) and heat.score_kind == kind
         np.testing.assert_allclose(heat.scores, scores, atol=1e-5)
         np.testing.assert_allclose(heat.importance, importance, atol=1e-5)
         np.testing.assert_allclose(heat.clean_score, scored(clean, 1, kind), atol=1e-5)
-        np.testing.assert_allclose(cells_of(net_db, heat, "score"), scores, atol=1e-5)
-        np.testing.assert_allclose(cells_of(net_db, heat, "importance"), importance, atol=1e-5)
+        np.testing.assert_allclose(cells_of(shared_db, heat, "score"), scores, atol=1e-5)
+        np.testing.assert_allclose(cells_of(shared_db, heat, "importance"), importance, atol=1e-5)
         np.testing.assert_array_equal(heat.top_class, occluded.argmax(axis=-1))
     for other in SCORES:  # the other scores are views over the same run
         np.testing.assert_allclose(heat.as_score(other).scores, scored(occluded, 1, other), atol=1e-5)
-        np.testing.assert_allclose(cells_of(net_db, heat, other), scored(occluded, 1, other), atol=1e-5)
+        np.testing.assert_allclose(cells_of(shared_db, heat, other), scored(occluded, 1, other), atol=1e-5)
 
 
 @pytest.mark.parametrize("border", ["cover", "valid", "clip"])
-def test_border(net_db: Any, tiny_net: Any, image: Any, border: str) -> None:
+def test_border(shared_db: Any, tiny_net: Any, image: Any, border: str) -> None:
     statement = f"EXPLAIN OCCLUDE ? USING net FOR CLASS 'cat' WITH patch=10x7 stride=6x5 score=logit border={border}"
-    (heat,) = net_db.execute(statement, [image])
+    (heat,) = shared_db.execute(statement, [image])
     grid = WindowGrid.over((SIZE, SIZE), (10, 7), (6, 5), border)  # type: ignore[arg-type]
     fill = unit(image).mean(axis=(1, 2), dtype=np.float64)
     _, logits = brute_force(tiny_net(), unit(image), grid, fill)
@@ -127,8 +127,8 @@ def test_fill(db: Any, tiny_net: Any, image: Any, fill: str) -> None:
     assert stored == [(fill.replace(" ", ""),)]
 
 
-def test_float64_is_exact(net_db: Any, tiny_net: Any, image: Any) -> None:
-    (heat,) = net_db.execute(
+def test_float64_is_exact(shared_db: Any, tiny_net: Any, image: Any) -> None:
+    (heat,) = shared_db.execute(
         "EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch=8 stride=6 precision=float64 score=logit", [image]
     )
     grid = WindowGrid.over((SIZE, SIZE), (8, 8), (6, 6))
@@ -136,7 +136,8 @@ def test_float64_is_exact(net_db: Any, tiny_net: Any, image: Any) -> None:
     _, logits = brute_force(tiny_net(), unit(image), grid, fill)
     # stored as float32
     np.testing.assert_allclose(heat.cells.logit, logits[..., 0].astype(np.float32), rtol=2e-7)
-    assert net_db.execute("SELECT precision FROM heatmaps").fetchall() == [("float64",)]
+    stored = shared_db.execute("SELECT precision FROM heatmaps WHERE run_id = ?", [heat.run_id]).fetchall()
+    assert stored == [("float64",)]
 
 
 def test_the_map_of_a_planted_bump_peaks_at_the_bump(db: Any) -> None:
@@ -158,7 +159,7 @@ def test_the_map_of_a_planted_bump_peaks_at_the_bump(db: Any) -> None:
     assert 16 <= peak[0] < 26 and 4 <= peak[1] < 14
     sql = db.execute("SELECT top_px, left_px FROM cells ORDER BY importance DESC, row, col LIMIT 1").fetchall()
     assert sql == [(best.top, best.left)]
-    assert heat.importance[0, -1] == 0  # far from the bump nothing changes
+    assert abs(heat.importance[0, -1]) < 1e-6  # far from the bump nothing changes
 
 
 # ---- classes ---------------------------------------------------------------------------------------------
@@ -168,9 +169,9 @@ def names(result: Result) -> list[str]:
     return [heat.class_name for heat in result]
 
 
-def test_classes_of_for(net_db: Any, image: Any) -> None:
-    ranked = [row[0] for row in net_db.execute("PREDICT ? USING net", [image]).project("class_name").fetchall()]
-    run = lambda clause: names(net_db.execute(f"EXPLAIN OCCLUDE ? USING net {clause} WITH patch=16", [image]))  # noqa: E731
+def test_classes_of_for(shared_db: Any, image: Any) -> None:
+    ranked = [row[0] for row in shared_db.execute("PREDICT ? USING net", [image]).project("class_name").fetchall()]
+    run = lambda clause: names(shared_db.execute(f"EXPLAIN OCCLUDE ? USING net {clause} WITH patch=16", [image]))  # noqa: E731
     assert run("") == run("FOR PREDICTED") == ranked[:1]
     assert run("FOR TOP 2") == ranked[:2]
     assert run("FOR ALL") == ["ant", "bee", "cat"]
@@ -179,22 +180,24 @@ def test_classes_of_for(net_db: Any, image: Any) -> None:
     assert run("FOR CLASSES ('cat', 2)") == ["cat"]
 
 
-def test_label_of_a_select(net_db: Any, folder: Path) -> None:
+def test_label_of_a_select(shared_db: Any, folder: Path) -> None:
     select = (
         "SELECT file AS path, CASE WHEN file LIKE '%1.png' THEN 'bee' WHEN file LIKE '%2.png' THEN 'Cat' END AS label, "
         f"7 AS patient FROM glob('{folder}/*.png') ORDER BY file"
     )
-    result = net_db.execute(f"EXPLAIN OCCLUDE ({select}) USING net FOR LABEL WITH patch=16")
+    result = shared_db.execute(f"EXPLAIN OCCLUDE ({select}) USING net FOR LABEL WITH patch=16")
     assert names(result) == ["bee", "cat"] and result[0].columns == {"patient": 7}
     assert [failure.shown for failure in result.failures] == [str(folder / "scan3.png")]
     assert "label" in result.failures[0].error
-    stored = net_db.execute("SELECT label, class_name FROM heatmaps ORDER BY image_id").fetchall()
+    stored = shared_db.execute(
+        "SELECT label, class_name FROM heatmaps WHERE run_id = ? ORDER BY image_id", [result.run_id]
+    ).fetchall()
     assert stored == [("bee", "bee"), ("Cat", "cat")]
 
 
-def test_order_is_images_then_patches_then_classes(net_db: Any, folder: Path) -> None:
-    net_db.execute(f"CREATE IMAGES scans FROM '{folder}/*.png'")
-    result = net_db.execute("EXPLAIN OCCLUDE scans USING net FOR CLASSES (2, 0) WITH patch=[16, 8x12] stride=8")
+def test_order_is_images_then_patches_then_classes(shared_db: Any, folder: Path) -> None:
+    shared_db.execute(f"CREATE IMAGES scans FROM '{folder}/*.png'")
+    result = shared_db.execute("EXPLAIN OCCLUDE scans USING net FOR CLASSES (2, 0) WITH patch=[16, 8x12] stride=8")
     seen = [(Path(heat.image).stem, heat.patch, heat.class_id) for heat in result]
     assert seen == [
         (stem, patch, class_id)
@@ -202,7 +205,7 @@ def test_order_is_images_then_patches_then_classes(net_db: Any, folder: Path) ->
         for patch in ((16, 16), (8, 12))
         for class_id in (2, 0)
     ]
-    again = net_db.run(result.run_id)
+    again = shared_db.run(result.run_id)
     assert [(Path(heat.image).stem, heat.patch, heat.class_id) for heat in again] == seen
     for ours, stored in zip(result, again, strict=True):
         np.testing.assert_array_equal(ours.scores, stored.scores)
@@ -213,10 +216,10 @@ def test_order_is_images_then_patches_then_classes(net_db: Any, folder: Path) ->
 # ---- windows ---------------------------------------------------------------------------------------------
 
 
-def test_region_is_the_crop_of_the_full_map(net_db: Any, image: Any) -> None:
+def test_region_is_the_crop_of_the_full_map(shared_db: Any, image: Any) -> None:
     options = "WITH patch=8 stride=4 score=logit"
-    (full,) = net_db.execute(f"EXPLAIN OCCLUDE ? USING net FOR CLASS 0 {options}", [image])
-    (part,) = net_db.execute(f"EXPLAIN OCCLUDE ? USING net FOR CLASS 0 REGION (4, 6, 17, 26) {options}", [image])
+    (full,) = shared_db.execute(f"EXPLAIN OCCLUDE ? USING net FOR CLASS 0 {options}", [image])
+    (part,) = shared_db.execute(f"EXPLAIN OCCLUDE ? USING net FOR CLASS 0 REGION (4, 6, 17, 26) {options}", [image])
     rows = [r for r, top in enumerate(full.tops) if top >= 4 and top + 8 <= 21]
     cols = [c for c, left in enumerate(full.lefts) if left >= 6 and left + 8 <= 32]
     np.testing.assert_array_equal(part.scores, full.scores[np.ix_(rows, cols)])
@@ -224,19 +227,19 @@ def test_region_is_the_crop_of_the_full_map(net_db: Any, image: Any) -> None:
     assert list(part.tops) == [full.tops[r] for r in rows]
 
 
-def test_patch_lists_equal_single_patches(net_db: Any, image: Any) -> None:
-    both = net_db.execute("EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch=[8, 12x16] score=logit", [image])
+def test_patch_lists_equal_single_patches(shared_db: Any, image: Any) -> None:
+    both = shared_db.execute("EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch=[8, 12x16] score=logit", [image])
     for heat in both:
         height, width = heat.patch
-        (alone,) = net_db.execute(
+        (alone,) = shared_db.execute(
             f"EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch={height}x{width} score=logit", [image]
         )
         np.testing.assert_allclose(heat.scores, alone.scores, atol=1e-6)
         assert heat.stride == alone.stride == (max(1, height // 4), max(1, width // 4))
 
 
-def test_stride_beyond_the_patch_is_noted(net_db: Any, image: Any) -> None:
-    result = net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=4 stride=8x16", [image])
+def test_stride_beyond_the_patch_is_noted(shared_db: Any, image: Any) -> None:
+    result = shared_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=4 stride=8x16", [image])
     assert result[0].shape == (5, 3)  # the last window of an axis is shifted inward
     assert any("never hidden" in note for note in result.plan.notes)
 
@@ -244,25 +247,29 @@ def test_stride_beyond_the_patch_is_noted(net_db: Any, image: Any) -> None:
 # ---- quality, devices, runs ------------------------------------------------------------------------------
 
 
-def test_approx_is_answered_exactly_and_says_so(net_db: Any, image: Any) -> None:
-    (exact,) = net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16 stride=4 EXACT", [image])
-    result = net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16 stride=4 APPROX 0.9", [image])
+def test_approx_is_answered_exactly_and_says_so(shared_db: Any, image: Any) -> None:
+    (exact,) = shared_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16 stride=4 EXACT", [image])
+    result = shared_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16 stride=4 APPROX 0.9", [image])
     (heat,) = result
     np.testing.assert_array_equal(heat.scores, exact.scores)
     assert (heat.bound, heat.metric, heat.target, heat.confidence) == (1.0, "ssim", 0.9, 0.95)
     assert heat.share_exact == 1.0 and "APPROX is answered exactly: bound 1" in result.plan.notes
-    assert "APPROX is answered exactly" in str(net_db.execute("PLAN EXPLAIN OCCLUDE ? USING net APPROX 0.9", [image]))
-    row = net_db.execute("SELECT approx, metric, target, bound, n_exact FROM heatmaps ORDER BY run_id").fetchall()[-1]
+    assert "APPROX is answered exactly" in str(
+        shared_db.execute("PLAN EXPLAIN OCCLUDE ? USING net APPROX 0.9", [image])
+    )
+    row = shared_db.execute("SELECT approx, metric, target, bound, n_exact FROM heatmaps ORDER BY run_id").fetchall()[
+        -1
+    ]
     assert row == (False, "ssim", 0.9, 1.0, 25)
 
 
-def test_clauses_that_change_nothing_here(net_db: Any, image: Any) -> None:
-    (plain,) = net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16", [image])
+def test_clauses_that_change_nothing_here(shared_db: Any, image: Any) -> None:
+    (plain,) = shared_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16", [image])
     for clause in ("ON cpu", "ON auto", "NO REUSE", "EXACT", "ON cpu NO REUSE EXACT"):
-        (heat,) = net_db.execute(f"EXPLAIN OCCLUDE ? USING net {clause} WITH patch=16", [image])
+        (heat,) = shared_db.execute(f"EXPLAIN OCCLUDE ? USING net {clause} WITH patch=16", [image])
         np.testing.assert_array_equal(heat.scores, plain.scores)
     for options in ("batch=3", "memory='64MB'", "workers=0", "seed=5"):
-        (heat,) = net_db.execute(f"EXPLAIN OCCLUDE ? USING net WITH patch=16 {options}", [image])
+        (heat,) = shared_db.execute(f"EXPLAIN OCCLUDE ? USING net WITH patch=16 {options}", [image])
         np.testing.assert_allclose(heat.scores, plain.scores, atol=1e-6)
 
 

@@ -388,10 +388,10 @@ def test_sql_goes_to_duckdb(net_db: Any, tmp_path: Path, pixels: Callable[..., A
         ("INSERT INTO runs VALUES (1)", "runs"),
     ],
 )
-def test_sql_errors_are_ours(db: Any, sql: str, said: str) -> None:
+def test_sql_errors_are_ours(shared_db: Any, sql: str, said: str) -> None:
     with pytest.raises(QueryError, match=said):
-        db.execute(sql)
-    assert db.execute("SELECT 1").fetchall() == [(1,)]
+        shared_db.execute(sql)
+    assert shared_db.execute("SELECT 1").fetchall() == [(1,)]
 
 
 def test_a_transaction_of_the_user_is_not_mixed_with_runs(net_db: Any, pixels: Callable[..., Any], dump: Any) -> None:
@@ -476,11 +476,11 @@ def test_parameters_of_a_script_go_where_they_are_named(net_db: Any, pixels: Cal
         ("CREATE MODEL m FROM ?", [5], "A text is needed as the URI"),
     ],
 )
-def test_parameters_that_do_not_fit(net_db: Any, dump: Any, statement: str, parameters: Any, said: str) -> None:
-    before = dump(net_db)
+def test_parameters_that_do_not_fit(shared_db: Any, dump: Any, statement: str, parameters: Any, said: str) -> None:
+    before = dump(shared_db)
     with pytest.raises(QueryTypeError, match=said):
-        net_db.execute(statement, parameters)
-    assert dump(net_db) == before
+        shared_db.execute(statement, parameters)
+    assert dump(shared_db) == before
 
 
 # ---- the keyword form --------------------------------------------------------------------------------------
@@ -517,21 +517,21 @@ def test_explain_takes_the_clauses_as_keywords(net_db: Any, folder: Path, pixels
         ({"patch": 0}, "at least 1 pixel"),
     ],
 )
-def test_keywords_that_do_not_fit(net_db: Any, pixels: Callable[..., Any], keywords: Any, said: str) -> None:
+def test_keywords_that_do_not_fit(shared_db: Any, pixels: Callable[..., Any], keywords: Any, said: str) -> None:
     with pytest.raises(QueryTypeError, match=said):
-        net_db.explain(pixels(), "net", **keywords)
+        shared_db.explain(pixels(), "net", **keywords)
 
 
-def test_keywords_that_do_not_exist(net_db: Any, tiny_net: Any, pixels: Callable[..., Any]) -> None:
+def test_keywords_that_do_not_exist(shared_db: Any, tiny_net: Any, pixels: Callable[..., Any]) -> None:
     with pytest.raises(UnknownNameError, match="Did you mean 'patch'"):
-        net_db.explain(pixels(), "net", pach=8)
+        shared_db.explain(pixels(), "net", pach=8)
     with pytest.raises(UnknownNameError, match="no image or image set 'scanz'"):
-        net_db.explain("scanz", "net")
+        shared_db.explain("scanz", "net")
     with pytest.raises(ModelError, match="Module"):
-        net_db.create_model("x", 7)
+        shared_db.create_model("x", 7)
     with pytest.raises(QueryTypeError, match="Model names are"):
-        net_db.create_model("", tiny_net(), size=(SIZE, SIZE))
+        shared_db.create_model("", tiny_net(), size=(SIZE, SIZE))
     with pytest.raises(QueryTypeError, match="Image set names are"):
-        net_db.create_images(3, [pixels()])
+        shared_db.create_images(3, [pixels()])
     with pytest.raises(QueryTypeError, match="not NoneType"):
-        net_db.create_images("x", None)
+        shared_db.create_images("x", None)

@@ -1,8 +1,9 @@
-"""Driving the operators without a session: forced engine choices, and the plain loop they must agree with."""
+"""Driving capture and the operators without a session: forced engine choices, and the plain forms they must equal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from obeql.executor.materialise import materialise
+from obeql.executor.network.capture import capture
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.dense_forward import DenseRun
 from obeql.executor.operators.incremental_forward import IncrementalRun
@@ -81,6 +83,55 @@ def brute_force(
     return torch.cat(rows)
 
 
+def lively(module: nn.Module) -> nn.Module:
+    """Eval mode with batch norms that do something."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
+            part.running_mean.uniform_(-0.5, 0.5)
+            part.running_var.uniform_(0.5, 2)
+            if part.affine:
+                nn.init.uniform_(part.weight, 0.5, 1.5)
+                nn.init.uniform_(part.bias, -0.5, 0.5)
+    return module.eval()
+
+
+def assert_same(module: nn.Module, graph: LayerGraph, shape: tuple[int, int, int] = (3, 13, 17)) -> None:
+    """The graph is the module in float64, whatever the number of images."""
+    wide, original = graph.to(torch.device("cpu"), torch.float64), copy.deepcopy(module).double()
+    for part in original.modules():  # tensors that no module registered
+        for key, value in vars(part).items():
+            if isinstance(value, Tensor):
+                setattr(part, key, value.double())
+    for n_images in (1, 2, 5):
+        x = torch.rand(n_images, *shape, generator=torch.Generator().manual_seed(n_images), dtype=torch.float64)
+        with torch.inference_mode():
+            expected = original(x.clone())
+            got = wide.forward(x)
+        scale = float(expected.abs().max())
+        assert scale > 0
+        assert float((got - expected).abs().max()) <= 1e-11 * scale
+
+
+def captured(build: Callable[[], nn.Module], shape: tuple[int, int, int] = (3, 13, 17)) -> tuple[nn.Module, LayerGraph]:
+    """The module and its graph, having checked that capture left the module as it was."""
+    torch.manual_seed(0)
+    module = lively(build())
+    next(module.parameters(), torch.empty(0)).requires_grad_(False)
+    state = copy.deepcopy(module.state_dict())
+    flags = [(p.requires_grad, p.grad) for p in module.parameters()]
+    modes = [part.training for part in module.modules()]
+    graph = capture(module, shape)
+    assert modes == [part.training for part in module.modules()]
+    assert flags == [(p.requires_grad, p.grad) for p in module.parameters()]
+    assert list(state) == list(module.state_dict())
+    assert all(torch.equal(value, module.state_dict()[key]) for key, value in state.items())
+    return module, graph
+
+
+def kinds(graph: LayerGraph) -> tuple[str, ...]:
+    return tuple(layer.kind for layer in graph.layers[1:])
+
+
 @pytest.fixture(scope="session")
 def drive() -> SimpleNamespace:
     """The functions above, for tests that cannot import this file."""
@@ -89,6 +140,9 @@ def drive() -> SimpleNamespace:
         incremental_engine=incremental_engine,
         window_logits=window_logits,
         brute_force=brute_force,
+        captured=captured,
+        assert_same=assert_same,
+        kinds=kinds,
     )
 
 

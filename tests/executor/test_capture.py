@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from obeql.errors import ModelError
-from obeql.executor.network.capture import capture
-from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers import LAYERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,18 +38,6 @@ def seq(channels: int, *layers: nn.Module) -> Net:
 def let(value: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
     """Name a value inside a lambda."""
     return function(value)
-
-
-def lively(module: nn.Module) -> nn.Module:
-    """Eval mode with batch norms that do something."""
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
-            part.running_mean.uniform_(-0.5, 0.5)
-            part.running_var.uniform_(0.5, 2)
-            if part.affine:
-                nn.init.uniform_(part.weight, 0.5, 1.5)
-                nn.init.uniform_(part.bias, -0.5, 0.5)
-    return module.eval()
 
 
 def conv(a: int, b: int, k: int | tuple[int, int] = 3, **kw: object) -> nn.Conv2d:
@@ -395,60 +380,23 @@ def writes_into_its_input(p: nn.ModuleDict, x: Tensor) -> Tensor:
 IN_PLACE = (written_through_a_view, channel_set_to_zero, read_before_and_after, writes_into_its_input)
 
 
-def assert_same(module: nn.Module, graph: LayerGraph, shape: tuple[int, int, int] = SHAPE) -> None:
-    """The graph is the module in float64, whatever the number of images."""
-    wide, original = graph.to(torch.device("cpu"), torch.float64), copy.deepcopy(module).double()
-    for part in original.modules():  # tensors that no module registered
-        for key, value in vars(part).items():
-            if isinstance(value, Tensor):
-                setattr(part, key, value.double())
-    for n_images in (1, 2, 5):
-        x = torch.rand(n_images, *shape, generator=torch.Generator().manual_seed(n_images), dtype=torch.float64)
-        with torch.inference_mode():
-            expected = original(x.clone())
-            got = wide.forward(x)
-        scale = float(expected.abs().max())
-        assert scale > 0
-        assert float((got - expected).abs().max()) <= 1e-11 * scale
-
-
-def captured(build: Callable[[], nn.Module], shape: tuple[int, int, int] = SHAPE) -> tuple[nn.Module, LayerGraph]:
-    """The module and its graph, having checked that capture left the module as it was."""
-    torch.manual_seed(0)
-    module = lively(build())
-    next(module.parameters(), torch.empty(0)).requires_grad_(False)
-    state = copy.deepcopy(module.state_dict())
-    flags = [(p.requires_grad, p.grad) for p in module.parameters()]
-    modes = [part.training for part in module.modules()]
-    graph = capture(module, shape)
-    assert modes == [part.training for part in module.modules()]
-    assert flags == [(p.requires_grad, p.grad) for p in module.parameters()]
-    assert list(state) == list(module.state_dict())
-    assert all(torch.equal(value, module.state_dict()[key]) for key, value in state.items())
-    return module, graph
-
-
-def kinds(graph: LayerGraph) -> tuple[str, ...]:
-    return tuple(layer.kind for layer in graph.layers[1:])
-
-
 @pytest.mark.parametrize("name", NETWORKS)
-def test_layers_are_lowered_and_folded(name: str) -> None:
+def test_layers_are_lowered_and_folded(name: str, drive: SimpleNamespace) -> None:
     build, expected = NETWORKS[name]
-    module, graph = captured(build)
+    module, graph = drive.captured(build)
     assert not graph.reason
-    assert_same(module, graph)
-    assert kinds(graph) == expected
+    drive.assert_same(module, graph)
+    assert drive.kinds(graph) == expected
 
 
 @pytest.mark.parametrize("name", OPAQUE)
-def test_operators_without_a_box_rule_run_as_traced(name: str) -> None:
+def test_operators_without_a_box_rule_run_as_traced(name: str, drive: SimpleNamespace) -> None:
     build, expected = OPAQUE[name]
-    module, graph = captured(build)
+    module, graph = drive.captured(build)
     assert not graph.reason
-    assert_same(module, graph)
-    assert "opaque" in kinds(graph)
-    assert not expected or kinds(graph) == expected
+    drive.assert_same(module, graph)
+    assert "opaque" in drive.kinds(graph)
+    assert not expected or drive.kinds(graph) == expected
 
 
 def test_every_kind_of_layer_is_tested() -> None:
@@ -457,10 +405,10 @@ def test_every_kind_of_layer_is_tested() -> None:
 
 
 @pytest.mark.parametrize("body", IN_PLACE, ids=lambda body: body.__name__)
-def test_writing_in_place(body: Callable[[nn.ModuleDict, Tensor], Tensor]) -> None:
-    module, graph = captured(lambda: Net(body, 4, c=conv(3, 4)))
+def test_writing_in_place(body: Callable[[nn.ModuleDict, Tensor], Tensor], drive: SimpleNamespace) -> None:
+    module, graph = drive.captured(lambda: Net(body, 4, c=conv(3, 4)))
     assert not graph.reason
-    assert_same(module, graph)
+    drive.assert_same(module, graph)
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -503,199 +451,18 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_activations_fused_and_alone(name: str) -> None:
+def test_activations_fused_and_alone(name: str, drive: SimpleNamespace) -> None:
     """Behind a convolution, and where the convolution's output has another reader."""
     function = FUNCTIONS[name]
-    module, graph = captured(lambda: Net(lambda p, x: function(p["c"](x)), 4, c=conv(3, 4)))
+    module, graph = drive.captured(lambda: Net(lambda p, x: function(p["c"](x)), 4, c=conv(3, 4)))
     assert not graph.reason
-    assert_same(module, graph)
+    drive.assert_same(module, graph)
     single = graph.to(torch.device("cpu"), torch.float32)
     x = torch.rand(2, *SHAPE)
     with torch.inference_mode():
         torch.testing.assert_close(single.forward(x), module(x), rtol=1e-5, atol=1e-5)
-    module, graph = captured(
+    module, graph = drive.captured(
         lambda: Net(lambda p, x: let(p["c"](x), lambda y: y * 2 + function(y * 1.5)), 4, c=conv(3, 4))
     )
     assert not graph.reason
-    assert_same(module, graph)
-
-
-# ---- what the outputs mean ----------------------------------------------------------------------------------
-
-
-def _body() -> nn.Sequential:
-    return nn.Sequential(conv(3, 5), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
-
-
-FINAL = {
-    "softmax": (lambda: nn.Sequential(_body(), nn.Flatten(), nn.Softmax(-1)), "softmax", torch.log),
-    "softmax before flatten": (lambda: nn.Sequential(_body(), nn.Softmax(1), nn.Flatten()), "softmax", torch.log),
-    "softmax in NHWC": (
-        lambda: nn.Sequential(_body(), Lambda(lambda x: x.permute(0, 2, 3, 1).softmax(-1).flatten(1))),
-        "softmax",
-        torch.log,
-    ),
-    "sigmoid": (lambda: nn.Sequential(_body(), nn.Flatten(), nn.Sigmoid()), "sigmoid", torch.logit),
-    "sigmoid before flatten": (lambda: nn.Sequential(_body(), nn.Sigmoid(), nn.Flatten()), "sigmoid", torch.logit),
-}
-
-
-@pytest.mark.parametrize("name", FINAL)
-def test_a_final_softmax_or_sigmoid_is_taken_off(name: str) -> None:
-    build, activation, inverse = FINAL[name]
-    module, graph = captured(build)
-    assert graph.activation == activation and not graph.reason
-    x = torch.rand(3, *SHAPE, dtype=torch.float64)
-    with torch.inference_mode():
-        logits = graph.to(torch.device("cpu"), torch.float64).forward(x)
-        expected = inverse(copy.deepcopy(module).double()(x))
-    if activation == "softmax":
-        logits, expected = logits.log_softmax(1), expected.log_softmax(1)
-    torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-9)
-    # The user may say that they are logits all the same.
-    assert_same(module, capture(module, SHAPE, outputs="logits"))
-
-
-def test_one_output_is_a_yes_or_no() -> None:
-    _, graph = captured(lambda: nn.Sequential(_body(), nn.Flatten(), nn.Linear(5, 1)))
-    assert graph.activation == "sigmoid"
-    _, graph = captured(lambda: nn.Sequential(_body(), nn.Flatten(), nn.Linear(5, 1), nn.Sigmoid()))
-    assert graph.activation == "sigmoid" and "activation" not in kinds(graph)
-
-
-def test_probabilities_that_end_otherwise_become_logits() -> None:
-    build = lambda: nn.Sequential(_body(), nn.Flatten(), Lambda(lambda x: x.softmax(1) * 1.0))  # noqa: E731
-    torch.manual_seed(0)
-    module = build().eval()
-    graph = capture(module, SHAPE, outputs="probabilities")
-    x = torch.rand(2, *SHAPE)
-    with torch.inference_mode():
-        torch.testing.assert_close(graph.to(torch.device("cpu"), torch.float32).forward(x), module(x).log())
-
-
-# ---- what cannot be captured --------------------------------------------------------------------------------
-
-
-class Branching(nn.Module):
-    """Control flow that depends on pixel values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.a, self.b = (nn.Sequential(_body(), nn.Flatten()) for _ in range(2))
-        self.register_buffer("unsaved", torch.rand(5), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (self.a(x) if float(x.mean()) > 0.5 else self.b(x)) + self.unsaved
-
-
-def test_control_flow_that_depends_on_pixels_runs_whole() -> None:
-    module, graph = captured(Branching)
-    assert kinds(graph) == ("whole",)
-    assert graph.reason and "\n" not in graph.reason and graph.network().whole
-    assert graph.network().reason == graph.reason
-    for value in (0.4, 0.6):
-        x = torch.full((2, *SHAPE), value)
-        with torch.inference_mode():
-            assert torch.equal(graph.forward(x), module(x))
-            wide = graph.to(torch.device("cpu"), torch.float64)
-            expected = copy.deepcopy(module).double()(x.double())
-            torch.testing.assert_close(wide.forward(x.double()), expected, rtol=1e-12, atol=1e-12)
-            # To another precision and back: from the same module, not from its moved copy.
-            again = wide.to(torch.device("cpu"), torch.float32)
-            torch.testing.assert_close(again.forward(x), module(x))
-    assert graph.network().layers[1].weight_bytes > 0
-
-
-def test_a_whole_network_may_write_into_its_input() -> None:
-    class Rude(Branching):
-        def forward(self, x: Tensor) -> Tensor:
-            x.mul_(2)
-            return super().forward(x).view(x.shape[0], -1)
-
-    module, graph = captured(Rude)
-    x = torch.rand(1, *SHAPE)
-    before = x.clone()
-    with torch.inference_mode():
-        got = graph.forward(x)
-        assert torch.equal(x, before)
-        torch.testing.assert_close(got, module(x.clone()))
-
-
-def test_networks_whose_output_is_not_a_function_of_the_image_are_refused() -> None:
-    mixing = nn.Sequential(
-        conv(3, 5), nn.BatchNorm2d(5, track_running_stats=False), nn.AdaptiveMaxPool2d(1), nn.Flatten()
-    )
-    with pytest.raises(ModelError, match="other images of its batch"):
-        capture(mixing.eval(), SHAPE)
-    with pytest.raises(ModelError, match="from call to call"):
-        capture(nn.Sequential(_body(), Lambda(lambda x: F.dropout(x, 0.5, training=True)), nn.Flatten()), SHAPE)
-
-
-def test_outputs_that_are_not_a_row_of_classes_are_refused() -> None:
-    with pytest.raises(ModelError, match=r"has shape \(2, 5, 1, 1\); a classifier's is \(2, classes\)"):
-        capture(_body().eval(), SHAPE)
-    with pytest.raises(ModelError, match="returns a dict"):
-        capture(nn.Sequential(_body(), Lambda(lambda x: {"a": x})).eval(), SHAPE)  # type: ignore[arg-type]
-    with pytest.raises(ModelError, match=r"image of 13x17 pixels and 4 channels: .*channels"):
-        capture(nn.Sequential(_body(), nn.Flatten()).eval(), (4, 13, 17))
-
-
-def test_the_first_of_several_outputs_counts() -> None:
-    class Auxiliary(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.main, self.other = (nn.Sequential(_body(), nn.Flatten()) for _ in range(2))
-
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return self.main(x), self.other(x)
-
-    torch.manual_seed(0)
-    module = Auxiliary().eval()
-    graph = capture(module, SHAPE)
-    assert kinds(graph) == ("conv", "global_mean", "flatten")
-    assert_same(module.main, graph)
-
-
-def test_weights_of_another_precision() -> None:
-    """A float64 or bfloat16 module runs in the precision of the query; casts inside it are dropped."""
-    torch.manual_seed(0)
-    module = nn.Sequential(
-        conv(3, 4), Lambda(lambda x: x.float().double()), conv(4, 5), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
-    module = module.double().eval()
-    graph = capture(module, SHAPE)
-    assert kinds(graph) == ("conv", "conv", "global_mean", "flatten")
-    x = torch.rand(2, *SHAPE)
-    with torch.inference_mode():
-        single = graph.to(torch.device("cpu"), torch.float32).forward(x)
-        assert single.dtype == torch.float32
-        torch.testing.assert_close(single.double(), module(x.double()), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-def test_values_that_are_not_numbers_pass_as_in_the_module(bad: float) -> None:
-    torch.manual_seed(0)
-    layers = nn.Sequential(
-        conv(3, 4), nn.MaxPool2d(3, 2, 1), nn.Hardswish(), nn.AvgPool2d(2, ceil_mode=True), conv(4, 5), nn.SiLU()
-    )
-    module = lively(nn.Sequential(layers, nn.AdaptiveAvgPool2d((2, 2)), nn.Flatten()))
-    graph = capture(module, SHAPE)
-    x = torch.rand(2, *SHAPE)
-    x[0, 1, 4, 4] = bad
-    with torch.inference_mode():
-        for dtype in (torch.float32, torch.float64):
-            got = graph.to(torch.device("cpu"), dtype).forward(x.to(dtype)).float()
-            torch.testing.assert_close(got, module(x), equal_nan=True, rtol=1e-5, atol=1e-6)
-
-
-def test_the_graph_as_plain_numbers() -> None:
-    _, graph = captured(lambda: seq(4, conv(3, 4, groups=1, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2)))
-    network = graph.network()
-    assert network.size == (13, 17) and network.n_classes == 5 and not network.whole
-    first = network.layers[1]
-    assert (first.kind, first.reach, first.shape) == ("conv", "local", (4, 13, 17))
-    assert first.macs == 4 * 3 * 9 * 13 * 17
-    assert first.weight_bytes == 4 * (4 * 3 * 9 + 4)
-    assert type(network).from_json(network.to_json()) == network
-    again = captured(lambda: seq(4, conv(3, 4, groups=1, padding=1), nn.BatchNorm2d(4), nn.MaxPool2d(2)))[1]
-    assert again.network().digest() == network.digest()
+    drive.assert_same(module, graph)

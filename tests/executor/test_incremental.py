@@ -396,7 +396,7 @@ RECIPES = {
 def test_every_layer_can_be_the_one_where_boxes_end(name: str, head: int, drive: SimpleNamespace) -> None:
     size = (3, 21, 24)
     grid_case = Case(
-        1, size, RECIPES[name], head, (5, 4), (4, 5), "clip", None, "map", 1, (1, 1), 4, 4, 1.0
+        1, size, RECIPES[name], head, (5, 6), (4, 5), "clip", None, "map", 1, (1, 1), 4, 4, 1.0
     )  # fmt: skip
     module = built(grid_case)
     assert module is not None

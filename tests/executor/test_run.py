@@ -169,7 +169,7 @@ def test_progress_counts_windows_and_ends_at_the_total(setup: Setup) -> None:
     assert done == sorted(done) and done[0] == 0 and done[-1] == 3 * per_image
     assert len(set(done)) > 10, "windows are counted batch by batch"
     for i, shown in enumerate(images):
-        assert [p.shown for p in told if p.image == i][0] == shown
+        assert next(p.shown for p in told if p.image == i) == shown
         of_image = [p.done for p in told if p.image == i]
         assert of_image[0] == i * per_image and of_image[-1] == (i + 1) * per_image
     assert [shown for shown, _ in sink.written] == ["good", "also"]
