@@ -50,13 +50,14 @@ def explain(
     parameters: Mapping[str, Any],
     on_progress: OnProgress | None,
     cancelled: Callable[[], bool],
+    analyze: bool = False,
 ) -> tuple[Result, RunReport]:
     """Execute `plan`, store its maps image by image and return them with the report of the run.
 
     An image named twice is explained once. An interrupted run of the same statement is continued: images it holds
     are read back, not computed. Raises ImageError when no image could be explained, ExecutionError subclasses when
     the device or the store fails, KeyboardInterrupt after a cancel or Ctrl-C, with what was stored kept; what
-    `on_progress` raises passes through.
+    `on_progress` raises passes through. `analyze` measures every layer.
     """
     from obeql.executor.run import CancelledError, RunReport, execute  # noqa: PLC0415
 
@@ -77,7 +78,7 @@ def explain(
     try:
         if todo:
             rest = replace(plan, images=todo)
-            report = execute(rest, graph, gallery.load, writer, writer.decoded, listener, stopped)
+            report = execute(rest, graph, gallery.load, writer, writer.decoded, listener, stopped, analyze)
     except BaseException as error:
         if writer.run_id is not None:
             with suppress(StoreError):  # the first error is the one to tell
@@ -117,7 +118,8 @@ def failed_in_network(error: Exception, graph: LayerGraph) -> ObeqlError:
 def measured(report: RunReport) -> dict[str, Any]:
     """The figures PLAN ANALYZE prints beside the estimates."""
     parts = {f"{name} seconds": round(value, 3) for name, value in report.seconds.items() if name != "total"}
-    return {"windows": report.n_windows, "seconds": report.seconds.get("windows", 0.0), **parts}
+    total = {"windows": report.n_windows, "seconds": report.seconds.get("windows", 0.0)}
+    return {**total, "layers": report.layers, **parts}
 
 
 def _each_once(images: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:

@@ -156,7 +156,7 @@ class Statements:
             if not statement.analyze:
                 self._networks.save_rates()
                 return Plan(show(plan), plan)
-            result, report = self._run(plan, values, call)
+            result, report = self._run(plan, values, call, analyze=True)
             return Plan(show(plan, measured(report)), plan, result)
 
     def _planned(
@@ -174,10 +174,19 @@ class Statements:
             bound = bind(statement, self._catalog, call.text, None, values)
         return plan_explain(bound, self._networks.rates(bound.model, bound.device, bound.options["precision"]))
 
-    def _run(self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call) -> tuple[Result, RunReport]:
+    def _run(
+        self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False
+    ) -> tuple[Result, RunReport]:
         graph = self._networks.graph(plan.model)
         found = explain(
-            plan, graph, self._store, self._gallery, plain_values(values), call.on_progress, self._cancel.is_set
+            plan,
+            graph,
+            self._store,
+            self._gallery,
+            plain_values(values),
+            call.on_progress,
+            self._cancel.is_set,
+            analyze,
         )
         self._networks.save_rates()
         return found

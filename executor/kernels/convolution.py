@@ -8,13 +8,14 @@ in the kernel's epilogue. Other devices and dtypes take the plain form.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from obeql.executor.network.layers.activation import Elementwise
+if TYPE_CHECKING:  # the layers import this module
+    from obeql.executor.network.layers.activation import Elementwise
 
 __all__ = ["Convolution", "Linear", "prepacking_available"]
 

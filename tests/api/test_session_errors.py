@@ -163,6 +163,9 @@ def test_a_replacing_run_that_fails_leaves_the_older_one(net_db: Any, refused: A
 
 def test_a_missing_device(refused: Any, folder: Path) -> None:
     refused(f"EXPLAIN OCCLUDE '{folder}/scan1.png' USING net ON cuda:99", DeviceError, "no device 'cuda:99'.*cpu")
+    refused(
+        f"EXPLAIN OCCLUDE '{folder}/scan1.png' USING net ON cpu WITH precision=tf32", DeviceError, "on cpu use float32"
+    )
 
 
 # ---- images ------------------------------------------------------------------------------------------------

@@ -140,6 +140,15 @@ def test_float64_is_exact(shared_db: Any, tiny_net: Any, image: Any) -> None:
     assert stored == [("float64",)]
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_coarser_precisions_come_close(shared_db: Any, image: Any, precision: str) -> None:
+    statement = "EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch=16 stride=8 score=logit"
+    (fine,) = shared_db.execute(statement, [image])
+    (coarse,) = shared_db.execute(f"{statement} precision={precision}", [image])
+    np.testing.assert_allclose(coarse.scores, fine.scores, atol=0.1)
+    assert coarse.cells.key.precision == precision
+
+
 def test_the_map_of_a_planted_bump_peaks_at_the_bump(db: Any) -> None:
     net = nn.Sequential(nn.Conv2d(3, 1, 3, padding=1, bias=True), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     nn.init.constant_(net[0].weight, 1 / 27)  # type: ignore[arg-type]
