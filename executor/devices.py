@@ -78,7 +78,8 @@ def device_name(device: torch.device) -> str:
         model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         model = "CPU"
-    return f"{model}, {torch.get_num_threads()} threads"
+    n_threads = torch.get_num_threads()
+    return f"{model}, {n_threads} thread{'s' if n_threads != 1 else ''}"
 
 
 def free_bytes(device: torch.device) -> float:

@@ -118,9 +118,6 @@ def test_place_counts_from_the_start_of_the_script(catalog: Any) -> None:
         ("ON ray", "ray"),
         ("ON mps", "mps"),
         ("WITH workers=2", "workers"),
-        ("WITH precision=tf32", "tf32"),
-        ("WITH precision=bfloat16", "bfloat16"),
-        ("WITH precision=float16", "float16"),
     ],
 )
 def test_what_is_not_carried_out_is_refused_by_name(clause: str, named: str, catalog: Any) -> None:
