@@ -48,11 +48,19 @@ class Planes:
 class GridRun:
     """One grid of a plan, prepared for image after image."""
 
-    def __init__(self, graph: LayerGraph, grid: WindowGrid, engine: Engine, clock: LayerClock | None = None) -> None:
+    def __init__(
+        self,
+        graph: LayerGraph,
+        grid: WindowGrid,
+        engine: Engine,
+        clock: LayerClock | None = None,
+        n_images: int = 1,
+    ) -> None:
         self.graph = graph
         self.grid = grid
         self.engine = engine
         self._clock = clock
+        self._n_images = n_images
         self._operator = self._prepared()
 
     @property
@@ -100,7 +108,7 @@ class GridRun:
 
     def _prepared(self) -> IncrementalRun | DenseRun:
         if isinstance(self.engine, IncrementalForward):
-            return IncrementalRun(self.graph, self.grid, self.engine, self._clock)
+            return IncrementalRun(self.graph, self.grid, self.engine, self._clock, self._n_images)
         return DenseRun(self.graph, self.grid, self.engine, self._clock)
 
     def _shrink(self, device: torch.device, error: RuntimeError) -> None:

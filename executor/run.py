@@ -144,7 +144,7 @@ class _Execution:
         clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
         self.report.layers = [clock.seconds for clock in clocks if clock is not None]
         self.runs = [
-            GridRun(self.graph, grid, engine, clock)
+            GridRun(self.graph, grid, engine, clock, len(plan.images))
             for grid, engine, clock in zip(plan.grids, plan.engines, clocks, strict=True)
         ]
         self.per_image = sum(grid.n_windows for grid in plan.grids)

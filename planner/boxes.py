@@ -19,7 +19,7 @@ import numpy.typing as npt
 from obeql.planner.geometry import AxisWindow, Network
 from obeql.planner.grid import AxisGrid
 
-__all__ = ["AxisGroup", "AxisPlan", "Spans", "axis_spans", "group_windows", "region_layers"]
+__all__ = ["AxisGroup", "AxisPlan", "Spans", "axis_spans", "group_windows", "merge_steps", "region_layers"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -109,35 +109,61 @@ def group_windows(
 ) -> AxisPlan:
     """Put the windows of one axis in at most `n_groups` groups of equal box sizes.
 
-    Windows whose spans have equal sizes at every layer start together; then the two groups whose union costs least
-    are merged, again and again. `weights` (layers,) is the cost of one more position at each layer.
+    `weights` (layers,) is the cost of one more position at each layer; see `merge_steps`.
     """
-    sizes = spans.sizes.T  # (windows, layers)
-    signatures, member = np.unique(sizes, axis=0, return_inverse=True)
+    return AxisPlan(
+        tuple(_aligned(network, axis, spans, windows) for windows in merge_steps(spans, weights, [n_groups])[n_groups])
+    )
+
+
+def merge_steps(spans: Spans, weights: npt.NDArray[np.float64], n_groups: Sequence[int]) -> dict[int, list[Ints]]:
+    """For each wanted number of groups, the windows of each group.
+
+    Windows whose spans have equal sizes at every layer start together; then the two groups whose union costs least
+    are merged, again and again. One sweep yields every number of groups on the way.
+    """
+    signatures, member = np.unique(spans.sizes.T, axis=0, return_inverse=True)
     member = member.reshape(-1)
-    groups = [np.flatnonzero(member == g) for g in range(len(signatures))]
-    tops = [signatures[g].astype(np.float64) for g in range(len(signatures))]
-    costs = [len(g) * float(weights @ t) for g, t in zip(groups, tops, strict=True)]
-    while len(groups) > max(1, n_groups):
-        best: tuple[float, int, int] | None = None
-        for a in range(len(groups)):
-            for b in range(a + 1, len(groups)):
-                union = float(weights @ np.maximum(tops[a], tops[b]))
-                extra = (len(groups[a]) + len(groups[b])) * union - costs[a] - costs[b]
-                if best is None or extra < best[0]:
-                    best = (extra, a, b)
-        assert best is not None
-        _, a, b = best
-        groups[a] = np.concatenate([groups[a], groups[b]])
-        tops[a] = np.maximum(tops[a], tops[b])
-        costs[a] = len(groups[a]) * float(weights @ tops[a])
-        del groups[b], tops[b], costs[b]
-    limits = np.array([layer.shape[1 + axis] if layer.is_map else 1 for layer in network.layers])
-    return AxisPlan(tuple(_aligned(network, axis, spans, windows, limits) for windows in groups))
+    windows = [np.flatnonzero(member == g) for g in range(len(signatures))]
+    tops = signatures.astype(np.float64)  # (groups, layers): box sizes
+    counts = np.array([len(w) for w in windows], np.float64)
+    costs = counts * (tops @ weights)
+    extra = np.stack([_merge_costs(g, tops, counts, costs, weights) for g in range(len(windows))])
+    found: dict[int, list[Ints]] = {}
+    alive = list(range(len(windows)))
+    for wanted in sorted(set(n_groups), reverse=True):
+        while len(alive) > max(1, wanted):
+            a, b = sorted(divmod(int(np.argmin(extra)), len(windows)))
+            windows[a] = np.concatenate([windows[a], windows[b]])
+            tops[a] = np.maximum(tops[a], tops[b])
+            counts[a] += counts[b]
+            costs[a] = counts[a] * float(tops[a] @ weights)
+            alive.remove(b)
+            extra[b, :] = extra[:, b] = np.inf
+            row = _merge_costs(a, tops, counts, costs, weights)
+            row[np.isinf(extra[a])] = np.inf
+            extra[a, :] = extra[:, a] = row
+        found[wanted] = [windows[g] for g in alive]
+    return found
 
 
-def _aligned(network: Network, axis: int, spans: Spans, windows: Ints, limits: Ints) -> AxisGroup:
+def _merge_costs(
+    group: int,
+    tops: npt.NDArray[np.float64],
+    counts: npt.NDArray[np.float64],
+    costs: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """What merging a group with each other one costs in addition; infinite with itself."""
+    union = np.maximum(tops, tops[group]) @ weights
+    more: npt.NDArray[np.float64] = (counts + counts[group]) * union - costs - costs[group]
+    more[group] = np.inf
+    return more
+
+
+def _aligned(network: Network, axis: int, spans: Spans, windows: Ints) -> AxisGroup:
     """Give every window of a group the group's box sizes and order windows by how their boxes are aligned."""
+    limits = np.array([layer.shape[1 + axis] if layer.is_map else 1 for layer in network.layers])
     sizes = np.max(spans.sizes[:, windows], axis=1)
     starts = np.clip(np.minimum(spans.first[:, windows], (limits - sizes)[:, None]), 0, None)
     offsets = []

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
 
 from obeql.planner.geometry import LayerSpec, Network
 
-__all__ = ["Rates", "layer_seconds", "paste_bytes", "positions"]
+__all__ = ["Rates", "layer_seconds", "paste_bytes", "positions", "read_size"]
+
+#: one size or an array of them
+Sizes = TypeVar("Sizes", float, "npt.NDArray[np.float64]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +68,21 @@ def layer_seconds(network: Network, index: int, rates: Rates) -> float:
     return layer.macs / rates.macs_per_s + layer.work_bytes / rates.bytes_per_s
 
 
-def paste_bytes(network: Network, index: int, height: float, width: float) -> float:
-    """Bytes moved to bring the inputs of a layer to the (height, width) box it computes: gather, then paste."""
+def paste_bytes(network: Network, index: int, height: Sizes, width: Sizes) -> Sizes:
+    """Bytes moved to bring the inputs of a layer to the (height, width) box it computes: gather, then paste.
+
+    Heights and widths may be arrays; the result is the sum over inputs of a product of the two.
+    """
     layer = network.layers[index]
-    total = 0.0
-    if layer.reach == "sum":
-        return total
-    for j in layer.inputs:
-        channels = network.layers[j].shape[0]
-        h, w = height, width
-        if layer.window is not None:
-            rows, cols = layer.window
-            h = (height - 1) * rows.stride + rows.extent
-            w = (width - 1) * cols.stride + cols.extent
-        elif len(layer.inputs) == 1:
-            continue  # the input's box is the output's box: nothing moves
-        total += 3 * 4 * channels * h * w
-    return total
+    if layer.reach == "sum" or (layer.window is None and len(layer.inputs) == 1):
+        return 0.0 * height * width  # the input's box is all that is read: nothing moves
+    h, w = read_size(layer, 0, height), read_size(layer, 1, width)
+    return 3 * 4 * sum(network.layers[j].shape[0] for j in layer.inputs) * h * w
+
+
+def read_size(layer: LayerSpec, axis: int, size: Sizes) -> Sizes:
+    """Positions along one axis that a layer reads to compute `size` of them."""
+    if layer.window is None:
+        return size
+    window = layer.window[axis]
+    return (size - 1) * window.stride + window.extent

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from obeql.planner.boxes import AxisPlan, Spans, axis_spans, group_windows, region_layers
+from obeql.planner.boxes import AxisPlan, Spans, axis_spans, group_windows, merge_steps, region_layers
 from obeql.planner.cost import Rates, layer_seconds, paste_bytes, positions
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
@@ -55,6 +56,20 @@ def choose_engine(
 ) -> tuple[Engine, tuple[Refusal, ...]]:
     """Return the operator that runs `grid` in the fewest estimated seconds, and the ones refused."""
     budget = float(memory_bytes) if memory_bytes is not None else rates.free_bytes
+    # Rounded down to an eighth of a power of two: what happens to be free now does not make every plan a new one.
+    budget = 2.0 ** (math.floor(8 * math.log2(max(1.0, budget))) / 8)
+    return _chosen(network, grid, replace(rates, free_bytes=0.0), budget, batch, disabled)
+
+
+@lru_cache(maxsize=64)
+def _chosen(
+    network: Network,
+    grid: WindowGrid,
+    rates: Rates,
+    budget: float,
+    batch: int | None,
+    disabled: frozenset[str],
+) -> tuple[Engine, tuple[Refusal, ...]]:
     dense = _dense(network, grid, rates, budget, batch)
     if "choose_engine" in disabled:
         return dense, (Refusal("IncrementalForward", "rule choose_engine is switched off"),)
@@ -117,8 +132,8 @@ class _Boxes:
                 for i, layer in enumerate(network.layers)
             ]
         )
-        self._row_weights = weights * self.mean_size(self.cols)
-        self._col_weights = weights * self.mean_size(self.rows)
+        self.row_weights = weights * self.mean_size(self.cols)
+        self.col_weights = weights * self.mean_size(self.rows)
 
     @staticmethod
     def mean_size(spans: Spans) -> Floats:
@@ -126,14 +141,11 @@ class _Boxes:
         mean: Floats = spans.sizes.mean(axis=1)
         return mean
 
-    def row_plan(self, n_groups: int) -> AxisPlan:
-        return group_windows(self.network, 0, self.rows, self._row_weights, n_groups)
-
-    def col_plan(self, n_groups: int) -> AxisPlan:
-        return group_windows(self.network, 1, self.cols, self._col_weights, n_groups)
-
     def grouped(self, n_row_groups: int, n_col_groups: int) -> BoxPlan:
-        return BoxPlan(self.row_plan(n_row_groups), self.col_plan(n_col_groups))
+        return BoxPlan(
+            group_windows(self.network, 0, self.rows, self.row_weights, n_row_groups),
+            group_windows(self.network, 1, self.cols, self.col_weights, n_col_groups),
+        )
 
     def least_positions(self) -> Floats:
         """Positions of each layer over all windows if every window had exactly its own box."""
@@ -155,19 +167,21 @@ def _switch_layer(network: Network, grid: WindowGrid, rates: Rates, disabled: fr
         if regions[i]:
             share = height[i] * width[i] / positions(network.layers[i])
             on_boxes[i] = whole[i] * share + paste_bytes(network, i, height[i], width[i]) / rates.bytes_per_s
-    readers: list[list[int]] = [[] for _ in range(n)]
+    on_map = np.array(regions)
+    last_reader, read_whole = np.zeros(n, np.int64), np.zeros(n, bool)
     for k, layer in enumerate(network.layers):
         for j in layer.inputs:
-            readers[j].append(k)
+            last_reader[j] = k
+            read_whole[j] |= not regions[k]
+    copied = np.array([3 * 4 * math.prod(layer.shape) / rates.bytes_per_s for layer in network.layers])
     best, best_seconds = 1, float("inf")
     for stop in range(1, n + 1):
         if stop > 1 and not regions[stop - 1]:
             continue  # a layer that is dense in any case: the same plan as one layer earlier
-        here = region_layers(network, stop)
+        here = on_map & (np.arange(n) < stop)
         seconds = float(np.where(here, on_boxes, whole)[1:].sum())
-        # Values that cross over are copied into whole maps.
-        crossing = [j for j in range(stop) if here[j] and any(not here[k] for k in readers[j])]
-        seconds += sum(3 * 4 * math.prod(network.layers[j].shape) for j in crossing) / rates.bytes_per_s
+        # Values that layers on whole maps read are copied into whole maps.
+        seconds += float(copied[here & (read_whole | (last_reader >= stop))].sum())
         if seconds < best_seconds:
             best, best_seconds = stop, seconds
     return best
@@ -196,14 +210,16 @@ def _incremental(
     plan = boxes.grouped(n_row_groups, n_col_groups)
     computed = plan.rows.positions * plan.cols.positions
     layer_s = each * computed
+    n_rows, n_cols = _counts(plan.rows), _counts(plan.cols)
+    n_batches = _n_batches(n_rows, n_cols, fitted)
     moved = 0.0
-    for r in plan.rows.groups:
-        for c in plan.cols.groups:
-            n = len(r.windows) * len(c.windows)
-            for i in boxed:
-                n_bytes = n * paste_bytes(network, i, float(r.sizes[i]), float(c.sizes[i]))
-                layer_s[i] += n_bytes / rates.bytes_per_s + math.ceil(n / fitted) * rates.call_s
-                moved += n_bytes
+    for i in boxed:
+        heights = np.array([float(g.sizes[i]) for g in plan.rows.groups])
+        widths = np.array([float(g.sizes[i]) for g in plan.cols.groups])
+        pasted = paste_bytes(network, i, heights[:, None], widths[None, :])
+        n_bytes = float((n_rows[:, None] * n_cols[None, :] * pasted).sum())
+        layer_s[i] += n_bytes / rates.bytes_per_s + n_batches * rates.call_s
+        moved += n_bytes
     n_windows = grid.n_windows
     for i in rest:
         layer_s[i] = layer_seconds(network, i, rates) * n_windows + math.ceil(n_windows / tail) * rates.call_s
@@ -232,7 +248,7 @@ def _widest_bytes(network: Network, boxes: _Boxes, boxed: Sequence[int]) -> floa
     height, width = boxes.rows.sizes.max(axis=1), boxes.cols.sizes.max(axis=1)
     outputs = [4.0 * network.layers[i].shape[0] * height[i] * width[i] for i in (0, *boxed)]
     reads = [paste_bytes(network, i, height[i], width[i]) / 3 for i in boxed]
-    return float(max(*outputs, *reads))
+    return float(max([*outputs, *reads]))
 
 
 def _box_batch(rates: Rates, budget: float, widest: float) -> int:
@@ -248,14 +264,30 @@ def _group_counts(
     """How many groups of rows and of columns: many keep boxes small, few keep batches full."""
     if "bucket_windows" in disabled:
         return 1, 1
-    row_plans = {k: boxes.row_plan(k) for k in _N_GROUPS}
-    col_plans = {k: boxes.col_plan(k) for k in _N_GROUPS}
+    rows = _by_count(boxes.rows, boxes.row_weights)
+    cols = _by_count(boxes.cols, boxes.col_weights)
     best = (float("inf"), 1, 1)
-    for kr, rows in row_plans.items():
-        for kc, cols in col_plans.items():
-            compute = float((each * rows.positions * cols.positions).sum())
-            n_batches = sum(
-                math.ceil(len(r.windows) * len(c.windows) / batch) for r in rows.groups for c in cols.groups
-            )
-            best = min(best, (compute + n_batches * seconds_a_batch, kr, kc))
+    for kr, (row_positions, n_rows) in rows.items():
+        for kc, (col_positions, n_cols) in cols.items():
+            compute = float((each * row_positions * col_positions).sum())
+            best = min(best, (compute + _n_batches(n_rows, n_cols, batch) * seconds_a_batch, kr, kc))
     return best[1], best[2]
+
+
+def _by_count(spans: Spans, weights: Floats) -> dict[int, tuple[Floats, Floats]]:
+    """For each number of groups: positions computed at each layer, (layers,), and windows in each group."""
+    found = {}
+    for k, groups in merge_steps(spans, weights, _N_GROUPS).items():
+        counts = np.array([float(len(g)) for g in groups])
+        sizes = np.stack([spans.sizes[:, g].max(axis=1) for g in groups])  # (groups, layers)
+        found[k] = counts @ sizes, counts
+    return found
+
+
+def _counts(plan: AxisPlan) -> Floats:
+    return np.array([float(len(group.windows)) for group in plan.groups])
+
+
+def _n_batches(n_rows: Floats, n_cols: Floats, batch: int) -> float:
+    """Batches over all pairs of row and column groups."""
+    return float(np.ceil(n_rows[:, None] * n_cols[None, :] / batch).sum())

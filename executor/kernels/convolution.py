@@ -57,6 +57,13 @@ class Convolution:
         if activation is not None:
             self._epilogue = activation.fused()
         self._packs = prepacking_available and weight.device.type == "cpu" and weight.dtype == torch.float32
+        # oneDNN gives wrong numbers (PyTorch 2.13, AVX-512) for one input channel in channels-last memory with
+        # strides 1 and more than 1, and with packed weights for one output channel on a map of one position.
+        self._plain_memory = weight.shape[1] * groups == 1 and stride[0] != stride[1]
+        if self._plain_memory:
+            self.weight = _in_plain_memory(weight)
+        if self._plain_memory or weight.shape[0] == 1:
+            self._packs = False
         self._packed: dict[tuple[int, int], Tensor] = {}
 
     def _pack(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -71,7 +78,17 @@ class Convolution:
         assert packed is not None
         return packed
 
+    def _sees_only_padding(self, padding: tuple[int, int]) -> bool:
+        """Whether some output reads nothing but padding."""
+        return any(p > d * (k - 1) for p, d, k in zip(padding, self.dilation, self.weight.shape[2:], strict=True))
+
     def __call__(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
+        if self._sees_only_padding(padding):
+            # oneDNN's kernels, PyTorch's plain convolution among them, can read out of bounds there and crash.
+            x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+            padding = (0, 0)
+        if self._plain_memory:
+            x = _in_plain_memory(x)
         if self._packs and x.shape[0]:
             attribute, scalars, algorithm = self._epilogue or ("none", [], "")
             y: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -89,6 +106,11 @@ class Convolution:
             return y if self._epilogue or self.activation is None else self.activation.in_place(y)
         y = F.conv2d(x, self.weight, self.bias, self.stride, list(padding), self.dilation, self.groups)
         return y if self.activation is None else self.activation.in_place(y)
+
+
+def _in_plain_memory(x: Tensor) -> Tensor:
+    """A tensor of one channel with the strides of (N, C, H, W): PyTorch takes any stride of that axis for it."""
+    return x.squeeze(1).contiguous().unsqueeze(1)
 
 
 class Linear:

@@ -35,7 +35,7 @@ Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
 
 #: Bytes of index arrays that are kept between the images of a run instead of being worked out again.
-_KEPT_BYTES = 256e6
+_KEPT_BYTES = 64e6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +82,8 @@ class _Batch:
 class IncrementalRun:
     """The operator prepared for one network, grid and plan; runs image after image.
 
-    `graph` must be on the device and in the dtype of the run. With a `clock` every layer is timed.
+    `graph` must be on the device and in the dtype of the run. With a `clock` every layer is timed. `n_images` is how
+    many images will be run: for more than one, what is worked out for the first is kept for the others.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class IncrementalRun:
         grid: WindowGrid,
         engine: IncrementalForward,
         clock: LayerClock | None = None,
+        n_images: int = 1,
     ) -> None:
         self.graph = graph
         self.grid = grid
@@ -99,6 +101,7 @@ class IncrementalRun:
         self.on_boxes = [i for i, on in enumerate(engine.regions) if on]
         self.whole = [i for i, on in enumerate(engine.regions) if not on]
         self._clock = clock
+        self._keeps = n_images > 1
         readers: dict[int, list[int]] = {i: [] for i in self.on_boxes}
         for k, layer in enumerate(graph.layers):
             for j in layer.inputs:
@@ -147,7 +150,7 @@ class IncrementalRun:
     # ---- batches: what to do, without any numbers of an image -------------------------------------------------
 
     def _batches(self, wanted: npt.NDArray[np.bool_] | None, device: torch.device) -> Iterator[_Batch]:
-        if wanted is not None:
+        if wanted is not None or not self._keeps:
             yield from self._planned(wanted, device)
             return
         if self._kept is not None:

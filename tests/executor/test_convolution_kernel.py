@@ -1,0 +1,105 @@
+"""The prepared convolution in float32 against PyTorch's in float64: one kernel object, many sizes of input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from obeql.executor.kernels.convolution import Convolution
+from obeql.executor.network.layers.activation import Elementwise
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ACTIVATIONS = (
+    None,
+    Elementwise("relu"),
+    Elementwise("hardtanh", (0.0, 6.0)),
+    Elementwise("hardtanh"),
+    Elementwise("clamp", (None, 0.2)),
+    Elementwise("clamp", (-0.1,)),
+    Elementwise("silu"),
+    Elementwise("hardswish"),
+    Elementwise("leaky_relu", (0.2,)),
+    Elementwise("gelu"),
+    Elementwise("gelu", (), (("approximate", "tanh"),)),
+    Elementwise("elu"),
+)
+
+Pair = tuple[int, int]
+
+
+def check(
+    channels: Pair,
+    kernel: Pair,
+    stride: Pair,
+    dilation: Pair,
+    groups: int,
+    padding: Pair,
+    activation: Elementwise | None,
+    sizes: list[tuple[int, int, int]],
+) -> None:
+    """One kernel run with and without padding on inputs of several sizes (n, h, w), in turn."""
+    generator = torch.Generator().manual_seed(0)
+    n_in, n_out = channels
+    weight = torch.rand((n_out, n_in // groups, *kernel), generator=generator) - 0.5
+    bias = torch.rand(n_out, generator=generator)
+    prepared = Convolution(weight, bias, stride, dilation, groups, activation)
+    with torch.inference_mode():
+        for i, (n, rows, cols) in enumerate(sizes):
+            height, width = rows + dilation[0] * (kernel[0] - 1), cols + dilation[1] * (kernel[1] - 1)
+            x = torch.rand((n, n_in, height, width), generator=generator)
+            # Channels last as reads of regions make them: with one channel, `contiguous` would change nothing.
+            x = (
+                x.permute(0, 2, 3, 1)
+                .contiguous()
+                .as_strided((n, height, width, n_in), (height * width * n_in, width * n_in, n_in, 1))
+                .permute(0, 3, 1, 2)
+            )
+            pads = padding if i % 2 else (0, 0)
+            expected = F.conv2d(x.double(), weight.double(), bias.double(), stride, pads, dilation, groups)
+            if activation is not None:
+                expected = activation(expected)
+            got = prepared(x, pads)
+            scale = max(1.0, float(expected.abs().max()))
+            assert got.shape == expected.shape
+            assert float((got - expected).abs().max()) <= 2e-6 * scale, (n, height, width, pads)
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.data())
+def test_one_kernel_serves_inputs_of_any_size(data: st.DataObject) -> None:
+    def pair(*choices: int) -> Pair:
+        return data.draw(st.sampled_from(choices)), data.draw(st.sampled_from(choices))
+
+    groups = data.draw(st.sampled_from((1, 1, 2, 4)))
+    channels = (
+        groups * data.draw(st.sampled_from((1, 2, 3, 8, 16))),
+        groups * data.draw(st.sampled_from((1, 3, 4, 16))),
+    )
+    sizes = data.draw(
+        st.lists(st.tuples(st.sampled_from((1, 2, 5)), st.integers(1, 12), st.integers(1, 12)), min_size=2, max_size=5)
+    )
+    activation = data.draw(st.sampled_from(ACTIVATIONS))
+    kernel, stride, dilation, padding = pair(3, 1, 2, 5), pair(1, 2, 3), pair(1, 2), pair(0, 1, 2)
+    check(channels, kernel, stride, dilation, groups, padding, activation, sizes)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 3), (7, 7), (3, 5)])
+@pytest.mark.parametrize("stride", [(1, 2), (1, 3), (2, 1), (2, 2), (1, 1)])
+@pytest.mark.parametrize("channels", [(1, 8), (1, 1), (3, 1), (1, 64)])
+def test_one_channel_and_narrow_outputs(channels: Pair, kernel: Pair, stride: Pair) -> None:
+    """Where oneDNN's kernels for channels-last memory give wrong numbers."""
+    sizes = [(n, height, width) for n in (1, 2, 5) for height in (1, 3, 9) for width in range(1, 8)]
+    check(channels, kernel, stride, (1, 1), 1, (0, 0), None, sizes)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 1), (5, 1)])
+def test_padding_wider_than_the_kernel(kernel: Pair) -> None:
+    """Where some outputs read nothing but padding, and oneDNN's kernels may crash."""
+    sizes = [(2, 16, 1), (7, 17, 7), (4, 13, 13), (2, 20, 1), (1, 6, 16), (2, 10, 4)]
+    for channels in ((3, 3), (4, 32), (6, 4)):
+        check(channels, kernel, (2, 2), (1, 2), 1, (1, 1), None, sizes)
+        check(channels, kernel, (1, 2), (2, 2), 1, (0, 1), None, sizes)
