@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 
 from obeql.executor.devices import device_name, free_bytes
+from obeql.executor.lanes import lane_count
 from obeql.executor.network.graph import LayerGraph
 from obeql.planner.cost import Rates
 
@@ -54,6 +55,7 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
             free_bytes=free_bytes(device),
             device=device_name(device),
             on_cpu=device.type == "cpu",
+            n_lanes=lane_count(device),
         )
 
 

@@ -40,6 +40,8 @@ class Rates:
     device: str = "cpu"
 
     on_cpu: bool = True
+    #: batches on boxes that run side by side
+    n_lanes: int = 1
 
     @property
     def measured(self) -> bool:

@@ -203,10 +203,11 @@ def _incremental(
     fitted = batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, budget, widest))
     tail_bytes = sum(4 * math.prod(network.layers[i].shape) for i in rest)
     tail = batch or _fitted(budget / 2, 2.0 * max(1, tail_bytes), _MAX_TAIL if rates.on_cpu else _MAX_GPU_BATCH)
+    call_s = rates.call_s / rates.n_lanes
     each = np.zeros(len(network.layers))  # seconds of one position
     for i in boxed:
         each[i] = layer_seconds(network, i, rates) / positions(network.layers[i])
-    n_row_groups, n_col_groups = _group_counts(boxes, each, fitted, len(boxed) * rates.call_s, disabled)
+    n_row_groups, n_col_groups = _group_counts(boxes, each, fitted, len(boxed) * call_s, disabled)
     plan = boxes.grouped(n_row_groups, n_col_groups)
     computed = plan.rows.positions * plan.cols.positions
     layer_s = each * computed
@@ -218,7 +219,7 @@ def _incremental(
         widths = np.array([float(g.sizes[i]) for g in plan.cols.groups])
         pasted = paste_bytes(network, i, heights[:, None], widths[None, :])
         n_bytes = float((n_rows[:, None] * n_cols[None, :] * pasted).sum())
-        layer_s[i] += n_bytes / rates.bytes_per_s + n_batches * rates.call_s
+        layer_s[i] += n_bytes / rates.bytes_per_s + n_batches * call_s
         moved += n_bytes
     n_windows = grid.n_windows
     for i in rest:
@@ -236,7 +237,7 @@ def _incremental(
             macs=float((macs * computed)[boxed].sum()) + tail_macs,
             bytes=float(moved + tail_bytes * n_windows),
             seconds=float(layer_s.sum()),
-            memory=float(views + 4 * widest * fitted + 2 * tail_bytes * tail),
+            memory=float(views + rates.n_lanes * 4 * widest * fitted + 2 * tail_bytes * tail),
         ),
         bound_macs=float((macs * boxes.least_positions())[boxed].sum()) + tail_macs,
         layer_s=tuple(float(s) for s in layer_s),
@@ -252,7 +253,7 @@ def _widest_bytes(network: Network, boxes: _Boxes, boxed: Sequence[int]) -> floa
 
 
 def _box_batch(rates: Rates, budget: float, widest: float) -> int:
-    fits = _fitted(budget / 2, 4 * widest, _MAX_BATCH if rates.on_cpu else _MAX_GPU_BATCH)
+    fits = _fitted(budget / 2 / rates.n_lanes, 4 * widest, _MAX_BATCH if rates.on_cpu else _MAX_GPU_BATCH)
     if not rates.on_cpu:
         return fits
     return min(fits, int(max(_MIN_BATCH, _CACHE_BYTES // max(1.0, widest))))

@@ -8,6 +8,7 @@ instead of one upper bound and for any captured network.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from obeql.executor.kernels.box_sum import BoxSum, PrefixSums, plan_box_sum
 from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
+from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
@@ -33,6 +35,8 @@ __all__ = ["IncrementalRun"]
 
 Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
+#: runs the work of a layer and notes what it took
+Clock = Callable[[int, Callable[[], Tensor]], Tensor]
 
 #: Bytes of index arrays that are kept between the images of a run instead of being worked out again.
 _KEPT_BYTES = 64e6
@@ -51,6 +55,17 @@ class _Step:
     spent: tuple[int, ...]
     #: for a layer that sums its input: where the input's boxes lie in the clean map's prefix sums
     box_sum: BoxSum | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Some windows of one group: their row and column offsets' places in the group, and flat window numbers."""
+
+    rows: AxisGroup
+    cols: AxisGroup
+    row_of: Windows
+    col_of: Windows
+    windows: Windows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +129,8 @@ class IncrementalRun:
             j: sorted({graph.layers[k].outside for k in ks if graph.layers[k].window is not None} or {0.0})
             for j, ks in readers.items()
         }
-        self._kept: list[_Batch] | None = None
+        self._kept: dict[int, list[_Batch]] = {}
+        self._kept_bytes = 0
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -136,38 +152,39 @@ class IncrementalRun:
         summed = {j for i in self.on_boxes if self.graph.layers[i].reach == "sum" for j in self.graph.layers[i].inputs}
         sums = {j: PrefixSums.of(clean.views[j, self._outside[j][0]]) for j in sorted(summed)}
         image = _Clean(clean.views, fill, sums)
-        waiting: list[tuple[Windows, dict[int, Tensor]]] = []
-        n_waiting = 0
-        for batch in self._batches(windows, clean.image.device):
-            waiting.append((batch.windows, self._boxed(image, batch)))
-            n_waiting += len(batch.windows)
-            if n_waiting >= self.engine.tail_batch:
-                self._finish(waiting, done)
-                waiting, n_waiting = [], 0
-        if waiting:
-            self._finish(waiting, done)
+        n_lanes = lane_count(clean.image.device)
+        clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
+        keeps = self._keeps and windows is None
+        pieces = (
+            partial(self._piece, image, number if keeps else None, piece, clock)
+            for number, piece in enumerate(self._pieces(windows, n_lanes))
+        )
 
-    # ---- batches: what to do, without any numbers of an image -------------------------------------------------
+        def take(found: tuple[Windows, Tensor]) -> None:
+            done(*found)
 
-    def _batches(self, wanted: npt.NDArray[np.bool_] | None, device: torch.device) -> Iterator[_Batch]:
-        if wanted is not None or not self._keeps:
-            yield from self._planned(wanted, device)
-            return
-        if self._kept is not None:
-            yield from self._kept
-            return
-        kept: list[_Batch] | None = []
-        n_bytes = 0
-        for batch in self._planned(None, device):
-            yield batch
-            n_bytes += batch.n_bytes
-            if kept is not None:
-                kept.append(batch)
-                if n_bytes > _KEPT_BYTES:
-                    kept = None
-        self._kept = kept
+        run_in_lanes(pieces, n_lanes, take)
 
-    def _planned(self, wanted: npt.NDArray[np.bool_] | None, device: torch.device) -> Iterator[_Batch]:
+    # ---- pieces of work: which windows go together -------------------------------------------------------------
+
+    def _pieces(self, wanted: npt.NDArray[np.bool_] | None, n_lanes: int) -> Iterator[list[_Part]]:
+        """Consecutive batches until there are enough windows for a batch on whole maps.
+
+        Several lanes take smaller pieces, so that none waits long for the last one.
+        """
+        most = max(self.engine.batch, self.engine.tail_batch // n_lanes)
+        piece: list[_Part] = []
+        n_windows = 0
+        for part in self._parts(wanted):
+            if piece and n_windows + len(part.windows) > most:
+                yield piece
+                piece, n_windows = [], 0
+            piece.append(part)
+            n_windows += len(part.windows)
+        if piece:
+            yield piece
+
+    def _parts(self, wanted: npt.NDArray[np.bool_] | None) -> Iterator[_Part]:
         n_cols = len(self.grid.cols)
         for rows in self.boxes.rows.groups:
             for cols in self.boxes.cols.groups:
@@ -180,7 +197,34 @@ class IncrementalRun:
                 # Equal parts instead of full batches and a small rest.
                 n_parts = -(-len(numbers) // self.engine.batch)
                 for part in np.array_split(np.arange(len(numbers)), n_parts) if n_parts else ():
-                    yield self._batch(rows, cols, row_of[part], col_of[part], numbers[part], device)
+                    yield _Part(rows, cols, row_of[part], col_of[part], numbers[part])
+
+    def _piece(
+        self, image: _Clean, number: int | None, parts: Sequence[_Part], clock: Clock | None, stop: threading.Event
+    ) -> tuple[Windows, Tensor]:
+        """Compute the windows of one piece: on boxes batch by batch, then on whole maps together."""
+        device = image.fill.device
+        maps = []
+        kept = None if number is None else self._kept.get(number)
+        for batch in kept or self._planned(number, parts, device):
+            if stop.is_set():
+                raise StoppedError
+            maps.append(self._boxed(image, batch, clock))
+        windows = np.concatenate([part.windows for part in parts])
+        return windows, self._finish(len(windows), maps, clock)
+
+    def _planned(self, number: int | None, parts: Sequence[_Part], device: torch.device) -> Iterator[_Batch]:
+        """Work out the batches of a piece, and keep them under its number where other images will run it again."""
+        kept = []
+        for part in parts:
+            batch = self._batch(part.rows, part.cols, part.row_of, part.col_of, part.windows, device)
+            yield batch
+            kept.append(batch)
+        if number is not None and self._kept_bytes < _KEPT_BYTES:
+            self._kept_bytes += sum(batch.n_bytes for batch in kept)
+            self._kept[number] = kept
+
+    # ---- batches: what to do, without any numbers of an image --------------------------------------------------
 
     def _batch(
         self,
@@ -262,16 +306,16 @@ class IncrementalRun:
 
     # ---- execution --------------------------------------------------------------------------------------------
 
-    def _boxed(self, image: _Clean, batch: _Batch) -> dict[int, Tensor]:
+    def _boxed(self, image: _Clean, batch: _Batch, clock: Clock | None) -> dict[int, Tensor]:
         """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
         values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
         for step in batch.steps:
             work = partial(self._step, step, image, batch, values, crossing)
-            if self._clock is None:
+            if clock is None:
                 work()
             else:
-                self._clock.run(step.layer, work)
+                clock(step.layer, work)
         return crossing
 
     def _step(
@@ -281,7 +325,7 @@ class IncrementalRun:
         batch: _Batch,
         values: dict[int, Tensor],
         crossing: dict[int, Tensor],
-    ) -> None:
+    ) -> Tensor:
         """Run one layer on boxes, and put its whole maps together where layers on whole maps read them."""
         if step.layer == 0:
             value = self._occluded(image, batch)
@@ -300,6 +344,7 @@ class IncrementalRun:
             crossing[step.layer] = step.crossing.run(image.views[step.layer, self._outside[step.layer][0]], value)
         for j in step.spent:
             del values[j]
+        return value
 
     def _occluded(self, image: _Clean, batch: _Batch) -> Tensor:
         """The fill, in the windows' own extents; box positions beyond a window keep the image."""
@@ -314,17 +359,12 @@ class IncrementalRun:
         clean = batch.image_read.run(image.views[0, self._outside[0][0]], fill)
         return torch.where(batch.hidden, value, clean)
 
-    def _finish(
-        self, waiting: Sequence[tuple[Windows, dict[int, Tensor]]], done: Callable[[Windows, Tensor], None]
-    ) -> None:
-        """Run the rest of the network on whole maps, for several batches together."""
-        numbers = np.concatenate([windows for windows, _ in waiting])
-        values = {
-            j: torch.cat([maps[j] for _, maps in waiting]) if len(waiting) > 1 else waiting[0][1][j]
-            for j in self.crossing
-        }
+    def _finish(self, n_windows: int, maps: Sequence[dict[int, Tensor]], clock: Clock | None) -> Tensor:
+        """Run the rest of the network on whole maps, for several batches together; returns logits (n, K)."""
+        values = {j: torch.cat([part[j] for part in maps]) if len(maps) > 1 else maps[0][j] for j in self.crossing}
         size = self.engine.tail_batch
-        for start in range(0, len(numbers), size):
-            part = {j: value[start : start + size] for j, value in values.items()}
-            logits = self.graph.forward_from(part, self.whole, None if self._clock is None else self._clock.run)
-            done(numbers[start : start + size], logits)
+        logits = [
+            self.graph.forward_from({j: v[start : start + size] for j, v in values.items()}, self.whole, clock)
+            for start in range(0, n_windows, size)
+        ]
+        return torch.cat(logits) if len(logits) > 1 else logits[0]

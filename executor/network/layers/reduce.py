@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,6 +15,10 @@ from obeql.planner.geometry import Reach
 __all__ = ["AdaptivePool", "AtenCall", "BatchSize", "Flatten", "GlobalMean", "LayerRef"]
 
 
+#: positions above which a map's mean is summed in its own precision: gates early in a network, not heads
+_WIDE = 4096
+
+
 class GlobalMean(Layer):
     """(N, C, H, W) -> (N, C, 1, 1), the mean over all positions."""
 
@@ -21,7 +26,11 @@ class GlobalMean(Layer):
     reach: Reach = "sum"
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return inputs[0].mean(dim=(2, 3), keepdim=True)
+        x = inputs[0]
+        if x.shape[2] * x.shape[3] > _WIDE:
+            return x.mean(dim=(2, 3), keepdim=True)
+        # Summed as `forward_change` sums, so that a box that changes nothing changes no bit of the mean.
+        return x.mean(dim=(2, 3), keepdim=True, dtype=torch.float64).to(x.dtype)
 
     def forward_change(self, total: Tensor, before: Tensor, after: Tensor, n_positions: int) -> Tensor:
         """The mean when a box changes: from the clean map's sum `total` (C,), the sum `before` (n, C) of its values
