@@ -1,4 +1,4 @@
-"""Measure how fast a device runs a model's layers: seconds a layer, bytes a second, seconds a call.
+"""Measure how fast a device runs a model's layers: seconds a layer, on whole maps and on boxes, seconds a call.
 
 Done once for each device, model and precision, in a second or two; the session stores the result and hands it to
 the planner, whose estimates are built on it.
@@ -9,24 +9,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from obeql.executor.devices import device_name, free_bytes
 from obeql.executor.lanes import lane_count
+from obeql.executor.layer_clock import LayerClock
+from obeql.executor.materialise import materialise
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.planner.boxes import region_layers
 from obeql.planner.cost import Rates
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import Cost, IncrementalForward
 
 __all__ = ["measure_rates"]
 
 _BATCH = 4
-_REPEATS = 3
+_VECTORS = 64
+_REPEATS = 2
+_BOX_GROUPS = 8
 _COPY_ROWS, _COPY_CHANNELS = 1 << 15, 64
 
 
 def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -> Rates:
     """Time every layer of `graph` on small batches of whole maps, and gathers of channels.
 
-    `graph` is as captured; it is moved to the device here. The fastest of three passes counts: interruptions only
+    `graph` is as captured; it is moved to the device here. The fastest of two passes counts: interruptions only
     make a pass slower.
     """
     graph = graph.to(device, dtype)
@@ -42,21 +52,62 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
             for i, layer in enumerate(graph.layers):
                 if i:
                     inputs = [live[j] for j in layer.inputs]
-                    seconds, live[i] = _timed(device, lambda: layer.forward(inputs))  # noqa: B023
-                    best[i] = min(best[i], seconds)
+                    live[i] = layer.forward(inputs)
+                    # Vectors come in large batches: a few rows would be charged for reading all the weights.
+                    n = _VECTORS if all(x.dim() == 2 for x in inputs) else _BATCH
+                    many = [x if n == _BATCH else x[:1].expand(n, -1).contiguous() for x in inputs]
+                    seconds, _ = _timed(device, lambda: layer.forward(many))  # noqa: B023
+                    best[i] = min(best[i], seconds / n)
                 for j in set(layer.inputs):
                     if last[j] == i:
                         del live[j]
         call_s = _call_seconds(device, dtype)
+        n_lanes = lane_count(device)
         return Rates(
             bytes_per_s=_copy_rate(device, dtype),
             call_s=call_s,
-            layer_s=tuple(max(0.0, seconds) / _BATCH for seconds in best),
+            layer_s=tuple(best),
             free_bytes=free_bytes(device),
             device=device_name(device),
             on_cpu=device.type == "cpu",
-            n_lanes=lane_count(device),
+            n_lanes=n_lanes,
+            box_s=_box_rates(graph, image[:1], call_s / n_lanes),
         )
+
+
+def _box_rates(graph: LayerGraph, image: torch.Tensor, call_s: float) -> tuple[float, ...]:
+    """Seconds of one position of each layer on boxes: a few windows run twice, the second time with a clock."""
+    network = graph.network()
+    regions = region_layers(network, len(network.layers))
+    if network.whole or sum(regions) <= 1:
+        return ()
+    height, width = network.size
+    patch = max(1, min(16, height // 4)), max(1, min(16, width // 4))
+    grid = WindowGrid.over((height, width), patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)))
+    clock = LayerClock(image.device)
+    engine = IncrementalForward(regions, 8, 8, 16, 64, Cost(0, 0, 0))
+    run = IncrementalRun(graph, grid, engine, clock)
+    wanted = _some_groups(run, grid)
+    clean = materialise(graph, image, run.needed)
+    fill = image.mean((2, 3))[0][:, None, None]
+    for _ in range(2):
+        clock.seconds.clear()
+        run.run(clean, fill, wanted, lambda windows, logits: None)
+    computed, n_batches = run.positions(wanted)
+    return tuple(
+        max(0.0, clock.seconds.get(i, 0.0) - n_batches * call_s) / max(1.0, computed[i]) if on else 0.0
+        for i, on in enumerate(regions)
+    )
+
+
+def _some_groups(run: IncrementalRun, grid: WindowGrid) -> npt.NDArray[np.bool_]:
+    """The windows to time, (rows, cols): parts of the largest groups, so that batches are as full as in a run."""
+    pairs = [(r.windows, c.windows) for r in run.boxes.rows.groups for c in run.boxes.cols.groups]
+    pairs.sort(key=lambda pair: -len(pair[0]) * len(pair[1]))
+    wanted = np.zeros(grid.shape, bool)
+    for rows, cols in pairs[:_BOX_GROUPS]:
+        wanted[np.ix_(rows[:4], cols[:4])] = True
+    return wanted
 
 
 def _timed(device: torch.device, work: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from obeql.planner.geometry import LayerSpec, Network
 
-__all__ = ["Rates", "layer_seconds", "paste_bytes", "positions", "read_size"]
+__all__ = ["Rates", "box_seconds", "layer_seconds", "paste_bytes", "positions", "read_size"]
 
 #: one size or an array of them
 Sizes = TypeVar("Sizes", float, "npt.NDArray[np.float64]")
@@ -34,6 +34,8 @@ class Rates:
     bytes_per_s: float = 6e9
     call_s: float = 6e-5
     layer_s: tuple[float, ...] = ()
+    #: measured seconds of one position of layer i on boxes, gathers and pastes included; empty when not measured
+    box_s: tuple[float, ...] = ()
     #: memory that may be used beyond the weights, in bytes
     free_bytes: float = 2e9
     #: what was measured, for PLAN: device name, threads, versions
@@ -54,6 +56,7 @@ class Rates:
     def from_json(cls, text: str) -> Rates:
         data = json.loads(text)
         data["layer_s"] = tuple(data["layer_s"])
+        data["box_s"] = tuple(data.get("box_s", ()))
         return cls(**data)
 
 
@@ -68,6 +71,14 @@ def layer_seconds(network: Network, index: int, rates: Rates) -> float:
         return rates.layer_s[index]
     layer = network.layers[index]
     return layer.macs / rates.macs_per_s + layer.work_bytes / rates.bytes_per_s
+
+
+def box_seconds(network: Network, index: int, rates: Rates, height: float, width: float) -> float:
+    """Seconds of a (height, width) box through a layer, one of many, without the calls of its batch."""
+    if rates.box_s:
+        return rates.box_s[index] * height * width
+    computed = layer_seconds(network, index, rates) * height * width / positions(network.layers[index])
+    return computed + paste_bytes(network, index, height, width) / rates.bytes_per_s
 
 
 def paste_bytes(network: Network, index: int, height: Sizes, width: Sizes) -> Sizes:

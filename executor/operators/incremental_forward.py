@@ -167,12 +167,22 @@ class IncrementalRun:
 
     # ---- pieces of work: which windows go together -------------------------------------------------------------
 
+    def positions(self, wanted: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[np.float64], int]:
+        """What a run computes: positions of each layer on boxes, (layers,), and the number of batches."""
+        computed = np.zeros(len(self.graph.layers))
+        n_batches = 0
+        for part in self._parts(wanted):
+            computed += len(part.windows) * part.rows.sizes * part.cols.sizes
+            n_batches += 1
+        return computed, n_batches
+
     def _pieces(self, wanted: npt.NDArray[np.bool_] | None, n_lanes: int) -> Iterator[list[_Part]]:
         """Consecutive batches until there are enough windows for a batch on whole maps.
 
-        Several lanes take smaller pieces, so that none waits long for the last one.
+        A lane gets several pieces, so that none waits long for the last one.
         """
-        most = max(self.engine.batch, self.engine.tail_batch // n_lanes)
+        n_wanted = self.grid.n_windows if wanted is None else int(wanted.sum())
+        most = max(self.engine.batch, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
         piece: list[_Part] = []
         n_windows = 0
         for part in self._parts(wanted):

@@ -376,7 +376,7 @@ def test_boxes_equal_whole_maps_equal_the_module(case: Case, drive: SimpleNamesp
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, **BUDGET)
+@settings(max_examples=300, **BUDGET)
 @given(case=cases())
 def test_boxes_equal_whole_maps_equal_the_module_at_length(case: Case, drive: SimpleNamespace) -> None:
     check(case, drive)

@@ -1,0 +1,77 @@
+"""Lanes: pieces of work side by side, results in order, errors and stops passed on, thread settings put back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
+
+Piece = Callable[[threading.Event], int]
+
+
+def _sleeping(number: int) -> Piece:
+    def piece(stop: threading.Event) -> int:
+        time.sleep(0.01 * (number % 3))
+        return number
+
+    return piece
+
+
+@pytest.mark.parametrize("n_lanes", [1, 2, 3])
+def test_results_come_in_order(n_lanes: int) -> None:
+    taken: list[int] = []
+    run_in_lanes((_sleeping(i) for i in range(20)), n_lanes, taken.append)
+    assert taken == list(range(20))
+
+
+@pytest.mark.parametrize("n_lanes", [1, 3])
+def test_what_a_piece_raises_is_raised_and_stops_the_rest(n_lanes: int) -> None:
+    def broken(stop: threading.Event) -> int:
+        raise ValueError("broken")
+
+    taken: list[int] = []
+    with pytest.raises(ValueError, match="broken"):
+        run_in_lanes([_sleeping(0), broken, *(_sleeping(i) for i in range(50))], n_lanes, taken.append)
+    assert taken == [0]
+
+
+def test_a_taker_that_raises_stops_pieces_that_are_running() -> None:
+    seen: list[str] = []
+
+    def long(stop: threading.Event) -> int:
+        if not stop.wait(5):
+            seen.append("waited in vain")
+        raise StoppedError
+
+    def take(number: int) -> None:
+        raise KeyboardInterrupt
+
+    started = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        run_in_lanes([_sleeping(0), long, long], 2, take)
+    assert time.perf_counter() - started < 3
+    assert seen == []
+
+
+def test_thread_settings_are_put_back_and_lanes_share_the_cores() -> None:
+    before = torch.get_num_threads()
+    inside: list[int] = []
+
+    def piece(stop: threading.Event) -> int:
+        inside.append(torch.get_num_threads())
+        assert torch.is_inference_mode_enabled()
+        return 0
+
+    run_in_lanes([piece] * 4, 2, lambda _: None)
+    assert torch.get_num_threads() == before
+    assert set(inside) == {max(1, before // 2)}
+
+
+def test_few_cores_have_a_lane_each_and_gpus_one() -> None:
+    assert lane_count(torch.device("cpu")) == min(torch.get_num_threads(), 8)
+    assert lane_count(torch.device("cuda")) == 1
