@@ -82,15 +82,6 @@ def joined(group: Sequence[Atom]) -> tuple[Atom, ...]:
     return tuple(runs)
 
 
-def letters(axes: Axes) -> str:
-    """The canonical axis of each traced axis; `1` for an axis of size 1, `*` for a group of several axes."""
-    names = []
-    for group in axes:
-        owners = {atom.axis for atom in group}
-        names.append("1" if not owners else owners.pop() if len(owners) == 1 else "*")
-    return "".join(names)
-
-
 def channel_order(group: tuple[Atom, ...], n_channels: int) -> list[int] | None:
     """The channels in the order a group of C atoms runs through them; None when that is 0, 1, 2, ..."""
     order = [0]
