@@ -202,7 +202,7 @@ def _incremental(
     widest = _widest_bytes(network, boxes, boxed)
     fitted = batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, budget, widest))
     tail_bytes = sum(4 * math.prod(network.layers[i].shape) for i in rest)
-    tail = batch or _fitted(budget / 2, 2.0 * max(1, tail_bytes), _MAX_TAIL if rates.on_cpu else _MAX_GPU_BATCH)
+    tail = batch or _tail_batch(network, rates, budget, rest)
     call_s = rates.call_s / rates.n_lanes
     each = np.zeros(len(network.layers))  # seconds of one position
     for i in boxed:
@@ -254,6 +254,17 @@ def _widest_bytes(network: Network, boxes: _Boxes, boxed: Sequence[int]) -> floa
     outputs = [4.0 * network.layers[i].shape[0] * height[i] * width[i] for i in (0, *boxed)]
     reads = [paste_bytes(network, i, height[i], width[i]) / 3 for i in boxed]
     return float(max([*outputs, *reads]))
+
+
+def _tail_batch(network: Network, rates: Rates, budget: float, rest: Sequence[int]) -> int:
+    """Windows that go through the layers on whole maps at a time."""
+    sizes = [4 * math.prod(network.layers[i].shape) for i in rest]
+    fits = _fitted(budget / 2, 2.0 * max(1, sum(sizes)), _MAX_TAIL if rates.on_cpu else _MAX_GPU_BATCH)
+    if not rates.on_cpu:
+        return fits
+    sizes += [4 * math.prod(network.layers[j].shape) for i in rest for j in network.layers[i].inputs]
+    # Maps beyond this are fresh pages from the system at every layer, which cost more than they save.
+    return min(fits, int(max(_MIN_BATCH, _CACHE_BYTES / 2 // max([1, *sizes]))))
 
 
 def _box_batch(rates: Rates, budget: float, widest: float) -> int:

@@ -4,6 +4,11 @@ PyTorch's CPU convolution reorders its weights into oneDNN's blocked format on e
 noise; for the small batches of small regions that incremental inference runs, it is most of the time (a 512-channel
 3x3 layer on four 6x6 regions: 71 against 196 GFLOP/s). So weights are reordered once, and bias and activation run
 in the kernel's epilogue. Other devices and dtypes take the plain form.
+
+oneDNN chooses the layout of packed weights by the input's shape, and for 1x1 kernels it chooses differently for boxes
+of slightly different size; weights packed for the wrong one are reordered at every call, slowly (17 against 52
+GMAC/s on one core). A 1x1 convolution is a matrix product over positions, whose packed weights suit any number of
+them, so it runs as one.
 """
 
 from __future__ import annotations
@@ -26,6 +31,8 @@ def _find_prepacking() -> bool:
             torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
             and torch.ops.mkldnn._convolution_pointwise.default
             and torch._C._nn.mkldnn_reorder_conv2d_weight
+            and torch.ops.mkldnn._linear_pointwise.default
+            and torch.ops.mkldnn._reorder_linear_weight.default
         )
     except (AttributeError, RuntimeError):
         return False
@@ -33,6 +40,9 @@ def _find_prepacking() -> bool:
 
 #: whether this build of PyTorch has oneDNN's prepacked, fused convolution
 prepacking_available = _find_prepacking()
+
+#: the number of positions a product's weights are packed for; the layout serves any number about as well
+_PRODUCT_ROWS = 1024
 
 
 class Convolution:
@@ -65,6 +75,9 @@ class Convolution:
         if self._plain_memory or weight.shape[0] == 1:
             self._packs = False
         self._packed: dict[tuple[int, int], Tensor] = {}
+        #: whether an output is a product of the weights with one input position
+        self._is_product = self._packs and tuple(weight.shape[2:]) == (1, 1) and groups == 1
+        self._product_weight: Tensor | None = None
 
     def _pack(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
         packed: Tensor | None = self._packed.get(padding)
@@ -89,6 +102,8 @@ class Convolution:
             padding = (0, 0)
         if self._plain_memory:
             x = _in_plain_memory(x)
+        if self._is_product and padding == (0, 0) and x.shape[0]:
+            return self._product(x)
         if self._packs and x.shape[0]:
             attribute, scalars, algorithm = self._epilogue or ("none", [], "")
             y: Tensor = torch.ops.mkldnn._convolution_pointwise(
@@ -106,6 +121,22 @@ class Convolution:
             return y if self._epilogue or self.activation is None else self.activation.in_place(y)
         y = F.conv2d(x, self.weight, self.bias, self.stride, list(padding), self.dilation, self.groups)
         return y if self.activation is None else self.activation.in_place(y)
+
+    def _product(self, x: Tensor) -> Tensor:
+        """A 1x1 convolution as a matrix product: rows are positions, columns channels."""
+        if self.stride != [1, 1]:
+            x = x[:, :, :: self.stride[0], :: self.stride[1]]
+        n, channels, height, width = x.shape
+        rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        if self._product_weight is None:
+            matrix = self.weight.reshape(len(self.weight), channels)
+            self._product_weight = torch.ops.mkldnn._reorder_linear_weight(matrix, _PRODUCT_ROWS)
+        attribute, scalars, algorithm = self._epilogue or ("none", [], "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(
+            rows, self._product_weight, self.bias, attribute, scalars, algorithm
+        )
+        y = y.view(n, height, width, -1).permute(0, 3, 1, 2)
+        return y if self._epilogue or self.activation is None else self.activation.in_place(y)
 
 
 def _in_plain_memory(x: Tensor) -> Tensor:
