@@ -27,13 +27,13 @@ __all__ = ["Convolution", "Linear", "prepacking_available"]
 
 def _find_prepacking() -> bool:
     try:
-        return bool(
-            torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-            and torch.ops.mkldnn._convolution_pointwise.default
-            and torch._C._nn.mkldnn_reorder_conv2d_weight
-            and torch.ops.mkldnn._linear_pointwise.default
-            and torch.ops.mkldnn._reorder_linear_weight.default
+        needed = (
+            torch.ops.mkldnn._convolution_pointwise.default,
+            torch.ops.mkldnn._linear_pointwise.default,
+            torch.ops.mkldnn._reorder_linear_weight.default,
+            torch._C._nn.mkldnn_reorder_conv2d_weight,
         )
+        return None not in needed and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     except (AttributeError, RuntimeError):
         return False
 
