@@ -102,27 +102,29 @@ class Convolution:
             padding = (0, 0)
         if self._plain_memory:
             x = _in_plain_memory(x)
-        if self._is_product and padding == (0, 0) and x.shape[0]:
-            return self._product(x)
         if self._packs and x.shape[0]:
             attribute, scalars, algorithm = self._epilogue or ("none", [], "")
-            y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                x,
-                self._pack(x, padding),
-                self.bias,
-                list(padding),
-                self.stride,
-                self.dilation,
-                self.groups,
-                attribute,
-                scalars,
-                algorithm,
-            )
+            y: Tensor
+            if self._is_product and padding == (0, 0):
+                y = self._product(x, attribute, scalars, algorithm)
+            else:
+                y = torch.ops.mkldnn._convolution_pointwise(
+                    x,
+                    self._pack(x, padding),
+                    self.bias,
+                    list(padding),
+                    self.stride,
+                    self.dilation,
+                    self.groups,
+                    attribute,
+                    scalars,
+                    algorithm,
+                )
             return y if self._epilogue or self.activation is None else self.activation.in_place(y)
         y = F.conv2d(x, self.weight, self.bias, self.stride, list(padding), self.dilation, self.groups)
         return y if self.activation is None else self.activation.in_place(y)
 
-    def _product(self, x: Tensor) -> Tensor:
+    def _product(self, x: Tensor, attribute: str, scalars: list[Any], algorithm: str) -> Tensor:
         """A 1x1 convolution as a matrix product: rows are positions, columns channels."""
         if self.stride != [1, 1]:
             x = x[:, :, :: self.stride[0], :: self.stride[1]]
@@ -131,12 +133,10 @@ class Convolution:
         if self._product_weight is None:
             matrix = self.weight.reshape(len(self.weight), channels)
             self._product_weight = torch.ops.mkldnn._reorder_linear_weight(matrix, _PRODUCT_ROWS)
-        attribute, scalars, algorithm = self._epilogue or ("none", [], "")
         y: Tensor = torch.ops.mkldnn._linear_pointwise(
             rows, self._product_weight, self.bias, attribute, scalars, algorithm
         )
-        y = y.view(n, height, width, -1).permute(0, 3, 1, 2)
-        return y if self._epilogue or self.activation is None else self.activation.in_place(y)
+        return y.view(n, height, width, -1).permute(0, 3, 1, 2)
 
 
 def _in_plain_memory(x: Tensor) -> Tensor:
