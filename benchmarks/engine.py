@@ -6,7 +6,8 @@ For each network: the bound (conv and linear multiply-accumulates of plain infer
 the best naive batch (the module itself, channels-last, inference mode, batch tuned over 1, 8, 16, 32, 64), the
 planned engine on all windows of the grid, the ratio, the share of the bound, and the largest difference of
 log-probabilities. A naive window costs the same wherever it lies, so naive runs a sample of windows; the engine runs
-the whole grid, or with --windows a random sample of it. Both take turns; medians are reported.
+the whole grid, with --share a part of it (whole batches, drawn evenly from cheap ones at the border to dear ones in
+the middle), or with --windows a random sample. Both take turns; medians are reported.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from obeql.executor.materialise import materialise
@@ -58,6 +60,23 @@ def bound(net: Network, grid: WindowGrid) -> float:
         else:
             least += layer.macs
     return net.macs / least
+
+
+def stratified(run: IncrementalRun, share: float) -> npt.NDArray[np.bool_]:
+    """About `share` of the grid's windows, (rows, cols): every so many batches in the order of their boxes' cost."""
+    weights = [layer.macs / positions(layer) for layer in run.graph.network().layers]
+    parts = sorted(
+        run.parts(None),
+        key=lambda part: float((part.rows.sizes * part.cols.sizes * weights)[run.on_boxes].sum()),
+    )
+    wanted = np.zeros(run.grid.n_windows, bool)
+    taken = 0.5 * share
+    for part in parts:
+        taken += share
+        if taken >= 1:
+            wanted[part.windows] = True
+            taken -= 1
+    return wanted.reshape(run.grid.shape)
 
 
 def seconds(work: Any) -> float:
@@ -103,15 +122,19 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
     image = image.contiguous(memory_format=torch.channels_last)
     fill = image.mean((2, 3)).view(3, 1, 1)
     wanted = None
+    run: Any
+    run = (
+        IncrementalRun(graph, grid, engine) if isinstance(engine, IncrementalForward) else DenseRun(graph, grid, engine)
+    )
+    if args.share < 1 and isinstance(run, IncrementalRun):
+        wanted = stratified(run, args.share)
+    elif args.share < 1:
+        args.windows = round(args.share * grid.n_windows)
     if args.windows and args.windows < grid.n_windows:
         wanted = np.zeros(grid.n_windows, bool)
         wanted[rng.choice(grid.n_windows, args.windows, replace=False)] = True
         wanted = wanted.reshape(grid.shape)
     n_windows = grid.n_windows if wanted is None else int(wanted.sum())
-    run: Any
-    run = (
-        IncrementalRun(graph, grid, engine) if isinstance(engine, IncrementalForward) else DenseRun(graph, grid, engine)
-    )
     logits = torch.zeros((grid.n_windows, net.n_classes))
 
     def ours() -> None:
@@ -205,6 +228,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--stride", type=int, default=4)
     parser.add_argument("--windows", type=int, default=0, help="random sample of windows; 0 = the whole grid")
+    parser.add_argument("--share", type=float, default=1.0, help="part of the grid, in whole batches; 1 = all of it")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=list(NAIVE_BATCHES))
     parser.add_argument("--out", type=Path, help="write JSON here")

@@ -31,7 +31,7 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward
 from obeql.planner.schedule import box_plan
 
-__all__ = ["IncrementalRun"]
+__all__ = ["IncrementalRun", "Part"]
 
 Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
@@ -58,7 +58,7 @@ class _Step:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Part:
+class Part:
     """Some windows of one group: their row and column offsets' places in the group, and flat window numbers."""
 
     rows: AxisGroup
@@ -171,21 +171,21 @@ class IncrementalRun:
         """What a run computes: positions of each layer on boxes, (layers,), and the number of batches."""
         computed = np.zeros(len(self.graph.layers))
         n_batches = 0
-        for part in self._parts(wanted):
+        for part in self.parts(wanted):
             computed += len(part.windows) * part.rows.sizes * part.cols.sizes
             n_batches += 1
         return computed, n_batches
 
-    def _pieces(self, wanted: npt.NDArray[np.bool_] | None, n_lanes: int) -> Iterator[list[_Part]]:
+    def _pieces(self, wanted: npt.NDArray[np.bool_] | None, n_lanes: int) -> Iterator[list[Part]]:
         """Consecutive batches until there are enough windows for a batch on whole maps.
 
         A lane gets several pieces, so that none waits long for the last one.
         """
         n_wanted = self.grid.n_windows if wanted is None else int(wanted.sum())
         most = max(self.engine.batch, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
-        piece: list[_Part] = []
+        piece: list[Part] = []
         n_windows = 0
-        for part in self._parts(wanted):
+        for part in self.parts(wanted):
             if piece and n_windows + len(part.windows) > most:
                 yield piece
                 piece, n_windows = [], 0
@@ -194,7 +194,8 @@ class IncrementalRun:
         if piece:
             yield piece
 
-    def _parts(self, wanted: npt.NDArray[np.bool_] | None) -> Iterator[_Part]:
+    def parts(self, wanted: npt.NDArray[np.bool_] | None) -> Iterator[Part]:
+        """The wanted windows as batches, group after group."""
         n_cols = len(self.grid.cols)
         for rows in self.boxes.rows.groups:
             for cols in self.boxes.cols.groups:
@@ -207,10 +208,10 @@ class IncrementalRun:
                 # Equal parts instead of full batches and a small rest.
                 n_parts = -(-len(numbers) // self.engine.batch)
                 for part in np.array_split(np.arange(len(numbers)), n_parts) if n_parts else ():
-                    yield _Part(rows, cols, row_of[part], col_of[part], numbers[part])
+                    yield Part(rows, cols, row_of[part], col_of[part], numbers[part])
 
     def _piece(
-        self, image: _Clean, number: int | None, parts: Sequence[_Part], clock: Clock | None, stop: threading.Event
+        self, image: _Clean, number: int | None, parts: Sequence[Part], clock: Clock | None, stop: threading.Event
     ) -> tuple[Windows, Tensor]:
         """Compute the windows of one piece: on boxes batch by batch, then on whole maps together."""
         device = image.fill.device
@@ -223,7 +224,7 @@ class IncrementalRun:
         windows = np.concatenate([part.windows for part in parts])
         return windows, self._finish(len(windows), maps, clock)
 
-    def _planned(self, number: int | None, parts: Sequence[_Part], device: torch.device) -> Iterator[_Batch]:
+    def _planned(self, number: int | None, parts: Sequence[Part], device: torch.device) -> Iterator[_Batch]:
         """Work out the batches of a piece, and keep them under its number where other images will run it again."""
         kept = []
         for part in parts:
