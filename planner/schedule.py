@@ -27,9 +27,12 @@ Floats = npt.NDArray[np.float64]
 #: Bytes of one batch's largest gathered input on a CPU. Larger batches share each layer's weights among more windows,
 #: smaller ones stay in the cache; from 8 to 32 MB every network measured became faster.
 _CACHE_BYTES = 32e6
+#: Bytes of one batch's largest whole map on a CPU: half of what the C library's allocator gives back to the system.
+_MAP_BYTES = 16e6
 #: Windows in a batch on boxes: at least, at most on a CPU, at most on a GPU (which small batches leave idle).
 _MIN_BATCH, _MAX_BATCH, _MAX_GPU_BATCH = 4, 128, 1024
-_MAX_TAIL, _MAX_DENSE = 128, 32
+#: Windows in a batch on whole maps, at most on a CPU; and for a network whose layers are not known.
+_MAX_WHOLE, _UNSEEN_BATCH = 128, 8
 #: Group counts an axis is tried with.
 _N_GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 
@@ -93,10 +96,12 @@ def _chosen(
 
 def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None) -> DenseForward:
     largest = 4 * max(math.prod(layer.shape) for layer in network.layers)
-    fitted = batch or _fitted(budget, 3 * largest, _MAX_DENSE if rates.on_cpu else _MAX_GPU_BATCH)
+    each = 3.0 * largest  # what a layer reads and writes, and one branch beside it
+    n_lanes = 1 if network.whole else rates.n_lanes
+    fitted = batch or _whole_map_batch(network, rates, budget / n_lanes, each, range(1, len(network.layers)))
     n_calls = math.ceil(grid.n_windows / fitted)
     layer_s = tuple(
-        layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
+        layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s / n_lanes if i else 0.0)
         for i in range(len(network.layers))
     )
     return DenseForward(
@@ -105,10 +110,23 @@ def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batc
             macs=float(network.macs * grid.n_windows),
             bytes=float(sum(layer.work_bytes for layer in network.layers) * grid.n_windows),
             seconds=sum(layer_s),
-            memory=3.0 * largest * fitted,
+            memory=n_lanes * each * fitted,
         ),
         layer_s,
     )
+
+
+def _whole_map_batch(network: Network, rates: Rates, budget: float, bytes_each: float, layers: Sequence[int]) -> int:
+    """Windows that go through `layers` on whole maps at a time; `bytes_each` is the memory one of them needs."""
+    if not rates.on_cpu:
+        return _fitted(budget, bytes_each, _MAX_GPU_BATCH)
+    if network.whole:
+        return _fitted(budget, bytes_each, _UNSEEN_BATCH)
+    # Maps beyond this are fresh pages from the system at every layer, which cost more than large batches save.
+    largest = max(
+        [1, *(4 * math.prod(network.layers[j].shape) for i in layers for j in (i, *network.layers[i].inputs))]
+    )
+    return _fitted(budget, bytes_each, int(max(_MIN_BATCH, min(_MAX_WHOLE, _MAP_BYTES // largest))))
 
 
 def _fitted(budget: float, bytes_each: float, most: int) -> int:
@@ -202,7 +220,7 @@ def _incremental(
     widest = _widest_bytes(network, boxes, boxed)
     fitted = batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, budget, widest))
     tail_bytes = sum(4 * math.prod(network.layers[i].shape) for i in rest)
-    tail = batch or _tail_batch(network, rates, budget, rest)
+    tail = batch or _whole_map_batch(network, rates, budget / 2, 2.0 * max(1, tail_bytes), rest)
     call_s = rates.call_s / rates.n_lanes
     each = np.zeros(len(network.layers))  # seconds of one position
     for i in boxed:
@@ -254,17 +272,6 @@ def _widest_bytes(network: Network, boxes: _Boxes, boxed: Sequence[int]) -> floa
     outputs = [4.0 * network.layers[i].shape[0] * height[i] * width[i] for i in (0, *boxed)]
     reads = [paste_bytes(network, i, height[i], width[i]) / 3 for i in boxed]
     return float(max([*outputs, *reads]))
-
-
-def _tail_batch(network: Network, rates: Rates, budget: float, rest: Sequence[int]) -> int:
-    """Windows that go through the layers on whole maps at a time."""
-    sizes = [4 * math.prod(network.layers[i].shape) for i in rest]
-    fits = _fitted(budget / 2, 2.0 * max(1, sum(sizes)), _MAX_TAIL if rates.on_cpu else _MAX_GPU_BATCH)
-    if not rates.on_cpu:
-        return fits
-    sizes += [4 * math.prod(network.layers[j].shape) for i in rest for j in network.layers[i].inputs]
-    # Maps beyond this are fresh pages from the system at every layer, which cost more than they save.
-    return min(fits, int(max(_MIN_BATCH, _CACHE_BYTES / 2 // max([1, *sizes]))))
 
 
 def _box_batch(rates: Rates, budget: float, widest: float) -> int:
