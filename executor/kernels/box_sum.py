@@ -1,4 +1,7 @@
-"""Sums of a clean map over boxes, from its prefix sums: four lookups a box, however large it is."""
+"""Sums over positions in float64: of whole maps, and of a clean map's boxes from its prefix sums.
+
+A box costs four lookups, however large it is.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ from torch import Tensor
 
 from obeql.executor.kernels.paste import Boxes, View
 
-__all__ = ["BoxSum", "PrefixSums", "plan_box_sum"]
+__all__ = ["BoxSum", "PrefixSums", "plan_box_sum", "position_sums"]
+
+
+def position_sums(x: Tensor) -> Tensor:
+    """The sum over all positions of x (N, C, H, W): float64 (N, C)."""
+    if x.device.type != "cpu":
+        return x.sum(dim=(2, 3), dtype=torch.float64)
+    # Map by map the copy in float64 stays in the cache: a third of the time of one sum over the batch.
+    return torch.stack([values.double().sum(dim=(1, 2)) for values in x])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from obeql.executor.kernels.max_pool import max_pool
 from obeql.executor.network.layers.base import Layer, Place
 from obeql.planner.geometry import AxisWindow, Reach
 
@@ -40,10 +41,14 @@ class MaxPool(Layer):
         self.window = (AxisWindow(*rows), AxisWindow(*cols))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return F.max_pool2d(inputs[0], self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
+        x = inputs[0]
+        if self.stride == (1, 1) and x.device.type == "cpu":  # where ceil mode changes nothing
+            rows, cols = self.padding
+            return max_pool(F.pad(x, (cols, cols, rows, rows), value=self.outside), self.kernel, (1, 1), self.dilation)
+        return F.max_pool2d(x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
-        return F.max_pool2d(inputs[0], self.kernel, self.stride, 0, self.dilation)
+        return max_pool(inputs[0], self.kernel, self.stride, self.dilation)
 
 
 class AveragePool(Layer):

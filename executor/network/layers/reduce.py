@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from obeql.executor.kernels.box_sum import position_sums
 from obeql.executor.network.layers.base import Layer
 from obeql.planner.geometry import Reach
 
@@ -30,13 +30,13 @@ class GlobalMean(Layer):
         if x.shape[2] * x.shape[3] > _WIDE:
             return x.mean(dim=(2, 3), keepdim=True)
         # Summed as `forward_change` sums, so that a box that changes nothing changes no bit of the mean.
-        return x.mean(dim=(2, 3), keepdim=True, dtype=torch.float64).to(x.dtype)
+        return (position_sums(x) / (x.shape[2] * x.shape[3])).to(x.dtype)[:, :, None, None]
 
     def forward_change(self, total: Tensor, before: Tensor, after: Tensor, n_positions: int) -> Tensor:
         """The mean when a box changes: from the clean map's sum `total` (C,), the sum `before` (n, C) of its values
         in each box, and the boxes' new values `after` (n, C, h, w). Sums of the clean map are float64.
         """
-        mean = (total - before + after.sum(dim=(2, 3), dtype=total.dtype)) / n_positions
+        mean = (total - before + position_sums(after)) / n_positions
         return mean.to(after.dtype)[:, :, None, None]
 
 
