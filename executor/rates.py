@@ -26,10 +26,13 @@ from obeql.planner.physical import Cost, IncrementalForward
 
 __all__ = ["measure_rates"]
 
+Floats = npt.NDArray[np.float64]
+
 _BATCH = 4
 _VECTORS = 64
 _REPEATS = 2
-_BOX_GROUPS = 8
+#: Batches on boxes: groups an axis, batches of 2 x 2 windows and of _SIDE x _SIDE ones.
+_AXIS_GROUPS, _SMALL_GROUPS, _SIDE, _LARGE_GROUPS = 6, 8, 6, 4
 _COPY_ROWS, _COPY_CHANNELS = 1 << 15, 64
 
 
@@ -62,7 +65,7 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
                     if last[j] == i:
                         del live[j]
         call_s = _call_seconds(device, dtype)
-        n_lanes = lane_count(device)
+        position_s, batch_s = _box_rates(graph, image[:1])
         return Rates(
             bytes_per_s=_copy_rate(device, dtype),
             call_s=call_s,
@@ -70,43 +73,59 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
             free_bytes=free_bytes(device),
             device=device_name(device),
             on_cpu=device.type == "cpu",
-            n_lanes=n_lanes,
-            box_s=_box_rates(graph, image[:1], call_s / n_lanes),
+            n_lanes=lane_count(device),
+            box_s=position_s,
+            box_batch_s=batch_s,
         )
 
 
-def _box_rates(graph: LayerGraph, image: torch.Tensor, call_s: float) -> tuple[float, ...]:
-    """Seconds of one position of each layer on boxes: a few windows run twice, the second time with a clock."""
+def _box_rates(graph: LayerGraph, image: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Seconds of each layer on boxes, of one position and of one batch however small: two points of a line each.
+
+    A batch costs more than the calls: its weights are read once, from far away where there are many of them.
+    """
     network = graph.network()
     regions = region_layers(network, len(network.layers))
     if network.whole or sum(regions) <= 1:
-        return ()
+        return (), ()
     height, width = network.size
     patch = max(1, min(16, height // 4)), max(1, min(16, width // 4))
     grid = WindowGrid.over((height, width), patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)))
-    clock = LayerClock(image.device)
-    engine = IncrementalForward(regions, 8, 8, 16, 64, Cost(0, 0, 0))
-    run = IncrementalRun(graph, grid, engine, clock)
-    wanted = _some_groups(run, grid)
-    clean = materialise(graph, image, run.needed)
-    fill = image.mean((2, 3))[0][:, None, None]
-    for _ in range(2):
-        clock.seconds.clear()
-        run.run(clean, fill, wanted, lambda windows, logits: None)
-    computed, n_batches = run.positions(wanted)
-    return tuple(
-        max(0.0, clock.seconds.get(i, 0.0) - n_batches * call_s) / max(1.0, computed[i]) if on else 0.0
-        for i, on in enumerate(regions)
-    )
+    points = []
+    for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, _LARGE_GROUPS)):
+        clock = LayerClock(image.device)
+        engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
+        run = IncrementalRun(graph, grid, engine, clock)
+        wanted = _some_windows(run, grid, n_groups, side)
+        clean = materialise(graph, image, run.needed)
+        fill = image.mean((2, 3))[0][:, None, None]
+        for _ in range(2 if side == 2 else 1):  # the first run of all packs the weights
+            clock.seconds.clear()
+            run.run(clean, fill, wanted, lambda windows, logits: None)
+        computed, n_batches = run.positions(wanted)
+        seconds = np.array([clock.seconds.get(i, 0.0) for i in range(len(regions))])
+        points.append((computed / n_batches, seconds / n_batches))
+    position_s, batch_s = _line(*points)
+    boxed = np.array(regions)
+    return tuple(np.where(boxed, position_s, 0.0).tolist()), tuple(np.where(boxed, batch_s, 0.0).tolist())
 
 
-def _some_groups(run: IncrementalRun, grid: WindowGrid) -> npt.NDArray[np.bool_]:
-    """The windows to time, (rows, cols): parts of the largest groups, so that batches are as full as in a run."""
+def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Slope and offset through two points (positions a batch, seconds a batch), neither of them negative."""
+    more = np.maximum(large[0] - small[0], 1e-9)
+    slope = (large[1] - small[1]) / more
+    through_large = large[1] / np.maximum(large[0], 1.0)  # the line without an offset
+    slope = np.where((slope > 0) & (large[0] > small[0]), np.minimum(slope, through_large), through_large)
+    return slope, np.maximum(0.0, large[1] - slope * large[0])
+
+
+def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: int) -> npt.NDArray[np.bool_]:
+    """The windows to time, (rows, cols): a batch of side x side windows from each of the largest groups."""
     pairs = [(r.windows, c.windows) for r in run.boxes.rows.groups for c in run.boxes.cols.groups]
     pairs.sort(key=lambda pair: -len(pair[0]) * len(pair[1]))
     wanted = np.zeros(grid.shape, bool)
-    for rows, cols in pairs[:_BOX_GROUPS]:
-        wanted[np.ix_(rows[:4], cols[:4])] = True
+    for rows, cols in pairs[:n_groups]:
+        wanted[np.ix_(rows[:side], cols[:side])] = True
     return wanted
 
 

@@ -36,6 +36,8 @@ class Rates:
     layer_s: tuple[float, ...] = ()
     #: measured seconds of one position of layer i on boxes, gathers and pastes included; empty when not measured
     box_s: tuple[float, ...] = ()
+    #: measured seconds of layer i for a batch on boxes however small; empty when not measured
+    box_batch_s: tuple[float, ...] = ()
     #: memory that may be used beyond the weights, in bytes
     free_bytes: float = 2e9
     #: what was measured, for PLAN: device name, threads, versions
@@ -56,7 +58,7 @@ class Rates:
     def from_json(cls, text: str) -> Rates:
         data = json.loads(text)
         data["layer_s"] = tuple(data["layer_s"])
-        data["box_s"] = tuple(data.get("box_s", ()))
+        data["box_s"], data["box_batch_s"] = tuple(data["box_s"]), tuple(data["box_batch_s"])
         return cls(**data)
 
 

@@ -122,11 +122,13 @@ def _whole_map_batch(network: Network, rates: Rates, budget: float, bytes_each: 
         return _fitted(budget, bytes_each, _MAX_GPU_BATCH)
     if network.whole:
         return _fitted(budget, bytes_each, _UNSEEN_BATCH)
-    # Maps beyond this are fresh pages from the system at every layer, which cost more than large batches save.
-    largest = max(
-        [1, *(4 * math.prod(network.layers[j].shape) for i in layers for j in (i, *network.layers[i].inputs))]
-    )
-    return _fitted(budget, bytes_each, int(max(_MIN_BATCH, min(_MAX_WHOLE, _MAP_BYTES // largest))))
+    # Larger maps are fresh pages from the system at every layer, which cost more than large batches save; but a batch
+    # also reads all the weights, which should not outweigh its maps.
+    near = [network.layers[j] for i in layers for j in (i, *network.layers[i].inputs)]
+    by_maps = _MAP_BYTES // max([1, *(4 * math.prod(layer.shape) for layer in near)])
+    weights = sum(network.layers[i].weight_bytes for i in layers)
+    by_weights = weights // max(1, sum(network.layers[i].work_bytes for i in layers))
+    return _fitted(budget, bytes_each, int(max(_MIN_BATCH, min(_MAX_WHOLE, max(by_maps, by_weights)))))
 
 
 def _fitted(budget: float, bytes_each: float, most: int) -> int:
@@ -221,27 +223,27 @@ def _incremental(
     fitted = batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, budget, widest))
     tail_bytes = sum(4 * math.prod(network.layers[i].shape) for i in rest)
     tail = batch or _whole_map_batch(network, rates, budget / 2, 2.0 * max(1, tail_bytes), rest)
-    call_s = rates.call_s / rates.n_lanes
     each = np.zeros(len(network.layers))  # seconds of one position
+    a_batch = np.zeros(len(network.layers))  # seconds of a batch however small
     for i in boxed:
         if rates.box_s:
-            each[i] = rates.box_s[i]
+            each[i], a_batch[i] = rates.box_s[i], rates.box_batch_s[i]
         else:
             each[i] = layer_seconds(network, i, rates) / positions(network.layers[i])
-    n_row_groups, n_col_groups = _group_counts(boxes, each, fitted, len(boxed) * call_s, disabled)
+            a_batch[i] = rates.call_s / rates.n_lanes
+    n_row_groups, n_col_groups = _group_counts(boxes, each, fitted, float(a_batch.sum()), disabled)
     plan = boxes.grouped(n_row_groups, n_col_groups)
     computed = plan.rows.positions * plan.cols.positions
-    layer_s = each * computed
     n_rows, n_cols = _counts(plan.rows), _counts(plan.cols)
-    n_batches = _n_batches(n_rows, n_cols, fitted)
+    layer_s = each * computed + a_batch * _n_batches(n_rows, n_cols, fitted)
     moved = 0.0
     for i in boxed:
         heights = np.array([float(g.sizes[i]) for g in plan.rows.groups])
         widths = np.array([float(g.sizes[i]) for g in plan.cols.groups])
         pasted = paste_bytes(network, i, heights[:, None], widths[None, :])
         n_bytes = float((n_rows[:, None] * n_cols[None, :] * pasted).sum())
-        # Measured rates on boxes hold the gathers and pastes already.
-        layer_s[i] += (0.0 if rates.box_s else n_bytes / rates.bytes_per_s) + n_batches * call_s
+        if not rates.box_s:  # measured rates on boxes hold the gathers and pastes already
+            layer_s[i] += n_bytes / rates.bytes_per_s
         moved += n_bytes
     n_windows = grid.n_windows
     for i in rest:
