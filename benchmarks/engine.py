@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.networks import SIZES, network
 from obeql.executor.materialise import materialise
-from obeql.executor.models.import_torchvision import torchvision
 from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import DenseRun, occlude
 from obeql.executor.operators.incremental_forward import IncrementalRun
@@ -38,15 +38,6 @@ from obeql.planner.physical import IncrementalForward
 from obeql.planner.schedule import choose_engine
 
 NAIVE_BATCHES = (1, 8, 16, 32, 64)
-SIZES = {"inception_v3": 299}
-
-
-def network(name: str) -> torch.nn.Module:
-    torch.manual_seed(0)
-    models = torchvision("this benchmark").models
-    options: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    module: torch.nn.Module = models.get_model(name, weights=None, **options).eval()
-    return module.to(memory_format=torch.channels_last)
 
 
 def bound(net: Network, grid: WindowGrid) -> float:
@@ -231,13 +222,14 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="part of the grid, in whole batches; 1 = all of it")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=list(NAIVE_BATCHES))
-    parser.add_argument("--out", type=Path, help="write JSON here")
+    parser.add_argument("--out", type=Path, help="write JSON here, and the table beside it as .md")
     args = parser.parse_args()
     rows = []
     for name in args.networks:
         rows.append(bench(name, args))
         print(json.dumps(rows[-1]), flush=True)
-    print(table(rows))
+    text = table(rows)
+    print(text)
     if args.out:
         machine = {
             "machine": platform.machine(),
@@ -246,6 +238,7 @@ def main() -> None:
             "torch": torch.__version__,
         }
         args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        args.out.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

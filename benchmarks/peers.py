@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 import obeql
-from benchmarks.engine import SIZES, network
+from benchmarks.networks import SIZES, network
 
 BATCHES = (16, 64)
 

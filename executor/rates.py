@@ -28,8 +28,11 @@ __all__ = ["measure_rates"]
 
 Floats = npt.NDArray[np.float64]
 
+#: Whole maps, and vectors, in a pass.
 _BATCH = 4
 _VECTORS = 64
+#: Multiply-accumulates of a pass over whole maps, at most, and seconds after which there is no second one.
+_PASS_MACS, _LONG_S = 8e10, 1.0
 _REPEATS = 2
 #: Batches on boxes: groups an axis, batches of 2 x 2 windows and of _SIDE x _SIDE ones.
 _AXIS_GROUPS, _SMALL_GROUPS, _SIDE, _LARGE_GROUPS = 6, 8, 6, 4
@@ -43,22 +46,25 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
     make a pass slower.
     """
     graph = graph.to(device, dtype)
-    channels, height, width = graph.layers[0].shape
-    image = torch.rand((_BATCH, channels, height, width), device=device, dtype=dtype)
+    batch = max(1, min(_BATCH, int(_PASS_MACS // max(1, graph.network().macs))))
+    image = torch.rand((batch, *graph.layers[0].shape), device=device, dtype=dtype)
     image = image.contiguous(memory_format=torch.channels_last)
     best = [float("inf")] * len(graph.layers)
     best[0] = 0.0
     last = graph.last_use()
     with torch.inference_mode():
+        started = time.perf_counter()
         for _ in range(_REPEATS):
+            if time.perf_counter() - started > _LONG_S:
+                break  # interruptions count for little in so long a pass
             live = {0: image}
             for i, layer in enumerate(graph.layers):
                 if i:
                     inputs = [live[j] for j in layer.inputs]
                     live[i] = layer.forward(inputs)
                     # Vectors come in large batches: a few rows would be charged for reading all the weights.
-                    n = _VECTORS if all(x.dim() == 2 for x in inputs) else _BATCH
-                    many = [x if n == _BATCH else x[:1].expand(n, -1).contiguous() for x in inputs]
+                    n = _VECTORS if all(x.dim() == 2 for x in inputs) else batch
+                    many = [x if n == batch else x[:1].expand(n, -1).contiguous() for x in inputs]
                     seconds, _ = _timed(device, lambda: layer.forward(many))  # noqa: B023
                     best[i] = min(best[i], seconds / n)
                 for j in set(layer.inputs):
