@@ -50,7 +50,7 @@ def bound(net: Network, grid: WindowGrid) -> float:
             least += layer.macs / positions(layer) * float(rows[i].mean() * cols[i].mean())
         else:
             least += layer.macs
-    return net.macs / least
+    return net.macs / least if least else 1.0  # a network that is not known layer by layer has no boxes
 
 
 def stratified(run: IncrementalRun, share: float) -> npt.NDArray[np.bool_]:
@@ -167,7 +167,7 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "bound": round(limit, 2),
         "share": round(ratio / limit, 3),
         "estimated_ms": round(1e3 * engine.cost.seconds / grid.n_windows, 2),
-        "planned_macs_ratio": round(net.macs * grid.n_windows / engine.cost.macs, 2),
+        "planned_macs_ratio": round(net.macs * grid.n_windows / max(1.0, engine.cost.macs), 2),
         "max_log_probability_error": float(difference),
         "peak_mb": {key: round(value / 1e6) for key, value in peaks.items()},
         "estimated_peak_mb": round(engine.cost.memory / 1e6),

@@ -6,7 +6,7 @@ Built by `capture`, turned into plain integers for the planner by `LayerGraph.ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -30,18 +30,25 @@ class LayerGraph:
     layers: tuple[Layer, ...]
     activation: Activation
     reason: str = ""
+    _placed: dict[tuple[torch.device, torch.dtype], LayerGraph] = field(default_factory=dict, init=False, repr=False)
 
     def network(self) -> Network:
         """The network as the planner knows it."""
         return Network(tuple(layer.spec() for layer in self.layers), self.reason)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LayerGraph:
-        """Return the graph with every floating-point tensor on `device` in `dtype`."""
+        """Return the graph with every floating-point tensor on `device` in `dtype`.
+
+        Asked again it returns the same graph, whose layers have prepared their weights by then.
+        """
+        if (device, dtype) in self._placed:
+            return self._placed[device, dtype]
 
         def change(tensor: Tensor) -> Tensor:
             return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
-        return LayerGraph(tuple(layer.map_parameters(change) for layer in self.layers), self.activation, self.reason)
+        layers = tuple(layer.map_parameters(change) for layer in self.layers)
+        return self._placed.setdefault((device, dtype), LayerGraph(layers, self.activation, self.reason))
 
     def last_use(self, start: int = 0) -> list[int]:
         """For each layer, the last layer from `start` on that reads it (the last layer of all for the output)."""
