@@ -97,11 +97,10 @@ def _chosen(
 def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None) -> DenseForward:
     largest = 4 * max(math.prod(layer.shape) for layer in network.layers)
     each = 3.0 * largest  # what a layer reads and writes, and one branch beside it
-    n_lanes = 1 if network.whole else rates.n_lanes
-    fitted = batch or _whole_map_batch(network, rates, budget / n_lanes, each, range(1, len(network.layers)))
+    fitted = batch or _whole_map_batch(network, rates, budget, each, range(1, len(network.layers)))
     n_calls = math.ceil(grid.n_windows / fitted)
     layer_s = tuple(
-        layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s / n_lanes if i else 0.0)
+        layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
         for i in range(len(network.layers))
     )
     return DenseForward(
@@ -110,7 +109,7 @@ def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batc
             macs=float(network.macs * grid.n_windows),
             bytes=float(sum(layer.work_bytes for layer in network.layers) * grid.n_windows),
             seconds=sum(layer_s),
-            memory=n_lanes * each * fitted,
+            memory=each * fitted,
         ),
         layer_s,
     )

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
@@ -69,16 +66,8 @@ class DenseRun:
             numbers = np.arange(self.grid.n_windows)
         else:
             numbers = np.flatnonzero(windows.reshape(-1))
-        # The code of a network that could not be captured is the user's: it is not run in two threads at once.
-        n_lanes = 1 if self.graph.reason else lane_count(clean.image.device)
-        clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
-
-        def piece(part: Windows, stop: threading.Event) -> tuple[Windows, Tensor]:
-            if stop.is_set():
-                raise StoppedError
+        clock = None if self._clock is None else self._clock.run
+        for start in range(0, len(numbers), self.engine.batch):
+            part = numbers[start : start + self.engine.batch]
             values = {0: occlude(clean.image, fill, self.grid, part)}
-            return part, self.graph.forward_from(values, self._order, clock)
-
-        batch = self.engine.batch
-        pieces = (partial(piece, numbers[start : start + batch]) for start in range(0, len(numbers), batch))
-        run_in_lanes(pieces, n_lanes, lambda found: done(*found))
+            done(part, self.graph.forward_from(values, self._order, clock))
