@@ -67,12 +67,13 @@ def explain(
     writer = RunWriter(store, plan, gallery, parameters)
     kept = _continued(writer)
     todo = tuple(image for image in plan.images if image_key(image) not in kept)
+    writer.n_todo = len(todo)
     if writer.run_id is None and plan.run_name is not None and not plan.replace_run and store.run_exists(plan.run_name):
         raise QueryTypeError(f"Run {plan.run_name!r} exists already; write INTO OR REPLACE to replace it.")
 
     def stopped() -> bool:
         # Once the last image is stored there is nothing left to stop.
-        return len(writer.heats) + len(writer.failed) < len(todo) and cancelled()
+        return writer.n_taken < len(todo) and cancelled()
 
     report = RunReport()
     listener = None if on_progress is None else _Listener(on_progress)
@@ -80,9 +81,11 @@ def explain(
         if todo:
             rest = replace(plan, images=todo)
             report = execute(rest, load_graph, gallery.load, writer, writer.decoded, listener, stopped, analyze, store)
+            writer.flush()
     except BaseException as error:
         if writer.run_id is not None:
             with suppress(StoreError):  # the first error is the one to tell
+                writer.flush()
                 store.finish_run(writer.run_id, "interrupted", {"error": str(error)})
         if listener is not None and error is listener.raised:
             raise

@@ -85,7 +85,7 @@ class CellSource(Protocol):
 
 
 class CellSink(Protocol):
-    """Takes finished maps; what it has returned from is durable."""
+    """Takes finished maps; they are durable soon after, and all of them once the run is over."""
 
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None: ...
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from obeql.errors import InternalError
 from obeql.planner.catalog import StoredGrid
 from obeql.planner.cells import CellKey, MapCells
+from obeql.store.images import ImageRows
 from obeql.store.planes import (
     MAP_COLUMNS,
     MEMBER_COLUMNS,
@@ -35,8 +36,8 @@ from obeql.store.runs import RunRows
 __all__ = ["MapRows"]
 
 
-class MapRows(RunRows):
-    """The part of a store that keeps maps, which belong to runs; `stored` makes it a CellSource."""
+class MapRows(RunRows, ImageRows):
+    """The part of a store that keeps maps, which belong to runs and images; `stored` makes it a CellSource."""
 
     def write_maps(
         self,
@@ -63,6 +64,7 @@ class MapRows(RunRows):
         digests = [map_digest(cells) for cells in maps]
         with self._database.transaction():
             self._require_running(run_id)
+            self._note_contents({image.image_id: image.content for image in images if image.content is not None})
             ids = self._map_ids(digests)
             new = {digest: cells for digest, cells in zip(digests, maps, strict=True) if digest not in ids}
             if new:
