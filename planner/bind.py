@@ -103,7 +103,7 @@ def bind(
     defaults: Mapping[str, Any] | None = None,
     parameters: Parameters | None = None,
 ) -> BoundExplain | BoundPredict:
-    """Return the bound statement; of PLAN, the statement inside.
+    """Return the bound statement; of PLAN, the statement inside, which may be larger than obeql.max_cells allows.
 
     `text` is the script the tree was read from, for the place of errors; a tree built by hand has none. `defaults`
     replace the defaults of options, as plain values. `parameters` say what the parameters stand for: numbers,
@@ -111,12 +111,14 @@ def bind(
 
     Raises UnknownNameError, QueryTypeError (with line, column and caret) and UnsupportedError.
     """
+    limit = catalog.setting("max_cells")
     if isinstance(statement, syntax.PlanStatement):
+        limit = limit if statement.analyze else None
         statement = statement.statement
     given = parameters or {}
     if isinstance(statement, syntax.Predict):
         return _bind_predict(statement, catalog, text, given)
-    return _bind_explain(statement, catalog, text, defaults or {}, given)
+    return _bind_explain(statement, catalog, text, defaults or {}, given, limit)
 
 
 def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> str:
@@ -139,6 +141,7 @@ def _bind_explain(
     text: str,
     defaults: Mapping[str, Any],
     parameters: Parameters,
+    max_cells: int | None,
 ) -> BoundExplain:
     options = explain_options(statement.options, text, parameters, defaults)
     check_clauses(statement, text)
@@ -152,7 +155,7 @@ def _bind_explain(
     grids = _bind_grids(statement, options, strides, model, text)
     name, replace = _bind_into(statement.into, catalog, text)
     n_cells = len(images) * _n_classes(classes, model) * sum(grid.n_windows for grid in grids)
-    _check_cells(n_cells, statement, catalog, text)
+    _check_cells(n_cells, statement, max_cells, text)
     memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
     disabled = _disabled(catalog)
     reuse = statement.reuse and bool(catalog.setting("reuse")) and "reuse_stored_cells" not in disabled
@@ -342,9 +345,8 @@ def _n_classes(classes: ClassSelector, model: ModelRecord) -> int:
     return 1
 
 
-def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, catalog: Catalog, text: str) -> None:
+def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | None, text: str) -> None:
     """Raise when the statement asks for more cells than obeql.max_cells allows."""
-    limit = catalog.setting("max_cells")
     if limit is not None and n_cells > limit:
         raise locate(
             QueryTypeError(
