@@ -36,6 +36,9 @@ from obeql.planner.values import Parameters, parameter_value, show_pair
 
 __all__ = ["BoundExplain", "BoundPredict", "bind"]
 
+#: What a cell takes in the file: logit, others, log-odds and arg-max class, 4 bytes each.
+_CELL_BYTES = 16
+
 #: Classes that PREDICT shows where FOR TOP is not written, or all if the model has fewer.
 PREDICT_TOP = 5
 
@@ -350,8 +353,9 @@ def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | No
     if limit is not None and n_cells > limit:
         raise locate(
             QueryTypeError(
-                f"The statement asks for {n_cells:,} cells, more than the {limit:,} of obeql.max_cells; "
-                f"take a larger stride, fewer images or classes, or raise the setting."
+                f"The statement asks for {n_cells:,} cells, more than the {limit:,} of obeql.max_cells, and would "
+                f"store about {n_cells * _CELL_BYTES / 1e6:,.0f} MB; PLAN shows the time it takes. "
+                "Take a larger stride, fewer images or classes, or raise the setting."
             ),
             text,
             statement,
