@@ -21,12 +21,15 @@ from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, MapCells
 from obeql.store import ImageMaps, RunRecord, Store
 
+CP = "len(list_filter(importance, lambda v: v >= 0 AND v < 1))"
 QUERIES = {
-    "box mean of importance, all maps": "SELECT avg(box_mean(importance, 10, 10, 20, 20)) FROM heatmaps",
-    "cells of a box in [0, 1), all maps": "SELECT sum(cells_between(importance, 10, 10, 20, 20, 0, 1)) FROM heatmaps",
-    "20 maps of largest box mean": (
-        "SELECT image_id, box_mean(importance, 10, 10, 20, 20) AS m FROM heatmaps ORDER BY m DESC LIMIT 20"
+    "box mean of importance, all maps": "SELECT avg(list_avg(importance)) FROM box_cells(10, 10, 20, 20)",
+    "CP: cells of a box in [0, 1), all maps": f"SELECT sum({CP}) FROM box_cells(10, 10, 20, 20)",
+    "20 images of largest CP": (
+        f"SELECT image_id, {CP} AS n FROM box_cells(10, 10, 20, 20) ORDER BY n DESC, image_id LIMIT 20"
     ),
+    "box mean through heatmaps": "SELECT avg(box_mean(importance, 10, 10, 20, 20)) FROM heatmaps",
+    "CP through heatmaps": "SELECT sum(cells_between(importance, 10, 10, 20, 20, 0, 1)) FROM heatmaps",
     "mean of every cell": "SELECT avg(importance) FROM cells",
     "top 10 cells of one map": "SELECT * FROM top_cells('bench', 'image7', 10)",
     "one map": "SELECT scores FROM heatmaps WHERE run_id = 1 AND image_id = 8",
@@ -94,6 +97,9 @@ def main() -> None:
 
         cpu, wall = timed(write)
         print(f"{'write and checkpoint':42}{cpu:9.3f}{wall:9.3f}  {1e3 * cpu / arguments.maps:.3f} CPU ms a map")
+        planes = 4 * 4 * arguments.maps * arguments.side**2  # logit, others, log-odds, arg-max class
+        size = Path(store.path).stat().st_size
+        print(f"{'file, raw planes':42}{size / 1e6:9.1f}{planes / 1e6:9.1f}  MB, {size / planes:.2f} times")
         for label, sql in QUERIES.items():
             cpu, wall = min(
                 timed(lambda sql=sql: store.connection.execute(sql).fetchall()) for _ in range(arguments.repeat)

@@ -1,12 +1,14 @@
 """The sink of a run: takes maps from the executor, stores them and keeps them for the result.
 
 A run enters the store with its first finished image, so that a statement that finds nothing leaves the database as
-it was. Failures met before that wait for it.
+it was. Failures met before that wait for it. Images that take longer than a second are stored one by one; of faster
+ones all of a second go into one commit, because a commit costs as much as many maps.
 """
 
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from obeql.executor.images.placement import Placement
 
 __all__ = ["RunWriter", "image_key", "versions"]
+
+#: A finished image is durable after so many seconds, or when so many maps wait.
+_HOLD_SECONDS = 1.0
+_HOLD_MAPS = 256
 
 
 @cache
@@ -46,10 +52,10 @@ def image_key(image: ImageRecord) -> str:
 
 @dataclass
 class RunWriter:
-    """Begins a run with its first image, then stores image by image; a `CellSink`.
+    """Begins a run with its first image, then stores image after image; a `CellSink`. `flush` stores what waits.
 
-    `parameters` are the plain values the statement was given, `heats` the maps by `image_key`, `failed` the images
-    that could not be explained.
+    `parameters` are the plain values the statement was given, `n_todo` is the number of images to come, `heats` holds
+    the maps by `image_key`, `failed` the images that could not be explained.
     """
 
     store: Store
@@ -57,9 +63,12 @@ class RunWriter:
     gallery: Gallery
     parameters: Mapping[str, Any] = field(default_factory=dict)
     run_id: int | None = None
+    n_todo: int = 0
     heats: dict[str, list[Heatmap]] = field(default_factory=dict)
     failed: list[FailedImage] = field(default_factory=list)
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
+    _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
+    _flushed_at: float = field(default_factory=time.monotonic)
     _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
     _known: dict[str, ImageRecord] = field(default_factory=dict)
 
@@ -91,21 +100,40 @@ class RunWriter:
         run_id = self._begin()
         known = self.registered(image)
         assert known.image_id is not None
-        self.store.note_image(known.image_id, source.digest, *source.size)
         per_grid = len(maps) // len(self.plan.grids)
         strides = [grid.stride for grid in self.plan.grids for _ in range(per_grid)]
         names = class_names(self.plan.model)
         size = placement.model_size
         named = {cells.class_id: names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *size)
-        self.store.write_batch(run_id, [ImageMaps(known.image_id, maps, named, size, box, strides)])
+        content = (source.digest, *source.size)
+        held = ImageMaps(known.image_id, maps, named, size, box, strides, content)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
         picture = source if known.path is None else (lambda: self.gallery.load(known))
-        self.heats[image_key(image)] = [
+        heats = [
             heatmap_of(cells, self.plan.score, self.plan.model, stride, placement, shown, run_id, picture)
             for cells, stride in zip(maps, strides, strict=True)
         ]
+        self._held[image_key(image)] = held, heats
+        n_maps = sum(len(images.maps) for images, _ in self._held.values())
+        late = time.monotonic() - self._flushed_at >= _HOLD_SECONDS
+        if n_maps >= _HOLD_MAPS or late or self.n_taken >= self.n_todo:
+            self.flush()
+
+    def flush(self) -> None:
+        """Store durably what waits."""
+        held, self._held = self._held, {}
+        if held:
+            assert self.run_id is not None
+            self.store.write_batch(self.run_id, [images for images, _ in held.values()])
+            self.heats |= {key: heats for key, (_, heats) in held.items()}
+        self._flushed_at = time.monotonic()
+
+    @property
+    def n_taken(self) -> int:
+        """Images that are finished, failed ones included."""
+        return len(self.heats) + len(self._held) + len(self.failed)
 
     def fail(self, image: ImageRecord, error: str) -> None:
         if self.run_id is None:

@@ -29,11 +29,15 @@ from obeql.planner.logical import (
 )
 from obeql.planner.options import default_stride, explain_options, place_of
 from obeql.planner.place import locate
+from obeql.planner.reuse import held_cells
 from obeql.planner.rules import rule_names
 from obeql.planner.sources import resolve_model, resolve_source
 from obeql.planner.values import Parameters, parameter_value, show_pair
 
 __all__ = ["BoundExplain", "BoundPredict", "bind"]
+
+#: What a cell takes in the file: logit, others, log-odds and arg-max class, 4 bytes each.
+_CELL_BYTES = 16
 
 #: Classes that PREDICT shows where FOR TOP is not written, or all if the model has fewer.
 PREDICT_TOP = 5
@@ -58,6 +62,10 @@ class BoundExplain:
     approx: Mapping[str, Any] = field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    #: whether stored cells may answer
+    reuse: bool = True
+    #: whether every cell was seen to be stored, so that the network is probably not needed
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +106,7 @@ def bind(
     defaults: Mapping[str, Any] | None = None,
     parameters: Parameters | None = None,
 ) -> BoundExplain | BoundPredict:
-    """Return the bound statement; of PLAN, the statement inside.
+    """Return the bound statement; of PLAN, the statement inside, which may be larger than obeql.max_cells allows.
 
     `text` is the script the tree was read from, for the place of errors; a tree built by hand has none. `defaults`
     replace the defaults of options, as plain values. `parameters` say what the parameters stand for: numbers,
@@ -106,12 +114,14 @@ def bind(
 
     Raises UnknownNameError, QueryTypeError (with line, column and caret) and UnsupportedError.
     """
+    limit = catalog.setting("max_cells")
     if isinstance(statement, syntax.PlanStatement):
+        limit = limit if statement.analyze else None
         statement = statement.statement
     given = parameters or {}
     if isinstance(statement, syntax.Predict):
         return _bind_predict(statement, catalog, text, given)
-    return _bind_explain(statement, catalog, text, defaults or {}, given)
+    return _bind_explain(statement, catalog, text, defaults or {}, given, limit)
 
 
 def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> str:
@@ -134,6 +144,7 @@ def _bind_explain(
     text: str,
     defaults: Mapping[str, Any],
     parameters: Parameters,
+    max_cells: int | None,
 ) -> BoundExplain:
     options = explain_options(statement.options, text, parameters, defaults)
     check_clauses(statement, text)
@@ -147,9 +158,13 @@ def _bind_explain(
     grids = _bind_grids(statement, options, strides, model, text)
     name, replace = _bind_into(statement.into, catalog, text)
     n_cells = len(images) * _n_classes(classes, model) * sum(grid.n_windows for grid in grids)
-    _check_cells(n_cells, statement, catalog, text)
+    _check_cells(n_cells, statement, max_cells, text)
     memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
-    scan = Preprocess(ScanImages(source, images), model.preprocessing)
+    disabled = _disabled(catalog)
+    reuse = statement.reuse and bool(catalog.setting("reuse")) and "reuse_stored_cells" not in disabled
+    stored = catalog.stored_grids(images, model, options["fill"], options["precision"]) if reuse else ()
+    held = held_cells(images, model, classes, grids, stored) if stored else ()
+    scan = Preprocess(ScanImages(source, images, held), model.preprocessing)
     branches = tuple(
         ScoreCells(
             Classify(Occlude(scan, grid, options["fill"]), model, options["precision"]), classes, options["score"]
@@ -166,8 +181,10 @@ def _bind_explain(
         device=device,
         memory_bytes=memory,
         approx=approx,
-        disabled=_disabled(catalog),
+        disabled=disabled,
         notes=_notes(options, strides, approx),
+        reuse=reuse,
+        complete=bool(held) and all(each.n_cells == each.grid.n_windows * len(images) for each in held),
     )
 
 
@@ -331,14 +348,14 @@ def _n_classes(classes: ClassSelector, model: ModelRecord) -> int:
     return 1
 
 
-def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, catalog: Catalog, text: str) -> None:
+def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | None, text: str) -> None:
     """Raise when the statement asks for more cells than obeql.max_cells allows."""
-    limit = catalog.setting("max_cells")
     if limit is not None and n_cells > limit:
         raise locate(
             QueryTypeError(
-                f"The statement asks for {n_cells:,} cells, more than the {limit:,} of obeql.max_cells; "
-                f"take a larger stride, fewer images or classes, or raise the setting."
+                f"The statement asks for {n_cells:,} cells, more than the {limit:,} of obeql.max_cells, and would "
+                f"store about {n_cells * _CELL_BYTES / 1e6:,.0f} MB; PLAN shows the time it takes. "
+                "Take a larger stride, fewer images or classes, or raise the setting."
             ),
             text,
             statement,

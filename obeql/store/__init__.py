@@ -20,7 +20,7 @@ import duckdb
 from obeql.errors import StoreError
 from obeql.store.driver import MEMORY, STORAGE_VERSION, Database
 from obeql.store.facts import FactRows
-from obeql.store.images import ImageRows, PredictionRow
+from obeql.store.images import PredictionRow
 from obeql.store.maps import MapRows
 from obeql.store.models import ModelRows
 from obeql.store.planes import Box, ImageMaps, StoredMap
@@ -41,7 +41,7 @@ __all__ = [
 ]
 
 
-class Store(MapRows, ImageRows, ModelRows, FactRows):
+class Store(MapRows, ModelRows, FactRows):
     """A store in a DuckDB file, created when missing, or in memory.
 
     Every method that writes commits everything or nothing and returns once it is durable. Raises StoreError when the

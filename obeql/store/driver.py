@@ -35,6 +35,10 @@ _LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
 _open_files: Counter[str] = Counter()
 _open_files_lock = threading.Lock()
 
+# One writer of a file at a time in this process: what a transaction found to be stored is then still there when it
+# commits a reference to it.
+_writers: dict[str, threading.RLock] = {}
+
 
 class Database:
     """A DuckDB database with two connections: `user`, on which users' SQL runs untouched, and one of its own.
@@ -53,13 +57,13 @@ class Database:
         self.user = _connect(self.path, read_only)
         self._own = self.user.cursor()
         if not read_only:
-            # Runs end with a checkpoint; those DuckDB makes in between rewrite half-filled blocks. At its default of
-            # 16 MB a file of maps grows to 67 kB a map, at 64 MB to 42 kB. Not more: the log of a list column repeats
-            # the rows committed since the last checkpoint (up to 2,048), so that small commits fill it fast.
-            self._own.execute("SET checkpoint_threshold = '64MB'")
+            # A checkpoint rewrites the row group that was appended to, and what it frees stays in the file. With 10,000
+            # maps of 53x53 the file is 544 MB at a threshold of 64 MB, 445 MB at this one (449 MB are the planes).
+            self._own.execute("SET checkpoint_threshold = '256MB'")
         with _open_files_lock:
             self.first_here = not self._file or not _open_files[self._file]
             _open_files[self._file] += 1
+            self._writer = _writers.setdefault(self._file, threading.RLock()) if self._file else threading.RLock()
 
     @property
     def closed(self) -> bool:
@@ -91,10 +95,10 @@ class Database:
         with self._lock, self._explained("read"):
             return self._own.execute(sql, list(parameters)).fetchall()
 
-    def rows_beside(self, sql: str, batch: pa.Table) -> list[tuple[Any, ...]]:
+    def rows_beside(self, sql: str, batch: pa.Table, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query that names an Arrow table as `obeql_batch`."""
         with self._lock, self._explained("read"), self._registered(batch):
-            return self._own.execute(sql).fetchall()
+            return self._own.execute(sql, list(parameters)).fetchall()
 
     def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the result of a query as an Arrow table."""
@@ -124,6 +128,21 @@ class Database:
         marks = ", ".join("?" for _ in values)
         self.run(f"INSERT INTO obeql_store.{table} ({columns}) VALUES ({marks})", list(values.values()))
 
+    def rewrite(self, table: str) -> None:
+        """Write the rows of a base table anew, without the places of deleted ones; inside a transaction."""
+        ((ddl,),) = self.rows(
+            "SELECT sql FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND schema_name = 'obeql_store' AND table_name = ?",
+            [table],
+        )
+        for statement in (
+            ddl.replace(f"obeql_store.{table}", f"obeql_store.{table}_anew", 1),
+            f"INSERT INTO obeql_store.{table}_anew FROM obeql_store.{table} ORDER BY rowid",
+            f"DROP TABLE obeql_store.{table}",
+            f"ALTER TABLE obeql_store.{table}_anew RENAME TO {table}",
+        ):
+            self.run(statement)
+
     def next_ids(self, sequence: str, count: int = 1) -> list[int]:
         """Return the next `count` numbers of a sequence of the store, ascending."""
         rows = self.rows(f"SELECT nextval('obeql_store.{sequence}') FROM range(?)", [count])
@@ -132,7 +151,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit everything in the block or nothing of it; blocks do not nest."""
-        with self._lock:
+        with self._writer, self._lock:
             self._require_writable()
             self.run("BEGIN")
             try:
@@ -148,6 +167,15 @@ class Database:
         """Move the write-ahead log into the file, unless another transaction of this process prevents it now."""
         with self._lock, self._explained("write"), _ignoring(duckdb.TransactionException):
             self._own.execute("CHECKPOINT")
+
+    def checkpoint_when_worth_it(self) -> None:
+        """As `checkpoint`, once the log is a twentieth of the file: it rewrites the maps that were added last.
+
+        What is committed is durable either way; closing the last connection moves what is left.
+        """
+        file, log = Path(self._file), Path(f"{self._file}.wal")
+        if self._file and log.exists() and log.stat().st_size * 20 > file.stat().st_size:
+            self.checkpoint()
 
     def storage_version(self) -> str:
         """The storage version of the database file, such as `v1.5.0+`; empty for a database in memory."""

@@ -6,7 +6,7 @@ a hash beside it, and maps refer to that hash.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -81,22 +81,34 @@ class ImageRows:
     def note_image(self, image_id: int, image_hash: str, height: int, width: int) -> None:
         """Remember what an image held when it was decoded: hash and size in source pixels. Earlier hashes stay."""
         with self._database.transaction():
-            last = self._database.rows(
-                "SELECT image_hash, height, width FROM obeql_store.image_contents WHERE image_id = ? "
-                "ORDER BY entry_id DESC LIMIT 1",
-                [image_id],
-            )
-            if last == [(image_hash, height, width)]:
-                return
-            self._database.append_row(
-                "image_contents",
-                entry_id=self._database.next_ids("entry_ids")[0],
-                image_id=image_id,
-                image_hash=image_hash,
-                height=height,
-                width=width,
-                written_at=utc_now(),
-            )
+            self._note_contents({image_id: (image_hash, height, width)})
+
+    def _note_contents(self, contents: Mapping[int, tuple[str, int, int]]) -> None:
+        """As `note_image`, for several images at once, inside a transaction of the caller."""
+        ids = list(contents)
+        rows = self._database.rows_beside(
+            "SELECT image_id, arg_max(image_hash, entry_id), arg_max(height, entry_id), arg_max(width, entry_id) "
+            "FROM obeql_store.image_contents WHERE image_id IN (SELECT image_id FROM obeql_batch) GROUP BY image_id",
+            pa.table({"image_id": pa.array(ids, pa.int64())}),
+        )
+        known = {image_id: content for image_id, *content in rows}
+        new = [image_id for image_id in ids if known.get(image_id) != list(contents[image_id])]
+        if not new:
+            return
+        hashes, heights, widths = zip(*(contents[image_id] for image_id in new), strict=True)
+        self._database.append(
+            "image_contents",
+            pa.table(
+                {
+                    "entry_id": pa.array(self._database.next_ids("entry_ids", len(new)), pa.int64()),
+                    "image_id": pa.array(new, pa.int64()),
+                    "image_hash": pa.array(hashes, pa.string()),
+                    "height": pa.array(heights, pa.int32()),
+                    "width": pa.array(widths, pa.int32()),
+                    "written_at": pa.array([utc_now()] * len(new), pa.timestamp("us")),
+                }
+            ),
+        )
 
     def image_hash(self, image_id: int) -> str | None:
         """The hash of what an image held when it was decoded last, or None before that."""
@@ -105,6 +117,16 @@ class ImageRows:
             [image_id],
         )
         return str(rows[0][0]) if rows else None
+
+    def image_hashes(self, paths: Sequence[str]) -> dict[str, str]:
+        """The hash of what each file held when it was decoded last, by path; files never decoded are absent."""
+        rows = self._database.rows_beside(
+            "SELECT path, arg_max(image_hash, content.entry_id) FROM obeql_store.image_contents AS content "
+            "JOIN (SELECT DISTINCT image_id, path FROM obeql_store.image_rows) USING (image_id) "
+            "WHERE path IN (SELECT path FROM obeql_batch) GROUP BY path",
+            pa.table({"path": pa.array(paths, pa.string())}),
+        )
+        return dict(rows)
 
     def content_size(self, image_hash: str) -> tuple[int, int] | None:
         """(height, width) in source pixels of the image content of this hash, or None when none was noted."""

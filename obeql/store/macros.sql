@@ -54,48 +54,124 @@ CREATE MACRO score_of(kind, logit_z, log_odds_z) AS
         END
     END;
 
--- The k cells of largest importance of each map of one image in one run, best first, ties row-major.
--- `run` is a run's name or id; `image` an image's path, id or file stem.
+-- Where the importance lies: (row, col) of the mean cell, weighted by what is positive; NULL where nothing is.
+CREATE MACRO centre_of_mass(plane) AS
+    CASE WHEN list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0))) > 0 THEN {
+        'row': list_sum(list_transform(plane, lambda _row, _i: (_i - 1) * list_sum(list_transform(
+                   _row, lambda _value: greatest(_value, 0)::DOUBLE))))
+               / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE)),
+        'col': list_sum(list_transform(plane, lambda _row: list_sum(list_transform(
+                   _row, lambda _value, _j: (_j - 1) * greatest(_value, 0)::DOUBLE))))
+               / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE))
+    } END;
+
+-- A box of cells of every map: `scores` and `importance` are lists of its cells, row by row, NULL where not computed.
+-- The box is cut out of the stored planes before anything is made of them, so that a query over a whole corpus reads
+-- them once; box_mean(importance, ..) over `heatmaps` works on all cells of each map first.
+CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
+    WITH member AS MATERIALIZED (
+        SELECT maps.map_id, maps.run_id, maps.image_id, maps.class_id, maps.class_name, run.run_name, run.model,
+               run.score
+        FROM obeql_store.run_maps AS maps JOIN obeql_store.live_runs AS run ON run.run_id = maps.run_id
+    ),
+    cut AS (
+        SELECT map_id, false AS by_logit, clean_log_odds AS clean, clean_log_odds::FLOAT AS clean_float, patch_height,
+               patch_width,
+               flatten(list_transform(log_odds[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
+                   lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])) AS z
+        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM member WHERE score <> 'logit')
+        UNION ALL
+        SELECT map_id, true, clean_logit, clean_logit::FLOAT, patch_height, patch_width,
+               flatten(list_transform(logit[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
+                   lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)]))
+        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM member WHERE score = 'logit')
+    )
+    SELECT member.run_id, member.run_name, member.image_id, image.path, image.label, member.class_id,
+           member.class_name, member.model, member.score, cut.patch_height, cut.patch_width,
+           score_of(member.score, cut.clean, cut.clean) AS clean_score,
+           CASE WHEN member.score IN ('log_odds', 'logit') THEN cut.z
+                ELSE list_transform(cut.z, lambda _z: score_of(member.score, _z, _z)::FLOAT) END AS scores,
+           CASE WHEN member.score IN ('log_odds', 'logit')
+                THEN list_transform(cut.z, lambda _z: cut.clean_float - _z)
+                ELSE list_transform(cut.z, lambda _z: (score_of(member.score, cut.clean, cut.clean)
+                                                       - score_of(member.score, _z, _z))::FLOAT)
+           END AS importance,
+           cut.map_id
+    FROM cut JOIN member ON member.map_id = cut.map_id AND cut.by_logit = (member.score = 'logit')
+    LEFT JOIN images AS image ON image.image_id = member.image_id;
+
+-- The maps of one image in one run. `run` is a run's name or id; `image` an image's path, id or file stem.
+CREATE MACRO maps_of(run, image) AS TABLE
+    SELECT member.map_id, member.run_id, member.image_id, member.class_id, member.class_name, chosen.kind
+    FROM obeql_store.run_maps AS member
+    JOIN (
+        SELECT run_id, score AS kind FROM obeql_store.live_runs
+        WHERE lower(run_name) = lower(run::VARCHAR) OR run_id = TRY_CAST(run::VARCHAR AS BIGINT)
+        ORDER BY lower(run_name) IS NOT DISTINCT FROM lower(run::VARCHAR) DESC LIMIT 1
+    ) AS chosen ON member.run_id = chosen.run_id
+    WHERE member.image_id = (
+            SELECT coalesce(
+                max(shown.image_id) FILTER (shown.path = image::VARCHAR),
+                max(shown.image_id) FILTER (shown.image_id = TRY_CAST(image::VARCHAR AS BIGINT)),
+                max(shown.image_id) FILTER (lower(shown.name) = lower(image::VARCHAR)))
+            FROM obeql_store.image_rows AS shown);
+
+-- The cells of one image in one run, those that were computed.
 -- The maps are chosen before their planes are read (through `cells` the planes of every run would be read first), and
--- without a join, whose estimated size would make DuckDB read all planes into a hash table.
-CREATE MACRO top_cells(run, image, k) AS TABLE
-    WITH chosen AS MATERIALIZED (
-        SELECT member.map_id, member.run_id, member.image_id, member.class_id, member.class_name
-        FROM obeql_store.run_maps AS member
-        WHERE member.run_id = (
-                SELECT coalesce(
-                    max(named.run_id) FILTER (lower(named.run_name) = lower(run::VARCHAR)),
-                    max(named.run_id) FILTER (named.run_id = TRY_CAST(run::VARCHAR AS BIGINT)))
-                FROM runs AS named)
-          AND member.image_id = (
-                SELECT coalesce(
-                    max(shown.image_id) FILTER (shown.path = image::VARCHAR),
-                    max(shown.image_id) FILTER (shown.image_id = TRY_CAST(image::VARCHAR AS BIGINT)),
-                    max(shown.image_id) FILTER (lower(shown.name) = lower(image::VARCHAR)))
-                FROM images AS shown)
-    ),
+-- without a join, whose estimated size would make DuckDB read all planes into a hash table. Only the plane that the
+-- run's score is made of is read.
+CREATE MACRO cells_of(run, image) AS TABLE
+    WITH chosen AS MATERIALIZED (SELECT * FROM maps_of(run, image)),
     opened AS MATERIALIZED (
-        SELECT map_id, clean_logit, clean_log_odds, n_rows, n_cols, tops, lefts, heights, widths, logit, log_odds,
-               top_class
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM chosen)
+        SELECT map_id, clean_log_odds AS clean, n_rows, n_cols, tops, lefts, heights, widths, log_odds AS z, top_class
+        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM chosen WHERE kind <> 'logit')
+        UNION ALL
+        SELECT map_id, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, logit, top_class
+        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM chosen WHERE kind = 'logit')
     ),
-    by_row AS (
-        SELECT map_id, clean_logit, clean_log_odds, n_cols, lefts, widths, unnest(range(n_rows)) AS "row",
-               unnest(tops) AS top_px, unnest(heights) AS height_px, unnest(logit) AS logit,
-               unnest(log_odds) AS log_odds, unnest(top_class) AS top_class
+    by_cell AS (
+        SELECT map_id, clean, tops, lefts, heights, widths, n_cols, unnest(range(n_rows * n_cols)) AS cell,
+               unnest(flatten(z)) AS z, unnest(flatten(top_class)) AS top_class
         FROM opened
     ),
-    kinds AS (SELECT run_id, score AS kind FROM obeql_store.run_rows),
-    by_cell AS (
-        SELECT map_id, clean_logit, clean_log_odds, "row", top_px, height_px, unnest(range(n_cols)) AS col,
-               unnest(lefts) AS left_px, unnest(widths) AS width_px, unnest(logit) AS logit,
-               unnest(log_odds) AS log_odds, unnest(top_class) AS top_class
-        FROM by_row
+    scored AS (
+        SELECT chosen.run_id, chosen.image_id, chosen.class_id, chosen.class_name, cell // n_cols AS "row",
+               cell % n_cols AS col, tops, lefts, heights, widths, score_of(kind, z, z) AS score,
+               score_of(kind, clean, clean) AS clean_score, top_class, chosen.map_id
+        FROM by_cell JOIN chosen USING (map_id)
+        WHERE z IS NOT NULL
     )
-    SELECT chosen.run_id, chosen.image_id, chosen.class_id, chosen.class_name, "row", col, top_px, left_px, height_px,
-           width_px, score_of(kind, logit, log_odds) AS score,
-           score_of(kind, clean_logit, clean_log_odds) - score_of(kind, logit, log_odds) AS importance, top_class
-    FROM by_cell JOIN chosen USING (map_id) JOIN kinds USING (run_id)
-    WHERE log_odds IS NOT NULL
+    SELECT run_id, image_id, class_id, class_name, "row", col, tops["row" + 1] AS top_px, lefts[col + 1] AS left_px,
+           heights["row" + 1] AS height_px, widths[col + 1] AS width_px, score, clean_score - score AS importance,
+           top_class, map_id
+    FROM scored;
+
+-- The k cells of largest importance of each map of one image in one run, best first, ties row-major.
+CREATE MACRO top_cells(run, image, k) AS TABLE
+    SELECT * EXCLUDE (map_id)
+    FROM cells_of(run, image)
     QUALIFY row_number() OVER (PARTITION BY map_id ORDER BY importance DESC, "row", col) <= k
-    ORDER BY chosen.class_id, map_id, importance DESC, "row", col;
+    ORDER BY class_id, map_id, importance DESC, "row", col;
+
+-- The map of one image by pixels of the model's input: for each pixel the plain mean of the windows that cover it.
+CREATE MACRO pixel_map(run, image) AS TABLE
+    SELECT run_id, image_id, class_id, class_name, map_id, y, x, avg(importance) AS importance
+    FROM (
+        SELECT run_id, image_id, class_id, class_name, map_id, importance, y,
+               unnest(range(left_px, left_px + width_px)) AS x
+        FROM (
+            SELECT run_id, image_id, class_id, class_name, map_id, importance, left_px, width_px,
+                   unnest(range(top_px, top_px + height_px)) AS y
+            FROM cells_of(run, image)
+        )
+    )
+    GROUP BY ALL;
+
+-- The order in which a deletion or insertion curve takes the pixels of each map: most important first, ties
+-- row-major. `share` is the part of the covered pixels taken up to this one.
+CREATE MACRO deletion_order(run, image) AS TABLE
+    SELECT run_id, image_id, class_id, class_name, map_id,
+           row_number() OVER (PARTITION BY map_id ORDER BY importance DESC, y, x) AS rank, y, x, importance,
+           rank / count(*) OVER (PARTITION BY map_id) AS share
+    FROM pixel_map(run, image)
+    ORDER BY class_id, map_id, rank;

@@ -68,6 +68,7 @@ class ImageMaps:
     `class_names` names the maps' classes. `input_size` is (height, width) of the model's input in pixels and
     `source_box` the part of the source image it shows, (top, left, height, width) in source pixels; both None when
     the source is not to be drawn. `strides` holds (vertical, horizontal) for each map; None reads them off the grid.
+    `content` is what the image held when it was decoded, (hash, height, width) with the size in source pixels.
     """
 
     image_id: int
@@ -76,6 +77,7 @@ class ImageMaps:
     input_size: tuple[int, int] | None = None
     source_box: Box | None = None
     strides: Sequence[tuple[int, int]] | None = None
+    content: tuple[str, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

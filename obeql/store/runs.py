@@ -137,7 +137,7 @@ class RunRows:
         return [FailedImage(*row) for row in rows]
 
     def finish_run(self, run_id: int, status: RunStatus, measured: Mapping[str, Any] | None = None) -> None:
-        """End a run as `done`, `interrupted` or `failed` and move what it wrote into the database file.
+        """End a run as `done`, `interrupted` or `failed`.
 
         A replacing run that is done takes the name over, and the run that held it is dropped in the same commit.
         """
@@ -150,16 +150,35 @@ class RunRows:
             )
             if status == "done" and replaces and (holder := self._named(name)) is not None:
                 self._event(holder, "dropped")
+                self._sweep()
             self._event(run_id, status, measured)
-        self._database.checkpoint()
+        self._database.checkpoint_when_worth_it()
 
     def drop_run(self, name_or_id: str | int) -> None:
-        """Drop a run. Its cells stay in the file, where later statements may reuse them, until `reclaim`."""
+        """Drop a run with the maps that no other run has, and give their space in the file back."""
         with self._database.transaction():
             run_id = self._require(name_or_id)
             if self._status(run_id) == "running":
                 raise StoreError(f"run {run_id} is still running and cannot be dropped; stop it first")
             self._event(run_id, "dropped")
+            self._sweep()
+        self._database.checkpoint()
+
+    def _sweep(self) -> None:
+        """Delete what only dropped runs hold.
+
+        DuckDB frees the space of a row group when all of its rows are gone, which may be 122,880 maps. Where a fifth
+        of the rows or more are gone, those that are left are therefore written anew; the next checkpoint frees the
+        space of all others for what is written later.
+        """
+        ((n_places,),) = self._database.rows("SELECT coalesce(max(rowid) + 1, 0) FROM obeql_store.maps")
+        gone = "run_id NOT IN (SELECT run_id FROM main.runs)"
+        self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
+        self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
+        self._database.run("DELETE FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)")
+        ((n_kept,),) = self._database.rows("SELECT count(*) FROM obeql_store.maps")
+        if (n_places - n_kept) * 5 >= n_places > 0:
+            self._database.rewrite("maps")
 
     def run(self, name_or_id: str | int) -> RunRecord | None:
         """The live run of this id or name (case-insensitive; digits are an id when no run is named so), or None."""

@@ -1,6 +1,7 @@
-"""Create the tables, views and macros of a store, or check those a file already has.
+"""Create the tables, views and macros of a store, or check those a file already has and bring them up to date.
 
-Before it: `driver` has opened the file. After it: every other module of `obeql.store` may rely on the schema.
+Before it: `driver` has opened the file. After it: every other module of `obeql.store` may rely on the schema. The
+tables hold what users have; views and macros are made from them, so that an upgrade drops and creates those.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ from obeql.store.driver import Database
 __all__ = ["SCHEMA_VERSION", "prepare_schema"]
 
 #: Raised by one with every change of tables.sql, views.sql or macros.sql that older programs cannot read.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _SCHEMA = "obeql_store"
-_CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)", re.MULTILINE)
+_CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
+
+#: Views and macros of earlier versions, which an upgrade replaces; a name that came later may be a user's.
+_OWN_SINCE = {
+    1: frozenset(
+        {"models", "images", "image_sets", "predictions", "runs", "failures", "heatmaps", "cells"}
+        | {"box_mean", "cells_between", "map_iou", "map_difference", "score_of", "top_cells"}
+    ),
+}
 
 
 def prepare_schema(database: Database) -> None:
@@ -39,6 +48,8 @@ def prepare_schema(database: Database) -> None:
             f"the store {database.path!r} has schema version {version}, this program knows versions up to "
             f"{SCHEMA_VERSION}; upgrade OBEQL to open it"
         )
+    if version < SCHEMA_VERSION and not database.read_only:  # what is read only is read with the views it has
+        _upgrade(database, version)
 
 
 def _has_version_table(database: Database) -> bool:
@@ -52,28 +63,58 @@ def _has_version_table(database: Database) -> bool:
 
 
 def _create(database: Database) -> None:
-    folder = files("obeql.store")
-    scripts = [folder.joinpath(f"{name}.sql").read_text("utf-8") for name in ("tables", "views", "macros")]
-    wanted = {name.lower() for script in scripts[1:] for name in _CREATED.findall(script)}
-    taken = database.rows(
-        "SELECT 'table', table_name FROM duckdb_tables() WHERE database_name = current_database() "
-        "AND schema_name = 'main' "
-        "UNION ALL SELECT 'view', view_name FROM duckdb_views() WHERE database_name = current_database() "
-        "AND schema_name = 'main' AND NOT internal "
-        "UNION ALL SELECT 'macro', function_name FROM duckdb_functions() WHERE database_name = current_database() "
-        "AND schema_name = 'main' AND NOT internal "
-        "UNION ALL SELECT 'schema', schema_name FROM duckdb_schemas() WHERE database_name = current_database() "
-        "AND schema_name = ?",
-        [_SCHEMA],
-    )
-    clashes = sorted({f"{kind} {name!r}" for kind, name in taken if name.lower() in wanted or kind == "schema"})
-    if clashes:
-        raise StoreError(
-            f"{database.path!r} already has the {' and the '.join(clashes)}, a name the store needs for itself; "
-            "rename it or use another file"
-        )
+    _require_free(database, frozenset())
     with database.transaction():
-        for script in scripts:
-            database.run(script)
+        for name in ("tables", "views", "macros"):
+            database.run(_script(name))
         database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
     database.checkpoint()
+
+
+def _upgrade(database: Database, version: int) -> None:
+    """Replace the views and macros of an earlier version; the tables are the same in all versions so far."""
+    own = _OWN_SINCE[version]
+    _require_free(database, own)
+    with database.transaction():
+        for kind, name in _taken(database):
+            if name.lower() in own:
+                database.run(f'DROP {kind.upper()} main."{name}"')
+        for name in ("views", "macros"):
+            database.run(_script(name))
+        database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
+    database.checkpoint()
+
+
+def _script(name: str) -> str:
+    return files("obeql.store").joinpath(f"{name}.sql").read_text("utf-8")
+
+
+def _require_free(database: Database, own: frozenset[str]) -> None:
+    """Raise StoreError where a name that the schema needs is a user's; `own` are those known to be ours."""
+    wanted = {name.lower() for script in ("views", "macros") for name in _CREATED.findall(_script(script))} - own
+    clashes = {f"{kind} {name!r}" for kind, name in _taken(database) if name.lower() in wanted}
+    if not own and database.rows(
+        "SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?", [_SCHEMA]
+    ):
+        clashes.add(f"schema {_SCHEMA!r}")
+    if clashes:
+        raise StoreError(
+            f"{database.path!r} already has the {' and the '.join(sorted(clashes)).replace('macro table', 'macro')}, "
+            "a name the store needs for itself; rename it or use another file"
+        )
+
+
+def _taken(database: Database) -> list[tuple[str, str]]:
+    """(kind, name) of what a user sees in the file: tables, views, macros of values and of tables."""
+    return [
+        (str(kind), str(name))
+        for kind, name in database.rows(
+            "SELECT 'table', table_name FROM duckdb_tables() WHERE database_name = current_database() "
+            "AND schema_name = 'main' "
+            "UNION ALL SELECT 'view', view_name FROM duckdb_views() WHERE database_name = current_database() "
+            "AND schema_name = 'main' AND NOT internal "
+            "UNION ALL SELECT DISTINCT CASE function_type WHEN 'table_macro' THEN 'macro table' ELSE 'macro' END, "
+            "function_name FROM duckdb_functions() WHERE database_name = current_database() "
+            "AND schema_name = 'main' AND NOT internal"
+        )
+    ]

@@ -40,21 +40,28 @@ QUALIFY row_number() OVER (
     PARTITION BY image_id, image_hash, model_hash, preprocessing_hash, class_id ORDER BY entry_id DESC
 ) = 1;
 
--- A failed run, or one that is to replace another and is not done yet, holds no name.
-CREATE VIEW runs AS
+-- The runs without counts of what they hold, which takes reading all of run_maps. A failed run, or one that is to
+-- replace another and is not done yet, holds no name.
+CREATE VIEW obeql_store.live_runs AS
 SELECT run.run_id,
        CASE WHEN event.status = 'failed' OR (run.replaces AND event.status <> 'done') THEN NULL ELSE run.name END
            AS run_name,
-       event.status, run.model, run.score, run.border, run.query, run.started_at, event.ended_at,
-       coalesce(content.n_images, 0) AS n_images, coalesce(content.n_maps, 0) AS n_maps,
-       coalesce(failure.n_failed, 0) AS n_failed,
-       run.options, event.measured, run.plan, run.versions, run.model_hash, run.preprocessing_hash
+       event.status, run.model, run.score, run.border, run.query, run.started_at, event.ended_at, run.options,
+       event.measured, run.plan, run.versions, run.model_hash, run.preprocessing_hash
 FROM obeql_store.run_rows AS run
 JOIN (
     SELECT run_id, arg_max(status, entry_id) AS status, arg_max(measured, entry_id) AS measured,
            max(written_at) FILTER (status <> 'running') AS ended_at
     FROM obeql_store.run_events GROUP BY run_id
 ) AS event USING (run_id)
+WHERE event.status <> 'dropped';
+
+CREATE VIEW runs AS
+SELECT run.run_id, run.run_name, run.status, run.model, run.score, run.border, run.query, run.started_at, run.ended_at,
+       coalesce(content.n_images, 0) AS n_images, coalesce(content.n_maps, 0) AS n_maps,
+       coalesce(failure.n_failed, 0) AS n_failed,
+       run.options, run.measured, run.plan, run.versions, run.model_hash, run.preprocessing_hash
+FROM obeql_store.live_runs AS run
 LEFT JOIN (
     SELECT run_id, count(DISTINCT image_id) AS n_images, count(*) AS n_maps
     FROM obeql_store.run_maps GROUP BY run_id
@@ -66,13 +73,12 @@ LEFT JOIN (
         FROM obeql_store.run_maps AS map WHERE map.run_id = failed.run_id AND map.image_id = failed.image_id
     )
     GROUP BY run_id
-) AS failure USING (run_id)
-WHERE event.status <> 'dropped';
+) AS failure USING (run_id);
 
 CREATE VIEW failures AS
 SELECT failed.run_id, failed.image_id, failed.shown, failed.error
 FROM obeql_store.run_failures AS failed
-SEMI JOIN runs ON runs.run_id = failed.run_id
+SEMI JOIN obeql_store.live_runs AS runs ON runs.run_id = failed.run_id
 WHERE NOT EXISTS (
     FROM obeql_store.run_maps AS map WHERE map.run_id = failed.run_id AND map.image_id = failed.image_id
 )
@@ -130,7 +136,7 @@ FROM (
            1 / (1 + exp(-map.clean_log_odds)) AS clean_probability,
            map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float
     FROM obeql_store.run_maps AS member
-    JOIN runs ON runs.run_id = member.run_id
+    JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id
     JOIN obeql_store.maps AS map ON map.map_id = member.map_id
     LEFT JOIN images AS image ON image.image_id = member.image_id
 );

@@ -25,6 +25,7 @@ from obeql.planner.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGE = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+QUESTIONS = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
@@ -37,7 +38,7 @@ def blocks(text: str, *kinds: str) -> list[tuple[str, str]]:
     return [(kind, content) for kind, content in found if kind in kinds]
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/language.md"])
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/language.md", "docs/questions.md"])
 def test_every_block_says_what_it_is(file: str) -> None:
     text = (ROOT / file).read_text(encoding="utf-8")
     fences = re.findall(r"^```(\w*)", text, re.MULTILINE)
@@ -160,11 +161,52 @@ def test_the_examples_parse() -> None:
 def test_the_language_runs_from_top_to_bottom(workshop: Path) -> None:
     if find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    with obeql.connect() as db:
+    with obeql.connect("heat.duckdb") as db:
         for _, script in blocks(LANGUAGE, "sql"):
             for statement in db.run_script(script):
                 assert statement is None or str(statement)
     assert (workshop / "two_classes.png").exists()
+
+
+# ---- docs/questions.md ---------------------------------------------------------------------------------------
+
+
+def test_the_questions_are_answered_as_numpy_answers_them(workshop: Path) -> None:
+    setup, *asked = [content for _, content in blocks(QUESTIONS, "sql")]
+    with obeql.connect() as db:
+        db.execute(setup)
+        answers = [
+            relation.fetchall() for script in asked for relation in db.run_script(script) if relation is not None
+        ]
+        first, second = db.run("first"), db.run("second")
+    large = [heat for heat in first if heat.patch == (16, 16)]
+    small = [heat for heat in first if heat.patch == (8, 8)]
+    filtered, best, labels, overlap, correlation, apart, _, outside, _, top, _, order = answers
+
+    strong = {heat.path: int((heat.importance[2:8, 2:8] > 0.05).sum()) for heat in large}
+    assert filtered == [(p, heat.class_name, strong[p]) for heat in large if strong[p := heat.path] >= 10]
+    shares = {h.path: (h.importance[2:8, 2:8] >= 0).sum() / (h.importance >= 0).sum() for h in large}
+    assert [share for *_, share in best] == pytest.approx(sorted(shares.values(), reverse=True)[:2])
+    for label, count, in_the_box, *_ in labels:
+        means = [heat.importance[2:8, 2:8].mean(dtype=float) for heat in large if heat.label == label]
+        assert count == len(means) and in_the_box == pytest.approx(np.mean(means), rel=1e-4)
+    for path, iou, difference in overlap:
+        (a,), (b,) = ([heat for heat in maps if heat.path == path] for maps in (large, second))
+        strong_a, strong_b = a.importance >= 0.05, b.importance >= 0.05
+        assert iou == pytest.approx((strong_a & strong_b).sum() / (strong_a | strong_b).sum())
+        assert difference == pytest.approx(np.abs(a.importance - b.importance).max(), rel=1e-5)
+    wanted = {
+        Path(a.path).stem: np.corrcoef(a.importance.ravel(), b.importance.ravel())[0, 1]
+        for a, b in zip(large, second, strict=True)
+    }
+    assert dict(correlation) == pytest.approx(wanted, rel=1e-4)
+    assert len(apart) == 3 and apart == sorted(apart, key=lambda row: -row[1])
+    for name, _, share in outside:
+        (heat,) = [heat for heat in small if Path(heat.path).stem == name]
+        rows, cols = ((a + 8 <= 16) | (a >= 48) for a in (heat.tops, heat.lefts))
+        positive = np.maximum(heat.importance, 0)
+        assert share == pytest.approx(positive[rows[:, None] | cols[None, :]].sum() / positive.sum(), rel=1e-4)
+    assert len(top) == 6 and [row[0] for row in order] == [1, 2, 3]
 
 
 def tables(heading: str) -> list[dict[str, list[str]]]:

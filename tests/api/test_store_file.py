@@ -7,11 +7,13 @@ import textwrap
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pytest
 
 from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord
-from obeql.store import SCHEMA_VERSION, RunRecord, Store
+from obeql.planner.cells import CellKey, MapCells
+from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store
 
 
 def record(name: str | None = None) -> RunRecord:
@@ -260,3 +262,108 @@ def test_facts_are_remembered_replaced_and_removed(tmp_path: Path) -> None:
 def test_importing_the_store_does_not_import_torch() -> None:
     code = "import sys, obeql.store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0
+
+
+# ---- upgrades, space, other readers ----------------------------------------------------------------------
+
+VERSION_1 = Path(__file__).parents[1] / "golden" / "stores" / "version_1.sql"
+
+
+@pytest.fixture
+def old_file(tmp_path: Path) -> Path:
+    """A file that a program of schema version 1 has left."""
+    file = tmp_path / "old.duckdb"
+    with duckdb.connect(str(file), config={"storage_compatibility_version": STORAGE_VERSION}) as connection:
+        connection.execute(VERSION_1.read_text("utf-8"))
+        connection.execute("CREATE VIEW mine AS SELECT run_name, rows FROM heatmaps")
+    return file
+
+
+def test_a_file_of_the_first_version_is_upgraded(old_file: Path) -> None:
+    with Store(old_file, read_only=True) as store:  # read with the views it has
+        before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
+        assert [run.name for run in store.runs()] == ["first"] and len(store.load_maps(1)) == 2
+    with Store(old_file) as store:
+        assert store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall() == before and len(before) == 2
+        assert store.connection.execute("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [
+            (SCHEMA_VERSION,)
+        ]
+        assert store.connection.execute("FROM mine").fetchall() == [("first", 3)] * 2
+        assert len(store.connection.execute("FROM box_cells(0, 0, 2, 2)").fetchall()) == 2
+        assert len(store.connection.execute("FROM top_cells('first', 'scan_1', 5)").fetchall()) == 10
+        run_id = store.begin_run(RunRecord("q", "tumour", "model", "preprocessing", "logit"))
+        store.write_maps(run_id, 1, [found.cells for found in store.load_maps(1)], class_names={})
+        store.finish_run(run_id, "done")
+        assert store.connection.execute("SELECT count(*) FROM obeql_store.maps").fetchall() == [(3,)]
+        store.drop_run(run_id)
+    with Store(old_file) as store:
+        assert store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall() == before
+
+
+def test_a_users_name_that_an_upgrade_needs_is_named_and_kept(old_file: Path) -> None:
+    with duckdb.connect(str(old_file)) as connection:
+        connection.execute("CREATE MACRO box_cells(a) AS a")
+    with pytest.raises(StoreError, match="already has the macro 'box_cells'"):
+        Store(old_file)
+    with duckdb.connect(str(old_file)) as connection:
+        assert connection.execute("SELECT box_cells(7)").fetchall() == [(7,)]
+        assert len(connection.execute("FROM heatmaps").fetchall()) == 2
+
+
+def test_dropped_runs_give_their_space_back(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    rng = np.random.default_rng(0)
+
+    def write(store: Store, name: str, n_maps: int = 60) -> None:
+        run_id = store.begin_run(RunRecord("q", "net", "model", "preprocessing", "logit", name))
+        (image,) = store.register_images([ImageRecord("scan.png")])
+        starts, sizes = np.arange(53, dtype=np.int32), np.full(53, 16, np.int32)
+        images = []
+        for number in range(n_maps):
+            plane = rng.random((53, 53)).astype(np.float32)
+            key = CellKey(f"{name}{number}", "model", "preprocessing", (16, 16), "mean", "float32")
+            top = np.zeros((53, 53), np.int32)
+            cells = MapCells(key, 0, starts, starts, sizes, sizes, plane, plane, top, 1.0, 0.0, 0)
+            images.append(ImageMaps(image.image_id or 0, [cells], {}))
+        store.write_batch(run_id, images)
+        store.finish_run(run_id, "done")
+
+    with Store(file) as store:
+        write(store, "kept", 20)
+        write(store, "first")
+        store.checkpoint()
+        kept = store.connection.execute("SELECT scores FROM heatmaps WHERE run_name = 'kept'").fetchall()
+        size = file.stat().st_size
+        for turn in range(4):
+            store.drop_run("first" if turn == 0 else f"run{turn - 1}")
+            write(store, f"run{turn}")
+            store.checkpoint()
+        assert file.stat().st_size < 2.2 * size
+        assert store.connection.execute("SELECT scores FROM heatmaps WHERE run_name = 'kept'").fetchall() == kept
+        compressed = store.connection.execute(
+            "SELECT DISTINCT compression FROM pragma_storage_info('obeql_store.maps') "
+            "WHERE column_name = 'logit' AND segment_type = 'FLOAT'"
+        ).fetchall()
+        assert compressed == [("Uncompressed",)]
+    assert file.stat().st_size < 2.2 * size
+
+
+def test_readers_share_the_file_and_a_copy_is_made_while_it_is_open(tmp_path: Path, old_file: Path) -> None:
+    Store(old_file).close()
+    with Store(old_file, read_only=True) as first, Store(old_file, read_only=True) as second:
+        assert len(first.runs()) == len(second.runs()) == 1
+        script = f"import duckdb; print(duckdb.connect({str(old_file)!r}, read_only=True).sql('FROM runs').fetchall())"
+        shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        assert "first" in shown
+    copy = tmp_path / "copy.duckdb"
+    with Store(old_file) as writer:
+        run_id = writer.begin_run(RunRecord("q", "net", "model", "preprocessing", "logit", "open"))
+        writer.write_maps(run_id, 1, [found.cells for found in writer.load_maps(1)], class_names={})
+        writer.connection.execute(f"ATTACH '{copy}' AS copy; COPY FROM DATABASE old TO copy; DETACH copy")
+        writer.finish_run(run_id, "done")
+    with Store(copy) as store:
+        assert {run.name: run.status for run in store.runs()} == {"first": "done", "open": "interrupted"}
+        assert len(store.connection.execute("FROM heatmaps").fetchall()) == 4
+        store.connection.execute(f"ATTACH '{old_file}' AS other (READ_ONLY)")
+        assert len(store.connection.execute("FROM other.heatmaps").fetchall()) == 4
+        assert len(store.connection.execute("FROM other.cells").fetchall()) == 48

@@ -142,7 +142,6 @@ def test_what_is_not_carried_out_is_refused_by_name(clause: str, named: str, cat
         ("FOR PREDICTED", ""),
         ("FOR CLASS 'GLIOMA'", "FOR CLASSES (0)"),
         ("EXACT", ""),
-        ("NO REUSE", ""),
         ("ON auto", ""),
         ("ON CPU WITH patch=8", "WITH patch=8 ON cpu"),
         ("APPROX 0.9", "APPROX 0.9 CONFIDENCE 0.95 METRIC ssim"),
@@ -230,6 +229,9 @@ def test_too_many_cells(plan_of: Any) -> None:
     plan_of(HEAD + "FOR ALL", max_cells=3 * 4 * 169)
     with pytest.raises(QueryTypeError, match=r"2,028 cells, more than the 2,027 of obeql\.max_cells"):
         plan_of(HEAD + "FOR ALL", max_cells=3 * 4 * 169 - 1)
+    with pytest.raises(QueryTypeError, match="about 0 MB; PLAN shows the time"):
+        plan_of("PLAN ANALYZE " + HEAD + "FOR ALL", max_cells=1)
+    assert plan_of("PLAN " + HEAD + "FOR ALL", max_cells=1).n_windows == 3 * 169
     plan_of(HEAD + "FOR ALL", max_cells=None)
 
 

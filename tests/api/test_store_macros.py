@@ -1,0 +1,152 @@
+"""Macros over maps of a run against brute force in numpy: boxes, pixels, centre of mass, order of deletion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from obeql.planner.catalog import ImageRecord
+from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.scores import importance_of, score_of
+from obeql.store import ImageMaps, RunRecord, Store
+
+KINDS = ("log_odds", "probability", "log_probability", "logit")
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store() as opened:
+        opened.register_images([ImageRecord(f"scan{number}.jpg", label="yes") for number in range(2)])
+        yield opened
+
+
+def drawn(seed: int, **changes: Any) -> MapCells:
+    """A map on an irregular grid, some cells missing, values coarse enough for ties."""
+    rng = np.random.default_rng(seed)
+    rows, cols = int(rng.integers(1, 6)), int(rng.integers(1, 7))
+    logit = (rng.integers(-12, 12, (rows, cols)) / 4).astype(np.float32)
+    others = (rng.integers(-4, 4, (rows, cols)) / 4).astype(np.float32)
+    missing = rng.random((rows, cols)) < 0.2
+    missing[0, 0] = False
+    logit[missing] = others[missing] = np.nan
+    values: dict[str, Any] = {
+        "key": CellKey("image", "model", "preprocessing", (4, 5), "mean", "float32"),
+        "class_id": 3,
+        "tops": np.sort(rng.integers(0, 12, rows)).astype(np.int32),
+        "lefts": np.sort(rng.integers(0, 12, cols)).astype(np.int32),
+        "heights": rng.integers(2, 5, rows).astype(np.int32),
+        "widths": rng.integers(2, 6, cols).astype(np.int32),
+        "logit": logit,
+        "others": others,
+        "top_class": np.where(missing, -1, 3).astype(np.int32),
+        "clean_logit": 1.5,
+        "clean_others": -0.25,
+        "clean_top_class": 3,
+    }
+    return MapCells(**{**values, **changes})
+
+
+def stored(store: Store, kind: str, *maps: MapCells, name: str = "mine") -> int:
+    run_id = store.begin_run(RunRecord("q", "net", "model", "preprocessing", kind, name, {"border": "cover"}))
+    for image, cells in enumerate(maps, start=1):
+        store.write_batch(run_id, [ImageMaps(image, [cells], {3: "cat"})])
+    store.finish_run(run_id, "done")
+    return run_id
+
+
+def importance(kind: Any, cells: MapCells) -> Any:
+    return importance_of(kind, (cells.clean_logit, cells.clean_others), cells.logit, cells.others)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(8))
+def test_box_cells(store: Store, kind: Any, seed: int) -> None:
+    first, second = drawn(seed), drawn(seed + 100)
+    stored(store, kind, first, second)
+    other_kind = "logit" if kind != "logit" else "probability"
+    other = stored(store, other_kind, first, name="other")  # one map in two runs of different scores
+    rng = np.random.default_rng(seed)
+    for _ in range(4):
+        top, left = map(int, rng.integers(-2, 6, 2))
+        rows, cols = map(int, rng.integers(0, 7, 2))
+        found = store.connection.execute(
+            "SELECT run_id, image_id, scores, importance, clean_score FROM box_cells(?, ?, ?, ?) ORDER BY ALL",
+            [top, left, rows, cols],
+        ).fetchall()
+        assert [row[:2] for row in found] == [(1, 1), (1, 2), (other, 1)]
+        for (_, _, scores, values, clean), cells, score in zip(
+            found, (first, second, first), (kind, kind, other_kind), strict=True
+        ):
+            part = (slice(max(top, 0), max(top + rows, 0)), slice(max(left, 0), max(left + cols, 0)))
+            wanted = score_of(score, cells.logit, cells.others)[part].ravel()
+            np.testing.assert_allclose(np.array(scores or [], float), wanted, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                np.array(values or [], float), importance(score, cells)[part].ravel(), rtol=1e-5, atol=1e-6
+            )
+            assert clean == pytest.approx(float(score_of(score, cells.clean_logit, cells.clean_others)))
+
+
+def pixels_of(kind: str, cells: MapCells) -> dict[tuple[int, int], float]:
+    """The plain mean of the windows over each pixel, one pixel at a time."""
+    values = importance(kind, cells)
+    covering: dict[tuple[int, int], list[float]] = {}
+    for row, col in zip(*np.nonzero(np.isfinite(values)), strict=True):
+        for y in range(cells.tops[row], cells.tops[row] + cells.heights[row]):
+            for x in range(cells.lefts[col], cells.lefts[col] + cells.widths[col]):
+                covering.setdefault((int(y), int(x)), []).append(float(values[row, col]))
+    return {place: float(np.mean(found)) for place, found in covering.items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_pixel_map_and_deletion_order(store: Store, kind: str, seed: int) -> None:
+    cells = drawn(seed)
+    stored(store, kind, cells)
+    wanted = pixels_of(kind, cells)
+    found = store.connection.execute("SELECT y, x, importance FROM pixel_map('mine', 'scan0')").fetchall()
+    assert {(y, x): value for y, x, value in found} == pytest.approx(wanted, rel=1e-6, abs=1e-7)
+    ranked = store.connection.execute("SELECT rank, y, x, importance, share FROM deletion_order('mine', 1)").fetchall()
+    assert [row[0] for row in ranked] == list(range(1, len(wanted) + 1))
+    assert [row[4] for row in ranked] == pytest.approx([k / len(wanted) for k in range(1, len(wanted) + 1)])
+    values = [row[3] for row in ranked]
+    assert values == sorted(values, reverse=True)
+    assert [(y, x) for _, y, x, _, _ in ranked] == sorted(
+        ((y, x) for _, y, x, _, _ in ranked), key=lambda place: (-{r[1:3]: r[3] for r in ranked}[place], place)
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_centre_of_mass(store: Store, seed: int) -> None:
+    cells = drawn(seed)
+    stored(store, "log_odds", cells)
+    weight = np.nan_to_num(np.maximum(importance("log_odds", cells), 0))
+    (row,) = store.connection.execute("SELECT centre_of_mass(importance) FROM heatmaps").fetchall()
+    if weight.sum() == 0:
+        assert row[0] is None
+        return
+    rows, cols = np.indices(weight.shape)
+    wanted = {"row": (rows * weight).sum() / weight.sum(), "col": (cols * weight).sum() / weight.sum()}
+    assert row[0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_nothing_positive_has_no_centre() -> None:
+    with Store() as store:
+        sql = "SELECT centre_of_mass([[-1.0, NULL], [0.0, -3.0]]), centre_of_mass(NULL)"
+        assert store.connection.execute(sql).fetchall() == [(None, None)]
+
+
+def test_cells_of_are_those_of_the_view(store: Store) -> None:
+    for kind in KINDS:
+        stored(store, kind, drawn(3), drawn(4), name=kind)
+        columns = '"row", col, top_px, left_px, height_px, width_px, top_class, round(score, 6), round(importance, 6)'
+        view = store.connection.execute(
+            f"SELECT {columns} FROM cells JOIN runs USING (run_id) WHERE run_name = ? AND image_id = 2 "
+            "AND cells.score IS NOT NULL ORDER BY ALL".replace("round(score", "round(cells.score"),
+            [kind],
+        ).fetchall()
+        macro = store.connection.execute(f"SELECT {columns} FROM cells_of(?, 'scan1') ORDER BY ALL", [kind]).fetchall()
+        assert [row[:7] for row in macro] == [row[:7] for row in view]
+        np.testing.assert_allclose([row[7:] for row in macro], [row[7:] for row in view], atol=2e-6)
