@@ -63,6 +63,8 @@ class IncrementalForward:
     bound_macs: float = 0.0
     #: estimated seconds of each layer over all windows of an image
     layer_s: tuple[float, ...] = ()
+    #: no box is wider than this share of its map; below 1 the operator is not exact
+    tau: float = 1.0
 
 
 Engine = DenseForward | IncrementalForward
