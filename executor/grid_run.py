@@ -21,6 +21,7 @@ from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.dense_forward import DenseRun
 from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.executor.reuse import KnownCells
 from obeql.planner.catalog import Activation
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Engine, IncrementalForward
@@ -43,6 +44,16 @@ class Planes:
     logit: Tensor
     others: Tensor
     top: Tensor
+
+    def over(self, known: KnownCells) -> Planes:
+        """These cells where nothing was known, what was known elsewhere."""
+        logit, others = torch.from_numpy(known.logit), torch.from_numpy(known.others)
+        top = torch.from_numpy(known.top)
+        return Planes(
+            torch.where(logit.isnan(), self.logit, logit),
+            torch.where(others.isnan(), self.others, others),
+            torch.where(top < 0, self.top, top),
+        )
 
 
 class GridRun:
@@ -75,8 +86,9 @@ class GridRun:
         classes: Sequence[int],
         activation: Activation,
         tell: Callable[[int], None],
+        known: KnownCells | None = None,
     ) -> Planes:
-        """Compute every window of the grid; `tell` is called with the number of windows done.
+        """Compute every window of the grid that is not `known`; `tell` is called with the number of windows done.
 
         Raises DeviceError when not even one window at a time fits in memory.
         """
@@ -85,7 +97,7 @@ class GridRun:
         logit = torch.full((n_windows, len(classes)), float("nan"), device=device)
         others = torch.full_like(logit, float("nan"))
         top = torch.full((n_windows,), -1, dtype=torch.int32, device=device)
-        left = np.ones(n_windows, bool)
+        left = np.ones(n_windows, bool) if known is None else known.left
 
         def take(windows: Windows, logits: Tensor) -> None:
             index = torch.from_numpy(windows).to(device)
@@ -104,7 +116,8 @@ class GridRun:
                 if not _is_out_of_memory(error):
                     raise
                 self._shrink(device, error)
-        return Planes(logit.cpu(), others.cpu(), top.cpu())
+        planes = Planes(logit.cpu(), others.cpu(), top.cpu())
+        return planes if known is None else planes.over(known)
 
     def _prepared(self) -> IncrementalRun | DenseRun:
         if isinstance(self.engine, IncrementalForward):

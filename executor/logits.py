@@ -50,5 +50,6 @@ def chosen_classes(selector: tuple[str, object], logits: Tensor, label_id: int |
     if kind == "label":
         assert label_id is not None
         return [label_id]
-    k = 1 if kind == "predicted" else int(str(value))
-    return [int(i) for i in logits[0].topk(min(k, logits.shape[1])).indices]
+    if kind == "predicted":  # the arg-max class that maps store, so that equal logits choose alike
+        return [int(logits[0].argmax())]
+    return [int(i) for i in logits[0].topk(min(int(str(value)), logits.shape[1])).indices]

@@ -7,9 +7,10 @@ to a `CellSink`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -24,8 +25,9 @@ from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.reuse import KnownCells, known_cells
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellKey, CellSink, MapCells
+from obeql.planner.cells import CellKey, CellSink, CellSource, MapCells
 from obeql.planner.classes import find_class
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import ExplainPlan
@@ -64,6 +66,10 @@ class Progress:
 
 OnProgress = Callable[[Progress], None]
 OnImage = Callable[[ImageRecord, SourceImage, ModelInput], None]
+#: the model as captured, on the CPU, or what loads it where a window has to be computed
+GraphSource = LayerGraph | Callable[[], LayerGraph]
+#: what one map says of the unoccluded image: logit and others of its class, and the arg-max class
+Clean = tuple[float, float, int]
 
 
 class ImageLoader(Protocol):
@@ -74,9 +80,10 @@ class ImageLoader(Protocol):
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did: measured seconds by part, windows computed, images that failed."""
+    """What a run did: measured seconds by part, windows computed and taken from the store, images that failed."""
 
     n_windows: int = 0
+    n_stored: int = 0
     n_maps: int = 0
     failures: list[tuple[ImageRecord, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -95,24 +102,27 @@ class RunReport:
 
 def execute(
     plan: ExplainPlan,
-    graph: LayerGraph,
+    graph: GraphSource,
     load: ImageLoader,
     sink: CellSink,
     on_image: OnImage | None = None,
     on_progress: OnProgress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     analyze: bool = False,
+    source: CellSource | None = None,
 ) -> RunReport:
     """Compute every map of the plan and hand it to the sink, image by image.
 
     `graph` is the model as captured (on the CPU). `on_image` is told of each image that was decoded. An image that
     cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
-    every layer. Raises CancelledError between batches once `cancelled()` is true, DeviceError when the device is
-    missing or too small.
+    every layer. Where the plan reuses cells, those that `source` holds are taken from it, and the network is loaded
+    only if any is missing. Raises CancelledError between batches once `cancelled()` is true, DeviceError when the
+    device is missing or too small.
     """
     device = resolve_device(plan.device)
+    source = source if plan.reuse else None
     with arithmetic(plan.precision, device), torch.inference_mode():
-        return _Execution(plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device).run()
+        return _Execution(plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, source).run()
 
 
 class _Execution:
@@ -121,7 +131,7 @@ class _Execution:
     def __init__(
         self,
         plan: ExplainPlan,
-        graph: LayerGraph,
+        graph: GraphSource,
         load: ImageLoader,
         sink: CellSink,
         on_image: OnImage | None,
@@ -129,6 +139,7 @@ class _Execution:
         cancelled: Callable[[], bool],
         analyze: bool,
         device: torch.device,
+        source: CellSource | None,
     ) -> None:
         self.plan = plan
         self.load = load
@@ -137,19 +148,32 @@ class _Execution:
         self.on_progress = on_progress
         self.cancelled = cancelled
         self.device = device
+        self.source = source
         self.dtype = DTYPES[plan.precision]
         self.started = time.perf_counter()
         self.report = RunReport()
-        self.graph = graph.to(device, self.dtype)
-        clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
-        self.report.layers = [clock.seconds for clock in clocks if clock is not None]
-        self.runs = [
-            GridRun(self.graph, grid, engine, clock, len(plan.images))
-            for grid, engine, clock in zip(plan.grids, plan.engines, clocks, strict=True)
-        ]
+        self._captured = graph
+        self._clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
+        self.report.layers = [clock.seconds for clock in self._clocks if clock is not None]
+        if source is None:
+            _ = self.runs
         self.per_image = sum(grid.n_windows for grid in plan.grids)
         self.estimated = sum(engine.cost.seconds for engine in plan.engines) * len(plan.images)
         self.report.add("prepare", time.perf_counter() - self.started)
+
+    @cached_property
+    def graph(self) -> LayerGraph:
+        """The network on the device; loaded and moved there when a window has to be computed."""
+        graph = self._captured if isinstance(self._captured, LayerGraph) else self._captured()
+        return graph.to(self.device, self.dtype)
+
+    @cached_property
+    def runs(self) -> list[GridRun]:
+        """The operators, one a grid, prepared."""
+        return [
+            GridRun(self.graph, grid, engine, clock, len(self.plan.images))
+            for grid, engine, clock in zip(self.plan.grids, self.plan.engines, self._clocks, strict=True)
+        ]
 
     def run(self) -> RunReport:
         for number, image in enumerate(self.plan.images):
@@ -176,69 +200,144 @@ class _Execution:
     def _explain(self, number: int, image: ImageRecord) -> None:
         plan, report = self.plan, self.report
         with report.timed("decode"):
-            source = self.load(image)
-            model_input = preprocess(source, plan.model.preprocessing)
-            if self.on_image is not None:
-                self.on_image(image, source, model_input)
-            if not np.isfinite(model_input.values).all():
-                # Fused kernels may turn NaN into 0, so the network's output need not show it.
-                raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
-            pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
-            hidden = torch.from_numpy(fill_values(plan.fill, model_input, plan.model.preprocessing))
-            hidden = hidden.to(self.device, self.dtype)
-            fill = hidden[:, None, None] if hidden.dim() == 1 else hidden
-        maps: list[MapCells] = []
-        shared = [key for run in self.runs for key in run.needed] if plan.shared_pass else None
+            source, pixels, fill = self._decoded(image)
+        keys = [_key(plan, source, grid) for grid in plan.grids]
         clean: CleanPass | None = None
-        done = 0
-        for run in self.runs:
-            if clean is None or shared is None:
-                with report.timed("clean pass"):
-                    clean = materialise(self.graph, pixels, run.needed if shared is None else shared)
+        passed = None if plan.shared_pass else 0
+        with report.timed("reuse"):
+            classes = self._stored_classes(image, keys[0])
+        if classes is None:
+            clean = self._clean_pass(pixels, passed)
             classes = self._classes(image, clean.logits)
+        with report.timed("reuse"):
+            known = [self._known(key, grid, classes) for key, grid in zip(keys, plan.grids, strict=True)]
+        maps: list[MapCells] = []
+        done = 0
+        for place, (grid, cells) in enumerate(zip(plan.grids, known, strict=True)):
+            n_left = grid.n_windows if cells is None else int(cells.left.sum())
+            if cells is not None and n_left == 0:
+                planes = Planes(*map(torch.from_numpy, (cells.logit, cells.others, cells.top)))
+            else:
+                wanted = None if plan.shared_pass else place
+                if clean is None or passed != wanted:
+                    clean, passed = self._clean_pass(pixels, wanted), wanted
+                    self._require_numbers(image, clean.logits)
 
-            def tell(n: int, before: int = done) -> None:
-                self._tell(number, image, before + n)
+                def tell(n: int, before: int = done) -> None:
+                    self._tell(number, image, before + n)
 
-            with report.timed("windows"):
-                planes = run.compute(clean, fill, classes, plan.model.activation, tell)
-            report.n_windows += run.grid.n_windows
-            done += run.grid.n_windows
-            maps += _maps(plan, source, run.grid, classes, clean.logits, planes)
+                with report.timed("windows"):
+                    planes = self.runs[place].compute(clean, fill, classes, plan.model.activation, tell, cells)
+            n_stored = grid.n_windows - n_left
+            report.n_windows += n_left
+            report.n_stored += n_stored
+            done += grid.n_windows
+            stored = {} if cells is None else cells.clean
+            numbers = _clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
+            maps += _maps(plan, source, keys[place], grid, numbers, planes, n_stored)
         with report.timed("store"):
             self.sink.write(image, maps)
         report.n_maps += len(maps)
 
+    def _decoded(self, image: ImageRecord) -> tuple[SourceImage, Tensor, Tensor]:
+        """The image, the model's input (1, C, H, W) and what hides a window of it, (C, 1, 1) or (C, H, W)."""
+        how = self.plan.model.preprocessing
+        source = self.load(image)
+        model_input = preprocess(source, how)
+        if self.on_image is not None:
+            self.on_image(image, source, model_input)
+        if not np.isfinite(model_input.values).all():
+            # Fused kernels may turn NaN into 0, so the network's output need not show it.
+            raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
+        pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
+        hidden = torch.from_numpy(fill_values(self.plan.fill, model_input, how)).to(self.device, self.dtype)
+        return source, pixels, hidden[:, None, None] if hidden.dim() == 1 else hidden
+
+    def _clean_pass(self, pixels: Tensor, place: int | None) -> CleanPass:
+        """Run the network on the image itself, keeping what one grid reads, or what all of them do."""
+        with self.report.timed("clean pass"):
+            runs = self.runs if place is None else [self.runs[place]]
+            return materialise(self.graph, pixels, [key for run in runs for key in run.needed])
+
+    def _known(self, key: CellKey, grid: WindowGrid, classes: Sequence[int]) -> KnownCells | None:
+        """The stored cells of a grid, or None where there are none."""
+        maps = () if self.source is None else self.source.stored(key, classes)
+        return known_cells(grid, classes, maps) if maps else None
+
+    def _stored_classes(self, image: ImageRecord, key: CellKey) -> list[int] | None:
+        """The classes asked of an image as far as they are known without running the network, else None."""
+        if self.source is None:
+            return None
+        kind, value = self.plan.classes
+        match kind:
+            case "ids":
+                return list(value)
+            case "all":
+                return list(range(self.plan.model.n_classes))
+            case "label":
+                return [self._label(image)]
+            case "predicted":
+                if self.plan.model.n_classes == 1:
+                    return [0]
+                top = self.source.stored_top_class(key)
+                return None if top is None else [top]
+        return None
+
     def _classes(self, image: ImageRecord, clean: Tensor) -> list[int]:
         """The classes asked of an image, once its clean logits (1, K) are known to be numbers."""
+        self._require_numbers(image, clean)
+        label_id = self._label(image) if self.plan.classes[0] == "label" else None
+        return chosen_classes(self.plan.classes, clean, label_id)
+
+    def _require_numbers(self, image: ImageRecord, clean: Tensor) -> None:
         if not bool(clean.isfinite().all()):
             index = int((~clean[0].isfinite()).nonzero()[0])
             raise ImageError(
                 f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
                 f"{float(clean[0, index])}); check the image and the model's weights{_overflow_hint(self.plan)}"
             )
-        label_id = None
-        if self.plan.classes[0] == "label":
-            if image.label is None:
-                raise ImageError(f"{image.shown} has no label; FOR LABEL needs one")
-            try:
-                label_id = find_class(self.plan.model, image.label)
-            except QueryError as error:
-                raise ImageError(f"{image.shown}: {error.message}") from None
-        return chosen_classes(self.plan.classes, clean, label_id)
+
+    def _label(self, image: ImageRecord) -> int:
+        """The class that the image's label names."""
+        if image.label is None:
+            raise ImageError(f"{image.shown} has no label; FOR LABEL needs one")
+        try:
+            return find_class(self.plan.model, image.label)
+        except QueryError as error:
+            raise ImageError(f"{image.shown}: {error.message}") from None
 
 
 def _overflow_hint(plan: ExplainPlan) -> str:
     return "; float16 ends at 65504: try precision=bfloat16 or float32" if plan.precision == "float16" else ""
 
 
+def _key(plan: ExplainPlan, source: SourceImage, grid: WindowGrid) -> CellKey:
+    how = plan.model.preprocessing.digest()
+    return CellKey(source.digest, plan.model.model_hash, how, grid.patch, plan.fill, plan.precision)
+
+
+def _clean_numbers(
+    plan: ExplainPlan, classes: Sequence[int], logits: Tensor | None, stored: Mapping[int, Clean]
+) -> list[tuple[int, Clean]]:
+    """Each class with what its map says of the unoccluded image: as stored, else from its logits (1, K)."""
+    found = dict(stored)
+    if logits is not None:
+        z, others = logit_and_others(logits, classes, plan.model.activation)
+        top = int(top_class(logits)[0])
+        for k, class_id in enumerate(classes):
+            # rounded as the cells are: a window without effect has importance 0, not a rounding error
+            found.setdefault(class_id, (float(z[0, k].float()), float(others[0, k].float()), top))
+    return [(class_id, found[class_id]) for class_id in classes]
+
+
 def _maps(
     plan: ExplainPlan,
     source: SourceImage,
+    key: CellKey,
     grid: WindowGrid,
-    classes: Sequence[int],
-    clean: Tensor,
+    classes: Sequence[tuple[int, Clean]],
     planes: Planes,
+    n_stored: int,
 ) -> list[MapCells]:
     """One map a class, checked for values that are not numbers."""
     bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
@@ -248,18 +347,10 @@ def _maps(
             f"{source.shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
             f"first at row {row}, column {col} of the map{_overflow_hint(plan)}"
         )
-    key = CellKey(
-        source.digest,
-        plan.model.model_hash,
-        plan.model.preprocessing.digest(),
-        grid.patch,
-        plan.fill,
-        plan.precision,
-    )
-    clean_z, clean_others = logit_and_others(clean, classes, plan.model.activation)
-    clean_top = int(top_class(clean)[0])
     quality = {"approx": False, "n_exact": grid.n_windows, "n_audit": 0, "seed": plan.seed, "bound": 1.0}
     quality |= plan.approx
+    if n_stored:
+        quality["n_stored"] = n_stored
     axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]
     sizes = [np.asarray(a, np.int32) for a in (grid.rows.lengths, grid.cols.lengths)]
     top = planes.top.numpy().reshape(grid.shape)
@@ -274,12 +365,11 @@ def _maps(
             planes.logit[:, k].numpy().reshape(grid.shape),
             planes.others[:, k].numpy().reshape(grid.shape),
             top,
-            # rounded as the cells are: a window without effect has importance 0, not a rounding error
-            float(clean_z[0, k].float()),
-            float(clean_others[0, k].float()),
+            clean_z,
+            clean_others,
             clean_top,
             None,
             dict(quality),
         )
-        for k, class_id in enumerate(classes)
+        for k, (class_id, (clean_z, clean_others, clean_top)) in enumerate(classes)
     ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from obeql.errors import ImageError
 from obeql.gallery import Gallery
 from obeql.planner import ImageRecord, ImageSet, ModelRecord, setting_default
+from obeql.planner.catalog import StoredGrid
 
 if TYPE_CHECKING:
     from obeql.store import Store
@@ -47,6 +49,25 @@ class SessionCatalog:
         run = self._store.run(name)
         # The same statement continues an interrupted run; whether it is the same is found out when it starts.
         return run is not None and (run.name or "").lower() == name.lower() and run.status != "interrupted"
+
+    def stored_grids(
+        self, images: Sequence[ImageRecord], model: ModelRecord, fill: str, precision: str
+    ) -> Sequence[StoredGrid]:
+        hashes = self._hashes(images)
+        if not any(hashes):
+            return []
+        how = model.preprocessing.digest()
+        return self._store.stored_grids(hashes, model.model_hash, how, fill, precision)
+
+    def _hashes(self, images: Sequence[ImageRecord]) -> list[str | None]:
+        """The contents of the images: of a single one as it is now, of several as they were when last decoded."""
+        if len(images) == 1:
+            try:
+                return [self._gallery.load(images[0]).digest]
+            except ImageError:
+                return [None]  # which is told when the image is needed
+        known = self._store.image_hashes([image.path for image in images if image.path is not None])
+        return [self._gallery.digest(image) if image.path is None else known.get(image.path) for image in images]
 
     def setting(self, name: str) -> Any:
         return self._settings.get(name, setting_default(name))

@@ -44,7 +44,7 @@ class _Listener:
 
 def explain(
     plan: ExplainPlan,
-    graph: LayerGraph,
+    load_graph: Callable[[], LayerGraph],
     store: Store,
     gallery: Gallery,
     parameters: Mapping[str, Any],
@@ -57,7 +57,8 @@ def explain(
     An image named twice is explained once. An interrupted run of the same statement is continued: images it holds
     are read back, not computed. Raises ImageError when no image could be explained, ExecutionError subclasses when
     the device or the store fails, KeyboardInterrupt after a cancel or Ctrl-C, with what was stored kept; what
-    `on_progress` raises passes through. `analyze` measures every layer.
+    `on_progress` raises passes through. `analyze` measures every layer. `load_graph` is called where a window has to
+    be computed; a statement that stored cells answer needs no network.
     """
     from obeql.executor.run import CancelledError, RunReport, execute  # noqa: PLC0415
 
@@ -78,7 +79,7 @@ def explain(
     try:
         if todo:
             rest = replace(plan, images=todo)
-            report = execute(rest, graph, gallery.load, writer, writer.decoded, listener, stopped, analyze)
+            report = execute(rest, load_graph, gallery.load, writer, writer.decoded, listener, stopped, analyze, store)
     except BaseException as error:
         if writer.run_id is not None:
             with suppress(StoreError):  # the first error is the one to tell
@@ -88,7 +89,7 @@ def explain(
         if isinstance(error, (CancelledError, KeyboardInterrupt)):
             raise KeyboardInterrupt(_how_to_resume(len(kept) + len(writer.heats), len(plan.images))) from None
         if isinstance(error, Exception) and not isinstance(error, ObeqlError):
-            raise failed_in_network(error, graph) from error
+            raise failed_in_network(error, plan.model.network.reason) from error
         raise
     heats = {**kept, **writer.heats}
     if writer.run_id is None or not heats:
@@ -99,16 +100,20 @@ def explain(
         more = f" ({len(writer.failed) - 1} more images failed)" if len(writer.failed) > 1 else ""
         raise ImageError(first.error + more)
     seconds = time.perf_counter() - started
-    store.finish_run(writer.run_id, "done", {"seconds": seconds, **report.seconds})
+    n_cells = {"cells_computed": report.n_windows, "cells_stored": report.n_stored}
+    store.finish_run(writer.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
     maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
     return Result(tuple(maps), tuple(writer.failed), writer.run_id, plan.run_name, plan, seconds), report
 
 
-def failed_in_network(error: Exception, graph: LayerGraph) -> ObeqlError:
-    """Word an error that came out of computing: the user's own code, the library's, or a bug of ours."""
+def failed_in_network(error: Exception, reason: str) -> ObeqlError:
+    """Word an error that came out of computing: the user's own code, the library's, or a bug of ours.
+
+    `reason` says why the network runs whole, as the user's own code; empty where it was captured.
+    """
     text = (str(error).strip() or "no message").splitlines()[0]
     what = f"{type(error).__name__}: {text}"
-    if graph.reason:
+    if reason:
         return ExecutionError(f"the model's own code failed: {what}")
     if isinstance(error, (RuntimeError, MemoryError)):
         return ExecutionError(f"computing the maps failed: {what}")
@@ -119,7 +124,8 @@ def measured(report: RunReport) -> dict[str, Any]:
     """The figures PLAN ANALYZE prints beside the estimates."""
     parts = {f"{name} seconds": round(value, 3) for name, value in report.seconds.items() if name != "total"}
     total = {"windows": report.n_windows, "seconds": report.seconds.get("windows", 0.0)}
-    return {**total, "layers": report.layers, **parts}
+    stored = {"cells from the store": report.n_stored} if report.n_stored else {}
+    return {**total, "layers": report.layers, **stored, **parts}
 
 
 def _each_once(images: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:

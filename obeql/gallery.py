@@ -75,6 +75,11 @@ class Gallery:
             f"Image '{image.shown}' was handed over from Python and its pixels are not stored; hand it over again."
         )
 
+    def digest(self, image: ImageRecord) -> str | None:
+        """The content hash of an image that was handed over as pixels and is still held, else None."""
+        held = self._held(image)
+        return None if held is None else held.digest
+
     def listed(self, items: Sequence[Any], name: str | None, shown: str) -> list[ImageRecord]:
         """Images of a Python list: paths, pixels and records, mixed.
 

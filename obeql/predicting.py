@@ -104,7 +104,7 @@ def _outputs(
         except ObeqlError:
             raise
         except Exception as error:
-            raise failed_in_network(error, graph) from error
+            raise failed_in_network(error, graph.reason) from error
         else:
             yield image, _highest(image, source, logits, bound.k, graph.activation == "sigmoid")
 

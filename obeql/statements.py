@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import duckdb
 
 from obeql.catalog import SessionCatalog
-from obeql.errors import QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.errors import ExecutionError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
 from obeql.explaining import explain, measured
 from obeql.gallery import Gallery
 from obeql.grammar import syntax
@@ -25,7 +25,17 @@ from obeql.listing import Listings, relation_of
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, bound_values, plain_values, sql_values
-from obeql.planner import ExplainPlan, ImageSet, ModelRecord, bind, bind_setting, model_options, plan_explain, show
+from obeql.planner import (
+    ExplainPlan,
+    ImageSet,
+    ModelRecord,
+    Rates,
+    bind,
+    bind_setting,
+    model_options,
+    plan_explain,
+    show,
+)
 from obeql.planner.place import locate
 from obeql.planner.sources import resolve_source
 from obeql.planner.values import parameter_value
@@ -35,6 +45,7 @@ from obeql.result import Result
 from obeql.store import RunRecord, Store
 
 if TYPE_CHECKING:
+    from obeql.executor.network.graph import LayerGraph
     from obeql.executor.run import OnProgress, RunReport
 
 __all__ = ["Call", "Outcome", "Statements"]
@@ -169,6 +180,8 @@ class Statements:
         bound = bind(statement, self._catalog, call.text, None, values)
         if len(bound.images) == 1:
             self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
+        if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
+            return plan_explain(bound, Rates())
         if runs and (model := self._networks.recaptured(bound.model)) is not None:
             self._store.put_model(model)
             bound = bind(statement, self._catalog, call.text, None, values)
@@ -177,10 +190,9 @@ class Statements:
     def _run(
         self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False
     ) -> tuple[Result, RunReport]:
-        graph = self._networks.graph(plan.model)
         found = explain(
             plan,
-            graph,
+            lambda: self._graph(plan.model),
             self._store,
             self._gallery,
             plain_values(values),
@@ -190,6 +202,16 @@ class Statements:
         )
         self._networks.save_rates()
         return found
+
+    def _graph(self, model: ModelRecord) -> LayerGraph:
+        """The layers a plan was made for. A plan without estimates was made without loading them."""
+        if (other := self._networks.recaptured(model)) is not None:
+            self._store.put_model(other)
+            raise ExecutionError(
+                f"Model {model.name!r} was stored by another version of OBEQL and has been captured anew; "
+                "run the statement again."
+            )
+        return self._networks.graph(model)
 
     def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
         if not self._store.read_only:

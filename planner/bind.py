@@ -29,6 +29,7 @@ from obeql.planner.logical import (
 )
 from obeql.planner.options import default_stride, explain_options, place_of
 from obeql.planner.place import locate
+from obeql.planner.reuse import held_cells
 from obeql.planner.rules import rule_names
 from obeql.planner.sources import resolve_model, resolve_source
 from obeql.planner.values import Parameters, parameter_value, show_pair
@@ -58,6 +59,10 @@ class BoundExplain:
     approx: Mapping[str, Any] = field(default_factory=dict)
     disabled: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    #: whether stored cells may answer
+    reuse: bool = True
+    #: whether every cell was seen to be stored, so that the network is probably not needed
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,11 @@ def _bind_explain(
     n_cells = len(images) * _n_classes(classes, model) * sum(grid.n_windows for grid in grids)
     _check_cells(n_cells, statement, catalog, text)
     memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
-    scan = Preprocess(ScanImages(source, images), model.preprocessing)
+    disabled = _disabled(catalog)
+    reuse = statement.reuse and bool(catalog.setting("reuse")) and "reuse_stored_cells" not in disabled
+    stored = catalog.stored_grids(images, model, options["fill"], options["precision"]) if reuse else ()
+    held = held_cells(images, model, classes, grids, stored) if stored else ()
+    scan = Preprocess(ScanImages(source, images, held), model.preprocessing)
     branches = tuple(
         ScoreCells(
             Classify(Occlude(scan, grid, options["fill"]), model, options["precision"]), classes, options["score"]
@@ -166,8 +175,10 @@ def _bind_explain(
         device=device,
         memory_bytes=memory,
         approx=approx,
-        disabled=_disabled(catalog),
+        disabled=disabled,
         notes=_notes(options, strides, approx),
+        reuse=reuse,
+        complete=bool(held) and all(each.n_cells == each.grid.n_windows * len(images) for each in held),
     )
 
 

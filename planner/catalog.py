@@ -11,6 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
 from obeql.planner.geometry import Network
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "ImageSet",
     "ModelRecord",
     "Preprocessing",
+    "StoredGrid",
 ]
 
 #: How the network's K logits become probabilities. `softmax`: classes exclude each other; `sigmoid`:
@@ -111,6 +115,25 @@ class ImageSet:
     images: tuple[ImageRecord, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredGrid:
+    """The windows of a stored map: what planning needs to know of it.
+
+    `image` is the image's place in the statement, `rows` the tops and heights of the windows, `cols` their lefts and
+    widths. `exact` (rows, cols) says which cells are exact, None that all are. `run` is how the oldest run that has
+    the map is shown.
+    """
+
+    image: int
+    class_id: int
+    patch: tuple[int, int]
+    rows: tuple[tuple[int, ...], tuple[int, ...]]
+    cols: tuple[tuple[int, ...], tuple[int, ...]]
+    clean_top_class: int
+    run: str
+    exact: npt.NDArray[np.bool_] | None = None
+
+
 class Catalog(Protocol):
     """What binding asks of the session. Names match case-insensitively; unknown names return None."""
 
@@ -138,6 +161,12 @@ class Catalog(Protocol):
         ...
 
     def run_exists(self, name: str) -> bool: ...
+
+    def stored_grids(
+        self, images: Sequence[ImageRecord], model: ModelRecord, fill: str, precision: str
+    ) -> Sequence[StoredGrid]:
+        """The stored maps of the images as they were seen last, oldest first."""
+        ...
 
     def setting(self, name: str) -> Any:
         """The value of `obeql.<name>` or its default."""

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.planner.catalog import ImageRecord
+from obeql.planner.grid import AxisGrid
 
-__all__ = ["CellKey", "CellSink", "CellSource", "FailedImage", "FloatPlane", "MapCells"]
+__all__ = ["CellKey", "CellSink", "CellSource", "FailedImage", "FloatPlane", "MapCells", "axis_places"]
 
 FloatPlane = npt.NDArray[np.float32]
 
@@ -74,7 +75,13 @@ class FailedImage:
 class CellSource(Protocol):
     """Reads exact cells that are already stored."""
 
-    def stored(self, key: CellKey, class_ids: Sequence[int]) -> Sequence[MapCells]: ...
+    def stored(self, key: CellKey, class_ids: Sequence[int]) -> Sequence[MapCells]:
+        """All maps that hold exact cells of this content, on whatever grid; cells that are not exact are NaN."""
+        ...
+
+    def stored_top_class(self, key: CellKey) -> int | None:
+        """The class that the unoccluded image ranks first, if a map of it is stored, of whatever patch and fill."""
+        ...
 
 
 class CellSink(Protocol):
@@ -83,3 +90,20 @@ class CellSink(Protocol):
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None: ...
 
     def fail(self, image: ImageRecord, error: str) -> None: ...
+
+
+def axis_places(
+    axis: AxisGrid, starts: Sequence[int] | npt.NDArray[np.int32], lengths: Sequence[int] | npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Where windows of a stored map are windows of a grid, on one axis: places in the grid, places in the map.
+
+    Two windows are the same when they start together and end together, whatever stride put them there.
+    """
+    place_of = {extent: place for place, extent in enumerate(zip(map(int, starts), map(int, lengths), strict=True))}
+    pairs = [
+        (here, place_of[extent])
+        for here, extent in enumerate(zip(axis.starts, axis.lengths, strict=True))
+        if extent in place_of
+    ]
+    found = np.array(pairs, np.intp).reshape(-1, 2)
+    return found[:, 0], found[:, 1]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from obeql.errors import InternalError
 from obeql.planner.catalog import ImageRecord, ModelRecord
-from obeql.planner.grid import WindowGrid
 from obeql.planner.logical import (
     BatchedQueries,
     Classify,
@@ -16,11 +15,13 @@ from obeql.planner.logical import (
     LogicalNode,
     Occlude,
     Preprocess,
+    ReuseCells,
     ScanImages,
     ScoreCells,
     StoreRun,
     UnionMaps,
     find,
+    grids_of,
     inputs_of,
 )
 
@@ -30,7 +31,8 @@ __all__ = ["check_plan", "check_rewrite"]
 LEGAL_INPUTS: dict[type[LogicalNode], tuple[type[LogicalNode], ...]] = {
     StoreRun: (ScoreCells, UnionMaps),
     UnionMaps: (ScoreCells,),
-    ScoreCells: (Classify,),
+    ScoreCells: (Classify, ReuseCells),
+    ReuseCells: (Classify,),
     Classify: (Occlude, BatchedQueries),
     Occlude: (Preprocess,),
     BatchedQueries: (Preprocess,),
@@ -84,26 +86,18 @@ def _fault_of(node: LogicalNode) -> str:
         case UnionMaps(inputs=inputs) if len(inputs) < 2:
             fault = "joins fewer than two inputs"
         case Classify(model=model):
-            sizes = {(grid.rows.size, grid.cols.size) for grid in _grids(node)}
+            sizes = {(grid.rows.size, grid.cols.size) for grid in grids_of(node)}
             if sizes != {model.network.size}:
                 fault = f"takes inputs of {model.network.size}, not of {sizes}"
-            elif any(grid.n_windows == 0 for grid in _grids(node)):
+            elif any(grid.n_windows == 0 for grid in grids_of(node)):
                 fault = "reads a grid without windows"
+        case ReuseCells(held=held) if [each.grid for each in held] != list(grids_of(node)):
+            fault = "holds cells of other grids"
         case ScoreCells(classes=("ids", ids)):
             (classify,) = find(node, Classify)
             if not ids or not all(0 <= i < classify.model.n_classes for i in ids):
                 fault = f"asks for the classes {ids} of {classify.model.n_classes}"
     return fault
-
-
-def _grids(node: LogicalNode) -> tuple[WindowGrid, ...]:
-    found: list[WindowGrid] = []
-    for child in find(node, LogicalNode):
-        if isinstance(child, Occlude):
-            found.append(child.grid)
-        elif isinstance(child, BatchedQueries):
-            found.extend(child.grids)
-    return tuple(found)
 
 
 def _unique(items: list[object]) -> list[object]:
@@ -130,7 +124,7 @@ def _asked(plan: LogicalNode) -> list[tuple[str, list[object]]]:
         ("images", [*images]),
         ("model", [*models]),
         ("classes", [*selectors]),
-        ("windows", [*_grids(plan)]),
+        ("windows", [*grids_of(plan)]),
         ("fill", [*fills]),
         ("score", [*scores]),
         ("run", [*runs]),

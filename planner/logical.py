@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
 from obeql.planner.catalog import ImageRecord, ModelRecord, Preprocessing
@@ -18,14 +18,17 @@ __all__ = [
     "BatchedQueries",
     "ClassSelector",
     "Classify",
+    "HeldCells",
     "LogicalNode",
     "Occlude",
     "Preprocess",
+    "ReuseCells",
     "ScanImages",
     "ScoreCells",
     "StoreRun",
     "UnionMaps",
     "find",
+    "grids_of",
     "inputs_of",
     "print_tree",
     "rewrite",
@@ -42,11 +45,21 @@ class LogicalNode:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldCells:
+    """How many of a grid's windows, over all images, are stored for every asked class; by run, most first."""
+
+    grid: WindowGrid
+    n_cells: int
+    by_run: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ScanImages(LogicalNode):
-    """Read the images of the source in its order."""
+    """Read the images of the source in its order. `held` is what the store has of them, one a grid."""
 
     source: str
     images: tuple[ImageRecord, ...]
+    held: tuple[HeldCells, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +95,14 @@ class Classify(LogicalNode):
     input: LogicalNode
     model: ModelRecord
     precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReuseCells(LogicalNode):
+    """Take the cells that are stored; only the others are occluded and classified."""
+
+    input: LogicalNode
+    held: tuple[HeldCells, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +152,17 @@ def find(node: LogicalNode, kind: type[Wanted]) -> Iterator[Wanted]:
         yield from find(child, kind)
 
 
+def grids_of(node: LogicalNode) -> tuple[WindowGrid, ...]:
+    """Return the grids of windows that a plan occludes with, from left to right."""
+    found: list[WindowGrid] = []
+    for child in find(node, LogicalNode):
+        if isinstance(child, Occlude):
+            found.append(child.grid)
+        elif isinstance(child, BatchedQueries):
+            found.extend(child.grids)
+    return tuple(found)
+
+
 def rewrite(node: LogicalNode, change: Callable[[LogicalNode], LogicalNode]) -> LogicalNode:
     """Return the plan with `change` applied to every node, inputs first; the same object where nothing changed."""
     moved: dict[str, object] = {}
@@ -163,7 +195,7 @@ def _lines(node: LogicalNode, lead: str, follow: str, width: int) -> Iterator[st
     shown = [
         f"{entry.name}={text}".replace(" ", _KEEP).replace(f",{_KEEP}", ", ")
         for entry in fields(node)
-        if not _holds_nodes(value := getattr(node, entry.name)) and (text := _show(value))
+        if entry.repr and not _holds_nodes(value := getattr(node, entry.name)) and (text := _show(value))
     ]
     name = type(node).__name__
     bar = "│ " if children else "  "
@@ -204,6 +236,8 @@ def _show(value: Any) -> str:
             text = word if rest is None else f"{word}({_show_plain(rest)})"
         case (ImageRecord(), *_):
             text = str(len(value))
+        case (HeldCells(), *_):
+            text = f"{sum(held.n_cells for held in value):,} cells"
         case (WindowGrid(), *_):
             text = ", ".join(show_grid(grid) for grid in value)
     return text

@@ -19,6 +19,7 @@ from obeql.planner.logical import (
     Classify,
     LogicalNode,
     Occlude,
+    ReuseCells,
     ScanImages,
     ScoreCells,
     StoreRun,
@@ -27,7 +28,7 @@ from obeql.planner.logical import (
 )
 from obeql.planner.optimize import optimize
 from obeql.planner.options import show_value
-from obeql.planner.physical import Engine, ExplainPlan, Refusal
+from obeql.planner.physical import Cost, Engine, ExplainPlan, IncrementalForward, Refusal
 from obeql.planner.rules import CHOICES, RULE_NAMES
 from obeql.planner.schedule import choose_engine
 from obeql.planner.values import show_pair
@@ -81,11 +82,14 @@ def lower(
         budget = memory // 2
         notes = (*notes, "estimates are those of float32; float64 takes about twice the time and memory")
     disabled = bound.disabled & {choice.name for choice in CHOICES}
+    held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     engines: list[Engine] = []
     refusals: list[Refusal] = []
     for grid in grids:
         engine, refused = choose(classify.model.network, grid, rates, budget, bound.options["batch"], disabled)
-        engines.append(engine)
+        share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
+        engines.append(_part_of(engine, share))
+        refused = tuple(replace(r, cost=None if r.cost is None else _scaled(r.cost, share)) for r in refused)
         where = f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else ""
         refusals.extend(replace(refusal, reason=where + refusal.reason) for refusal in refused)
     text = print_tree(logical)
@@ -109,10 +113,25 @@ def lower(
         refusals=tuple(refusals),
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         shared_pass=shared,
+        reuse=bound.reuse,
+        held=tuple(held[grid] for grid in grids) if held else (),
         estimated_for=f"{rates.device}, {'rates measured with this model' if rates.measured else 'typical rates'}",
         logical_text=(text, text),
         notes=notes,
     )
+
+
+def _part_of(engine: Engine, share: float) -> Engine:
+    """The operator with the cost of computing a share of its windows."""
+    layer_s = tuple(seconds * share for seconds in engine.layer_s)
+    if isinstance(engine, IncrementalForward):
+        engine = replace(engine, bound_macs=engine.bound_macs * share)
+    return replace(engine, cost=_scaled(engine.cost, share), layer_s=layer_s) if share < 1 else engine
+
+
+def _scaled(cost: Cost, share: float) -> Cost:
+    memory = cost.memory if share else 0.0
+    return Cost(cost.macs * share, cost.bytes * share, cost.seconds * share, memory)
 
 
 def _options(bound: BoundExplain, grids: tuple[WindowGrid, ...]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from obeql.planner.catalog import ImageRecord, ModelRecord
 from obeql.planner.grid import WindowGrid
+from obeql.planner.logical import HeldCells
 
 __all__ = [
     "OPERATORS",
@@ -114,6 +115,10 @@ class ExplainPlan:
     disabled: tuple[str, ...] = ()
     #: whether the grids of an image share one clean pass
     shared_pass: bool = False
+    #: whether exact cells that are stored answer instead of being computed
+    reuse: bool = True
+    #: the cells that were seen to be stored, one entry a grid; empty for none. The engines' costs are without them.
+    held: tuple[HeldCells, ...] = ()
     #: what the estimates rest on: device and whether its rates were measured
     estimated_for: str = ""
     #: the logical plan before and after the rules, printed
@@ -122,7 +127,7 @@ class ExplainPlan:
 
     @property
     def n_windows(self) -> int:
-        """Windows to compute over all images and grids."""
+        """Windows asked for over all images and grids, those that are stored included."""
         return len(self.images) * sum(grid.n_windows for grid in self.grids)
 
 
@@ -138,4 +143,5 @@ class OperatorInfo:
 OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("DenseForward", "runs the whole network for every window; the reference", True),
     OperatorInfo("IncrementalForward", "recomputes only the box each window changes in every layer", True),
+    OperatorInfo("ReuseCells", "takes the cells that are stored; only the others are computed", True),
 )

@@ -71,9 +71,7 @@ SETTINGS: tuple[SettingInfo, ...] = (
     ),
     SettingInfo("memory", _or_auto(size_bytes), None, "'2GB', auto", "Memory of statements without the memory option."),
     SettingInfo("progress", flag, True, "true, false", "Whether long statements show a progress bar."),
-    SettingInfo(
-        "reuse", flag, True, "true, false", "Whether stored cells may answer; this version computes all cells."
-    ),
+    SettingInfo("reuse", flag, True, "true, false", "Whether stored cells may answer instead of being computed."),
     SettingInfo("threads", _or_auto(whole(1)), None, "4, auto", "Threads of the CPU that one operator uses."),
 )
 

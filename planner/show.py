@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from obeql.planner.geometry import Network
-from obeql.planner.grid import WindowGrid
+from obeql.planner.logical import HeldCells
 from obeql.planner.physical import Cost, DenseForward, Engine, ExplainPlan, IncrementalForward
 from obeql.planner.rules import CHOICES
 from obeql.planner.show_layers import layer_lines
@@ -106,15 +106,22 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
         yield _row(f"{indent}└─ BatchedQueries  {n_grids} grids share one clean pass")
         indent += "   "
     by_grid = measured.get("grids", ())
+    held = plan.held or (None,) * n_grids
     for position, (grid, engine) in enumerate(zip(plan.grids, plan.engines, strict=True)):
         last = position == n_grids - 1
-        follow = indent + ("   " if last else "│  ")
+        lead, follow = indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  ")
         name = type(engine).__name__
-        estimate = _estimate(engine.cost, grid.n_windows, n_images)
-        yield _row(f"{indent}{'└─ ' if last else '├─ '}{name}  patch {show_pair(grid.patch)}", _cells(estimate))
+        stored = held[position]
+        n_left = n_images * grid.n_windows - (stored.n_cells if stored else 0)
+        if stored is not None and stored.n_cells:
+            yield from _reused(stored, n_images * grid.n_windows, lead, follow)
+            lead, follow = f"{follow}└─ ", f"{follow}   "
+        estimate = _estimate(engine.cost, n_left, n_images)
+        yield _row(f"{lead}{name}  patch {show_pair(grid.patch)}", _cells(estimate))
         if position < len(by_grid):
             yield _row(f"{follow}  measured", _cells(by_grid[position]))
-        for title, text in _details(engine, grid, plan.model.network):
+        whole = float(plan.model.network.macs) * n_left / n_images
+        for title, text in _details(engine, whole, plan.model.network):
             lead, hanging = f"{follow}  {title:<12}", f"{follow}  {'':<12}"
             yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=hanging)
     if n_grids > 1 or n_images > 1 or measured:
@@ -127,9 +134,17 @@ def _row(left: str, cells: Sequence[str] = ()) -> str:
     return f"{left:<{TREE_WIDTH}}{''.join(cells)}"
 
 
+def _reused(held: HeldCells, n_asked: int, lead: str, follow: str) -> Iterator[str]:
+    """Yield the lines of ReuseCells above the operator that computes the rest."""
+    yield f"{lead}ReuseCells  {held.n_cells:,} of {n_asked:,} cells are stored"
+    text = ", ".join(f"{run}: {n_cells:,}" for run, n_cells in held.by_run)
+    title, hanging = f"{follow}│    {'from':<12}", f"{follow}│    {'':<12}"
+    yield from textwrap.wrap(text, WIDTH, initial_indent=title, subsequent_indent=hanging)
+
+
 def _estimate(cost: Cost, n_windows: int, n_images: int) -> dict[str, float]:
     return {
-        "windows": n_windows * n_images,
+        "windows": n_windows,
         "macs": cost.macs * n_images,
         "bytes": cost.bytes * n_images,
         "seconds": cost.seconds * n_images,
@@ -138,9 +153,10 @@ def _estimate(cost: Cost, n_windows: int, n_images: int) -> dict[str, float]:
 
 
 def _total(plan: ExplainPlan) -> dict[str, float]:
-    rows = [_estimate(e.cost, g.n_windows, len(plan.images)) for g, e in zip(plan.grids, plan.engines, strict=True)]
+    rows = [_estimate(engine.cost, 0, len(plan.images)) for engine in plan.engines]
     total = {key: sum(row[key] for row in rows) for _, key in COLUMNS}
-    return total | {"memory": max(row["memory"] for row in rows)}
+    n_left = plan.n_windows - sum(held.n_cells for held in plan.held)
+    return total | {"windows": n_left, "memory": max(row["memory"] for row in rows)}
 
 
 def _cells(values: Mapping[str, Any]) -> list[str]:
@@ -160,9 +176,8 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
     return shown
 
 
-def _details(engine: Engine, grid: WindowGrid, network: Network) -> Iterator[tuple[str, str]]:
-    """Yield (title, text) of what there is to know about one operator."""
-    whole = float(network.macs * grid.n_windows)
+def _details(engine: Engine, whole: float, network: Network) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) of what there is to know about one operator; `whole` are the MACs of plain inference."""
     if isinstance(engine, DenseForward):
         yield "batch", _plural(engine.batch, "window")
         if network.whole:

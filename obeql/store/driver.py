@@ -35,6 +35,10 @@ _LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
 _open_files: Counter[str] = Counter()
 _open_files_lock = threading.Lock()
 
+# One writer of a file at a time in this process: what a transaction found to be stored is then still there when it
+# commits a reference to it.
+_writers: dict[str, threading.RLock] = {}
+
 
 class Database:
     """A DuckDB database with two connections: `user`, on which users' SQL runs untouched, and one of its own.
@@ -60,6 +64,7 @@ class Database:
         with _open_files_lock:
             self.first_here = not self._file or not _open_files[self._file]
             _open_files[self._file] += 1
+            self._writer = _writers.setdefault(self._file, threading.RLock()) if self._file else threading.RLock()
 
     @property
     def closed(self) -> bool:
@@ -91,10 +96,10 @@ class Database:
         with self._lock, self._explained("read"):
             return self._own.execute(sql, list(parameters)).fetchall()
 
-    def rows_beside(self, sql: str, batch: pa.Table) -> list[tuple[Any, ...]]:
+    def rows_beside(self, sql: str, batch: pa.Table, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query that names an Arrow table as `obeql_batch`."""
         with self._lock, self._explained("read"), self._registered(batch):
-            return self._own.execute(sql).fetchall()
+            return self._own.execute(sql, list(parameters)).fetchall()
 
     def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the result of a query as an Arrow table."""
@@ -132,7 +137,7 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit everything in the block or nothing of it; blocks do not nest."""
-        with self._lock:
+        with self._writer, self._lock:
             self._require_writable()
             self.run("BEGIN")
             try:

@@ -106,6 +106,16 @@ class ImageRows:
         )
         return str(rows[0][0]) if rows else None
 
+    def image_hashes(self, paths: Sequence[str]) -> dict[str, str]:
+        """The hash of what each file held when it was decoded last, by path; files never decoded are absent."""
+        rows = self._database.rows_beside(
+            "SELECT path, arg_max(image_hash, content.entry_id) FROM obeql_store.image_contents AS content "
+            "JOIN (SELECT DISTINCT image_id, path FROM obeql_store.image_rows) USING (image_id) "
+            "WHERE path IN (SELECT path FROM obeql_batch) GROUP BY path",
+            pa.table({"path": pa.array(paths, pa.string())}),
+        )
+        return dict(rows)
+
     def content_size(self, image_hash: str) -> tuple[int, int] | None:
         """(height, width) in source pixels of the image content of this hash, or None when none was noted."""
         rows = self._database.rows(

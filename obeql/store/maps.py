@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from obeql.errors import InternalError
+from obeql.planner.catalog import StoredGrid
 from obeql.planner.cells import CellKey, MapCells
 from obeql.store.planes import (
     MAP_COLUMNS,
@@ -130,17 +133,59 @@ class MapRows(RunRows):
         )
         return [exact_only(cells) for cells in found]
 
-    def reclaim(self) -> int:
-        """Delete what only dropped runs hold and return how many maps were deleted; DuckDB reuses the space."""
-        with self._database.transaction():
-            gone = "run_id NOT IN (SELECT run_id FROM main.runs)"
-            self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
-            self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
-            unused = "map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
-            ((count,),) = self._database.rows(f"SELECT count(*) FROM obeql_store.maps WHERE {unused}")
-            self._database.run(f"DELETE FROM obeql_store.maps WHERE {unused}")
-        self._database.checkpoint()
-        return int(count)
+    def stored_top_class(self, key: CellKey) -> int | None:
+        """The class the unoccluded image ranks first, if a map of it is stored, of whatever patch and fill."""
+        rows = self._database.rows(
+            "SELECT clean_top_class FROM obeql_store.maps WHERE image_hash = ? AND model_hash = ? "
+            'AND preprocessing_hash = ? AND "precision" = ? ORDER BY map_id LIMIT 1',
+            [key.image_hash, key.model_hash, key.preprocessing_hash, key.precision],
+        )
+        return int(rows[0][0]) if rows else None
+
+    def stored_grids(
+        self, hashes: Sequence[str | None], model_hash: str, preprocessing_hash: str, fill: str, precision: str
+    ) -> list[StoredGrid]:
+        """The stored maps of images with these content hashes, oldest first; `image` is a hash's place."""
+        rows = self._database.rows_beside(
+            "SELECT map.map_id, batch.place, map.class_id, map.patch_height, map.patch_width, map.tops, map.heights, "
+            "map.lefts, map.widths, map.clean_top_class, coalesce(runs.run_name, 'run ' || member.run_id), "
+            "member.n_exact < map.n_rows * map.n_cols OR member.approx "
+            "FROM obeql_store.maps AS map JOIN obeql_batch AS batch ON batch.image_hash = map.image_hash "
+            "JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
+            "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "
+            "LEFT JOIN main.runs AS runs ON runs.run_id = member.run_id "
+            'WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND map.fill = ? AND map."precision" = ? '
+            "ORDER BY map.map_id",
+            pa.table({"place": pa.array(range(len(hashes)), pa.int64()), "image_hash": pa.array(hashes, pa.string())}),
+            [model_hash, preprocessing_hash, fill, precision],
+        )
+        partial = self._exact_masks([row[0] for row in rows if row[11]])
+        axes: dict[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        found = []
+        for map_id, place, class_id, height, width, tops, heights, lefts, widths, top_class, run, _ in rows:
+            rows_axis, cols_axis = (tuple(tops), tuple(heights)), (tuple(lefts), tuple(widths))
+            found.append(
+                StoredGrid(
+                    place,
+                    class_id,
+                    (height, width),
+                    axes.setdefault(rows_axis, rows_axis),
+                    axes.setdefault(cols_axis, cols_axis),
+                    top_class,
+                    run,
+                    partial.get(map_id),
+                )
+            )
+        return found
+
+    def _exact_masks(self, map_ids: Sequence[int]) -> dict[int, npt.NDArray[np.bool_]]:
+        """Which cells of these maps are computed and exact."""
+        if not map_ids:
+            return {}
+        marks = ", ".join("?" for _ in map_ids)
+        found = self._maps(f"map.map_id IN ({marks})", map_ids)
+        computed = [exact_only(cells).logit for cells in found]
+        return {map_id: ~np.isnan(plane) for map_id, plane in zip(sorted(map_ids), computed, strict=True)}
 
     def _maps(self, condition: str, parameters: Sequence[Any]) -> list[MapCells]:
         return maps_of(

@@ -150,16 +150,26 @@ class RunRows:
             )
             if status == "done" and replaces and (holder := self._named(name)) is not None:
                 self._event(holder, "dropped")
+                self._sweep()
             self._event(run_id, status, measured)
         self._database.checkpoint()
 
     def drop_run(self, name_or_id: str | int) -> None:
-        """Drop a run. Its cells stay in the file, where later statements may reuse them, until `reclaim`."""
+        """Drop a run with the maps that no other run has, and give their space in the file back."""
         with self._database.transaction():
             run_id = self._require(name_or_id)
             if self._status(run_id) == "running":
                 raise StoreError(f"run {run_id} is still running and cannot be dropped; stop it first")
             self._event(run_id, "dropped")
+            self._sweep()
+        self._database.checkpoint()
+
+    def _sweep(self) -> None:
+        """Delete what only dropped runs hold; the next checkpoint frees the space."""
+        gone = "run_id NOT IN (SELECT run_id FROM main.runs)"
+        self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
+        self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
+        self._database.run("DELETE FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)")
 
     def run(self, name_or_id: str | int) -> RunRecord | None:
         """The live run of this id or name (case-insensitive; digits are an id when no run is named so), or None."""

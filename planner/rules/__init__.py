@@ -14,6 +14,7 @@ from obeql.errors import UnknownNameError, nearest
 from obeql.planner.logical import LogicalNode
 from obeql.planner.rules.drop_duplicate_classes import drop_duplicate_classes
 from obeql.planner.rules.drop_duplicate_patches import drop_duplicate_patches
+from obeql.planner.rules.reuse_stored_cells import reuse_stored_cells
 from obeql.planner.rules.share_materialisation import share_materialisation
 
 __all__ = ["CHOICES", "RULES", "RULE_NAMES", "Choice", "Rule", "rule_names"]
@@ -21,7 +22,12 @@ __all__ = ["CHOICES", "RULES", "RULE_NAMES", "Choice", "Rule", "rule_names"]
 Rule = Callable[[LogicalNode], LogicalNode]
 
 #: Rules in the order they are tried.
-RULES: tuple[Rule, ...] = (drop_duplicate_classes, drop_duplicate_patches, share_materialisation)
+RULES: tuple[Rule, ...] = (
+    drop_duplicate_classes,
+    drop_duplicate_patches,
+    share_materialisation,
+    reuse_stored_cells,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,14 +171,18 @@ def test_a_later_success_takes_back_a_failure(store: Store) -> None:
     assert found is not None and (found.n_images, found.n_maps, found.n_failed) == (1, 1, 1)
 
 
-def test_reclaim_frees_what_only_dropped_runs_hold(store: Store) -> None:
+def test_a_dropped_run_takes_the_maps_along_that_no_other_run_has(store: Store) -> None:
     kept, dropped = written(store, sample()), written(store, sample(1))
     again = written(store, sample())
-    store.drop_run(dropped)
     store.drop_run(again)
-    assert len(store.stored(KEY, [3])) == 2, "cells of a dropped run may still be reused"
-    assert store.reclaim() == 1
+    assert len(store.stored(KEY, [3])) == 2 and len(store.load_maps(kept)) == 1
+    store.drop_run(dropped)
     assert len(store.stored(KEY, [3])) == 1 and len(store.load_maps(kept)) == 1
+    first = written(store, sample(2), name="mine")
+    second = store.begin_run(RunRecord("q", "Tumour", "model", "preprocessing", "logit", "mine"), replace=True)
+    store.write_maps(second, 1, [sample(3)], class_names={3: "cat"})
+    store.finish_run(second, "done")
+    assert store.run(first) is None and len(store.stored(KEY, [3])) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS)

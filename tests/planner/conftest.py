@@ -26,6 +26,7 @@ from obeql.planner import (
     plan_explain,
     setting_default,
 )
+from obeql.planner.catalog import StoredGrid
 from obeql.planner.physical import Cost, Refusal
 
 
@@ -123,6 +124,7 @@ class FakeCatalog:
     runs: set[str] = field(default_factory=lambda: {"monday"})
     settings: dict[str, Any] = field(default_factory=dict)
     selected: list[tuple[str, Any]] = field(default_factory=list)
+    stored: list[StoredGrid] = field(default_factory=list)
 
     def model(self, name: str) -> ModelRecord | None:
         return next((m for known, m in self.models.items() if known.lower() == name.lower()), None)
@@ -148,6 +150,12 @@ class FakeCatalog:
 
     def run_exists(self, name: str) -> bool:
         return name.lower() in self.runs
+
+    def stored_grids(
+        self, images: Sequence[ImageRecord], model: ModelRecord, fill: str, precision: str
+    ) -> Sequence[StoredGrid]:
+        """What a test says is stored, of images filled with their mean."""
+        return [each for each in self.stored if each.image < len(images)] if fill == "mean" else ()
 
     def setting(self, name: str) -> Any:
         return self.settings.get(name, setting_default(name))
@@ -196,6 +204,20 @@ def catalog() -> FakeCatalog:
         },
         singles={"scan0": scans[:1], "twice": scans[:2]},
     )
+
+
+@pytest.fixture
+def stored(catalog: FakeCatalog) -> Callable[[], None]:
+    """Let the catalog hold maps of class 0: patch 16 every 4 of the first two scans, patch 8 of a corner of one."""
+
+    def fill() -> None:
+        full = WindowGrid.over((64, 64), (16, 16), (4, 4))
+        corner = WindowGrid.over((64, 64), (8, 8), (8, 8), region=(0, 0, 32, 32))
+        for image, grid, run in ((0, full, "monday"), (1, full, "monday"), (1, full, "run 7"), (2, corner, "run 7")):
+            axes = ((axis.starts, axis.lengths) for axis in (grid.rows, grid.cols))
+            catalog.stored.append(StoredGrid(image, 0, grid.patch, *axes, clean_top_class=0, run=run))
+
+    return fill
 
 
 PlanOf = Callable[..., ExplainPlan]

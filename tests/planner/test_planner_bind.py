@@ -142,7 +142,6 @@ def test_what_is_not_carried_out_is_refused_by_name(clause: str, named: str, cat
         ("FOR PREDICTED", ""),
         ("FOR CLASS 'GLIOMA'", "FOR CLASSES (0)"),
         ("EXACT", ""),
-        ("NO REUSE", ""),
         ("ON auto", ""),
         ("ON CPU WITH patch=8", "WITH patch=8 ON cpu"),
         ("APPROX 0.9", "APPROX 0.9 CONFIDENCE 0.95 METRIC ssim"),

@@ -38,8 +38,10 @@ def _compare(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("label", CASES)
-def test_plan_text(label: str, plan_of: Any) -> None:
+def test_plan_text(label: str, plan_of: Any, stored: Any) -> None:
     settings, statement = CASES[label]
+    if settings.get("stored"):
+        stored()
     text = show(plan_of(statement, **settings))
     _compare(label, text)
     assert max(map(len, text.splitlines())) <= 100

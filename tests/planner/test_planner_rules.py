@@ -27,7 +27,15 @@ FIRING = {
     "drop_duplicate_classes": "EXPLAIN OCCLUDE scan0 USING vgg FOR CLASSES (1, 1)",
     "drop_duplicate_patches": "EXPLAIN OCCLUDE scan0 USING vgg WITH patch=[8, 8x8]",
     "share_materialisation": "EXPLAIN OCCLUDE scan0 USING vgg WITH patch=[8, 16]",
+    "reuse_stored_cells": "EXPLAIN OCCLUDE scan0 USING vgg FOR CLASS 0 WITH fill=mean",
 }
+
+
+@pytest.fixture(autouse=True)
+def _stored_for_one_rule(request: pytest.FixtureRequest, stored: Any) -> None:
+    """Only the statement that is to reuse cells finds any."""
+    if "reuse_stored_cells" in request.node.name:
+        stored()
 
 
 def _logical(text: str, catalog: Any) -> LogicalNode:

@@ -33,6 +33,12 @@ EXPLAIN OCCLUDE scan0 USING vgg FOR CLASSES (0, 'glioma', 3);
 -- plan drop_duplicate_classes_off disabled_rules=drop_duplicate_classes
 EXPLAIN OCCLUDE scan0 USING vgg FOR CLASSES (0, 'glioma', 3);
 
+-- plan reuse_stored_cells stored=yes
+EXPLAIN OCCLUDE scans USING vgg FOR CLASS 0 WITH patch=[8, 16] stride=8 INTO again;
+
+-- plan reuse_stored_cells_off stored=yes disabled_rules=reuse_stored_cells
+EXPLAIN OCCLUDE scans USING vgg FOR CLASS 0 WITH patch=[8, 16] stride=8 INTO again;
+
 -- plan choose_engine_off disabled_rules=choose_engine
 EXPLAIN OCCLUDE scan0 USING vgg;
 
