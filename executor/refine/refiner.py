@@ -40,6 +40,8 @@ _AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
 _LEAST_LEVEL, _MOST_LEVEL = 0.03, 0.10
 #: Beyond this share of cells computed the rest is computed too.
 _GIVE_UP_SHARE = 0.6
+#: Cells of the audit, and of the lattice, where there is time for hardly any.
+_TINY_AUDIT = 12
 _N_DRAWS = 128
 #: Standard normal quantiles that stand for a cell's distribution.
 _SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 15) for k in range(15)])
@@ -76,7 +78,8 @@ class Refiner:
         self.shape = grid.shape
         self.goal = goal
         self.kind = kind
-        self._random = np.random.default_rng(seed)
+        self._seed = seed
+        self._n_draws = _N_DRAWS
         self._cost = np.ones(self.shape) if cost is None else cost / cost.mean()
         self._axes = Axes(
             np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1]
@@ -84,9 +87,9 @@ class Refiner:
         n = self.shape[0] * self.shape[1]
         n_audit = min(n, max(_LEAST_AUDIT, min(_MOST_AUDIT, round(_AUDIT_SHARE * n))))
         #: flat numbers of the cells that measure the quality; drawn before anything else
-        self.audit: Ints = np.sort(self._random.choice(n, n_audit, replace=False))
+        self._order: Ints = np.random.default_rng([seed, 0]).permutation(n)[:n_audit]
+        self.audit: Ints = np.sort(self._order)
         self._is_audit = np.zeros(self.shape, bool)
-        self._is_audit.flat[self.audit] = True
         #: cells the field is fitted to
         self._chosen = np.zeros(self.shape, bool)
         self.known = np.zeros(self.shape, bool)
@@ -97,7 +100,6 @@ class Refiner:
         self.estimates: list[Estimate] = []
         self._gain = np.ones(self.shape)
         self._field: Field | None = None
-        self._exact = False
 
     # ---- cells in, windows out -------------------------------------------------------------------------------
 
@@ -108,30 +110,37 @@ class Refiner:
         self._others[:, rows, cols] = others.T
         self.known[rows, cols] = True
 
-    def first(self) -> Ints:
-        """The windows of the first level: a lattice over the whole grid, and the audit."""
-        self._chosen[np.ix_(*(_lattice(size, self._step()) for size in self.shape))] = True
+    def first(self, most: int | None = None) -> Ints:
+        """The windows of the first level: a lattice over the whole grid, and the audit; about `most`, if it is few."""
+        share = _FIRST_SHARE
+        if most is not None and most < share * self.known.size + len(self.audit):
+            self.audit = np.sort(self._order[: max(_TINY_AUDIT, most // 4)])
+            share = max(most - len(self.audit), _TINY_AUDIT) / self.known.size
+        self._is_audit.flat[self.audit] = True
+        step = max(2, round(share**-0.5))
+        # Cells that are known already are as good as chosen: they were not picked by their values.
+        self._chosen |= self.known & ~self._is_audit
+        self._chosen[np.ix_(*(_lattice(size, step) for size in self.shape))] = True
         return np.flatnonzero((self._chosen | self._is_audit) & ~self.known)
 
-    def next(self) -> Ints:
-        """The windows of the next level; none when the map is done."""
+    def next(self, most: int | None = None) -> Ints:
+        """The windows of the next level, at most `most`; none when the map is done."""
         if self.done:
             return np.empty(0, np.int64)
         n = self.known.size
         share = self._share()
         wanted = self._wanted_share()
-        if self.goal.target is not None and wanted > _GIVE_UP_SHARE:
-            self._exact = True
-            return np.flatnonzero(~self.known)
+        if (self.goal.target is not None and wanted > _GIVE_UP_SHARE) or share > _GIVE_UP_SHARE:
+            rest = np.flatnonzero(~self.known)
+            if most is None or most >= len(rest):
+                return rest
         add = round(n * float(np.clip(wanted - share, _LEAST_LEVEL, _MOST_LEVEL)))
         assert self._field is not None
-        chosen = select_spread(self._gain / self._cost, self._chosen, max(1, add), self._field)
+        add = max(1, add if most is None else min(add, most))
+        chosen = select_spread(self._gain / self._cost, self._chosen, add, self._field)
         self._chosen.flat[chosen] = True
         # A cell of the audit that was chosen is known already; it is fitted to from now on and audits no more.
         return np.sort(chosen[~self.known.flat[chosen]])
-
-    def _step(self) -> int:
-        return max(2, round(_FIRST_SHARE**-0.5))
 
     def _share(self) -> float:
         return float(self.known.mean())
@@ -180,9 +189,8 @@ class Refiner:
         values = logit if self.kind == "logit" else logit - others
         field = fit_field(self._axes, self._chosen, values[self._chosen])
         before = field.posterior(self._chosen, values[self._chosen][None])
-        random = np.random.default_rng(self._random.bit_generator.seed_seq.spawn(1)[0])
         known = np.stack([values[self.known], logit[self.known]])
-        after = field.posterior(self.known, known, field.draws(_N_DRAWS, random))
+        after = field.posterior(self.known, known, field.draws(self._n_draws, self._own_random()))
         best = self._scored(after.means[0])
         weights = _weights(self.goal.metric, best, self._error(after.means[0], after.variance))
         wider = np.sqrt(self._audited(field, before, values, weights))
@@ -194,6 +202,10 @@ class Refiner:
         planes = np.where(self.known, logit, reconstructed), np.where(self.known, others, other)
         gain = weights * self._error(before.means[0], before.variance)
         return Estimate(*planes, bound), gain, field
+
+    def _own_random(self) -> np.random.Generator:
+        """Random numbers for draws; the same at every level and for every class."""
+        return np.random.default_rng([self._seed, 1])
 
     def _scored(self, values: Floats) -> Floats:
         """Scores of modelled values: log-odds, or logits where the score is the logit."""
