@@ -62,14 +62,13 @@ def _matern(places: Floats, length: float) -> Floats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """The process before it is conditioned: constant `mean`, `length` in patches, standard deviations `scale`.
+    """The process before it is conditioned, about a constant: `length` in patches, standard deviations `scale`.
 
     `scale` is float64 (rows, cols). `squares` are the squared leave-one-out residuals of the cells it was fitted to,
     each over its variance: about 1 on average, more where the field is not Gaussian.
     """
 
     axes: Axes
-    mean: float
     length: float
     scale: Floats
     squares: Floats
@@ -88,9 +87,9 @@ class Field:
         `draws` (n, rows, cols) of the process become draws of the first set's posterior.
         """
         shape = self.axes.shape
-        means = np.broadcast_to(values.mean(axis=1)[:, None, None], (len(values), *shape)).copy()
-        means[0] = self.mean
-        offsets = values - means[:, :1, 0]
+        centres = values.mean(axis=1, keepdims=True)
+        means = np.broadcast_to(centres[:, :, None], (len(values), *shape)).copy()
+        offsets = values - centres
         variance = np.zeros(shape)
         drawn = None if draws is None else np.empty_like(draws)
         n = np.full(shape, -1)
@@ -114,7 +113,7 @@ class Field:
             if drawn is not None and draws is not None:
                 correction = found[:1] - found[len(values) :]
                 place = (slice(None), *tile.inner)
-                drawn[place] = self.mean + draws[place] + correction.reshape(-1, *inner_shape)
+                drawn[place] = centres[0, 0] + draws[place] + correction.reshape(-1, *inner_shape)
         variance[known] = 0.0
         means[:, known] = values
         if drawn is not None:
@@ -181,17 +180,16 @@ def fit_field(axes: Axes, known: Flags, values: Floats) -> Field:
     Values that do not vary give a scale of 0, a map known everywhere.
     """
     rows, cols = np.nonzero(known)
-    mean = float(values.mean())
-    centred = values - mean
+    centred = values - values.mean()
     spread = float(np.sqrt(np.mean(centred * centred)))
     if spread == 0.0:
-        return Field(axes, mean, _LENGTHS[0], np.zeros(axes.shape), np.ones(len(values)))
+        return Field(axes, _LENGTHS[0], np.zeros(axes.shape), np.ones(len(values)))
     length = _fitted_length(axes, rows, cols, centred)
-    field = Field(axes, mean, length, np.full(axes.shape, spread), np.ones(len(values)))
+    field = Field(axes, length, np.full(axes.shape, spread), np.ones(len(values)))
     for _ in range(_SCALE_ROUNDS):
         squares = _left_out(field, known, centred)
         smooth = _smoothed(squares, rows, cols, axes.shape)
-        field = Field(axes, mean, length, field.scale * np.sqrt(smooth), squares / smooth[rows, cols])
+        field = Field(axes, length, field.scale * np.sqrt(smooth), squares / smooth[rows, cols])
     return field
 
 

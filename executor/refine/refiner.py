@@ -140,7 +140,8 @@ class Refiner:
         chosen = select_spread(self._gain / self._cost, self._chosen, add, self._field)
         self._chosen.flat[chosen] = True
         # A cell of the audit that was chosen is known already; it is fitted to from now on and audits no more.
-        return np.sort(chosen[~self.known.flat[chosen]])
+        fresh = np.sort(chosen[~self.known.flat[chosen]])
+        return fresh if len(fresh) else np.flatnonzero(~self.known)[:add]
 
     def _share(self) -> float:
         return float(self.known.mean())

@@ -48,8 +48,9 @@ class TopSearch(Refiner):
         """The windows of the next level: those most likely to be among the k; none when all are found."""
         if self.done:
             return np.empty(0, np.int64)
-        likely = np.where(self.known, -1.0, self._gain).ravel()
+        likely = np.where(self.known, -np.inf, self._gain).ravel()
         n = max(1, round(_LEVEL_SHARE * self.known.size))
+        n = n if most is None else min(n, most)
         order = np.argsort(-likely, kind="stable")[: min(n, int((~self.known).sum()))]
         self._chosen.flat[order] = True
         return np.sort(order)
