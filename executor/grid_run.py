@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,12 +39,15 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 class Planes:
     """The cells of one grid: `logit`, `others` float32 (windows, classes), `top` int32 (windows,), on the CPU.
 
-    NaN and -1 where a window was not computed.
+    NaN and -1 where a window was not computed. `exact` (windows,) says which were where others are reconstructed or
+    left out, and `quality` what is then stated of each class's map; None and empty where all were computed.
     """
 
     logit: Tensor
     others: Tensor
     top: Tensor
+    exact: npt.NDArray[np.bool_] | None = None
+    quality: tuple[dict[str, Any], ...] = ()
 
     def over(self, known: KnownCells) -> Planes:
         """These cells where nothing was known, what was known elsewhere."""
@@ -92,12 +96,29 @@ class GridRun:
 
         Raises DeviceError when not even one window at a time fits in memory.
         """
+        left = np.ones(self.grid.n_windows, bool) if known is None else known.left
+        planes = self.compute_some(clean, fill, classes, activation, tell, left)
+        return planes if known is None else planes.over(known)
+
+    def compute_some(
+        self,
+        clean: CleanPass,
+        fill: Tensor,
+        classes: Sequence[int],
+        activation: Activation,
+        tell: Callable[[int], None],
+        wanted: npt.NDArray[np.bool_],
+    ) -> Planes:
+        """Compute the windows that are `wanted`, (windows,); `tell` is called with how many others or done there are.
+
+        Raises DeviceError as `compute` does.
+        """
         n_windows, device = self.grid.n_windows, clean.image.device
         # Cells stay on the device until all are there: fetching each batch would make a GPU wait.
         logit = torch.full((n_windows, len(classes)), float("nan"), device=device)
         others = torch.full_like(logit, float("nan"))
         top = torch.full((n_windows,), -1, dtype=torch.int32, device=device)
-        left = np.ones(n_windows, bool) if known is None else known.left
+        left = wanted.copy()
 
         def take(windows: Windows, logits: Tensor) -> None:
             index = torch.from_numpy(windows).to(device)
@@ -116,8 +137,7 @@ class GridRun:
                 if not _is_out_of_memory(error):
                     raise
                 self._shrink(device, error)
-        planes = Planes(logit.cpu(), others.cpu(), top.cpu())
-        return planes if known is None else planes.over(known)
+        return Planes(logit.cpu(), others.cpu(), top.cpu())
 
     def _prepared(self) -> IncrementalRun | DenseRun:
         if isinstance(self.engine, IncrementalForward):

@@ -25,12 +25,14 @@ from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.reuse import KnownCells, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, CellSink, CellSource, MapCells
 from obeql.planner.classes import find_class
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import ExplainPlan
+from obeql.planner.scores import score_kind
 
 __all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Progress", "RunReport", "execute"]
 
@@ -50,6 +52,10 @@ class Progress:
     shown: str
     seconds: float
     estimated_seconds: float
+    #: of a map that is refined: levels computed, its bound, and the maps as they stand, just after each level
+    level: int = 0
+    bound: float | None = None
+    partial: tuple[MapCells, ...] = ()
 
     @property
     def rate(self) -> float:
@@ -175,6 +181,15 @@ class _Execution:
             for grid, engine, clock in zip(self.plan.grids, self.plan.engines, self._clocks, strict=True)
         ]
 
+    @cached_property
+    def refined(self) -> list[RefineRun | None]:
+        """What decides which windows of each grid are computed; None where all are."""
+        plan = self.plan
+        return [
+            None if refinement is None else RefineRun(run, refinement, score_kind(plan.score), plan.seed)
+            for run, refinement in zip(self.runs, plan.refinements or (None,) * len(plan.grids), strict=True)
+        ]
+
     def run(self) -> RunReport:
         for number, image in enumerate(self.plan.images):
             self._tell(number, image, 0)
@@ -187,7 +202,15 @@ class _Execution:
         self.report.add("total", time.perf_counter() - self.started)
         return self.report
 
-    def _tell(self, number: int, image: ImageRecord, done: int) -> None:
+    def _tell(
+        self,
+        number: int,
+        image: ImageRecord,
+        done: int,
+        level: int = 0,
+        bound: float | None = None,
+        partial: tuple[MapCells, ...] = (),
+    ) -> None:
         if self.cancelled():
             raise CancelledError
         if self.on_progress is None:
@@ -195,7 +218,9 @@ class _Execution:
         n_images = len(self.plan.images)
         done, total = number * self.per_image + done, self.per_image * n_images
         elapsed = time.perf_counter() - self.started
-        self.on_progress(Progress(done, total, number, n_images, image.shown, elapsed, self.estimated))
+        self.on_progress(
+            Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, level, bound, partial)
+        )
 
     def _explain(self, number: int, image: ImageRecord) -> None:
         plan, report = self.plan, self.report
@@ -215,6 +240,13 @@ class _Execution:
         done = 0
         for place, (grid, cells) in enumerate(zip(plan.grids, known, strict=True)):
             n_left = grid.n_windows if cells is None else int(cells.left.sum())
+
+            def as_maps(planes: Planes, place: int = place, n_stored: int = grid.n_windows - n_left) -> list[MapCells]:
+                held = known[place]
+                logits = None if clean is None else clean.logits
+                numbers = _clean_numbers(plan, classes, logits, {} if held is None else held.clean)
+                return _maps(plan, source, keys[place], plan.grids[place], numbers, planes, n_stored)
+
             if cells is not None and n_left == 0:
                 planes = Planes(*map(torch.from_numpy, (cells.logit, cells.others, cells.top)))
             else:
@@ -226,18 +258,55 @@ class _Execution:
                 def tell(n: int, before: int = done) -> None:
                     self._tell(number, image, before + n)
 
-                with report.timed("windows"):
-                    planes = self.runs[place].compute(clean, fill, classes, plan.model.activation, tell, cells)
+                planes = self._computed(number, image, place, clean, fill, classes, tell, cells, as_maps)
             n_stored = grid.n_windows - n_left
-            report.n_windows += n_left
+            report.n_windows += n_left if planes.exact is None else int(planes.exact.sum()) - n_stored
             report.n_stored += n_stored
             done += grid.n_windows
-            stored = {} if cells is None else cells.clean
-            numbers = _clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
-            maps += _maps(plan, source, keys[place], grid, numbers, planes, n_stored)
+            maps += as_maps(planes)
         with report.timed("store"):
             self.sink.write(image, maps)
         report.n_maps += len(maps)
+
+    def _computed(
+        self,
+        number: int,
+        image: ImageRecord,
+        place: int,
+        clean: CleanPass,
+        fill: Tensor,
+        classes: Sequence[int],
+        tell: Callable[[int], None],
+        known: KnownCells | None,
+        as_maps: Callable[[Planes], list[MapCells]],
+    ) -> Planes:
+        """Compute one grid: all windows that are not known, or those its refinement chooses."""
+        activation = self.plan.model.activation
+        refined = self.refined[place]
+        if refined is None:
+            with self.report.timed("windows"):
+                return self.runs[place].compute(clean, fill, classes, activation, tell, known)
+        done = place and sum(grid.n_windows for grid in self.plan.grids[:place])
+
+        def on_level(level: int, bound: float, planes: Planes) -> None:
+            n_known = 0 if planes.exact is None else int(planes.exact.sum())
+            partial = () if self.on_progress is None else tuple(as_maps(planes))
+            self._tell(number, image, done + n_known, level, bound, partial)
+
+        deadline = self._deadline(number, image, place, refined)
+        with self.report.timed("windows"):
+            return refined.compute(clean, fill, classes, activation, tell, known, on_level, deadline)
+
+    def _deadline(self, number: int, image: ImageRecord, place: int, refined: RefineRun) -> float | None:
+        """When a grid has to be done, so that each of those to come gets as much of the time left as this one."""
+        within_s = getattr(refined.refinement, "within_s", None)
+        if within_s is None:
+            return None
+        now, n_grids = time.perf_counter(), len(self.plan.grids)
+        left = self.started + within_s - now
+        if left <= 0:
+            raise ImageError(f"{image.shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
+        return now + left / ((len(self.plan.images) - number) * n_grids - place)
 
     def _decoded(self, image: ImageRecord) -> tuple[SourceImage, Tensor, Tensor]:
         """The image, the model's input (1, C, H, W) and what hides a window of it, (C, 1, 1) or (C, H, W)."""
@@ -341,6 +410,8 @@ def _maps(
 ) -> list[MapCells]:
     """One map a class, checked for values that are not numbers."""
     bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
+    if planes.exact is not None:
+        bad &= torch.from_numpy(planes.exact)
     if bool(bad.any()):
         row, col = divmod(int(bad.nonzero()[0]), len(grid.cols))
         raise ImageError(
@@ -354,6 +425,7 @@ def _maps(
     axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]
     sizes = [np.asarray(a, np.int32) for a in (grid.rows.lengths, grid.cols.lengths)]
     top = planes.top.numpy().reshape(grid.shape)
+    exact = None if planes.exact is None or bool(planes.exact.all()) else planes.exact.reshape(grid.shape)
     return [
         MapCells(
             key,
@@ -368,8 +440,8 @@ def _maps(
             clean_z,
             clean_others,
             clean_top,
-            None,
-            dict(quality),
+            exact,
+            quality | (planes.quality[k] if planes.quality else {}),
         )
         for k, (class_id, (clean_z, clean_others, clean_top)) in enumerate(classes)
     ]

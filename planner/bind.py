@@ -14,7 +14,7 @@ from obeql.errors import QueryError, QueryTypeError, UnknownNameError
 from obeql.grammar import print_statement, syntax
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
 from obeql.planner.classes import class_number, find_class
-from obeql.planner.clauses import DEFAULT_CLASSES, bind_approx, bind_device, check_clauses, refuse_unsupported
+from obeql.planner.clauses import DEFAULT_CLASSES, bind_approx, bind_device, bind_top_cells, check_clauses, refuse_unsupported
 from obeql.planner.grid import Border, WindowGrid
 from obeql.planner.logical import (
     Classify,
@@ -66,6 +66,9 @@ class BoundExplain:
     reuse: bool = True
     #: whether every cell was seen to be stored, so that the network is probably not needed
     complete: bool = False
+    #: k of TOP k CELLS where not all cells are asked for with EXACT, and the seconds of WITHIN
+    top_cells: int | None = None
+    within_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +185,11 @@ def _bind_explain(
         memory_bytes=memory,
         approx=approx,
         disabled=disabled,
-        notes=_notes(options, strides, approx),
+        notes=_notes(options, strides),
         reuse=reuse,
         complete=bool(held) and all(each.n_cells == each.grid.n_windows * len(images) for each in held),
+        top_cells=bind_top_cells(statement),
+        within_s=None if statement.within is None else float(statement.within.seconds),
     )
 
 
@@ -193,12 +198,8 @@ def _disabled(catalog: Catalog) -> frozenset[str]:
     return rule_names(setting.split(",") if isinstance(setting, str) else setting)
 
 
-def _notes(
-    options: Mapping[str, Any], strides: tuple[tuple[int, int], ...], approx: Mapping[str, Any]
-) -> tuple[str, ...]:
+def _notes(options: Mapping[str, Any], strides: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
     notes = []
-    if approx:
-        notes.append("APPROX is answered exactly: bound 1")
     for patch, stride in zip(options["patch"], strides, strict=True):
         if stride[0] > patch[0] or stride[1] > patch[1]:
             notes.append(

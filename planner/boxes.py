@@ -71,11 +71,13 @@ def region_layers(network: Network, stop: int) -> tuple[bool, ...]:
     return tuple(regions)
 
 
-def axis_spans(network: Network, axis: int, grid: AxisGrid, regions: Sequence[bool]) -> Spans:
+def axis_spans(network: Network, axis: int, grid: AxisGrid, regions: Sequence[bool], tau: float = 1.0) -> Spans:
     """Push the windows of one axis (0 rows, 1 columns) through all layers that run on boxes.
 
     Where branches meet, the span is the bounding span of all branches. A window that no position of a layer sees
-    keeps a span of one position there.
+    keeps a span of one position there. With `tau` below 1 no span is longer than that share of its map's side: its
+    middle is kept, and what lies further out is taken as unchanged (Krypton's projective field threshold, section
+    4.1), which is faster and no longer exact.
     """
     n_layers, n_windows = len(network.layers), len(grid)
     first = np.zeros((n_layers, n_windows), np.int64)
@@ -92,6 +94,8 @@ def axis_spans(network: Network, axis: int, grid: AxisGrid, regions: Sequence[bo
             start, stop = np.zeros_like(start), np.ones_like(stop)
         elif layer.window is not None:
             start, stop = _pushed(start, stop, layer.window[axis], size)
+        if tau < 1 and layer.reach != "sum":
+            start, stop = _capped(start, stop, max(1, round(tau * size)))
         first[i], end[i] = start, stop
     return Spans(first, end)
 
@@ -102,6 +106,12 @@ def _pushed(start: Ints, stop: Ints, window: AxisWindow, size: int) -> tuple[Int
     end = np.minimum(size, (stop - 1 + window.pad) // window.stride + 1)
     first = np.minimum(first, size - 1)
     return first, np.maximum(end, first + 1)
+
+
+def _capped(start: Ints, stop: Ints, most: int) -> tuple[Ints, Ints]:
+    """The middle `most` positions of every span that is longer."""
+    start = start + np.maximum(0, stop - start - most) // 2
+    return start, np.minimum(stop, start + most)
 
 
 def group_windows(

@@ -21,6 +21,7 @@ __all__ = [
     "METRICS",
     "bind_approx",
     "bind_device",
+    "bind_top_cells",
     "check_clauses",
     "refuse_unsupported",
 ]
@@ -44,6 +45,12 @@ def check_clauses(statement: syntax.ExplainOcclude, text: str) -> None:
     if statement.region is not None and min(statement.region.height, statement.region.width) < 1:
         message = "REGION (top, left, height, width) takes a height and a width of at least 1 pixel."
         raise locate(QueryTypeError(message), text, statement.region)
+    if statement.within is not None and isinstance(statement.accuracy, syntax.Exact):
+        message = "EXACT asks for every cell and WITHIN for those that fit in the time; write one of them."
+        raise locate(QueryTypeError(message), text, statement.within)
+    if statement.top_cells is not None and (statement.within or isinstance(statement.accuracy, syntax.Approx)):
+        message = "TOP .. CELLS goes with EXACT or alone, not with APPROX or WITHIN."
+        raise locate(QueryTypeError(message), text, statement.top_cells)
     if isinstance(statement.selector, syntax.ForTop) and statement.selector.k < 1:
         raise locate(QueryTypeError("FOR TOP takes at least 1 class."), text, statement.selector)
 
@@ -66,6 +73,13 @@ def bind_approx(node: syntax.Exact | syntax.Approx | None, text: str) -> dict[st
     return {"target": float(node.quality), "metric": metric, "confidence": float(confidence)}
 
 
+def bind_top_cells(statement: syntax.ExplainOcclude) -> int | None:
+    """Return the k of TOP k CELLS; None without it, and with EXACT, which asks for all cells anyway."""
+    if statement.top_cells is None or isinstance(statement.accuracy, syntax.Exact):
+        return None
+    return statement.top_cells.k
+
+
 def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
     """Return the device of ON, or of obeql.device. Raises UnsupportedError for devices of later versions."""
     if node is None:
@@ -82,11 +96,5 @@ def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
 
 def refuse_unsupported(statement: syntax.ExplainOcclude, options: Mapping[str, Any]) -> None:
     """Raise UnsupportedError, naming the clause, for what is well-formed and not carried out yet."""
-    if statement.within is not None:
-        raise UnsupportedError("WITHIN .. SECONDS is not carried out by this version; leave it out.")
-    if statement.top_cells is not None:
-        raise UnsupportedError(
-            "TOP .. CELLS is not carried out by this version; compute the map and order its cells in SQL."
-        )
     if options["workers"] > 0:
         raise UnsupportedError("workers above 0 is not carried out by this version; it runs in one process, workers=0.")

@@ -17,6 +17,7 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.logical import (
     BatchedQueries,
     Classify,
+    ClassSelector,
     LogicalNode,
     Occlude,
     ReuseCells,
@@ -28,12 +29,16 @@ from obeql.planner.logical import (
 )
 from obeql.planner.optimize import optimize
 from obeql.planner.options import show_value
-from obeql.planner.physical import Cost, Engine, ExplainPlan, IncrementalForward, Refusal
+from obeql.planner.physical import Cost, Engine, ExplainPlan, IncrementalForward, Refinement, Refusal
+from obeql.planner.refinement import choose_refinement
 from obeql.planner.rules import CHOICES, RULE_NAMES
 from obeql.planner.schedule import choose_engine
 from obeql.planner.values import show_pair
 
 __all__ = ["Chooser", "lower", "plan_explain"]
+
+#: Groups of equal boxes along an axis, at most, where a level at a time is computed.
+_MOST_LEVEL_GROUPS = 6
 
 #: (network, grid, rates, memory in bytes, batch, disabled choices) -> operator and those refused
 Chooser = Callable[
@@ -84,11 +89,23 @@ def lower(
     disabled = bound.disabled & {choice.name for choice in CHOICES}
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     engines: list[Engine] = []
+    refinements: list[Refinement | None] = []
+    n_classes = _n_classes(score.classes, classify.model.n_classes)
     refusals: list[Refusal] = []
     for grid in grids:
         engine, refused = choose(classify.model.network, grid, rates, budget, bound.options["batch"], disabled)
         share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
-        engines.append(_part_of(engine, share))
+        engine = _part_of(engine, share)
+        refinement, why_not = choose_refinement(
+            grid, engine, n_classes, bound.approx, bound.top_cells, bound.within_s, disabled
+        )
+        if refinement is not None:
+            engine = _part_of(_coarser(engine), refinement.expected_share)
+        elif why_not:
+            operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
+            refused = (*refused, Refusal(operator, why_not))
+        engines.append(engine)
+        refinements.append(refinement)
         refused = tuple(replace(r, cost=None if r.cost is None else _scaled(r.cost, share)) for r in refused)
         where = f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else ""
         refusals.extend(replace(refusal, reason=where + refusal.reason) for refusal in refused)
@@ -108,6 +125,8 @@ def lower(
         run_name=logical.name,
         replace_run=logical.replace,
         memory_bytes=memory,
+        top_cells=bound.top_cells,
+        refinements=tuple(refinements) if any(refinements) else (),
         approx=dict(bound.approx),
         options=_options(bound, grids),
         refusals=tuple(refusals),
@@ -118,6 +137,29 @@ def lower(
         estimated_for=f"{rates.device}, {'rates measured with this model' if rates.measured else 'typical rates'}",
         logical_text=(text, text),
         notes=notes,
+    )
+
+
+def _n_classes(classes: ClassSelector, n_all: int) -> int:
+    """Maps of one image and grid."""
+    match classes:
+        case ("all", _):
+            return n_all
+        case ("top", k):
+            return min(int(k), n_all)
+        case ("ids", ids):
+            return len(ids)
+    return 1
+
+
+def _coarser(engine: Engine) -> Engine:
+    """The operator with fewer groups of equal boxes: a level has few windows, which should still fill batches."""
+    if not isinstance(engine, IncrementalForward):
+        return engine
+    return replace(
+        engine,
+        n_row_groups=min(engine.n_row_groups, _MOST_LEVEL_GROUPS),
+        n_col_groups=min(engine.n_col_groups, _MOST_LEVEL_GROUPS),
     )
 
 

@@ -21,6 +21,9 @@ __all__ = [
     "ExplainPlan",
     "IncrementalForward",
     "OperatorInfo",
+    "ProgressiveRefine",
+    "PrunedTop",
+    "Refinement",
     "Refusal",
 ]
 
@@ -64,9 +67,41 @@ class IncrementalForward:
     bound_macs: float = 0.0
     #: estimated seconds of each layer over all windows of an image
     layer_s: tuple[float, ...] = ()
+    #: no box is wider than this share of its map; below 1 the operator is not exact
+    tau: float = 1.0
 
 
 Engine = DenseForward | IncrementalForward
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressiveRefine:
+    """Compute some windows with the engine below, coarse to fine, and reconstruct the rest with a bound on the quality.
+
+    It ends when the lower bound on `metric`, at `confidence`, reaches `target`, or when `within_s` seconds of the
+    whole statement have passed; None: without that end. Where the target is too far, the map is computed exactly.
+    `expected_share` of the windows is what the estimates rest on, `overhead_s` the estimated seconds of estimating.
+    """
+
+    metric: str
+    confidence: float
+    target: float | None
+    within_s: float | None
+    expected_share: float
+    overhead_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedTop:
+    """Compute windows with the engine below until the `k` of largest importance are known, at `confidence`."""
+
+    k: int
+    confidence: float
+    expected_share: float
+    overhead_s: float
+
+
+Refinement = ProgressiveRefine | PrunedTop
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +137,8 @@ class ExplainPlan:
     run_name: str | None = None
     replace_run: bool = False
     memory_bytes: int | None = None
+    #: for each grid, what decides which of its windows are computed; None: all of them. Empty: all of all grids.
+    refinements: tuple[Refinement | None, ...] = ()
     #: quality asked for: {} for exact, else {"target": .., "metric": .., "confidence": ..}
     approx: dict[str, Any] = field(default_factory=dict)
     #: every option with the value it has, defaults included
@@ -141,5 +178,7 @@ class OperatorInfo:
 OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("DenseForward", "runs the whole network for every window; the reference", True),
     OperatorInfo("IncrementalForward", "recomputes only the box each window changes in every layer", True),
+    OperatorInfo("ProgressiveRefine", "computes windows until the bound on the map's quality is met", False),
+    OperatorInfo("PrunedTop", "computes windows until the most important ones are known", False),
     OperatorInfo("ReuseCells", "takes the cells that are stored; only the others are computed", True),
 )

@@ -47,7 +47,7 @@ class BoxPlan:
 
 def box_plan(network: Network, grid: WindowGrid, engine: IncrementalForward) -> BoxPlan:
     """The boxes an engine was costed with; the executor runs exactly these."""
-    return _Boxes(network, grid, engine.regions).grouped(engine.n_row_groups, engine.n_col_groups)
+    return _Boxes(network, grid, engine.regions, engine.tau).grouped(engine.n_row_groups, engine.n_col_groups)
 
 
 def choose_engine(
@@ -140,11 +140,11 @@ def _fitted(budget: float, bytes_each: float, most: int) -> int:
 class _Boxes:
     """Spans of a grid's windows in a network, and their groups by how many there may be."""
 
-    def __init__(self, network: Network, grid: WindowGrid, regions: Sequence[bool]) -> None:
+    def __init__(self, network: Network, grid: WindowGrid, regions: Sequence[bool], tau: float = 1.0) -> None:
         self.network = network
         self.regions = tuple(regions)
-        self.rows: Spans = axis_spans(network, 0, grid.rows, regions)
-        self.cols: Spans = axis_spans(network, 1, grid.cols, regions)
+        self.rows: Spans = axis_spans(network, 0, grid.rows, regions, tau)
+        self.cols: Spans = axis_spans(network, 1, grid.cols, regions, tau)
         #: relative cost of one more position: multiply-accumulates and a share for moving channels
         weights = np.array(
             [

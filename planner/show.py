@@ -12,7 +12,7 @@ from typing import Any
 
 from obeql.planner.geometry import Network
 from obeql.planner.logical import HeldCells
-from obeql.planner.physical import Cost, DenseForward, Engine, ExplainPlan, IncrementalForward
+from obeql.planner.physical import Cost, DenseForward, Engine, ExplainPlan, IncrementalForward, PrunedTop, Refinement
 from obeql.planner.rules import CHOICES
 from obeql.planner.show_layers import layer_lines
 from obeql.planner.values import show_pair
@@ -85,7 +85,9 @@ def _rules(plan: ExplainPlan) -> list[str]:
     made = [choice.name for choice in CHOICES if choice.name not in plan.disabled]
     if not any(isinstance(engine, IncrementalForward) for engine in plan.engines):
         # Without boxes there is nothing to switch or to group.
-        made = [name for name in made if name in {"choose_engine", "choose_batch"}]
+        made = [name for name in made if name in {"choose_engine", "choose_batch", "choose_refinement"}]
+    if not plan.refinements:
+        made = [name for name in made if name != "choose_refinement"]
     return [
         line
         for title, names in (("fired", plan.fired), ("chosen", made), ("off", plan.disabled))
@@ -116,11 +118,17 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
         if stored is not None and stored.n_cells:
             yield from _reused(stored, n_images * grid.n_windows, lead, follow)
             lead, follow = f"{follow}└─ ", f"{follow}   "
-        estimate = _estimate(engine.cost, n_left, n_images)
+        refinement = plan.refinements[position] if plan.refinements else None
+        n_expected = n_left
+        if refinement is not None:
+            n_expected = round(n_left * refinement.expected_share)
+            yield from _refined(refinement, n_expected, n_left, n_images, lead, follow)
+            lead, follow = f"{follow}└─ ", f"{follow}   "
+        estimate = _estimate(engine.cost, n_expected, n_images)
         yield _row(f"{lead}{name}  patch {show_pair(grid.patch)}", _cells(estimate))
         if position < len(by_grid):
             yield _row(f"{follow}  measured", _cells(by_grid[position]))
-        whole = float(plan.model.network.macs) * n_left / n_images
+        whole = float(plan.model.network.macs) * n_expected / n_images
         for title, text in _details(engine, whole, plan.model.network):
             lead, hanging = f"{follow}  {title:<12}", f"{follow}  {'':<12}"
             yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=hanging)
@@ -142,6 +150,25 @@ def _reused(held: HeldCells, n_asked: int, lead: str, follow: str) -> Iterator[s
     yield from textwrap.wrap(text, WIDTH, initial_indent=title, subsequent_indent=hanging)
 
 
+def _refined(
+    refinement: Refinement, n_expected: int, n_left: int, n_images: int, lead: str, follow: str
+) -> Iterator[str]:
+    """Yield the lines of ProgressiveRefine or PrunedTop above the operator that computes the windows it chooses."""
+    if isinstance(refinement, PrunedTop):
+        asked = f"{_plural(refinement.k, 'cell')} of largest importance, confidence {refinement.confidence:g}"
+    else:
+        asked = f"{refinement.metric}"
+        asked += "" if refinement.target is None else f" >= {refinement.target:g}"
+        asked += f", confidence {refinement.confidence:g}"
+        asked += "" if refinement.within_s is None else f", within {digits(refinement.within_s)} s"
+    yield f"{lead}{type(refinement).__name__}  {asked}"
+    if n_expected < n_left:
+        text = f"{ratio(n_left, n_expected)} fewer windows, {digits(refinement.overhead_s * n_images)} s of estimating"
+    else:
+        text = "as many windows as the time allows"
+    yield f"{follow}│    {'expected':<12}{text}"
+
+
 def _estimate(cost: Cost, n_windows: int, n_images: int) -> dict[str, float]:
     return {
         "windows": n_windows,
@@ -155,8 +182,13 @@ def _estimate(cost: Cost, n_windows: int, n_images: int) -> dict[str, float]:
 def _total(plan: ExplainPlan) -> dict[str, float]:
     rows = [_estimate(engine.cost, 0, len(plan.images)) for engine in plan.engines]
     total = {key: sum(row[key] for row in rows) for _, key in COLUMNS}
-    n_left = plan.n_windows - sum(held.n_cells for held in plan.held)
-    return total | {"windows": n_left, "memory": max(row["memory"] for row in rows)}
+    held = plan.held or (None,) * len(plan.grids)
+    refined = plan.refinements or (None,) * len(plan.grids)
+    n_computed = sum(
+        round((len(plan.images) * grid.n_windows - (h.n_cells if h else 0)) * (r.expected_share if r else 1.0))
+        for grid, h, r in zip(plan.grids, held, refined, strict=True)
+    )
+    return total | {"windows": n_computed, "memory": max(row["memory"] for row in rows)}
 
 
 def _cells(values: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,271 @@
+"""Kriging: a random field over the grid of windows, given the cells computed so far.
+
+Between `refiner`, which owns the cells, and plain linear algebra. The field is a Gaussian process with a product of
+Matern-3/2 correlations (neighbouring windows overlap, so their values resemble each other over about a patch) and a
+scale that varies over the map. Length and scale come from the computed cells alone: the length by marginal
+likelihood, the scale from leave-one-out residuals. Large grids are worked out tile by tile.
+
+Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), equations 2.25, 2.30, 5.12; draws by
+Matheron's rule (Wilson et al., Pathwise Conditioning of Gaussian Processes, JMLR 22, 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+__all__ = ["Axes", "Field", "Posterior", "fit_field", "select_spread"]
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+#: Correlation lengths that are tried, in patches.
+_LENGTHS = (0.2, 0.35, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0)
+#: Added to correlations of a cell with itself: rounding of float32 scores, and well-posed equations.
+_NUGGET = 1e-6
+#: Cells the correlation length is fitted to; more hardly change it.
+_MOST_FITTED = 500
+#: The scale at a cell is a mean over computed cells within about this many cells, and this many cells' worth of the
+#: map's mean.
+_SCALE_REACH, _SCALE_PRIOR = 3.0, 4.0
+_SCALE_ROUNDS = 2
+#: Sides of a tile and what is read around it, in cells.
+_TILE, _HALO = 48, 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Axes:
+    """Where the windows start along both axes, in patches: float64 (rows,), (cols,)."""
+
+    rows: Floats
+    cols: Floats
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows), len(self.cols)
+
+    def correlations(self, length: float) -> tuple[Floats, Floats]:
+        """Correlations along the rows (rows, rows) and the columns (cols, cols); a pair's is their product."""
+        return _matern(self.rows, length), _matern(self.cols, length)
+
+
+def _matern(places: Floats, length: float) -> Floats:
+    distance = np.sqrt(3.0) / length * np.abs(places[:, None] - places)
+    correlation: Floats = (1.0 + distance) * np.exp(-distance)
+    return correlation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Field:
+    """The process before it is conditioned, about a constant: `length` in patches, standard deviations `scale`.
+
+    `scale` is float64 (rows, cols). `squares` are the squared leave-one-out residuals of the cells it was fitted to,
+    each over its variance: about 1 on average, more where the field is not Gaussian.
+    """
+
+    axes: Axes
+    length: float
+    scale: Floats
+    squares: Floats
+
+    def draws(self, n: int, random: np.random.Generator) -> Floats:
+        """Return n draws of the process without its mean, (n, rows, cols)."""
+        rows, cols = (np.linalg.cholesky(c + _NUGGET * np.eye(len(c))) for c in self.axes.correlations(self.length))
+        noise = random.standard_normal((n, *self.axes.shape))
+        drawn: Floats = rows @ noise @ cols.T * self.scale
+        return drawn
+
+    def posterior(self, known: Flags, values: Floats, draws: Floats | None = None) -> Posterior:
+        """Condition on the cells `known` (rows, cols) having `values` (m, known cells), row by row.
+
+        Several sets of values share the correlations; `values` minus their own mean are what the process describes.
+        `draws` (n, rows, cols) of the process become draws of the first set's posterior.
+        """
+        shape = self.axes.shape
+        centres = values.mean(axis=1, keepdims=True)
+        means = np.broadcast_to(centres[:, :, None], (len(values), *shape)).copy()
+        offsets = values - centres
+        variance = np.zeros(shape)
+        drawn = None if draws is None else np.empty_like(draws)
+        n = np.full(shape, -1)
+        n[known] = np.arange(int(known.sum()))
+        for tile in _tiles(shape):
+            inside = np.argwhere(known[tile.outer])
+            top, left = tile.outer[0].start, tile.outer[1].start
+            rows, cols = inside[:, 0] + top, inside[:, 1] + left
+            targets = offsets[:, n[rows, cols]]
+            if drawn is not None and draws is not None:
+                targets = np.concatenate([targets, draws[:, rows, cols]])
+            system, factor = self._system(rows, cols)
+            at_tile = self._between(tile.inner, rows, cols)
+            solved = torch.cholesky_solve(torch.from_numpy(np.ascontiguousarray(targets.T)), factor)
+            found = (torch.from_numpy(at_tile) @ solved).numpy().T
+            inner_shape = tuple(s.stop - s.start for s in tile.inner)
+            means[(slice(None), *tile.inner)] += found[: len(values)].reshape(-1, *inner_shape)
+            half = torch.linalg.solve_triangular(factor, torch.from_numpy(at_tile).T, upper=False)
+            explained = (half * half).sum(dim=0).numpy().reshape(inner_shape)
+            variance[tile.inner] = np.maximum(self.scale[tile.inner] ** 2 - explained, 0.0)
+            if drawn is not None and draws is not None:
+                correction = found[:1] - found[len(values) :]
+                place = (slice(None), *tile.inner)
+                drawn[place] = centres[0, 0] + draws[place] + correction.reshape(-1, *inner_shape)
+        variance[known] = 0.0
+        means[:, known] = values
+        if drawn is not None:
+            drawn[:, known] = values[0]
+        return Posterior(means, variance, drawn)
+
+    def _system(self, rows: Ints, cols: Ints) -> tuple[Floats, torch.Tensor]:
+        """Covariances of cells with each other (n, n), and their lower Cholesky factor."""
+        by_row, by_col = self.axes.correlations(self.length)
+        system = by_row[np.ix_(rows, rows)] * by_col[np.ix_(cols, cols)]
+        system[np.diag_indices_from(system)] += _NUGGET
+        scale = self.scale[rows, cols]
+        system *= scale[:, None] * scale
+        return system, torch.linalg.cholesky(torch.from_numpy(system))
+
+    def _between(self, box: tuple[slice, slice], rows: Ints, cols: Ints) -> Floats:
+        """Covariances of every cell of a box with given cells: (cells of the box, n)."""
+        by_row, by_col = self.axes.correlations(self.length)
+        between = by_row[box[0]][:, None, rows] * by_col[box[1]][None, :, cols]
+        between *= self.scale[box][:, :, None] * self.scale[rows, cols]
+        return between.reshape(-1, len(rows))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Posterior:
+    """What is known of a map: `means` (m, rows, cols) for each set of values, `variance` (rows, cols) of the first.
+
+    `draws` (n, rows, cols) are maps the first might be. Where a cell was computed the variance is 0 and all agree.
+    """
+
+    means: Floats
+    variance: Floats
+    draws: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tile:
+    """A box of cells to work out, and the box around it whose computed cells are read."""
+
+    inner: tuple[slice, slice]
+    outer: tuple[slice, slice]
+
+
+def _tiles(shape: tuple[int, int]) -> Iterator[_Tile]:
+    """Cut a grid into tiles; a grid not much larger than one is a single tile."""
+    cuts = []
+    for size in shape:
+        n = max(1, -(-size // (_TILE + _HALO)))
+        edges = np.linspace(0, size, n + 1).astype(int)
+        cuts.append(
+            [
+                (slice(a, b), slice(max(0, a - _HALO), min(size, b + _HALO)))
+                for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+            ]
+        )
+    for rows, outer_rows in cuts[0]:
+        for cols, outer_cols in cuts[1]:
+            yield _Tile((rows, cols), (outer_rows, outer_cols))
+
+
+def fit_field(axes: Axes, known: Flags, values: Floats) -> Field:
+    """Fit the process to computed cells: `known` (rows, cols) with `values` (n,), row by row.
+
+    Values that do not vary give a scale of 0, a map known everywhere.
+    """
+    rows, cols = np.nonzero(known)
+    centred = values - values.mean()
+    spread = float(np.sqrt(np.mean(centred * centred)))
+    if spread == 0.0:
+        return Field(axes, _LENGTHS[0], np.zeros(axes.shape), np.ones(len(values)))
+    length = _fitted_length(axes, rows, cols, centred)
+    field = Field(axes, length, np.full(axes.shape, spread), np.ones(len(values)))
+    for _ in range(_SCALE_ROUNDS):
+        squares = _left_out(field, known, centred)
+        smooth = _smoothed(squares, rows, cols, axes.shape)
+        field = Field(axes, length, field.scale * np.sqrt(smooth), squares / smooth[rows, cols])
+    return field
+
+
+def _fitted_length(axes: Axes, rows: Ints, cols: Ints, centred: Floats) -> float:
+    """The correlation length of largest marginal likelihood, the scale being the best one for each."""
+    if len(rows) > _MOST_FITTED:
+        # A compact part, not a thinned one: neighbours are what tells lengths apart.
+        middle = np.hypot(rows - np.median(rows), cols - np.median(cols))
+        nearest = np.argsort(middle, kind="stable")[:_MOST_FITTED]
+        rows, cols, centred = rows[nearest], cols[nearest], centred[nearest]
+    best, best_value = _LENGTHS[0], -np.inf
+    for length in _LENGTHS:
+        by_row, by_col = axes.correlations(length)
+        system = by_row[np.ix_(rows, rows)] * by_col[np.ix_(cols, cols)]
+        system[np.diag_indices_from(system)] += _NUGGET
+        factor = torch.linalg.cholesky(torch.from_numpy(system))
+        half = torch.linalg.solve_triangular(factor, torch.from_numpy(centred)[:, None], upper=False)
+        variance = float((half * half).mean())
+        value = -0.5 * len(rows) * np.log(variance) - float(factor.diagonal().log().sum())
+        if value > best_value:
+            best, best_value = length, value
+    return best
+
+
+def _left_out(field: Field, known: Flags, centred: Floats) -> Floats:
+    """Squared leave-one-out residuals over their variances, for each computed cell."""
+    squares = np.empty(len(centred))
+    n = np.full(known.shape, -1)
+    n[known] = np.arange(len(centred))
+    for tile in _tiles(known.shape):
+        inside = np.argwhere(known[tile.outer])
+        rows, cols = inside[:, 0] + tile.outer[0].start, inside[:, 1] + tile.outer[1].start
+        own = n[rows, cols]
+        _, factor = field._system(rows, cols)  # noqa: SLF001
+        inverse = torch.cholesky_inverse(factor)
+        solved = (inverse @ torch.from_numpy(centred[own])).numpy()
+        ratios = solved * solved / inverse.diagonal().numpy()
+        here = np.zeros(known.shape, bool)
+        here[tile.inner] = True
+        keep = here[rows, cols]
+        squares[own[keep]] = ratios[keep]
+    return squares
+
+
+def _smoothed(squares: Floats, rows: Ints, cols: Ints, shape: tuple[int, int]) -> Floats:
+    """Means of squares around each cell of the grid, drawn towards their mean over the map where few are near."""
+    by_row = np.exp(-0.5 * ((np.arange(shape[0])[:, None] - rows) / _SCALE_REACH) ** 2)
+    by_col = np.exp(-0.5 * ((np.arange(shape[1])[:, None] - cols) / _SCALE_REACH) ** 2)
+    total = max(float(squares.mean()), np.finfo(float).tiny)
+    smooth: Floats = ((by_row * squares) @ by_col.T + _SCALE_PRIOR * total) / (by_row @ by_col.T + _SCALE_PRIOR)
+    return smooth
+
+
+def select_spread(gain: Floats, taken: Flags, n: int, field: Field) -> Ints:
+    """Choose n cells of large `gain` (rows, cols) that are not `taken`, flat numbers in the order chosen.
+
+    Each choice takes from its neighbours' gains what it tells about them, by the square of their correlation, so
+    that a batch chosen at once does not crowd.
+    """
+    left = np.where(taken, -1.0, gain)
+    n_rows, n_cols = left.shape
+    squared = [c * c for c in field.axes.correlations(field.length)]
+    reach = [_reach(c) for c in squared]
+    chosen = np.empty(min(n, int((~taken).sum())), np.int64)
+    for k in range(len(chosen)):
+        best = int(left.argmax())
+        row, col = divmod(best, n_cols)
+        chosen[k] = best
+        rows = slice(max(0, row - reach[0]), min(n_rows, row + reach[0] + 1))
+        cols = slice(max(0, col - reach[1]), min(n_cols, col + reach[1] + 1))
+        near = left[rows, cols]
+        near *= np.where(near > 0, 1.0 - np.outer(squared[0][row, rows], squared[1][col, cols]), 1.0)
+        left[row, col] = -1.0
+    return chosen
+
+
+def _reach(squared: Floats) -> int:
+    """Cells along an axis beyond which correlations are slight."""
+    return int(max(1, (squared[len(squared) // 2] > 0.01).sum() // 2))

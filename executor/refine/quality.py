@@ -1,0 +1,115 @@
+"""How close a map is to the exact one: SSIM, overlap of the top tenth, correlation, largest error.
+
+Used by `refiner`, which compares its reconstruction with maps drawn from what it knows, and by the benchmarks, which
+compare it with the exact map. Every metric is 1 for equal maps; larger is better. Maps are raw scores, never colours,
+and the data range is that of the exact map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["METRICS", "constant_below", "quality_of", "ssim"]
+
+Floats = npt.NDArray[np.float64]
+
+#: SSIM's window: the largest odd side up to this that fits the map (scikit-image's default).
+_WINDOW = 7
+_K1, _K2 = 0.01, 0.03
+
+
+def quality_of(metric: str, exact: Floats, estimate: Floats) -> Floats:
+    """Return the quality, float64 (n,), of `estimate` (rows, cols) against each of the maps `exact` (n, rows, cols).
+
+    `metric` is one of METRICS. A map that is constant up to float32's rounding, and for SSIM one with a side under 3,
+    is compared by its largest error: 1 - max|error| / max(range, `constant_below`).
+    """
+    worst = _largest_error(exact, estimate)
+    if metric == "maxerr" or (metric == "ssim" and min(estimate.shape) < 3):
+        return worst
+    values = METRICS[metric](exact, estimate)
+    constant = np.ptp(exact, axis=(1, 2)) <= constant_below(exact)
+    return np.where(constant, worst, values)
+
+
+def constant_below(maps: Floats) -> Floats:
+    """Return (n,): the range up to which each of the maps (n, rows, cols) counts as constant."""
+    limit: Floats = 1e-6 * np.maximum(1.0, np.abs(maps).max(axis=(1, 2)))
+    return limit
+
+
+def ssim(exact: Floats, estimate: Floats) -> Floats:
+    """Return the structural similarity (n,), as scikit-image's defaults: uniform window, sample covariances.
+
+    Source: Wang et al., Image quality assessment, IEEE TIP 13(4) 2004; `skimage.metrics.structural_similarity` with
+    data_range = range of the exact map. Both sides of a map must be at least 3 for a window of more than one cell.
+    """
+    smaller = min(estimate.shape)
+    side = min(_WINDOW, smaller if smaller % 2 else smaller - 1)
+    spread = np.ptp(exact, axis=(1, 2))[:, None, None]
+    spread = np.where(spread > 0, spread, 1.0)
+    c1, c2 = (_K1 * spread) ** 2, (_K2 * spread) ** 2
+    # Covariances do not change with the origin; a common one near the values keeps their digits.
+    origin = estimate.mean()
+    x, y = exact - origin, (estimate - origin)[None]
+    ux, uy = _window_means(x, side), _window_means(y, side)
+    bessel = side * side / (side * side - 1)
+    vx = bessel * (_window_means(x * x, side) - ux * ux)
+    vy = bessel * (_window_means(y * y, side) - uy * uy)
+    vxy = bessel * (_window_means(x * y, side) - ux * uy)
+    ux, uy = ux + origin, uy + origin
+    similarity = (2 * ux * uy + c1) * (2 * vxy + c2) / ((ux * ux + uy * uy + c1) * (vx + vy + c2))
+    mean: Floats = similarity.mean(axis=(1, 2))
+    return mean
+
+
+def _window_means(maps: Floats, side: int) -> Floats:
+    """Means over all (side, side) windows that lie inside the maps (n, rows, cols)."""
+    for axis in (1, 2):
+        total = np.cumsum(maps, axis=axis)
+        total = np.insert(total, 0, 0.0, axis=axis)
+        upper = total.take(range(side, total.shape[axis]), axis=axis)
+        maps = upper - total.take(range(total.shape[axis] - side), axis=axis)
+    means: Floats = maps / (side * side)
+    return means
+
+
+def _top_tenth(exact: Floats, estimate: Floats) -> Floats:
+    """Share of the tenth of cells of largest importance, that is least score, that both maps name.
+
+    At least one cell; ties go to the earlier one.
+    """
+    k = max(1, round(estimate.size / 10))
+    chosen = np.zeros(estimate.size, bool)
+    chosen[np.argsort(estimate.ravel(), kind="stable")[:k]] = True
+    best = np.argsort(exact.reshape(len(exact), -1), axis=1, kind="stable")[:, :k]
+    share: Floats = chosen[best].mean(axis=1)
+    return share
+
+
+def _pearson(exact: Floats, estimate: Floats) -> Floats:
+    x = exact.reshape(len(exact), -1)
+    x = x - x.mean(axis=1, keepdims=True)
+    y = estimate.ravel() - estimate.mean()
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y)
+    correlation: Floats = np.where(norms > 0, x @ y / np.where(norms > 0, norms, 1.0), 0.0)
+    return correlation
+
+
+def _largest_error(exact: Floats, estimate: Floats) -> Floats:
+    worst = np.abs(exact - estimate).max(axis=(1, 2))
+    spread = np.maximum(np.ptp(exact, axis=(1, 2)), constant_below(exact))
+    error: Floats = 1.0 - worst / spread
+    return error
+
+
+#: Name of each metric, and what computes it for maps that are not constant: exact (n, rows, cols), estimate -> (n,).
+METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "ssim": ssim,
+    "top10pct": _top_tenth,
+    "pearson": _pearson,
+    "maxerr": _largest_error,
+}

@@ -1,0 +1,86 @@
+"""Whether a grid is refined or computed whole: the choice `choose_refinement` of lowering.
+
+After the engine is chosen, whose estimated seconds say what a refinement may save. The executor's operators
+`progressive_refine` and `pruned_top` carry it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.planner.boxes import axis_spans
+from obeql.planner.cost import positions
+from obeql.planner.geometry import Network
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import DenseForward, Engine, ProgressiveRefine, PrunedTop, Refinement
+
+__all__ = ["TOP_CELLS_CONFIDENCE", "cell_costs", "choose_refinement"]
+
+#: Confidence of TOP .. CELLS that they are the most important ones.
+TOP_CELLS_CONFIDENCE = 0.95
+#: Grids of fewer windows are computed whole: what their quality is could not be told from fewer cells.
+_FEWEST_WINDOWS = 150
+#: Share of the windows that a refinement starts with, how good maps are then, and how fast 1 - bound falls with the
+#: share: means over the maps of benchmarks/approx.py.
+_FIRST_SHARE, _FIRST_BOUND, _RATE = 0.09, 0.6, 6.0
+_TOP_SHARE = 0.2
+#: Levels, and seconds to estimate one map at one level for each window of the grid.
+_N_LEVELS, _WINDOW_S = 4, 5e-5
+
+
+def choose_refinement(
+    grid: WindowGrid,
+    engine: Engine,
+    n_classes: int,
+    approx: Mapping[str, Any],
+    top_cells: int | None,
+    within_s: float | None,
+    disabled: frozenset[str],
+) -> tuple[Refinement | None, str]:
+    """Return what refines `grid`, or None and, where something was asked for, the reason for computing it whole."""
+    if not approx and top_cells is None and within_s is None:
+        return None, ""
+    if "choose_refinement" in disabled:
+        return None, "rule choose_refinement is switched off"
+    overhead_s = _N_LEVELS * n_classes * _WINDOW_S * grid.n_windows
+    if top_cells is not None:
+        share = min(1.0, _TOP_SHARE + top_cells / grid.n_windows)
+        refinement: Refinement = PrunedTop(top_cells, TOP_CELLS_CONFIDENCE, share, overhead_s)
+    else:
+        target = approx.get("target")
+        share = 1.0 if target is None else _expected_share(target)
+        if target is not None and target >= 1:
+            return None, "APPROX 1 asks for the exact map"
+        confidence = approx.get("confidence", 0.95)
+        refinement = ProgressiveRefine(
+            approx.get("metric", "ssim"), confidence, target, within_s, min(1.0, share), overhead_s
+        )
+        if within_s is not None:
+            return refinement, ""
+    if grid.n_windows < _FEWEST_WINDOWS:
+        return None, f"{grid.n_windows} windows are too few for an audit to save any"
+    if refinement.expected_share * engine.cost.seconds + overhead_s > 0.9 * engine.cost.seconds:
+        return None, "estimating would take as long as computing"
+    return refinement, ""
+
+
+def _expected_share(target: float) -> float:
+    return _FIRST_SHARE + math.log(max(1.0, (1 - _FIRST_BOUND) / max(1e-9, 1 - target))) / _RATE
+
+
+def cell_costs(network: Network, grid: WindowGrid, engine: Engine) -> npt.NDArray[np.float64]:
+    """Multiply-accumulates of each window's own boxes, (rows, cols); equal for all where the whole network runs."""
+    if isinstance(engine, DenseForward):
+        return np.ones(grid.shape)
+    boxed = [i for i, on in enumerate(engine.regions) if on and i]
+    rest = sum(layer.macs for layer, on in zip(network.layers, engine.regions, strict=True) if not on)
+    each = np.array([network.layers[i].macs / positions(network.layers[i]) for i in boxed])
+    rows = axis_spans(network, 0, grid.rows, engine.regions, engine.tau).sizes[boxed]
+    cols = axis_spans(network, 1, grid.cols, engine.regions, engine.tau).sizes[boxed]
+    costs: npt.NDArray[np.float64] = (each[:, None] * rows).T @ cols + float(rest)
+    return np.maximum(costs, 1.0)
