@@ -24,13 +24,15 @@ from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.preview import Preview
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, CellSink, MapCells
 from obeql.planner.classes import find_class
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import ExplainPlan
+from obeql.planner.scores import score_kind
 
-__all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Progress", "RunReport", "execute"]
+__all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Preview", "Progress", "RunReport", "execute"]
 
 
 class CancelledError(Exception):
@@ -48,6 +50,8 @@ class Progress:
     shown: str
     seconds: float
     estimated_seconds: float
+    #: the map at work, of the first class asked for; None between images
+    preview: Preview | None = field(default=None, compare=False, repr=False)
 
     @property
     def rate(self) -> float:
@@ -163,7 +167,7 @@ class _Execution:
         self.report.add("total", time.perf_counter() - self.started)
         return self.report
 
-    def _tell(self, number: int, image: ImageRecord, done: int) -> None:
+    def _tell(self, number: int, image: ImageRecord, done: int, preview: Preview | None = None) -> None:
         if self.cancelled():
             raise CancelledError
         if self.on_progress is None:
@@ -171,7 +175,7 @@ class _Execution:
         n_images = len(self.plan.images)
         done, total = number * self.per_image + done, self.per_image * n_images
         elapsed = time.perf_counter() - self.started
-        self.on_progress(Progress(done, total, number, n_images, image.shown, elapsed, self.estimated))
+        self.on_progress(Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, preview))
 
     def _explain(self, number: int, image: ImageRecord) -> None:
         plan, report = self.plan, self.report
@@ -197,8 +201,10 @@ class _Execution:
                     clean = materialise(self.graph, pixels, run.needed if shared is None else shared)
             classes = self._classes(image, clean.logits)
 
-            def tell(n: int, before: int = done) -> None:
-                self._tell(number, image, before + n)
+            preview = _preview(plan, run, classes, clean.logits)
+
+            def tell(n: int, before: int = done, preview: Preview = preview) -> None:
+                self._tell(number, image, before + n, preview)
 
             with report.timed("windows"):
                 planes = run.compute(clean, fill, classes, plan.model.activation, tell)
@@ -226,6 +232,12 @@ class _Execution:
             except QueryError as error:
                 raise ImageError(f"{image.shown}: {error.message}") from None
         return chosen_classes(self.plan.classes, clean, label_id)
+
+
+def _preview(plan: ExplainPlan, run: GridRun, classes: Sequence[int], clean: Tensor) -> Preview:
+    z, rest = logit_and_others(clean, classes[:1], plan.model.activation)
+    name = plan.model.class_name(classes[0])
+    return Preview(run.grid, name, score_kind(plan.score), (z[0, 0], rest[0, 0]), lambda: run.partial)
 
 
 def _overflow_hint(plan: ExplainPlan) -> str:

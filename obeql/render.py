@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.colours import evidence_colours, symmetric_limit
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner.scores import ScoreKind, score_of
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from obeql.heatmap import Heatmap
 
-__all__ = ["MAX_SHEET", "PICTURE_SUFFIXES", "colour_map", "overlay", "picture_bytes", "sheet", "symmetric_limit"]
+__all__ = ["MAX_SHEET", "PICTURE_SUFFIXES", "colour_map", "overlay", "picture_bytes", "sheet"]
 
 #: Picture files that can be written.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
@@ -41,10 +42,6 @@ _SCALE: dict[ScoreKind, tuple[str, str]] = {
     "log_probability": ("log-probability", "nats"),
     "logit": ("logit", ""),
 }
-# From weak to strong. Vermilion against blue stays apart for every common kind of colour blindness; the strong ends
-# are bright enough for dark scans and dark enough for white ones.
-_RED = ((1.00, 0.66, 0.40), (1.00, 0.36, 0.16), (0.92, 0.05, 0.08))
-_BLUE = ((0.45, 0.82, 1.00), (0.15, 0.58, 1.00), (0.10, 0.28, 0.95))
 
 
 def colour_map(alpha: float = 0.7) -> LinearSegmentedColormap:
@@ -52,22 +49,8 @@ def colour_map(alpha: float = 0.7) -> LinearSegmentedColormap:
     from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
 
     n = 257  # odd, so that zero has a colour of its own: none
-    distance = np.abs(np.linspace(-1, 1, n))
-    rgba = np.empty((n, 4))
-    stops = np.linspace(0, 1, len(_RED))
-    for side, colours in ((slice(None, n // 2), _BLUE), (slice(n // 2, None), _RED)):
-        for channel in range(3):
-            rgba[side, channel] = np.interp(distance[side], stops, [colour[channel] for colour in colours])
-    rgba[:, 3] = alpha * distance
+    rgba = evidence_colours(np.linspace(-1, 1, n), alpha)
     return LinearSegmentedColormap.from_list("obeql_evidence", [tuple(row) for row in rgba], N=n)
-
-
-def symmetric_limit(values: npt.NDArray[Any]) -> float:
-    """The largest |value|, ignoring NaN and infinities; 1.0 where all are zero or missing."""
-    finite = np.abs(values[np.isfinite(values)])
-    largest = float(finite.max()) if finite.size else 0.0
-    # A subnormal limit would make the scale's steps underflow.
-    return largest if largest > 1e-30 else 1.0
 
 
 def overlay(
