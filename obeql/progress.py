@@ -24,10 +24,14 @@ _NAME_WIDTH = 24
 
 
 class ProgressBar:
-    """Draws what it is called with on `stream` (standard error); one bar a statement, closed by `finish`."""
+    """Draws what it is called with on `stream` (standard error); one bar a statement, closed by `finish`.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    `kind` is the class of bar, tqdm's own unless another of its family is given, such as `tqdm.notebook.tqdm`.
+    """
+
+    def __init__(self, stream: TextIO | None = None, kind: Any = None) -> None:
         self._stream = stream
+        self._kind = kind
         self._bar: Any = None
         self._done = 0
 
@@ -39,7 +43,7 @@ class ProgressBar:
             from tqdm import tqdm  # noqa: PLC0415 - only a run needs it
 
             stream = sys.stderr if self._stream is None else self._stream
-            self._bar = tqdm(
+            self._bar = (self._kind or tqdm)(
                 total=progress.total, file=stream, bar_format=_FORMAT, dynamic_ncols=True, leave=True, mininterval=0.1
             )
         self._bar.set_description_str(f"image {progress.image + 1}/{progress.n_images} {named_image(progress)}", False)
