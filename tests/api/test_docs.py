@@ -51,9 +51,13 @@ def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write_squeezenet() -> None:
-    torch = pytest.importorskip("torch")
-    models = pytest.importorskip("torchvision.models")
-    torch.save(models.squeezenet1_1().state_dict(), "squeezenet.pth")
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    import torch
+
+    from obeql.executor.models.import_torchvision import torchvision
+
+    torch.save(torchvision("this test").models.squeezenet1_1().state_dict(), "squeezenet.pth")
 
 
 @pytest.mark.parametrize("page", RUN)
