@@ -6,6 +6,7 @@ Beside `render`, which draws one map and sheets of many.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def side_by_side(first: Heatmap, second: Heatmap, *, alpha: float = 0.7) -> Figu
 
 def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
     """A title for each map: what tells it from the other."""
-    told = {
+    told: dict[str, Callable[[Heatmap], str]] = {
         "image": lambda heat: Path(heat.image).name,
         "model": lambda heat: heat.model,
         "class": lambda heat: heat.class_name,

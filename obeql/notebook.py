@@ -34,11 +34,11 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
         super().__init__(shell)
         self.session: Session | None = None
 
-    @magic_arguments()  # type: ignore[untyped-decorator]
+    @magic_arguments()
     @argument("file", nargs="?", help="DuckDB file to connect to, made if missing; without one, in memory")
     @argument("--into", metavar="NAME", help="bind what the last statement yields to this Python name")
     @argument("--no-progress", action="store_true", help="draw no progress bar")
-    @line_cell_magic  # type: ignore[untyped-decorator]
+    @line_cell_magic
     def obeql(self, line: str, cell: str | None = None) -> Any:
         """Connect to a database (%obeql), or run statements on it (%%obeql)."""
         options = parse_argstring(self.obeql, line)
