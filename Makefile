@@ -5,6 +5,7 @@
 #   make test    the whole test suite            make quick   without the tests marked slow
 #   make lint    ruff                            make types   mypy --strict and the import contracts
 #   make bench   measure speed                   make docs    check that every block of the documentation runs
+#   make site    build the documentation into build/site
 #   make clean   remove environments, caches and built files; data/ and demo/ stay
 #
 # PYTHON=python3.12 chooses the interpreter, VENV=.venv-other the environment, PYTEST="-k store" adds to pytest's line.
@@ -19,7 +20,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test quick lint types bench docs clean
+.PHONY: help demo test quick lint types bench docs site clean
 .DELETE_ON_ERROR:
 
 help:
@@ -73,7 +74,13 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.store
 
 docs: $(VENV)/test.stamp
-	$(BIN)/python -m pytest tests/api/test_readme.py $(PYTEST)
+	$(BIN)/python -m pytest tests/api/test_readme.py tests/api/test_docs.py $(PYTEST)
+
+site: $(VENV)/test.stamp
+	@$(INSTALL) -e ".[onnx,test,docs]"
+	$(BIN)/python scripts/link_typing.py
+	$(BIN)/python scripts/write_docs.py
+	$(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf $(wildcard .venv*) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

@@ -77,6 +77,8 @@ class GridRun:
         self._clock = clock
         self._n_images = n_images
         self._operator = self._prepared()
+        #: logits and others (windows, classes) of the image at work, NaN where not computed yet
+        self.partial: tuple[Tensor, Tensor] | None = None
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -119,6 +121,7 @@ class GridRun:
         others = torch.full_like(logit, float("nan"))
         top = torch.full((n_windows,), -1, dtype=torch.int32, device=device)
         left = wanted.copy()
+        self.partial = logit, others
 
         def take(windows: Windows, logits: Tensor) -> None:
             index = torch.from_numpy(windows).to(device)

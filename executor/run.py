@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -26,6 +26,7 @@ from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.progressive_refine import RefineRun
+from obeql.executor.preview import Preview
 from obeql.executor.reuse import KnownCells, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, CellSink, CellSource, MapCells
@@ -34,7 +35,7 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import ExplainPlan
 from obeql.planner.scores import score_kind
 
-__all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Progress", "RunReport", "execute"]
+__all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Preview", "Progress", "RunReport", "execute"]
 
 
 class CancelledError(Exception):
@@ -56,6 +57,8 @@ class Progress:
     level: int = 0
     bound: float | None = None
     partial: tuple[MapCells, ...] = ()
+    #: the map at work, of the first class asked for; None between images
+    preview: Preview | None = field(default=None, compare=False, repr=False)
 
     @property
     def rate(self) -> float:
@@ -210,6 +213,7 @@ class _Execution:
         level: int = 0,
         bound: float | None = None,
         partial: tuple[MapCells, ...] = (),
+        preview: Preview | None = None,
     ) -> None:
         if self.cancelled():
             raise CancelledError
@@ -218,9 +222,8 @@ class _Execution:
         n_images = len(self.plan.images)
         done, total = number * self.per_image + done, self.per_image * n_images
         elapsed = time.perf_counter() - self.started
-        self.on_progress(
-            Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, level, bound, partial)
-        )
+        report = Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, level, bound, partial)
+        self.on_progress(replace(report, preview=preview))
 
     def _explain(self, number: int, image: ImageRecord) -> None:
         plan, report = self.plan, self.report
@@ -255,8 +258,10 @@ class _Execution:
                     clean, passed = self._clean_pass(pixels, wanted), wanted
                     self._require_numbers(image, clean.logits)
 
-                def tell(n: int, before: int = done) -> None:
-                    self._tell(number, image, before + n)
+                preview = _preview(plan, self.runs[place], classes, clean.logits)
+
+                def tell(n: int, before: int = done, preview: Preview = preview) -> None:
+                    self._tell(number, image, before + n, preview=preview)
 
                 planes = self._computed(number, image, place, clean, fill, classes, tell, cells, as_maps)
             n_stored = grid.n_windows - n_left
@@ -291,7 +296,8 @@ class _Execution:
         def on_level(level: int, bound: float, planes: Planes) -> None:
             n_known = 0 if planes.exact is None else int(planes.exact.sum())
             partial = () if self.on_progress is None else tuple(as_maps(planes))
-            self._tell(number, image, done + n_known, level, bound, partial)
+            preview = _preview(self.plan, self.runs[place], classes, clean.logits, planes)
+            self._tell(number, image, done + n_known, level, bound, partial, preview)
 
         deadline = self._deadline(number, image, place, refined)
         with self.report.timed("windows"):
@@ -374,6 +380,19 @@ class _Execution:
             return find_class(self.plan.model, image.label)
         except QueryError as error:
             raise ImageError(f"{image.shown}: {error.message}") from None
+
+
+def _preview(
+    plan: ExplainPlan, run: GridRun, classes: Sequence[int], clean: Tensor, planes: Planes | None = None
+) -> Preview:
+    """The map at work: `planes` as they stand after a level, or what the run has filled in so far."""
+    z, rest = logit_and_others(clean, classes[:1], plan.model.activation)
+    name = plan.model.class_name(classes[0])
+
+    def cells() -> tuple[Tensor, Tensor] | None:
+        return run.partial if planes is None else (planes.logit, planes.others)
+
+    return Preview(run.grid, name, score_kind(plan.score), (z[0, 0], rest[0, 0]), cells)
 
 
 def _overflow_hint(plan: ExplainPlan) -> str:

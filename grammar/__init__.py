@@ -5,7 +5,7 @@ First stage of the pipeline, text -> grammar -> planner -> executor; it knows no
 Importing this is cheap: lark is loaded when the first statement is parsed.
 """
 
-from obeql.grammar.parser import accepts, parse_script, parse_statement
+from obeql.grammar.parser import Expected, accepts, expected, parse_script, parse_statement
 from obeql.grammar.printer import print_name, print_statement, print_text
 from obeql.grammar.scanner import is_complete
 from obeql.grammar.syntax import (
@@ -70,6 +70,7 @@ __all__ = [
     "Device",
     "Drop",
     "Exact",
+    "Expected",
     "ExplainOcclude",
     "ForAll",
     "ForClasses",
@@ -111,6 +112,7 @@ __all__ = [
     "Within",
     "Word",
     "accepts",
+    "expected",
     "is_complete",
     "parameters_of",
     "parse_script",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, NoReturn
 
@@ -57,19 +58,33 @@ def accepts(text: str) -> frozenset[str]:
     Empty when the last statement of the text is not OBEQL, does not parse so far, or no keyword may follow;
     a word still being typed must be cut off first. `accepts("")` are the words that begin a statement.
     """
+    return keywords_of(expected(text).terminals)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What may follow a text: terminals of the grammar, and those read of its last statement, with their texts."""
+
+    terminals: frozenset[str]
+    read: tuple[tuple[str, str], ...] = ()
+
+
+def expected(text: str) -> Expected:
+    """Return what may come next after whole words of text, as `accepts`, in terminals of the grammar."""
     statements = list(split_script(text))
     if statements and not statements[-1].terminated:
         raw = statements[-1]
         try:
             masked = mask(text, raw.start, raw.end)
         except QuerySyntaxError:
-            return frozenset()
+            return Expected(frozenset())
     else:
         masked = MaskedStatement("", {})
     state, read, failure = _feed(masked.text)
     if failure is not None:
-        return frozenset()
-    return keywords_of(without_clauses_given(_accepted(state), [token.type for token in read]))
+        return Expected(frozenset())
+    terminals = without_clauses_given(_accepted(state), [token.type for token in read])
+    return Expected(frozenset(terminals), tuple((token.type, str(token)) for token in read))
 
 
 def _parse(script: str, raw: RawStatement) -> Statement:

@@ -21,10 +21,22 @@ from obeql.errors import ObeqlError
 if TYPE_CHECKING:
     from obeql.heatmap import Cell, Heatmap
     from obeql.outcome import Message, Plan
+    from obeql.progress import ProgressBar
     from obeql.result import Result
     from obeql.session import Session, connect
 
-__all__ = ["Cell", "Heatmap", "Message", "ObeqlError", "Plan", "Result", "Session", "__version__", "connect"]
+__all__ = [
+    "Cell",
+    "Heatmap",
+    "Message",
+    "ObeqlError",
+    "Plan",
+    "ProgressBar",
+    "Result",
+    "Session",
+    "__version__",
+    "connect",
+]
 
 try:
     __version__ = version("obeql")
@@ -35,6 +47,8 @@ _HOMES = {
     "Cell": "obeql.heatmap",
     "Heatmap": "obeql.heatmap",
     "Message": "obeql.outcome",
+    "ProgressBar": "obeql.progress",
+    "load_ipython_extension": "obeql.notebook",
     "Plan": "obeql.outcome",
     "Result": "obeql.result",
     "Session": "obeql.session",

@@ -23,6 +23,7 @@ from obeql.planner.scores import ScoreKind, importance_of, is_constant, score_ki
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 __all__ = ["Cell", "Heatmap", "Picture", "axis_sum", "write_file"]
 
@@ -306,6 +307,19 @@ class Heatmap:
         dpi = options.pop("dpi", 150)
         figure = overlay(self, None, **options).get_figure(root=True)
         write_file(path, picture_bytes(figure, suffix, dpi))
+
+    def compare(self, other: Heatmap, **options: Any) -> Figure:
+        """Draw this map and another on one scale, with their difference; see comparing.side_by_side."""
+        from obeql.comparing import side_by_side  # noqa: PLC0415
+
+        return side_by_side(self, other, **options)
+
+    def animate(self, path: str | Path, **options: Any) -> None:
+        """Write a film of the sliding window (.gif, .apng), for teaching; options as in animation.film_bytes."""
+        from obeql.animation import film_bytes  # noqa: PLC0415
+
+        path = Path(path)
+        write_file(path, film_bytes(self, path.suffix.lower(), **options))
 
     def _arrays(self) -> dict[str, Any]:
         cells = self.cells

@@ -1,4 +1,4 @@
-"""What a statement yielded, as text: a table for people, JSON or CSV for programs.
+"""What a statement yielded, as text: boxes for people, and five forms for programs and documents.
 
 Comes last on the command line, after the session has run the statement.
 """
@@ -9,9 +9,11 @@ import csv
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
+from obeql.errors import QueryTypeError, nearest
 from obeql.outcome import Message, Plan
 
 if TYPE_CHECKING:
@@ -21,9 +23,10 @@ if TYPE_CHECKING:
 
     Outcome = Result | Plan | Message | DuckDBPyRelation | None
 
-__all__ = ["OutputFormat", "write_outcome"]
+__all__ = ["MODES", "OutputMode", "output_mode", "write_outcome"]
 
-OutputFormat = Literal["table", "json", "csv"]
+OutputMode = Literal["box", "csv", "json", "jsonl", "markdown", "line"]
+MODES: tuple[OutputMode, ...] = get_args(OutputMode)
 
 #: Most important cells shown of each map.
 N_CELLS = 5
@@ -34,27 +37,43 @@ _RESULT_COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Rows to write, in order; `rows` may be read once."""
+
+    columns: Sequence[str]
+    rows: Iterable[Sequence[Any]]
+
+
+def output_mode(name: str) -> OutputMode:
+    """Return `name` as a mode; raises QueryTypeError for any other."""
+    for mode in MODES:
+        if mode == name.lower():
+            return mode
+    raise QueryTypeError(f"There is no output mode {name!r}; there are {', '.join(MODES)}.{nearest(name, MODES)}")
+
+
 def write_outcome(
-    outcome: Outcome, form: OutputFormat, stream: TextIO | None = None, notes: TextIO | None = None
+    outcome: Outcome, mode: OutputMode, stream: TextIO | None = None, notes: TextIO | None = None, draw: bool = False
 ) -> None:
     """Write one outcome to `stream` (standard output).
 
-    Heat maps become their most important cells. JSON is one array of objects a statement, CSV one table a statement;
-    in both, messages and failed images go to `notes` (standard error), so that the output stays what it claims.
+    Heat maps become their most important cells; in a box, `draw` draws them in the terminal. JSON is one array of
+    objects a statement, jsonl one object a line, CSV and markdown one table a statement. In all but box, messages
+    and failed images go to `notes` (standard error), so that the output stays what it claims.
     """
     stream = sys.stdout if stream is None else stream
     notes = sys.stderr if notes is None else notes
     if outcome is None or _says_only_done(outcome):
         return
     if isinstance(outcome, Message):
-        print(outcome, file=stream if form == "table" else notes)
-    elif form == "table":
-        print(_as_table(outcome), file=stream)
+        print(outcome, file=stream if mode == "box" else notes)
+    elif mode == "box":
+        _write_box(outcome, stream, draw)
     else:
         for failure in getattr(outcome, "failures", ()):
             print(f"failed: {failure.shown}: {failure.error}", file=notes)
-        columns, rows = _as_rows(outcome)
-        (_write_json if form == "json" else _write_csv)(columns, rows, stream)
+        _WRITERS[mode](_as_table(outcome), stream)
 
 
 def _says_only_done(outcome: Any) -> bool:
@@ -63,23 +82,31 @@ def _says_only_done(outcome: Any) -> bool:
     return done and str(outcome.type) == "MATERIALIZED_RELATION" and not outcome.fetchall()
 
 
-def _as_table(outcome: Result | Plan | DuckDBPyRelation) -> str:
+def _write_box(outcome: Result | Plan | DuckDBPyRelation, stream: TextIO, draw: bool) -> None:
     from obeql.result import Result  # noqa: PLC0415 - numpy is not needed for SQL alone
 
-    if isinstance(outcome, Result):
+    if not isinstance(outcome, Result):
+        print(str(outcome).rstrip("\n"), file=stream)
+    elif draw and outcome.maps:
+        from rich.console import Console  # noqa: PLC0415
+
+        from obeql.terminal import draw_result  # noqa: PLC0415
+
+        print(f"{outcome!r}\n", file=stream, flush=True)
+        draw_result(outcome, Console(file=stream))
+    else:
         # repr says what was run and what failed; the table, what matters in each map.
-        return f"{outcome!r}\n\n{outcome.table(N_CELLS)}\n" if outcome.maps else repr(outcome)
-    return str(outcome).rstrip("\n")
+        print(f"{outcome!r}\n\n{outcome.table(N_CELLS)}\n" if outcome.maps else repr(outcome), file=stream)
 
 
-def _as_rows(outcome: Result | Plan | DuckDBPyRelation) -> tuple[Sequence[str], Iterable[Sequence[Any]]]:
+def _as_table(outcome: Result | Plan | DuckDBPyRelation) -> _Table:
     from obeql.result import Result  # noqa: PLC0415
 
     if isinstance(outcome, Plan):
-        return ("plan",), [(str(outcome),)]
+        return _Table(("plan",), [(str(outcome),)])
     if isinstance(outcome, Result):
-        return _RESULT_COLUMNS, [row for heat in outcome for row in _cell_rows(heat)]
-    return outcome.columns, outcome.fetchall()
+        return _Table(_RESULT_COLUMNS, [row for heat in outcome for row in _cell_rows(heat)])
+    return _Table(outcome.columns, outcome.fetchall())
 
 
 def _cell_rows(heat: Any) -> Iterable[Sequence[Any]]:
@@ -91,13 +118,72 @@ def _cell_rows(heat: Any) -> Iterable[Sequence[Any]]:
         )  # fmt: skip
 
 
-def _write_json(columns: Sequence[str], rows: Iterable[Sequence[Any]], stream: TextIO) -> None:
+# ---- one function a mode -----------------------------------------------------------------------------------------
+
+
+def _write_json(table: _Table, stream: TextIO) -> None:
     opening = "["
-    for row in rows:
-        record = {name: _jsonable(value) for name, value in zip(columns, row, strict=True)}
-        stream.write(f"{opening}{json.dumps(record, ensure_ascii=False)}")
+    for row in table.rows:
+        stream.write(f"{opening}{_json_object(table.columns, row)}")
         opening = ",\n"
     stream.write("[]\n" if opening == "[" else "]\n")
+
+
+def _write_json_lines(table: _Table, stream: TextIO) -> None:
+    for row in table.rows:
+        stream.write(f"{_json_object(table.columns, row)}\n")
+
+
+def _write_csv(table: _Table, stream: TextIO) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(table.columns)
+    for row in table.rows:
+        nested = (list, dict, tuple)
+        writer.writerow([json.dumps(_jsonable(value)) if isinstance(value, nested) else value for value in row])
+
+
+def _write_markdown(table: _Table, stream: TextIO) -> None:
+    rows = [list(row) for row in table.rows]
+    numeric = [all(isinstance(row[i], (int, float)) for row in rows) and rows for i in range(len(table.columns))]
+    stream.write(_markdown_line(table.columns))
+    stream.write("|" + "|".join(" ---: " if right else " --- " for right in numeric) + "|\n")
+    for row in rows:
+        stream.write(_markdown_line([_shown(value) for value in row]))
+
+
+def _write_lines(table: _Table, stream: TextIO) -> None:
+    width = max(map(len, table.columns), default=0)
+    opening = ""
+    for row in table.rows:
+        stream.write(opening)
+        for name, value in zip(table.columns, row, strict=True):
+            stream.write(f"{name:>{width}} = {_shown(value)}\n")
+        opening = "\n"
+
+
+_WRITERS: dict[str, Callable[[_Table, TextIO], None]] = {
+    "json": _write_json,
+    "jsonl": _write_json_lines,
+    "csv": _write_csv,
+    "markdown": _write_markdown,
+    "line": _write_lines,
+}
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("\n", "<br>") for cell in cells)
+    return f"| {' | '.join(escaped)} |\n"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    return json.dumps(_jsonable(value), ensure_ascii=False) if isinstance(value, (list, dict, tuple)) else str(value)
+
+
+def _json_object(columns: Sequence[str], row: Sequence[Any]) -> str:
+    record = {name: _jsonable(value) for name, value in zip(columns, row, strict=True)}
+    return json.dumps(record, ensure_ascii=False)
 
 
 def _jsonable(value: Any) -> Any:
@@ -116,11 +202,3 @@ def _jsonable(value: Any) -> Any:
     if hasattr(value, "tolist"):  # numpy
         return _jsonable(value.tolist())
     return str(value)
-
-
-def _write_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]], stream: TextIO) -> None:
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        nested = (list, dict, tuple)
-        writer.writerow([json.dumps(_jsonable(value)) if isinstance(value, nested) else value for value in row])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 if TYPE_CHECKING:
     from obeql.executor.run import Progress
 
-__all__ = ["ProgressBar", "shown_seconds"]
+__all__ = ["ProgressBar", "named_image", "pace", "shown_seconds"]
 
 _FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} windows{postfix}"
 #: Characters of an image's name that are shown; what tells two files of a folder apart is mostly at the end.
@@ -24,10 +24,14 @@ _NAME_WIDTH = 24
 
 
 class ProgressBar:
-    """Draws what it is called with on `stream` (standard error); one bar a statement, closed by `finish`."""
+    """Draws what it is called with on `stream` (standard error); one bar a statement, closed by `finish`.
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    `kind` is the class of bar, tqdm's own unless another of its family is given, such as `tqdm.notebook.tqdm`.
+    """
+
+    def __init__(self, stream: TextIO | None = None, kind: Any = None) -> None:
         self._stream = stream
+        self._kind = kind
         self._bar: Any = None
         self._done = 0
 
@@ -39,11 +43,11 @@ class ProgressBar:
             from tqdm import tqdm  # noqa: PLC0415 - only a run needs it
 
             stream = sys.stderr if self._stream is None else self._stream
-            self._bar = tqdm(
+            self._bar = (self._kind or tqdm)(
                 total=progress.total, file=stream, bar_format=_FORMAT, dynamic_ncols=True, leave=True, mininterval=0.1
             )
-        self._bar.set_description_str(f"image {progress.image + 1}/{progress.n_images} {_name(progress)}", False)
-        self._bar.set_postfix_str(_pace(progress), False)
+        self._bar.set_description_str(f"image {progress.image + 1}/{progress.n_images} {named_image(progress)}", False)
+        self._bar.set_postfix_str(pace(progress), False)
         step = progress.done - self._done
         self._done = progress.done
         if step == 0:
@@ -78,12 +82,13 @@ def shown_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _name(progress: Progress) -> str:
+def named_image(progress: Progress) -> str:
+    """The file name of the image at work, its end where it is long."""
     name = PurePath(progress.shown).name
     return name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :]
 
 
-def _pace(progress: Progress) -> str:
+def pace(progress: Progress) -> str:
     """Rate and time left, or the time taken once all is done; before the first batch, the plan's estimate."""
     if progress.done >= progress.total:
         return f"{progress.rate:.1f}/s, took {shown_seconds(progress.seconds)}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.colours import evidence_colours, symmetric_limit
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner.scores import ScoreKind, score_of
 
@@ -26,7 +27,22 @@ if TYPE_CHECKING:
 
     from obeql.heatmap import Heatmap
 
-__all__ = ["MAX_SHEET", "PICTURE_SUFFIXES", "colour_map", "overlay", "picture_bytes", "sheet", "symmetric_limit"]
+__all__ = [
+    "MAX_SHEET",
+    "PICTURE_SUFFIXES",
+    "bare",
+    "colour_bar",
+    "colour_map",
+    "draw_picture",
+    "draw_pixels",
+    "headline",
+    "overlay",
+    "picture_bytes",
+    "picture_of",
+    "plain_text",
+    "shared_limits",
+    "sheet",
+]
 
 #: Picture files that can be written.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
@@ -41,10 +57,6 @@ _SCALE: dict[ScoreKind, tuple[str, str]] = {
     "log_probability": ("log-probability", "nats"),
     "logit": ("logit", ""),
 }
-# From weak to strong. Vermilion against blue stays apart for every common kind of colour blindness; the strong ends
-# are bright enough for dark scans and dark enough for white ones.
-_RED = ((1.00, 0.66, 0.40), (1.00, 0.36, 0.16), (0.92, 0.05, 0.08))
-_BLUE = ((0.45, 0.82, 1.00), (0.15, 0.58, 1.00), (0.10, 0.28, 0.95))
 
 
 def colour_map(alpha: float = 0.7) -> LinearSegmentedColormap:
@@ -52,22 +64,8 @@ def colour_map(alpha: float = 0.7) -> LinearSegmentedColormap:
     from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
 
     n = 257  # odd, so that zero has a colour of its own: none
-    distance = np.abs(np.linspace(-1, 1, n))
-    rgba = np.empty((n, 4))
-    stops = np.linspace(0, 1, len(_RED))
-    for side, colours in ((slice(None, n // 2), _BLUE), (slice(n // 2, None), _RED)):
-        for channel in range(3):
-            rgba[side, channel] = np.interp(distance[side], stops, [colour[channel] for colour in colours])
-    rgba[:, 3] = alpha * distance
+    rgba = evidence_colours(np.linspace(-1, 1, n), alpha)
     return LinearSegmentedColormap.from_list("obeql_evidence", [tuple(row) for row in rgba], N=n)
-
-
-def symmetric_limit(values: npt.NDArray[Any]) -> float:
-    """The largest |value|, ignoring NaN and infinities; 1.0 where all are zero or missing."""
-    finite = np.abs(values[np.isfinite(values)])
-    largest = float(finite.max()) if finite.size else 0.0
-    # A subnormal limit would make the scale's steps underflow.
-    return largest if largest > 1e-30 else 1.0
 
 
 def overlay(
@@ -95,7 +93,7 @@ def overlay(
         raise QueryTypeError(f"limit must be a positive number, not {limit}")
     if not 0 < alpha <= 1:
         raise QueryTypeError(f"alpha must lie in 0..1, not {alpha}")
-    picture, problem = _picture(heat)
+    picture, problem = picture_of(heat)
     if ax is None:
         from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -105,44 +103,32 @@ def overlay(
         figure = Figure(figsize=(5.0 * n_panels * min(aspect, 1.6) + 1.2, 5.0 * min(aspect, 1.6) / aspect + 1.0))
         figure.set_layout_engine("constrained")
         if beside:
-            bare, ax = figure.subplots(1, 2)
-            _draw_picture(bare, heat, picture)
-            _plain(bare)
+            left, ax = figure.subplots(1, 2)
+            draw_picture(left, heat, picture)
+            bare(left)
         else:
             ax = figure.subplots()
-    _draw_picture(ax, heat, picture)
-    mappable = _draw_heat(ax, heat, limit, alpha, smooth)
-    _plain(ax)
+    draw_picture(ax, heat, picture)
+    mappable = draw_pixels(ax, heat, heat.to_pixels(), limit, alpha, smooth)
+    bare(ax)
     if outline:
         _draw_outlines(ax, heat)
-    _draw_colour_bar(ax, heat, mappable)
+    colour_bar(ax, mappable, _bar_label(heat))
     main, detail = _titles(heat)
-    _text(ax.set_title(detail, fontsize=8, loc="left", color="0.35"))
-    # The main line stands above the detail line; both move together under every layout engine.
-    _text(
-        ax.annotate(
-            main if title is None else title,
-            (0, 1),
-            (0, 19),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            fontsize=11,
-            fontweight="bold",
-            annotation_clip=False,
-        )
-    )
+    plain_text(ax.set_title(detail, fontsize=8, loc="left", color="0.35"))
+    headline(ax, main if title is None else title)
     note = "; ".join(text for text in (problem, heat.warning) if text)
     if note:
         n_characters = max(30, int(ax.bbox.width / ax.figure.dpi * 15))
-        _text(ax.set_xlabel(textwrap.fill(note, n_characters), fontsize=8, color="#a03000", loc="left"))
+        plain_text(ax.set_xlabel(textwrap.fill(note, n_characters), fontsize=8, color="#a03000", loc="left"))
     return ax
 
 
-def sheet(heats: Sequence[Heatmap], *, columns: int | None = None, shared: bool = False, **options: Any) -> Figure:
+def sheet(heats: Sequence[Heatmap], *, columns: int | None = None, shared: bool = True, **options: Any) -> Figure:
     """Draw many maps on one figure, in rows of `columns` (default: close to a square).
 
-    `shared` gives all maps the same scale (their largest limit); other options go to `overlay`. Raises
-    QueryTypeError for no map or more than MAX_SHEET.
+    `shared` gives all maps of one score the same scale (their largest limit), so that they compare; without it each
+    map has its own. Other options go to `overlay`. Raises QueryTypeError for no map or more than MAX_SHEET.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -155,16 +141,26 @@ def sheet(heats: Sequence[Heatmap], *, columns: int | None = None, shared: bool 
         raise QueryTypeError(f"columns must be positive, not {columns}")
     n_columns = min(n_columns, len(heats))
     n_rows = math.ceil(len(heats) / n_columns)
-    if shared and options.get("limit") is None:
-        options["limit"] = max(symmetric_limit(heat.to_pixels()) for heat in heats)
+    limit = options.pop("limit", None)
+    limits = dict.fromkeys((heat.score_kind for heat in heats), limit)
+    if shared and limit is None:
+        limits = shared_limits(heats)
     figure = Figure(figsize=(4.6 * n_columns, 4.3 * n_rows))
     figure.set_layout_engine("constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for panel, heat in zip(panels, heats, strict=False):
-        overlay(heat, panel, **options)
+        overlay(heat, panel, limit=limits[heat.score_kind], **options)
     for panel in panels[len(heats) :]:
         panel.set_axis_off()
     return figure
+
+
+def shared_limits(heats: Sequence[Heatmap]) -> dict[ScoreKind, float | None]:
+    """The end of the scale that maps of one score share: the largest |per-pixel importance| among them."""
+    planes: dict[ScoreKind, list[npt.NDArray[np.float32]]] = {}
+    for heat in heats:
+        planes.setdefault(heat.score_kind, []).append(heat.to_pixels().ravel())
+    return {kind: symmetric_limit(np.concatenate(found)) for kind, found in planes.items()}
 
 
 def picture_bytes(figure: Any, suffix: str, dpi: float) -> bytes:
@@ -183,7 +179,7 @@ def picture_bytes(figure: Any, suffix: str, dpi: float) -> bytes:
     return buffer.getvalue()
 
 
-def _picture(heat: Heatmap) -> tuple[npt.NDArray[np.float32] | None, str]:
+def picture_of(heat: Heatmap) -> tuple[npt.NDArray[np.float32] | None, str]:
     """RGB pixels of the source, or None and why there are none; a stored map can outlive its file."""
     try:
         return heat.source().unit_pixels(), ""
@@ -191,7 +187,8 @@ def _picture(heat: Heatmap) -> tuple[npt.NDArray[np.float32] | None, str]:
         return None, f"drawn without its image: {error}"
 
 
-def _draw_picture(ax: Axes, heat: Heatmap, picture: npt.NDArray[np.float32] | None) -> None:
+def draw_picture(ax: Axes, heat: Heatmap, picture: npt.NDArray[np.float32] | None) -> None:
+    """Draw the source image in its own pixels, or a grey ground where there is none, and fix the axes to it."""
     height, width = heat.placement.source_size
     if picture is None:
         ax.set_facecolor("0.85")
@@ -203,10 +200,12 @@ def _draw_picture(ax: Axes, heat: Heatmap, picture: npt.NDArray[np.float32] | No
     ax.set_aspect("equal")
 
 
-def _draw_heat(ax: Axes, heat: Heatmap, limit: float | None, alpha: float, smooth: bool) -> Any:
+def draw_pixels(
+    ax: Axes, heat: Heatmap, pixels: npt.NDArray[np.float32], limit: float | None, alpha: float, smooth: bool
+) -> Any:
+    """Draw values of the model's pixels (H, W) where they lie in the source image of `heat`; returns the mappable."""
     from matplotlib.colors import Normalize  # noqa: PLC0415
 
-    pixels = heat.to_pixels()
     limit = symmetric_limit(pixels) if limit is None else limit
     if smooth:
         pixels = _between_steps(pixels, heat)
@@ -291,7 +290,8 @@ def _frame(ax: Axes, box: tuple[float, float, float, float], style: str) -> None
         )
 
 
-def _draw_colour_bar(ax: Axes, heat: Heatmap, mappable: Any) -> None:
+def colour_bar(ax: Axes, mappable: Any, label: str) -> None:
+    """Draw the scale of the evidence's colours to the right of the axes."""
     from matplotlib.patches import Rectangle  # noqa: PLC0415
     from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
 
@@ -306,12 +306,16 @@ def _draw_colour_bar(ax: Axes, heat: Heatmap, mappable: Any) -> None:
         bar_axes.add_patch(ground)
     if bar.solids is not None:
         bar.solids.set_zorder(1)
-    name, unit = _SCALE[heat.score_kind]
-    unit = f" ({unit})" if unit else ""
-    bar.set_label(f"← against    drop in {name} when hidden{unit}    for →", fontsize=7.5)
+    bar.set_label(label, fontsize=7.5)
     bar_axes.tick_params(labelsize=7)
     # Each label whole: a shared power of ten would stand in the way of the title.
     bar_axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def _bar_label(heat: Heatmap) -> str:
+    name, unit = _SCALE[heat.score_kind]
+    unit = f" ({unit})" if unit else ""
+    return f"← against    drop in {name} when hidden{unit}    for →"
 
 
 def _titles(heat: Heatmap) -> tuple[str, str]:
@@ -340,12 +344,30 @@ def _shorten(text: str, length: int) -> str:
     return text[: length - 1 - tail] + "…" + text[-tail:]
 
 
-def _text(text: Any) -> None:
+def plain_text(text: Any) -> None:
+    """Have a text drawn as it is."""
     # A file name may hold dollar signs, which matplotlib would read as mathematics.
     text.set_parse_math(False)
 
 
-def _plain(ax: Axes) -> None:
+def headline(ax: Axes, text: str) -> None:
+    """Write the main line above an axes' title line; both move together under every layout engine."""
+    plain_text(
+        ax.annotate(
+            text,
+            (0, 1),
+            (0, 19),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            fontsize=11,
+            fontweight="bold",
+            annotation_clip=False,
+        )
+    )
+
+
+def bare(ax: Axes) -> None:
+    """Leave ticks and frame out."""
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

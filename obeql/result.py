@@ -5,19 +5,25 @@ Comes after the executor; each map is a `Heatmap` (in `obeql.heatmap`).
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from obeql.errors import QueryTypeError
 from obeql.heatmap import Cell, Heatmap, write_file
 from obeql.planner.cells import FailedImage
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["Cell", "Heatmap", "Result"]
 
-#: Rows that `repr` shows before it stops.
+#: Rows that `repr` shows before it stops, and maps that a notebook draws.
 _SHOWN = 10
+_DRAWN = 9
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -78,6 +84,26 @@ class Result(Sequence[Heatmap]):
             blocks.append(f"{line}\n{_aligned(head, rows)}" if rows else f"{line}\n(no cell computed)")
         return "\n\n".join(blocks)
 
+    def plot(self, **options: Any) -> Figure:
+        """Draw all maps on one sheet, with one scale; options as in render.sheet, such as columns and shared."""
+        from obeql.render import sheet  # noqa: PLC0415 - matplotlib is slow to import
+
+        return sheet(self.maps, **options)
+
+    def report(self, path: str | Path) -> None:
+        """Write an HTML file that holds all maps, with the numbers of each window under the pointer."""
+        from obeql.report import report_text  # noqa: PLC0415
+
+        path = Path(path)
+        if path.suffix.lower() not in (".html", ".htm"):
+            raise QueryTypeError(f"'{path.name}' needs the suffix .html for a report")
+        plan = None
+        if self.plan is not None:
+            from obeql.planner import show  # noqa: PLC0415
+
+            plan = show(self.plan)
+        write_file(path, report_text(self, plan).encode("utf-8"))
+
     def save(self, path: str | Path, *, dpi: float = 120, **options: Any) -> None:
         """Write one map as its picture (or .npy, .npz), several as one sheet; options as in render.sheet.
 
@@ -94,6 +120,16 @@ class Result(Sequence[Heatmap]):
         if suffix not in PICTURE_SUFFIXES:
             raise QueryTypeError(f"'{path.name}' needs a suffix of {' '.join(PICTURE_SUFFIXES)} for several heat maps")
         write_file(path, picture_bytes(sheet(self.maps, **options), suffix, dpi))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the text, and a sheet of the first maps."""
+        text = f"<pre>{escape(repr(self))}</pre>"
+        if not self.maps:
+            return text
+        from obeql.render import picture_bytes, sheet  # noqa: PLC0415
+
+        picture = base64.b64encode(picture_bytes(sheet(self.maps[:_DRAWN]), ".png", 72)).decode()
+        return f'{text}<img src="data:image/png;base64,{picture}" alt="heat maps">'
 
     def __repr__(self) -> str:
         parts = [_count(len(self.maps), "heat map")]

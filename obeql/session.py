@@ -152,6 +152,15 @@ class Session:
         """The path of the database as given, `:memory:` without a file."""
         return self._store.path
 
+    @property
+    def read_only(self) -> bool:
+        """Whether the database was opened for reading alone."""
+        return self._store.read_only
+
+    def setting(self, name: str) -> Any:
+        """The value of `obeql.<name>` in this session; None means that planning decides. Raises UnknownNameError."""
+        return self._statements.setting(name)
+
     def close(self) -> None:
         """Close the database; a second call does nothing."""
         self._networks.release()

@@ -130,6 +130,10 @@ class Statements:
         """Whether the catalog knows an image set, or an image, of this name."""
         return self._catalog.image_set(text) is not None or bool(self._catalog.image_named(text))
 
+    def setting(self, name: str) -> Any:
+        """The value of a setting in this session, its default unless SET. Raises UnknownNameError."""
+        return self._catalog.setting(name)
+
     def put_model(self, record: ModelRecord, replace: bool) -> None:
         """Store a model, or, in a read-only database, see that it is the one of this name."""
         known = self._store.model(record.name) if self._store.read_only else None

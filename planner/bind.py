@@ -14,7 +14,14 @@ from obeql.errors import QueryError, QueryTypeError, UnknownNameError
 from obeql.grammar import print_statement, syntax
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
 from obeql.planner.classes import class_number, find_class
-from obeql.planner.clauses import DEFAULT_CLASSES, bind_approx, bind_device, bind_top_cells, check_clauses, refuse_unsupported
+from obeql.planner.clauses import (
+    DEFAULT_CLASSES,
+    bind_approx,
+    bind_device,
+    bind_top_cells,
+    check_clauses,
+    refuse_unsupported,
+)
 from obeql.planner.grid import Border, WindowGrid
 from obeql.planner.logical import (
     Classify,

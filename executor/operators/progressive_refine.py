@@ -122,9 +122,7 @@ class RefineRun:
         n_before = int(refiner.known.sum())
         n_others = self.run.grid.n_windows - len(windows)
         started = time.perf_counter()
-        fresh = self.run.compute_some(
-            clean, fill, classes, activation, lambda n: tell(n_before + n - n_others), wanted
-        )
+        fresh = self.run.compute_some(clean, fill, classes, activation, lambda n: tell(n_before + n - n_others), wanted)
         self._window_s = (time.perf_counter() - started) / len(windows)
         refiner.add(windows, fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy())
         at = torch.from_numpy(wanted)

@@ -223,7 +223,7 @@ def _left_out(field: Field, known: Flags, centred: Floats) -> Floats:
         inside = np.argwhere(known[tile.outer])
         rows, cols = inside[:, 0] + tile.outer[0].start, inside[:, 1] + tile.outer[1].start
         own = n[rows, cols]
-        _, factor = field._system(rows, cols)  # noqa: SLF001
+        _, factor = field._system(rows, cols)
         inverse = torch.cholesky_inverse(factor)
         solved = (inverse @ torch.from_numpy(centred[own])).numpy()
         ratios = solved * solved / inverse.diagonal().numpy()

@@ -15,7 +15,6 @@ Nothing here knows a network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -23,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.executor.refine.kriging import Axes, Field, Posterior, fit_field, select_spread
-from obeql.executor.refine.quality import constant_below, quality_of
+from obeql.executor.refine.quality import quality_of
 from obeql.planner.grid import WindowGrid
 from obeql.planner.scores import ScoreKind, score_of
 
@@ -81,9 +80,7 @@ class Refiner:
         self._seed = seed
         self._n_draws = _N_DRAWS
         self._cost = np.ones(self.shape) if cost is None else cost / cost.mean()
-        self._axes = Axes(
-            np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1]
-        )
+        self._axes = Axes(np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1])
         n = self.shape[0] * self.shape[1]
         n_audit = min(n, max(_LEAST_AUDIT, min(_MOST_AUDIT, round(_AUDIT_SHARE * n))))
         #: flat numbers of the cells that measure the quality; drawn before anything else

@@ -102,3 +102,34 @@ def dump() -> Callable[[Any], dict[str, list[Any]]]:
         return {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in names}
 
     return rows
+
+
+@pytest.fixture(scope="session")
+def make_heatmap() -> Callable[..., Any]:
+    """Make a heat map without a network: importances (11, 11), or one for all, of patch 8, stride 4 on 48 x 48."""
+
+    def make(importance: Any, size: tuple[int, int] = (60, 80), fill: str = "mean", **more: Any) -> Any:
+        from obeql.executor.images import decode_object, place
+        from obeql.heatmap import Heatmap
+        from obeql.planner.catalog import Preprocessing
+        from obeql.planner.cells import CellKey, MapCells
+        from obeql.planner.grid import WindowGrid
+
+        how = Preprocessing((48, 48), mean=(0.5,), std=(0.2,))
+        source = decode_object(Image.new("L", (size[1], size[0]), 128), "grey")
+        grid = WindowGrid.over(how.size, (8, 8), (4, 4))
+        rows, cols = (np.array(axis.starts, np.int32) for axis in (grid.rows, grid.cols))
+        lengths = np.full(11, 8, np.int32)
+        logit = np.broadcast_to(-np.asarray(importance, np.float32), grid.shape)
+        key = CellKey(source.digest, "m", "p", (8, 8), fill, "float32")
+        top = np.zeros(grid.shape, np.int32)
+        quality = more.pop("quality", {})
+        cells = MapCells(
+            key, 0, rows, cols, lengths, lengths, logit, np.zeros_like(logit), top, 0.0, 0.0, 0, None, quality
+        )
+        more = {"picture": source, "class_name": "cat", "classes": ("cat", "dog"), "run_id": 1, **more}
+        return Heatmap(
+            cells, "log_odds", "folder/grey.png", model="net", stride=(4, 4), placement=place(source.size, how), **more
+        )
+
+    return make

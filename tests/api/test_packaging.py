@@ -89,7 +89,7 @@ def test_importing_is_fast_and_without_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["obeql.cli", "obeql.grammar", "obeql.planner", "obeql.prompt", "obeql.result", "obeql.session"]
+    "module", ["obeql.cli", "obeql.grammar", "obeql.planner", "obeql.repl", "obeql.result", "obeql.session"]
 )
 def test_torch_waits_until_a_network_is_used(module: str) -> None:
     assert in_fresh_python(f"import sys, {module}; print('torch' in sys.modules)") == "False"

@@ -13,13 +13,14 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+from obeql.colours import symmetric_limit
 from obeql.errors import QueryTypeError
 from obeql.executor.images import SourceImage, decode_object, place
 from obeql.heatmap import Heatmap
 from obeql.planner.catalog import Preprocessing
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.grid import WindowGrid
-from obeql.render import colour_map, overlay, picture_bytes, sheet, symmetric_limit
+from obeql.render import colour_map, overlay, picture_bytes, sheet
 from obeql.result import Result
 
 GREY = decode_object(Image.new("L", (80, 60), 128), "grey")

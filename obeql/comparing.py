@@ -1,0 +1,94 @@
+"""Two maps beside each other on one scale, and their difference.
+
+Beside `render`, which draws one map and sheets of many.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from obeql.errors import QueryTypeError
+from obeql.render import (
+    bare,
+    colour_bar,
+    draw_picture,
+    draw_pixels,
+    headline,
+    overlay,
+    picture_of,
+    plain_text,
+    shared_limits,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from obeql.heatmap import Heatmap
+
+__all__ = ["side_by_side"]
+
+
+def side_by_side(first: Heatmap, second: Heatmap, *, alpha: float = 0.7) -> Figure:
+    """Draw two maps on one scale, and, where both are of one image and input size, their difference.
+
+    For an exact map and its approximation, two classes, two patch sizes, two models. The titles say what differs; the
+    difference (second - first, per pixel) has a scale of its own. Raises QueryTypeError for two different scores.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    if first.score_kind != second.score_kind:
+        raise QueryTypeError(
+            f"the maps show {first.score_kind} and {second.score_kind}, which share no scale; "
+            f"compare with other.as_score('{first.score_kind}')"
+        )
+    same_image = first.cells.key.image_hash == second.cells.key.image_hash and first.placement == second.placement
+    height, width = first.placement.source_size
+    aspect = min(2.0, max(0.5, width / height))
+    n_panels = 3 if same_image else 2
+    figure = Figure(figsize=(4.6 * n_panels * min(aspect, 1.3), 4.6 * min(aspect, 1.3) / aspect + 0.7))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots(1, n_panels)
+    limit = shared_limits([first, second])[first.score_kind]
+    for ax, heat, name in zip(axes, (first, second), _what_differs(first, second), strict=False):
+        overlay(heat, ax, limit=limit, alpha=alpha, title=name)
+    if same_image:
+        _draw_difference(axes[2], first, second, alpha)
+    return figure
+
+
+def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
+    """A title for each map: what tells it from the other."""
+    told: dict[str, Callable[[Heatmap], str]] = {
+        "image": lambda heat: Path(heat.image).name,
+        "model": lambda heat: heat.model,
+        "class": lambda heat: heat.class_name,
+        "patch": lambda heat: "patch " + "x".join(map(str, heat.patch)),
+        "stride": lambda heat: "stride " + "x".join(map(str, heat.stride)),
+        "fill": lambda heat: f"fill {heat.cells.key.fill}",
+        "quality": lambda heat: f"approximate ({heat.share_exact:.0%} of cells computed)" if heat.approx else "exact",
+    }
+    pairs = [(tell(first), tell(second)) for tell in told.values()]
+    different = [pair for pair in pairs if pair[0] != pair[1]] or [pairs[2]]
+    return " · ".join(pair[0] for pair in different), " · ".join(pair[1] for pair in different)
+
+
+def _draw_difference(ax: Axes, first: Heatmap, second: Heatmap, alpha: float) -> None:
+    a, b = first.to_pixels(), second.to_pixels()
+    difference = b - a
+    picture, _ = picture_of(first)
+    draw_picture(ax, first, picture)
+    mappable = draw_pixels(ax, first, difference, None, alpha, smooth=False)
+    bare(ax)
+    colour_bar(ax, mappable, "← first larger    difference    second larger →")
+    both = np.isfinite(a) & np.isfinite(b)
+    largest = float(np.abs(difference[both]).max()) if both.any() else math.nan
+    varies = both.any() and float(np.ptp(a[both])) > 0 and float(np.ptp(b[both])) > 0
+    correlation = f", correlation {np.corrcoef(a[both], b[both])[0, 1]:.3f}" if varies else ""
+    plain_text(ax.set_title(f"largest difference {largest:.3g}{correlation}", fontsize=8, loc="left", color="0.35"))
+    headline(ax, "second − first")

@@ -1,0 +1,94 @@
+"""`%load_ext obeql`: statements in notebook cells, with Python's variables as parameters.
+
+    %obeql heat.duckdb                connects; without a file, in memory
+    %%obeql                           runs the cell; what its last statement yields is the cell's output
+    %%obeql --into found              ... and is bound to the name `found`
+
+`$name` in a statement stands for the Python variable of that name: it is bound, never pasted into the text.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import Magics, line_cell_magic, magics_class
+from IPython.core.magic_arguments import argument, magic_arguments, parse_argstring
+
+import obeql
+from obeql.errors import ObeqlError, UnknownNameError, nearest
+from obeql.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from obeql.session import Session
+
+__all__ = ["ObeqlMagics", "load_ipython_extension"]
+
+
+@magics_class
+class ObeqlMagics(Magics):  # type: ignore[misc]
+    """One session a notebook; `%obeql file` opens another."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self.session: Session | None = None
+
+    @magic_arguments()
+    @argument("file", nargs="?", help="DuckDB file to connect to, made if missing; without one, in memory")
+    @argument("--into", metavar="NAME", help="bind what the last statement yields to this Python name")
+    @argument("--no-progress", action="store_true", help="draw no progress bar")
+    @line_cell_magic
+    def obeql(self, line: str, cell: str | None = None) -> Any:
+        """Connect to a database (%obeql), or run statements on it (%%obeql)."""
+        options = parse_argstring(self.obeql, line)
+        if self.session is None or options.file is not None:
+            self._connect(options.file or ":memory:")
+        assert self.session is not None
+        if cell is None:
+            return self.session
+        try:
+            outcome = self._run(cell, not options.no_progress)
+        except ObeqlError as error:
+            # One message instead of a traceback through the library; the next cell still runs.
+            self.shell.showtraceback((type(error), error.with_traceback(None), None), exception_only=True)
+            return None
+        if options.into is not None:
+            self.shell.push({options.into: outcome})
+            return None
+        return outcome
+
+    def _connect(self, file: str) -> None:
+        if self.session is not None:
+            self.session.close()
+        self.session = obeql.connect(file)
+        self.shell.push({"db": self.session})
+
+    def _run(self, text: str, shows_progress: bool) -> Any:
+        assert self.session is not None
+        parameters = self._parameters(text)
+        if not shows_progress:
+            return self.session.execute(text, parameters)
+        from tqdm.auto import tqdm  # noqa: PLC0415 - a widget where the notebook has them
+
+        with ProgressBar(kind=tqdm) as bar:
+            return self.session.execute(text, parameters, on_progress=bar)
+
+    def _parameters(self, text: str) -> dict[str, Any] | None:
+        """The Python variables that `$name` stands for in the text."""
+        from obeql.grammar.scanner import scan  # noqa: PLC0415
+
+        marks = (text[token.start + 1 : token.end] for token in scan(text) if token.kind == "parameter")
+        names = dict.fromkeys(name for name in marks if name.isidentifier())
+        missing = [name for name in names if name not in self.shell.user_ns]
+        if missing:
+            known = [name for name in self.shell.user_ns if not name.startswith("_")]
+            raise UnknownNameError(
+                f"${missing[0]}: there is no Python variable {missing[0]!r}.{nearest(missing[0], known)}"
+            )
+        return {name: self.shell.user_ns[name] for name in names} or None
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by `%load_ext obeql`."""
+    shell.register_magics(ObeqlMagics)

@@ -1,0 +1,155 @@
+"""The loop of the prompt: read a text, run it, show what it yields or what is wrong with it.
+
+Comes after the editor and before the session. The database is opened behind the first prompt.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from obeql.errors import QueryError
+from obeql.repl.background import Background
+from obeql.repl.commands import command_words, run_command
+from obeql.repl.editor import Editor
+from obeql.repl.names import Names, gather
+from obeql.reporting import report_error, report_stop
+
+if TYPE_CHECKING:
+    from obeql.result import Result
+    from obeql.runner import Runner
+    from obeql.session import Session
+
+__all__ = ["Shell", "start"]
+
+
+def start(connect: Callable[[], Session], make_runner: Callable[[Session], Runner], banner: str) -> int:
+    """Show a prompt and run what is typed until Ctrl-D; returns the exit code.
+
+    `connect` opens the database, on a thread while the first text is typed; `make_runner` says how texts are run.
+    """
+    background = Background(connect)
+    names = _NamesNow(background)
+    editor = Editor(names, lambda line: command_words(line, names()))
+    background.session.add_done_callback(
+        lambda opened: editor.leave(_NotOpenedError()) if opened.exception() is not None else None
+    )
+    print(f"{banner} · .help")
+    try:
+        first = editor.read(when_shown=background.begin)
+    except KeyboardInterrupt:
+        first = ""
+    except EOFError:
+        return _leave(background)
+    except _NotOpenedError:
+        first = ""
+    background.begin()
+    try:
+        session = background.session.result()
+    except Exception as error:
+        return report_error(error)
+    with session:
+        shell = Shell(make_runner(session), editor.read, names.refresh)
+        shell.loop(first)
+    return _leave(background)
+
+
+class _NotOpenedError(Exception):
+    """Ends the first prompt: the database could not be opened."""
+
+
+class _NamesNow:
+    """The names for completion: those of the start, then those after the last statement."""
+
+    def __init__(self, background: Background) -> None:
+        self._background = background
+        self._names: Names | None = None
+
+    def __call__(self) -> Names:
+        return self._background.names if self._names is None else self._names
+
+    def refresh(self, session: Session) -> None:
+        """Ask the database again."""
+        self._names = gather(session)
+
+
+def _leave(background: Background) -> int:
+    """End the prompt; where torch is still being imported, end the process as it is, for unloading it would crash."""
+    if background.busy and background.session.done():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    return 0
+
+
+class Shell:
+    """A loop over texts: `read` returns one, `refresh` is told of the session after each."""
+
+    def __init__(
+        self, runner: Runner, read: Callable[[], str], refresh: Callable[[Session], None] = lambda _: None
+    ) -> None:
+        self.runner = runner
+        self._read = read
+        self._refresh = refresh
+
+    def loop(self, first: str = "") -> None:
+        """Run `first`, then what is read, until the end of input or `.quit`."""
+        text = first
+        while True:
+            if text.strip():
+                try:
+                    self.run(text)
+                except EOFError:
+                    break
+                self._refresh(self.runner.session)
+            try:
+                text = self._read()
+            except KeyboardInterrupt:
+                text = ""
+            except EOFError:
+                break
+        self.write_to(None)
+
+    def run(self, text: str) -> None:
+        """Run a text; what is wrong with it is reported. Raises EOFError where it means to leave."""
+        try:
+            line = text.strip()
+            bare = line.lower().removesuffix(";").strip()
+            if bare in ("exit", "quit", "help"):
+                line = f".{bare}"
+            if line.startswith("."):
+                run_command(self, line)
+            else:
+                self.runner.run(text)
+        except KeyboardInterrupt as stop:
+            report_stop(stop)
+        except (BrokenPipeError, EOFError):
+            raise
+        except Exception as error:
+            report_error(error)
+
+    def write(self, text: str) -> None:
+        """Show a text of the prompt's own."""
+        print(text, flush=True)
+
+    def draw(self, result: Result) -> None:
+        """Draw maps on the screen."""
+        from rich.console import Console  # noqa: PLC0415
+
+        from obeql.terminal import draw_result  # noqa: PLC0415
+
+        draw_result(result, Console())
+
+    def write_to(self, path: Path | None) -> None:
+        """Send the results that follow to a file, or to the screen. Raises QueryError when it cannot be written."""
+        if self.runner.output is not None:
+            self.runner.output.close()
+            self.runner.output = None
+        if path is not None:
+            try:
+                self.runner.output = path.open("w", encoding="utf-8")
+            except OSError as error:
+                raise QueryError(f"cannot write '{path}': {error.strerror or error}") from None

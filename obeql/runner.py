@@ -1,0 +1,142 @@
+"""Runs texts on a session and writes what they yield: the part that the command line and the prompt share.
+
+Between them and the session. Ctrl-C asks a run to stop after its batch, so that what is stored is kept.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+from obeql.output import OutputMode, write_outcome
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from obeql.executor.run import Progress
+    from obeql.result import Result
+    from obeql.session import Session
+
+__all__ = ["ProgressView", "Runner"]
+
+
+class ProgressView(Protocol):
+    """Shows a run while it goes: `ProgressBar`, or `LiveMap`."""
+
+    def __call__(self, progress: Progress) -> None: ...
+
+    def finish(self) -> None:
+        """Leave the screen tidy; the next call begins another run."""
+        ...
+
+
+class Runner:
+    """How texts are run: `mode` and `output` say how and where results go, `draw` whether maps are drawn in boxes.
+
+    `echo` prints each statement before its result, `timer` how long it took after it. `last_result` and
+    `last_explain` are the newest maps and the text of the statement that made them.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        mode: OutputMode = "box",
+        view: ProgressView | None = None,
+        *,
+        echo: bool = False,
+        draw: bool = False,
+    ) -> None:
+        self.session = session
+        self.mode: OutputMode = mode
+        self.draw = draw
+        self.timer = False
+        self.output: TextIO | None = None
+        self.last_result: Result | None = None
+        self.last_explain: str | None = None
+        self._view = view
+        self._echo = echo
+        self._running = False  # inside a run, which stops by itself between batches when asked to
+
+    def run(self, text: str) -> None:
+        """Run every statement of a text. Raises ObeqlError, and KeyboardInterrupt after Ctrl-C."""
+        from obeql.grammar.scanner import split_script  # noqa: PLC0415
+
+        with self._stoppable():
+            outcomes = self.session.run_script(text, on_progress=self._on_progress)
+            for statement in split_script(text):  # the session runs these, one by one
+                if self._echo:
+                    print(f"\n{statement.text};", flush=True)
+                started = time.perf_counter()
+                outcome = next(outcomes)
+                self._end_of_run()
+                self._remember(outcome, statement.text)
+                self.show(outcome)
+                if self.timer:
+                    print(f"took {time.perf_counter() - started:.3f} s", file=sys.stderr)
+
+    def show(self, outcome: Any) -> None:
+        """Write one outcome where results go, in the mode of the moment."""
+        stream = sys.stdout if self.output is None else self.output
+        write_outcome(outcome, self.mode, stream, draw=self.draw and self.output is None)
+        stream.flush()  # results of a long script appear as they come, also in a pipe
+
+    def _remember(self, outcome: Any, text: str) -> None:
+        from obeql.outcome import Plan  # noqa: PLC0415
+        from obeql.result import Result  # noqa: PLC0415
+
+        if isinstance(outcome, Plan) and outcome.result is None:
+            return
+        found = outcome.result if isinstance(outcome, Plan) else outcome
+        if isinstance(found, Result):
+            self.last_result, self.last_explain = found, text
+
+    def _on_progress(self, progress: Progress) -> None:
+        self._running = True
+        if self._view is not None and self.session.setting("progress"):
+            self._view(progress)
+
+    def _end_of_run(self) -> None:
+        self._running = False
+        if self._view is not None:
+            self._view.finish()
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """The first Ctrl-C asks a run to stop, so that it can keep what it has; at any other time it stops at once."""
+        asked = False
+
+        def on_interrupt(signum: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            first, asked = not asked, True
+            self.session.cancel()
+            if self._running and first:
+                self._end_of_run()
+                print("stopping after this batch; Ctrl-C again stops at once", file=sys.stderr)
+            else:
+                raise KeyboardInterrupt
+
+        before = _set_handler(on_interrupt)
+        try:
+            yield
+        except Exception:
+            # However the session words it, the cause is Ctrl-C.
+            if asked:
+                raise KeyboardInterrupt from None
+            raise
+        finally:
+            self._end_of_run()
+            _set_handler(before)
+        if asked:
+            raise KeyboardInterrupt
+
+
+def _set_handler(handler: Any) -> Any:
+    """Set the handler of Ctrl-C and return the one before; only a process's main thread may."""
+    try:
+        return signal.signal(signal.SIGINT, handler)
+    except ValueError:
+        return None

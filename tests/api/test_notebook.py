@@ -1,0 +1,53 @@
+"""`%load_ext obeql` in a real IPython shell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("IPython")
+
+
+@pytest.fixture
+def shell(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    from IPython.core.interactiveshell import InteractiveShell
+
+    made = InteractiveShell.instance()
+    made.run_line_magic("load_ext", "obeql")
+    yield made
+    found = made.user_ns.get("db")
+    if found is not None:
+        found.close()
+    made.history_manager.end_session()
+    InteractiveShell.clear_instance()
+
+
+def test_cells_run_statements_with_variables(
+    shell: Any, tiny_net: Callable[..., Any], pixels: Callable[..., Any]
+) -> None:
+    session = shell.run_line_magic("obeql", "")
+    assert shell.user_ns["db"] is session
+    session.create_model("net", tiny_net(), size=(32, 32))
+    shell.user_ns["picture"] = pixels(1)
+    result = shell.run_cell_magic("obeql", "--no-progress", "EXPLAIN OCCLUDE $picture USING net WITH patch=8")
+    assert len(result) == 1
+    assert shell.run_cell_magic("obeql", "--into found", "SELECT 7 AS seven") is None
+    assert shell.user_ns["found"].fetchall() == [(7,)]
+
+
+def test_another_file_is_another_session(shell: Any, tmp_path: Any) -> None:
+    first = shell.run_line_magic("obeql", "")
+    second = shell.run_line_magic("obeql", str(tmp_path / "heat.duckdb"))
+    assert first is not second and second.path.endswith("heat.duckdb")
+    assert shell.run_line_magic("obeql", "") is second
+
+
+def test_errors_are_one_message(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert shell.run_cell_magic("obeql", "", "EXPLAIN OCCLUDE x USING nothing") is None
+    assert shell.run_cell_magic("obeql", "", "SELECT $missing") is None
+    out, err = capsys.readouterr()
+    assert "There is no model 'nothing'" in out + err or "nothing" in out + err
+    assert "no Python variable 'missing'" in out + err and "Traceback" not in out + err

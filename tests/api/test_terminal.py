@@ -1,0 +1,123 @@
+"""Maps in a terminal: colours where they belong, characters without them, and a map that fills in."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from obeql.live import LiveMap
+from obeql.result import Result
+from obeql.terminal import Canvas, draw_heatmap, draw_plane, draw_result
+
+
+def two_sided() -> np.ndarray:
+    importance = np.zeros((11, 11))
+    importance[:3, :3], importance[8:, 8:] = 3, -2
+    return importance
+
+
+def console(**options: Any) -> Console:
+    return Console(file=io.StringIO(), force_terminal=True, width=options.pop("width", 130), **options)
+
+
+def shown(screen: Console) -> str:
+    assert isinstance(screen.file, io.StringIO)
+    return screen.file.getvalue()
+
+
+def test_colours_lie_where_the_evidence_is(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system="truecolor")
+    screen.print(draw_heatmap(make_heatmap(two_sided()), Canvas.of(screen)))
+    lines = [line for line in shown(screen).splitlines() if "▀" in line]
+    first, last = (line.split("▀")[0] for line in (lines[0], lines[-1]))
+    red, _, blue = (int(part) for part in first.split("38;2;")[1].split(";")[:3])
+    assert red > blue + 60
+    assert "38;2;128;128;128" in lines[0]  # grey stays grey where nothing matters
+    assert last.split("38;2;")[1].startswith("128;128;128")
+
+
+@pytest.mark.parametrize("options", [{"color_system": None}, {"color_system": "truecolor", "no_color": True}])
+def test_without_colours_characters_tell(options: dict[str, Any], make_heatmap: Callable[..., Any]) -> None:
+    screen = console(**options)
+    screen.print(draw_heatmap(make_heatmap(two_sided()), Canvas.of(screen)))
+    text = shown(screen)
+    assert "▀" not in text and "38;2" not in text
+    assert "@" in text.splitlines()[1] and "for the class" in text
+    assert any(mark in text.splitlines()[-1] for mark in "=%&") or any(mark in text for mark in "=%&")
+
+
+def test_the_table_lists_the_most_important_cells(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system=None)
+    draw_result(Result((make_heatmap(two_sided()),)), screen)
+    text = shown(screen)
+    assert "grey.png · cat" in text and "folder/" not in text
+    assert "0, 0, 8, 8" in text and "+3" in text
+
+
+def test_a_narrow_terminal_leaves_out_columns(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system=None, width=80)
+    screen.print(draw_heatmap(make_heatmap(two_sided()), Canvas.of(screen)))
+    assert "top, left" not in shown(screen) and "importance" in shown(screen)
+    assert max(map(len, shown(screen).splitlines())) <= 80
+
+
+def test_long_results_are_cut(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system=None)
+    draw_result(Result((make_heatmap(1.0),) * 7), screen)
+    assert shown(screen).count("grey.png") == 4 and "3 more maps" in shown(screen)
+
+
+def test_odd_maps_draw(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system="truecolor")
+    for heat in (make_heatmap(0.0), make_heatmap(np.nan), make_heatmap(-1.0, picture=None)):
+        screen.print(draw_heatmap(heat, Canvas.of(screen)))
+    assert "constant" in shown(screen) and "no cell was computed" in shown(screen)
+
+
+def test_names_with_markup_are_shown_as_they_are(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system=None)
+    screen.print(draw_heatmap(make_heatmap(two_sided(), class_name="[red]", classes=("[red]",)), Canvas.of(screen)))
+    assert shown(screen).count("[red]") > 2
+
+
+def test_a_plane_shows_what_is_not_computed_yet() -> None:
+    importance = np.full((6, 6), np.nan)
+    importance[0, 0] = 1.0
+    screen = console(color_system=None)
+    screen.print(draw_plane(importance, (8, 8), "logit", "title", Canvas.of(screen)))
+    assert "?" in shown(screen) and "@" in shown(screen) and "1 of 36 windows" in shown(screen)
+
+
+def test_the_live_map_draws_and_clears_itself() -> None:
+    screen = console(color_system=None)
+    live = LiveMap(screen)
+    preview = SimpleNamespace(
+        importance=lambda: np.ones((3, 3)), grid=SimpleNamespace(patch=(8, 8)), score_kind="logit", class_name="cat"
+    )
+    state = {"total": 9, "image": 0, "n_images": 2, "shown": "a/b.png", "rate": 3.0, "eta_seconds": 2.0, "seconds": 1.0}
+    live(SimpleNamespace(done=0, **state))  # type: ignore[arg-type]  a run that has no preview
+    live._drawn_at = 0.0
+    live(SimpleNamespace(done=3, preview=preview, **state))  # type: ignore[arg-type]
+    live.finish()
+    text = shown(screen)
+    assert "0/9 windows" in text and "3/9 windows, 3.0/s" in text and "image 1/2 b.png · cat" in text
+    live.finish()
+
+
+def test_a_run_tells_its_preview(net_db: Any, pixels: Callable[..., Any]) -> None:
+    seen: list[np.ndarray] = []
+
+    def look(progress: Any) -> None:
+        if progress.preview is not None:
+            seen.append(progress.preview.importance())
+
+    heat = net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=8 batch=20 score=logit", [pixels(1)], look)[0]
+    n_known = [int(np.isfinite(plane).sum()) for plane in seen]
+    assert n_known == sorted(n_known) and n_known[0] < heat.scores.size == n_known[-1]
+    assert np.array_equal(seen[-1], heat.importance)
