@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -244,20 +244,19 @@ class _Execution:
         for place, (grid, cells) in enumerate(zip(plan.grids, known, strict=True)):
             n_left = grid.n_windows if cells is None else int(cells.left.sum())
 
-            def as_maps(planes: Planes, place: int = place, n_stored: int = grid.n_windows - n_left) -> list[MapCells]:
-                held = known[place]
-                logits = None if clean is None else clean.logits
-                numbers = _clean_numbers(plan, classes, logits, {} if held is None else held.clean)
-                return _maps(plan, source, keys[place], plan.grids[place], numbers, planes, n_stored)
-
-            if cells is not None and n_left == 0:
-                planes = Planes(*map(torch.from_numpy, (cells.logit, cells.others, cells.top)))
+            whole = cells is not None and n_left == 0  # every cell is stored
+            wanted = None if plan.shared_pass else place
+            if not whole and (clean is None or passed != wanted):
+                clean, passed = self._clean_pass(pixels, wanted), wanted
+                self._require_numbers(image, clean.logits)
+            stored = {} if cells is None else cells.clean
+            numbers = _clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
+            as_maps = partial(_maps, plan, source, keys[place], grid, numbers, grid.n_windows - n_left)
+            if cells is not None and whole:
+                logit, others, top = map(torch.from_numpy, (cells.logit, cells.others, cells.top))
+                planes = Planes(logit, others, top)
             else:
-                wanted = None if plan.shared_pass else place
-                if clean is None or passed != wanted:
-                    clean, passed = self._clean_pass(pixels, wanted), wanted
-                    self._require_numbers(image, clean.logits)
-
+                assert clean is not None
                 preview = _preview(plan, self.runs[place], classes, clean.logits)
 
                 def tell(n: int, before: int = done, preview: Preview = preview) -> None:
@@ -295,9 +294,9 @@ class _Execution:
 
         def on_level(level: int, bound: float, planes: Planes) -> None:
             n_known = 0 if planes.exact is None else int(planes.exact.sum())
-            partial = () if self.on_progress is None else tuple(as_maps(planes))
+            maps = () if self.on_progress is None else tuple(as_maps(planes))
             preview = _preview(self.plan, self.runs[place], classes, clean.logits, planes)
-            self._tell(number, image, done + n_known, level, bound, partial, preview)
+            self._tell(number, image, done + n_known, level, bound, maps, preview)
 
         deadline = self._deadline(number, image, place, refined)
         with self.report.timed("windows"):
@@ -305,7 +304,7 @@ class _Execution:
 
     def _deadline(self, number: int, image: ImageRecord, place: int, refined: RefineRun) -> float | None:
         """When a grid has to be done, so that each of those to come gets as much of the time left as this one."""
-        within_s = getattr(refined.refinement, "within_s", None)
+        within_s: float | None = getattr(refined.refinement, "within_s", None)
         if within_s is None:
             return None
         now, n_grids = time.perf_counter(), len(self.plan.grids)
@@ -424,8 +423,8 @@ def _maps(
     key: CellKey,
     grid: WindowGrid,
     classes: Sequence[tuple[int, Clean]],
-    planes: Planes,
     n_stored: int,
+    planes: Planes,
 ) -> list[MapCells]:
     """One map a class, checked for values that are not numbers."""
     bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)

@@ -82,5 +82,6 @@ def cell_costs(network: Network, grid: WindowGrid, engine: Engine) -> npt.NDArra
     each = np.array([network.layers[i].macs / positions(network.layers[i]) for i in boxed])
     rows = axis_spans(network, 0, grid.rows, engine.regions, engine.tau).sizes[boxed]
     cols = axis_spans(network, 1, grid.cols, engine.regions, engine.tau).sizes[boxed]
-    costs: npt.NDArray[np.float64] = (each[:, None] * rows).T @ cols + float(rest)
-    return np.maximum(costs, 1.0)
+    costs = (each[:, None] * rows).T @ cols + float(rest)
+    positive: npt.NDArray[np.float64] = np.maximum(costs, 1.0)
+    return positive

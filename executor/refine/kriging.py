@@ -101,7 +101,7 @@ class Field:
             targets = offsets[:, n[rows, cols]]
             if drawn is not None and draws is not None:
                 targets = np.concatenate([targets, draws[:, rows, cols]])
-            system, factor = self._system(rows, cols)
+            factor = self._factor(rows, cols)
             at_tile = self._between(tile.inner, rows, cols)
             solved = torch.cholesky_solve(torch.from_numpy(np.ascontiguousarray(targets.T)), factor)
             found = (torch.from_numpy(at_tile) @ solved).numpy().T
@@ -120,14 +120,15 @@ class Field:
             drawn[:, known] = values[0]
         return Posterior(means, variance, drawn)
 
-    def _system(self, rows: Ints, cols: Ints) -> tuple[Floats, torch.Tensor]:
-        """Covariances of cells with each other (n, n), and their lower Cholesky factor."""
+    def _factor(self, rows: Ints, cols: Ints) -> torch.Tensor:
+        """The lower Cholesky factor of the covariances of cells with each other, (n, n)."""
         by_row, by_col = self.axes.correlations(self.length)
         system = by_row[np.ix_(rows, rows)] * by_col[np.ix_(cols, cols)]
         system[np.diag_indices_from(system)] += _NUGGET
         scale = self.scale[rows, cols]
         system *= scale[:, None] * scale
-        return system, torch.linalg.cholesky(torch.from_numpy(system))
+        factor: torch.Tensor = torch.linalg.cholesky(torch.from_numpy(system))
+        return factor
 
     def _between(self, box: tuple[slice, slice], rows: Ints, cols: Ints) -> Floats:
         """Covariances of every cell of a box with given cells: (cells of the box, n)."""
@@ -223,7 +224,7 @@ def _left_out(field: Field, known: Flags, centred: Floats) -> Floats:
         inside = np.argwhere(known[tile.outer])
         rows, cols = inside[:, 0] + tile.outer[0].start, inside[:, 1] + tile.outer[1].start
         own = n[rows, cols]
-        _, factor = field._system(rows, cols)
+        factor = field._factor(rows, cols)
         inverse = torch.cholesky_inverse(factor)
         solved = (inverse @ torch.from_numpy(centred[own])).numpy()
         ratios = solved * solved / inverse.diagonal().numpy()

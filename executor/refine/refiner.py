@@ -268,8 +268,9 @@ def _weights(metric: str, best: Floats, error: Floats) -> Floats:
     variance = np.maximum(_sums(best * best, side) / side**2 - means * means, 0.0)
     cost = 1.0 / (2 * variance + _sums(error, side) / side**2 + (0.03 * spread) ** 2)
     padded = np.pad(cost, side - 1)
-    weights: Floats = _sums(padded, side)
-    return weights / weights.mean()
+    weights = _sums(padded, side)
+    scaled: Floats = weights / weights.mean()
+    return scaled
 
 
 def _sums(plane: Floats, side: int) -> Floats:

@@ -112,8 +112,6 @@ def test_place_counts_from_the_start_of_the_script(catalog: Any) -> None:
 @pytest.mark.parametrize(
     ("clause", "named"),
     [
-        ("WITHIN 10 SECONDS", "WITHIN"),
-        ("TOP 5 CELLS", "CELLS"),
         ("ON cuda:*", "cuda:*"),
         ("ON ray", "ray"),
         ("ON mps", "mps"),
@@ -192,11 +190,13 @@ def test_region_keeps_the_windows_of_the_full_map(plan_of: Any) -> None:
     assert len(grid.cols) == 13
 
 
-def test_approx_is_answered_exactly_and_says_so(plan_of: Any) -> None:
+def test_approx_is_refined_towards_its_target(plan_of: Any) -> None:
     plan = plan_of(HEAD + "APPROX 0.9 METRIC MaxErr")
     assert plan.approx == {"target": 0.9, "metric": "maxerr", "confidence": 0.95}
-    assert "APPROX is answered exactly: bound 1" in plan.notes
-    assert plan_of(HEAD + "EXACT").approx == {}
+    (refinement,) = plan.refinements
+    assert (refinement.metric, refinement.target, refinement.confidence) == ("maxerr", 0.9, 0.95)
+    assert 0 < refinement.expected_share < 1
+    assert plan_of(HEAD + "EXACT").approx == {} and not any(plan_of(HEAD + "EXACT").refinements)
 
 
 def test_selectors(plan_of: Any) -> None:

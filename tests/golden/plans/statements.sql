@@ -44,3 +44,12 @@ EXPLAIN OCCLUDE scan0 USING vgg;
 
 -- plan other_choices_off disabled_rules=choose_switch_layer,bucket_windows,choose_batch
 EXPLAIN OCCLUDE scan0 USING resnet;
+
+-- plan choose_refinement
+EXPLAIN OCCLUDE scan0 USING vgg APPROX 0.9;
+
+-- plan choose_refinement_off disabled_rules=choose_refinement
+EXPLAIN OCCLUDE scan0 USING vgg APPROX 0.9;
+
+-- plan top_cells
+EXPLAIN OCCLUDE scan0 USING vgg TOP 10 CELLS;
