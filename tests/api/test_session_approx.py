@@ -1,0 +1,58 @@
+"""APPROX, WITHIN and TOP .. CELLS through a session: what is stated, what is stored, and that exact cells are exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+HEAD = "EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch=8 stride=1 score=log_odds seed=3 "
+
+
+@pytest.fixture
+def asked(db: Any, tiny_net: Any) -> Any:
+    """Run a clause on a smooth picture; returns its map."""
+    across = np.linspace(0, 3, 32)
+    waves = 127 + 120 * np.sin(across)[:, None] * np.cos(2 * across)
+    picture = np.repeat(waves.astype(np.uint8)[:, :, None], 3, axis=2)
+    db.create_model("net", tiny_net(), size=(32, 32), classes=["ant", "bee", "cat"])
+    return lambda clause, **more: db.execute(HEAD + clause, [picture], **more)[0]
+
+
+def test_a_stated_map(asked: Any, db: Any) -> None:
+    levels = []
+    rough = asked("APPROX 0.8", on_progress=lambda progress: progress.level and levels.append(progress))
+    again = asked("APPROX 0.8 NO REUSE")
+    exact = asked("EXACT NO REUSE")
+    assert 0.8 <= rough.bound <= 1 and rough.target == 0.8 and rough.metric == "ssim" and rough.confidence == 0.95
+    assert np.isfinite(rough.scores).all()
+    np.testing.assert_array_equal(rough.scores, again.scores)
+    stored = db.execute("SELECT n_exact, n_audit, bound, approx FROM heatmaps WHERE run_id = 1").fetchall()[0]
+    assert stored[2] == pytest.approx(rough.bound)
+    if stored[3]:
+        (flags,) = db.execute("SELECT exact FROM heatmaps WHERE run_id = 1").fetchall()[0]
+        flags = np.asarray(flags, bool).reshape(rough.scores.shape)
+        assert flags.sum() == stored[0] < flags.size and stored[1] >= 24
+        np.testing.assert_allclose(rough.scores[flags], exact.scores[flags], rtol=1e-4, atol=1e-5)
+    assert all(progress.bound is not None and progress.partial for progress in levels)
+
+
+def test_estimated_cells_answer_no_other_query(asked: Any) -> None:
+    asked("APPROX 0.5")
+    after, fresh = asked("EXACT"), asked("EXACT NO REUSE")
+    assert after.bound == 1.0
+    np.testing.assert_allclose(after.scores, fresh.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_top_cells(asked: Any) -> None:
+    found, exact = asked("TOP 5 CELLS"), asked("EXACT NO REUSE")
+    best = np.sort(exact.importance.reshape(-1))[-5:]
+    np.testing.assert_allclose(
+        np.sort(found.importance[np.isfinite(found.importance)])[-5:], best, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_within(asked: Any) -> None:
+    heat = asked("WITHIN 20 SECONDS")
+    assert heat.bound <= 1 and np.isfinite(heat.scores).all()
