@@ -97,14 +97,15 @@ def _box_rates(graph: LayerGraph, image: torch.Tensor) -> tuple[tuple[float, ...
     height, width = network.size
     patch = max(1, min(16, height // 4)), max(1, min(16, width // 4))
     grid = WindowGrid.over((height, width), patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)))
+    fill = image.mean((2, 3))[0][:, None, None]
+    clean = None
     points = []
     for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, _LARGE_GROUPS)):
         clock = LayerClock(image.device)
         engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
         run = IncrementalRun(graph, grid, engine, clock)
         wanted = _some_windows(run, grid, n_groups, side)
-        clean = materialise(graph, image, run.needed)
-        fill = image.mean((2, 3))[0][:, None, None]
+        clean = clean or materialise(graph, image, run.needed)
         for _ in range(2 if side == 2 else 1):  # the first run of all packs the weights
             clock.seconds.clear()
             run.run(clean, fill, wanted, lambda windows, logits: None)
