@@ -34,6 +34,8 @@ _MOST_FITTED = 500
 #: map's mean.
 _SCALE_REACH, _SCALE_PRIOR = 3.0, 4.0
 _SCALE_ROUNDS = 2
+#: No standard deviation is below this share of the largest value, which is beyond what float32 carries.
+_LEAST_SCALE = 1e-9
 #: Sides of a tile and what is read around it, in cells.
 _TILE, _HALO = 48, 10
 
@@ -178,19 +180,20 @@ def _tiles(shape: tuple[int, int]) -> Iterator[_Tile]:
 def fit_field(axes: Axes, known: Flags, values: Floats) -> Field:
     """Fit the process to computed cells: `known` (rows, cols) with `values` (n,), row by row.
 
-    Values that do not vary give a scale of 0, a map known everywhere.
+    Values that do not vary give a scale that is hardly above 0.
     """
     rows, cols = np.nonzero(known)
     centred = values - values.mean()
     spread = float(np.sqrt(np.mean(centred * centred)))
-    if spread == 0.0:
-        return Field(axes, _LENGTHS[0], np.zeros(axes.shape), np.ones(len(values)))
+    least = _LEAST_SCALE * max(1.0, float(np.abs(values).max()))
+    if spread <= least:
+        return Field(axes, _LENGTHS[0], np.full(axes.shape, least), np.ones(len(values)))
     length = _fitted_length(axes, rows, cols, centred)
     field = Field(axes, length, np.full(axes.shape, spread), np.ones(len(values)))
     for _ in range(_SCALE_ROUNDS):
         squares = _left_out(field, known, centred)
         smooth = _smoothed(squares, rows, cols, axes.shape)
-        field = Field(axes, length, field.scale * np.sqrt(smooth), squares / smooth[rows, cols])
+        field = Field(axes, length, np.maximum(field.scale * np.sqrt(smooth), least), squares / smooth[rows, cols])
     return field
 
 

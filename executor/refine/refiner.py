@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.executor.refine.kriging import Axes, Field, Posterior, fit_field, select_spread
-from obeql.executor.refine.quality import quality_of
+from obeql.executor.refine.quality import constant_below, quality_of
 from obeql.planner.grid import WindowGrid
 from obeql.planner.scores import ScoreKind, score_of
 
@@ -96,6 +96,8 @@ class Refiner:
         self.history: list[tuple[float, float]] = []
         self.estimates: list[Estimate] = []
         self._gain = np.ones(self.shape)
+        #: whether some map has not varied at all so far
+        self._is_flat = False
         self._field: Field | None = None
 
     # ---- cells in, windows out -------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ class Refiner:
         n = self.known.size
         share = self._share()
         wanted = self._wanted_share()
-        if (self.goal.target is not None and wanted > _GIVE_UP_SHARE) or share > _GIVE_UP_SHARE:
+        if self._is_flat or (self.goal.target is not None and wanted > _GIVE_UP_SHARE) or share > _GIVE_UP_SHARE:
             rest = np.flatnonzero(~self.known)
             if most is None or most >= len(rest):
                 return rest
@@ -177,6 +179,7 @@ class Refiner:
             self.estimates = [Estimate(z, o, 1.0) for z, o in zip(self._logit, self._others, strict=True)]
             self.history.append((1.0, 1.0))
             return
+        self._is_flat = False
         found = [self._estimated(z, o) for z, o in zip(self._logit, self._others, strict=True)]
         self.estimates = [estimate for estimate, _, _ in found]
         # The class that is furthest from its target says which cells come next.
@@ -193,6 +196,10 @@ class Refiner:
         weights = _weights(self.goal.metric, best, self._error(after.means[0], after.variance))
         wider = np.sqrt(self._audited(field, before, values, weights))
         bound = self._bound(best, after, wider)
+        seen = self._scored(values[self.known])[None, None]
+        if np.ptp(seen) <= constant_below(seen)[0]:
+            # Nothing varies so far: what might vary elsewhere cannot be told from these cells.
+            self._is_flat, bound = True, 0.0
         reconstructed = after.means[1]
         other = others if self.kind == "logit" else reconstructed - after.means[0]
         if self.kind == "logit":

@@ -56,3 +56,9 @@ def test_top_cells(asked: Any) -> None:
 def test_within(asked: Any) -> None:
     heat = asked("WITHIN 20 SECONDS")
     assert heat.bound <= 1 and np.isfinite(heat.scores).all()
+
+
+def test_a_map_that_does_not_vary_is_exact(db: Any, tiny_net: Any) -> None:
+    db.create_model("net", tiny_net(), size=(32, 32), classes=["ant", "bee", "cat"])
+    heat = db.execute(HEAD + "APPROX 0.9", [np.full((32, 32, 3), 90, np.uint8)])[0]
+    assert np.isfinite(heat.scores).all() and heat.bound == 1.0 and heat.share_exact == 1.0
