@@ -17,9 +17,17 @@ from obeql.planner.boxes import axis_spans
 from obeql.planner.cost import positions
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import DenseForward, Engine, ProgressiveRefine, PrunedTop, Refinement
+from obeql.planner.physical import (
+    DenseForward,
+    Engine,
+    ProgressiveRefine,
+    PrunedTop,
+    ReducedPrecision,
+    Refinement,
+    part_of,
+)
 
-__all__ = ["TOP_CELLS_CONFIDENCE", "cell_costs", "choose_refinement"]
+__all__ = ["TOP_CELLS_CONFIDENCE", "audit_size", "cell_costs", "choose_refinement"]
 
 #: Confidence of TOP .. CELLS that they are the most important ones.
 TOP_CELLS_CONFIDENCE = 0.95
@@ -29,6 +37,8 @@ _FEWEST_WINDOWS = 150
 #: share: means over the maps of benchmarks/approx.py.
 _FIRST_SHARE, _FIRST_BOUND, _RATE = 0.09, 0.6, 6.0
 _TOP_SHARE = 0.2
+#: Share of the windows in the audit, which has at least and at most so many.
+_AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
 #: Levels, and seconds to estimate one map at one level for each window of the grid.
 _N_LEVELS, _WINDOW_S = 4, 5e-5
 
@@ -41,32 +51,49 @@ def choose_refinement(
     top_cells: int | None,
     within_s: float | None,
     disabled: frozenset[str],
+    reduced: tuple[str, Engine] | None = None,
 ) -> tuple[Refinement | None, str]:
-    """Return what refines `grid`, or None and, where something was asked for, the reason for computing it whole."""
+    """Return what refines `grid`, or None and, where something was asked for, the reason for computing it whole.
+
+    `reduced` is a precision faster than the run's and the engine that computes all windows in it.
+    """
     if not approx and top_cells is None and within_s is None:
         return None, ""
     if "choose_refinement" in disabled:
         return None, "rule choose_refinement is switched off"
-    overhead_s = _N_LEVELS * n_classes * _WINDOW_S * grid.n_windows
-    if top_cells is not None:
-        share = min(1.0, _TOP_SHARE + top_cells / grid.n_windows)
-        refinement: Refinement = PrunedTop(top_cells, TOP_CELLS_CONFIDENCE, share, overhead_s)
-    else:
-        target = approx.get("target")
-        share = 1.0 if target is None else _expected_share(target)
-        if target is not None and target >= 1:
-            return None, "APPROX 1 asks for the exact map"
-        confidence = approx.get("confidence", 0.95)
-        refinement = ProgressiveRefine(
-            approx.get("metric", "ssim"), confidence, target, within_s, min(1.0, share), overhead_s
-        )
-        if within_s is not None:
-            return refinement, ""
-    if grid.n_windows < _FEWEST_WINDOWS:
+    target = approx.get("target")
+    if top_cells is None and target is not None and target >= 1:
+        return None, "APPROX 1 asks for the exact map"
+    if grid.n_windows < _FEWEST_WINDOWS and within_s is None:
         return None, f"{grid.n_windows} windows are too few for an audit to save any"
-    if refinement.expected_share * engine.cost.seconds + overhead_s > 0.9 * engine.cost.seconds:
+    share = min(1.0, _TOP_SHARE if top_cells is not None else 1.0 if target is None else _expected_share(target))
+    n_exact = audit_size(grid.n_windows) + (2 * top_cells if top_cells is not None else 0)
+    estimating = _N_LEVELS * n_classes * _WINDOW_S * grid.n_windows
+    # Ways to go about it: (seconds, share of exact windows, seconds of estimating, precision for the others)
+    exact_s = engine.cost.seconds
+    found: list[tuple[float, float, float, ReducedPrecision | None]] = []
+    plain = min(1.0, share + (top_cells or 0) / grid.n_windows)
+    found.append((plain * exact_s + estimating, plain, estimating, None))
+    if reduced is not None and "choose_reduced_precision" not in disabled:
+        precision, whole = reduced
+        audit = min(1.0, n_exact / grid.n_windows)
+        some = ReducedPrecision(precision, part_of(whole, share), share)
+        found.append((audit * exact_s + share * whole.cost.seconds + estimating, audit, estimating, some))
+        once = ReducedPrecision(precision, whole, 1.0)
+        one_level = estimating / _N_LEVELS
+        found.append((audit * exact_s + whole.cost.seconds + one_level, audit, one_level, once))
+    seconds, expected, overhead_s, fast = min(found, key=lambda each: each[0])
+    if within_s is None and seconds > 0.9 * exact_s:
         return None, "estimating would take as long as computing"
-    return refinement, ""
+    if top_cells is not None:
+        return PrunedTop(top_cells, TOP_CELLS_CONFIDENCE, expected, overhead_s, fast), ""
+    metric, confidence = approx.get("metric", "ssim"), approx.get("confidence", 0.95)
+    return ProgressiveRefine(metric, confidence, target, within_s, expected, overhead_s, fast), ""
+
+
+def audit_size(n_windows: int) -> int:
+    """Windows drawn at random and computed exactly, which measure the quality."""
+    return min(n_windows, max(_LEAST_AUDIT, min(_MOST_AUDIT, round(_AUDIT_SHARE * n_windows))))
 
 
 def _expected_share(target: float) -> float:

@@ -82,6 +82,29 @@ class Field:
         drawn: Floats = rows @ noise @ cols.T * self.scale
         return drawn
 
+    def left_out(self, known: Flags, values: Floats) -> tuple[Floats, Floats]:
+        """Residuals and variances of the cells `known` (rows, cols), each predicted from the others: (known cells,) both.
+
+        `values` minus their own mean are what the process describes. Source: Rasmussen and Williams, equation 5.12.
+        """
+        centred = values - values.mean()
+        residuals, variances = np.empty(len(values)), np.empty(len(values))
+        n = np.full(known.shape, -1)
+        n[known] = np.arange(len(values))
+        for tile in _tiles(known.shape):
+            inside = np.argwhere(known[tile.outer])
+            rows, cols = inside[:, 0] + tile.outer[0].start, inside[:, 1] + tile.outer[1].start
+            own = n[rows, cols]
+            inverse = torch.cholesky_inverse(self._factor(rows, cols))
+            diagonal = inverse.diagonal().numpy()
+            solved = (inverse @ torch.from_numpy(centred[own])).numpy()
+            here = np.zeros(known.shape, bool)
+            here[tile.inner] = True
+            keep = here[rows, cols]
+            residuals[own[keep]] = (solved / diagonal)[keep]
+            variances[own[keep]] = 1.0 / diagonal[keep]
+        return residuals, variances
+
     def posterior(self, known: Flags, values: Floats, draws: Floats | None = None) -> Posterior:
         """Condition on the cells `known` (rows, cols) having `values` (m, known cells), row by row.
 
@@ -191,7 +214,8 @@ def fit_field(axes: Axes, known: Flags, values: Floats) -> Field:
     length = _fitted_length(axes, rows, cols, centred)
     field = Field(axes, length, np.full(axes.shape, spread), np.ones(len(values)))
     for _ in range(_SCALE_ROUNDS):
-        squares = _left_out(field, known, centred)
+        residuals, variances = field.left_out(known, centred)
+        squares = residuals * residuals / variances
         smooth = _smoothed(squares, rows, cols, axes.shape)
         field = Field(axes, length, np.maximum(field.scale * np.sqrt(smooth), least), squares / smooth[rows, cols])
     return field
@@ -216,26 +240,6 @@ def _fitted_length(axes: Axes, rows: Ints, cols: Ints, centred: Floats) -> float
         if value > best_value:
             best, best_value = length, value
     return best
-
-
-def _left_out(field: Field, known: Flags, centred: Floats) -> Floats:
-    """Squared leave-one-out residuals over their variances, for each computed cell."""
-    squares = np.empty(len(centred))
-    n = np.full(known.shape, -1)
-    n[known] = np.arange(len(centred))
-    for tile in _tiles(known.shape):
-        inside = np.argwhere(known[tile.outer])
-        rows, cols = inside[:, 0] + tile.outer[0].start, inside[:, 1] + tile.outer[1].start
-        own = n[rows, cols]
-        factor = field._factor(rows, cols)
-        inverse = torch.cholesky_inverse(factor)
-        solved = (inverse @ torch.from_numpy(centred[own])).numpy()
-        ratios = solved * solved / inverse.diagonal().numpy()
-        here = np.zeros(known.shape, bool)
-        here[tile.inner] = True
-        keep = here[rows, cols]
-        squares[own[keep]] = ratios[keep]
-    return squares
 
 
 def _smoothed(squares: Floats, rows: Ints, cols: Ints, shape: tuple[int, int]) -> Floats:
