@@ -27,7 +27,7 @@ from obeql.planner.physical import (
     part_of,
 )
 
-__all__ = ["TOP_CELLS_CONFIDENCE", "audit_size", "cell_costs", "choose_refinement"]
+__all__ = ["REDUCED_AUDIT", "TOP_CELLS_CONFIDENCE", "audit_size", "cell_costs", "choose_refinement"]
 
 #: Confidence of TOP .. CELLS that they are the most important ones.
 TOP_CELLS_CONFIDENCE = 0.95
@@ -39,6 +39,8 @@ _FIRST_SHARE, _FIRST_BOUND, _RATE = 0.09, 0.6, 6.0
 _TOP_SHARE = 0.2
 #: Share of the windows in the audit, which has at least and at most so many.
 _AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
+#: How many times larger the audit is in a reduced precision.
+REDUCED_AUDIT = 4
 #: Levels, and seconds to estimate one map at one level for each window of the grid.
 _N_LEVELS, _WINDOW_S = 4, 5e-5
 
@@ -77,6 +79,7 @@ def choose_refinement(
     if reduced is not None and "choose_reduced_precision" not in disabled:
         precision, whole = reduced
         audit = min(1.0, n_exact / grid.n_windows)
+        share = min(1.0, share + REDUCED_AUDIT * audit_size(grid.n_windows) / grid.n_windows)
         some = ReducedPrecision(precision, part_of(whole, share), share)
         found.append((audit * exact_s + share * whole.cost.seconds + estimating, audit, estimating, some))
         once = ReducedPrecision(precision, whole, 1.0)

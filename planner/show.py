@@ -99,6 +99,8 @@ def _rules(plan: ExplainPlan) -> list[str]:
         made = [name for name in made if name in {"choose_engine", "choose_batch", *_OF_REFINEMENTS}]
     if not any(plan.refinements):
         made = [name for name in made if name not in _OF_REFINEMENTS]
+    elif not any(each is not None and each.reduced is not None for each in plan.refinements):
+        made = [name for name in made if name != "choose_reduced_precision"]
     return [
         line
         for title, names in (("fired", plan.fired), ("chosen", made), ("off", plan.disabled))

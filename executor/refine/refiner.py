@@ -29,7 +29,7 @@ from obeql.executor.refine.kriging import Axes, Field, Posterior, fit_field, sel
 from obeql.executor.refine.observed import Observed
 from obeql.executor.refine.quality import constant_below, quality_of
 from obeql.planner.grid import WindowGrid
-from obeql.planner.refinement import audit_size
+from obeql.planner.refinement import REDUCED_AUDIT, audit_size
 from obeql.planner.scores import ScoreKind, score_of
 
 __all__ = ["NOTHING", "Estimate", "Found", "Goal", "Reduced", "Refiner", "Request"]
@@ -51,8 +51,6 @@ _LEAST_REDUCED = 0.5
 _N_DRAWS = 128
 #: Levels that the error probability of the audit is shared among (Bonferroni); most maps take fewer.
 _LOOKS = 4
-#: How many times larger the audit is where a reduced precision makes it cheap; the first part is computed both ways.
-_REDUCED_AUDIT = 4
 #: Standard normal quantiles that stand for a cell's distribution.
 _SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 15) for k in range(15)])
 
@@ -165,7 +163,7 @@ class Refiner:
             share = max((most - n_audit) / price, _TINY_AUDIT) / n
         self._is_audit[:] = self._is_pair[:] = False
         self._is_pair.flat[self._order[:n_audit]] = True
-        self._is_audit.flat[self._order[: n_audit * (1 if self.reduced is None else _REDUCED_AUDIT)]] = True
+        self._is_audit.flat[self._order[: n_audit * (1 if self.reduced is None else REDUCED_AUDIT)]] = True
         # Cells that are known already are as good as chosen: they were not picked by their values.
         self._chosen |= self.cells.exact & ~self._is_audit
         if self.reduced is not None and self.reduced.whole and (most is None or most >= price * n):
