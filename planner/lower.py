@@ -29,16 +29,13 @@ from obeql.planner.logical import (
 )
 from obeql.planner.optimize import optimize
 from obeql.planner.options import show_value
-from obeql.planner.physical import Engine, ExplainPlan, IncrementalForward, Refinement, Refusal, part_of
-from obeql.planner.refinement import choose_refinement
+from obeql.planner.physical import Engine, ExplainPlan, Refinement, Refusal, part_of
+from obeql.planner.refinement import LEVEL_SHARE, Asked, Ways, choose_refinement
 from obeql.planner.rules import CHOICES, RULE_NAMES
 from obeql.planner.schedule import choose_engine
 from obeql.planner.values import show_pair
 
 __all__ = ["Chooser", "lower", "plan_explain"]
-
-#: Groups of equal boxes along an axis, at most, where a level at a time is computed.
-_MOST_LEVEL_GROUPS = 6
 
 #: (network, grid, rates, memory in bytes, batch, disabled choices) -> operator and those refused
 Chooser = Callable[
@@ -100,16 +97,23 @@ def lower(
         engine, refused = choose(network, grid, rates, budget, bound.options["batch"], disabled)
         share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
         engine = part_of(engine, share)
-        fast = None
-        if reduced is not None:
-            name, its_rates = reduced
-            fast = name, _coarser(choose(network, grid, its_rates, budget, bound.options["batch"], disabled)[0])
-        refinement, why_not = choose_refinement(
-            grid, engine, n_classes, bound.approx, bound.top_cells, bound.within_s, disabled, fast
-        )
-        if refinement is not None:
-            engine = part_of(_coarser(engine), refinement.expected_share)
-        elif why_not:
+
+        def ways(audit: float, grid: WindowGrid = grid, share: float = share) -> Ways:
+            def by(rates: Rates) -> Engine:
+                return part_of(choose(network, grid, rates, budget, bound.options["batch"], disabled)[0], share)
+
+            fast = None
+            if reduced is not None:
+                name, its = reduced
+                fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
+            return Ways(by(rates.in_parts(LEVEL_SHARE)), by(rates.in_parts(audit)), fast)
+
+        refinement: Refinement | None = None
+        why_not = ""
+        if bound.estimates:
+            asked = Asked(bound.approx, bound.top_cells, bound.within_s)
+            refinement, engine, why_not = choose_refinement(grid, engine, ways, n_classes, asked, disabled)
+        if why_not:
             operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
             refused = (*refused, Refusal(operator, why_not))
         engines.append(engine)
@@ -158,17 +162,6 @@ def _n_classes(classes: ClassSelector, n_all: int) -> int:
         case ("ids", ids):
             return len(ids)
     return 1
-
-
-def _coarser(engine: Engine) -> Engine:
-    """The operator with fewer groups of equal boxes: a level has few windows, which should still fill batches."""
-    if not isinstance(engine, IncrementalForward):
-        return engine
-    return replace(
-        engine,
-        n_row_groups=min(engine.n_row_groups, _MOST_LEVEL_GROUPS),
-        n_col_groups=min(engine.n_col_groups, _MOST_LEVEL_GROUPS),
-    )
 
 
 def _options(bound: BoundExplain, grids: tuple[WindowGrid, ...]) -> dict[str, Any]:

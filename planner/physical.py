@@ -120,6 +120,8 @@ class ProgressiveRefine:
     expected_share: float
     overhead_s: float
     reduced: ReducedPrecision | None = None
+    #: seconds of estimating once over those of computing all windows
+    level_cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ class PrunedTop:
     expected_share: float
     overhead_s: float
     reduced: ReducedPrecision | None = None
+    #: seconds of estimating once over those of computing all windows
+    level_cost: float = 0.0
 
 
 Refinement = ProgressiveRefine | PrunedTop

@@ -134,10 +134,18 @@ class RefineRun:
             reduced = Reduced(min(1.0, price), refinement.reduced.share >= 1)
         if isinstance(refinement, PrunedTop):
             return TopSearch(
-                grid, self.kind, n_classes, refinement.k, refinement.confidence, self.seed, self._costs, reduced
+                grid,
+                self.kind,
+                n_classes,
+                refinement.k,
+                refinement.confidence,
+                self.seed,
+                self._costs,
+                reduced,
+                refinement.level_cost,
             )
         goal = Goal(refinement.metric, refinement.confidence, refinement.target)
-        return Refiner(grid, self.kind, n_classes, goal, self.seed, self._costs, reduced)
+        return Refiner(grid, self.kind, n_classes, goal, self.seed, self._costs, reduced, refinement.level_cost)
 
     def _affordable(self, deadline: float | None) -> int | None:
         """Windows of the run's precision that the time left allows; None for any number."""

@@ -40,8 +40,12 @@ Flags = npt.NDArray[np.bool_]
 
 #: Share of the cells in the first lattice.
 _FIRST_SHARE = 0.07
-#: Share of all cells that one level adds, at least and at most; more where cells cost hardly more than estimating.
-_LEVEL, _REDUCED_LEVEL = (0.03, 0.10), (0.06, 0.20)
+#: Share of all cells that one level adds: at least and at most, in general and where cells cost little more than
+#: estimating, which is what a level costs; between them, so many times what a level costs.
+_LEAST_LEVEL, _MOST_LEVEL = (0.03, 0.12), (0.10, 0.25)
+_LEAST_TIMES, _MOST_TIMES = 2.0, 6.0
+#: Estimating may cost this share of computing all cells; then the rest is computed, but not before two levels.
+_MOST_ESTIMATING = 0.1
 #: Beyond this share of cells computed the rest is computed too.
 _GIVE_UP_SHARE = 0.6
 #: Cells of the audit, and of the lattice, where there is time for hardly any.
@@ -111,8 +115,8 @@ class Refiner:
     """One grid over one image: cells computed so far, for every class asked, and what follows from them.
 
     `n_classes` maps are refined together, with the same cells. `cost` (rows, cols) is what a cell costs, in any
-    unit. The same seed, cells and goal lead to the same choices. `most`, where it is given, is what may be spent, in
-    exact cells.
+    unit. `level_cost` is what estimating once costs, as a share of computing all cells. The same seed, cells and goal
+    lead to the same choices. `most`, where it is given, is what may be spent, in exact cells.
     """
 
     def __init__(
@@ -124,6 +128,7 @@ class Refiner:
         seed: int,
         cost: Floats | None = None,
         reduced: Reduced | None = None,
+        level_cost: float = 0.0,
     ) -> None:
         self.shape = grid.shape
         self.goal = goal
@@ -132,6 +137,7 @@ class Refiner:
         self.cells = Observed(self.shape, n_classes)
         self._seed = seed
         self._n_draws = _N_DRAWS
+        self._level_cost = level_cost
         self._cost = np.ones(self.shape) if cost is None else cost / cost.mean()
         self._axes = Axes(np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1])
         n = self.shape[0] * self.shape[1]
@@ -193,11 +199,13 @@ class Refiner:
             return Request(rest if most is None else rest[:most], NOTHING)
         affordable = None if most is None else int(most / (1.0 if self.reduced is None else self.reduced.cost))
         share, wanted = self._share(), self._wanted_share()
-        if self._is_flat or (self.goal.target is not None and wanted > _GIVE_UP_SHARE) or share > _GIVE_UP_SHARE:
+        is_far = self.goal.target is not None and (wanted > _GIVE_UP_SHARE or self._has_estimated_enough())
+        if self._is_flat or is_far or share > _GIVE_UP_SHARE:
             n_left = int((~seen).sum())
             if affordable is None or affordable >= n_left:
                 return self._request(np.ones(self.shape, bool))
-        least, largest = _LEVEL if self.reduced is None else _REDUCED_LEVEL
+        least = float(np.clip(_LEAST_TIMES * self._level_cost, *_LEAST_LEVEL))
+        largest = float(np.clip(_MOST_TIMES * self._level_cost, *_MOST_LEVEL))
         add = round(seen.size * float(np.clip(wanted - share, least, largest)))
         add = max(1, add if affordable is None else min(add, affordable))
         chosen = select_spread(self._gain / self._cost, self._chosen, add, self._field)
@@ -205,6 +213,9 @@ class Refiner:
         self._chosen.flat[chosen] = True
         request = self._request(self._chosen)
         return request if not request.empty else self._request(np.ones(self.shape, bool))
+
+    def _has_estimated_enough(self) -> bool:
+        return len(self.history) >= max(2.0, _MOST_ESTIMATING / max(self._level_cost, 1e-9))
 
     @property
     def n_audit(self) -> int:
@@ -231,7 +242,7 @@ class Refiner:
         target = self.goal.target
         share, bound = self.history[-1]
         if target is None or target >= 1:
-            return share + _LEVEL[1] if target is None else 1.0
+            return share + _MOST_LEVEL[1] if target is None else 1.0
         # 1 - bound falls about exponentially with the share of cells computed.
         slope = 4.5
         if len(self.history) > 1:

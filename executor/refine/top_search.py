@@ -20,8 +20,8 @@ __all__ = ["TopSearch"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-#: Share of all cells that one level adds.
-_LEVEL_SHARE = 0.03
+#: Share of all cells that one level adds, and at most where estimating costs much.
+_LEVEL_SHARE, _MOST_SHARE = 0.03, 0.1
 #: Cells that one level computes exactly, at most: this many or 2 k.
 _FEWEST_EXACT = 20
 #: Standard deviations beyond the k-th best at which a cell is no candidate.
@@ -45,8 +45,9 @@ class TopSearch(Refiner):
         seed: int,
         cost: Floats | None = None,
         reduced: Reduced | None = None,
+        level_cost: float = 0.0,
     ) -> None:
-        super().__init__(grid, kind, n_classes, Goal("top_cells", confidence, 1.0), seed, cost, reduced)
+        super().__init__(grid, kind, n_classes, Goal("top_cells", confidence, 1.0), seed, cost, reduced, level_cost)
         self.k = min(k, grid.n_windows)
 
     def next(self, most: int | None = None) -> Request:
@@ -60,7 +61,9 @@ class TopSearch(Refiner):
             return self.first(most)
         likely = np.where(self.cells.exact, -np.inf, self._gain).ravel()
         n_left = int((~self.cells.exact).sum())
-        n = max(1, round(_LEVEL_SHARE * likely.size))
+        n = max(1, round(max(_LEVEL_SHARE, min(_MOST_SHARE, 2 * self._level_cost)) * likely.size))
+        if self._has_estimated_enough():
+            n = n_left
         n = min(n_left, n if most is None else min(n, most))
         order = np.argsort(-likely, kind="stable")
         if self.reduced is None:
