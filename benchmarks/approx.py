@@ -3,11 +3,13 @@
     python -m benchmarks.approx maps data/approx.duckdb          exact maps, and the same in bfloat16 (half an hour)
     python -m benchmarks.approx replay data/approx.duckdb --out benchmarks/results/cpu2-approx-replay.json
     python -m benchmarks.approx curve data/approx.duckdb --out benchmarks/results/cpu2-approx-curve.json
+    python -m benchmarks.approx tau
     python -m benchmarks.approx live --out benchmarks/results/cpu2-approx-live.json
 
 `replay` refines stored maps as APPROX would, with the stored cells in place of the network, for many goals and seeds,
 and compares what is stated with what is true. `curve` gives the true SSIM of maps of which a share is known, for
-refinement and for plain strided interpolation. `live` runs statements: naive batches of the module, the exact map,
+refinement, for plain strided interpolation and for Krypton's drill-down, `tau` for its projective-field limit.
+`live` runs statements: naive batches of the module, the exact map,
 APPROX 0.9 and TOP 10 CELLS, in turns. The networks and images are those of `scripts/fetch_assets.py --photos`.
 """
 
@@ -20,7 +22,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,11 +34,17 @@ from PIL import Image
 
 import obeql
 from benchmarks.networks import network
+from obeql.executor.grid_run import GridRun
+from obeql.executor.materialise import materialise
+from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import occlude
+from obeql.executor.rates import measure_rates
 from obeql.executor.refine.quality import quality_of, ssim
 from obeql.executor.refine.refiner import Goal, Reduced, Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import IncrementalForward
+from obeql.planner.schedule import choose_engine
 from obeql.planner.scores import ScoreKind, score_of
 
 Floats = npt.NDArray[np.float64]
@@ -272,14 +280,11 @@ def run_replay(args: argparse.Namespace) -> None:
 
 
 def strided(cells: Stored, score: ScoreKind, step: int) -> tuple[float, Floats]:
-    """Every step-th row and column, the last ones included, and cubic interpolation between the windows' places."""
-    from scipy.interpolate import RegularGridInterpolator  # noqa: PLC0415  only this baseline needs SciPy
-
+    """Every step-th row and column and cubic interpolation between; step divides the grids' sizes less one."""
     plane = cells.scores(score)
-    places = [np.unique(np.append(np.arange(0, size, step), size - 1)) for size in plane.shape]
-    way = RegularGridInterpolator(places, plane[np.ix_(*places)], method="cubic")
-    mesh = np.stack(np.meshgrid(*map(np.arange, plane.shape), indexing="ij"), axis=-1)
-    return len(places[0]) * len(places[1]) / plane.size, way(mesh)
+    coarse = torch.from_numpy(plane[::step, ::step].copy())[None, None]
+    full = torch.nn.functional.interpolate(coarse, plane.shape, mode="bicubic", align_corners=True)
+    return coarse.numel() / plane.size, full[0, 0].numpy()
 
 
 def drill_down(cells: Stored, score: ScoreKind, step: int, share: float) -> tuple[float, Floats]:
@@ -303,7 +308,7 @@ def run_curve(args: argparse.Namespace) -> None:
             continue
         for score in args.scores:
             truth = cells.scores(score)[None]
-            ways = [(f"strided {step}", *strided(cells, score, step)) for step in (2, 3, 4)]
+            ways = [(f"strided {step}", *strided(cells, score, step)) for step in (2, 4)]
             ways += [
                 (f"drill-down {step}, {r:g}", *drill_down(cells, score, step, r))
                 for step in (2, 4)
@@ -328,6 +333,33 @@ def run_curve(args: argparse.Namespace) -> None:
             }
         )
     _write(args.out, {"summary": found}, found)
+
+
+def run_tau(args: argparse.Namespace) -> None:
+    """Krypton's projective-field limit on one class of some maps: no box wider than a share tau of its map."""
+    rows = []
+    with torch.inference_mode():
+        for kind in args.kinds:
+            module, size = _module(kind)
+            cpu, grid = torch.device("cpu"), WindowGrid.over((size, size), (16, 16), (4, 4))
+            graph = capture(module, (3, size, size)).to(cpu, torch.float32)
+            engine, _ = choose_engine(graph.network(), grid, measure_rates(graph, cpu, torch.float32))
+            assert isinstance(engine, IncrementalForward)
+            image = torch.rand((1, 3, size, size), generator=torch.Generator().manual_seed(1)) * 2 - 1
+            fill = image.mean((2, 3)).view(3, 1, 1)
+            exact, exact_s = None, 0.0
+            for tau in (1.0, 0.8, 0.6, 0.5, 0.4):
+                run = GridRun(graph, grid, replace(engine, tau=tau))
+                clean = materialise(graph, image, run.needed)
+                started = time.perf_counter()
+                planes = run.compute(clean, fill, [int(clean.logits.argmax())], "softmax", lambda n: None)
+                took = time.perf_counter() - started
+                found = (planes.logit - planes.others).double().numpy().reshape(grid.shape)
+                exact, exact_s = (found, took) if exact is None else (exact, exact_s)
+                true = float(ssim(exact[None], found)[0])
+                rows.append({"network": kind, "tau": tau, "cost": round(took / exact_s, 3), "true": round(true, 3)})
+                print(rows[-1], flush=True)
+    _write(args.out, {"summary": rows}, rows)
 
 
 # ---- timings -------------------------------------------------------------------------------------------------
@@ -410,12 +442,12 @@ def _write(out: Path | None, result: dict[str, Any], rows: list[dict[str, Any]])
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ways = parser.add_subparsers(required=True)
-    maps, replays, curve, live = (ways.add_parser(name) for name in ("maps", "replay", "curve", "live"))
+    maps, replays, curve, tau, live = (ways.add_parser(name) for name in ("maps", "replay", "curve", "tau", "live"))
     for each in (maps, replays, curve):
         each.add_argument("file")
-    for each in (maps, replays, curve, live):
+    for each in (maps, replays, curve, tau, live):
         each.add_argument("--kinds", nargs="+", default=[SCANS, PHOTOS], choices=[SCANS, PHOTOS])
-    for each in (replays, curve, live):
+    for each in (replays, curve, tau, live):
         each.add_argument("--out", type=Path, help="write JSON here, and the table beside it as .md")
     for each in (replays, curve):
         each.add_argument("--scores", nargs="+", default=["log_odds", "probability"])
@@ -430,6 +462,7 @@ def main() -> None:
     maps.set_defaults(run=compute_maps)
     replays.set_defaults(run=run_replay)
     curve.set_defaults(run=run_curve)
+    tau.set_defaults(run=run_tau)
     live.set_defaults(run=run_live)
     args = parser.parse_args()
     args.run(args)
