@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from obeql.errors import ImageError, QueryError
+from obeql.executor.ahead import DecodedImage, ImagesAhead, decode
 from obeql.executor.devices import DTYPES, arithmetic, resolve_device
 from obeql.executor.grid_run import GridRun, Planes
-from obeql.executor.images import ModelInput, SourceImage, fill_values, preprocess
+from obeql.executor.images import ModelInput, SourceImage
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
@@ -194,14 +195,17 @@ class _Execution:
         ]
 
     def run(self) -> RunReport:
-        for number, image in enumerate(self.plan.images):
-            self._tell(number, image, 0)
-            try:
-                self._explain(number, image)
-            except ImageError as error:
-                self.report.failures.append((image, str(error)))
-                self.sink.fail(image, str(error))
-            self._tell(number, image, self.per_image)
+        plan = self.plan
+        how = plan.model.preprocessing
+        with ImagesAhead(plan.images, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
+            for number, image in enumerate(plan.images):
+                self._tell(number, image, 0)
+                try:
+                    self._explain(number, image, decoded)
+                except ImageError as error:
+                    self.report.failures.append((image, str(error)))
+                    self.sink.fail(image, str(error))
+                self._tell(number, image, self.per_image)
         self.report.add("total", time.perf_counter() - self.started)
         return self.report
 
@@ -225,10 +229,10 @@ class _Execution:
         report = Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, level, bound, partial)
         self.on_progress(replace(report, preview=preview))
 
-    def _explain(self, number: int, image: ImageRecord) -> None:
+    def _explain(self, number: int, image: ImageRecord, decoded: ImagesAhead) -> None:
         plan, report = self.plan, self.report
         with report.timed("decode"):
-            source, pixels, fill = self._decoded(image)
+            source, pixels, fill = self._prepared(image, decoded.take(number))
         keys = [_key(plan, source, grid) for grid in plan.grids]
         clean: CleanPass | None = None
         passed = None if plan.shared_pass else 0
@@ -313,18 +317,16 @@ class _Execution:
             raise ImageError(f"{image.shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
         return now + left / ((len(self.plan.images) - number) * n_grids - place)
 
-    def _decoded(self, image: ImageRecord) -> tuple[SourceImage, Tensor, Tensor]:
+    def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> tuple[SourceImage, Tensor, Tensor]:
         """The image, the model's input (1, C, H, W) and what hides a window of it, (C, 1, 1) or (C, H, W)."""
-        how = self.plan.model.preprocessing
-        source = self.load(image)
-        model_input = preprocess(source, how)
+        source, model_input = decoded.source, decoded.model_input
         if self.on_image is not None:
             self.on_image(image, source, model_input)
         if not np.isfinite(model_input.values).all():
             # Fused kernels may turn NaN into 0, so the network's output need not show it.
             raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
         pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
-        hidden = torch.from_numpy(fill_values(self.plan.fill, model_input, how)).to(self.device, self.dtype)
+        hidden = torch.from_numpy(decoded.fill).to(self.device, self.dtype)
         return source, pixels, hidden[:, None, None] if hidden.dim() == 1 else hidden
 
     def _clean_pass(self, pixels: Tensor, place: int | None) -> CleanPass:

@@ -20,6 +20,7 @@ from obeql.heatmap import Heatmap
 from obeql.planner import ExplainPlan, ImageRecord, class_names, show
 from obeql.planner.cells import FailedImage, MapCells
 from obeql.recalling import heatmap_of
+from obeql.shelf import Shelf, Shelved
 from obeql.store import ImageMaps, RunRecord, Store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class RunWriter:
     """Begins a run with its first image, then stores image after image; a `CellSink`. `flush` stores what waits.
 
     `parameters` are the plain values the statement was given, `n_todo` is the number of images to come, `heats` holds
-    the maps by `image_key`, `failed` the images that could not be explained.
+    the maps by `image_key` as `shelf` keeps them, `failed` the images that could not be explained.
     """
 
     store: Store
@@ -64,13 +65,18 @@ class RunWriter:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     run_id: int | None = None
     n_todo: int = 0
-    heats: dict[str, list[Heatmap]] = field(default_factory=dict)
+    heats: dict[str, list[Heatmap | Shelved]] = field(default_factory=dict)
     failed: list[FailedImage] = field(default_factory=list)
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
     _flushed_at: float = field(default_factory=time.monotonic)
     _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
     _known: dict[str, ImageRecord] = field(default_factory=dict)
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """What keeps the maps for the result."""
+        return Shelf(self.store)
 
     @cached_property
     def record(self) -> RunRecord:
@@ -126,8 +132,9 @@ class RunWriter:
         held, self._held = self._held, {}
         if held:
             assert self.run_id is not None
-            self.store.write_batch(self.run_id, [images for images, _ in held.values()])
-            self.heats |= {key: heats for key, (_, heats) in held.items()}
+            map_ids = iter(self.store.write_batch(self.run_id, [images for images, _ in held.values()]))
+            for key, (_, heats) in held.items():
+                self.heats[key] = [self.shelf.put(heat, next(map_ids)) for heat in heats]
         self._flushed_at = time.monotonic()
 
     @property

@@ -6,7 +6,7 @@ a hash beside it, and maps refer to that hash.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
@@ -64,6 +64,10 @@ class ImageRows:
         """The image of this id, or None."""
         found = self._images("image_id = ?", [image_id])
         return found[0] if found else None
+
+    def run_images(self, run_id: int) -> list[ImageRecord]:
+        """The images that a run has maps of, by id."""
+        return self._images("image_id IN (SELECT image_id FROM obeql_store.run_maps WHERE run_id = ?)", [run_id])
 
     def image_named(self, name: str) -> list[ImageRecord]:
         """All images whose file stem (or key) is `name`, matched case-insensitively, by id."""
@@ -128,13 +132,14 @@ class ImageRows:
         )
         return dict(rows)
 
-    def content_size(self, image_hash: str) -> tuple[int, int] | None:
-        """(height, width) in source pixels of the image content of this hash, or None when none was noted."""
-        rows = self._database.rows(
-            "SELECT height, width FROM obeql_store.image_contents WHERE image_hash = ? ORDER BY entry_id LIMIT 1",
-            [image_hash],
+    def content_sizes(self, hashes: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """(height, width) in source pixels of image contents by their hash; contents never noted are absent."""
+        rows = self._database.rows_beside(
+            "SELECT image_hash, arg_min((height, width), entry_id) FROM obeql_store.image_contents "
+            "WHERE image_hash IN (SELECT image_hash FROM obeql_batch) GROUP BY image_hash",
+            pa.table({"image_hash": pa.array(sorted(hashes), pa.string())}),
         )
-        return (int(rows[0][0]), int(rows[0][1])) if rows else None
+        return {image_hash: (int(size[0]), int(size[1])) for image_hash, size in rows}
 
     def put_image_set(self, images: ImageSet, replace: bool = False) -> ImageSet:
         """Store a named list of images and return it with every `image_id` set.

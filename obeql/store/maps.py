@@ -20,6 +20,7 @@ from obeql.planner.cells import CellKey, MapCells
 from obeql.store.images import ImageRows
 from obeql.store.planes import (
     MAP_COLUMNS,
+    MAP_FACTS,
     MEMBER_COLUMNS,
     Box,
     ImageMaps,
@@ -101,16 +102,27 @@ class MapRows(RunRows, ImageRows):
             entries = self._database.next_ids("entry_ids")
             self._database.append("run_maps", member_batch(run_id, entries, [map_id], [image]))
 
-    def load_maps(self, run_id: int, image_id: int | None = None) -> list[StoredMap]:
-        """The maps of a run, or of one image of it, in the order written. NaN: not computed."""
+    def load_maps(self, run_id: int, image_id: int | None = None, *, planes: bool = True) -> list[StoredMap]:
+        """The maps of a run, or of one image of it, in the order written. NaN: not computed.
+
+        Without `planes` those are not read, and are empty.
+        """
         chosen = "member.run_id = ?" if image_id is None else "member.run_id = ? AND member.image_id = ?"
         return stored_maps_of(
             self._database.arrow(
-                f"SELECT {MEMBER_COLUMNS}, {MAP_COLUMNS} FROM obeql_store.run_maps AS member "
+                f"SELECT {MEMBER_COLUMNS}, {MAP_COLUMNS if planes else MAP_FACTS} FROM obeql_store.run_maps AS member "
                 f"JOIN obeql_store.maps AS map ON map.map_id = member.map_id WHERE {chosen}",
                 [run_id] if image_id is None else [run_id, image_id],
             )
         )
+
+    def cells_of(self, map_ids: Sequence[int]) -> dict[int, MapCells]:
+        """The cells of maps by their ids, without quality; maps that are gone are absent."""
+        table = self._database.arrow(
+            f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE map.map_id IN ({', '.join('?' * len(map_ids))})",
+            map_ids,
+        )
+        return dict(zip(table["map_id"].to_pylist(), maps_of(table), strict=True)) if map_ids else {}
 
     def stored(self, key: CellKey, class_ids: Sequence[int]) -> list[MapCells]:
         """All maps that hold exact cells of this content, on whatever grid, oldest first.

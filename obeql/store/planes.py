@@ -20,6 +20,7 @@ from obeql.store.codec import dump, load
 
 __all__ = [
     "MAP_COLUMNS",
+    "MAP_FACTS",
     "MEMBER_COLUMNS",
     "Box",
     "ImageMaps",
@@ -48,11 +49,13 @@ _QUALITY: Mapping[str, tuple[pa.DataType, Callable[[Any], Any]]] = {
     "n_audit": (pa.int64(), int),
     "seed": (pa.int64(), int),
 }
-MAP_COLUMNS = (
+#: What is known of a map without reading its planes, and with them.
+MAP_FACTS = (
     "map.map_id, map.image_hash, map.model_hash, map.preprocessing_hash, map.patch_height, map.patch_width, map.fill, "
     'map."precision", map.class_id, map.n_rows, map.n_cols, map.tops, map.lefts, map.heights, map.widths, '
-    "map.clean_logit, map.clean_others, map.clean_top_class, map.logit, map.others, map.top_class, map.exact"
+    "map.clean_logit, map.clean_others, map.clean_top_class"
 )
+MAP_COLUMNS = f"{MAP_FACTS}, map.logit, map.others, map.top_class, map.exact"
 MEMBER_COLUMNS = (
     "member.entry_id, member.run_id, member.image_id, member.class_name, member.stride_height, member.stride_width, "
     "member.input_height, member.input_width, member.source_top, member.source_left, member.source_height, "
@@ -225,7 +228,7 @@ def maps_of(table: pa.Table) -> list[MapCells]:
 
 
 def stored_maps_of(table: pa.Table) -> list[StoredMap]:
-    """The maps of a result that has MEMBER_COLUMNS and MAP_COLUMNS, in the order they were written."""
+    """The maps of a result that has MEMBER_COLUMNS and MAP_COLUMNS (or MAP_FACTS), in the order they were written."""
     numbered = []
     for batch, row in _rows(table):
         at = {name: batch[name][row].as_py() for name in _SCALARS}
@@ -276,8 +279,12 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
     def axis(name: str) -> npt.NDArray[np.int32]:
         return np.array(columns[name][row].values.to_numpy(), dtype=np.int32)
 
-    shape = (value("n_rows"), value("n_cols"))
-    exact = _plane(columns["exact"], row, shape, False)
+    def plane(name: str, missing: Any) -> Array | None:
+        if "logit" not in columns:  # planes were not asked for
+            return None if name == "exact" else np.empty((0, 0))
+        return _plane(columns[name], row, (value("n_rows"), value("n_cols")), missing)
+
+    exact = plane("exact", False)
     return MapCells(
         key=CellKey(
             value("image_hash"),
@@ -292,9 +299,9 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
         lefts=axis("lefts"),
         heights=axis("heights"),
         widths=axis("widths"),
-        logit=_required(_plane(columns["logit"], row, shape, np.nan)).astype(np.float32),
-        others=_required(_plane(columns["others"], row, shape, np.nan)).astype(np.float32),
-        top_class=_required(_plane(columns["top_class"], row, shape, _NO_CLASS)).astype(np.int32),
+        logit=_required(plane("logit", np.nan)).astype(np.float32),
+        others=_required(plane("others", np.nan)).astype(np.float32),
+        top_class=_required(plane("top_class", _NO_CLASS)).astype(np.int32),
         clean_logit=value("clean_logit"),
         clean_others=value("clean_others"),
         clean_top_class=value("clean_top_class"),
