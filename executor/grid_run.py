@@ -49,6 +49,12 @@ class Planes:
     exact: npt.NDArray[np.bool_] | None = None
     quality: tuple[dict[str, Any], ...] = ()
 
+    def of_classes(self, classes: slice) -> Planes:
+        """These cells, of some of the classes."""
+        return replace(
+            self, logit=self.logit[:, classes], others=self.others[:, classes], quality=self.quality[classes]
+        )
+
     def over(self, known: KnownCells) -> Planes:
         """These cells where nothing was known, what was known elsewhere."""
         logit, others = torch.from_numpy(known.logit), torch.from_numpy(known.others)

@@ -244,6 +244,7 @@ class _Execution:
         with report.timed("reuse"):
             known = [self._known(key, grid, classes) for key, grid in zip(keys, plan.grids, strict=True)]
         maps: list[MapCells] = []
+        beside: list[MapCells] = []
         done = 0
         for place, (grid, cells) in enumerate(zip(plan.grids, known, strict=True)):
             n_left = grid.n_windows if cells is None else int(cells.left.sum())
@@ -255,6 +256,7 @@ class _Execution:
                 self._require_numbers(image, clean.logits)
             stored = {} if cells is None else cells.clean
             numbers = _clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
+            coming = [] if clean is None or cells is not None else self._coming(image, classes, clean.logits)
             as_maps = partial(_maps, plan, source, keys[place], grid, numbers, grid.n_windows - n_left)
             if cells is not None and whole:
                 logit, others, top = map(torch.from_numpy, (cells.logit, cells.others, cells.top))
@@ -266,13 +268,19 @@ class _Execution:
                 def tell(n: int, before: int = done, preview: Preview = preview) -> None:
                     self._tell(number, image, before + n, preview=preview)
 
-                planes = self._computed(number, image, place, clean, fill, classes, tell, cells, as_maps)
+                asked = [*classes, *coming]
+                planes = self._computed(number, image, place, clean, fill, asked, tell, cells, as_maps)
             n_stored = grid.n_windows - n_left
             report.n_windows += n_left if planes.exact is None else int(planes.exact.sum()) - n_stored
             report.n_stored += n_stored
             done += grid.n_windows
-            maps += as_maps(planes)
+            maps += as_maps(planes.of_classes(slice(len(classes))))
+            if coming:
+                assert clean is not None
+                beside += self._beside(source, keys[place], grid, coming, clean.logits, planes, len(classes))
         with report.timed("store"):
+            if beside:
+                self.sink.keep(image, beside)
             self.sink.write(image, maps)
         report.n_maps += len(maps)
 
@@ -372,6 +380,34 @@ class _Execution:
                 f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
                 f"{float(clean[0, index])}); check the image and the model's weights{_overflow_hint(self.plan)}"
             )
+
+    def _coming(self, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:
+        """Classes beyond `classes` that the next statements ask of the windows of this image."""
+        found: dict[int, None] = {}
+        for selector in self.plan.also:
+            try:
+                label_id = self._label(image) if selector[0] == "label" else None
+            except ImageError:
+                continue
+            found |= dict.fromkeys(chosen_classes(selector, clean, label_id))
+        return [class_id for class_id in found if class_id not in classes]
+
+    def _beside(
+        self,
+        source: SourceImage,
+        key: CellKey,
+        grid: WindowGrid,
+        coming: Sequence[int],
+        clean: Tensor,
+        planes: Planes,
+        n_asked: int,
+    ) -> list[MapCells]:
+        """The maps of the classes of coming statements; none where they are not numbers, which is theirs to tell."""
+        numbers = _clean_numbers(self.plan, coming, clean, {})
+        try:
+            return _maps(self.plan, source, key, grid, numbers, 0, planes.of_classes(slice(n_asked, None)))
+        except ImageError:
+            return []
 
     def _label(self, image: ImageRecord) -> int:
         """The class that the image's label names."""

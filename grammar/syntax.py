@@ -349,6 +349,23 @@ class Describe(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluate(Node):
+    """EVALUATE run [WITH options]: deletion and insertion curves of its maps."""
+
+    run: Reference
+    options: tuple[Option, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRun(Node):
+    """EXPORT RUN run TO folder [FORMAT format]; the format in lower case."""
+
+    run: Reference
+    path: Text | Parameter
+    format: Literal["parquet", "npz", "png"] = "parquet"
+
+
+@dataclass(frozen=True, slots=True)
 class Render(Node):
     """RENDER run TO path."""
 
@@ -387,7 +404,9 @@ Statement: TypeAlias = (
     | Drop
     | Show
     | Describe
+    | Evaluate
     | Render
+    | ExportRun
     | SetSetting
     | ResetSetting
     | SqlStatement

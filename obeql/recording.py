@@ -67,6 +67,7 @@ class RunWriter:
     n_todo: int = 0
     heats: dict[str, list[Heatmap | Shelved]] = field(default_factory=dict)
     failed: list[FailedImage] = field(default_factory=list)
+    _beside: Sequence[MapCells] = ()
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
     _flushed_at: float = field(default_factory=time.monotonic)
@@ -101,6 +102,9 @@ class RunWriter:
         """Remember the image whose maps come next."""
         self._decoded = {image_key(image): (source, model_input.placement)}
 
+    def keep(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+        self._beside = maps
+
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         source, placement = self._decoded[image_key(image)]
         run_id = self._begin()
@@ -113,7 +117,8 @@ class RunWriter:
         named = {cells.class_id: names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *size)
         content = (source.digest, *source.size)
-        held = ImageMaps(known.image_id, maps, named, size, box, strides, content)
+        beside, self._beside = self._beside, ()
+        held = ImageMaps(known.image_id, maps, named, size, box, strides, content, beside)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
         picture = source if known.path is None else (lambda: self.gallery.load(known))
@@ -122,7 +127,7 @@ class RunWriter:
             for cells, stride in zip(maps, strides, strict=True)
         ]
         self._held[image_key(image)] = held, heats
-        n_maps = sum(len(images.maps) for images, _ in self._held.values())
+        n_maps = sum(len(images.maps) + len(images.beside) for images, _ in self._held.values())
         late = time.monotonic() - self._flushed_at >= _HOLD_SECONDS
         if n_maps >= _HOLD_MAPS or late or self.n_taken >= self.n_todo:
             self.flush()

@@ -128,6 +128,12 @@ class Result(Sequence[Heatmap]):
             raise QueryTypeError(f"'{path.name}' needs a suffix of {' '.join(PICTURE_SUFFIXES)} for several heat maps")
         write_file(path, picture_bytes(sheet(self.maps, **options), suffix, dpi))
 
+    def export(self, folder: str | Path, format: str = "parquet") -> list[Path]:
+        """Write all maps into a folder and return the files; `format` is parquet, npz or png, see exporting."""
+        from obeql.exporting import export_run  # noqa: PLC0415
+
+        return export_run(self, folder, format)
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the text, and a sheet of the first maps."""
         text = f"<pre>{escape(repr(self))}</pre>"

@@ -85,9 +85,11 @@ def _rules(plan: ExplainPlan) -> list[str]:
     made = [choice.name for choice in CHOICES if choice.name not in plan.disabled]
     if not any(isinstance(engine, IncrementalForward) for engine in plan.engines):
         # Without boxes there is nothing to switch or to group.
-        made = [name for name in made if name in {"choose_engine", "choose_batch", "choose_refinement"}]
-    if not plan.refinements:
-        made = [name for name in made if name != "choose_refinement"]
+        made = [
+            name for name in made if name in {"choose_engine", "choose_batch", "share_windows", "choose_refinement"}
+        ]
+    idle = {"choose_refinement": not plan.refinements, "share_windows": not plan.also}
+    made = [name for name in made if not idle.get(name)]
     return [
         line
         for title, names in (("fired", plan.fired), ("chosen", made), ("off", plan.disabled))

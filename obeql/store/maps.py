@@ -62,6 +62,8 @@ class MapRows(RunRows, ImageRows):
         maps = [cells for image in images for cells in image.maps]
         if not maps:
             return []
+        n_members = len(maps)
+        maps += [cells for image in images for cells in image.beside]
         digests = [map_digest(cells) for cells in maps]
         with self._database.transaction():
             self._require_running(run_id)
@@ -72,8 +74,8 @@ class MapRows(RunRows, ImageRows):
                 numbers = self._database.next_ids("map_ids", len(new))
                 ids.update(zip(new, numbers, strict=True))
                 self._database.append("maps", map_batch(numbers, list(new), list(new.values())))
-            map_ids = [ids[digest] for digest in digests]
-            entries = self._database.next_ids("entry_ids", len(maps))
+            map_ids = [ids[digest] for digest in digests[:n_members]]
+            entries = self._database.next_ids("entry_ids", n_members)
             self._database.append("run_maps", member_batch(run_id, entries, map_ids, images))
         return map_ids
 
@@ -115,6 +117,13 @@ class MapRows(RunRows, ImageRows):
                 [run_id] if image_id is None else [run_id, image_id],
             )
         )
+
+    def map_ids(self, run_id: int) -> list[int]:
+        """The ids of a run's maps, in the order written."""
+        rows = self._database.rows(
+            "SELECT map_id FROM obeql_store.run_maps WHERE run_id = ? ORDER BY entry_id", [run_id]
+        )
+        return [map_id for (map_id,) in rows]
 
     def cells_of(self, map_ids: Sequence[int]) -> dict[int, MapCells]:
         """The cells of maps by their ids, without quality; maps that are gone are absent."""
@@ -162,10 +171,10 @@ class MapRows(RunRows, ImageRows):
         """The stored maps of images with these content hashes, oldest first; `image` is a hash's place."""
         rows = self._database.rows_beside(
             "SELECT map.map_id, batch.place, map.class_id, map.patch_height, map.patch_width, map.tops, map.heights, "
-            "map.lefts, map.widths, map.clean_top_class, coalesce(runs.run_name, 'run ' || member.run_id), "
-            "member.n_exact < map.n_rows * map.n_cols OR member.approx "
+            "map.lefts, map.widths, map.clean_top_class, coalesce(runs.run_name, 'run ' || member.run_id, 'no run'), "
+            "coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, false) "
             "FROM obeql_store.maps AS map JOIN obeql_batch AS batch ON batch.image_hash = map.image_hash "
-            "JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
+            "LEFT JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
             "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "
             "LEFT JOIN main.runs AS runs ON runs.run_id = member.run_id "
             'WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND map.fill = ? AND map."precision" = ? '

@@ -72,6 +72,7 @@ class ImageMaps:
     `source_box` the part of the source image it shows, (top, left, height, width) in source pixels; both None when
     the source is not to be drawn. `strides` holds (vertical, horizontal) for each map; None reads them off the grid.
     `content` is what the image held when it was decoded, (hash, height, width) with the size in source pixels.
+    `beside` are maps that belong to no run: cells for statements that come later.
     """
 
     image_id: int
@@ -81,6 +82,7 @@ class ImageMaps:
     source_box: Box | None = None
     strides: Sequence[tuple[int, int]] | None = None
     content: tuple[str, int, int] | None = None
+    beside: Sequence[MapCells] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
