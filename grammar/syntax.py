@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 
 class Span(NamedTuple):
@@ -320,6 +320,10 @@ class CreateImages(Node):
     replace: bool = False
 
 
+#: what EXPORT RUN writes
+ExportFormat: TypeAlias = Literal["parquet", "npz", "png"]
+EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+
 Kind: TypeAlias = Literal["model", "images", "run"]
 #: a run may also be given by its id: a whole number, a string, or a parameter
 Reference: TypeAlias = Name | Number | Text | Parameter
@@ -362,7 +366,7 @@ class ExportRun(Node):
 
     run: Reference
     path: Text | Parameter
-    format: Literal["parquet", "npz", "png"] = "parquet"
+    format: ExportFormat = "parquet"
 
 
 @dataclass(frozen=True, slots=True)

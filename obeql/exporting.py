@@ -17,15 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from obeql.errors import ImageError, QueryTypeError, nearest
+from obeql.grammar.syntax import EXPORT_FORMATS
 from obeql.heatmap import Heatmap, write_file
 from obeql.store.codec import dump
 
 if TYPE_CHECKING:
     from obeql.result import Result
 
-__all__ = ["FORMATS", "export_run"]
-
-FORMATS = ("parquet", "npz", "png")
+__all__ = ["export_run"]
 
 #: Maps that are written to Parquet at once, and the columns that say which file shows which map.
 _GROUP = 64
@@ -87,8 +86,9 @@ def export_run(result: Result, folder: str | Path, form: str = "parquet") -> lis
     folder that cannot be written.
     """
     form = form.lower()
-    if form not in FORMATS:
-        raise QueryTypeError(f"format {form!r} is unknown; allowed are {', '.join(FORMATS)}.{nearest(form, FORMATS)}")
+    if form not in EXPORT_FORMATS:
+        known = ", ".join(EXPORT_FORMATS)
+        raise QueryTypeError(f"format {form!r} is unknown; allowed are {known}.{nearest(form, EXPORT_FORMATS)}")
     folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from obeql.gallery import Gallery
+from obeql.gallery import Gallery, content_of
 from obeql.heatmap import Heatmap
 from obeql.planner import ExplainPlan, ImageRecord, class_names, show
 from obeql.planner.cells import FailedImage, MapCells
@@ -116,7 +116,7 @@ class RunWriter:
         size = placement.model_size
         named = {cells.class_id: names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *size)
-        content = (source.digest, *source.size)
+        content = content_of(source)
         beside, self._beside = self._beside, ()
         held = ImageMaps(known.image_id, maps, named, size, box, strides, content, beside)
         shown = replace(known, columns=image.columns or known.columns)

@@ -312,9 +312,8 @@ class Statements:
         folder = self._text(statement.path, self._values(statement, call), call, "a folder")
         result = self._referred(statement.run, call)
         files = result.export(folder, statement.format)
-        return Message(
-            f"{len(result)} heat map{'s' if len(result) != 1 else ''} exported to {folder} ({len(files)} files)"
-        )
+        maps = f"{len(result)} heat map{'s' if len(result) != 1 else ''}"
+        return Message(f"{maps} exported to {folder} as {statement.format}, {len(files)} files")
 
     def _render(self, statement: syntax.Render, call: Call) -> Message:
         path = self._text(statement.path, self._values(statement, call), call, "the path of a picture")

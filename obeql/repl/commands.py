@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError, nearest
-from obeql.exporting import FORMATS
+from obeql.grammar.syntax import EXPORT_FORMATS
 from obeql.output import MODES, output_mode
 from obeql.repl.completion import Suggestion, paths
 from obeql.repl.names import Names
@@ -177,13 +177,12 @@ def _heat(shell: Shell, arguments: list[str]) -> None:
 
 @_command("export", "[run] file [format]", "paths")
 def _export(shell: Shell, arguments: list[str]) -> None:
-    """write a run: .png .jpg .pdf .svg pictures, .html report, .gif film, .csv .parquet .json cells, .npz numbers; with
-    a format (parquet, npz or png) all its maps, into a folder"""
-    form = arguments.pop().lower() if len(arguments) > 1 and arguments[-1].lower() in FORMATS else None
+    """write a run: .png .jpg .pdf .svg .html .gif .csv .parquet .json .npz; with parquet, npz or png into a folder"""
+    form = arguments.pop().lower() if len(arguments) > 1 and arguments[-1].lower() in EXPORT_FORMATS else None
     if not arguments:
         raise QueryError(f"{COMMANDS['export'].usage}: say the file to write")
     if len(arguments) > 2:
-        raise QueryTypeError(f"a folder is exported as {', '.join(FORMATS)}, not as {arguments[-1]!r}")
+        raise QueryTypeError(f"a folder is exported as {', '.join(EXPORT_FORMATS)}, not as {arguments[-1]!r}")
     path = Path(arguments[-1]).expanduser()
     result = _result(shell, arguments[0] if len(arguments) > 1 else None)
     suffix = path.suffix.lower()

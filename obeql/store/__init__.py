@@ -21,7 +21,7 @@ from obeql.errors import StoreError
 from obeql.store.driver import MEMORY, STORAGE_VERSION, Database
 from obeql.store.evaluations import EvaluationRow, EvaluationRows
 from obeql.store.facts import FactRows
-from obeql.store.images import PredictionRow
+from obeql.store.images import ImageContent, PredictionRow
 from obeql.store.maps import MapRows
 from obeql.store.models import ModelRows
 from obeql.store.planes import Box, ImageMaps, StoredMap
@@ -34,6 +34,7 @@ __all__ = [
     "STORAGE_VERSION",
     "Box",
     "EvaluationRow",
+    "ImageContent",
     "ImageMaps",
     "PredictionRow",
     "RunRecord",

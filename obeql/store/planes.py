@@ -17,6 +17,7 @@ import pyarrow as pa
 from obeql.errors import InternalError
 from obeql.planner.cells import CellKey, MapCells
 from obeql.store.codec import dump, load
+from obeql.store.images import ImageContent
 
 __all__ = [
     "MAP_COLUMNS",
@@ -71,7 +72,7 @@ class ImageMaps:
     `class_names` names the maps' classes. `input_size` is (height, width) of the model's input in pixels and
     `source_box` the part of the source image it shows, (top, left, height, width) in source pixels; both None when
     the source is not to be drawn. `strides` holds (vertical, horizontal) for each map; None reads them off the grid.
-    `content` is what the image held when it was decoded, (hash, height, width) with the size in source pixels.
+    `content` is what the image held when it was decoded.
     `beside` are maps that belong to no run: cells for statements that come later.
     """
 
@@ -81,7 +82,7 @@ class ImageMaps:
     input_size: tuple[int, int] | None = None
     source_box: Box | None = None
     strides: Sequence[tuple[int, int]] | None = None
-    content: tuple[str, int, int] | None = None
+    content: ImageContent | None = None
     beside: Sequence[MapCells] = ()
 
 

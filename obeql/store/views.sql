@@ -13,7 +13,7 @@ WHERE live;
 
 CREATE VIEW images AS
 SELECT latest.image_id, latest.path, latest.name, latest.label, latest.columns, content.image_hash,
-       content.height, content.width
+       content.height, content.width, content.series_uid, content.pixel_height_mm, content.pixel_width_mm
 FROM (
     FROM obeql_store.image_rows
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY entry_id DESC) = 1

@@ -75,7 +75,7 @@ def test_a_file_a_map_and_a_list_of_them(result: Any, tmp_path: Path) -> None:
 
 def test_the_statement(result: Any, net_db: Any, tmp_path: Path) -> None:
     message = net_db.execute(f"EXPORT RUN first TO '{tmp_path}/out'")
-    assert str(message) == f"12 heat maps exported to {tmp_path}/out as parquet (1 files)"
+    assert str(message) == f"12 heat maps exported to {tmp_path}/out as parquet, 1 files"
     net_db.execute("EXPORT RUN 1 TO ? FORMAT NPZ", [tmp_path / "arrays"])
     assert len(list((tmp_path / "arrays").iterdir())) == 13
     with pytest.raises(UnknownNameError, match="no run 'fist'"):

@@ -119,7 +119,10 @@ def test_a_file_of_version_2_gets_the_table(tmp_path: Path) -> None:
     file = tmp_path / "heat.duckdb"
     with obeql.connect(file) as db:
         db.execute("DROP VIEW evaluations; DROP TABLE obeql_store.evaluation_rows")
-        db.execute("UPDATE obeql_store.schema_version SET version = 2")
+        for column in ("series_uid", "pixel_height_mm", "pixel_width_mm"):
+            db.execute("DROP VIEW IF EXISTS images")
+            db.execute(f"ALTER TABLE obeql_store.image_contents DROP COLUMN {column}")
+        db.connection.execute("UPDATE obeql_store.schema_version SET version = 2")
     with obeql.connect(file) as db:
         assert db.execute("FROM evaluations").fetchall() == []
         assert db.execute("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [(3,)]

@@ -107,7 +107,7 @@ EVALUATE r
 EVALUATE 12 WITH steps=20 fill=blur
 EXPORT RUN r TO 'folder' FORMAT PARQUET
 EXPORT RUN 12 TO ? FORMAT NPZ
-EXPORT RUN "run" TO 'run' FORMAT PNG
+EXPORT RUN run TO 'run' FORMAT PNG
 SET obeql.device = cuda
 SET obeql.disabled_rules = 'merge_queries,reuse_cells'
 SET obeql.progress = on
