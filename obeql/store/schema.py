@@ -84,6 +84,9 @@ def _upgrade(database: Database, version: int) -> None:
         for kind, name in _taken(database):
             if name.lower() in own:
                 database.run(f'DROP {kind.upper()} main."{name}"')
+        inner = "SELECT view_name FROM duckdb_views() WHERE database_name = current_database() AND schema_name = ?"
+        for (name,) in database.rows(inner, [_SCHEMA]):
+            database.run(f"DROP VIEW {_SCHEMA}.{name}")
         for name in (*(script for since, script in _TABLES.items() if since > version), "views", "macros"):
             database.run(_script(name))
         database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
