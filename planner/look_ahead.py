@@ -15,6 +15,7 @@ from obeql.grammar import syntax
 from obeql.planner.bind import BoundExplain, bind
 from obeql.planner.catalog import Catalog
 from obeql.planner.logical import ClassSelector, ScoreCells, find, grids_of
+from obeql.planner.options import explain_options
 
 __all__ = ["coming_classes"]
 
@@ -30,20 +31,28 @@ def coming_classes(
 
     A statement with parameters, or one that would fail as things are, is left to its own turn.
     """
-    if "share_windows" in bound.disabled or not _is_plain(bound):
+    if "share_windows" in bound.disabled or bound.complete or not _is_plain(bound):
         return ()
     own = _selector(bound)
     found: dict[ClassSelector, None] = {}
     for other in ahead:
-        if (other.source, other.model) != (statement.source, statement.model) or syntax.parameters_of(other):
-            continue
         try:
+            if not _may_agree(statement, other, text):
+                continue
             coming = bind(other, catalog, text)
         except ObeqlError:
             continue
         if _is_plain(coming) and _windows(coming) == _windows(bound) and _selector(coming) != own:
             found[_selector(coming)] = None
     return tuple(found)
+
+
+def _may_agree(statement: syntax.ExplainOcclude, other: syntax.ExplainOcclude, text: str) -> bool:
+    """Whether two statements read alike where it matters: most that do not agree need not be bound to be told apart."""
+    if (other.source, other.model) != (statement.source, statement.model) or syntax.parameters_of(other):
+        return False
+    options = [explain_options(each.options, text, {}, {}) for each in (statement, other)]
+    return all(options[0][name] == options[1][name] for name in ("patch", "stride", "fill", "border", "precision"))
 
 
 def _is_plain(bound: BoundExplain) -> bool:

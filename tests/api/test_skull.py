@@ -41,7 +41,6 @@ def test_the_page_on_real_scans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     with obeql.connect("heat.duckdb", read_only=True) as db:
         boxes = db.execute('SELECT top, "left", bottom, "right" FROM heads').fetchall()
         rows = db.execute("FROM outside_the_head ORDER BY name").fetchall()
-        print(*boxes, *rows, sep="\n")
     assert len(boxes) == 4
     for top, left, bottom, right in boxes:
         # A head is most of a scan, and has film around it.
