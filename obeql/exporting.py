@@ -6,6 +6,7 @@ Comes after a result; maps are taken one after the other, so that a run of any s
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Iterator
 from io import StringIO
@@ -19,6 +20,7 @@ import pyarrow as pa
 from obeql.errors import ImageError, QueryTypeError, nearest
 from obeql.grammar.syntax import EXPORT_FORMATS
 from obeql.heatmap import Heatmap, write_file
+from obeql.planner.cells import FloatPlane
 from obeql.store.codec import dump
 
 if TYPE_CHECKING:
@@ -154,10 +156,9 @@ def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
     }
 
 
-def _plane(values: Any) -> list[list[float | None]]:
+def _plane(values: FloatPlane) -> list[list[float | None]]:
     """Rows of a plane, None where a cell was not computed."""
-    rows: list[list[float | None]] = np.where(np.isnan(values), None, values.astype(object)).tolist()
-    return rows
+    return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
 
 
 def _file_a_map(result: Result, folder: Path, form: str) -> list[Path]:

@@ -62,7 +62,7 @@ def read_dicom(path: Path) -> tuple[Pixels, dict[str, Any]]:
 
 
 def _pixels(header: Any, shown: str) -> Pixels:
-    from pydicom.pixels import apply_color_lut  # noqa: PLC0415
+    from pydicom.pixels.processing import apply_color_lut  # noqa: PLC0415
 
     frame = header.pixel_array
     if int(getattr(header, "NumberOfFrames", 1) or 1) > 1:
@@ -86,7 +86,7 @@ def _pixels(header: Any, shown: str) -> Pixels:
 
 def _grey(frame: npt.NDArray[Any], header: Any) -> npt.NDArray[np.float64]:
     """Values of one frame (H, W) in 0..1, larger is brighter but for MONOCHROME1."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing  # noqa: PLC0415
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing  # noqa: PLC0415
 
     values = apply_modality_lut(frame, header).astype(np.float64)
     tables = header.get("VOILUTSequence")
