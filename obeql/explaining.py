@@ -171,7 +171,9 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
             return {}
         shown = replace(record, columns=image.columns or record.columns)
         size = store.content_sizes([stored[0].cells.key.image_hash]).get(stored[0].cells.key.image_hash)
-        heats = [recalled_map(each, plan.score, plan.model, shown, size, writer.gallery) for each in stored]
+        heats = [
+            recalled_map(each, plan.score, plan.model, writer.names, shown, size, writer.gallery) for each in stored
+        ]
         kept[image_key(image)] = [writer.shelf.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)]
     store.resume_run(earlier)
     writer.run_id = earlier

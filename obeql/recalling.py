@@ -25,6 +25,7 @@ def heatmap_of(
     cells: MapCells,
     score: str,
     model: ModelRecord,
+    names: tuple[str, ...],
     stride: tuple[int, int],
     placement: Placement,
     image: ImageRecord,
@@ -32,8 +33,10 @@ def heatmap_of(
     picture: Picture,
     class_name: str | None = None,
 ) -> Heatmap:
-    """Return the heat map of one image and class; `class_name` is the model's unless another is given."""
-    names = class_names(model)
+    """Return the heat map of one image and class; `class_name` is the model's unless another is given.
+
+    `names` are those of all classes, one tuple for all maps of a run.
+    """
     return Heatmap(
         cells=cells,
         score_kind=score_kind(score),
@@ -46,7 +49,7 @@ def heatmap_of(
         label=image.label,
         image_id=image.image_id,
         run_id=run_id,
-        classes=tuple(names),
+        classes=names,
         columns=dict(image.columns),
         picture=picture,
     )
@@ -56,6 +59,7 @@ def recalled_map(
     stored: StoredMap,
     score: str,
     model: ModelRecord,
+    names: tuple[str, ...],
     image: ImageRecord,
     source_size: tuple[int, int] | None,
     gallery: Gallery,
@@ -68,6 +72,7 @@ def recalled_map(
         stored.cells,
         score,
         model,
+        names,
         (stored.stride[0] or 1, stored.stride[1] or 1),
         _placement(stored, model, source_size),
         image,
@@ -81,13 +86,14 @@ def stored_result(store: Store, gallery: Gallery, run: RunRecord, model: ModelRe
     """The maps of a stored run as a Result, named as they were when it ran."""
     assert run.run_id is not None
     model = replace(model, name=run.model)
+    names = tuple(class_names(model))
     members = store.load_maps(run.run_id, planes=False)
     images = {image.image_id: image for image in store.run_images(run.run_id)}
     sizes = store.content_sizes({stored.cells.key.image_hash for stored in members})
     entries = []
     for stored in members:
         image = images.get(stored.image_id) or ImageRecord(None, stored.image_id)
-        heat = recalled_map(stored, run.score, model, image, sizes.get(stored.cells.key.image_hash), gallery)
+        heat = recalled_map(stored, run.score, model, names, image, sizes.get(stored.cells.key.image_hash), gallery)
         entries.append(Shelved.of(heat, stored.map_id))
     maps = Shelf(store).listed(entries)
     return Result(maps, tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))

@@ -80,6 +80,11 @@ class RunWriter:
         return Shelf(self.store)
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of all classes."""
+        return tuple(class_names(self.plan.model))
+
+    @cached_property
     def record(self) -> RunRecord:
         """The run as the store is to know it."""
         plan = self.plan
@@ -112,9 +117,8 @@ class RunWriter:
         assert known.image_id is not None
         per_grid = len(maps) // len(self.plan.grids)
         strides = [grid.stride for grid in self.plan.grids for _ in range(per_grid)]
-        names = class_names(self.plan.model)
         size = placement.model_size
-        named = {cells.class_id: names[cells.class_id] for cells in maps}
+        named = {cells.class_id: self.names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *size)
         content = content_of(source)
         beside, self._beside = self._beside, ()
@@ -123,7 +127,7 @@ class RunWriter:
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
         picture = source if known.path is None else (lambda: self.gallery.load(known))
         heats = [
-            heatmap_of(cells, self.plan.score, self.plan.model, stride, placement, shown, run_id, picture)
+            heatmap_of(cells, self.plan.score, self.plan.model, self.names, stride, placement, shown, run_id, picture)
             for cells, stride in zip(maps, strides, strict=True)
         ]
         self._held[image_key(image)] = held, heats
