@@ -14,6 +14,7 @@ from obeql.errors import InternalError, StoreError, UnknownNameError, nearest
 from obeql.planner.cells import FailedImage
 from obeql.store.codec import dump, load, naive_utc, utc_now
 from obeql.store.driver import Database
+from obeql.store.schema import table_definition
 
 __all__ = ["RunRecord", "RunRows", "RunStatus"]
 
@@ -181,7 +182,7 @@ class RunRows:
         self._database.run(f"DELETE FROM obeql_store.evaluation_rows WHERE {gone}")
         ((n_kept,),) = self._database.rows("SELECT count(*) FROM obeql_store.maps")
         if (n_places - n_kept) * 5 >= n_places > 0:
-            self._database.rewrite("maps")
+            self._database.rewrite("maps", table_definition("maps"))
 
     def run(self, name_or_id: str | int) -> RunRecord | None:
         """The live run of this id or name (case-insensitive; digits are an id when no run is named so), or None."""

@@ -15,7 +15,7 @@ from obeql.errors import StoreError
 from obeql.store.codec import utc_now
 from obeql.store.driver import Database
 
-__all__ = ["SCHEMA_VERSION", "prepare_schema"]
+__all__ = ["SCHEMA_VERSION", "prepare_schema", "table_definition"]
 
 #: Raised by one with every change of the scripts that older programs cannot read.
 SCHEMA_VERSION = 3
@@ -55,6 +55,13 @@ def prepare_schema(database: Database) -> None:
         )
     if version < SCHEMA_VERSION and not database.read_only:  # what is read only is read with the views it has
         _upgrade(database, version)
+
+
+def table_definition(table: str) -> str:
+    """The CREATE TABLE of a base table that is as it was in the first version."""
+    script = _script(_TABLES[1])
+    start = script.index(f"CREATE TABLE {_SCHEMA}.{table} (")
+    return script[start : script.index(";", start)]
 
 
 def _has_version_table(database: Database) -> bool:
