@@ -11,7 +11,15 @@ import torch
 
 from obeql.errors import DeviceError, nearest
 
-__all__ = ["DTYPES", "arithmetic", "available_devices", "device_name", "free_bytes", "resolve_device"]
+__all__ = [
+    "DTYPES",
+    "arithmetic",
+    "available_devices",
+    "device_name",
+    "free_bytes",
+    "reduced_precision",
+    "resolve_device",
+]
 
 #: precision option -> dtype of weights and activations
 DTYPES: dict[str, torch.dtype] = {
@@ -49,6 +57,17 @@ def resolve_device(name: str) -> torch.device:
         return torch.device(wanted)
     hint = nearest(wanted, known) or f" Available: {', '.join(known)}."
     raise DeviceError(f"There is no device '{name}' on this machine.{hint}")
+
+
+def reduced_precision(device: torch.device) -> str | None:
+    """The precision in which the device multiplies several times faster than in float32, or None.
+
+    bfloat16 on CPUs with instructions for its products and on NVIDIA cards since Ampere; its range is float32's.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else None
+    asked = [getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")]
+    return "bfloat16" if device.type == "cpu" and any(ask is not None and ask() for ask in asked) else None
 
 
 @contextmanager

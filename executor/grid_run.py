@@ -27,7 +27,7 @@ from obeql.planner.catalog import Activation
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Engine, IncrementalForward
 
-__all__ = ["GridRun", "Planes"]
+__all__ = ["GridRun", "Planes", "Windows"]
 
 Windows = npt.NDArray[np.int64]
 
@@ -48,6 +48,12 @@ class Planes:
     top: Tensor
     exact: npt.NDArray[np.bool_] | None = None
     quality: tuple[dict[str, Any], ...] = ()
+
+    @classmethod
+    def empty(cls, n_windows: int, n_classes: int, device: torch.device | None = None) -> Planes:
+        """Planes without any cell computed."""
+        logit = torch.full((n_windows, n_classes), float("nan"), device=device)
+        return cls(logit, logit.clone(), torch.full((n_windows,), -1, dtype=torch.int32, device=device))
 
     def of_classes(self, classes: slice) -> Planes:
         """These cells, of some of the classes."""
@@ -123,9 +129,8 @@ class GridRun:
         """
         n_windows, device = self.grid.n_windows, clean.image.device
         # Cells stay on the device until all are there: fetching each batch would make a GPU wait.
-        logit = torch.full((n_windows, len(classes)), float("nan"), device=device)
-        others = torch.full_like(logit, float("nan"))
-        top = torch.full((n_windows,), -1, dtype=torch.int32, device=device)
+        cells = Planes.empty(n_windows, len(classes), device)
+        logit, others, top = cells.logit, cells.others, cells.top
         left = wanted.copy()
         self.partial = logit, others
 

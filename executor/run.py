@@ -33,7 +33,7 @@ from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, CellSink, CellSource, MapCells
 from obeql.planner.classes import find_class
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import ExplainPlan
+from obeql.planner.physical import ExplainPlan, Refinement
 from obeql.planner.scores import score_kind
 
 __all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Preview", "Progress", "RunReport", "execute"]
@@ -168,7 +168,7 @@ class _Execution:
         if source is None:
             _ = self.runs
         self.per_image = sum(grid.n_windows for grid in plan.grids)
-        self.estimated = sum(engine.cost.seconds for engine in plan.engines) * len(plan.images)
+        self.estimated = plan.seconds * len(plan.images)
         self.report.add("prepare", time.perf_counter() - self.started)
 
     @cached_property
@@ -190,9 +190,19 @@ class _Execution:
         """What decides which windows of each grid are computed; None where all are."""
         plan = self.plan
         return [
-            None if refinement is None else RefineRun(run, refinement, score_kind(plan.score), plan.seed)
+            None
+            if refinement is None
+            else RefineRun(run, refinement, score_kind(plan.score), plan.seed, self._reduced(run, refinement))
             for run, refinement in zip(self.runs, plan.refinements or (None,) * len(plan.grids), strict=True)
         ]
+
+    def _reduced(self, run: GridRun, refinement: Refinement) -> GridRun | None:
+        """The operator that computes most windows of a refinement in a reduced precision."""
+        if refinement.reduced is None:
+            return None
+        captured = self._captured if isinstance(self._captured, LayerGraph) else self._captured()
+        graph = captured.to(self.device, DTYPES[refinement.reduced.precision])
+        return GridRun(graph, run.grid, refinement.reduced.engine, None, len(self.plan.images))
 
     def run(self) -> RunReport:
         plan = self.plan

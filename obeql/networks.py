@@ -99,6 +99,18 @@ class Networks:
             self._rates[key] = known
         return replace(self._rates[key], free_bytes=free_bytes(place))
 
+    def reduced_rates(self, model: ModelRecord, device: str, precision: str) -> tuple[str, Rates] | None:
+        """A precision that is less work for `device` than float32, with its rates; None where there is none.
+
+        A network that was not captured runs as it is: its code may not take another precision.
+        """
+        from obeql.executor.devices import reduced_precision, resolve_device  # noqa: PLC0415
+
+        name = reduced_precision(resolve_device(device))
+        if name is None or precision != "float32" or model.network.whole:
+            return None
+        return name, self.rates(model, device, name)
+
     def save_rates(self) -> None:
         """Store what `rates` has measured; in a read-only store it lasts as long as the session."""
         if self._store.read_only:

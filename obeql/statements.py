@@ -195,7 +195,10 @@ class Statements:
         if runs and (model := self._networks.recaptured(bound.model)) is not None:
             self._store.put_model(model)
             bound = replace(bind(statement, self._catalog, call.text, None, values), also=bound.also)
-        return plan_explain(bound, self._networks.rates(bound.model, bound.device, bound.options["precision"]))
+        precision = bound.options["precision"]
+        rates = self._networks.rates(bound.model, bound.device, precision)
+        reduced = self._networks.reduced_rates(bound.model, bound.device, precision) if bound.estimates else None
+        return plan_explain(bound, rates, reduced=reduced)
 
     def _run(
         self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False

@@ -79,6 +79,11 @@ class BoundExplain:
     top_cells: int | None = None
     within_s: float | None = None
 
+    @property
+    def estimates(self) -> bool:
+        """Whether cells may be estimated rather than computed."""
+        return bool(self.approx) or self.top_cells is not None or self.within_s is not None
+
 
 @dataclass(frozen=True, slots=True)
 class BoundPredict:

@@ -7,7 +7,7 @@ serve. `schedule` adds these costs up.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -50,6 +50,12 @@ class Rates:
     @property
     def measured(self) -> bool:
         return bool(self.layer_s)
+
+    def in_parts(self, share: float) -> Rates:
+        """The rates where only `share` of the windows is computed at once: what a batch costs weighs so much more."""
+        return replace(
+            self, call_s=self.call_s / share, box_batch_s=tuple(seconds / share for seconds in self.box_batch_s)
+        )
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -29,16 +29,13 @@ from obeql.planner.logical import (
 )
 from obeql.planner.optimize import optimize
 from obeql.planner.options import show_value
-from obeql.planner.physical import Cost, Engine, ExplainPlan, IncrementalForward, Refinement, Refusal
-from obeql.planner.refinement import choose_refinement
+from obeql.planner.physical import Engine, ExplainPlan, Refinement, Refusal, part_of
+from obeql.planner.refinement import LEVEL_SHARE, Asked, Ways, choose_refinement
 from obeql.planner.rules import CHOICES, RULE_NAMES
 from obeql.planner.schedule import choose_engine
 from obeql.planner.values import show_pair
 
 __all__ = ["Chooser", "lower", "plan_explain"]
-
-#: Groups of equal boxes along an axis, at most, where a level at a time is computed.
-_MOST_LEVEL_GROUPS = 6
 
 #: (network, grid, rates, memory in bytes, batch, disabled choices) -> operator and those refused
 Chooser = Callable[
@@ -51,15 +48,17 @@ def plan_explain(
     rates: Rates,
     memory_bytes: int | None = None,
     choose: Chooser = choose_engine,
+    reduced: tuple[str, Rates] | None = None,
 ) -> ExplainPlan:
     """Return the plan of a bound statement: optimise, then lower, with the rules the session left on.
 
     `memory_bytes` is what the device has to spare; a memory option or setting goes first, and
     without any `rates.free_bytes` counts. `choose` stands in for the
-    chooser of operators in tests.
+    chooser of operators in tests. `reduced` is a precision faster than the statement's, with its
+    rates, in which approximate maps may compute windows.
     """
     optimised, fired = optimize(bound.logical, bound.disabled)
-    plan = lower(replace(bound, logical=optimised), rates, memory_bytes, choose)
+    plan = lower(replace(bound, logical=optimised), rates, memory_bytes, choose, reduced)
     before = print_tree(bound.logical)
     return replace(plan, fired=fired, logical_text=(before, plan.logical_text[1]))
 
@@ -69,6 +68,7 @@ def lower(
     rates: Rates,
     memory_bytes: int | None = None,
     choose: Chooser = choose_engine,
+    reduced: tuple[str, Rates] | None = None,
 ) -> ExplainPlan:
     """Return the physical plan of the logical plan in `bound`, optimised or not, without rewriting it."""
     logical = bound.logical
@@ -90,25 +90,37 @@ def lower(
         notes = (*notes, "classes that the next statements ask of the same windows are computed with these")
     disabled = bound.disabled & {choice.name for choice in CHOICES}
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
+    network = classify.model.network
     engines: list[Engine] = []
     refinements: list[Refinement | None] = []
     n_classes = _n_classes(score.classes, classify.model.n_classes)
     refusals: list[Refusal] = []
     for grid in grids:
-        engine, refused = choose(classify.model.network, grid, rates, budget, bound.options["batch"], disabled)
+        engine, refused = choose(network, grid, rates, budget, bound.options["batch"], disabled)
         share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
-        engine = _part_of(engine, share)
-        refinement, why_not = choose_refinement(
-            grid, engine, n_classes, bound.approx, bound.top_cells, bound.within_s, disabled
-        )
-        if refinement is not None:
-            engine = _part_of(_coarser(engine), refinement.expected_share)
-        elif why_not:
+        engine = part_of(engine, share)
+
+        def ways(audit: float, grid: WindowGrid = grid, share: float = share) -> Ways:
+            def by(rates: Rates) -> Engine:
+                return part_of(choose(network, grid, rates, budget, bound.options["batch"], disabled)[0], share)
+
+            fast = None
+            if reduced is not None:
+                name, its = reduced
+                fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
+            return Ways(by(rates.in_parts(LEVEL_SHARE)), by(rates.in_parts(audit)), fast)
+
+        refinement: Refinement | None = None
+        why_not = ""
+        if bound.estimates:
+            asked = Asked(bound.approx, bound.top_cells, bound.within_s)
+            refinement, engine, why_not = choose_refinement(grid, engine, ways, n_classes, asked, disabled)
+        if why_not:
             operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
             refused = (*refused, Refusal(operator, why_not))
         engines.append(engine)
         refinements.append(refinement)
-        refused = tuple(replace(r, cost=None if r.cost is None else _scaled(r.cost, share)) for r in refused)
+        refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
         where = f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else ""
         refusals.extend(replace(refusal, reason=where + refusal.reason) for refusal in refused)
     text = print_tree(logical)
@@ -153,30 +165,6 @@ def _n_classes(classes: ClassSelector, n_all: int) -> int:
         case ("ids", ids):
             return len(ids)
     return 1
-
-
-def _coarser(engine: Engine) -> Engine:
-    """The operator with fewer groups of equal boxes: a level has few windows, which should still fill batches."""
-    if not isinstance(engine, IncrementalForward):
-        return engine
-    return replace(
-        engine,
-        n_row_groups=min(engine.n_row_groups, _MOST_LEVEL_GROUPS),
-        n_col_groups=min(engine.n_col_groups, _MOST_LEVEL_GROUPS),
-    )
-
-
-def _part_of(engine: Engine, share: float) -> Engine:
-    """The operator with the cost of computing a share of its windows."""
-    layer_s = tuple(seconds * share for seconds in engine.layer_s)
-    if isinstance(engine, IncrementalForward):
-        engine = replace(engine, bound_macs=engine.bound_macs * share)
-    return replace(engine, cost=_scaled(engine.cost, share), layer_s=layer_s) if share < 1 else engine
-
-
-def _scaled(cost: Cost, share: float) -> Cost:
-    memory = cost.memory if share else 0.0
-    return Cost(cost.macs * share, cost.bytes * share, cost.seconds * share, memory)
 
 
 def _options(bound: BoundExplain, grids: tuple[WindowGrid, ...]) -> dict[str, Any]:

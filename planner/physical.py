@@ -6,7 +6,7 @@ of `OPERATORS`, of the same name in snake_case.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from obeql.planner.catalog import ImageRecord, ModelRecord
@@ -23,8 +23,10 @@ __all__ = [
     "OperatorInfo",
     "ProgressiveRefine",
     "PrunedTop",
+    "ReducedPrecision",
     "Refinement",
     "Refusal",
+    "part_of",
 ]
 
 
@@ -36,6 +38,10 @@ class Cost:
     bytes: float
     seconds: float
     memory: float = 0.0
+
+    def scaled(self, share: float) -> Cost:
+        """The cost of a share of the windows; the peak of memory stays, if there are any."""
+        return Cost(self.macs * share, self.bytes * share, self.seconds * share, self.memory if share else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,29 @@ class IncrementalForward:
 Engine = DenseForward | IncrementalForward
 
 
+def part_of(engine: Engine, share: float) -> Engine:
+    """The operator with the cost of computing a share of its windows."""
+    if share >= 1:
+        return engine
+    if isinstance(engine, IncrementalForward):
+        engine = replace(engine, bound_macs=engine.bound_macs * share)
+    layer_s = tuple(seconds * share for seconds in engine.layer_s)
+    return replace(engine, cost=engine.cost.scaled(share), layer_s=layer_s)
+
+
+@dataclass(frozen=True, slots=True)
+class ReducedPrecision:
+    """What computes most windows of a refinement: an engine in a number format that is faster than the run's.
+
+    Its cells are estimates: some windows are computed in both formats, which tells how far off they are. `share` of
+    the windows is expected; 1 means all of them at once.
+    """
+
+    precision: str
+    engine: Engine
+    share: float
+
+
 @dataclass(frozen=True, slots=True)
 class ProgressiveRefine:
     """Compute some windows with the engine below, coarse to fine, and reconstruct the rest with a bound on the quality.
@@ -81,6 +110,7 @@ class ProgressiveRefine:
     It ends when the lower bound on `metric`, at `confidence`, reaches `target`, or when `within_s` seconds of the
     whole statement have passed; None: without that end. Where the target is too far, the map is computed exactly.
     `expected_share` of the windows is what the estimates rest on, `overhead_s` the estimated seconds of estimating.
+    With `reduced`, the engine below computes the audit only, unless that shows that the target is out of reach.
     """
 
     metric: str
@@ -89,16 +119,25 @@ class ProgressiveRefine:
     within_s: float | None
     expected_share: float
     overhead_s: float
+    reduced: ReducedPrecision | None = None
+    #: seconds of estimating once over those of computing all windows
+    level_cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedTop:
-    """Compute windows with the engine below until the `k` of largest importance are known, at `confidence`."""
+    """Compute windows with the engine below until the `k` of largest importance are known, at `confidence`.
+
+    With `reduced`, the engine below computes the audit and the windows that may be among the k.
+    """
 
     k: int
     confidence: float
     expected_share: float
     overhead_s: float
+    reduced: ReducedPrecision | None = None
+    #: seconds of estimating once over those of computing all windows
+    level_cost: float = 0.0
 
 
 Refinement = ProgressiveRefine | PrunedTop
@@ -161,6 +200,13 @@ class ExplainPlan:
     #: the logical plan before and after the rules, printed
     logical_text: tuple[str, str] = ("", "")
     notes: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Estimated seconds of an image."""
+        refined = [each for each in self.refinements if each is not None]
+        reduced = [each.reduced.engine for each in refined if each.reduced is not None]
+        return sum(e.cost.seconds for e in (*self.engines, *reduced)) + sum(each.overhead_s for each in refined)
 
     @property
     def n_windows(self) -> int:

@@ -7,7 +7,8 @@ After the engine is chosen, whose estimated seconds say what a refinement may sa
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,26 @@ from obeql.planner.boxes import axis_spans
 from obeql.planner.cost import positions
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import DenseForward, Engine, ProgressiveRefine, PrunedTop, Refinement
+from obeql.planner.physical import (
+    DenseForward,
+    Engine,
+    ProgressiveRefine,
+    PrunedTop,
+    ReducedPrecision,
+    Refinement,
+    part_of,
+)
 
-__all__ = ["TOP_CELLS_CONFIDENCE", "cell_costs", "choose_refinement"]
+__all__ = [
+    "LEVEL_SHARE",
+    "REDUCED_AUDIT",
+    "TOP_CELLS_CONFIDENCE",
+    "Asked",
+    "Ways",
+    "audit_size",
+    "cell_costs",
+    "choose_refinement",
+]
 
 #: Confidence of TOP .. CELLS that they are the most important ones.
 TOP_CELLS_CONFIDENCE = 0.95
@@ -29,44 +47,119 @@ _FEWEST_WINDOWS = 150
 #: share: means over the maps of benchmarks/approx.py.
 _FIRST_SHARE, _FIRST_BOUND, _RATE = 0.09, 0.6, 6.0
 _TOP_SHARE = 0.2
+#: Share of the windows in the audit, which has at least and at most so many.
+_AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
+#: Share of the windows that a level computes, about.
+LEVEL_SHARE = 0.1
+#: How many times larger the audit is in a reduced precision.
+REDUCED_AUDIT = 4
 #: Levels, and seconds to estimate one map at one level for each window of the grid.
-_N_LEVELS, _WINDOW_S = 4, 5e-5
+_N_LEVELS, _WINDOW_S = 3, 6e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a statement asks for less than all exact cells with: APPROX, TOP k CELLS, WITHIN."""
+
+    approx: Mapping[str, Any]
+    top_cells: int | None = None
+    within_s: float | None = None
+
+    @property
+    def target(self) -> float | None:
+        return self.approx.get("target")
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The engines that could compute one grid, each with the cost of all windows.
+
+    `levels` computes some at a time, `audit` few. `reduced` is a precision faster than the run's, with engines for
+    levels and for all windows in it.
+    """
+
+    levels: Engine
+    audit: Engine
+    reduced: tuple[str, Engine, Engine] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One way to refine: the seconds it takes, and what computes the windows."""
+
+    seconds: float
+    engine: Engine
+    share: float
+    overhead_s: float
+    level_cost: float
+    reduced: ReducedPrecision | None = None
 
 
 def choose_refinement(
     grid: WindowGrid,
     engine: Engine,
+    ways: Callable[[float], Ways],
     n_classes: int,
-    approx: Mapping[str, Any],
-    top_cells: int | None,
-    within_s: float | None,
+    asked: Asked,
     disabled: frozenset[str],
-) -> tuple[Refinement | None, str]:
-    """Return what refines `grid`, or None and, where something was asked for, the reason for computing it whole."""
-    if not approx and top_cells is None and within_s is None:
-        return None, ""
+) -> tuple[Refinement | None, Engine, str]:
+    """Return what refines `grid`, the engine below it, and, where the grid is computed whole after all, why.
+
+    `engine` computes all windows; `ways(share)` are those for refining, with `share` of the windows in an audit.
+    """
+    why_not = _hindrance(grid, asked, disabled)
+    if why_not:
+        return None, engine, why_not
+    n_exact = audit_size(grid.n_windows) + 2 * (asked.top_cells or 0)
+    audit = min(1.0, n_exact / grid.n_windows)
+    options = list(_options(grid, ways(audit), n_classes, asked, audit, "choose_reduced_precision" in disabled))
+    best = min(options, key=lambda option: option.seconds)
+    if asked.within_s is None and best.seconds > 0.9 * engine.cost.seconds:
+        return None, engine, "estimating would take as long as computing"
+    below = part_of(best.engine, best.share)
+    measures = best.share, best.overhead_s, best.reduced, best.level_cost
+    if asked.top_cells is not None:
+        return PrunedTop(asked.top_cells, TOP_CELLS_CONFIDENCE, *measures), below, ""
+    metric, confidence = asked.approx.get("metric", "ssim"), asked.approx.get("confidence", 0.95)
+    return ProgressiveRefine(metric, confidence, asked.target, asked.within_s, *measures), below, ""
+
+
+def _hindrance(grid: WindowGrid, asked: Asked, disabled: frozenset[str]) -> str:
+    """Why all windows are computed whatever it costs; empty where nothing speaks for that."""
     if "choose_refinement" in disabled:
-        return None, "rule choose_refinement is switched off"
-    overhead_s = _N_LEVELS * n_classes * _WINDOW_S * grid.n_windows
-    if top_cells is not None:
-        share = min(1.0, _TOP_SHARE + top_cells / grid.n_windows)
-        refinement: Refinement = PrunedTop(top_cells, TOP_CELLS_CONFIDENCE, share, overhead_s)
-    else:
-        target = approx.get("target")
-        share = 1.0 if target is None else _expected_share(target)
-        if target is not None and target >= 1:
-            return None, "APPROX 1 asks for the exact map"
-        confidence = approx.get("confidence", 0.95)
-        refinement = ProgressiveRefine(
-            approx.get("metric", "ssim"), confidence, target, within_s, min(1.0, share), overhead_s
-        )
-        if within_s is not None:
-            return refinement, ""
-    if grid.n_windows < _FEWEST_WINDOWS:
-        return None, f"{grid.n_windows} windows are too few for an audit to save any"
-    if refinement.expected_share * engine.cost.seconds + overhead_s > 0.9 * engine.cost.seconds:
-        return None, "estimating would take as long as computing"
-    return refinement, ""
+        return "rule choose_refinement is switched off"
+    if asked.top_cells is None and asked.target is not None and asked.target >= 1:
+        return "APPROX 1 asks for the exact map"
+    if grid.n_windows < _FEWEST_WINDOWS and asked.within_s is None:
+        return f"{grid.n_windows} windows are too few for an audit to save any"
+    return ""
+
+
+def _options(
+    grid: WindowGrid, ways: Ways, n_classes: int, asked: Asked, audit: float, only_exact: bool
+) -> Iterator[_Option]:
+    """All cells in the run's precision, or most in a reduced one, level by level or at once."""
+    share = _TOP_SHARE if asked.top_cells is not None else 1.0
+    share = share if asked.target is None else _expected_share(asked.target)
+    level_s = n_classes * _WINDOW_S * grid.n_windows
+    plain = min(1.0, share + (asked.top_cells or 0) / grid.n_windows)
+    exact_s, estimating = ways.levels.cost.seconds, _N_LEVELS * level_s
+    yield _Option(plain * exact_s + estimating, ways.levels, plain, estimating, level_s / max(1e-9, exact_s))
+    if ways.reduced is None or only_exact:
+        return
+    precision, levels, whole = ways.reduced
+    audit_s = audit * ways.audit.cost.seconds
+    some = min(1.0, share + REDUCED_AUDIT * audit_size(grid.n_windows) / grid.n_windows)
+    for engine, part, overhead_s in ((levels, some, estimating), (whole, 1.0, level_s)):
+        reduced_s = engine.cost.seconds
+        reduced = ReducedPrecision(precision, part_of(engine, part), part)
+        seconds = audit_s + part * reduced_s + overhead_s
+        yield _Option(seconds, ways.audit, audit, overhead_s, level_s / max(1e-9, reduced_s), reduced)
+
+
+def audit_size(n_windows: int) -> int:
+    """Windows drawn at random and computed exactly, which measure the quality."""
+    return min(n_windows, max(_LEAST_AUDIT, min(_MOST_AUDIT, round(_AUDIT_SHARE * n_windows))))
 
 
 def _expected_share(target: float) -> float:

@@ -12,7 +12,16 @@ from typing import Any
 
 from obeql.planner.geometry import Network
 from obeql.planner.logical import HeldCells
-from obeql.planner.physical import Cost, DenseForward, Engine, ExplainPlan, IncrementalForward, PrunedTop, Refinement
+from obeql.planner.physical import (
+    Cost,
+    DenseForward,
+    Engine,
+    ExplainPlan,
+    IncrementalForward,
+    ProgressiveRefine,
+    PrunedTop,
+    Refinement,
+)
 from obeql.planner.rules import CHOICES
 from obeql.planner.show_layers import layer_lines
 from obeql.planner.values import show_pair
@@ -29,6 +38,8 @@ COLUMNS = (
     ("memory", "memory"),
 )
 COLUMN_WIDTH = 10
+#: Choices that are made only where windows may be left out.
+_OF_REFINEMENTS = ("choose_refinement", "choose_reduced_precision")
 TREE_WIDTH = WIDTH - COLUMN_WIDTH * len(COLUMNS)
 
 
@@ -85,11 +96,13 @@ def _rules(plan: ExplainPlan) -> list[str]:
     made = [choice.name for choice in CHOICES if choice.name not in plan.disabled]
     if not any(isinstance(engine, IncrementalForward) for engine in plan.engines):
         # Without boxes there is nothing to switch or to group.
-        made = [
-            name for name in made if name in {"choose_engine", "choose_batch", "share_windows", "choose_refinement"}
-        ]
-    idle = {"choose_refinement": not plan.refinements, "share_windows": not plan.also}
-    made = [name for name in made if not idle.get(name)]
+        made = [name for name in made if name in {"choose_engine", "choose_batch", "share_windows", *_OF_REFINEMENTS}]
+    if not any(plan.refinements):
+        made = [name for name in made if name not in _OF_REFINEMENTS]
+    elif not any(each is not None and each.reduced is not None for each in plan.refinements):
+        made = [name for name in made if name != "choose_reduced_precision"]
+    if not plan.also:
+        made = [name for name in made if name != "share_windows"]
     return [
         line
         for title, names in (("fired", plan.fired), ("chosen", made), ("off", plan.disabled))
@@ -124,20 +137,34 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
         n_expected = n_left
         if refinement is not None:
             n_expected = round(n_left * refinement.expected_share)
-            yield from _refined(refinement, n_expected, n_left, n_images, lead, follow)
-            lead, follow = f"{follow}└─ ", f"{follow}   "
+            yield from _refined(refinement, n_left, n_images, lead, follow)
+            indent_below = follow
+            if refinement.reduced is not None:
+                reduced = refinement.reduced
+                n_reduced = round(n_left * reduced.share)
+                lead, follow = f"{indent_below}├─ ", f"{indent_below}│  "
+                estimate = _estimate(reduced.engine.cost, n_reduced, n_images)
+                name_below = f"{type(reduced.engine).__name__}  in {reduced.precision}"
+                yield _row(f"{lead}{name_below}", _cells(estimate))
+                yield from _engine_lines(reduced.engine, plan, n_reduced, follow)
+            lead, follow = f"{indent_below}└─ ", f"{indent_below}   "
         estimate = _estimate(engine.cost, n_expected, n_images)
         yield _row(f"{lead}{name}  patch {show_pair(grid.patch)}", _cells(estimate))
         if position < len(by_grid):
             yield _row(f"{follow}  measured", _cells(by_grid[position]))
-        whole = float(plan.model.network.macs) * n_expected / n_images
-        for title, text in _details(engine, whole, plan.model.network):
-            lead, hanging = f"{follow}  {title:<12}", f"{follow}  {'':<12}"
-            yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=hanging)
+        yield from _engine_lines(engine, plan, n_expected, follow)
     if n_grids > 1 or n_images > 1 or measured:
         yield _row(f"  Total of {_plural(n_images, 'image')}, {_plural(n_grids, 'grid')}", _cells(_total(plan)))
     if measured:
         yield _row("  measured", _cells(measured))
+
+
+def _engine_lines(engine: Engine, plan: ExplainPlan, n_windows: float, follow: str) -> Iterator[str]:
+    """Yield the lines below an operator that computes so many windows of all images."""
+    whole = float(plan.model.network.macs) * n_windows / len(plan.images)
+    for title, text in _details(engine, whole, plan.model.network):
+        lead, hanging = f"{follow}  {title:<12}", f"{follow}  {'':<12}"
+        yield from textwrap.wrap(text, WIDTH, initial_indent=lead, subsequent_indent=hanging)
 
 
 def _row(left: str, cells: Sequence[str] = ()) -> str:
@@ -152,9 +179,7 @@ def _reused(held: HeldCells, n_asked: int, lead: str, follow: str) -> Iterator[s
     yield from textwrap.wrap(text, WIDTH, initial_indent=title, subsequent_indent=hanging)
 
 
-def _refined(
-    refinement: Refinement, n_expected: int, n_left: int, n_images: int, lead: str, follow: str
-) -> Iterator[str]:
+def _refined(refinement: Refinement, n_left: int, n_images: int, lead: str, follow: str) -> Iterator[str]:
     """Yield the lines of ProgressiveRefine or PrunedTop above the operator that computes the windows it chooses."""
     if isinstance(refinement, PrunedTop):
         asked = f"{_plural(refinement.k, 'cell')} of largest importance, confidence {refinement.confidence:g}"
@@ -164,10 +189,16 @@ def _refined(
         asked += f", confidence {refinement.confidence:g}"
         asked += "" if refinement.within_s is None else f", within {digits(refinement.within_s)} s"
     yield f"{lead}{type(refinement).__name__}  {asked}"
-    if n_expected < n_left:
-        text = f"{ratio(n_left, n_expected)} fewer windows, {digits(refinement.overhead_s * n_images)} s of estimating"
-    else:
+    reduced = refinement.reduced
+    share = refinement.expected_share if reduced is None else reduced.share
+    estimating = f"{digits(refinement.overhead_s * n_images)} s of estimating"
+    if isinstance(refinement, ProgressiveRefine) and refinement.target is None:
         text = "as many windows as the time allows"
+    elif reduced is None:
+        text = f"{ratio(1, share)} fewer windows, {estimating}"
+    else:
+        some = "all windows" if share >= 1 else f"{ratio(1, share)} fewer windows"
+        text = f"{some}, most in {reduced.precision}, {round(n_left * refinement.expected_share):,} exact; {estimating}"
     yield f"{follow}│    {'expected':<12}{text}"
 
 
@@ -182,15 +213,23 @@ def _estimate(cost: Cost, n_windows: int, n_images: int) -> dict[str, float]:
 
 
 def _total(plan: ExplainPlan) -> dict[str, float]:
-    rows = [_estimate(engine.cost, 0, len(plan.images)) for engine in plan.engines]
+    engines = [*plan.engines, *(r.reduced.engine for r in plan.refinements if r is not None and r.reduced is not None)]
+    rows = [_estimate(engine.cost, 0, len(plan.images)) for engine in engines]
     total = {key: sum(row[key] for row in rows) for _, key in COLUMNS}
     held = plan.held or (None,) * len(plan.grids)
     refined = plan.refinements or (None,) * len(plan.grids)
     n_computed = sum(
-        round((len(plan.images) * grid.n_windows - (h.n_cells if h else 0)) * (r.expected_share if r else 1.0))
+        round((len(plan.images) * grid.n_windows - (h.n_cells if h else 0)) * _share(r))
         for grid, h, r in zip(plan.grids, held, refined, strict=True)
     )
     return total | {"windows": n_computed, "memory": max(row["memory"] for row in rows)}
+
+
+def _share(refinement: Refinement | None) -> float:
+    """Share of the windows that is computed, in whichever precision; some may be in both."""
+    if refinement is None:
+        return 1.0
+    return refinement.expected_share + (refinement.reduced.share if refinement.reduced is not None else 0.0)
 
 
 def _cells(values: Mapping[str, Any]) -> list[str]:

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from obeql.executor.grid_run import GridRun, Planes
-from obeql.executor.materialise import CleanPass
-from obeql.executor.refine.refiner import Goal, Refiner
+from obeql.executor.devices import DTYPES
+from obeql.executor.grid_run import GridRun, Planes, Windows
+from obeql.executor.materialise import CleanPass, materialise
+from obeql.executor.refine.refiner import Goal, Reduced, Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.executor.reuse import KnownCells
 from obeql.planner.catalog import Activation
@@ -36,17 +36,27 @@ _LEVEL_SHARE = 0.7
 
 
 class RefineRun:
-    """One grid of a plan that is refined, image after image, with the engine of `run`."""
+    """One grid of a plan that is refined, image after image, with the engine of `run`.
 
-    def __init__(self, run: GridRun, refinement: Refinement, kind: ScoreKind, seed: int) -> None:
+    `reduced` computes most windows where the refinement has an engine in a reduced precision.
+    """
+
+    def __init__(
+        self, run: GridRun, refinement: Refinement, kind: ScoreKind, seed: int, reduced: GridRun | None = None
+    ) -> None:
         self.run = run
         self.refinement = refinement
         self.kind = kind
         self.seed = seed
+        self._reduced = reduced
         self._costs = cell_costs(run.graph.network(), run.grid, run.engine)
-        estimated = run.engine.cost.seconds / (run.grid.n_windows * max(refinement.expected_share, 1e-9))
-        #: seconds a window, estimated until measured
-        self._window_s = estimated
+        #: seconds a window, estimated until measured: of the run's precision and of the reduced one
+        self._window_s = run.engine.cost.seconds / max(1.0, run.grid.n_windows * refinement.expected_share)
+        self._reduced_s = self._window_s
+        if refinement.reduced is not None:
+            self._dtype = DTYPES[refinement.reduced.precision]
+            engine, share = refinement.reduced.engine, refinement.reduced.share
+            self._reduced_s = engine.cost.seconds / max(1.0, run.grid.n_windows * share)
 
     def compute(
         self,
@@ -66,75 +76,104 @@ class RefineRun:
         """
         grid = self.run.grid
         refiner = self._refiner(len(classes))
-        planes = Planes(
-            torch.full((grid.n_windows, len(classes)), float("nan")),
-            torch.full((grid.n_windows, len(classes)), float("nan")),
-            torch.full((grid.n_windows,), -1, dtype=torch.int32),
-        )
+        planes = Planes.empty(grid.n_windows, len(classes))
         if known is not None:
             planes = planes.over(known)
             stored = np.flatnonzero(~known.left)
-            refiner.add(stored, known.logit[stored].astype(float), known.others[stored].astype(float))
-        windows = refiner.first(self._affordable(deadline))
+            refiner.cells.add(stored, known.logit[stored].astype(float), known.others[stored].astype(float))
+
+        def compute_exact(windows: Windows) -> None:
+            nonlocal planes
+            fresh, self._window_s = self._timed(self.run, windows, clean, fill, classes, activation, count)
+            planes = _where(windows, fresh, planes)
+            refiner.cells.add(windows, fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy())
+
+        def count(n: int) -> None:
+            tell(min(grid.n_windows, int(refiner.cells.seen.sum()) + n))
+
+        reduced_clean: CleanPass | None = None
+
+        def compute_reduced(windows: Windows) -> None:
+            nonlocal reduced_clean
+            run = self._reduced
+            assert run is not None
+            if reduced_clean is None:
+                reduced_clean = materialise(run.graph, clean.image.to(self._dtype), run.needed)
+            rounded = fill.to(self._dtype)
+            fresh, self._reduced_s = self._timed(run, windows, reduced_clean, rounded, classes, activation, count)
+            logit, others = fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy()
+            try:
+                refiner.cells.add_reduced(windows, logit, others)
+            except ValueError:  # beyond what the reduced precision can hold
+                refiner.forsake_reduced()
+
+        request = refiner.first(self._affordable(deadline))
         level = 0
         while True:
-            if len(windows):
-                planes = self._computed(windows, refiner, planes, clean, fill, classes, activation, tell)
-                if not bool(planes.logit[refiner.known.reshape(-1)].isfinite().all()):
+            if len(request.exact):
+                compute_exact(request.exact)
+                if not bool(planes.logit[refiner.cells.exact.reshape(-1)].isfinite().all()):
                     # The network's outputs are not numbers, which the caller words.
-                    return replace(planes, exact=refiner.known.reshape(-1))
-            refiner.update()
+                    return replace(planes, exact=refiner.cells.exact.reshape(-1))
+            if len(request.reduced):
+                compute_reduced(request.reduced)
+            if refiner.reduced is not None or not len(request.reduced):
+                refiner.update()
             level += 1
-            most = self._affordable(deadline)
-            windows = refiner.next(most) if most is None or most > 0 else windows[:0]
+            request = refiner.next(self._affordable(deadline))
             found = self._found(refiner, planes)
-            if not len(windows):
+            if request.empty:
                 return found
             on_level(level, refiner.worst, found)
 
     def _refiner(self, n_classes: int) -> Refiner:
         grid, refinement = self.run.grid, self.refinement
+        reduced = None
+        if refinement.reduced is not None and self._reduced is not None:
+            price = self._reduced_s / max(self._window_s, 1e-12)
+            reduced = Reduced(min(1.0, price), refinement.reduced.share >= 1)
         if isinstance(refinement, PrunedTop):
-            return TopSearch(grid, self.kind, n_classes, refinement.k, refinement.confidence, self.seed, self._costs)
+            return TopSearch(
+                grid,
+                self.kind,
+                n_classes,
+                refinement.k,
+                refinement.confidence,
+                self.seed,
+                self._costs,
+                reduced,
+                refinement.level_cost,
+            )
         goal = Goal(refinement.metric, refinement.confidence, refinement.target)
-        return Refiner(grid, self.kind, n_classes, goal, self.seed, self._costs)
+        return Refiner(grid, self.kind, n_classes, goal, self.seed, self._costs, reduced, refinement.level_cost)
 
     def _affordable(self, deadline: float | None) -> int | None:
-        """Windows that the time left allows; None for any number."""
+        """Windows of the run's precision that the time left allows; None for any number."""
         if deadline is None:
             return None
         return max(0, int(_LEVEL_SHARE * (deadline - time.perf_counter()) / self._window_s))
 
-    def _computed(
+    def _timed(
         self,
-        windows: npt.NDArray[np.int64],
-        refiner: Refiner,
-        planes: Planes,
+        run: GridRun,
+        windows: Windows,
         clean: CleanPass,
         fill: Tensor,
         classes: Sequence[int],
         activation: Activation,
-        tell: Callable[[int], None],
-    ) -> Planes:
-        """Compute windows; returns the planes with them, and gives them to the refiner."""
-        wanted = np.zeros(self.run.grid.n_windows, bool)
+        count: Callable[[int], None],
+    ) -> tuple[Planes, float]:
+        """Compute windows; returns planes that hold them, and the seconds of one."""
+        wanted = np.zeros(run.grid.n_windows, bool)
         wanted[windows] = True
-        n_before = int(refiner.known.sum())
-        n_others = self.run.grid.n_windows - len(windows)
+        n_others = run.grid.n_windows - len(windows)
         started = time.perf_counter()
-        fresh = self.run.compute_some(clean, fill, classes, activation, lambda n: tell(n_before + n - n_others), wanted)
-        self._window_s = (time.perf_counter() - started) / len(windows)
-        refiner.add(windows, fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy())
-        at = torch.from_numpy(wanted)
-        return Planes(
-            torch.where(at[:, None], fresh.logit, planes.logit),
-            torch.where(at[:, None], fresh.others, planes.others),
-            torch.where(at, fresh.top, planes.top),
-        )
+        fresh = run.compute_some(clean, fill, classes, activation, lambda n: count(n - n_others), wanted)
+        return fresh, (time.perf_counter() - started) / len(windows)
 
     def _found(self, refiner: Refiner, planes: Planes) -> Planes:
         """The maps as they stand: computed cells as they were computed, the others as estimated."""
-        exact = refiner.known.reshape(-1)
+        exact = refiner.cells.exact.reshape(-1)
         at = torch.from_numpy(exact)[:, None]
         logit, others = (
             torch.from_numpy(np.stack([getattr(each, name).reshape(-1) for each in refiner.estimates], axis=1)).float()
@@ -150,16 +189,30 @@ class RefineRun:
         )
 
     def _stated(self, refiner: Refiner) -> dict[str, Any]:
-        refinement, whole = self.refinement, bool(refiner.known.all())
+        refinement, cells = self.refinement, refiner.cells
         stated: dict[str, Any] = {
-            "approx": not whole,
+            "approx": not cells.exact.all(),
             "metric": "top_cells" if isinstance(refinement, PrunedTop) else refinement.metric,
             "target": 1.0 if isinstance(refinement, PrunedTop) else refinement.target,
             "confidence": refinement.confidence,
-            "n_exact": int(refiner.known.sum()),
-            "n_audit": len(refiner.audit),
+            "n_exact": int(cells.exact.sum()),
+            "n_audit": refiner.n_audit,
             "n_levels": len(refiner.history),
         }
+        if refinement.reduced is not None and cells.reduced.any():
+            stated["reduced_precision"] = refinement.reduced.precision
+            stated["n_reduced"] = int((cells.reduced & ~cells.exact).sum())
         if isinstance(refinement, ProgressiveRefine) and refinement.within_s is not None:
             stated["within_s"] = refinement.within_s
         return stated
+
+
+def _where(windows: Windows, fresh: Planes, planes: Planes) -> Planes:
+    """The planes with the windows (n,) as they are in `fresh`."""
+    at = torch.zeros(len(planes.top), dtype=torch.bool)
+    at[torch.from_numpy(windows)] = True
+    return Planes(
+        torch.where(at[:, None], fresh.logit, planes.logit),
+        torch.where(at[:, None], fresh.others, planes.others),
+        torch.where(at, fresh.top, planes.top),
+    )

@@ -77,10 +77,36 @@ class Field:
 
     def draws(self, n: int, random: np.random.Generator) -> Floats:
         """Return n draws of the process without its mean, (n, rows, cols)."""
-        rows, cols = (np.linalg.cholesky(c + _NUGGET * np.eye(len(c))) for c in self.axes.correlations(self.length))
-        noise = random.standard_normal((n, *self.axes.shape))
-        drawn: Floats = rows @ noise @ cols.T * self.scale
+        rows, cols = (
+            torch.linalg.cholesky(torch.from_numpy(c + _NUGGET * np.eye(len(c))))
+            for c in self.axes.correlations(self.length)
+        )
+        noise = torch.from_numpy(random.standard_normal((n, *self.axes.shape)))
+        drawn: Floats = (rows @ noise @ cols.T).numpy() * self.scale
         return drawn
+
+    def left_out(self, known: Flags, values: Floats) -> tuple[Floats, Floats]:
+        """Residuals and variances (known cells,) of the cells `known` (rows, cols), each predicted from the others.
+
+        `values` minus their own mean are what the process describes. Source: Rasmussen and Williams, equation 5.12.
+        """
+        centred = values - values.mean()
+        residuals, variances = np.empty(len(values)), np.empty(len(values))
+        n = np.full(known.shape, -1)
+        n[known] = np.arange(len(values))
+        for tile in _tiles(known.shape):
+            inside = np.argwhere(known[tile.outer])
+            rows, cols = inside[:, 0] + tile.outer[0].start, inside[:, 1] + tile.outer[1].start
+            own = n[rows, cols]
+            inverse = torch.cholesky_inverse(self._factor(rows, cols))
+            diagonal = inverse.diagonal().numpy()
+            solved = (inverse @ torch.from_numpy(centred[own])).numpy()
+            here = np.zeros(known.shape, bool)
+            here[tile.inner] = True
+            keep = here[rows, cols]
+            residuals[own[keep]] = (solved / diagonal)[keep]
+            variances[own[keep]] = 1.0 / diagonal[keep]
+        return residuals, variances
 
     def posterior(self, known: Flags, values: Floats, draws: Floats | None = None) -> Posterior:
         """Condition on the cells `known` (rows, cols) having `values` (m, known cells), row by row.
@@ -106,10 +132,10 @@ class Field:
             factor = self._factor(rows, cols)
             at_tile = self._between(tile.inner, rows, cols)
             solved = torch.cholesky_solve(torch.from_numpy(np.ascontiguousarray(targets.T)), factor)
-            found = (torch.from_numpy(at_tile) @ solved).numpy().T
+            found = (at_tile @ solved).numpy().T
             inner_shape = tuple(s.stop - s.start for s in tile.inner)
             means[(slice(None), *tile.inner)] += found[: len(values)].reshape(-1, *inner_shape)
-            half = torch.linalg.solve_triangular(factor, torch.from_numpy(at_tile).T, upper=False)
+            half = torch.linalg.solve_triangular(factor, at_tile.T, upper=False)
             explained = (half * half).sum(dim=0).numpy().reshape(inner_shape)
             variance[tile.inner] = np.maximum(self.scale[tile.inner] ** 2 - explained, 0.0)
             if drawn is not None and draws is not None:
@@ -124,19 +150,19 @@ class Field:
 
     def _factor(self, rows: Ints, cols: Ints) -> torch.Tensor:
         """The lower Cholesky factor of the covariances of cells with each other, (n, n)."""
-        by_row, by_col = self.axes.correlations(self.length)
-        system = by_row[np.ix_(rows, rows)] * by_col[np.ix_(cols, cols)]
-        system[np.diag_indices_from(system)] += _NUGGET
-        scale = self.scale[rows, cols]
-        system *= scale[:, None] * scale
-        factor: torch.Tensor = torch.linalg.cholesky(torch.from_numpy(system))
+        system = _products(self.axes, self.length, rows, cols)
+        scale = torch.from_numpy(self.scale[rows, cols])
+        system *= scale[:, None]
+        system *= scale
+        factor: torch.Tensor = torch.linalg.cholesky(system)
         return factor
 
-    def _between(self, box: tuple[slice, slice], rows: Ints, cols: Ints) -> Floats:
+    def _between(self, box: tuple[slice, slice], rows: Ints, cols: Ints) -> torch.Tensor:
         """Covariances of every cell of a box with given cells: (cells of the box, n)."""
         by_row, by_col = self.axes.correlations(self.length)
-        between = by_row[box[0]][:, None, rows] * by_col[box[1]][None, :, cols]
-        between *= self.scale[box][:, :, None] * self.scale[rows, cols]
+        left = torch.from_numpy(by_row[box[0]][:, rows] * self.scale[rows, cols])
+        between = left[:, None, :] * torch.from_numpy(by_col[box[1]][:, cols])
+        between *= torch.from_numpy(np.ascontiguousarray(self.scale[box]))[:, :, None]
         return between.reshape(-1, len(rows))
 
 
@@ -191,7 +217,8 @@ def fit_field(axes: Axes, known: Flags, values: Floats) -> Field:
     length = _fitted_length(axes, rows, cols, centred)
     field = Field(axes, length, np.full(axes.shape, spread), np.ones(len(values)))
     for _ in range(_SCALE_ROUNDS):
-        squares = _left_out(field, known, centred)
+        residuals, variances = field.left_out(known, centred)
+        squares = residuals * residuals / variances
         smooth = _smoothed(squares, rows, cols, axes.shape)
         field = Field(axes, length, np.maximum(field.scale * np.sqrt(smooth), least), squares / smooth[rows, cols])
     return field
@@ -206,10 +233,7 @@ def _fitted_length(axes: Axes, rows: Ints, cols: Ints, centred: Floats) -> float
         rows, cols, centred = rows[nearest], cols[nearest], centred[nearest]
     best, best_value = _LENGTHS[0], -np.inf
     for length in _LENGTHS:
-        by_row, by_col = axes.correlations(length)
-        system = by_row[np.ix_(rows, rows)] * by_col[np.ix_(cols, cols)]
-        system[np.diag_indices_from(system)] += _NUGGET
-        factor = torch.linalg.cholesky(torch.from_numpy(system))
+        factor = torch.linalg.cholesky(_products(axes, length, rows, cols))
         half = torch.linalg.solve_triangular(factor, torch.from_numpy(centred)[:, None], upper=False)
         variance = float((half * half).mean())
         value = -0.5 * len(rows) * np.log(variance) - float(factor.diagonal().log().sum())
@@ -218,33 +242,25 @@ def _fitted_length(axes: Axes, rows: Ints, cols: Ints, centred: Floats) -> float
     return best
 
 
-def _left_out(field: Field, known: Flags, centred: Floats) -> Floats:
-    """Squared leave-one-out residuals over their variances, for each computed cell."""
-    squares = np.empty(len(centred))
-    n = np.full(known.shape, -1)
-    n[known] = np.arange(len(centred))
-    for tile in _tiles(known.shape):
-        inside = np.argwhere(known[tile.outer])
-        rows, cols = inside[:, 0] + tile.outer[0].start, inside[:, 1] + tile.outer[1].start
-        own = n[rows, cols]
-        factor = field._factor(rows, cols)
-        inverse = torch.cholesky_inverse(factor)
-        solved = (inverse @ torch.from_numpy(centred[own])).numpy()
-        ratios = solved * solved / inverse.diagonal().numpy()
-        here = np.zeros(known.shape, bool)
-        here[tile.inner] = True
-        keep = here[rows, cols]
-        squares[own[keep]] = ratios[keep]
-    return squares
-
-
 def _smoothed(squares: Floats, rows: Ints, cols: Ints, shape: tuple[int, int]) -> Floats:
     """Means of squares around each cell of the grid, drawn towards their mean over the map where few are near."""
-    by_row = np.exp(-0.5 * ((np.arange(shape[0])[:, None] - rows) / _SCALE_REACH) ** 2)
-    by_col = np.exp(-0.5 * ((np.arange(shape[1])[:, None] - cols) / _SCALE_REACH) ** 2)
+    # NumPy's matrix products have threads of their own, which PyTorch's would wait for.
+    by_row, by_col = (
+        torch.from_numpy(np.exp(-0.5 * ((np.arange(size)[:, None] - places) / _SCALE_REACH) ** 2))
+        for size, places in zip(shape, (rows, cols), strict=True)
+    )
     total = max(float(squares.mean()), np.finfo(float).tiny)
-    smooth: Floats = ((by_row * squares) @ by_col.T + _SCALE_PRIOR * total) / (by_row @ by_col.T + _SCALE_PRIOR)
+    near = (by_row * torch.from_numpy(squares)) @ by_col.T + _SCALE_PRIOR * total
+    smooth: Floats = (near / (by_row @ by_col.T + _SCALE_PRIOR)).numpy()
     return smooth
+
+
+def _products(axes: Axes, length: float, rows: Ints, cols: Ints) -> torch.Tensor:
+    """Correlations of cells with each other, (n, n), well-posed."""
+    by_row, by_col = axes.correlations(length)
+    system = torch.from_numpy(by_row[:, rows][rows]) * torch.from_numpy(by_col[:, cols][cols])
+    system.diagonal().add_(_NUGGET)
+    return system
 
 
 def select_spread(gain: Floats, taken: Flags, n: int, field: Field) -> Ints:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.executor.refine.kriging import fit_field
-from obeql.executor.refine.refiner import Estimate, Goal, Refiner
+from obeql.executor.refine.refiner import NOTHING, Estimate, Found, Goal, Reduced, Refiner, Request
 from obeql.planner.grid import WindowGrid
 from obeql.planner.scores import ScoreKind
 
@@ -20,8 +20,12 @@ __all__ = ["TopSearch"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-#: Share of all cells that one level adds.
-_LEVEL_SHARE = 0.03
+#: Share of all cells that one level adds, and at most where estimating costs much.
+_LEVEL_SHARE, _MOST_SHARE = 0.03, 0.1
+#: Cells that one level computes exactly, at most: this many or 2 k.
+_FEWEST_EXACT = 20
+#: Standard deviations beyond the k-th best at which a cell is no candidate.
+_UNLIKELY = -4.0
 
 
 class TopSearch(Refiner):
@@ -40,50 +44,83 @@ class TopSearch(Refiner):
         confidence: float,
         seed: int,
         cost: Floats | None = None,
+        reduced: Reduced | None = None,
+        level_cost: float = 0.0,
     ) -> None:
-        super().__init__(grid, kind, n_classes, Goal("top_cells", confidence, 1.0), seed, cost)
+        super().__init__(grid, kind, n_classes, Goal("top_cells", confidence, 1.0), seed, cost, reduced, level_cost)
         self.k = min(k, grid.n_windows)
 
-    def next(self, most: int | None = None) -> Ints:
-        """The windows of the next level: those most likely to be among the k; none when all are found."""
-        if self.done:
-            return np.empty(0, np.int64)
-        likely = np.where(self.known, -np.inf, self._gain).ravel()
-        n = max(1, round(_LEVEL_SHARE * self.known.size))
-        n = n if most is None else min(n, most)
-        order = np.argsort(-likely, kind="stable")[: min(n, int((~self.known).sum()))]
-        self._chosen.flat[order] = True
-        return np.sort(order)
+    def next(self, most: int | None = None) -> Request:
+        """The windows of the next level: those most likely to be among the k; none when all are found.
 
-    def _search(self, logit: Floats, others: Floats) -> tuple[Estimate, Floats]:
+        A likely one that is known in the reduced precision is computed exactly, others in whichever is cheaper.
+        """
+        if self.done or (most is not None and most <= 0):
+            return Request(NOTHING, NOTHING)
+        if self._field is None:  # all begins again, without the reduced precision
+            return self.first(most)
+        likely = np.where(self.cells.exact, -np.inf, self._gain).ravel()
+        n_left = int((~self.cells.exact).sum())
+        n = max(1, round(max(_LEVEL_SHARE, min(_MOST_SHARE, 2 * self._level_cost)) * likely.size))
+        if self._has_estimated_enough():
+            n = n_left
+        n = min(n_left, n if most is None else min(n, most))
+        order = np.argsort(-likely, kind="stable")
+        if self.reduced is None:
+            self._chosen.flat[order[:n]] = True
+            return Request(np.sort(order[:n]), NOTHING)
+        is_reduced = self.cells.reduced.ravel()[order[:n_left]]
+        candidates = order[:n_left][is_reduced]
+        exact = candidates[: max(_FEWEST_EXACT, 2 * self.k)]
+        exact = exact[likely[exact] > _UNLIKELY] if len(exact) else exact
+        fresh = order[:n_left][~is_reduced][:n]
+        fresh = fresh[likely[fresh] > _UNLIKELY]
+        if not len(exact) and not len(fresh):  # nothing is likely, and yet the bound is not met
+            exact = order[:n]
+        self._chosen.flat[fresh] = True
+        return Request(np.sort(exact), np.sort(fresh))
+
+    def _search(self, k: int) -> Found:
         """One class: its cells, the bound, and how likely each cell is among the k."""
+        logit, others = self.cells.planes(k)
         values = logit if self.kind == "logit" else logit - others
+        seen, exact = self.cells.seen, self.cells.exact
         field = fit_field(self._axes, self._chosen, values[self._chosen])
-        before = field.posterior(self._chosen, values[self._chosen][None])
-        after = field.posterior(self.known, values[self.known][None], field.draws(self._n_draws, self._own_random()))
-        wider = np.sqrt(max(1.0, self._audited(field, before, values, np.ones(self.shape))))
+        after = field.posterior(seen, values[seen][None], field.draws(self._n_draws, self._own_random()))
+        even = np.ones(self.shape)
+        noise = self._noise(k, even)
+        wider = np.sqrt(max(1.0, self._audited(field, values, even, noise or 0.0)))
         assert after.draws is not None
         maps = after.means[0] + wider * (after.draws - after.means[0])
-        least = np.partition(values[self.known], min(self.k, int(self.known.sum())) - 1)
-        limit = least[min(self.k, len(least)) - 1]
-        unknown = maps[:, ~self.known]
-        # A cell not computed that lies below the k-th best computed one takes its place.
-        missed = np.minimum((unknown < limit).sum(axis=1), self.k)
+        if noise:
+            maps = maps + noise * np.random.default_rng([self._seed, 2]).standard_normal(maps.shape) * ~exact
+        best = np.sort(values[exact])[: self.k]
+        limit = best[-1]
+        # A cell not computed exactly that lies below the k-th best computed one takes its place.
+        missed = np.minimum((maps[:, ~exact] < limit).sum(axis=1), self.k)
         bound = float(np.quantile(1.0 - missed / self.k, 1 - self.goal.confidence, method="lower"))
-        if len(least) < self.k:
+        if len(best) < self.k:
             bound = 0.0
-        deviation = np.sqrt(after.variance) * wider
+        # The exact cells may not be the best yet: what is seen in the reduced precision sets the limit too.
+        limit = min(limit, float(np.sort(values[seen])[: self.k][-1]))
+        deviation = np.sqrt(after.variance * wider**2 + (0.0 if noise is None else noise**2) * ~exact)
         gain = np.where(deviation > 0, (limit - after.means[0]) / np.where(deviation > 0, deviation, 1.0), -np.inf)
-        return Estimate(logit, others, bound), gain
+        known = np.where(exact, logit, np.nan), np.where(exact, others, np.nan)
+        is_clear = noise is not None and noise < float(values[seen].std())
+        return Found(Estimate(*known, bound), gain, field, float(is_clear))
 
     def update(self) -> None:
-        """Judge every class by the known cells."""
-        if self.known.all():
+        """Judge every class by the cells seen."""
+        if self.cells.exact.all():
             super().update()
             return
-        found = [self._search(z, o) for z, o in zip(self._logit, self._others, strict=True)]
-        self.estimates = [estimate for estimate, _ in found]
+        found = [self._search(k) for k in range(self.cells.n_classes)]
+        if self.reduced is not None and min(each.reachable for each in found) < 1:
+            self.forsake_reduced()
+            return
+        self.estimates = [each.estimate for each in found]
         # Of the classes that are not done, whichever holds a cell likeliest says that it comes next.
-        gains = [gain for estimate, gain in found if estimate.bound < 1.0] or [gain for _, gain in found]
-        self._gain = np.max(gains, axis=0)
+        left = [each for each in found if each.estimate.bound < 1.0] or found
+        self._gain = np.max([each.gain for each in left], axis=0)
+        self._field = left[0].field
         self.history.append((self._share(), self.worst))

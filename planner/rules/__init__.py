@@ -46,6 +46,11 @@ CHOICES: tuple[Choice, ...] = (
     Choice("choose_batch", "finds the batch size under the memory budget", "a fixed small batch"),
     Choice("share_windows", "computes classes that the next statements ask of the same windows", "each asks anew"),
     Choice("choose_refinement", "computes only the windows that APPROX, TOP .. CELLS or WITHIN need", "all windows"),
+    Choice(
+        "choose_reduced_precision",
+        "computes most of those windows in bfloat16 where the processor is faster in it",
+        "the precision of the statement",
+    ),
 )
 
 RULE_NAMES: tuple[str, ...] = (*(rule.__name__ for rule in RULES), *(choice.name for choice in CHOICES))

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from obeql.executor.refine.quality import quality_of
+
 HEAD = "EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch=8 stride=1 score=log_odds seed=3 "
 
 
@@ -62,3 +64,32 @@ def test_a_map_that_does_not_vary_is_exact(db: Any, tiny_net: Any) -> None:
     db.create_model("net", tiny_net(), size=(32, 32), classes=["ant", "bee", "cat"])
     heat = db.execute(HEAD + "APPROX 0.9", [np.full((32, 32, 3), 90, np.uint8)])[0]
     assert np.isfinite(heat.scores).all() and heat.bound == 1.0 and heat.share_exact == 1.0
+
+
+@pytest.mark.parametrize(
+    ("clause", "settings"),
+    [
+        ("FOR ALL WITH patch=8 stride=1 score=probability", {}),
+        ("WITH patch=[8, 6] stride=1 score=logit", {}),
+        ("REGION (0, 0, 32, 24) WITH patch=8 stride=1 score=log_odds", {}),
+        ("WITH patch=8 stride=1 score=log_odds", {"disabled_rules": "choose_engine"}),
+        ("WITH patch=8 stride=1 score=log_odds", {"disabled_rules": "choose_reduced_precision"}),
+    ],
+    ids=["classes", "patches", "region", "dense", "float32"],
+)
+@pytest.mark.parametrize("metric", ["ssim", "pearson", "top10pct", "maxerr"])
+def test_every_plan_keeps_its_word(db: Any, tiny_net: Any, clause: str, settings: dict[str, str], metric: str) -> None:
+    across = np.linspace(0, 3, 32)
+    waves = [127 + 120 * np.sin(k + across)[:, None] * np.cos(2 * across) for k in range(2)]
+    pictures = [np.repeat(wave.astype(np.uint8)[:, :, None], 3, axis=2) for wave in waves]
+    db.create_model("net", tiny_net(), size=(32, 32), classes=["ant", "bee", "cat"])
+    db.create_images("pictures", pictures)
+    for name, value in settings.items():
+        db.execute(f"SET obeql.{name} = '{value}'")
+    ask = f"EXPLAIN OCCLUDE pictures USING net {clause} "
+    rough = db.execute(ask + f"APPROX 0.7 METRIC {metric} NO REUSE")
+    exact = db.execute(ask + "EXACT NO REUSE")
+    assert len(rough) == len(exact) >= 2
+    for said, true in zip(rough, exact, strict=True):
+        assert said.class_id == true.class_id and said.bound >= 0.7
+        assert quality_of(metric, true.scores[None], said.scores)[0] >= 0.6

@@ -199,6 +199,18 @@ def test_approx_is_refined_towards_its_target(plan_of: Any) -> None:
     assert plan_of(HEAD + "EXACT").approx == {} and not any(plan_of(HEAD + "EXACT").refinements)
 
 
+def test_most_windows_of_an_approximate_map_are_computed_in_a_faster_precision(plan_of: Any) -> None:
+    text = HEAD + "{} WITH stride=2"
+    for clause in ("APPROX 0.9", "TOP 5 CELLS", "WITHIN 3 SECONDS"):
+        statement = text.format("") + f" {clause}"
+        plan = plan_of(statement, bfloat16=True)
+        (refinement,) = plan.refinements
+        assert refinement.reduced.precision == "bfloat16" and 0 < refinement.expected_share < 0.1, clause
+        assert plan.seconds < plan_of(statement).seconds
+        assert plan.seconds > plan.engines[0].cost.seconds
+    assert not any(plan_of(text.format(""), bfloat16=True).refinements)
+
+
 def test_selectors(plan_of: Any) -> None:
     assert plan_of(HEAD + "FOR TOP 3").classes == ("top", 3)
     assert plan_of(HEAD + "FOR ALL").classes == ("all", None)

@@ -53,3 +53,9 @@ EXPLAIN OCCLUDE scan0 USING vgg APPROX 0.9;
 
 -- plan top_cells
 EXPLAIN OCCLUDE scan0 USING vgg TOP 10 CELLS;
+
+-- plan reduced_precision bfloat16=1
+EXPLAIN OCCLUDE scans USING vgg WITH patch=[8, 16] stride=2 APPROX 0.9;
+
+-- plan reduced_precision_off bfloat16=1 disabled_rules=choose_reduced_precision
+EXPLAIN OCCLUDE scans USING vgg WITH patch=[8, 16] stride=2 APPROX 0.9;

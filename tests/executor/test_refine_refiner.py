@@ -1,0 +1,135 @@
+"""Refining synthetic maps: what is asked for, when it ends, and whether what is stated is true."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from obeql.executor.refine.kriging import Axes, Field
+from obeql.executor.refine.quality import ssim
+from obeql.executor.refine.refiner import Goal, Reduced, Refiner
+from obeql.executor.refine.top_search import TopSearch
+from obeql.planner.grid import WindowGrid
+
+Floats = npt.NDArray[np.float64]
+
+GRID = WindowGrid.over((108, 108), (16, 16), (4, 4))
+GOAL = Goal("ssim", 0.95, 0.9)
+
+
+def smooth(seed: int, length: float = 1.0) -> Floats:
+    """A map drawn from the process that refinement believes in."""
+    axes = Axes(np.asarray(GRID.rows.starts) / 16, np.asarray(GRID.cols.starts) / 16)
+    return Field(axes, length, np.ones(GRID.shape), np.ones(1)).draws(1, np.random.default_rng(seed))[0]
+
+
+def rough(seed: int) -> Floats:
+    return np.random.default_rng(seed).standard_normal(GRID.shape)
+
+
+def drive(refiner: Refiner, exact: Floats, reduced: Floats | None = None, most: int | None = None) -> int:
+    """Give the refiner what it asks for; returns the number of levels. No cell is asked for twice in one precision."""
+    request, n_levels = refiner.first(most), 0
+    while not request.empty:
+        cells = refiner.cells
+        assert not cells.exact.flat[request.exact].any()
+        assert not cells.reduced.flat[request.reduced].any()
+        nothing = np.zeros((GRID.n_windows, 1))
+        cells.add(request.exact, exact.reshape(-1, 1)[request.exact], nothing[request.exact])
+        if len(request.reduced):
+            assert reduced is not None
+            cells.add_reduced(request.reduced, reduced.reshape(-1, 1)[request.reduced], nothing[request.reduced])
+        refiner.update()
+        n_levels += 1
+        request = refiner.next(most)
+    return n_levels
+
+
+def found(refiner: Refiner) -> Floats:
+    return refiner.estimates[0].logit - refiner.estimates[0].others
+
+
+def new(reduced: Reduced | None = None, goal: Goal = GOAL, seed: int = 0) -> Refiner:
+    return Refiner(GRID, "log_odds", 1, goal, seed, None, reduced)
+
+
+@pytest.mark.parametrize("reduced", [None, Reduced(0.2)])
+def test_what_is_stated_is_true(reduced: Reduced | None) -> None:
+    true, shares = [], []
+    for seed in range(6):
+        truth = smooth(seed)
+        refiner = new(reduced, seed=seed)
+        drive(refiner, truth, truth + 0.01 * rough(seed + 100))
+        assert refiner.worst >= 0.9
+        true.append(ssim(truth[None], found(refiner))[0])
+        shares.append(refiner.cells.seen.mean())
+        np.testing.assert_array_equal(found(refiner)[refiner.cells.exact], truth[refiner.cells.exact])
+    assert sum(value >= 0.9 for value in true) >= 5
+    assert np.median(shares) < 0.6
+
+
+def test_the_same_seed_asks_for_the_same_cells() -> None:
+    truth = smooth(1)
+    runs = [new(seed=3), new(seed=3), new(seed=4)]
+    for refiner in runs:
+        drive(refiner, truth)
+    np.testing.assert_array_equal(runs[0].cells.exact, runs[1].cells.exact)
+    np.testing.assert_array_equal(found(runs[0]), found(runs[1]))
+    assert (runs[0].cells.exact != runs[2].cells.exact).any()
+
+
+@pytest.mark.parametrize("reduced", [None, Reduced(0.2)])
+@pytest.mark.parametrize("make", [rough, lambda seed: np.full(GRID.shape, 2.5)], ids=["noise", "constant"])
+def test_what_cannot_be_estimated_is_computed(make: Callable[[int], Floats], reduced: Reduced | None) -> None:
+    truth = make(0)
+    refiner = new(reduced)
+    drive(refiner, truth, truth + 1e-3 * rough(1))
+    assert refiner.worst >= 0.9
+    assert ssim(truth[None], found(refiner))[0] >= 0.9
+    assert refiner.cells.exact.all() or refiner.cells.reduced.all()
+
+
+def test_rounding_as_large_as_the_map_is_not_used() -> None:
+    truth = smooth(2)
+    refiner = new(Reduced(0.2))
+    drive(refiner, truth, truth + 0.5 * rough(3))
+    assert refiner.reduced is None and not refiner.cells.reduced.any()
+    assert ssim(truth[None], found(refiner))[0] >= 0.9
+
+
+def test_a_common_error_of_the_reduced_precision_is_taken_out() -> None:
+    truth = smooth(4)
+    refiner = new(Reduced(0.2, whole=True))
+    assert drive(refiner, truth, truth + 3.0) == 1
+    np.testing.assert_allclose(found(refiner), truth, atol=1e-9)
+    assert refiner.worst > 0.999 and refiner.cells.exact.mean() < 0.05
+
+
+def test_values_beyond_the_reduced_precision_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        new(Reduced(0.2)).cells.add_reduced(np.array([0]), np.array([[np.inf]]), np.zeros((1, 1)))
+
+
+def test_a_budget_is_kept() -> None:
+    refiner = new(goal=Goal("ssim", 0.95))
+    truth = smooth(5)
+    request = refiner.first(60)
+    assert len(request.exact) <= 80
+    refiner.cells.add(request.exact, truth.reshape(-1, 1)[request.exact], np.zeros((len(request.exact), 1)))
+    refiner.update()
+    assert len(refiner.next(30).exact) <= 30 and refiner.next(0).empty
+
+
+@pytest.mark.parametrize("reduced", [None, Reduced(0.2)])
+def test_the_most_important_cells_are_found(reduced: Reduced | None) -> None:
+    for seed in range(2):
+        truth = smooth(seed)
+        refiner = TopSearch(GRID, "log_odds", 1, 10, 0.95, seed, None, reduced)
+        drive(refiner, truth, truth + 0.01 * rough(seed))
+        best = np.argsort(truth, axis=None)[:10]
+        named = np.argsort(np.where(np.isnan(found(refiner)), np.inf, found(refiner)), axis=None)[:10]
+        assert set(best) == set(named)
+        assert refiner.cells.exact.mean() < (0.6 if reduced is None else 0.15)
