@@ -72,6 +72,7 @@ types: $(VENV)/dev.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.store
+	$(BIN)/python -m benchmarks.multi_query
 
 docs: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests/api/test_readme.py tests/api/test_docs.py $(PYTEST)

@@ -1,6 +1,6 @@
 """Time the store on synthetic maps: writing, whole-corpus queries, one map.
 
-    python benchmarks/store.py --maps 10000 --side 53
+    python -m benchmarks.store --maps 10000 --side 53 --out benchmarks/results/cpu2-store.json
 
 Prints a table of CPU and wall seconds (best of --repeat for queries) with the versions used.
 """
@@ -8,11 +8,14 @@ Prints a table of CPU and wall seconds (best of --repeat for queries) with the v
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -74,11 +77,25 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256, help="maps a commit")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--score", default="log_odds", help="score of the run: decides what importance costs")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
 
-    print(
-        f"duckdb {duckdb.__version__}, Python {platform.python_version()}, {arguments.maps} maps of {arguments.side}²"
-    )
+    rows: list[dict[str, Any]] = []
+
+    def row(label: str, cpu: float, wall: float, note: str = "") -> None:
+        rows.append({"what": label, "cpu_s": round(cpu, 4), "wall_s": round(wall, 4)})
+        print(f"{label:42}{cpu:9.3f}{wall:9.3f}  {note}".rstrip(), flush=True)
+
+    machine = {
+        "duckdb": duckdb.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "maps": arguments.maps,
+        "side": arguments.side,
+        "score": arguments.score,
+    }
+    print(*(f"{name} {value}" for name, value in machine.items()), sep=", ")
     print(f"{'':42}{'CPU s':>9}{'wall s':>9}")
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder) / "bench.duckdb") as store:
         images = store.register_images([ImageRecord(f"image{number}.jpg") for number in range(arguments.maps)])
@@ -96,22 +113,25 @@ def main() -> None:
             store.finish_run(run_id, "done")
 
         cpu, wall = timed(write)
-        print(f"{'write and checkpoint':42}{cpu:9.3f}{wall:9.3f}  {1e3 * cpu / arguments.maps:.3f} CPU ms a map")
+        row("write and checkpoint", cpu, wall, f"{1e3 * cpu / arguments.maps:.3f} CPU ms a map")
         planes = 4 * 4 * arguments.maps * arguments.side**2  # logit, others, log-odds, arg-max class
         size = Path(store.path).stat().st_size
+        machine |= {"file_bytes": size, "raw_plane_bytes": planes}
         print(f"{'file, raw planes':42}{size / 1e6:9.1f}{planes / 1e6:9.1f}  MB, {size / planes:.2f} times")
+
+        def best(label: str, action: Callable[[], object]) -> None:
+            row(label, *min(timed(action) for _ in range(arguments.repeat)))
+
         for label, sql in QUERIES.items():
-            cpu, wall = min(
-                timed(lambda sql=sql: store.connection.execute(sql).fetchall()) for _ in range(arguments.repeat)
-            )
-            print(f"{label:42}{cpu:9.3f}{wall:9.3f}")
+            best(label, lambda sql=sql: store.connection.execute(sql).fetchall())
         single, key = store.begin_run(RunRecord("one", "m", "model", "preprocessing", "logit")), writes[7].maps[0].key
-        cpu, wall = min(timed(lambda: store.stored(key, [3])) for _ in range(arguments.repeat))
-        print(f"{'stored cells of one image':42}{cpu:9.3f}{wall:9.3f}")
-        cpu, wall = timed(lambda: store.write_batch(single, writes[:1]))
-        print(f"{'reference one stored map':42}{cpu:9.3f}{wall:9.3f}")
-        cpu, wall = timed(lambda: store.load_maps(run_id))
-        print(f"{'load all maps':42}{cpu:9.3f}{wall:9.3f}")
+        best("stored cells of one image", lambda: store.stored(key, [3]))
+        best("planes of 64 maps by their ids", lambda: store.cells_of(range(1, 65)))
+        row("reference one stored map", *timed(lambda: store.write_batch(single, writes[:1])))
+        row("load all maps", *timed(lambda: store.load_maps(run_id)))
+        row("load all maps without planes", *timed(lambda: store.load_maps(run_id, planes=False)))
+    if arguments.out is not None:
+        arguments.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

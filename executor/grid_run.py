@@ -55,6 +55,12 @@ class Planes:
         logit = torch.full((n_windows, n_classes), float("nan"), device=device)
         return cls(logit, logit.clone(), torch.full((n_windows,), -1, dtype=torch.int32, device=device))
 
+    def of_classes(self, classes: slice) -> Planes:
+        """These cells, of some of the classes."""
+        return replace(
+            self, logit=self.logit[:, classes], others=self.others[:, classes], quality=self.quality[classes]
+        )
+
     def over(self, known: KnownCells) -> Planes:
         """These cells where nothing was known, what was known elsewhere."""
         logit, others = torch.from_numpy(known.logit), torch.from_numpy(known.others)

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from obeql.errors import ImageError, QueryError
+from obeql.executor.ahead import DecodedImage, ImagesAhead, decode
 from obeql.executor.devices import DTYPES, arithmetic, resolve_device
 from obeql.executor.grid_run import GridRun, Planes
-from obeql.executor.images import ModelInput, SourceImage, fill_values, preprocess
+from obeql.executor.images import ModelInput, SourceImage
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
@@ -204,14 +205,17 @@ class _Execution:
         return GridRun(graph, run.grid, refinement.reduced.engine, None, len(self.plan.images))
 
     def run(self) -> RunReport:
-        for number, image in enumerate(self.plan.images):
-            self._tell(number, image, 0)
-            try:
-                self._explain(number, image)
-            except ImageError as error:
-                self.report.failures.append((image, str(error)))
-                self.sink.fail(image, str(error))
-            self._tell(number, image, self.per_image)
+        plan = self.plan
+        how = plan.model.preprocessing
+        with ImagesAhead(plan.images, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
+            for number, image in enumerate(plan.images):
+                self._tell(number, image, 0)
+                try:
+                    self._explain(number, image, decoded)
+                except ImageError as error:
+                    self.report.failures.append((image, str(error)))
+                    self.sink.fail(image, str(error))
+                self._tell(number, image, self.per_image)
         self.report.add("total", time.perf_counter() - self.started)
         return self.report
 
@@ -235,10 +239,10 @@ class _Execution:
         report = Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, level, bound, partial)
         self.on_progress(replace(report, preview=preview))
 
-    def _explain(self, number: int, image: ImageRecord) -> None:
+    def _explain(self, number: int, image: ImageRecord, decoded: ImagesAhead) -> None:
         plan, report = self.plan, self.report
         with report.timed("decode"):
-            source, pixels, fill = self._decoded(image)
+            source, pixels, fill = self._prepared(image, decoded.take(number))
         keys = [_key(plan, source, grid) for grid in plan.grids]
         clean: CleanPass | None = None
         passed = None if plan.shared_pass else 0
@@ -250,6 +254,7 @@ class _Execution:
         with report.timed("reuse"):
             known = [self._known(key, grid, classes) for key, grid in zip(keys, plan.grids, strict=True)]
         maps: list[MapCells] = []
+        beside: list[MapCells] = []
         done = 0
         for place, (grid, cells) in enumerate(zip(plan.grids, known, strict=True)):
             n_left = grid.n_windows if cells is None else int(cells.left.sum())
@@ -261,6 +266,7 @@ class _Execution:
                 self._require_numbers(image, clean.logits)
             stored = {} if cells is None else cells.clean
             numbers = _clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
+            coming = [] if clean is None or cells is not None else self._coming(image, classes, clean.logits)
             as_maps = partial(_maps, plan, source, keys[place], grid, numbers, grid.n_windows - n_left)
             if cells is not None and whole:
                 logit, others, top = map(torch.from_numpy, (cells.logit, cells.others, cells.top))
@@ -272,13 +278,19 @@ class _Execution:
                 def tell(n: int, before: int = done, preview: Preview = preview) -> None:
                     self._tell(number, image, before + n, preview=preview)
 
-                planes = self._computed(number, image, place, clean, fill, classes, tell, cells, as_maps)
+                asked = [*classes, *coming]
+                planes = self._computed(number, image, place, clean, fill, asked, tell, cells, as_maps)
             n_stored = grid.n_windows - n_left
             report.n_windows += n_left if planes.exact is None else int(planes.exact.sum()) - n_stored
             report.n_stored += n_stored
             done += grid.n_windows
-            maps += as_maps(planes)
+            maps += as_maps(planes.of_classes(slice(len(classes))))
+            if coming:
+                assert clean is not None
+                beside += self._beside(source, keys[place], grid, coming, clean.logits, planes, len(classes))
         with report.timed("store"):
+            if beside:
+                self.sink.keep(image, beside)
             self.sink.write(image, maps)
         report.n_maps += len(maps)
 
@@ -323,18 +335,16 @@ class _Execution:
             raise ImageError(f"{image.shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
         return now + left / ((len(self.plan.images) - number) * n_grids - place)
 
-    def _decoded(self, image: ImageRecord) -> tuple[SourceImage, Tensor, Tensor]:
+    def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> tuple[SourceImage, Tensor, Tensor]:
         """The image, the model's input (1, C, H, W) and what hides a window of it, (C, 1, 1) or (C, H, W)."""
-        how = self.plan.model.preprocessing
-        source = self.load(image)
-        model_input = preprocess(source, how)
+        source, model_input = decoded.source, decoded.model_input
         if self.on_image is not None:
             self.on_image(image, source, model_input)
         if not np.isfinite(model_input.values).all():
             # Fused kernels may turn NaN into 0, so the network's output need not show it.
             raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
         pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
-        hidden = torch.from_numpy(fill_values(self.plan.fill, model_input, how)).to(self.device, self.dtype)
+        hidden = torch.from_numpy(decoded.fill).to(self.device, self.dtype)
         return source, pixels, hidden[:, None, None] if hidden.dim() == 1 else hidden
 
     def _clean_pass(self, pixels: Tensor, place: int | None) -> CleanPass:
@@ -380,6 +390,34 @@ class _Execution:
                 f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
                 f"{float(clean[0, index])}); check the image and the model's weights{_overflow_hint(self.plan)}"
             )
+
+    def _coming(self, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:
+        """Classes beyond `classes` that the next statements ask of the windows of this image."""
+        found: dict[int, None] = {}
+        for selector in self.plan.also:
+            try:
+                label_id = self._label(image) if selector[0] == "label" else None
+            except ImageError:
+                continue
+            found |= dict.fromkeys(chosen_classes(selector, clean, label_id))
+        return [class_id for class_id in found if class_id not in classes]
+
+    def _beside(
+        self,
+        source: SourceImage,
+        key: CellKey,
+        grid: WindowGrid,
+        coming: Sequence[int],
+        clean: Tensor,
+        planes: Planes,
+        n_asked: int,
+    ) -> list[MapCells]:
+        """The maps of the classes of coming statements; none where they are not numbers, which is theirs to tell."""
+        numbers = _clean_numbers(self.plan, coming, clean, {})
+        try:
+            return _maps(self.plan, source, key, grid, numbers, 0, planes.of_classes(slice(n_asked, None)))
+        except ImageError:
+            return []
 
     def _label(self, image: ImageRecord) -> int:
         """The class that the image's label names."""

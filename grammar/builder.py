@@ -94,7 +94,7 @@ class TreeBuilder:
                 return token[1:-1].replace('""', '"')
             case "STRING":
                 return token[1:-1].replace("''", "'")
-            case "DEVICE" | "OPTION" | "SHOWN" | "KIND" | "RUN":
+            case "DEVICE" | "OPTION" | "SHOWN" | "KIND" | "RUN" | "FORMAT":
                 return token.lower()
             case "SETTING":
                 return token.partition(".")[2].strip().lower()
@@ -223,6 +223,14 @@ class TreeBuilder:
             replace is not None,
             span=self._span(tree),
         )
+
+    def _build_evaluate(self, tree: Tree[Token]) -> syntax.Evaluate:
+        run, options = tree.children
+        return syntax.Evaluate(self.build(run), self.build(options) or (), span=self._span(tree))
+
+    def _build_export_run(self, tree: Tree[Token]) -> syntax.ExportRun:
+        _, run, path, form = tree.children
+        return syntax.ExportRun(self.build(run), self.build(path), self.build(form) or "parquet", span=self._span(tree))
 
     def _build_create_images(self, tree: Tree[Token]) -> syntax.CreateImages:
         replace, name, source = tree.children

@@ -42,6 +42,7 @@ _PHRASES = {
 _KEYWORDS = {
     "KIND": ("MODEL", "IMAGES"),
     "SHOWN": ("MODELS", "IMAGES", "RUNS", "DEVICES", "OPERATORS"),
+    "FORMAT": ("PARQUET", "NPZ", "PNG"),
     "OR_REPLACE": ("OR REPLACE",),
     "_NO": ("NO REUSE",),
 }

@@ -61,6 +61,10 @@ class _Printer:
                 return f"SHOW {what.upper()}"
             case syntax.Describe(kind, name):
                 return self._words("DESCRIBE", kind.upper(), name)
+            case syntax.Evaluate(run, options):
+                return self._words("EVALUATE", run, self._options(options))
+            case syntax.ExportRun(run, path, form):
+                return self._words("EXPORT RUN", run, "TO", path, f"FORMAT {form.upper()}")
             case syntax.Render(run, path):
                 return self._words("RENDER", run, "TO", path)
             case syntax.SetSetting(setting, value):

@@ -190,10 +190,12 @@ def is_obeql_statement(text: str) -> bool:
     words = _first_words(text)
     first, second, third = (*words, "", "", "")[:3]
     match first:
-        case "plan" | "predict" | "render" | "occlude":
+        case "plan" | "predict" | "render" | "evaluate" | "occlude":
             return True  # begins no statement of DuckDB
         case "explain":
             return _is_occlude(second, third)
+        case "export":
+            return second == "run"
         case "create":
             target = "".join(words[3:4]) if (second, third) == ("or", "replace") else second
             return _is_kind(target, "model", "images")
@@ -228,7 +230,7 @@ def _is_misspelt(first: str, second: str, third: str) -> bool:
         return _resembles(second, "occlude") or third == "using"
     if second in (*_KINDS, *_SHOWN) and _resembles(first, "create", "drop", "describe", "show"):
         return True
-    return _resembles(first, "predict", "render") or (_resembles(first, "plan") and second == "explain")
+    return _resembles(first, "predict", "render", "evaluate") or (_resembles(first, "plan") and second == "explain")
 
 
 # ---- what lark is given ----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias, get_args
 
 
 class Span(NamedTuple):
@@ -320,6 +320,10 @@ class CreateImages(Node):
     replace: bool = False
 
 
+#: what EXPORT RUN writes
+ExportFormat: TypeAlias = Literal["parquet", "npz", "png"]
+EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+
 Kind: TypeAlias = Literal["model", "images", "run"]
 #: a run may also be given by its id: a whole number, a string, or a parameter
 Reference: TypeAlias = Name | Number | Text | Parameter
@@ -346,6 +350,23 @@ class Describe(Node):
 
     kind: Kind
     name: Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluate(Node):
+    """EVALUATE run [WITH options]: deletion and insertion curves of its maps."""
+
+    run: Reference
+    options: tuple[Option, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExportRun(Node):
+    """EXPORT RUN run TO folder [FORMAT format]; the format in lower case."""
+
+    run: Reference
+    path: Text | Parameter
+    format: ExportFormat = "parquet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,7 +408,9 @@ Statement: TypeAlias = (
     | Drop
     | Show
     | Describe
+    | Evaluate
     | Render
+    | ExportRun
     | SetSetting
     | ResetSetting
     | SqlStatement

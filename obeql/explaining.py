@@ -18,6 +18,7 @@ from obeql.planner import ExplainPlan, ImageRecord, find_class
 from obeql.recalling import recalled_map
 from obeql.recording import RunWriter, image_key
 from obeql.result import Result
+from obeql.shelf import Shelved
 from obeql.store import Store, StoredMap
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def explain(
     n_cells = {"cells_computed": report.n_windows, "cells_stored": report.n_stored}
     store.finish_run(writer.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
     maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
-    return Result(tuple(maps), tuple(writer.failed), writer.run_id, plan.run_name, plan, seconds), report
+    return Result(writer.shelf.listed(maps), tuple(writer.failed), writer.run_id, plan.run_name, plan, seconds), report
 
 
 def failed_in_network(error: Exception, reason: str) -> ObeqlError:
@@ -147,7 +148,7 @@ def _how_to_resume(n_done: int, n_images: int) -> str:
 # ---- continuing ------------------------------------------------------------------------------------------
 
 
-def _continued(writer: RunWriter) -> dict[str, list[Heatmap]]:
+def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
     """The maps that an interrupted run of the same statement holds, after making that run the writer's.
 
     Nothing is taken from a run over other images or contents: a parameter, a SELECT or a file may have changed.
@@ -160,7 +161,7 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap]]:
     known = {image_key(image): writer.registered(image) for image in plan.images}
     if not held <= {image.image_id for image in known.values()}:
         return {}
-    kept: dict[str, list[Heatmap]] = {}
+    kept: dict[str, list[Heatmap | Shelved]] = {}
     for image in plan.images:
         record = known[image_key(image)]
         if record.image_id not in held:
@@ -169,9 +170,11 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap]]:
         if not _answers(plan, record, stored, writer.gallery):
             return {}
         shown = replace(record, columns=image.columns or record.columns)
-        kept[image_key(image)] = [
-            recalled_map(each, plan.score, plan.model, shown, store, writer.gallery) for each in stored
+        size = store.content_sizes([stored[0].cells.key.image_hash]).get(stored[0].cells.key.image_hash)
+        heats = [
+            recalled_map(each, plan.score, plan.model, writer.names, shown, size, writer.gallery) for each in stored
         ]
+        kept[image_key(image)] = [writer.shelf.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)]
     store.resume_run(earlier)
     writer.run_id = earlier
     return kept

@@ -16,17 +16,23 @@ import duckdb
 
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner import ImageRecord, ImageSet
+from obeql.store import ImageContent
 
 if TYPE_CHECKING:
     from obeql.executor.images import SourceImage
     from obeql.store import Store
 
-__all__ = ["Gallery", "is_pixels"]
+__all__ = ["Gallery", "content_of", "is_pixels"]
 
 _PATH_COLUMNS = ("path", "file", "filename")
 
 #: Pixels of images without a name that are kept from one statement to the next, so that results can be drawn.
 _PASSING_BYTES = 256 * 2**20
+
+
+def content_of(source: SourceImage) -> ImageContent:
+    """What the store remembers of a decoded image."""
+    return ImageContent(source.digest, *source.size, source.series_uid, *(source.pixel_spacing_mm or (None, None)))
 
 
 def is_pixels(value: Any) -> bool:
@@ -137,7 +143,7 @@ class Gallery:
         for image in stored.images:
             held = self._held(image)
             if held is not None and image.image_id is not None:
-                self._store.note_image(image.image_id, held.digest, *held.size)
+                self._store.note_image(image.image_id, content_of(held))
         return stored
 
     def _held(self, image: ImageRecord) -> SourceImage | None:

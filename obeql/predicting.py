@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from obeql.errors import ImageError, ObeqlError
 from obeql.explaining import failed_in_network
-from obeql.gallery import Gallery
+from obeql.gallery import Gallery, content_of
 from obeql.planner import BoundPredict, ImageRecord, class_names
 from obeql.store import PredictionRow, Store
 
@@ -123,7 +123,7 @@ def _store_predictions(bound: BoundPredict, names: Sequence[str], said: list[_Sa
     rows = []
     for image, each in zip(known, said, strict=True):
         assert image.image_id is not None
-        store.note_image(image.image_id, each.source.digest, *each.source.size)
+        store.note_image(image.image_id, content_of(each.source))
         numbers = zip(each.class_ids, each.probabilities, each.logits, strict=True)
         rows += [
             PredictionRow(

@@ -12,6 +12,7 @@ from obeql.planner import ImageRecord, ModelRecord, class_names
 from obeql.planner.cells import MapCells
 from obeql.planner.scores import score_kind
 from obeql.result import Result
+from obeql.shelf import Shelf, Shelved
 from obeql.store import RunRecord, Store, StoredMap
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def heatmap_of(
     cells: MapCells,
     score: str,
     model: ModelRecord,
+    names: tuple[str, ...],
     stride: tuple[int, int],
     placement: Placement,
     image: ImageRecord,
@@ -31,8 +33,10 @@ def heatmap_of(
     picture: Picture,
     class_name: str | None = None,
 ) -> Heatmap:
-    """Return the heat map of one image and class; `class_name` is the model's unless another is given."""
-    names = class_names(model)
+    """Return the heat map of one image and class; `class_name` is the model's unless another is given.
+
+    `names` are those of all classes, one tuple for all maps of a run.
+    """
     return Heatmap(
         cells=cells,
         score_kind=score_kind(score),
@@ -45,22 +49,32 @@ def heatmap_of(
         label=image.label,
         image_id=image.image_id,
         run_id=run_id,
-        classes=tuple(names),
+        classes=names,
         columns=dict(image.columns),
         picture=picture,
     )
 
 
 def recalled_map(
-    stored: StoredMap, score: str, model: ModelRecord, image: ImageRecord, store: Store, gallery: Gallery
+    stored: StoredMap,
+    score: str,
+    model: ModelRecord,
+    names: tuple[str, ...],
+    image: ImageRecord,
+    source_size: tuple[int, int] | None,
+    gallery: Gallery,
 ) -> Heatmap:
-    """Return a stored map as a heat map; its picture is opened when it is drawn, and may be gone by then."""
+    """Return a stored map as a heat map; its picture is opened when it is drawn, and may be gone by then.
+
+    `source_size` is (height, width) of the picture as it was when it was explained, if that is known.
+    """
     return heatmap_of(
         stored.cells,
         score,
         model,
+        names,
         (stored.stride[0] or 1, stored.stride[1] or 1),
-        _placement(stored, model, store),
+        _placement(stored, model, source_size),
         image,
         stored.run_id,
         lambda: gallery.load(image),
@@ -72,22 +86,24 @@ def stored_result(store: Store, gallery: Gallery, run: RunRecord, model: ModelRe
     """The maps of a stored run as a Result, named as they were when it ran."""
     assert run.run_id is not None
     model = replace(model, name=run.model)
-    images: dict[int, ImageRecord] = {}
-    maps = []
-    for stored in store.load_maps(run.run_id):
-        if stored.image_id not in images:
-            known = store.image(stored.image_id)
-            images[stored.image_id] = known or ImageRecord(None, stored.image_id)
-        maps.append(recalled_map(stored, run.score, model, images[stored.image_id], store, gallery))
-    return Result(tuple(maps), tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))
+    names = tuple(class_names(model))
+    members = store.load_maps(run.run_id, planes=False)
+    images = {image.image_id: image for image in store.run_images(run.run_id)}
+    sizes = store.content_sizes({stored.cells.key.image_hash for stored in members})
+    entries = []
+    for stored in members:
+        image = images.get(stored.image_id) or ImageRecord(None, stored.image_id)
+        heat = recalled_map(stored, run.score, model, names, image, sizes.get(stored.cells.key.image_hash), gallery)
+        entries.append(Shelved.of(heat, stored.map_id))
+    maps = Shelf(store).listed(entries)
+    return Result(maps, tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))
 
 
-def _placement(stored: StoredMap, model: ModelRecord, store: Store) -> Placement:
+def _placement(stored: StoredMap, model: ModelRecord, source: tuple[int, int] | None) -> Placement:
     """Where the model's input lay in the source image, from what was stored beside the map."""
     from obeql.executor.images.placement import Placement  # noqa: PLC0415
 
     size = stored.input_size or model.preprocessing.size
-    source = store.content_size(stored.cells.key.image_hash)
     if stored.source_box is None or source is None:
         return Placement(size, size, (0, 0), size)
     top, left, height, width = stored.source_box

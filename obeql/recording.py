@@ -15,11 +15,12 @@ from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from obeql.gallery import Gallery
+from obeql.gallery import Gallery, content_of
 from obeql.heatmap import Heatmap
 from obeql.planner import ExplainPlan, ImageRecord, class_names, show
 from obeql.planner.cells import FailedImage, MapCells
 from obeql.recalling import heatmap_of
+from obeql.shelf import Shelf, Shelved
 from obeql.store import ImageMaps, RunRecord, Store
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class RunWriter:
     """Begins a run with its first image, then stores image after image; a `CellSink`. `flush` stores what waits.
 
     `parameters` are the plain values the statement was given, `n_todo` is the number of images to come, `heats` holds
-    the maps by `image_key`, `failed` the images that could not be explained.
+    the maps by `image_key` as `shelf` keeps them, `failed` the images that could not be explained.
     """
 
     store: Store
@@ -64,13 +65,24 @@ class RunWriter:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     run_id: int | None = None
     n_todo: int = 0
-    heats: dict[str, list[Heatmap]] = field(default_factory=dict)
+    heats: dict[str, list[Heatmap | Shelved]] = field(default_factory=dict)
     failed: list[FailedImage] = field(default_factory=list)
+    _beside: Sequence[MapCells] = ()
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
     _flushed_at: float = field(default_factory=time.monotonic)
     _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
     _known: dict[str, ImageRecord] = field(default_factory=dict)
+
+    @cached_property
+    def shelf(self) -> Shelf:
+        """What keeps the maps for the result."""
+        return Shelf(self.store)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of all classes."""
+        return tuple(class_names(self.plan.model))
 
     @cached_property
     def record(self) -> RunRecord:
@@ -95,6 +107,9 @@ class RunWriter:
         """Remember the image whose maps come next."""
         self._decoded = {image_key(image): (source, model_input.placement)}
 
+    def keep(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+        self._beside = maps
+
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         source, placement = self._decoded[image_key(image)]
         run_id = self._begin()
@@ -102,21 +117,21 @@ class RunWriter:
         assert known.image_id is not None
         per_grid = len(maps) // len(self.plan.grids)
         strides = [grid.stride for grid in self.plan.grids for _ in range(per_grid)]
-        names = class_names(self.plan.model)
         size = placement.model_size
-        named = {cells.class_id: names[cells.class_id] for cells in maps}
+        named = {cells.class_id: self.names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *size)
-        content = (source.digest, *source.size)
-        held = ImageMaps(known.image_id, maps, named, size, box, strides, content)
+        content = content_of(source)
+        beside, self._beside = self._beside, ()
+        held = ImageMaps(known.image_id, maps, named, size, box, strides, content, beside)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
         picture = source if known.path is None else (lambda: self.gallery.load(known))
         heats = [
-            heatmap_of(cells, self.plan.score, self.plan.model, stride, placement, shown, run_id, picture)
+            heatmap_of(cells, self.plan.score, self.plan.model, self.names, stride, placement, shown, run_id, picture)
             for cells, stride in zip(maps, strides, strict=True)
         ]
         self._held[image_key(image)] = held, heats
-        n_maps = sum(len(images.maps) for images, _ in self._held.values())
+        n_maps = sum(len(images.maps) + len(images.beside) for images, _ in self._held.values())
         late = time.monotonic() - self._flushed_at >= _HOLD_SECONDS
         if n_maps >= _HOLD_MAPS or late or self.n_taken >= self.n_todo:
             self.flush()
@@ -126,8 +141,9 @@ class RunWriter:
         held, self._held = self._held, {}
         if held:
             assert self.run_id is not None
-            self.store.write_batch(self.run_id, [images for images, _ in held.values()])
-            self.heats |= {key: heats for key, (_, heats) in held.items()}
+            map_ids = iter(self.store.write_batch(self.run_id, [images for images, _ in held.values()]))
+            for key, (_, heats) in held.items():
+                self.heats[key] = [self.shelf.put(heat, next(map_ids)) for heat in heats]
         self._flushed_at = time.monotonic()
 
     @property

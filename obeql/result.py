@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 from obeql.errors import QueryTypeError
 from obeql.heatmap import Cell, Heatmap, write_file
 from obeql.planner.cells import FailedImage
+from obeql.shelf import HeatmapList
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,9 +33,13 @@ class Result(Sequence[Heatmap]):
 
     `failures` are the images that could not be explained, with the error of each; `plan` is what was executed,
     `seconds` the wall-clock time it took. A slice is a Result of fewer maps and the same run.
+
+    The planes of the first 256 MB of maps are held; those of later ones are read from the database whenever a map is
+    asked for, so that a result of 10,000 images takes little memory. Reading one raises StoreError once its run was
+    dropped or the database is closed.
     """
 
-    maps: tuple[Heatmap, ...]
+    maps: Sequence[Heatmap]
     failures: tuple[FailedImage, ...] = ()
     run_id: Any = None
     run_name: str | None = None
@@ -62,6 +67,8 @@ class Result(Sequence[Heatmap]):
 
     def as_score(self, kind: str) -> Result:
         """The same maps seen as another score: probability, log_odds, log_probability or logit."""
+        if isinstance(self.maps, HeatmapList):
+            return replace(self, maps=self.maps.as_score(kind))
         return replace(self, maps=tuple(heat.as_score(kind) for heat in self.maps))
 
     def table(self, k: int = 5) -> str:
@@ -120,6 +127,12 @@ class Result(Sequence[Heatmap]):
         if suffix not in PICTURE_SUFFIXES:
             raise QueryTypeError(f"'{path.name}' needs a suffix of {' '.join(PICTURE_SUFFIXES)} for several heat maps")
         write_file(path, picture_bytes(sheet(self.maps, **options), suffix, dpi))
+
+    def export(self, folder: str | Path, format: str = "parquet") -> list[Path]:
+        """Write all maps into a folder and return the files; `format` is parquet, npz or png, see exporting."""
+        from obeql.exporting import export_run  # noqa: PLC0415
+
+        return export_run(self, folder, format)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the text, and a sheet of the first maps."""

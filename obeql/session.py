@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import duckdb
 
 from obeql.errors import QueryTypeError
 from obeql.gallery import Gallery, is_pixels
-from obeql.grammar import parse_script, print_statement
+from obeql.grammar import ExplainOcclude, parse_script, print_statement
 from obeql.keywords import explain_statement
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
@@ -74,8 +75,13 @@ class Session:
         """Run a script statement by statement, yielding what each one yields. Parse errors come before any runs."""
         check_parameters(parameters)
         statements = parse_script(text)
-        call = Call(text, parameters, on_progress, alone=len(statements) == 1)
-        for statement in statements:
+        for place, statement in enumerate(statements):
+            ahead = [
+                following
+                for following in takewhile(lambda one: isinstance(one, ExplainOcclude), statements[place + 1 :])
+                if isinstance(following, ExplainOcclude)
+            ]
+            call = Call(text, parameters, on_progress, len(statements) == 1, ahead)
             yield self._statements.run(statement, call)
 
     def explain(

@@ -11,13 +11,14 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
 
 from obeql.catalog import SessionCatalog
 from obeql.errors import ExecutionError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.evaluating import evaluate
 from obeql.explaining import explain, measured
 from obeql.gallery import Gallery
 from obeql.grammar import syntax
@@ -32,6 +33,8 @@ from obeql.planner import (
     Rates,
     bind,
     bind_setting,
+    coming_classes,
+    evaluate_options,
     model_options,
     plan_explain,
     show,
@@ -40,9 +43,9 @@ from obeql.planner.place import locate
 from obeql.planner.sources import resolve_source
 from obeql.planner.values import parameter_value
 from obeql.predicting import predict
-from obeql.recalling import stored_result
 from obeql.result import Result
-from obeql.store import RunRecord, Store
+from obeql.store import Store
+from obeql.stored_runs import StoredRuns
 
 if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
@@ -58,13 +61,14 @@ Outcome = Result | Plan | Message | duckdb.DuckDBPyRelation | None
 class Call:
     """What a statement is run with: the script it stands in, its parameters and the callback of its progress.
 
-    `alone` says that the script has no other statement.
+    `alone` says that the script has no other statement, `ahead` are the EXPLAIN OCCLUDE that follow it directly.
     """
 
     text: str
     parameters: Parameters
     on_progress: OnProgress | None
     alone: bool
+    ahead: Sequence[syntax.ExplainOcclude] = ()
 
 
 class Statements:
@@ -74,6 +78,7 @@ class Statements:
         self._store = store
         self._gallery = gallery
         self._networks = networks
+        self._runs = StoredRuns(store, gallery)
         self._listings = Listings(store)
         self._settings: dict[str, Any] = {}
         self._catalog = SessionCatalog(store, gallery, self._settings)
@@ -89,7 +94,9 @@ class Statements:
             syntax.Drop: self._drop,
             syntax.Show: self._show,
             syntax.Describe: self._describe,
+            syntax.Evaluate: self._evaluate,
             syntax.Render: self._render,
+            syntax.ExportRun: self._export,
             syntax.SetSetting: self._set,
             syntax.ResetSetting: self._set,
         }
@@ -144,11 +151,7 @@ class Statements:
 
     def stored_run(self, name_or_id: str | int) -> Result:
         """The maps of a stored run. Raises UnknownNameError, without a place."""
-        run = self._run_record(name_or_id)
-        model = self._store.model_of_hash(run.model_hash, run.preprocessing_hash)
-        if model is None:
-            raise StoreError(f"The model of run {name_or_id} is not in the file any more.")
-        return stored_result(self._store, self._gallery, run, model)
+        return self._runs.result(name_or_id)
 
     # ---- one method a statement -------------------------------------------------------------------------------
 
@@ -182,13 +185,16 @@ class Statements:
         runs: bool,
     ) -> ExplainPlan:
         bound = bind(statement, self._catalog, call.text, None, values)
+        if isinstance(statement, syntax.ExplainOcclude) and call.ahead and not syntax.parameters_of(statement):
+            also = coming_classes(bound, statement, call.ahead, self._catalog, call.text)
+            bound = replace(bound, also=also)
         if len(bound.images) == 1:
             self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
         if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
             return plan_explain(bound, Rates())
         if runs and (model := self._networks.recaptured(bound.model)) is not None:
             self._store.put_model(model)
-            bound = bind(statement, self._catalog, call.text, None, values)
+            bound = replace(bind(statement, self._catalog, call.text, None, values), also=bound.also)
         precision = bound.options["precision"]
         rates = self._networks.rates(bound.model, bound.device, precision)
         reduced = self._networks.reduced_rates(bound.model, bound.device, precision) if bound.estimates else None
@@ -290,16 +296,31 @@ class Statements:
                     found = known or _unknown("image set", name, self._store.image_set_names())
                     return self._listings.image_set(found.name)
                 case "run":
-                    return self._listings.run(self._run_record(name))
+                    return self._listings.run(self._runs.record(name))
         except UnknownNameError as unknown:
             raise locate(unknown, call.text, statement.name) from None
 
+    def _evaluate(self, statement: syntax.Evaluate, call: Call) -> Outcome:
+        self.require_writable("EVALUATE")
+        options = evaluate_options(statement.options, call.text, self._values(statement, call))
+        result = self._referred(statement.run, call)
+        model = self._runs.model(self._runs.record(int(result.run_id)))
+        graph, device = self._networks.graph(model), self._catalog.setting("device")
+        with self._threads():
+            stopped, tell = self._cancel.is_set, call.on_progress
+            table = evaluate(result, model, graph, options, device, self._store, stopped, tell)
+        return relation_of(self._store, table)
+
+    def _export(self, statement: syntax.ExportRun, call: Call) -> Message:
+        folder = self._text(statement.path, self._values(statement, call), call, "a folder")
+        result = self._referred(statement.run, call)
+        files = result.export(folder, statement.format)
+        maps = f"{len(result)} heat map{'s' if len(result) != 1 else ''}"
+        return Message(f"{maps} exported to {folder} as {statement.format}, {len(files)} files")
+
     def _render(self, statement: syntax.Render, call: Call) -> Message:
         path = self._text(statement.path, self._values(statement, call), call, "the path of a picture")
-        try:
-            result = self.stored_run(self._reference(statement.run, call))
-        except UnknownNameError as unknown:
-            raise locate(unknown, call.text, statement.run) from None
+        result = self._referred(statement.run, call)
         result.save(path)
         return Message(f"{len(result)} heat map{'s' if len(result) != 1 else ''} drawn to {path}")
 
@@ -326,6 +347,13 @@ class Statements:
             raise locate(wrong, call.text, node)
         return given
 
+    def _referred(self, node: syntax.Reference, call: Call) -> Result:
+        """The maps of the run that a node names."""
+        try:
+            return self.stored_run(self._reference(node, call))
+        except UnknownNameError as unknown:
+            raise locate(unknown, call.text, node) from None
+
     def _text(
         self, node: syntax.Text | syntax.Parameter, values: dict[syntax.Parameter, Any], call: Call, what: str
     ) -> str:
@@ -333,9 +361,6 @@ class Statements:
         if not isinstance(given, (str, os.PathLike)):
             raise locate(QueryTypeError(f"A text is needed as {what}, not a {type(given).__name__}."), call.text, node)
         return os.fspath(given)
-
-    def _run_record(self, name_or_id: str | int) -> RunRecord:
-        return self._store.run(name_or_id) or _unknown("run", name_or_id, self._store.run_names())
 
     @contextmanager
     def _threads(self) -> Iterator[None]:

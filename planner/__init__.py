@@ -2,6 +2,7 @@
 
     syntax tree
       -> bind           names, options and clauses checked; the logical plan       (options, clauses, sources, classes)
+      -> coming_classes what the next statements of the script ask of the same windows   (look_ahead)
       -> optimize       rules rewrite the logical plan, the checker guards them    (rules, check, logical)
       -> lower          operators chosen by cost for each grid of windows          (schedule, boxes, cost)
       -> ExplainPlan    plain data, run by `obeql.executor`, printed by `show`     (physical, show)
@@ -17,9 +18,18 @@ from obeql.planner.cost import Rates
 from obeql.planner.geometry import AxisWindow, LayerSpec, Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical import print_tree
+from obeql.planner.look_ahead import coming_classes
 from obeql.planner.lower import lower, plan_explain
 from obeql.planner.optimize import optimize
-from obeql.planner.options import EXPLAIN_OPTIONS, MODEL_OPTIONS, OptionInfo, fill_colour, model_options
+from obeql.planner.options import (
+    EVALUATE_OPTIONS,
+    EXPLAIN_OPTIONS,
+    MODEL_OPTIONS,
+    OptionInfo,
+    evaluate_options,
+    fill_colour,
+    model_options,
+)
 from obeql.planner.physical import OPERATORS, DenseForward, ExplainPlan, IncrementalForward
 from obeql.planner.rules import CHOICES, RULE_NAMES, RULES
 from obeql.planner.settings import SETTINGS, SettingInfo, bind_setting, check_setting, setting_default
@@ -27,6 +37,7 @@ from obeql.planner.show import show
 
 __all__ = [
     "CHOICES",
+    "EVALUATE_OPTIONS",
     "EXPLAIN_OPTIONS",
     "MODEL_OPTIONS",
     "OPERATORS",
@@ -54,6 +65,8 @@ __all__ = [
     "bind_setting",
     "check_setting",
     "class_names",
+    "coming_classes",
+    "evaluate_options",
     "fill_colour",
     "find_class",
     "lower",

@@ -89,6 +89,10 @@ class CellSink(Protocol):
 
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None: ...
 
+    def keep(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+        """Take maps, before `write` of the same image, that are for coming statements and no part of the run."""
+        ...
+
     def fail(self, image: ImageRecord, error: str) -> None: ...
 
 

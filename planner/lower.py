@@ -86,6 +86,8 @@ def lower(
         # Costs are those of float32, whose numbers take half the space.
         budget = memory // 2
         notes = (*notes, "estimates are those of float32; float64 takes about twice the time and memory")
+    if bound.also:
+        notes = (*notes, "classes that the next statements ask of the same windows are computed with these")
     disabled = bound.disabled & {choice.name for choice in CHOICES}
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     network = classify.model.network
@@ -144,6 +146,7 @@ def lower(
         refusals=tuple(refusals),
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         shared_pass=shared,
+        also=bound.also,
         reuse=bound.reuse,
         held=tuple(held[grid] for grid in grids) if held else (),
         estimated_for=f"{rates.device}, {'rates measured with this model' if rates.measured else 'typical rates'}",

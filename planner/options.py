@@ -31,10 +31,12 @@ from obeql.planner.values import (
 )
 
 __all__ = [
+    "EVALUATE_OPTIONS",
     "EXPLAIN_OPTIONS",
     "MODEL_OPTIONS",
     "OptionInfo",
     "default_stride",
+    "evaluate_options",
     "explain_options",
     "fill_colour",
     "fill_text",
@@ -213,6 +215,15 @@ MODEL_OPTIONS: tuple[OptionInfo, ...] = (
 )
 
 
+EVALUATE_OPTIONS: tuple[OptionInfo, ...] = (
+    OptionInfo("steps", whole(1), 50, "50", "Steps of a curve, each of an equal number of pixels."),
+    OptionInfo(
+        "fill", _fill, None, "mean, black, white, gray, zero, blur, (r, g, b)", "What hides pixels; that of the run."
+    ),
+    OptionInfo("batch", whole(1), 32, "32", "Pictures that the network is given at once."),
+)
+
+
 def explain_options(
     options: Sequence[syntax.Option],
     text: str,
@@ -242,6 +253,12 @@ def model_options(options: Sequence[syntax.Option], text: str, parameters: Param
     Raises UnknownNameError for an option that does not exist, QueryTypeError for a wrong kind of value.
     """
     return _given(options, {row.name: row for row in MODEL_OPTIONS}, "CREATE MODEL", text, parameters)
+
+
+def evaluate_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
+    """Return every option of EVALUATE with its value. Raises as `model_options` does."""
+    rows = {row.name: row for row in EVALUATE_OPTIONS}
+    return {row.name: row.default for row in EVALUATE_OPTIONS} | _given(options, rows, "EVALUATE", text, parameters)
 
 
 def _given(

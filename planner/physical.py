@@ -189,6 +189,8 @@ class ExplainPlan:
     disabled: tuple[str, ...] = ()
     #: whether the grids of an image share one clean pass
     shared_pass: bool = False
+    #: classes that coming statements ask of the same windows; stored with the asked ones, outside of the run
+    also: tuple[tuple[str, Any], ...] = ()
     #: whether exact cells that are stored answer instead of being computed
     reuse: bool = True
     #: the cells that were seen to be stored, one entry a grid; empty for none. The engines' costs are without them.

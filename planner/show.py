@@ -96,11 +96,13 @@ def _rules(plan: ExplainPlan) -> list[str]:
     made = [choice.name for choice in CHOICES if choice.name not in plan.disabled]
     if not any(isinstance(engine, IncrementalForward) for engine in plan.engines):
         # Without boxes there is nothing to switch or to group.
-        made = [name for name in made if name in {"choose_engine", "choose_batch", *_OF_REFINEMENTS}]
+        made = [name for name in made if name in {"choose_engine", "choose_batch", "share_windows", *_OF_REFINEMENTS}]
     if not any(plan.refinements):
         made = [name for name in made if name not in _OF_REFINEMENTS]
     elif not any(each is not None and each.reduced is not None for each in plan.refinements):
         made = [name for name in made if name != "choose_reduced_precision"]
+    if not plan.also:
+        made = [name for name in made if name != "share_windows"]
     return [
         line
         for title, names in (("fired", plan.fired), ("chosen", made), ("off", plan.disabled))

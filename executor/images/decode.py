@@ -10,7 +10,7 @@ import hashlib
 import struct
 import sys
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from obeql.errors import ImageError
+from obeql.executor.images.dicom import is_dicom, read_dicom
 from obeql.executor.images.locate import missing_file
 
 __all__ = ["Pixels", "SourceImage", "decode_file", "decode_object"]
@@ -42,6 +43,9 @@ _DECODER_ERRORS: tuple[type[Exception], ...] = (
 #: Float pixels may leave 0..1 by this much, as rounding makes them; they are clipped.
 _ROUNDING = 1e-6
 
+#: TIFF's tag that says whether zero is black (1) or white (0)
+_PHOTOMETRIC = 262
+
 _ARRAYS = "(H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (C, H, W)"
 
 
@@ -52,7 +56,8 @@ class SourceImage:
     `pixels` is read-only RGB (H, W, 3): uint8 where the source has 8 bits a channel or fewer, else float32 in 0..1.
     A grey image has three equal channels. `digest` is the hex SHA-256 of kind, dtype, shape and pixels. `shown` is
     the name used in messages and titles; `path` is None for an image that is no file. `ready` is True for arrays
-    and tensors: those are used as they are when they already have the model's size.
+    and tensors: those are used as they are when they already have the model's size. `series_uid` and
+    `pixel_spacing_mm` (vertical, horizontal) are what a DICOM file says of its series and scale.
     """
 
     pixels: Pixels
@@ -60,6 +65,8 @@ class SourceImage:
     shown: str
     path: str | None = None
     ready: bool = False
+    series_uid: str | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,12 +79,12 @@ class SourceImage:
 
 
 def decode_file(path: str | Path) -> SourceImage:
-    """Decode an image file that Pillow can read.
+    """Decode an image file that Pillow can read, or a DICOM file.
 
     The EXIF orientation is applied. Transparent pixels are laid over white, which is what viewers, browsers and
     paper show. Palettes, 1-bit, CMYK and grey with alpha become RGB; 16-bit grey is divided by 65535 and keeps its
     precision; of an animation or a stack the first frame is taken. Colour profiles are not applied, and Pillow
-    reduces 16-bit *colour* files to 8 bits.
+    reduces 16-bit *colour* files to 8 bits. DICOM files are shown as `dicom.read_dicom` says.
 
     Raises ImageError for a file that is missing, empty, a folder, no image, damaged, or larger than Pillow's limit.
     """
@@ -91,6 +98,9 @@ def decode_file(path: str | Path) -> SourceImage:
         with Image.open(path) as image:
             return _decode_pil(image, shown, shown)
     except UnidentifiedImageError:
+        if is_dicom(path):
+            pixels, facts = read_dicom(path)
+            return replace(_finish(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shown, shown, ready=False), **facts)
         raise ImageError(f"'{shown}' {_why_unreadable(path)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(shown) from None
@@ -142,8 +152,10 @@ def _decode_pil(image: Image.Image, shown: str, path: str | None) -> SourceImage
     # For sizes between one and two times the limit Pillow only warns.
     if path is not None and limit is not None and image.width * image.height > limit:
         raise _too_large(shown)
-    upright = ImageOps.exif_transpose(image)
-    return _finish(_rgb(upright, shown), shown, path, ready=False)
+    # Pillow turns 8-bit TIFFs whose zero is white, and hands 16-bit ones over as they are.
+    turned = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
+    pixels = _rgb(ImageOps.exif_transpose(image), shown)
+    return _finish(1 - pixels if turned else pixels, shown, path, ready=False)
 
 
 def _rgb(image: Image.Image, shown: str) -> Pixels:
@@ -261,8 +273,4 @@ def _damaged(shown: str, error: BaseException) -> ImageError:
 def _why_unreadable(path: Path) -> str:
     if path.stat().st_size == 0:
         return "is empty (0 bytes)"
-    with path.open("rb") as file:
-        head = file.read(132)
-    if head[128:132] == b"DICM":
-        return "is a DICOM file: read it with pydicom, scale the pixels to 0..1 and pass the array"
-    return "is not an image that Pillow can read (PNG, JPEG, TIFF, BMP, GIF, WebP and others)"
+    return "is not an image that Pillow or pydicom can read (PNG, JPEG, TIFF, BMP, GIF, WebP, DICOM and others)"

@@ -16,7 +16,7 @@ __all__ = ["IMAGE_SUFFIXES", "expand", "missing_file"]
 
 #: Suffixes (lower case) that count as images where a folder or a pattern without a suffix is given.
 IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
+    {".bmp", ".dcm", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
     | {".tga", ".tif", ".tiff", ".webp"}
 )
 

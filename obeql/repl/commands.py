@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError, nearest
+from obeql.grammar.syntax import EXPORT_FORMATS
 from obeql.output import MODES, output_mode
 from obeql.repl.completion import Suggestion, paths
 from obeql.repl.names import Names
@@ -174,14 +175,21 @@ def _heat(shell: Shell, arguments: list[str]) -> None:
     shell.draw(result)
 
 
-@_command("export", "[run] file", "paths")
+@_command("export", "[run] file [format]", "paths")
 def _export(shell: Shell, arguments: list[str]) -> None:
-    """write a run: .png .jpg .pdf .svg pictures, .html report, .gif film, .csv .parquet .json cells, .npz numbers"""
+    """write a run: .png .jpg .pdf .svg .html .gif .csv .parquet .json .npz; with parquet, npz or png into a folder"""
+    form = arguments.pop().lower() if len(arguments) > 1 and arguments[-1].lower() in EXPORT_FORMATS else None
     if not arguments:
         raise QueryError(f"{COMMANDS['export'].usage}: say the file to write")
+    if len(arguments) > 2:
+        raise QueryTypeError(f"a folder is exported as {', '.join(EXPORT_FORMATS)}, not as {arguments[-1]!r}")
     path = Path(arguments[-1]).expanduser()
     result = _result(shell, arguments[0] if len(arguments) > 1 else None)
     suffix = path.suffix.lower()
+    if form is not None:
+        files = result.export(path, form)
+        shell.write(f"wrote {len(files)} file{'s' if len(files) != 1 else ''} into {path}")
+        return
     if suffix in (".csv", ".parquet", ".json"):
         shown = str(path).replace("'", "''")
         run_id = int(result.run_id)

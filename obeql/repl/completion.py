@@ -134,7 +134,7 @@ def _names_for(found: Expected, names: Names) -> Iterator[tuple[str, str]]:
             is_model = found.read[-1][1].lower() == "model"
             known = names.models if is_model else names.image_sets
             yield from ((_quoted(name), "model" if is_model else "image set") for name in known)
-        case "RUN" | "_RENDER":
+        case "RUN" | "_RENDER" | "_EVALUATE":
             yield from ((_quoted(name), "run") for name in names.runs)
         case "_INTO" | "OR_REPLACE" if "_INTO" in types:
             yield from ((_quoted(name), "run") for name in names.runs)
@@ -149,8 +149,10 @@ def _names_for(found: Expected, names: Names) -> Iterator[tuple[str, str]]:
 
 
 def _options(types: list[str]) -> Iterable[OptionInfo | SettingInfo]:
-    from obeql.planner.options import EXPLAIN_OPTIONS, MODEL_OPTIONS  # noqa: PLC0415
+    from obeql.planner.options import EVALUATE_OPTIONS, EXPLAIN_OPTIONS, MODEL_OPTIONS  # noqa: PLC0415
 
+    if "_EVALUATE" in types:
+        return EVALUATE_OPTIONS
     return EXPLAIN_OPTIONS if "_OCCLUDE" in types else MODEL_OPTIONS
 
 

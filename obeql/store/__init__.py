@@ -1,13 +1,13 @@
 """The DuckDB store: models, images, runs and heat maps in one file that plain DuckDB reads.
 
 Before it: the session, which hands over what the catalog and the executor produced. After it: SQL. Users read the
-views `runs`, `heatmaps`, `cells`, `models`, `images`, `image_sets`, `predictions` and `failures` and call the macros
-`box_mean`, `cells_between`, `top_cells`, `map_iou` and `map_difference`; all of these are stored in the file.
+views of views.sql (`runs`, `heatmaps`, `cells`, `models`, `images` and more) and call the macros of macros.sql; all of
+these are stored in the file.
 
     driver    the one module that knows DuckDB's Python API
     schema    tables.sql, views.sql, macros.sql: created or checked when a file is opened
     codec     JSON texts and UTC times;  planes: maps as Arrow rows
-    models, images, runs, maps, facts     the methods of `Store`, by what they keep
+    models, images, runs, maps, evaluations, facts     the methods of `Store`, by what they keep
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import duckdb
 
 from obeql.errors import StoreError
 from obeql.store.driver import MEMORY, STORAGE_VERSION, Database
+from obeql.store.evaluations import EvaluationRow, EvaluationRows
 from obeql.store.facts import FactRows
-from obeql.store.images import PredictionRow
+from obeql.store.images import ImageContent, PredictionRow
 from obeql.store.maps import MapRows
 from obeql.store.models import ModelRows
 from obeql.store.planes import Box, ImageMaps, StoredMap
@@ -32,6 +33,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "STORAGE_VERSION",
     "Box",
+    "EvaluationRow",
+    "ImageContent",
     "ImageMaps",
     "PredictionRow",
     "RunRecord",
@@ -41,7 +44,7 @@ __all__ = [
 ]
 
 
-class Store(MapRows, ModelRows, FactRows):
+class Store(MapRows, ModelRows, EvaluationRows, FactRows):
     """A store in a DuckDB file, created when missing, or in memory.
 
     Every method that writes commits everything or nothing and returns once it is durable. Raises StoreError when the

@@ -128,15 +128,13 @@ class Database:
         marks = ", ".join("?" for _ in values)
         self.run(f"INSERT INTO obeql_store.{table} ({columns}) VALUES ({marks})", list(values.values()))
 
-    def rewrite(self, table: str) -> None:
-        """Write the rows of a base table anew, without the places of deleted ones; inside a transaction."""
-        ((ddl,),) = self.rows(
-            "SELECT sql FROM duckdb_tables() WHERE database_name = current_database() "
-            "AND schema_name = 'obeql_store' AND table_name = ?",
-            [table],
-        )
+    def rewrite(self, table: str, definition: str) -> None:
+        """Write the rows of a base table anew, without the places of deleted ones; inside a transaction.
+
+        `definition` is its CREATE TABLE: what DuckDB 1.5 remembers of that lacks how columns are compressed.
+        """
         for statement in (
-            ddl.replace(f"obeql_store.{table}", f"obeql_store.{table}_anew", 1),
+            definition.replace(f"obeql_store.{table}", f"obeql_store.{table}_anew", 1),
             f"INSERT INTO obeql_store.{table}_anew FROM obeql_store.{table} ORDER BY rowid",
             f"DROP TABLE obeql_store.{table}",
             f"ALTER TABLE obeql_store.{table}_anew RENAME TO {table}",

@@ -6,10 +6,10 @@ a hash beside it, and maps refer to that hash.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -18,7 +18,7 @@ from obeql.planner.catalog import ImageRecord, ImageSet
 from obeql.store.codec import dump, load, utc_now
 from obeql.store.driver import Database
 
-__all__ = ["ImageRows", "PredictionRow"]
+__all__ = ["ImageContent", "ImageRows", "PredictionRow"]
 
 _LATEST = (
     "SELECT image_id, path, key, label, columns, name FROM obeql_store.image_rows "
@@ -29,6 +29,17 @@ _LIVE_SETS = (
     "SELECT entry_id, name, source FROM (FROM obeql_store.image_set_rows "
     "QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY entry_id DESC) = 1) WHERE live"
 )
+
+
+class ImageContent(NamedTuple):
+    """What an image held when it was decoded: hash, size in source pixels, and what a DICOM file says beside that."""
+
+    image_hash: str
+    height: int
+    width: int
+    series_uid: str | None = None
+    pixel_height_mm: float | None = None
+    pixel_width_mm: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +76,10 @@ class ImageRows:
         found = self._images("image_id = ?", [image_id])
         return found[0] if found else None
 
+    def run_images(self, run_id: int) -> list[ImageRecord]:
+        """The images that a run has maps of, by id."""
+        return self._images("image_id IN (SELECT image_id FROM obeql_store.run_maps WHERE run_id = ?)", [run_id])
+
     def image_named(self, name: str) -> list[ImageRecord]:
         """All images whose file stem (or key) is `name`, matched case-insensitively, by id."""
         return self._images(
@@ -78,24 +93,25 @@ class ImageRows:
         )
         return [name for (name,) in rows]
 
-    def note_image(self, image_id: int, image_hash: str, height: int, width: int) -> None:
-        """Remember what an image held when it was decoded: hash and size in source pixels. Earlier hashes stay."""
+    def note_image(self, image_id: int, content: ImageContent) -> None:
+        """Remember what an image held when it was decoded. Earlier contents stay."""
         with self._database.transaction():
-            self._note_contents({image_id: (image_hash, height, width)})
+            self._note_contents({image_id: content})
 
-    def _note_contents(self, contents: Mapping[int, tuple[str, int, int]]) -> None:
+    def _note_contents(self, contents: Mapping[int, ImageContent]) -> None:
         """As `note_image`, for several images at once, inside a transaction of the caller."""
         ids = list(contents)
         rows = self._database.rows_beside(
-            "SELECT image_id, arg_max(image_hash, entry_id), arg_max(height, entry_id), arg_max(width, entry_id) "
-            "FROM obeql_store.image_contents WHERE image_id IN (SELECT image_id FROM obeql_batch) GROUP BY image_id",
+            "SELECT image_id, image_hash, height, width, series_uid, pixel_height_mm, pixel_width_mm "
+            "FROM obeql_store.image_contents WHERE image_id IN (SELECT image_id FROM obeql_batch) "
+            "QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY entry_id DESC) = 1",
             pa.table({"image_id": pa.array(ids, pa.int64())}),
         )
-        known = {image_id: content for image_id, *content in rows}
-        new = [image_id for image_id in ids if known.get(image_id) != list(contents[image_id])]
+        known = {image_id: ImageContent(*content) for image_id, *content in rows}
+        new = [image_id for image_id in ids if known.get(image_id) != contents[image_id]]
         if not new:
             return
-        hashes, heights, widths = zip(*(contents[image_id] for image_id in new), strict=True)
+        hashes, heights, widths, uids, tall, wide = zip(*(contents[image_id] for image_id in new), strict=True)
         self._database.append(
             "image_contents",
             pa.table(
@@ -105,6 +121,9 @@ class ImageRows:
                     "image_hash": pa.array(hashes, pa.string()),
                     "height": pa.array(heights, pa.int32()),
                     "width": pa.array(widths, pa.int32()),
+                    "series_uid": pa.array(uids, pa.string()),
+                    "pixel_height_mm": pa.array(tall, pa.float64()),
+                    "pixel_width_mm": pa.array(wide, pa.float64()),
                     "written_at": pa.array([utc_now()] * len(new), pa.timestamp("us")),
                 }
             ),
@@ -128,13 +147,14 @@ class ImageRows:
         )
         return dict(rows)
 
-    def content_size(self, image_hash: str) -> tuple[int, int] | None:
-        """(height, width) in source pixels of the image content of this hash, or None when none was noted."""
-        rows = self._database.rows(
-            "SELECT height, width FROM obeql_store.image_contents WHERE image_hash = ? ORDER BY entry_id LIMIT 1",
-            [image_hash],
+    def content_sizes(self, hashes: Iterable[str]) -> dict[str, tuple[int, int]]:
+        """(height, width) in source pixels of image contents by their hash; contents never noted are absent."""
+        rows = self._database.rows_beside(
+            "SELECT image_hash, arg_min((height, width), entry_id) FROM obeql_store.image_contents "
+            "WHERE image_hash IN (SELECT image_hash FROM obeql_batch) GROUP BY image_hash",
+            pa.table({"image_hash": pa.array(sorted(hashes), pa.string())}),
         )
-        return (int(rows[0][0]), int(rows[0][1])) if rows else None
+        return {image_hash: (int(size[0]), int(size[1])) for image_hash, size in rows}
 
     def put_image_set(self, images: ImageSet, replace: bool = False) -> ImageSet:
         """Store a named list of images and return it with every `image_id` set.

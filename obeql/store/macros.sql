@@ -118,27 +118,26 @@ CREATE MACRO maps_of(run, image) AS TABLE
 
 -- The cells of one image in one run, those that were computed.
 -- The maps are chosen before their planes are read (through `cells` the planes of every run would be read first), and
--- without a join, whose estimated size would make DuckDB read all planes into a hash table. Only the plane that the
--- run's score is made of is read.
+-- without a join, whose estimated size would make DuckDB read all planes into a hash table. Most of the time of a query
+-- of one map goes into planning: one scan and few formulas are faster than reading fewer planes.
 CREATE MACRO cells_of(run, image) AS TABLE
     WITH chosen AS MATERIALIZED (SELECT * FROM maps_of(run, image)),
     opened AS MATERIALIZED (
-        SELECT map_id, clean_log_odds AS clean, n_rows, n_cols, tops, lefts, heights, widths, log_odds AS z, top_class
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM chosen WHERE kind <> 'logit')
-        UNION ALL
-        SELECT map_id, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, logit, top_class
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM chosen WHERE kind = 'logit')
+        SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, log_odds, logit,
+               top_class
+        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM chosen)
     ),
     by_cell AS (
-        SELECT map_id, clean, tops, lefts, heights, widths, n_cols, unnest(range(n_rows * n_cols)) AS cell,
-               unnest(flatten(z)) AS z, unnest(flatten(top_class)) AS top_class
-        FROM opened
+        SELECT chosen.*, tops, lefts, heights, widths, n_cols,
+               score_of(kind, clean_logit, clean_log_odds) AS clean_score, unnest(range(n_rows * n_cols)) AS cell,
+               unnest(flatten(CASE WHEN kind = 'logit' THEN logit ELSE log_odds END)) AS z,
+               unnest(flatten(top_class)) AS top_class
+        FROM opened JOIN chosen USING (map_id)
     ),
     scored AS (
-        SELECT chosen.run_id, chosen.image_id, chosen.class_id, chosen.class_name, cell // n_cols AS "row",
-               cell % n_cols AS col, tops, lefts, heights, widths, score_of(kind, z, z) AS score,
-               score_of(kind, clean, clean) AS clean_score, top_class, chosen.map_id
-        FROM by_cell JOIN chosen USING (map_id)
+        SELECT run_id, image_id, class_id, class_name, cell // n_cols AS "row", cell % n_cols AS col, tops, lefts,
+               heights, widths, score_of(kind, z, z) AS score, clean_score, top_class, map_id
+        FROM by_cell
         WHERE z IS NOT NULL
     )
     SELECT run_id, image_id, class_id, class_name, "row", col, tops["row" + 1] AS top_px, lefts[col + 1] AS left_px,

@@ -20,6 +20,7 @@ from obeql.planner.cells import CellKey, MapCells
 from obeql.store.images import ImageRows
 from obeql.store.planes import (
     MAP_COLUMNS,
+    MAP_FACTS,
     MEMBER_COLUMNS,
     Box,
     ImageMaps,
@@ -61,6 +62,8 @@ class MapRows(RunRows, ImageRows):
         maps = [cells for image in images for cells in image.maps]
         if not maps:
             return []
+        n_members = len(maps)
+        maps += [cells for image in images for cells in image.beside]
         digests = [map_digest(cells) for cells in maps]
         with self._database.transaction():
             self._require_running(run_id)
@@ -71,8 +74,8 @@ class MapRows(RunRows, ImageRows):
                 numbers = self._database.next_ids("map_ids", len(new))
                 ids.update(zip(new, numbers, strict=True))
                 self._database.append("maps", map_batch(numbers, list(new), list(new.values())))
-            map_ids = [ids[digest] for digest in digests]
-            entries = self._database.next_ids("entry_ids", len(maps))
+            map_ids = [ids[digest] for digest in digests[:n_members]]
+            entries = self._database.next_ids("entry_ids", n_members)
             self._database.append("run_maps", member_batch(run_id, entries, map_ids, images))
         return map_ids
 
@@ -101,16 +104,34 @@ class MapRows(RunRows, ImageRows):
             entries = self._database.next_ids("entry_ids")
             self._database.append("run_maps", member_batch(run_id, entries, [map_id], [image]))
 
-    def load_maps(self, run_id: int, image_id: int | None = None) -> list[StoredMap]:
-        """The maps of a run, or of one image of it, in the order written. NaN: not computed."""
+    def load_maps(self, run_id: int, image_id: int | None = None, *, planes: bool = True) -> list[StoredMap]:
+        """The maps of a run, or of one image of it, in the order written. NaN: not computed.
+
+        Without `planes` those are not read, and are empty.
+        """
         chosen = "member.run_id = ?" if image_id is None else "member.run_id = ? AND member.image_id = ?"
         return stored_maps_of(
             self._database.arrow(
-                f"SELECT {MEMBER_COLUMNS}, {MAP_COLUMNS} FROM obeql_store.run_maps AS member "
+                f"SELECT {MEMBER_COLUMNS}, {MAP_COLUMNS if planes else MAP_FACTS} FROM obeql_store.run_maps AS member "
                 f"JOIN obeql_store.maps AS map ON map.map_id = member.map_id WHERE {chosen}",
                 [run_id] if image_id is None else [run_id, image_id],
             )
         )
+
+    def map_ids(self, run_id: int) -> list[int]:
+        """The ids of a run's maps, in the order written."""
+        rows = self._database.rows(
+            "SELECT map_id FROM obeql_store.run_maps WHERE run_id = ? ORDER BY entry_id", [run_id]
+        )
+        return [map_id for (map_id,) in rows]
+
+    def cells_of(self, map_ids: Sequence[int]) -> dict[int, MapCells]:
+        """The cells of maps by their ids, without quality; maps that are gone are absent."""
+        table = self._database.arrow(
+            f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE map.map_id IN ({', '.join('?' * len(map_ids))})",
+            map_ids,
+        )
+        return dict(zip(table["map_id"].to_pylist(), maps_of(table), strict=True)) if map_ids else {}
 
     def stored(self, key: CellKey, class_ids: Sequence[int]) -> list[MapCells]:
         """All maps that hold exact cells of this content, on whatever grid, oldest first.
@@ -150,10 +171,10 @@ class MapRows(RunRows, ImageRows):
         """The stored maps of images with these content hashes, oldest first; `image` is a hash's place."""
         rows = self._database.rows_beside(
             "SELECT map.map_id, batch.place, map.class_id, map.patch_height, map.patch_width, map.tops, map.heights, "
-            "map.lefts, map.widths, map.clean_top_class, coalesce(runs.run_name, 'run ' || member.run_id), "
-            "member.n_exact < map.n_rows * map.n_cols OR member.approx "
+            "map.lefts, map.widths, map.clean_top_class, coalesce(runs.run_name, 'run ' || member.run_id, 'no run'), "
+            "coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, false) "
             "FROM obeql_store.maps AS map JOIN obeql_batch AS batch ON batch.image_hash = map.image_hash "
-            "JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
+            "LEFT JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
             "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "
             "LEFT JOIN main.runs AS runs ON runs.run_id = member.run_id "
             'WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND map.fill = ? AND map."precision" = ? '

@@ -17,9 +17,11 @@ import pyarrow as pa
 from obeql.errors import InternalError
 from obeql.planner.cells import CellKey, MapCells
 from obeql.store.codec import dump, load
+from obeql.store.images import ImageContent
 
 __all__ = [
     "MAP_COLUMNS",
+    "MAP_FACTS",
     "MEMBER_COLUMNS",
     "Box",
     "ImageMaps",
@@ -48,11 +50,13 @@ _QUALITY: Mapping[str, tuple[pa.DataType, Callable[[Any], Any]]] = {
     "n_audit": (pa.int64(), int),
     "seed": (pa.int64(), int),
 }
-MAP_COLUMNS = (
+#: What is known of a map without reading its planes, and with them.
+MAP_FACTS = (
     "map.map_id, map.image_hash, map.model_hash, map.preprocessing_hash, map.patch_height, map.patch_width, map.fill, "
     'map."precision", map.class_id, map.n_rows, map.n_cols, map.tops, map.lefts, map.heights, map.widths, '
-    "map.clean_logit, map.clean_others, map.clean_top_class, map.logit, map.others, map.top_class, map.exact"
+    "map.clean_logit, map.clean_others, map.clean_top_class"
 )
+MAP_COLUMNS = f"{MAP_FACTS}, map.logit, map.others, map.top_class, map.exact"
 MEMBER_COLUMNS = (
     "member.entry_id, member.run_id, member.image_id, member.class_name, member.stride_height, member.stride_width, "
     "member.input_height, member.input_width, member.source_top, member.source_left, member.source_height, "
@@ -68,7 +72,8 @@ class ImageMaps:
     `class_names` names the maps' classes. `input_size` is (height, width) of the model's input in pixels and
     `source_box` the part of the source image it shows, (top, left, height, width) in source pixels; both None when
     the source is not to be drawn. `strides` holds (vertical, horizontal) for each map; None reads them off the grid.
-    `content` is what the image held when it was decoded, (hash, height, width) with the size in source pixels.
+    `content` is what the image held when it was decoded.
+    `beside` are maps that belong to no run: cells for statements that come later.
     """
 
     image_id: int
@@ -77,7 +82,8 @@ class ImageMaps:
     input_size: tuple[int, int] | None = None
     source_box: Box | None = None
     strides: Sequence[tuple[int, int]] | None = None
-    content: tuple[str, int, int] | None = None
+    content: ImageContent | None = None
+    beside: Sequence[MapCells] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -225,7 +231,7 @@ def maps_of(table: pa.Table) -> list[MapCells]:
 
 
 def stored_maps_of(table: pa.Table) -> list[StoredMap]:
-    """The maps of a result that has MEMBER_COLUMNS and MAP_COLUMNS, in the order they were written."""
+    """The maps of a result that has MEMBER_COLUMNS and MAP_COLUMNS (or MAP_FACTS), in the order they were written."""
     numbered = []
     for batch, row in _rows(table):
         at = {name: batch[name][row].as_py() for name in _SCALARS}
@@ -276,8 +282,12 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
     def axis(name: str) -> npt.NDArray[np.int32]:
         return np.array(columns[name][row].values.to_numpy(), dtype=np.int32)
 
-    shape = (value("n_rows"), value("n_cols"))
-    exact = _plane(columns["exact"], row, shape, False)
+    def plane(name: str, missing: Any) -> Array | None:
+        if "logit" not in columns:  # planes were not asked for
+            return None if name == "exact" else np.empty((0, 0))
+        return _plane(columns[name], row, (value("n_rows"), value("n_cols")), missing)
+
+    exact = plane("exact", False)
     return MapCells(
         key=CellKey(
             value("image_hash"),
@@ -292,9 +302,9 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
         lefts=axis("lefts"),
         heights=axis("heights"),
         widths=axis("widths"),
-        logit=_required(_plane(columns["logit"], row, shape, np.nan)).astype(np.float32),
-        others=_required(_plane(columns["others"], row, shape, np.nan)).astype(np.float32),
-        top_class=_required(_plane(columns["top_class"], row, shape, _NO_CLASS)).astype(np.int32),
+        logit=_required(plane("logit", np.nan)).astype(np.float32),
+        others=_required(plane("others", np.nan)).astype(np.float32),
+        top_class=_required(plane("top_class", _NO_CLASS)).astype(np.int32),
         clean_logit=value("clean_logit"),
         clean_others=value("clean_others"),
         clean_top_class=value("clean_top_class"),

@@ -14,6 +14,7 @@ from obeql.errors import InternalError, StoreError, UnknownNameError, nearest
 from obeql.planner.cells import FailedImage
 from obeql.store.codec import dump, load, naive_utc, utc_now
 from obeql.store.driver import Database
+from obeql.store.schema import table_definition
 
 __all__ = ["RunRecord", "RunRows", "RunStatus"]
 
@@ -150,7 +151,7 @@ class RunRows:
             )
             if status == "done" and replaces and (holder := self._named(name)) is not None:
                 self._event(holder, "dropped")
-                self._sweep()
+                self._sweep(loose=False)
             self._event(run_id, status, measured)
         self._database.checkpoint_when_worth_it()
 
@@ -164,8 +165,8 @@ class RunRows:
             self._sweep()
         self._database.checkpoint()
 
-    def _sweep(self) -> None:
-        """Delete what only dropped runs hold.
+    def _sweep(self, loose: bool = True) -> None:
+        """Delete what only dropped runs hold, and the maps that belong to no run unless `loose` is false.
 
         DuckDB frees the space of a row group when all of its rows are gone, which may be 122,880 maps. Where a fifth
         of the rows or more are gone, those that are left are therefore written anew; the next checkpoint frees the
@@ -173,12 +174,15 @@ class RunRows:
         """
         ((n_places,),) = self._database.rows("SELECT coalesce(max(rowid) + 1, 0) FROM obeql_store.maps")
         gone = "run_id NOT IN (SELECT run_id FROM main.runs)"
+        members = "SELECT map_id FROM obeql_store.run_maps"
+        of_runs = "" if loose else f" AND map_id IN ({members})"
+        self._database.run(f"DELETE FROM obeql_store.maps WHERE map_id NOT IN ({members} WHERE NOT ({gone})){of_runs}")
         self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
         self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
-        self._database.run("DELETE FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)")
+        self._database.run(f"DELETE FROM obeql_store.evaluation_rows WHERE {gone}")
         ((n_kept,),) = self._database.rows("SELECT count(*) FROM obeql_store.maps")
         if (n_places - n_kept) * 5 >= n_places > 0:
-            self._database.rewrite("maps")
+            self._database.rewrite("maps", table_definition("maps"))
 
     def run(self, name_or_id: str | int) -> RunRecord | None:
         """The live run of this id or name (case-insensitive; digits are an id when no run is named so), or None."""

@@ -1,7 +1,8 @@
 """Create the tables, views and macros of a store, or check those a file already has and bring them up to date.
 
 Before it: `driver` has opened the file. After it: every other module of `obeql.store` may rely on the schema. The
-tables hold what users have; views and macros are made from them, so that an upgrade drops and creates those.
+tables hold what users have and are only added to; views and macros are made from them, so that an upgrade drops and
+creates those.
 """
 
 from __future__ import annotations
@@ -14,20 +15,24 @@ from obeql.errors import StoreError
 from obeql.store.codec import utc_now
 from obeql.store.driver import Database
 
-__all__ = ["SCHEMA_VERSION", "prepare_schema"]
+__all__ = ["SCHEMA_VERSION", "prepare_schema", "table_definition"]
 
-#: Raised by one with every change of tables.sql, views.sql or macros.sql that older programs cannot read.
-SCHEMA_VERSION = 2
+#: Raised by one with every change of the scripts that older programs cannot read.
+SCHEMA_VERSION = 3
 
 _SCHEMA = "obeql_store"
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
 
-#: Views and macros of earlier versions, which an upgrade replaces; a name that came later may be a user's.
-_OWN_SINCE = {
+#: Scripts that make the tables, by the version they came with; an upgrade runs those that the file lacks.
+_TABLES = {1: "tables", 3: "tables_3"}
+
+#: Views and macros that versions added. An upgrade replaces those the file has; a name that came later may be a user's.
+_ADDED = {
     1: frozenset(
         {"models", "images", "image_sets", "predictions", "runs", "failures", "heatmaps", "cells"}
         | {"box_mean", "cells_between", "map_iou", "map_difference", "score_of", "top_cells"}
     ),
+    2: frozenset({"box_cells", "maps_of", "cells_of", "pixel_map", "deletion_order", "centre_of_mass"}),
 }
 
 
@@ -52,6 +57,13 @@ def prepare_schema(database: Database) -> None:
         _upgrade(database, version)
 
 
+def table_definition(table: str) -> str:
+    """The CREATE TABLE of a base table that is as it was in the first version."""
+    script = _script(_TABLES[1])
+    start = script.index(f"CREATE TABLE {_SCHEMA}.{table} (")
+    return script[start : script.index(";", start)]
+
+
 def _has_version_table(database: Database) -> bool:
     return bool(
         database.rows(
@@ -65,21 +77,24 @@ def _has_version_table(database: Database) -> bool:
 def _create(database: Database) -> None:
     _require_free(database, frozenset())
     with database.transaction():
-        for name in ("tables", "views", "macros"):
+        for name in (*_TABLES.values(), "views", "macros"):
             database.run(_script(name))
         database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
     database.checkpoint()
 
 
 def _upgrade(database: Database, version: int) -> None:
-    """Replace the views and macros of an earlier version; the tables are the same in all versions so far."""
-    own = _OWN_SINCE[version]
+    """Add the tables that came after an earlier version, and replace its views and macros."""
+    own = frozenset().union(*(names for since, names in _ADDED.items() if since <= version))
     _require_free(database, own)
     with database.transaction():
         for kind, name in _taken(database):
             if name.lower() in own:
                 database.run(f'DROP {kind.upper()} main."{name}"')
-        for name in ("views", "macros"):
+        inner = "SELECT view_name FROM duckdb_views() WHERE database_name = current_database() AND schema_name = ?"
+        for (name,) in database.rows(inner, [_SCHEMA]):
+            database.run(f"DROP VIEW {_SCHEMA}.{name}")
+        for name in (*(script for since, script in _TABLES.items() if since > version), "views", "macros"):
             database.run(_script(name))
         database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
     database.checkpoint()

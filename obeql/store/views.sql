@@ -13,7 +13,7 @@ WHERE live;
 
 CREATE VIEW images AS
 SELECT latest.image_id, latest.path, latest.name, latest.label, latest.columns, content.image_hash,
-       content.height, content.width
+       content.height, content.width, content.series_uid, content.pixel_height_mm, content.pixel_width_mm
 FROM (
     FROM obeql_store.image_rows
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY entry_id DESC) = 1
@@ -140,6 +140,25 @@ FROM (
     JOIN obeql_store.maps AS map ON map.map_id = member.map_id
     LEFT JOIN images AS image ON image.image_id = member.image_id
 );
+
+-- One row for each map and measure of EVALUATE; of the same steps and fill, the latest counts.
+CREATE VIEW evaluations AS
+SELECT row.run_id, run.run_name, row.image_id, image.path, image.label, member.class_id, member.class_name,
+       map.patch_height, map.patch_width, run.score, row.measure, row.auc, row.steps, row.fill, row.shares,
+       row.probabilities, row.map_id
+FROM (
+    FROM obeql_store.evaluation_rows
+    QUALIFY row_number() OVER (
+        PARTITION BY run_id, map_id, image_id, measure, steps, fill ORDER BY entry_id DESC
+    ) = 1
+) AS row
+JOIN obeql_store.live_runs AS run ON run.run_id = row.run_id
+JOIN (
+    SELECT run_id, map_id, image_id, any_value(class_id) AS class_id, any_value(class_name) AS class_name
+    FROM obeql_store.run_maps GROUP BY run_id, map_id, image_id
+) AS member ON member.run_id = row.run_id AND member.map_id = row.map_id AND member.image_id = row.image_id
+JOIN (SELECT map_id, patch_height, patch_width FROM obeql_store.maps) AS map ON map.map_id = row.map_id
+LEFT JOIN images AS image ON image.image_id = row.image_id;
 
 -- One row a window. row and col count from 0; pixels are those of the model's input; NULL: not computed.
 CREATE VIEW cells AS

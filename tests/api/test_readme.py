@@ -18,7 +18,7 @@ from obeql import errors
 from obeql.cli import main
 from obeql.grammar import parse_script
 from obeql.planner.clauses import METRICS
-from obeql.planner.options import EXPLAIN_OPTIONS, MODEL_OPTIONS, show_value
+from obeql.planner.options import EVALUATE_OPTIONS, EXPLAIN_OPTIONS, MODEL_OPTIONS, show_value
 from obeql.planner.physical import OPERATORS
 from obeql.planner.rules import RULE_NAMES
 from obeql.planner.settings import SETTINGS
@@ -181,7 +181,7 @@ def test_the_questions_are_answered_as_numpy_answers_them(workshop: Path) -> Non
         first, second = db.run("first"), db.run("second")
     large = [heat for heat in first if heat.patch == (16, 16)]
     small = [heat for heat in first if heat.patch == (8, 8)]
-    filtered, best, labels, overlap, correlation, apart, _, outside, _, top, _, order = answers
+    filtered, best, labels, overlap, correlation, apart, _, outside, _, areas, by_patch, worst, top, _, order = answers
 
     strong = {heat.path: int((heat.importance[2:8, 2:8] > 0.05).sum()) for heat in large}
     assert filtered == [(p, heat.class_name, strong[p]) for heat in large if strong[p := heat.path] >= 10]
@@ -206,6 +206,12 @@ def test_the_questions_are_answered_as_numpy_answers_them(workshop: Path) -> Non
         rows, cols = ((a + 8 <= 16) | (a >= 48) for a in (heat.tops, heat.lefts))
         positive = np.maximum(heat.importance, 0)
         assert share == pytest.approx(positive[rows[:, None] | cols[None, :]].sum() / positive.sum(), rel=1e-4)
+    assert len(areas) == len(first) == 6
+    for patch, deletion, insertion in by_patch:
+        rows = [row for row in areas if row[2] == f"{patch}x{patch}"]
+        assert deletion == pytest.approx(np.mean([row[4] for row in rows]))
+        assert insertion == pytest.approx(np.mean([row[5] for row in rows]))
+    assert worst[0][3] == max(row[4] for row in areas) and len(worst[0][4]) == 11
     assert len(top) == 6 and [row[0] for row in order] == [1, 2, 3]
 
 
@@ -233,6 +239,13 @@ def test_options_are_described_as_they_are() -> None:
     for row in EXPLAIN_OPTIONS:
         if row.name not in ("workers", "precision"):  # what this version takes, not all that parses
             assert explain[row.name][0] == row.takes, row.name
+
+
+def test_options_of_evaluate_are_described_as_they_are() -> None:
+    (described,) = tables("of WITH")
+    assert {name: cells[:2] for name, cells in described.items()} == {
+        row.name: [row.takes, "the run's" if row.default is None else str(row.default)] for row in EVALUATE_OPTIONS
+    }
 
 
 def test_settings_are_described_as_they_are() -> None:

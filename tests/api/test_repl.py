@@ -187,6 +187,9 @@ def test_a_run_is_drawn_and_exported(shell: Shell, tmp_path: Path, capsys: pytes
         loop(shell, f".export first {name}")
         assert (tmp_path / name).stat().st_size > 0
     assert "wrote a.png" in capsys.readouterr().out
+    loop(shell, ".export first all npz", ".export all parquet", ".export first all doc")
+    assert (tmp_path / "all" / "maps.csv").exists() and (tmp_path / "all" / "heatmaps.parquet").exists()
+    assert "not as 'doc'" in capsys.readouterr().err
     loop(shell, ".export", ".export first a.doc")
     err = capsys.readouterr().err
     assert ".export [run] file" in err and "suffix" in err

@@ -296,3 +296,20 @@ def test_known_cells_agree_with_a_loop(seed: int) -> None:
         assert known.left[number] == any((class_id, *window) not in held for class_id in classes)
         assert (known.top[number] >= 0) == any((class_id, *window) in held for class_id in classes)
     assert set(known.clean) == {cells.class_id for cells in maps}
+
+
+@pytest.mark.parametrize("selector", ["FOR TOP 2", "FOR TOP 3", "FOR PREDICTED", "FOR ALL"])
+def test_classes_that_the_network_ranks_take_stored_windows(
+    net_db: Any, image: Any, computed: Counter, selector: str
+) -> None:
+    statement = f"EXPLAIN OCCLUDE ? USING net {selector} WITH patch=8"
+    wanted = net_db.execute(statement + " NO REUSE", [image])
+    net_db.execute("EXPLAIN OCCLUDE ? USING net FOR ALL WITH patch=8 stride=1", [image])
+    computed.take()
+    found = net_db.execute(statement, [image])
+    n_windows, n_passes = computed.take()
+    assert n_windows == 0
+    assert n_passes == int("TOP" in selector)  # the clean pass ranks the classes
+    assert [heat.class_id for heat in found] == [heat.class_id for heat in wanted]
+    for got, want in zip(found, wanted, strict=True):
+        assert_close(got, want)

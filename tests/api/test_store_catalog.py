@@ -10,7 +10,7 @@ from obeql.errors import InternalError, StoreError, UnknownNameError
 from obeql.planner.catalog import ImageRecord, ImageSet, ModelRecord, Preprocessing
 from obeql.planner.cells import FailedImage
 from obeql.planner.geometry import AxisWindow, LayerSpec, Network
-from obeql.store import PredictionRow, RunRecord, Store
+from obeql.store import ImageContent, PredictionRow, RunRecord, Store
 
 WINDOW = AxisWindow(3, 1, 1, 1)
 NETWORK = Network(
@@ -123,7 +123,7 @@ def test_images_are_found_by_stem(store: Store) -> None:
 def test_a_changed_file_keeps_both_hashes(store: Store) -> None:
     store.register_images([ImageRecord("a.jpg")])
     for content in ("h1", "h1", "h2"):
-        store.note_image(1, content, 30, 40)
+        store.note_image(1, ImageContent(content, 30, 40))
     assert store.connection.execute("SELECT image_hash, height, width FROM images").fetchall() == [("h2", 30, 40)]
     rows = store.connection.execute("SELECT image_hash FROM obeql_store.image_contents ORDER BY entry_id").fetchall()
     assert rows == [("h1",), ("h2",)]

@@ -40,6 +40,9 @@ class Sink:
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self.written.append((image.shown, list(maps)))
 
+    def keep(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+        raise AssertionError("no statement comes after this one")
+
     def fail(self, image: ImageRecord, error: str) -> None:
         self.failed.append((image.shown, error))
 

@@ -103,6 +103,11 @@ DESCRIBE RUN "my run"
 RENDER r TO 'file.png'
 RENDER 12 TO ?
 RENDER 'a1b2' TO 'out/file.svg'
+EVALUATE r
+EVALUATE 12 WITH steps=20 fill=blur
+EXPORT RUN r TO 'folder' FORMAT PARQUET
+EXPORT RUN 12 TO ? FORMAT NPZ
+EXPORT RUN run TO 'run' FORMAT PNG
 SET obeql.device = cuda
 SET obeql.disabled_rules = 'merge_queries,reuse_cells'
 SET obeql.progress = on

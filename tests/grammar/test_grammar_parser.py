@@ -13,8 +13,10 @@ from obeql.grammar import (
     Describe,
     Device,
     Drop,
+    Evaluate,
     Exact,
     ExplainOcclude,
+    ExportRun,
     ForAll,
     ForClasses,
     ForLabel,
@@ -181,7 +183,9 @@ def test_other_statements() -> None:
     script = """
         plan explain occlude 'a' using m; predict ? using $m for top 2;
         create model m from ? with size=3; create or replace images i from (select 1 -- )
-        ); drop images i; drop run 3; show RUNS; desc model m; describe run 'x'; render r to $p; reset obeql.Foo; x"""
+        ); drop images i; drop run 3; show RUNS; desc model m; describe run 'x'; render r to $p;
+        evaluate r with steps=5; export run run to 'f'; export run 3 to $f format Npz; reset obeql.Foo; x;
+        export database 'run'"""
     assert parse_script(script) == (
         PlanStatement(False, ExplainOcclude(PathSource("a"), Name("m"))),
         Predict(ParameterSource(Parameter(None, 0)), Parameter("m", None), ForTop(2)),
@@ -193,8 +197,12 @@ def test_other_statements() -> None:
         Describe("model", Name("m")),
         Describe("run", Text("x")),
         Render(Name("r"), Parameter("p", None)),
+        Evaluate(Name("r"), (Option("steps", Number(5)),)),
+        ExportRun(Name("run"), Text("f")),
+        ExportRun(Number(3), Parameter("f", None), "npz"),
         ResetSetting("foo"),
         SqlStatement("x"),
+        SqlStatement("export database 'run'"),
     )
 
 

@@ -1,0 +1,117 @@
+"""From a DICOM file to grey or RGB pixels in 0..1, as a viewer shows it, and the facts of the series.
+
+Called by `decode` for files that are DICOM; pydicom does the reading (`pip install "obeql[dicom]"`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.errors import ImageError
+
+__all__ = ["is_dicom", "read_dicom"]
+
+Pixels = npt.NDArray[np.uint8 | np.float32]
+
+#: Beyond the range of any stored value: what a window makes of it is the end of the window's output.
+_FAR = 1e12
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file has the mark of a DICOM file behind its preamble."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def read_dicom(path: Path) -> tuple[Pixels, dict[str, Any]]:
+    """Return the pixels (H, W, 1) float32 in 0..1, or (H, W, 3) uint8 or float32, and the facts of the file.
+
+    Grey values are rescaled (slope and intercept, or the modality look-up table), then mapped to 0..1 by the first
+    window or look-up table for viewing, and without one from the smallest to the largest value of the image.
+    MONOCHROME1, where large values are dark, is inverted. Of several frames the first is taken. Facts are
+    `series_uid` and `pixel_spacing_mm` (vertical, horizontal), those that the file has.
+
+    Raises ImageError where pydicom is missing, or cannot read the file or its pixels.
+    """
+    shown = str(path)
+    try:
+        import pydicom  # noqa: PLC0415
+        from pydicom.errors import InvalidDicomError  # noqa: PLC0415
+    except ImportError:
+        raise ImageError(f"'{shown}' is a DICOM file, which needs pydicom: pip install \"obeql[dicom]\"") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of values that break the standard, which many files have
+            header = pydicom.dcmread(path)
+            if "PixelData" not in header and "FloatPixelData" not in header:
+                raise ImageError(f"'{shown}' is a DICOM file without an image: it has no pixels")
+            return _pixels(header, shown), _facts(header)
+    except InvalidDicomError as error:
+        raise ImageError(f"'{shown}' is a damaged DICOM file: {error}") from None
+    except ImageError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:  # a compression that no installed library decodes
+        raise ImageError(f"the pixels of the DICOM file '{shown}' cannot be decoded: {_first_line(error)}") from None
+    except (ValueError, TypeError, AttributeError, LookupError, OSError, EOFError) as error:
+        raise ImageError(f"'{shown}' is a damaged DICOM file: {_first_line(error)}") from None
+
+
+def _pixels(header: Any, shown: str) -> Pixels:
+    from pydicom.pixels.processing import apply_color_lut  # noqa: PLC0415
+
+    frame = header.pixel_array
+    if int(getattr(header, "NumberOfFrames", 1) or 1) > 1:
+        frame = frame[0]
+    kind = str(header.PhotometricInterpretation)
+    if kind.startswith("MONOCHROME"):
+        grey = _grey(frame, header)
+        if kind == "MONOCHROME1":
+            grey = 1 - grey
+        return np.asarray(grey[:, :, None], np.float32)
+    if kind == "PALETTE COLOR":
+        frame = apply_color_lut(frame, header)
+    if frame.ndim != 3 or frame.shape[2] != 3:
+        shape = "x".join(map(str, frame.shape))
+        raise ImageError(f"'{shown}' has pixels of kind {kind} and shape {shape}, which cannot be turned into RGB")
+    if frame.dtype == np.uint8:
+        return np.asarray(frame)
+    bits = 16 if kind == "PALETTE COLOR" else int(header.BitsStored)
+    return np.asarray(np.clip(frame / (2.0**bits - 1), 0, 1), np.float32)
+
+
+def _grey(frame: npt.NDArray[Any], header: Any) -> npt.NDArray[np.float64]:
+    """Values of one frame (H, W) in 0..1, larger is brighter but for MONOCHROME1."""
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing  # noqa: PLC0415
+
+    values = apply_modality_lut(frame, header).astype(np.float64)
+    tables = header.get("VOILUTSequence")
+    if tables:
+        table = tables[0]
+        levels = apply_voi_lut(values.astype(np.int64), header)
+        return np.asarray(np.clip(levels / (2.0 ** int(table.LUTDescriptor[2]) - 1), 0, 1))
+    low, high = float(values.min()), float(values.max())
+    if header.get("WindowCenter") is not None and header.get("WindowWidth") is not None:
+        ends = apply_windowing(np.array([[-_FAR, _FAR]]), header)[0]
+        values, (low, high) = apply_windowing(values, header), map(float, ends)
+    if high <= low:
+        return np.zeros(values.shape)
+    return np.asarray(np.clip((values - low) / (high - low), 0, 1))
+
+
+def _facts(header: Any) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if uid := header.get("SeriesInstanceUID"):
+        facts["series_uid"] = str(uid)
+    spacing = header.get("PixelSpacing") or header.get("ImagerPixelSpacing")
+    if spacing is not None and len(spacing) == 2:
+        facts["pixel_spacing_mm"] = (float(spacing[0]), float(spacing[1]))
+    return facts
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

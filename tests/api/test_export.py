@@ -1,0 +1,97 @@
+"""Export of a run to Parquet, NPZ and PNG, from Python, as a statement and in the prompt."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from PIL import Image
+
+from obeql.errors import ImageError, QuerySyntaxError, QueryTypeError, UnknownNameError
+
+EXPLAIN = """EXPLAIN OCCLUDE (SELECT file AS path, 'x' AS label, 7 AS age FROM glob('{}/*.png') ORDER BY file)
+             USING net FOR CLASSES (0, 2) WITH patch=[8, 12] stride=4 score=log_odds INTO first"""
+
+
+@pytest.fixture
+def result(net_db: Any, folder: Path) -> Any:
+    return net_db.execute(EXPLAIN.format(folder))
+
+
+def test_parquet_holds_every_number(result: Any, net_db: Any, tmp_path: Path) -> None:
+    (file,) = result.export(tmp_path / "new" / "folder")
+    assert file.name == "heatmaps.parquet"
+    rows = duckdb.sql(f"FROM '{file}'").to_arrow_table().to_pylist()
+    assert len(rows) == len(result) == 12
+    for row, heat in zip(rows, result, strict=True):
+        np.testing.assert_array_equal(np.array(row["scores"], np.float32), heat.scores)
+        np.testing.assert_array_equal(np.array(row["importance"], np.float32), heat.importance)
+        np.testing.assert_array_equal(row["top_class"], heat.top_class)
+        np.testing.assert_array_equal(row["tops"], heat.tops)
+        assert (row["image"], row["label"], row["class_name"], row["run_name"]) == (
+            heat.image,
+            "x",
+            heat.class_name,
+            "first",
+        )
+        assert row["clean_score"] == heat.clean_score
+        assert (row["patch_height"], row["stride_height"], row["input_width"]) == (heat.patch[0], 4, 32)
+        assert row["columns"] == '{"age":7}'
+    in_sql = net_db.execute("SELECT importance FROM heatmaps WHERE run_name = 'first' ORDER BY map_id").fetchall()
+    for row, (importance,) in zip(rows, in_sql, strict=True):
+        np.testing.assert_allclose(row["importance"], importance, rtol=1e-4, atol=1e-5)
+
+
+def test_cells_that_were_not_computed_are_null(net_db: Any, folder: Path, tmp_path: Path) -> None:
+    result = net_db.execute(f"EXPLAIN OCCLUDE '{folder}/scan1.png' USING net WITH patch=4 stride=2 TOP 3 CELLS")
+    (file,) = result.export(tmp_path)
+    scores = duckdb.sql(f"SELECT scores FROM '{file}'").fetchall()[0][0]
+    missing = np.array([[value is None for value in row] for row in scores])
+    np.testing.assert_array_equal(missing, np.isnan(result[0].scores))
+
+
+def test_a_file_a_map_and_a_list_of_them(result: Any, tmp_path: Path) -> None:
+    files = result.export(tmp_path, "npz")
+    assert [file.name for file in files[:2]] == ["00_scan1_ant_8x8.npz", "01_scan1_cat_8x8.npz"]
+    assert files[-1].name == "maps.csv"
+    with files[-1].open(newline="") as file:
+        listed = list(csv.DictReader(file))
+    assert [row["file"] for row in listed] == [path.name for path in files[:-1]]
+    assert listed[0]["label"] == "x"
+    for row, heat in zip(listed, result, strict=True):
+        with np.load(tmp_path / row["file"], allow_pickle=False) as numbers:
+            np.testing.assert_array_equal(numbers["importance"], heat.importance)
+        assert float(row["clean_score"]) == heat.clean_score
+    pictures = result[:2].export(tmp_path / "png", "PNG")
+    assert len(pictures) == 3
+    for picture in pictures[:2]:
+        with Image.open(picture) as image:
+            assert image.format == "PNG"
+
+
+def test_the_statement(result: Any, net_db: Any, tmp_path: Path) -> None:
+    message = net_db.execute(f"EXPORT RUN first TO '{tmp_path}/out'")
+    assert str(message) == f"12 heat maps exported to {tmp_path}/out as parquet, 1 files"
+    net_db.execute("EXPORT RUN 1 TO ? FORMAT NPZ", [tmp_path / "arrays"])
+    assert len(list((tmp_path / "arrays").iterdir())) == 13
+    with pytest.raises(UnknownNameError, match="no run 'fist'"):
+        net_db.execute("EXPORT RUN fist TO 'x'")
+    with pytest.raises(QuerySyntaxError, match="NPZ, PARQUET or PNG"):
+        net_db.execute("EXPORT RUN first TO 'x' FORMAT csv")
+
+
+def test_mistakes(result: Any, tmp_path: Path) -> None:
+    with pytest.raises(QueryTypeError, match="allowed are parquet, npz, png"):
+        result.export(tmp_path, "csv")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ImageError, match="cannot write into"):
+        result.export(tmp_path / "file")
+
+
+def test_an_empty_result(result: Any, tmp_path: Path) -> None:
+    (file,) = result[:0].export(tmp_path)
+    assert duckdb.sql(f"FROM '{file}'").fetchall() == []

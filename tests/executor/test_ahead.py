@@ -1,0 +1,67 @@
+"""Images decoded ahead of the one that is computed."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from obeql.errors import ImageError
+from obeql.executor import ahead
+from obeql.executor.ahead import DecodedImage, ImagesAhead, decode
+from obeql.executor.images import decode_object
+from obeql.planner.catalog import ImageRecord, Preprocessing
+
+HOW = Preprocessing((8, 8))
+IMAGES = [ImageRecord(f"image{number}.png") for number in range(4)]
+
+
+def _decoded(image: ImageRecord) -> DecodedImage:
+    pixels = np.full((8, 8, 3), int(image.shown[5]), np.uint8)
+    return decode(lambda record: decode_object(pixels, record.shown), image, HOW, "mean")
+
+
+def test_images_come_in_order_one_ahead() -> None:
+    begun: list[tuple[str, bool]] = []
+    present = threading.Event()
+
+    def slow(image: ImageRecord) -> DecodedImage:
+        begun.append((image.shown, threading.current_thread() is threading.main_thread()))
+        if image is IMAGES[1]:
+            present.set()
+        return _decoded(image)
+
+    with ImagesAhead(IMAGES, slow) as images:
+        assert images.take(0).source.shown == "image0.png"
+        assert present.wait(30)  # the second is decoded while the first is worked on
+        assert [images.take(number).source.shown for number in (1, 2, 3)] == [image.shown for image in IMAGES[1:]]
+    assert begun == [("image0.png", True), *((image.shown, False) for image in IMAGES[1:])]
+
+
+def test_a_bad_image_is_told_in_its_turn() -> None:
+    def bad(image: ImageRecord) -> DecodedImage:
+        if image is IMAGES[1]:
+            raise ImageError("image1.png is damaged")
+        return _decoded(image)
+
+    with ImagesAhead(IMAGES, bad) as images:
+        images.take(0)
+        with pytest.raises(ImageError, match="damaged"):
+            images.take(1)
+        assert images.take(2).source.shown == "image2.png"
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "_MOST_PIXELS", 63)
+    threads: list[Any] = []
+
+    def watched(image: ImageRecord) -> DecodedImage:
+        threads.append(threading.current_thread())
+        return _decoded(image)
+
+    with ImagesAhead(IMAGES, watched) as images:
+        for number in range(4):
+            images.take(number)
+    assert set(threads) == {threading.main_thread()}

@@ -1,0 +1,160 @@
+"""DICOM files, made here with pydicom: rescale, windows, inverted grey, colour, facts and damage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from obeql.errors import ImageError
+from obeql.executor.images import decode_file
+
+pydicom = pytest.importorskip("pydicom")
+
+VALUES = np.array([[0, 100, 200, 300], [400, 500, 600, 700], [800, 900, 1000, 4095]], np.uint16)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Callable[..., Path]:
+    """Write a DICOM file of the given pixels and elements."""
+
+    def make(pixels: Any = VALUES, name: str = "scan.dcm", bits: int = 12, **elements: Any) -> Path:
+        from pydicom.dataset import FileDataset, FileMetaDataset
+        from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+        meta = FileMetaDataset()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+        meta.MediaStorageSOPInstanceUID = "1.2.3"
+        file = FileDataset(str(tmp_path / name), {}, file_meta=meta, preamble=bytes(128))
+        pixels = np.asarray(pixels)
+        n_samples = pixels.shape[2] if pixels.ndim == 3 and pixels.shape[2] == 3 else 1
+        file.SOPClassUID, file.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+        file.Rows, file.Columns = pixels.shape[-2:] if n_samples == 1 else pixels.shape[:2]
+        file.SamplesPerPixel = n_samples
+        file.BitsAllocated = 8 * pixels.itemsize
+        file.BitsStored = min(bits, file.BitsAllocated)
+        file.HighBit = file.BitsStored - 1
+        file.PixelRepresentation = int(pixels.dtype.kind == "i")
+        file.PhotometricInterpretation = "MONOCHROME2" if n_samples == 1 else "RGB"
+        if n_samples == 3:
+            file.PlanarConfiguration = 0
+        file.PixelData = pixels.tobytes()
+        for key, value in elements.items():
+            setattr(file, key, value)
+        file.save_as(tmp_path / name, enforce_file_format=True)
+        return tmp_path / name
+
+    return make
+
+
+def grey(path: Path) -> Any:
+    """The grey values of a file, after seeing that it is grey, float32 and in 0..1."""
+    pixels = decode_file(path).pixels
+    assert pixels.dtype == np.float32 and pixels.min() >= 0 and pixels.max() <= 1
+    assert np.array_equal(pixels[:, :, 0], pixels[:, :, 1]) and np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
+    return pixels[:, :, 0]
+
+
+def linear(values: Any, centre: float, width: float) -> Any:
+    """The window of DICOM PS3.3, C.11.2.1.2.1, with an output of 0..1."""
+    return np.clip((np.asarray(values, float) - (centre - 0.5)) / (width - 1) + 0.5, 0, 1)
+
+
+def test_without_a_window_the_values_are_spread_from_least_to_largest(made: Callable[..., Path]) -> None:
+    np.testing.assert_allclose(grey(made()), VALUES / 4095, atol=1e-6)
+    np.testing.assert_allclose(grey(made(VALUES[:2] + 50)), VALUES[:2] / 700, atol=1e-6)
+    assert not grey(made(np.full((3, 4), 7, np.uint16))).any()
+
+
+def test_the_window_is_applied_to_rescaled_values(made: Callable[..., Path]) -> None:
+    path = made(RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=40, WindowWidth=400)
+    np.testing.assert_allclose(grey(path), linear(VALUES * 2.0 - 1000, 40, 400), atol=1e-6)
+    first_of_two = made(RescaleSlope=1, RescaleIntercept=0, WindowCenter=[500, 50], WindowWidth=[600, 10])
+    np.testing.assert_allclose(grey(first_of_two), linear(VALUES, 500, 600), atol=1e-6)
+
+
+def test_other_shapes_of_window(made: Callable[..., Path]) -> None:
+    exact = made(WindowCenter=500, WindowWidth=600, VOILUTFunction="LINEAR_EXACT")
+    np.testing.assert_allclose(grey(exact), np.clip((VALUES - 500.0) / 600 + 0.5, 0, 1), atol=1e-6)
+    sigmoid = made(WindowCenter=500, WindowWidth=600, VOILUTFunction="SIGMOID")
+    np.testing.assert_allclose(grey(sigmoid), 1 / (1 + np.exp(-4 * (VALUES - 500.0) / 600)), atol=1e-6)
+
+
+def test_signed_values(made: Callable[..., Path]) -> None:
+    values = VALUES[:2].astype(np.int16) - 350
+    path = made(values, WindowCenter=0, WindowWidth=500, RescaleSlope=1, RescaleIntercept=0)
+    np.testing.assert_allclose(grey(path), linear(values, 0, 500), atol=1e-6)
+
+
+def test_a_table_for_viewing_goes_before_a_window(made: Callable[..., Path]) -> None:
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    table = Dataset()
+    table.add_new("LUTDescriptor", "US", [4, 100, 16])
+    table.add_new("LUTData", "US", [0, 65535, 30000, 10000])
+    values = np.array([[99, 100, 101], [102, 103, 500]], np.uint16)
+    path = made(values, VOILUTSequence=Sequence([table]), WindowCenter=1, WindowWidth=2)
+    np.testing.assert_allclose(grey(path), np.array([[0, 0, 65535], [30000, 10000, 10000]]) / 65535, atol=1e-6)
+
+
+def test_monochrome1_is_inverted(made: Callable[..., Path]) -> None:
+    plain = grey(made(WindowCenter=500, WindowWidth=600))
+    inverted = grey(made(WindowCenter=500, WindowWidth=600, PhotometricInterpretation="MONOCHROME1"))
+    np.testing.assert_allclose(inverted, 1 - plain, atol=1e-6)
+
+
+def test_the_first_of_several_frames(made: Callable[..., Path]) -> None:
+    frames = np.stack([VALUES, VALUES[::-1]])
+    np.testing.assert_allclose(grey(made(frames, NumberOfFrames=2)), VALUES / 4095, atol=1e-6)
+
+
+def test_colour(made: Callable[..., Path]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    source = decode_file(made(rgb, bits=8))
+    assert source.pixels.dtype == np.uint8
+    assert np.array_equal(source.pixels, rgb)
+
+
+def test_series_and_spacing_are_kept(made: Callable[..., Path]) -> None:
+    source = decode_file(made(SeriesInstanceUID="1.2.840.1", PixelSpacing=[0.5, 0.25]))
+    assert (source.series_uid, source.pixel_spacing_mm) == ("1.2.840.1", (0.5, 0.25))
+    bare = decode_file(made())
+    assert (bare.series_uid, bare.pixel_spacing_mm) == (None, None)
+    assert bare.digest == source.digest  # the pixels alone are the identity
+
+
+def test_what_cannot_be_read(made: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = made().read_bytes()
+    (tmp_path / "cut.dcm").write_bytes(whole[:-10])
+    with pytest.raises(ImageError, match=r"'.*cut.dcm' (is a damaged DICOM file|.*cannot be decoded)"):
+        decode_file(tmp_path / "cut.dcm")
+    path = made()
+    header = pydicom.dcmread(path)
+    del header.PixelData
+    header.save_as(path)
+    with pytest.raises(ImageError, match="a DICOM file without an image"):
+        decode_file(path)
+    made()
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ImageError, match=r'needs pydicom: pip install "obeql\[dicom\]"'):
+        decode_file(path)
+
+
+def test_a_compression_that_nothing_here_decodes(made: Callable[..., Path]) -> None:
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGLSLossless
+
+    path = made()
+    header = pydicom.dcmread(path)
+    header.file_meta.TransferSyntaxUID = JPEGLSLossless
+    header.PixelData = encapsulate([b"\xff\xd8nothing!"])
+    header["PixelData"].is_undefined_length = True
+    header.save_as(path)
+    with pytest.raises(ImageError, match=r"cannot be decoded|is a damaged DICOM file"):
+        decode_file(path)
