@@ -44,7 +44,11 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Windows count over all images and grids of the run; images that failed count as done."""
+    """How far a run is. Windows count over all images and grids of the run; images that failed count as done.
+
+    `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably:
+    the first so many of the run, whatever happens to the process from now on. `image` is the one at work, from 0.
+    """
 
     done: int
     total: int
@@ -59,6 +63,7 @@ class Progress:
     partial: tuple[MapCells, ...] = ()
     #: the map at work, of the first class asked for; None between images
     preview: Preview | None = field(default=None, compare=False, repr=False)
+    images_done: int = 0
 
     @property
     def rate(self) -> float:
@@ -215,6 +220,7 @@ class _Execution:
         partial: tuple[MapCells, ...] = (),
         preview: Preview | None = None,
     ) -> None:
+        images_done = self.sink.settle()
         if self.cancelled():
             raise CancelledError
         if self.on_progress is None:
@@ -223,7 +229,7 @@ class _Execution:
         done, total = number * self.per_image + done, self.per_image * n_images
         elapsed = time.perf_counter() - self.started
         report = Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, level, bound, partial)
-        self.on_progress(replace(report, preview=preview))
+        self.on_progress(replace(report, preview=preview, images_done=images_done))
 
     def _explain(self, number: int, image: ImageRecord) -> None:
         plan, report = self.plan, self.report

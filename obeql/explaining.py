@@ -19,6 +19,7 @@ from obeql.recalling import recalled_map
 from obeql.recording import RunWriter, image_key
 from obeql.result import Result
 from obeql.store import Store, StoredMap
+from obeql.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
@@ -84,13 +85,14 @@ def explain(
             writer.flush()
     except BaseException as error:
         if writer.run_id is not None:
-            with suppress(StoreError):  # the first error is the one to tell
-                writer.flush()
-                store.finish_run(writer.run_id, "interrupted", {"error": str(error)})
-        if listener is not None and error is listener.raised:
-            raise
+            with suppress(KeyboardInterrupt), undisturbed():  # the statement ends in any case
+                with suppress(StoreError):  # the first error is the one to tell
+                    writer.flush()
+                store.interrupt_run(writer.run_id, {"error": str(error)})
         if isinstance(error, (CancelledError, KeyboardInterrupt)):
             raise KeyboardInterrupt(_how_to_resume(len(kept) + len(writer.heats), len(plan.images))) from None
+        if listener is not None and error is listener.raised:
+            raise
         if isinstance(error, Exception) and not isinstance(error, ObeqlError):
             raise failed_in_network(error, plan.model.network.reason) from error
         raise

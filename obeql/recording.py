@@ -2,7 +2,8 @@
 
 A run enters the store with its first finished image, so that a statement that finds nothing leaves the database as
 it was. Failures met before that wait for it. Images that take longer than a second are stored one by one; of faster
-ones all of a second go into one commit, because a commit costs as much as many maps.
+ones all of a second go into one commit, because a commit costs as much as many maps. Only what is committed counts as
+done: `settle` tells the executor how many images are, and it is what progress reports.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def image_key(image: ImageRecord) -> str:
 
 @dataclass
 class RunWriter:
-    """Begins a run with its first image, then stores image after image; a `CellSink`. `flush` stores what waits.
+    """Begins a run with its first image, then stores images in their order; a `CellSink`. `flush` stores what waits.
 
     `parameters` are the plain values the statement was given, `n_todo` is the number of images to come, `heats` holds
     the maps by `image_key`, `failed` the images that could not be explained.
@@ -116,18 +117,34 @@ class RunWriter:
             for cells, stride in zip(maps, strides, strict=True)
         ]
         self._held[image_key(image)] = held, heats
+        self.settle()
+
+    def fail(self, image: ImageRecord, error: str) -> None:
+        self.failed.append(FailedImage(image.image_id or 0, image.shown, error))
+        self._waiting.append((image, error))
+        self.settle()
+
+    def settle(self) -> int:
+        """Store what waits where it is much, has waited a second, or is the last; return how many images are durable.
+
+        Images become durable in their order, so that these are the first ones of the run.
+        """
         n_maps = sum(len(images.maps) for images, _ in self._held.values())
         late = time.monotonic() - self._flushed_at >= _HOLD_SECONDS
         if n_maps >= _HOLD_MAPS or late or self.n_taken >= self.n_todo:
             self.flush()
+        return len(self.heats) + len(self.failed) - len(self._waiting)
 
     def flush(self) -> None:
-        """Store durably what waits."""
-        held, self._held = self._held, {}
-        if held:
+        """Store durably what waits; failures of a run that has no image yet go on waiting for one."""
+        if self._held:
             assert self.run_id is not None
-            self.store.write_batch(self.run_id, [images for images, _ in held.values()])
-            self.heats |= {key: heats for key, (_, heats) in held.items()}
+            self.store.write_batch(self.run_id, [images for images, _ in self._held.values()])
+            self.heats |= {key: heats for key, (_, heats) in self._held.items()}
+            self._held = {}
+        while self.run_id is not None and self._waiting:
+            self.failed[-len(self._waiting)] = self._store_failure(*self._waiting[0])
+            del self._waiting[0]
         self._flushed_at = time.monotonic()
 
     @property
@@ -135,18 +152,9 @@ class RunWriter:
         """Images that are finished, failed ones included."""
         return len(self.heats) + len(self._held) + len(self.failed)
 
-    def fail(self, image: ImageRecord, error: str) -> None:
-        if self.run_id is None:
-            self.failed.append(FailedImage(image.image_id or 0, image.shown, error))
-            self._waiting.append((image, error))
-        else:
-            self.failed.append(self._store_failure(image, error))
-
     def _begin(self) -> int:
         if self.run_id is None:
             self.run_id = self.store.begin_run(self.record, replace=self.plan.replace_run)
-            self.failed = [self._store_failure(image, error) for image, error in self._waiting]
-            self._waiting = []
         return self.run_id
 
     def _store_failure(self, image: ImageRecord, error: str) -> FailedImage:

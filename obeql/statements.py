@@ -107,6 +107,11 @@ class Statements:
         self._depth += 1
         try:
             return self._handlers[type(statement)](statement, call)
+        except duckdb.FatalException as error:
+            raise StoreError(
+                f"the database {self._store.path!r} stopped working ({str(error).splitlines()[0]}); "
+                "close the session and open the file again: what was committed is in it."
+            ) from error
         except duckdb.Error as error:
             raise QueryError(_sql_message(error)) from error
         finally:
@@ -125,6 +130,7 @@ class Statements:
             raise StoreError(f"{what} writes to the database, but {self._store.path!r} is open read-only.")
         if self._store.in_transaction():
             raise StoreError(f"{what} commits what it stores; COMMIT or ROLLBACK the open transaction first.")
+        self._store.end_stopped_runs()
 
     def is_image_name(self, text: str) -> bool:
         """Whether the catalog knows an image set, or an image, of this name."""

@@ -91,6 +91,10 @@ class CellSink(Protocol):
 
     def fail(self, image: ImageRecord, error: str) -> None: ...
 
+    def settle(self) -> int:
+        """Make durable what has waited long enough; return how many images, from the first on, are durable by now."""
+        ...
+
 
 def axis_places(
     axis: AxisGrid, starts: Sequence[int] | npt.NDArray[np.int32], lengths: Sequence[int] | npt.NDArray[np.int32]

@@ -54,6 +54,7 @@ class Store(MapRows, ModelRows, FactRows):
 
     def __init__(self, path: str | Path = MEMORY, read_only: bool = False) -> None:
         self._database = Database(path, read_only)
+        self._unended = {}
         try:
             prepare_schema(self._database)
             if self._database.first_here and not read_only:

@@ -31,6 +31,9 @@ _ARROW_FROM_EXECUTE = int(duckdb.__version__.split(".")[0]) < 2
 
 _LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
 
+#: How systems word a full disk, a quota, and a limit on the size of files.
+_NO_SPACE = ("No space left on device", "quota exceeded", "File too large", "not enough space on the disk")
+
 # How many stores of this process hold a file: the first one knows that no run of it can be under way.
 _open_files: Counter[str] = Counter()
 _open_files_lock = threading.Lock()
@@ -206,7 +209,9 @@ class Database:
         try:
             yield
         except duckdb.Error as error:
-            raise StoreError(f"cannot {doing} the store {self.path!r}: {_first_sentence(error)}") from error
+            raise StoreError(
+                f"cannot {doing} the store {self.path!r}: {_first_sentence(error)}{_way_out(error)}"
+            ) from error
 
 
 @contextmanager
@@ -250,6 +255,11 @@ def _why_not_opened(path: str, error: duckdb.Error) -> str:
         )
     if "lock" in text.lower() and isinstance(error, duckdb.IOException):
         return f"the store {path!r} is in use by another process; close it there, or read a copy or an export of it"
+    if "Permission denied" in text or "Read-only file system" in text:
+        return (
+            f"the store {path!r} may not be written here ({_first_sentence(error)}); open it with read_only=True "
+            "(--read-only on the command line), or copy it to where it may be"
+        )
     if "not a valid DuckDB database" in text:
         return f"{path!r} is not a DuckDB database file"
     if "different configuration" in text:
@@ -260,6 +270,16 @@ def _why_not_opened(path: str, error: duckdb.Error) -> str:
     if "version number" in text or "newer version of DuckDB" in text:
         return f"{path!r} was written by a DuckDB this one ({duckdb.__version__}) cannot read: {_first_sentence(error)}"
     return f"cannot open the store {path!r}: {_first_sentence(error)}"
+
+
+def _way_out(error: duckdb.Error) -> str:
+    """What to do about an error that is not the statement's fault."""
+    text = str(error)
+    if isinstance(error, duckdb.FatalException):
+        return "; close the session and open the file again: what was committed is in it"
+    if any(words in text for words in _NO_SPACE):
+        return "; what is committed is kept: free some space and run the statement again"
+    return ""
 
 
 def _first_sentence(error: BaseException) -> str:

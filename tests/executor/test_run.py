@@ -43,6 +43,9 @@ class Sink:
     def fail(self, image: ImageRecord, error: str) -> None:
         self.failed.append((image.shown, error))
 
+    def settle(self) -> int:
+        return len(self.written) + len(self.failed)
+
 
 class Picks(nn.Module):
     """The first logit is the log of the brightest value in a corner: minus infinity where that is black."""
