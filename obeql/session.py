@@ -34,11 +34,12 @@ if TYPE_CHECKING:
 __all__ = ["Message", "Outcome", "Parameters", "Plan", "Session", "connect"]
 
 
-def connect(path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = True) -> Session:
+def connect(path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> Session:
     """Open or create a database and return a session on it; `:memory:` keeps everything in memory.
 
-    `allow_python` says whether `CREATE MODEL .. FROM 'python:..'` may import and run code. Raises StoreError when
-    the file cannot be used.
+    `allow_python` says whether models may run Python code without being asked again: `CREATE MODEL .. FROM
+    'python:..'` imports and calls it, and a stored model that was created with `trust=true` unpickles it. Raises
+    StoreError when the file cannot be used.
     """
     return Session(path, read_only=read_only, allow_python=allow_python)
 
@@ -46,7 +47,7 @@ def connect(path: str | Path = MEMORY, *, read_only: bool = False, allow_python:
 class Session:
     """Statements against one database, one at a time. Use it as a context manager, or call `close`."""
 
-    def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = True) -> None:
+    def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> None:
         self._store = Store(path, read_only)
         self._gallery = Gallery(self._store)
         self._networks = Networks(self._store, allow_python)
@@ -180,7 +181,7 @@ class Session:
     def _is_name(self, source: str) -> bool:
         if self._statements.is_image_name(source):
             return True
-        return source.isidentifier() and not Path(source).exists()  # an unknown name, which is said where it is bound
+        return source.isidentifier() and not os.path.exists(source)  # noqa: PTH110  Path's raises for long texts
 
 
 def _check_name(what: str, name: Any) -> None:

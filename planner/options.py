@@ -53,12 +53,18 @@ class OptionInfo:
     doc: str
 
 
+#: Patch sizes of one statement; each is a map of its own to plan.
+_MOST_PATCHES = 100
+
+
 def _patches(name: str, value: Any) -> tuple[tuple[int, int], ...]:
     """Parse one patch or a list of patches into ((height, width), ..)."""
     if not isinstance(value, list):
         return (axis_pair(name, value),)
     if not value:
         raise BadValue(f"{name} takes at least one size, not an empty list.")
+    if len(value) > _MOST_PATCHES:
+        raise BadValue(f"{name} takes at most {_MOST_PATCHES} sizes in a list, not {len(value)}.")
     parsed = []
     for position, item in enumerate(value):
         try:

@@ -150,10 +150,10 @@ class Trial:
 
 def _explain(file: str, scans: Path, out: Connection, n_held: int) -> None:
     """The child: explain the set on `file` and report what is done."""
-    import torch  # noqa: PLC0415
+    import torch
 
-    import obeql  # noqa: PLC0415
-    import obeql.recording as recording  # noqa: PLC0415
+    import obeql
+    from obeql import recording
 
     recording._HOLD_MAPS = n_held
     torch.set_num_threads(1)
@@ -193,7 +193,7 @@ def _message(pipe: Connection, wait_s: float) -> dict[str, Any] | None:
 
 def _stored(file: Path) -> tuple[list[str], dict[tuple[str, int, int], str]]:
     """The status of the file's runs, and a digest of the numbers of each map by image, class and patch."""
-    import obeql  # noqa: PLC0415
+    import obeql
 
     with obeql.connect(file) as db:
         status = [row[0] for row in db.execute("SELECT status FROM runs").fetchall()]
@@ -207,8 +207,8 @@ def _stored(file: Path) -> tuple[list[str], dict[tuple[str, int, int], str]]:
 
 
 def _network() -> Any:
-    import torch  # noqa: PLC0415
-    from torch import nn  # noqa: PLC0415
+    import torch
+    from torch import nn
 
     torch.manual_seed(0)
     parts = [nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 256, 3)]
@@ -216,8 +216,8 @@ def _network() -> Any:
 
 
 def _pictures() -> Iterator[Any]:
-    import numpy as np  # noqa: PLC0415
-    from PIL import Image  # noqa: PLC0415
+    import numpy as np
+    from PIL import Image
 
     for seed in range(N_IMAGES):
         yield Image.fromarray(np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))

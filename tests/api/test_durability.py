@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-import obeql.explaining as explaining
-import obeql.recording as recording
+from obeql import explaining, recording
 from obeql.errors import StoreError
 
 STATEMENT = "EXPLAIN OCCLUDE scans USING net FOR CLASSES (1, 0) WITH patch=16 stride=8 batch=2 INTO mine"
@@ -26,7 +25,8 @@ import json, os, resource, sys
 import torch, obeql, obeql.executor.run, numpy as np
 from obeql.store import Store
 torch.set_num_threads(1); torch.manual_seed(0)
-net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(3600, 3)).eval()
+parts = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(3600, 3)
+net = torch.nn.Sequential(*parts).eval()
 images = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8) for i in range(30)]
 file = sys.argv[1]
 """

@@ -310,8 +310,8 @@ def test_files_that_are_no_models(net_db: Any, refused: Any, tiny_net: Any, tmp_
     net_db.execute(f"{create}'{tmp_path}/pickled.pt' WITH size=32 trust=true")
 
 
-def test_python_factories_can_be_forbidden(dump: Any) -> None:
-    with obeql.connect(allow_python=False) as db:
+def test_python_factories_need_permission(dump: Any) -> None:
+    with obeql.connect() as db:
         before = dump(db)
         with pytest.raises(ModelError, match=r"does not allow: connect\(.*allow_python=True"):
             db.execute("CREATE MODEL m FROM ' Python:os:getcwd'")
