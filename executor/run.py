@@ -25,6 +25,7 @@ from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.not_finite import where_not_finite
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.preview import Preview
 from obeql.executor.reuse import KnownCells, known_cells
@@ -242,7 +243,7 @@ class _Execution:
             classes = self._stored_classes(image, keys[0])
         if classes is None:
             clean = self._clean_pass(pixels, passed)
-            classes = self._classes(image, clean.logits)
+            classes = self._classes(image, clean)
         with report.timed("reuse"):
             known = [self._known(key, grid, classes) for key, grid in zip(keys, plan.grids, strict=True)]
         maps: list[MapCells] = []
@@ -254,7 +255,7 @@ class _Execution:
             wanted = None if plan.shared_pass else place
             if not whole and (clean is None or passed != wanted):
                 clean, passed = self._clean_pass(pixels, wanted), wanted
-                self._require_numbers(image, clean.logits)
+                self._require_numbers(image, clean)
             stored = {} if cells is None else cells.clean
             numbers = _clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
             as_maps = partial(_maps, plan, source, keys[place], grid, numbers, grid.n_windows - n_left)
@@ -363,18 +364,20 @@ class _Execution:
                 return None if top is None else [top]
         return None
 
-    def _classes(self, image: ImageRecord, clean: Tensor) -> list[int]:
-        """The classes asked of an image, once its clean logits (1, K) are known to be numbers."""
+    def _classes(self, image: ImageRecord, clean: CleanPass) -> list[int]:
+        """The classes asked of an image, once its clean logits are known to be numbers."""
         self._require_numbers(image, clean)
         label_id = self._label(image) if self.plan.classes[0] == "label" else None
-        return chosen_classes(self.plan.classes, clean, label_id)
+        return chosen_classes(self.plan.classes, clean.logits, label_id)
 
-    def _require_numbers(self, image: ImageRecord, clean: Tensor) -> None:
-        if not bool(clean.isfinite().all()):
-            index = int((~clean[0].isfinite()).nonzero()[0])
+    def _require_numbers(self, image: ImageRecord, clean: CleanPass) -> None:
+        bad = ~clean.logits[0].isfinite()
+        if bool(bad.any()):
+            index = int(bad.nonzero()[0])
             raise ImageError(
                 f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
-                f"{float(clean[0, index])}); check the image and the model's weights{_overflow_hint(self.plan)}"
+                f"{float(clean.logits[0, index])}){where_not_finite(self.graph, clean.image)}; "
+                f"check the image and the model's weights{_overflow_hint(self.plan)}"
             )
 
     def _label(self, image: ImageRecord) -> int:
