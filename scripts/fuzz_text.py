@@ -143,7 +143,7 @@ class Target:
 
 def _statements() -> list[str]:
     lines = [line for line in CORPUS.read_text("utf-8").splitlines() if line and not line.startswith("#")]
-    # twice, because the names in them exist, so that what is left of them can be planned
+    # often, because the names in them exist, so that what is left of them can be planned
     return lines + 25 * [
         "EXPLAIN OCCLUDE scans USING net FOR TOP 2 WITH patch=[4, 6x5] stride=2 fill=(0, 0.5, 1) score=log_odds",
         "PLAN EXPLAIN OCCLUDE scans USING net REGION (1, 2, 8, 9) WITH patch=3 border=clip APPROX 0.9 METRIC ssim",
