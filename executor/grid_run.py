@@ -136,7 +136,7 @@ class GridRun:
             todo = None if left.all() else left.reshape(self.grid.shape).copy()
             try:
                 self._operator.run(clean, fill, todo, take)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
                 self._shrink(device, error)
@@ -147,7 +147,7 @@ class GridRun:
             return IncrementalRun(self.graph, self.grid, self.engine, self._clock, self._n_images)
         return DenseRun(self.graph, self.grid, self.engine, self._clock)
 
-    def _shrink(self, device: torch.device, error: RuntimeError) -> None:
+    def _shrink(self, device: torch.device, error: Exception) -> None:
         """Halve the batches, for this image and the ones after it."""
         engine = self.engine
         largest = max(engine.batch, engine.tail_batch) if isinstance(engine, IncrementalForward) else engine.batch
@@ -165,6 +165,6 @@ class GridRun:
             torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _OUT_OF_MEMORY)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in text for words in _OUT_OF_MEMORY)

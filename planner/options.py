@@ -154,7 +154,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         size_bytes,
         None,
         "'2GB', '512MiB'",
-        "Most memory for activations; kB, MB, GB, TB count by 1000, KiB, MiB, GiB, TiB by 1024.",
+        "Most memory for activations, beyond one clean pass; kB, MB, GB, TB count by 1000, KiB, MiB, GiB, TiB by 1024.",
     ),
     OptionInfo("seed", whole(0), 0, "0", "Seed of random choices; exact maps make none."),
 )
