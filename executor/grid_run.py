@@ -122,6 +122,7 @@ class GridRun:
         top = torch.full((n_windows,), -1, dtype=torch.int32, device=device)
         left = wanted.copy()
         self.partial = logit, others
+        told: list[Exception] = []  # what `tell` raised: not the memory of this device, whatever it says
 
         def take(windows: Windows, logits: Tensor) -> None:
             index = torch.from_numpy(windows).to(device)
@@ -130,14 +131,18 @@ class GridRun:
             others[index] = rest.float()
             top[index] = top_class(logits)
             left[windows] = False
-            tell(n_windows - int(left.sum()))
+            try:
+                tell(n_windows - int(left.sum()))
+            except (RuntimeError, MemoryError) as error:
+                told.append(error)
+                raise
 
         while left.any():
             todo = None if left.all() else left.reshape(self.grid.shape).copy()
             try:
                 self._operator.run(clean, fill, todo, take)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not _is_out_of_memory(error) or error in told:
                     raise
                 self._shrink(device, error)
         return Planes(logit.cpu(), others.cpu(), top.cpu())

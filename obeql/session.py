@@ -45,7 +45,12 @@ def connect(path: str | Path = MEMORY, *, read_only: bool = False, allow_python:
 
 
 class Session:
-    """Statements against one database, one at a time. Use it as a context manager, or call `close`."""
+    """Statements against one database, one at a time. Use it as a context manager, or call `close`.
+
+    Threads may share a session: a statement waits until that of another thread is done. What `execute` returns for SQL
+    is read from DuckDB when it is fetched; threads that fetch at the same time need sessions of their own, of which a
+    file may have several in one process.
+    """
 
     def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> None:
         self._store = Store(path, read_only)
@@ -163,9 +168,10 @@ class Session:
         return self._statements.setting(name)
 
     def close(self) -> None:
-        """Close the database; a second call does nothing."""
-        self._networks.release()
-        self._store.close()
+        """Close the database; a second call does nothing. A statement that runs in another thread is stopped first."""
+        with self._statements.stopped():
+            self._networks.release()
+            self._store.close()
 
     def __enter__(self) -> Session:
         return self

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import duckdb
 
 from obeql.catalog import SessionCatalog
-from obeql.errors import ExecutionError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
-from obeql.explaining import explain, measured
+from obeql.errors import ExecutionError, ObeqlError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.explaining import explain, failed_in_network, measured
 from obeql.gallery import Gallery
 from obeql.grammar import syntax
 from obeql.listing import Listings, relation_of
@@ -68,7 +68,7 @@ class Call:
 
 
 class Statements:
-    """Runs one statement at a time; `cancel` stops the one that runs."""
+    """Runs one statement at a time, those of other threads after it; `cancel` stops the one that runs."""
 
     def __init__(self, store: Store, gallery: Gallery, networks: Networks) -> None:
         self._store = store
@@ -78,6 +78,8 @@ class Statements:
         self._settings: dict[str, Any] = {}
         self._catalog = SessionCatalog(store, gallery, self._settings)
         self._cancel = threading.Event()
+        #: held by the thread whose statement runs; its callbacks may run statements of their own
+        self._running = threading.RLock()
         self._depth = 0
         self._handlers: dict[type[Any], Callable[[Any, Call], Outcome]] = {
             syntax.SqlStatement: self._sql,
@@ -100,6 +102,17 @@ class Statements:
 
     def run(self, statement: syntax.Statement, call: Call) -> Outcome:
         """Run a statement; errors of DuckDB come out as QueryError."""
+        with self._running:
+            return self._run_one(statement, call)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the statement of another thread, and keep others from beginning while the block runs."""
+        self._cancel.set()
+        with self._running:
+            yield
+
+    def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
         self.require_open()
         if self._depth == 0:  # a callback may run statements of its own; they leave the outer one's state alone
             self._cancel.clear()
@@ -195,7 +208,13 @@ class Statements:
         if runs and (model := self._networks.recaptured(bound.model)) is not None:
             self._store.put_model(model)
             bound = bind(statement, self._catalog, call.text, None, values)
-        return plan_explain(bound, self._networks.rates(bound.model, bound.device, bound.options["precision"]))
+        try:
+            rates = self._networks.rates(bound.model, bound.device, bound.options["precision"])
+        except ObeqlError:
+            raise
+        except Exception as error:  # measuring runs the network
+            raise failed_in_network(error, bound.model.network.reason) from error
+        return plan_explain(bound, rates)
 
     def _run(
         self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False

@@ -1,4 +1,4 @@
-"""Open a database, explain an image and close it, over and over: threads, open files and memory must stay what they are.
+"""Open a database, explain an image and close it, over and over: threads, files and memory stay what they are.
 
     python scripts/leak_test.py --cycles 1000
 

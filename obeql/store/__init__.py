@@ -18,7 +18,7 @@ from types import TracebackType
 import duckdb
 
 from obeql.errors import StoreError
-from obeql.store.driver import MEMORY, STORAGE_VERSION, Database
+from obeql.store.driver import MEMORY, OPENING, STORAGE_VERSION, Database
 from obeql.store.facts import FactRows
 from obeql.store.images import PredictionRow
 from obeql.store.maps import MapRows
@@ -53,15 +53,16 @@ class Store(MapRows, ModelRows, FactRows):
     """
 
     def __init__(self, path: str | Path = MEMORY, read_only: bool = False) -> None:
-        self._database = Database(path, read_only)
         self._unended = {}
-        try:
-            prepare_schema(self._database)
-            if self._database.first_here and not read_only:
-                self._mark_interrupted()
-        except BaseException:
-            self._database.close()
-            raise
+        with OPENING:
+            self._database = Database(path, read_only)
+            try:
+                prepare_schema(self._database)
+                if self._database.first_here and not read_only:
+                    self._mark_interrupted()
+            except BaseException:
+                self._database.close()
+                raise
 
     @property
     def path(self) -> str:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from obeql.errors import StoreError
 
-__all__ = ["MEMORY", "STORAGE_VERSION", "Database"]
+__all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database"]
 
 MEMORY = ":memory:"
 
@@ -36,7 +36,8 @@ _NO_SPACE = ("No space left on device", "quota exceeded", "File too large", "not
 
 # How many stores of this process hold a file: the first one knows that no run of it can be under way.
 _open_files: Counter[str] = Counter()
-_open_files_lock = threading.Lock()
+#: Held while a file is opened, brought up to date or closed: DuckDB refuses a file that another thread just opens.
+OPENING = threading.RLock()
 
 # One writer of a file at a time in this process: what a transaction found to be stored is then still there when it
 # commits a reference to it.
@@ -57,13 +58,14 @@ class Database:
         self._lock = threading.RLock()
         self._closed = False
         self._file = "" if self.path == MEMORY else str(Path(self.path).resolve())
-        self.user = _connect(self.path, read_only)
+        with OPENING:
+            self.user = _connect(self.path, read_only)
         self._own = self.user.cursor()
         if not read_only:
             # A checkpoint rewrites the row group that was appended to, and what it frees stays in the file. With 10,000
             # maps of 53x53 the file is 544 MB at a threshold of 64 MB, 445 MB at this one (449 MB are the planes).
             self._own.execute("SET checkpoint_threshold = '256MB'")
-        with _open_files_lock:
+        with OPENING:
             self.first_here = not self._file or not _open_files[self._file]
             _open_files[self._file] += 1
             self._writer = _writers.setdefault(self._file, threading.RLock()) if self._file else threading.RLock()
@@ -78,10 +80,10 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            with _open_files_lock:
+            with OPENING:
                 _open_files[self._file] -= 1
-            self._own.close()
-            self.user.close()
+                self._own.close()
+                self.user.close()
 
     def user_in_transaction(self) -> bool:
         """Whether the user's connection is inside BEGIN ... COMMIT; asks without aborting that transaction."""
