@@ -79,6 +79,7 @@ class GridRun:
         self._operator = self._prepared()
         #: logits and others (windows, classes) of the image at work, NaN where not computed yet
         self.partial: tuple[Tensor, Tensor] | None = None
+        self._top: Tensor | None = None
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -121,7 +122,7 @@ class GridRun:
         others = torch.full_like(logit, float("nan"))
         top = torch.full((n_windows,), -1, dtype=torch.int32, device=device)
         left = wanted.copy()
-        self.partial = logit, others
+        self.partial, self._top = (logit, others), top
         told: list[Exception] = []  # what `tell` raised: not the memory of this device, whatever it says
 
         def take(windows: Windows, logits: Tensor) -> None:
@@ -146,6 +147,15 @@ class GridRun:
                     raise
                 self._shrink(device, error)
         return Planes(logit.cpu(), others.cpu(), top.cpu())
+
+    def computed(self, known: KnownCells | None) -> Planes | None:
+        """The cells of the image at work that are computed by now, or `known`; None before the first."""
+        if self.partial is None or self._top is None:
+            return None
+        planes = Planes(self.partial[0].cpu(), self.partial[1].cpu(), self._top.cpu())
+        planes = planes if known is None else planes.over(known)
+        planes.exact = (~(planes.logit.isnan() | planes.others.isnan()).any(dim=1) & (planes.top >= 0)).numpy()
+        return planes if planes.exact.any() else None
 
     def _prepared(self) -> IncrementalRun | DenseRun:
         if isinstance(self.engine, IncrementalForward):

@@ -27,6 +27,7 @@ from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.not_finite import where_not_finite
 from obeql.executor.operators.progressive_refine import RefineRun
+from obeql.executor.pieces import Pieces
 from obeql.executor.preview import Preview
 from obeql.executor.reuse import KnownCells, known_cells
 from obeql.planner.catalog import ImageRecord
@@ -294,20 +295,51 @@ class _Execution:
         """Compute one grid: all windows that are not known, or those its refinement chooses."""
         activation = self.plan.model.activation
         refined = self.refined[place]
+        # Without reuse nobody would take them.
+        pieces = None if self.source is None else Pieces(self.sink, place, self.runs[place], known, as_maps)
         if refined is None:
-            with self.report.timed("windows"):
-                return self.runs[place].compute(clean, fill, classes, activation, tell, known)
+            return self._whole(place, clean, fill, classes, tell, known, pieces)
         done = place and sum(grid.n_windows for grid in self.plan.grids[:place])
 
         def on_level(level: int, bound: float, planes: Planes) -> None:
             n_known = 0 if planes.exact is None else int(planes.exact.sum())
             maps = () if self.on_progress is None else tuple(as_maps(planes))
             preview = _preview(self.plan, self.runs[place], classes, clean.logits, planes)
+            if pieces is not None:
+                pieces.after_level(planes)
             self._tell(number, image, done + n_known, level, bound, maps, preview)
 
         deadline = self._deadline(number, image, place, refined)
         with self.report.timed("windows"):
             return refined.compute(clean, fill, classes, activation, tell, known, on_level, deadline)
+
+    def _whole(
+        self,
+        place: int,
+        clean: CleanPass,
+        fill: Tensor,
+        classes: Sequence[int],
+        tell: Callable[[int], None],
+        known: KnownCells | None,
+        pieces: Pieces | None,
+    ) -> Planes:
+        """Compute all windows of a grid that are not known, keeping them piece by piece where that takes long."""
+
+        def told(n_done: int) -> None:
+            if pieces is not None:
+                pieces.after_batch()
+            tell(n_done)
+
+        try:
+            with self.report.timed("windows"):
+                planes = self.runs[place].compute(clean, fill, classes, self.plan.model.activation, told, known)
+        except BaseException:
+            if pieces is not None:
+                pieces.at_end()
+            raise
+        if pieces is not None and place < len(self.plan.grids) - 1:
+            pieces.at_end(planes)
+        return planes
 
     def _deadline(self, number: int, image: ImageRecord, place: int, refined: RefineRun) -> float | None:
         """When a grid has to be done, so that each of those to come gets as much of the time left as this one."""

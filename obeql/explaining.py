@@ -90,7 +90,8 @@ def explain(
                     writer.flush()
                 store.interrupt_run(writer.run_id, {"error": str(error)})
         if isinstance(error, (CancelledError, KeyboardInterrupt)):
-            raise KeyboardInterrupt(_how_to_resume(len(kept) + len(writer.heats), len(plan.images))) from None
+            n_done = len(kept) + len(writer.heats)
+            raise KeyboardInterrupt(_how_to_resume(n_done, len(plan.images), writer.has_pieces)) from None
         if listener is not None and error is listener.raised:
             raise
         if isinstance(error, Exception) and not isinstance(error, ObeqlError):
@@ -107,6 +108,7 @@ def explain(
     seconds = time.perf_counter() - started
     n_cells = {"cells_computed": report.n_windows, "cells_stored": report.n_stored}
     store.finish_run(writer.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
+    store.drop_pieces(plan.model.model_hash)
     maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
     return Result(tuple(maps), tuple(writer.failed), writer.run_id, plan.run_name, plan, seconds), report
 
@@ -140,7 +142,9 @@ def _each_once(images: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:
     return tuple(first.values())
 
 
-def _how_to_resume(n_done: int, n_images: int) -> str:
+def _how_to_resume(n_done: int, n_images: int, has_pieces: bool) -> str:
+    if has_pieces and n_images == 1:
+        return "cancelled; the cells computed so far are kept, and the same statement computes the rest"
     if n_done == 0:
         return "cancelled; nothing was finished"
     return f"cancelled after {n_done} of {n_images} images; the same statement continues with the rest"

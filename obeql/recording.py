@@ -70,6 +70,8 @@ class RunWriter:
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
     _flushed_at: float = field(default_factory=time.monotonic)
+    #: maps of the image at work that are kept before they are finished, by the number of their grid
+    _pieces: dict[int, list[int]] = field(default_factory=dict)
     _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
     _known: dict[str, ImageRecord] = field(default_factory=dict)
 
@@ -124,6 +126,14 @@ class RunWriter:
         self._waiting.append((image, error))
         self.settle()
 
+    def keep(self, place: int, maps: Sequence[MapCells]) -> None:
+        self._pieces[place] = self.store.write_pieces(maps, self._pieces.get(place, []))
+
+    @property
+    def has_pieces(self) -> bool:
+        """Whether cells of an unfinished image are stored."""
+        return bool(self._pieces)
+
     def settle(self) -> int:
         """Store what waits where it is much, has waited a second, or is the last; return how many images are durable.
 
@@ -142,6 +152,9 @@ class RunWriter:
             self.store.write_batch(self.run_id, [images for images, _ in self._held.values()])
             self.heats |= {key: heats for key, (_, heats) in self._held.items()}
             self._held = {}
+            if self._pieces:  # of the last of these images
+                self.store.write_pieces([], [piece for pieces in self._pieces.values() for piece in pieces])
+                self._pieces = {}
         while self.run_id is not None and self._waiting:
             self.failed[-len(self._waiting)] = self._store_failure(*self._waiting[0])
             del self._waiting[0]

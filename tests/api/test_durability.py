@@ -9,13 +9,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from obeql import explaining, recording
 from obeql.errors import StoreError
+from obeql.executor import pieces
 
 STATEMENT = "EXPLAIN OCCLUDE scans USING net FOR CLASSES (1, 0) WITH patch=16 stride=8 batch=2 INTO mine"
 
@@ -197,3 +200,135 @@ def test_killed_processes_lose_nothing() -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     report = json.loads(done.stdout)
     assert report["kills"] == 10 and report["images_lost"] == 0 and report["maps_checked"] > 0
+
+
+# ---- maps that take long ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every map takes so long that it is kept after every batch."""
+    monkeypatch.setattr(pieces, "_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(pieces, "_LAST_SECONDS", 0.0)
+    monkeypatch.setattr(pieces, "_SHARE", 0.0)
+
+
+def n_pieces(db: Any) -> int:
+    sql = "SELECT count(*) FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+    return int(db.execute(sql).fetchall()[0][0])
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("level", ["", "WITHIN 600 SECONDS"])
+def test_a_long_map_goes_on_where_it_was_stopped(
+    scans: Any, folder: Path, slow_maps: None, stop: type[BaseException], level: str
+) -> None:
+    statement = f"EXPLAIN OCCLUDE scan1 USING net FOR CLASSES (1, 0) {level} WITH patch=8 stride=1 batch=16"
+    expected = scans.execute(f"{statement} NO REUSE")
+    assert n_pieces(scans) == 0
+    scans.execute("DROP RUN 1")
+    calls: list[Any] = []
+
+    def halfway(progress: Any) -> None:
+        calls.append(progress)
+        if 0.4 * progress.total < progress.done < progress.total:
+            raise stop
+
+    if level:
+        halfway = StopAfterLevel(stop)  # type: ignore[assignment]
+    with pytest.raises(stop, match="are kept" if stop is KeyboardInterrupt else "^$"):
+        scans.execute(statement, on_progress=halfway)
+    assert n_pieces(scans) == 2 and scans.execute("SELECT count(*) FROM heatmaps").fetchall() == [(0,)]
+    found = scans.execute(statement)
+    run = scans.execute(
+        "SELECT measured FROM obeql_store.run_events WHERE status = 'done' ORDER BY entry_id DESC LIMIT 1"
+    )
+    measured = json.loads(run.fetchall()[0][0])
+    assert measured["cells_stored"] > 50 and n_pieces(scans) == 0
+    if not level:
+        assert measured["cells_stored"] + measured["cells_computed"] == 625
+        for ours, theirs in zip(expected, found, strict=True):
+            np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+
+
+class StopAfterLevel:
+    """Raises in the report of a level."""
+
+    def __init__(self, stop: type[BaseException]) -> None:
+        self.stop = stop
+
+    def __call__(self, progress: Any) -> None:
+        if progress.level >= 1:
+            raise self.stop
+
+
+def test_maps_of_an_image_that_is_not_done_are_kept(scans: Any, slow_maps: None) -> None:
+    statement = "EXPLAIN OCCLUDE scan1 USING net FOR CLASS 1 WITH patch=[8, 16] stride=4 batch=16"
+
+    def stop(progress: Any) -> None:
+        if progress.done > 60:  # 49 windows of the first size, 25 of the second
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        scans.execute(statement, on_progress=stop)
+    assert n_pieces(scans) == 2
+    result = scans.execute(statement)
+    assert result.run_id == 1 and n_pieces(scans) == 0
+    measured = scans.execute("SELECT measured FROM obeql_store.run_events WHERE status = 'done'").fetchall()
+    assert json.loads(measured[0][0])["cells_stored"] >= 49
+
+
+def test_a_long_map_of_a_killed_process_goes_on(tmp_path: Path) -> None:
+    file = str(tmp_path / "heat.duckdb")
+    statement = "EXPLAIN OCCLUDE scans USING net FOR ALL WITH patch=8 stride=1 batch=16"
+    killed = PROLOGUE + textwrap.dedent(
+        f"""
+        import signal
+        from obeql.executor import pieces
+        pieces._FIRST_SECONDS = pieces._SHARE = 0.0
+        db = obeql.connect(file)
+        db.create_model("net", net, size=(32, 32)); db.create_images("scans", images[:1])
+        def die(progress):
+            if 2 * progress.done > progress.total:
+                os.kill(os.getpid(), signal.SIGKILL)
+        db.execute("{statement}", on_progress=die)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", killed, file], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    stored, computed, left, error = in_process(
+        f"""
+        db = obeql.connect(file)
+        db.create_model("net", net, size=(32, 32)); db.create_images("scans", images[:1])
+        found = db.execute("{statement}")
+        expected = db.execute("{statement} NO REUSE")
+        sql = "SELECT measured FROM obeql_store.run_events WHERE status = 'done'"
+        measured = json.loads(db.execute(sql).fetchall()[0][0])
+        left = "SELECT count(*) FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+        error = max(float(np.abs(a.scores - b.scores).max()) for a, b in zip(found, expected))
+        counts = measured["cells_stored"], measured["cells_computed"], db.execute(left).fetchall()[0][0]
+        print(json.dumps([*counts, error]))
+        """,
+        file,
+    )
+    assert stored + computed == 625 and stored > 250 and left == 0 and error < 1e-5
+
+
+def test_pieces_are_kept_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, kept = [0.0], []
+    monkeypatch.setattr(pieces.time, "monotonic", lambda: clock[0])
+
+    class Sink:
+        def keep(self, place: int, maps: Any) -> None:
+            kept.append(clock[0])
+
+    class Run:
+        def computed(self, known: Any) -> str:
+            return "planes"
+
+    piece = pieces.Pieces(Sink(), 0, Run(), None, lambda planes: [planes])  # type: ignore[arg-type, list-item]
+    while clock[0] < 3600:
+        clock[0] += 1
+        piece.after_batch()
+    assert kept[0] == 10 and len(kept) < 100
+    assert all(later - earlier <= max(11, 0.06 * later) for earlier, later in pairwise(kept))
