@@ -99,8 +99,7 @@ def _chosen(
 
 
 def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None) -> DenseForward:
-    largest = 4 * max(math.prod(layer.shape) for layer in network.layers)
-    each = 3.0 * largest  # what a layer reads and writes, and one branch beside it
+    each = _live_bytes(network)
     fitted = _bounded(batch, budget, each) or _whole_map_batch(
         network, rates, budget, each, range(1, len(network.layers))
     )
@@ -120,6 +119,25 @@ def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batc
         layer_s,
         each,
     )
+
+
+def _live_bytes(network: Network) -> float:
+    """Bytes of activations that one image takes at most on its way through the network on whole maps.
+
+    At every layer, all values that a later one reads, the layer's own, and as much again for what a kernel lays out
+    anew; at least three of the largest map.
+    """
+    n_bytes = [4.0 * math.prod(layer.shape) for layer in network.layers]
+    last = list(range(len(network.layers)))
+    for i, layer in enumerate(network.layers):
+        for j in layer.inputs:
+            last[j] = i
+    peak = live = 0.0
+    for i in range(len(network.layers)):
+        live += n_bytes[i]
+        peak = max(peak, live + n_bytes[i])
+        live -= sum(n_bytes[j] for j in {i, *network.layers[i].inputs} if last[j] == i)
+    return max(peak, 3 * max(n_bytes))
 
 
 def _whole_map_batch(network: Network, rates: Rates, budget: float, bytes_each: float, layers: Sequence[int]) -> int:
