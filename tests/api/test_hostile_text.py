@@ -175,3 +175,12 @@ def test_messages_are_cut_and_do_not_reach_into_the_terminal() -> None:
     assert str(obeql.ObeqlError("two\n\tlines")) == "two\n\tlines"
     placed = QueryError("bad").locate("SELECT \x1b[31m 1", 7)
     assert "\x1b" not in str(placed) and placed.column == 8
+
+
+def test_names_do_not_become_parts_of_a_report(kept: Any, tiny_net: Any, tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    kept.create_model(evil, tiny_net(), size=(32, 32), classes=[evil, "b", "c"])
+    result = kept.execute(f'EXPLAIN OCCLUDE scans USING "{evil}" FOR CLASS 0 WITH patch=16')
+    result.report(tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text("utf-8")
+    assert page.count("</script>") == 2  # the data and the program
