@@ -31,7 +31,7 @@ class Row:
 
 
 ROWS = (
-    Row("thin", 512, "3MB", "patch=64 stride=32"),
+    Row("thin", 512, "6MB", "patch=64 stride=32"),
     Row("wide", 512, "10MB", "patch=64 stride=32"),
     Row("wide", 512, "50MB", "patch=64 stride=32"),
     Row("wide", 512, "500MB", "patch=64 stride=32"),
