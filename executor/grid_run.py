@@ -91,6 +91,7 @@ class GridRun:
         self._operator = self._prepared()
         #: logits and others (windows, classes) of the image at work, NaN where not computed yet
         self.partial: tuple[Tensor, Tensor] | None = None
+        self._top: Tensor | None = None
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -132,7 +133,8 @@ class GridRun:
         cells = Planes.empty(n_windows, len(classes), device)
         logit, others, top = cells.logit, cells.others, cells.top
         left = wanted.copy()
-        self.partial = logit, others
+        self.partial, self._top = (logit, others), top
+        told: list[Exception] = []  # what `tell` raised: not the memory of this device, whatever it says
 
         def take(windows: Windows, logits: Tensor) -> None:
             index = torch.from_numpy(windows).to(device)
@@ -141,24 +143,37 @@ class GridRun:
             others[index] = rest.float()
             top[index] = top_class(logits)
             left[windows] = False
-            tell(n_windows - int(left.sum()))
+            try:
+                tell(n_windows - int(left.sum()))
+            except (RuntimeError, MemoryError) as error:
+                told.append(error)
+                raise
 
         while left.any():
             todo = None if left.all() else left.reshape(self.grid.shape).copy()
             try:
                 self._operator.run(clean, fill, todo, take)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
+            except (RuntimeError, MemoryError) as error:
+                if not _is_out_of_memory(error) or error in told:
                     raise
                 self._shrink(device, error)
         return Planes(logit.cpu(), others.cpu(), top.cpu())
+
+    def computed(self, known: KnownCells | None) -> Planes | None:
+        """The cells of the image at work that are computed by now, or `known`; None before the first."""
+        if self.partial is None or self._top is None:
+            return None
+        planes = Planes(self.partial[0].cpu(), self.partial[1].cpu(), self._top.cpu())
+        planes = planes if known is None else planes.over(known)
+        planes.exact = (~(planes.logit.isnan() | planes.others.isnan()).any(dim=1) & (planes.top >= 0)).numpy()
+        return planes if planes.exact.any() else None
 
     def _prepared(self) -> IncrementalRun | DenseRun:
         if isinstance(self.engine, IncrementalForward):
             return IncrementalRun(self.graph, self.grid, self.engine, self._clock, self._n_images)
         return DenseRun(self.graph, self.grid, self.engine, self._clock)
 
-    def _shrink(self, device: torch.device, error: RuntimeError) -> None:
+    def _shrink(self, device: torch.device, error: Exception) -> None:
         """Halve the batches, for this image and the ones after it."""
         engine = self.engine
         largest = max(engine.batch, engine.tail_batch) if isinstance(engine, IncrementalForward) else engine.batch
@@ -176,6 +191,6 @@ class GridRun:
             torch.cuda.empty_cache()
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _OUT_OF_MEMORY)
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in text for words in _OUT_OF_MEMORY)

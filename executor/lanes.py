@@ -63,5 +63,7 @@ def run_in_lanes(pieces: Iterable[Callable[[threading.Event], T]], n_lanes: int,
             take(waiting.popleft().result())
     finally:
         stop.set()
-        pool.shutdown(wait=True, cancel_futures=True)
-        torch.set_num_threads(n_threads)  # the setting is the thread's own, but also what new threads start with
+        try:
+            pool.shutdown(wait=True, cancel_futures=True)
+        finally:  # a second Ctrl-C ends the waiting
+            torch.set_num_threads(n_threads)  # the setting is the thread's own, but also what new threads start with

@@ -26,7 +26,9 @@ from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.not_finite import where_not_finite
 from obeql.executor.operators.progressive_refine import RefineRun
+from obeql.executor.pieces import Pieces
 from obeql.executor.preview import Preview
 from obeql.executor.reuse import KnownCells, known_cells
 from obeql.planner.catalog import ImageRecord
@@ -45,7 +47,11 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Windows count over all images and grids of the run; images that failed count as done."""
+    """How far a run is. Windows count over all images and grids of the run; images that failed count as done.
+
+    `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably:
+    the first so many of the run, whatever happens to the process from now on. `image` is the one at work, from 0.
+    """
 
     done: int
     total: int
@@ -60,6 +66,7 @@ class Progress:
     partial: tuple[MapCells, ...] = ()
     #: the map at work, of the first class asked for; None between images
     preview: Preview | None = field(default=None, compare=False, repr=False)
+    images_done: int = 0
 
     @property
     def rate(self) -> float:
@@ -229,6 +236,7 @@ class _Execution:
         partial: tuple[MapCells, ...] = (),
         preview: Preview | None = None,
     ) -> None:
+        images_done = self.sink.settle()
         if self.cancelled():
             raise CancelledError
         if self.on_progress is None:
@@ -237,7 +245,7 @@ class _Execution:
         done, total = number * self.per_image + done, self.per_image * n_images
         elapsed = time.perf_counter() - self.started
         report = Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, level, bound, partial)
-        self.on_progress(replace(report, preview=preview))
+        self.on_progress(replace(report, preview=preview, images_done=images_done))
 
     def _explain(self, number: int, image: ImageRecord, decoded: ImagesAhead) -> None:
         plan, report = self.plan, self.report
@@ -250,7 +258,7 @@ class _Execution:
             classes = self._stored_classes(image, keys[0])
         if classes is None:
             clean = self._clean_pass(pixels, passed)
-            classes = self._classes(image, clean.logits)
+            classes = self._classes(image, clean)
         with report.timed("reuse"):
             known = [self._known(key, grid, classes) for key, grid in zip(keys, plan.grids, strict=True)]
         maps: list[MapCells] = []
@@ -263,7 +271,7 @@ class _Execution:
             wanted = None if plan.shared_pass else place
             if not whole and (clean is None or passed != wanted):
                 clean, passed = self._clean_pass(pixels, wanted), wanted
-                self._require_numbers(image, clean.logits)
+                self._require_numbers(image, clean)
             stored = {} if cells is None else cells.clean
             numbers = _clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
             coming = [] if clean is None or cells is not None else self._coming(image, classes, clean.logits)
@@ -290,7 +298,7 @@ class _Execution:
                 beside += self._beside(source, keys[place], grid, coming, clean.logits, planes, len(classes))
         with report.timed("store"):
             if beside:
-                self.sink.keep(image, beside)
+                self.sink.keep_beside(image, beside)
             self.sink.write(image, maps)
         report.n_maps += len(maps)
 
@@ -309,20 +317,51 @@ class _Execution:
         """Compute one grid: all windows that are not known, or those its refinement chooses."""
         activation = self.plan.model.activation
         refined = self.refined[place]
+        # Without reuse nobody would take them.
+        pieces = None if self.source is None else Pieces(self.sink, place, self.runs[place], known, as_maps)
         if refined is None:
-            with self.report.timed("windows"):
-                return self.runs[place].compute(clean, fill, classes, activation, tell, known)
+            return self._whole(place, clean, fill, classes, tell, known, pieces)
         done = place and sum(grid.n_windows for grid in self.plan.grids[:place])
 
         def on_level(level: int, bound: float, planes: Planes) -> None:
             n_known = 0 if planes.exact is None else int(planes.exact.sum())
             maps = () if self.on_progress is None else tuple(as_maps(planes))
             preview = _preview(self.plan, self.runs[place], classes, clean.logits, planes)
+            if pieces is not None:
+                pieces.after_level(planes)
             self._tell(number, image, done + n_known, level, bound, maps, preview)
 
         deadline = self._deadline(number, image, place, refined)
         with self.report.timed("windows"):
             return refined.compute(clean, fill, classes, activation, tell, known, on_level, deadline)
+
+    def _whole(
+        self,
+        place: int,
+        clean: CleanPass,
+        fill: Tensor,
+        classes: Sequence[int],
+        tell: Callable[[int], None],
+        known: KnownCells | None,
+        pieces: Pieces | None,
+    ) -> Planes:
+        """Compute all windows of a grid that are not known, keeping them piece by piece where that takes long."""
+
+        def told(n_done: int) -> None:
+            if pieces is not None:
+                pieces.after_batch()
+            tell(n_done)
+
+        try:
+            with self.report.timed("windows"):
+                planes = self.runs[place].compute(clean, fill, classes, self.plan.model.activation, told, known)
+        except BaseException:
+            if pieces is not None:
+                pieces.at_end()
+            raise
+        if pieces is not None and place < len(self.plan.grids) - 1:
+            pieces.at_end(planes)
+        return planes
 
     def _deadline(self, number: int, image: ImageRecord, place: int, refined: RefineRun) -> float | None:
         """When a grid has to be done, so that each of those to come gets as much of the time left as this one."""
@@ -377,18 +416,20 @@ class _Execution:
                 return None if top is None else [top]
         return None
 
-    def _classes(self, image: ImageRecord, clean: Tensor) -> list[int]:
-        """The classes asked of an image, once its clean logits (1, K) are known to be numbers."""
+    def _classes(self, image: ImageRecord, clean: CleanPass) -> list[int]:
+        """The classes asked of an image, once its clean logits are known to be numbers."""
         self._require_numbers(image, clean)
         label_id = self._label(image) if self.plan.classes[0] == "label" else None
-        return chosen_classes(self.plan.classes, clean, label_id)
+        return chosen_classes(self.plan.classes, clean.logits, label_id)
 
-    def _require_numbers(self, image: ImageRecord, clean: Tensor) -> None:
-        if not bool(clean.isfinite().all()):
-            index = int((~clean[0].isfinite()).nonzero()[0])
+    def _require_numbers(self, image: ImageRecord, clean: CleanPass) -> None:
+        bad = ~clean.logits[0].isfinite()
+        if bool(bad.any()):
+            index = int(bad.nonzero()[0])
             raise ImageError(
                 f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
-                f"{float(clean[0, index])}); check the image and the model's weights{_overflow_hint(self.plan)}"
+                f"{float(clean.logits[0, index])}){where_not_finite(self.graph, clean.image)}; "
+                f"check the image and the model's weights{_overflow_hint(self.plan)}"
             )
 
     def _coming(self, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:

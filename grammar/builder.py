@@ -29,6 +29,13 @@ _NODES: dict[str, type[Node]] = {
     for name, value in vars(syntax).items()
     if isinstance(value, type) and issubclass(value, Node)
 }
+
+
+def _lower(word: str) -> str:
+    """The word in small letters, of ASCII alone: some others become two characters, which are no word any more."""
+    return "".join(letter.lower() if letter.isascii() else letter for letter in word)
+
+
 _UNITS = {unit.lower(): unit for unit in syntax.SIZE_UNITS}
 
 #: the field of ExplainOcclude a clause fills, and what the clause is called in a message
@@ -95,9 +102,9 @@ class TreeBuilder:
             case "STRING":
                 return token[1:-1].replace("''", "'")
             case "DEVICE" | "OPTION" | "SHOWN" | "KIND" | "RUN" | "FORMAT":
-                return token.lower()
+                return _lower(token)
             case "SETTING":
-                return token.partition(".")[2].strip().lower()
+                return _lower(token.partition(".")[2].strip())
         return str(token)
 
     def _int(self, digits: str, token: Token) -> int:
@@ -186,7 +193,7 @@ class TreeBuilder:
             if item.data in given:
                 raise self._error(f"{item.data.upper()} is given twice", item)
             value = self.build(token)
-            given[item.data] = value.lower() if isinstance(value, str) else value
+            given[item.data] = _lower(value) if isinstance(value, str) else value
             given[f"{item.data}_span"] = self._span(token)
         return syntax.Approx(self.build(quality), quality_span=self._span(quality), span=self._span(tree), **given)
 

@@ -20,6 +20,7 @@ No error of lark, DuckDB or PyTorch reaches a user bare.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = [
@@ -39,11 +40,22 @@ __all__ = [
 ]
 
 
+#: A message may quote what a user wrote, which may be a megabyte.
+_MOST_CHARACTERS = 2000
+#: Names longer than this have no near ones.
+_LONGEST_NAME = 200
+#: Characters that move a terminal's cursor, colour it or turn the direction of text; line ends and tabs are kept.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 class ObeqlError(Exception):
     """Base of all errors raised on purpose by OBEQL."""
 
     #: process exit code the command line uses for this family
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_readable(message))
 
 
 class QueryError(ObeqlError):
@@ -62,11 +74,11 @@ class QueryError(ObeqlError):
         column: int | None = None,
         context: str = "",
     ) -> None:
-        self.message = message
+        self.message = _readable(message)
         self.line = line
         self.column = column
         self.context = context
-        super().__init__(message)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         place = f" (line {self.line}, column {self.column})" if self.line is not None else ""
@@ -84,7 +96,7 @@ class QueryError(ObeqlError):
         # A very long line is cut to a window around the place; tabs keep the caret aligned.
         lead = offset - start
         cut = max(0, lead - 60)
-        shown = shown[cut : cut + 120]
+        shown = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", shown[cut : cut + 120])
         padding = "".join("\t" if c == "\t" else " " for c in shown[: lead - cut])
         self.context = f"  {shown}\n  {padding}^"
         return self
@@ -142,9 +154,19 @@ class InternalError(ObeqlError):
     exit_code = 70
 
 
+def _readable(message: str) -> str:
+    """A message that a terminal can show: the middle of a very long one left out, control characters replaced."""
+    if len(message) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        message = f"{message[:half]} .. {message[-half:]}"
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", message)
+
+
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:
     """Return ` Did you mean 'a' or 'b'?` for the known names closest to `name`, or an empty string."""
     by_lower = {candidate.lower(): candidate for candidate in known}
+    if len(name) > _LONGEST_NAME:
+        return ""
     close = difflib.get_close_matches(name.lower(), by_lower, n=limit, cutoff=0.6)
     if not close:
         return ""

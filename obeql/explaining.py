@@ -20,6 +20,7 @@ from obeql.recording import RunWriter, image_key
 from obeql.result import Result
 from obeql.shelf import Shelved
 from obeql.store import Store, StoredMap
+from obeql.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
@@ -85,13 +86,15 @@ def explain(
             writer.flush()
     except BaseException as error:
         if writer.run_id is not None:
-            with suppress(StoreError):  # the first error is the one to tell
-                writer.flush()
-                store.finish_run(writer.run_id, "interrupted", {"error": str(error)})
+            with suppress(KeyboardInterrupt), undisturbed():  # the statement ends in any case
+                with suppress(StoreError):  # the first error is the one to tell
+                    writer.flush()
+                store.interrupt_run(writer.run_id, {"error": str(error)})
+        if isinstance(error, (CancelledError, KeyboardInterrupt)):
+            n_done = len(kept) + len(writer.heats)
+            raise KeyboardInterrupt(_how_to_resume(n_done, len(plan.images), writer.has_pieces)) from None
         if listener is not None and error is listener.raised:
             raise
-        if isinstance(error, (CancelledError, KeyboardInterrupt)):
-            raise KeyboardInterrupt(_how_to_resume(len(kept) + len(writer.heats), len(plan.images))) from None
         if isinstance(error, Exception) and not isinstance(error, ObeqlError):
             raise failed_in_network(error, plan.model.network.reason) from error
         raise
@@ -106,6 +109,7 @@ def explain(
     seconds = time.perf_counter() - started
     n_cells = {"cells_computed": report.n_windows, "cells_stored": report.n_stored}
     store.finish_run(writer.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
+    store.drop_pieces(plan.model.model_hash)
     maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
     return Result(writer.shelf.listed(maps), tuple(writer.failed), writer.run_id, plan.run_name, plan, seconds), report
 
@@ -139,7 +143,9 @@ def _each_once(images: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:
     return tuple(first.values())
 
 
-def _how_to_resume(n_done: int, n_images: int) -> str:
+def _how_to_resume(n_done: int, n_images: int, has_pieces: bool) -> str:
+    if has_pieces and n_images == 1:
+        return "cancelled; the cells computed so far are kept, and the same statement computes the rest"
     if n_done == 0:
         return "cancelled; nothing was finished"
     return f"cancelled after {n_done} of {n_images} images; the same statement continues with the rest"

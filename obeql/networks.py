@@ -36,12 +36,15 @@ class Networks:
         self._graphs: dict[GraphKey, LayerGraph] = {}
         self._rates: dict[str, Rates] = {}
         self._unsaved: set[str] = set()
+        self._trusted: set[str] = set()
 
     def create(self, name: str, uri: str, options: Mapping[str, Any]) -> ModelRecord:
         """Load and capture the model at `uri`; returns its record, which is not stored yet."""
         self._check_uri(uri)
         from obeql.executor.models import load  # noqa: PLC0415  torch takes seconds to import
 
+        if options.get("trust"):
+            self._trusted.add(uri)
         return self._record(name, uri, options, load(uri, options))
 
     def adopt(self, name: str, module: nn.Module, options: Mapping[str, Any]) -> ModelRecord:
@@ -62,6 +65,12 @@ class Networks:
             raise ModelError(
                 f"Model '{model.name}' was a live Python module, whose weights are not stored: "
                 f"call create_model('{model.name}', module, ...) again with the same weights."
+            )
+        if model.options.get("trust") and not self._allow_python and model.uri not in self._trusted:
+            # The word is in the database, which may be another's; nobody has said it to this session.
+            raise ModelError(
+                f"Model '{model.name}' was created with trust=true, and loading '{model.uri}' can run code: "
+                "create it again with trust=true if you trust the file, or connect(.., allow_python=True)."
             )
         again = self.create(model.name, model.uri, model.options)
         if again.model_hash != model.model_hash or again.preprocessing != model.preprocessing:

@@ -2,7 +2,8 @@
 
 A run enters the store with its first finished image, so that a statement that finds nothing leaves the database as
 it was. Failures met before that wait for it. Images that take longer than a second are stored one by one; of faster
-ones all of a second go into one commit, because a commit costs as much as many maps.
+ones all of a second go into one commit, because a commit costs as much as many maps. Only what is committed counts as
+done: `settle` tells the executor how many images are, and it is what progress reports.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def image_key(image: ImageRecord) -> str:
 
 @dataclass
 class RunWriter:
-    """Begins a run with its first image, then stores image after image; a `CellSink`. `flush` stores what waits.
+    """Begins a run with its first image, then stores images in their order; a `CellSink`. `flush` stores what waits.
 
     `parameters` are the plain values the statement was given, `n_todo` is the number of images to come, `heats` holds
     the maps by `image_key` as `shelf` keeps them, `failed` the images that could not be explained.
@@ -71,6 +72,8 @@ class RunWriter:
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
     _flushed_at: float = field(default_factory=time.monotonic)
+    #: maps of the image at work that are kept before they are finished, by the number of their grid
+    _pieces: dict[int, list[int]] = field(default_factory=dict)
     _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
     _known: dict[str, ImageRecord] = field(default_factory=dict)
 
@@ -107,7 +110,7 @@ class RunWriter:
         """Remember the image whose maps come next."""
         self._decoded = {image_key(image): (source, model_input.placement)}
 
-    def keep(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+    def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps
 
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
@@ -131,19 +134,46 @@ class RunWriter:
             for cells, stride in zip(maps, strides, strict=True)
         ]
         self._held[image_key(image)] = held, heats
+        self.settle()
+
+    def fail(self, image: ImageRecord, error: str) -> None:
+        self.failed.append(FailedImage(image.image_id or 0, image.shown, error))
+        self._waiting.append((image, error))
+        self.settle()
+
+    def keep(self, place: int, maps: Sequence[MapCells]) -> None:
+        self._pieces[place] = self.store.write_pieces(maps, self._pieces.get(place, []))
+
+    @property
+    def has_pieces(self) -> bool:
+        """Whether cells of an unfinished image are stored."""
+        return bool(self._pieces)
+
+    def settle(self) -> int:
+        """Store what waits where it is much, has waited a second, or is the last; return how many images are durable.
+
+        Images become durable in their order, so that these are the first ones of the run.
+        """
         n_maps = sum(len(images.maps) + len(images.beside) for images, _ in self._held.values())
         late = time.monotonic() - self._flushed_at >= _HOLD_SECONDS
         if n_maps >= _HOLD_MAPS or late or self.n_taken >= self.n_todo:
             self.flush()
+        return len(self.heats) + len(self.failed) - len(self._waiting)
 
     def flush(self) -> None:
-        """Store durably what waits."""
-        held, self._held = self._held, {}
-        if held:
+        """Store durably what waits; failures of a run that has no image yet go on waiting for one."""
+        if self._held:
             assert self.run_id is not None
-            map_ids = iter(self.store.write_batch(self.run_id, [images for images, _ in held.values()]))
-            for key, (_, heats) in held.items():
+            map_ids = iter(self.store.write_batch(self.run_id, [images for images, _ in self._held.values()]))
+            for key, (_, heats) in self._held.items():
                 self.heats[key] = [self.shelf.put(heat, next(map_ids)) for heat in heats]
+            self._held = {}
+            if self._pieces:  # of the last of these images
+                self.store.write_pieces([], [piece for pieces in self._pieces.values() for piece in pieces])
+                self._pieces = {}
+        while self.run_id is not None and self._waiting:
+            self.failed[-len(self._waiting)] = self._store_failure(*self._waiting[0])
+            del self._waiting[0]
         self._flushed_at = time.monotonic()
 
     @property
@@ -151,18 +181,9 @@ class RunWriter:
         """Images that are finished, failed ones included."""
         return len(self.heats) + len(self._held) + len(self.failed)
 
-    def fail(self, image: ImageRecord, error: str) -> None:
-        if self.run_id is None:
-            self.failed.append(FailedImage(image.image_id or 0, image.shown, error))
-            self._waiting.append((image, error))
-        else:
-            self.failed.append(self._store_failure(image, error))
-
     def _begin(self) -> int:
         if self.run_id is None:
             self.run_id = self.store.begin_run(self.record, replace=self.plan.replace_run)
-            self.failed = [self._store_failure(image, error) for image, error in self._waiting]
-            self._waiting = []
         return self.run_id
 
     def _store_failure(self, image: ImageRecord, error: str) -> FailedImage:

@@ -35,19 +35,25 @@ if TYPE_CHECKING:
 __all__ = ["Message", "Outcome", "Parameters", "Plan", "Session", "connect"]
 
 
-def connect(path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = True) -> Session:
+def connect(path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> Session:
     """Open or create a database and return a session on it; `:memory:` keeps everything in memory.
 
-    `allow_python` says whether `CREATE MODEL .. FROM 'python:..'` may import and run code. Raises StoreError when
-    the file cannot be used.
+    `allow_python` says whether models may run Python code without being asked again: `CREATE MODEL .. FROM
+    'python:..'` imports and calls it, and a stored model that was created with `trust=true` unpickles it. Raises
+    StoreError when the file cannot be used.
     """
     return Session(path, read_only=read_only, allow_python=allow_python)
 
 
 class Session:
-    """Statements against one database, one at a time. Use it as a context manager, or call `close`."""
+    """Statements against one database, one at a time. Use it as a context manager, or call `close`.
 
-    def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = True) -> None:
+    Threads may share a session: a statement waits until that of another thread is done. What `execute` returns for SQL
+    is read from DuckDB when it is fetched; threads that fetch at the same time need sessions of their own, of which a
+    file may have several in one process.
+    """
+
+    def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> None:
         self._store = Store(path, read_only)
         self._gallery = Gallery(self._store)
         self._networks = Networks(self._store, allow_python)
@@ -168,9 +174,10 @@ class Session:
         return self._statements.setting(name)
 
     def close(self) -> None:
-        """Close the database; a second call does nothing."""
-        self._networks.release()
-        self._store.close()
+        """Close the database; a second call does nothing. A statement that runs in another thread is stopped first."""
+        with self._statements.stopped():
+            self._networks.release()
+            self._store.close()
 
     def __enter__(self) -> Session:
         return self
@@ -186,7 +193,7 @@ class Session:
     def _is_name(self, source: str) -> bool:
         if self._statements.is_image_name(source):
             return True
-        return source.isidentifier() and not Path(source).exists()  # an unknown name, which is said where it is bound
+        return source.isidentifier() and not os.path.exists(source)  # noqa: PTH110  Path's raises for long texts
 
 
 def _check_name(what: str, name: Any) -> None:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import duckdb
 
 from obeql.catalog import SessionCatalog
-from obeql.errors import ExecutionError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.errors import ExecutionError, ObeqlError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
 from obeql.evaluating import evaluate
-from obeql.explaining import explain, measured
+from obeql.explaining import explain, failed_in_network, measured
 from obeql.gallery import Gallery
 from obeql.grammar import syntax
 from obeql.listing import Listings, relation_of
@@ -72,7 +72,7 @@ class Call:
 
 
 class Statements:
-    """Runs one statement at a time; `cancel` stops the one that runs."""
+    """Runs one statement at a time, those of other threads after it; `cancel` stops the one that runs."""
 
     def __init__(self, store: Store, gallery: Gallery, networks: Networks) -> None:
         self._store = store
@@ -83,6 +83,8 @@ class Statements:
         self._settings: dict[str, Any] = {}
         self._catalog = SessionCatalog(store, gallery, self._settings)
         self._cancel = threading.Event()
+        #: held by the thread whose statement runs; its callbacks may run statements of their own
+        self._running = threading.RLock()
         self._depth = 0
         self._handlers: dict[type[Any], Callable[[Any, Call], Outcome]] = {
             syntax.SqlStatement: self._sql,
@@ -107,6 +109,17 @@ class Statements:
 
     def run(self, statement: syntax.Statement, call: Call) -> Outcome:
         """Run a statement; errors of DuckDB come out as QueryError."""
+        with self._running:
+            return self._run_one(statement, call)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the statement of another thread, and keep others from beginning while the block runs."""
+        self._cancel.set()
+        with self._running:
+            yield
+
+    def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
         self.require_open()
         if self._depth == 0:  # a callback may run statements of its own; they leave the outer one's state alone
             self._cancel.clear()
@@ -114,6 +127,11 @@ class Statements:
         self._depth += 1
         try:
             return self._handlers[type(statement)](statement, call)
+        except duckdb.FatalException as error:
+            raise StoreError(
+                f"the database {self._store.path!r} stopped working ({str(error).splitlines()[0]}); "
+                "close the session and open the file again: what was committed is in it."
+            ) from error
         except duckdb.Error as error:
             raise QueryError(_sql_message(error)) from error
         finally:
@@ -132,6 +150,7 @@ class Statements:
             raise StoreError(f"{what} writes to the database, but {self._store.path!r} is open read-only.")
         if self._store.in_transaction():
             raise StoreError(f"{what} commits what it stores; COMMIT or ROLLBACK the open transaction first.")
+        self._store.end_stopped_runs()
 
     def is_image_name(self, text: str) -> bool:
         """Whether the catalog knows an image set, or an image, of this name."""
@@ -196,8 +215,13 @@ class Statements:
             self._store.put_model(model)
             bound = replace(bind(statement, self._catalog, call.text, None, values), also=bound.also)
         precision = bound.options["precision"]
-        rates = self._networks.rates(bound.model, bound.device, precision)
-        reduced = self._networks.reduced_rates(bound.model, bound.device, precision) if bound.estimates else None
+        try:
+            rates = self._networks.rates(bound.model, bound.device, precision)
+            reduced = self._networks.reduced_rates(bound.model, bound.device, precision) if bound.estimates else None
+        except ObeqlError:
+            raise
+        except Exception as error:  # measuring runs the network
+            raise failed_in_network(error, bound.model.network.reason) from error
         return plan_explain(bound, rates, reduced=reduced)
 
     def _run(

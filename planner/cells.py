@@ -89,11 +89,19 @@ class CellSink(Protocol):
 
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None: ...
 
-    def keep(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+    def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         """Take maps, before `write` of the same image, that are for coming statements and no part of the run."""
         ...
 
     def fail(self, image: ImageRecord, error: str) -> None: ...
+
+    def keep(self, place: int, maps: Sequence[MapCells]) -> None:
+        """Make durable what there is of the maps of grid number `place` of the image at work, which is not finished."""
+        ...
+
+    def settle(self) -> int:
+        """Make durable what has waited long enough; return how many images, from the first on, are durable by now."""
+        ...
 
 
 def axis_places(

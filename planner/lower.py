@@ -5,11 +5,12 @@ Comes after `optimize`; the choice itself is `obeql.planner.schedule`. The resul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
-from obeql.errors import InternalError
+from obeql.errors import InternalError, QueryTypeError
 from obeql.planner.bind import BoundExplain
 from obeql.planner.cost import Rates
 from obeql.planner.geometry import Network
@@ -97,6 +98,8 @@ def lower(
     refusals: list[Refusal] = []
     for grid in grids:
         engine, refused = choose(network, grid, rates, budget, bound.options["batch"], disabled)
+        if bound.memory_bytes is not None and engine.least_bytes > budget:
+            _refuse_memory(bound.memory_bytes, engine.least_bytes * memory / budget, grid)
         share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
         engine = part_of(engine, share)
 
@@ -152,6 +155,16 @@ def lower(
         estimated_for=f"{rates.device}, {'rates measured with this model' if rates.measured else 'typical rates'}",
         logical_text=(text, text),
         notes=notes,
+    )
+
+
+def _refuse_memory(given: int, least: float, grid: WindowGrid) -> NoReturn:
+    """Raise, naming the least that one window at a time takes, rounded up to what may be written in a query."""
+    unit, name = (1e9, "GB") if least >= 1e9 else (1e6, "MB") if least >= 1e6 else (1e3, "kB")
+    enough = math.ceil(least / unit * 10) / 10
+    raise QueryTypeError(
+        f"memory={given} bytes is too little: one window of {show_pair(grid.patch)} at a time needs {enough:g}{name} "
+        "beyond the weights and the clean pass."
     )
 
 

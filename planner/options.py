@@ -55,12 +55,18 @@ class OptionInfo:
     doc: str
 
 
+#: Patch sizes of one statement; each is a map of its own to plan.
+_MOST_PATCHES = 100
+
+
 def _patches(name: str, value: Any) -> tuple[tuple[int, int], ...]:
     """Parse one patch or a list of patches into ((height, width), ..)."""
     if not isinstance(value, list):
         return (axis_pair(name, value),)
     if not value:
         raise BadValue(f"{name} takes at least one size, not an empty list.")
+    if len(value) > _MOST_PATCHES:
+        raise BadValue(f"{name} takes at most {_MOST_PATCHES} sizes in a list, not {len(value)}.")
     parsed = []
     for position, item in enumerate(value):
         try:
@@ -150,7 +156,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         size_bytes,
         None,
         "'2GB', '512MiB'",
-        "Most memory for activations; kB, MB, GB, TB count by 1000, KiB, MiB, GiB, TiB by 1024.",
+        "Most memory for activations, beyond one clean pass; kB, MB, GB, TB count by 1000, KiB, MiB, GiB, TiB by 1024.",
     ),
     OptionInfo("seed", whole(0), 0, "0", "Seed of random choices; exact maps make none."),
 )

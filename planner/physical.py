@@ -52,6 +52,8 @@ class DenseForward:
     cost: Cost
     #: estimated seconds of each layer over all windows of an image
     layer_s: tuple[float, ...] = ()
+    #: bytes that one window at a time takes, beyond the weights and the clean pass
+    least_bytes: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class IncrementalForward:
     bound_macs: float = 0.0
     #: estimated seconds of each layer over all windows of an image
     layer_s: tuple[float, ...] = ()
+    #: bytes that one window at a time takes (in every lane), beyond the weights and the clean pass
+    least_bytes: float = 0.0
     #: no box is wider than this share of its map; below 1 the operator is not exact
     tau: float = 1.0
 

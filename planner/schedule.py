@@ -86,6 +86,10 @@ def _chosen(
             reason = f"layer 1 ({network.layers[1].kind}) needs whole maps"
         return dense, (Refusal("IncrementalForward", reason),)
     engine = _incremental(network, grid, rates, budget, batch, regions, disabled)
+    if engine.least_bytes > budget >= dense.least_bytes:
+        return dense, (Refusal("IncrementalForward", "needs more memory", engine.cost),)
+    if dense.least_bytes > budget >= engine.least_bytes:
+        return engine, (Refusal("DenseForward", "needs more memory", dense.cost),)
     if engine.cost.seconds < dense.cost.seconds:
         return engine, (Refusal("DenseForward", "estimated slower", dense.cost),)
     return dense, (Refusal("IncrementalForward", "estimated slower", engine.cost),)
@@ -95,9 +99,10 @@ def _chosen(
 
 
 def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None) -> DenseForward:
-    largest = 4 * max(math.prod(layer.shape) for layer in network.layers)
-    each = 3.0 * largest  # what a layer reads and writes, and one branch beside it
-    fitted = batch or _whole_map_batch(network, rates, budget, each, range(1, len(network.layers)))
+    each = _live_bytes(network)
+    fitted = _bounded(batch, budget, each) or _whole_map_batch(
+        network, rates, budget, each, range(1, len(network.layers))
+    )
     n_calls = math.ceil(grid.n_windows / fitted)
     layer_s = tuple(
         layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
@@ -112,7 +117,27 @@ def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batc
             memory=each * fitted,
         ),
         layer_s,
+        each,
     )
+
+
+def _live_bytes(network: Network) -> float:
+    """Bytes of activations that one image takes at most on its way through the network on whole maps.
+
+    At every layer, all values that a later one reads, the layer's own, and as much again for what a kernel lays out
+    anew; at least three of the largest map.
+    """
+    n_bytes = [4.0 * math.prod(layer.shape) for layer in network.layers]
+    last = list(range(len(network.layers)))
+    for i, layer in enumerate(network.layers):
+        for j in layer.inputs:
+            last[j] = i
+    peak = live = 0.0
+    for i in range(len(network.layers)):
+        live += n_bytes[i]
+        peak = max(peak, live + n_bytes[i])
+        live -= sum(n_bytes[j] for j in {i, *network.layers[i].inputs} if last[j] == i)
+    return max(peak, 3 * max(n_bytes))
 
 
 def _whole_map_batch(network: Network, rates: Rates, budget: float, bytes_each: float, layers: Sequence[int]) -> int:
@@ -128,6 +153,11 @@ def _whole_map_batch(network: Network, rates: Rates, budget: float, bytes_each: 
     weights = sum(network.layers[i].weight_bytes for i in layers)
     by_weights = weights // max(1, sum(network.layers[i].work_bytes for i in layers))
     return _fitted(budget, bytes_each, int(max(_MIN_BATCH, min(_MAX_WHOLE, max(by_maps, by_weights)))))
+
+
+def _bounded(batch: int | None, budget: float, bytes_each: float) -> int | None:
+    """The batch that a statement asks for, as far as it fits."""
+    return None if batch is None else _fitted(budget, bytes_each, batch)
 
 
 def _fitted(budget: float, bytes_each: float, most: int) -> int:
@@ -218,10 +248,17 @@ def _incremental(
     boxes = _Boxes(network, grid, regions)
     boxed = [i for i, on in enumerate(regions) if on and i]
     rest = [i for i, on in enumerate(regions) if not on]
+    # Half of a lane's memory is for boxes, half for the whole maps after them.
+    part = budget / 2 / rates.n_lanes
     widest = _widest_bytes(network, boxes, boxed)
-    fitted = batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, budget, widest))
+    crossing = {j for i in rest for j in network.layers[i].inputs if regions[j]}
+    on_boxes = 4.0 * widest + sum(8 * math.prod(network.layers[j].shape) for j in crossing)
+    fitted = _bounded(batch, part, on_boxes) or (
+        _MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, part, on_boxes, widest)
+    )
     tail_bytes = sum(4 * math.prod(network.layers[i].shape) for i in rest)
-    tail = batch or _whole_map_batch(network, rates, budget / 2, 2.0 * max(1, tail_bytes), rest)
+    on_maps = 2.0 * max(1, tail_bytes)
+    tail = _bounded(batch, part, on_maps) or _whole_map_batch(network, rates, part, on_maps, rest)
     each = np.zeros(len(network.layers))  # seconds of one position
     a_batch = np.zeros(len(network.layers))  # seconds of a batch however small
     for i in boxed:
@@ -260,10 +297,11 @@ def _incremental(
             macs=float((macs * computed)[boxed].sum()) + tail_macs,
             bytes=float(moved + tail_bytes * n_windows),
             seconds=float(layer_s.sum()),
-            memory=float(views + rates.n_lanes * 4 * widest * fitted + 2 * tail_bytes * tail),
+            memory=float(views + rates.n_lanes * (on_boxes * fitted + on_maps * tail)),
         ),
         bound_macs=float((macs * boxes.least_positions())[boxed].sum()) + tail_macs,
         layer_s=tuple(float(s) for s in layer_s),
+        least_bytes=2.0 * rates.n_lanes * max(on_boxes, on_maps),
     )
 
 
@@ -275,8 +313,8 @@ def _widest_bytes(network: Network, boxes: _Boxes, boxed: Sequence[int]) -> floa
     return float(max([*outputs, *reads]))
 
 
-def _box_batch(rates: Rates, budget: float, widest: float) -> int:
-    fits = _fitted(budget / 2 / rates.n_lanes, 4 * widest, _MAX_BATCH if rates.on_cpu else _MAX_GPU_BATCH)
+def _box_batch(rates: Rates, budget: float, bytes_each: float, widest: float) -> int:
+    fits = _fitted(budget, bytes_each, _MAX_BATCH if rates.on_cpu else _MAX_GPU_BATCH)
     if not rates.on_cpu:
         return fits
     return min(fits, int(max(_MIN_BATCH, _CACHE_BYTES // max(1.0, widest))))

@@ -11,6 +11,7 @@ import struct
 import sys
 import zlib
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,9 @@ _DECODER_ERRORS: tuple[type[Exception], ...] = (
     struct.error,
     zlib.error,
 )
+
+#: Formats for which Pillow runs another program (Ghostscript) on the file, or asks the system to draw it.
+_RUNS_PROGRAMS = frozenset({"EPS", "WMF"})
 
 #: Float pixels may leave 0..1 by this much, as rounding makes them; they are clipped.
 _ROUNDING = 1e-6
@@ -88,14 +92,10 @@ def decode_file(path: str | Path) -> SourceImage:
 
     Raises ImageError for a file that is missing, empty, a folder, no image, damaged, or larger than Pillow's limit.
     """
-    path = Path(path).expanduser()
+    path = _existing(Path(path))
     shown = str(path)
-    if path.is_dir():
-        raise ImageError(f"image '{shown}' is a folder; name a file in it, or all of them with '{path / '*'}'")
-    if not path.is_file():
-        raise missing_file(path)
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_formats()) as image:
             return _decode_pil(image, shown, shown)
     except UnidentifiedImageError:
         if is_dicom(path):
@@ -108,6 +108,26 @@ def decode_file(path: str | Path) -> SourceImage:
         raise ImageError(f"image '{shown}' may not be read (permission denied)") from None
     except _DECODER_ERRORS as error:
         raise _damaged(shown, error) from None
+
+
+def _existing(path: Path) -> Path:
+    try:
+        path = path.expanduser()
+        if path.is_dir():
+            raise ImageError(f"image '{path}' is a folder; name a file in it, or all of them with '{path / '*'}'")
+        if not path.is_file():
+            raise missing_file(path)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such ~user, NUL
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(f"image '{path}' cannot be opened: {reason}") from None
+    return path
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """The formats that Pillow decodes by itself."""
+    Image.init()
+    return tuple(name for name in Image.ID if name not in _RUNS_PROGRAMS)
 
 
 def decode_object(obj: Any, key: str) -> SourceImage:
@@ -273,4 +293,8 @@ def _damaged(shown: str, error: BaseException) -> ImageError:
 def _why_unreadable(path: Path) -> str:
     if path.stat().st_size == 0:
         return "is empty (0 bytes)"
+    with path.open("rb") as file:
+        head = file.read(8)
+    if head.startswith((b"%!PS", b"\xc5\xd0\xd3\xc6", b"\xd7\xcd\xc6\x9a")):
+        return "is a drawing (EPS or WMF), which other programs would have to run; save it as PNG"
     return "is not an image that Pillow or pydicom can read (PNG, JPEG, TIFF, BMP, GIF, WebP, DICOM and others)"

@@ -29,8 +29,16 @@ def expand(pattern: str | Path) -> list[Path]:
     match. Folders, and patterns whose last part spells out no suffix (`scans/*`), yield known image suffixes alone;
     `scans/*.raw` yields what it says. Paths keep the form they were given in (relative stays relative).
 
-    Raises ImageError when nothing matches.
+    Raises ImageError when nothing matches, and for what no file can be called.
     """
+    try:
+        return _expand(pattern)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such ~user, NUL
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ImageError(f"images cannot be looked for at '{pattern}': {reason}") from None
+
+
+def _expand(pattern: str | Path) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]

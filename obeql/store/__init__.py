@@ -18,7 +18,7 @@ from types import TracebackType
 import duckdb
 
 from obeql.errors import StoreError
-from obeql.store.driver import MEMORY, STORAGE_VERSION, Database
+from obeql.store.driver import MEMORY, OPENING, STORAGE_VERSION, Database
 from obeql.store.evaluations import EvaluationRow, EvaluationRows
 from obeql.store.facts import FactRows
 from obeql.store.images import ImageContent, PredictionRow
@@ -56,14 +56,16 @@ class Store(MapRows, ModelRows, EvaluationRows, FactRows):
     """
 
     def __init__(self, path: str | Path = MEMORY, read_only: bool = False) -> None:
-        self._database = Database(path, read_only)
-        try:
-            prepare_schema(self._database)
-            if self._database.first_here and not read_only:
-                self._mark_interrupted()
-        except BaseException:
-            self._database.close()
-            raise
+        self._unended = {}
+        with OPENING:
+            self._database = Database(path, read_only)
+            try:
+                prepare_schema(self._database)
+                if self._database.first_here and not read_only:
+                    self._mark_interrupted()
+            except BaseException:
+                self._database.close()
+                raise
 
     @property
     def path(self) -> str:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from obeql.errors import StoreError
 
-__all__ = ["MEMORY", "STORAGE_VERSION", "Database"]
+__all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database"]
 
 MEMORY = ":memory:"
 
@@ -31,9 +31,13 @@ _ARROW_FROM_EXECUTE = int(duckdb.__version__.split(".")[0]) < 2
 
 _LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
 
+#: How systems word a full disk, a quota, and a limit on the size of files.
+_NO_SPACE = ("No space left on device", "quota exceeded", "File too large", "not enough space on the disk")
+
 # How many stores of this process hold a file: the first one knows that no run of it can be under way.
 _open_files: Counter[str] = Counter()
-_open_files_lock = threading.Lock()
+#: Held while a file is opened, brought up to date or closed: DuckDB refuses a file that another thread just opens.
+OPENING = threading.RLock()
 
 # One writer of a file at a time in this process: what a transaction found to be stored is then still there when it
 # commits a reference to it.
@@ -54,13 +58,14 @@ class Database:
         self._lock = threading.RLock()
         self._closed = False
         self._file = "" if self.path == MEMORY else str(Path(self.path).resolve())
-        self.user = _connect(self.path, read_only)
+        with OPENING:
+            self.user = _connect(self.path, read_only)
         self._own = self.user.cursor()
         if not read_only:
             # A checkpoint rewrites the row group that was appended to, and what it frees stays in the file. With 10,000
             # maps of 53x53 the file is 544 MB at a threshold of 64 MB, 445 MB at this one (449 MB are the planes).
             self._own.execute("SET checkpoint_threshold = '256MB'")
-        with _open_files_lock:
+        with OPENING:
             self.first_here = not self._file or not _open_files[self._file]
             _open_files[self._file] += 1
             self._writer = _writers.setdefault(self._file, threading.RLock()) if self._file else threading.RLock()
@@ -75,10 +80,10 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            with _open_files_lock:
+            with OPENING:
                 _open_files[self._file] -= 1
-            self._own.close()
-            self.user.close()
+                self._own.close()
+                self.user.close()
 
     def user_in_transaction(self) -> bool:
         """Whether the user's connection is inside BEGIN ... COMMIT; asks without aborting that transaction."""
@@ -204,7 +209,9 @@ class Database:
         try:
             yield
         except duckdb.Error as error:
-            raise StoreError(f"cannot {doing} the store {self.path!r}: {_first_sentence(error)}") from error
+            raise StoreError(
+                f"cannot {doing} the store {self.path!r}: {_first_sentence(error)}{_way_out(error)}"
+            ) from error
 
 
 @contextmanager
@@ -248,6 +255,11 @@ def _why_not_opened(path: str, error: duckdb.Error) -> str:
         )
     if "lock" in text.lower() and isinstance(error, duckdb.IOException):
         return f"the store {path!r} is in use by another process; close it there, or read a copy or an export of it"
+    if "Permission denied" in text or "Read-only file system" in text:
+        return (
+            f"the store {path!r} may not be written here ({_first_sentence(error)}); open it with read_only=True "
+            "(--read-only on the command line), or copy it to where it may be"
+        )
     if "not a valid DuckDB database" in text:
         return f"{path!r} is not a DuckDB database file"
     if "different configuration" in text:
@@ -258,6 +270,16 @@ def _why_not_opened(path: str, error: duckdb.Error) -> str:
     if "version number" in text or "newer version of DuckDB" in text:
         return f"{path!r} was written by a DuckDB this one ({duckdb.__version__}) cannot read: {_first_sentence(error)}"
     return f"cannot open the store {path!r}: {_first_sentence(error)}"
+
+
+def _way_out(error: duckdb.Error) -> str:
+    """What to do about an error that is not the statement's fault."""
+    text = str(error)
+    if isinstance(error, duckdb.FatalException):
+        return "; close the session and open the file again: what was committed is in it"
+    if any(words in text for words in _NO_SPACE):
+        return "; what is committed is kept: free some space and run the statement again"
+    return ""
 
 
 def _first_sentence(error: BaseException) -> str:

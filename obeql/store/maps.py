@@ -79,6 +79,29 @@ class MapRows(RunRows, ImageRows):
             self._database.append("run_maps", member_batch(run_id, entries, map_ids, images))
         return map_ids
 
+    def write_pieces(self, maps: Sequence[MapCells], replaced: Sequence[int]) -> list[int]:
+        """Store maps that are not finished durably, in place of earlier pieces of them; returns their map ids.
+
+        They belong to no run, so that no view shows them; `stored` finds their computed cells.
+        """
+        with self._database.transaction():
+            if replaced:
+                marks = ", ".join("?" for _ in replaced)
+                self._database.run(f"DELETE FROM obeql_store.maps WHERE map_id IN ({marks})", replaced)
+            numbers = self._database.next_ids("map_ids", len(maps)) if maps else []
+            if maps:
+                self._database.append("maps", map_batch(numbers, [map_digest(cells) for cells in maps], list(maps)))
+        return numbers
+
+    def drop_pieces(self, model_hash: str) -> None:
+        """Delete what `write_pieces` left of a model, such as by a process that was killed."""
+        pieces = (
+            "FROM obeql_store.maps WHERE model_hash = ? AND map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+        )
+        if self._database.rows(f"SELECT 1 {pieces} LIMIT 1", [model_hash]):
+            with self._database.transaction():
+                self._database.run(f"DELETE {pieces}", [model_hash])
+
     def reference_map(
         self,
         run_id: int,

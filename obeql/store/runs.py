@@ -60,6 +60,9 @@ class RunRows:
 
     _database: Database
 
+    #: Runs that could not be ended when they stopped, as with a full disk, and what to note of them.
+    _unended: dict[int, Mapping[str, Any]]
+
     def begin_run(self, record: RunRecord, replace: bool = False) -> int:
         """Store a run as `running` and return its id, larger than any before it.
 
@@ -144,6 +147,10 @@ class RunRows:
         """
         if status not in get_args(RunStatus) or status == "running":
             raise InternalError(f"a run cannot finish as {status!r}; use 'done', 'interrupted' or 'failed'")
+        self._end(run_id, status, measured)
+        self._database.checkpoint_when_worth_it()
+
+    def _end(self, run_id: int, status: RunStatus, measured: Mapping[str, Any] | None) -> None:
         with self._database.transaction():
             self._require_running(run_id)
             ((name, replaces),) = self._database.rows(
@@ -153,7 +160,20 @@ class RunRows:
                 self._event(holder, "dropped")
                 self._sweep(loose=False)
             self._event(run_id, status, measured)
-        self._database.checkpoint_when_worth_it()
+
+    def interrupt_run(self, run_id: int, measured: Mapping[str, Any]) -> None:
+        """End a run as `interrupted`; where the file cannot be written to now, `end_stopped_runs` does it later."""
+        try:
+            if self._status(run_id) == "running":
+                self._end(run_id, "interrupted", measured)  # no checkpoint: a disk that is full would not survive it
+            self._unended.pop(run_id, None)
+        except StoreError:
+            self._unended[run_id] = measured
+
+    def end_stopped_runs(self) -> None:
+        """Try again what `interrupt_run` could not do."""
+        for run_id, measured in dict(self._unended).items():
+            self.interrupt_run(run_id, measured)
 
     def drop_run(self, name_or_id: str | int) -> None:
         """Drop a run with the maps that no other run has, and give their space in the file back."""

@@ -19,7 +19,7 @@ def db() -> Iterator[Any]:
     """A session in memory."""
     import obeql
 
-    with obeql.connect() as session:
+    with obeql.connect(allow_python=True) as session:
         yield session
 
 
@@ -84,7 +84,7 @@ def shared_db(tiny_net: Any) -> Iterator[Any]:
     """As `net_db`, for the tests of a file that leave it as it was."""
     import obeql
 
-    with obeql.connect() as session:
+    with obeql.connect(allow_python=True) as session:
         session.create_model("net", tiny_net(), size=(SIZE, SIZE), classes=list(CLASSES))
         yield session
 

@@ -310,8 +310,8 @@ def test_files_that_are_no_models(net_db: Any, refused: Any, tiny_net: Any, tmp_
     net_db.execute(f"{create}'{tmp_path}/pickled.pt' WITH size=32 trust=true")
 
 
-def test_python_factories_can_be_forbidden(dump: Any) -> None:
-    with obeql.connect(allow_python=False) as db:
+def test_python_factories_need_permission(dump: Any) -> None:
+    with obeql.connect() as db:
         before = dump(db)
         with pytest.raises(ModelError, match=r"does not allow: connect\(.*allow_python=True"):
             db.execute("CREATE MODEL m FROM ' Python:os:getcwd'")
@@ -383,3 +383,20 @@ def test_databases_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="there is no store"):
         obeql.connect(tmp_path / "new.duckdb", read_only=True)
     assert not (tmp_path / "new.duckdb").exists()
+
+
+def test_a_stored_word_of_trust_is_not_enough(tiny_net: Any, tmp_path: Path, folder: Path) -> None:
+    """A database may be another's: what it says of a model's trust is not what this session's user says."""
+    torch.save(tiny_net(), tmp_path / "net.pt")
+    file, create = tmp_path / "heat.duckdb", f"CREATE MODEL net FROM '{tmp_path}/net.pt' WITH size=32 trust=true"
+    statement = f"EXPLAIN OCCLUDE '{folder}/scan1.png' USING net WITH patch=16 NO REUSE"
+    with obeql.connect(file) as db:
+        db.execute(create)
+        assert len(db.execute(statement)) == 1
+    with obeql.connect(file) as db:
+        with pytest.raises(ModelError, match=r"created with trust=true.*create it again with trust=true"):
+            db.execute(statement)
+        db.execute(create)
+        assert len(db.execute(statement)) == 1
+    with obeql.connect(file, allow_python=True) as db:
+        assert len(db.execute(statement)) == 1

@@ -53,12 +53,12 @@ def explained(db: Any, source: Any, into: str | None = None, reuse: bool = True)
 
 
 def test_a_model_with_a_uri_loads_again(file: Path, factory: Any, folder: Path) -> None:
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.execute(
             f"CREATE MODEL net FROM '{factory()}' WITH size={SIZE} classes=['a', 'b', 'c'] mean=0.5 std=(1, 2, 1)"
         )
         before = explained(db, folder / "scan1.png")[0]
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         after = explained(db, folder / "scan1.png", reuse=False)[0]
         np.testing.assert_array_equal(after.scores, before.scores)
         assert after.class_name == before.class_name
@@ -66,11 +66,11 @@ def test_a_model_with_a_uri_loads_again(file: Path, factory: Any, folder: Path) 
 
 def test_a_file_that_holds_another_model_by_now_is_refused(file: Path, factory: Any, folder: Path) -> None:
     uri = factory()
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.execute(f"CREATE MODEL net FROM '{uri}' WITH size={SIZE}")
         first = explained(db, folder / "scan1.png", into="first")[0]
     factory("Tanh")
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         with pytest.raises(
             ModelError, match=r"holds another model than when 'net' was created.*CREATE OR REPLACE MODEL"
         ):
@@ -112,22 +112,25 @@ def test_a_changed_onnx_file_is_refused(file: Path, tmp_path: Path, folder: Path
         onnx.save(model, tmp_path / "net.onnx")
 
     write(0)
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.execute(f"CREATE MODEL net FROM '{tmp_path}/net.onnx'")
         explained(db, folder / "scan1.png")
     write(1)
-    with obeql.connect(file) as db, pytest.raises(ModelError, match=r"net\.onnx' holds another model"):
+    with (
+        obeql.connect(file, allow_python=True) as db,
+        pytest.raises(ModelError, match=r"net\.onnx' holds another model"),
+    ):
         explained(db, folder / "scan2.png")
     (tmp_path / "net.onnx").unlink()
-    with obeql.connect(file) as db, pytest.raises(ModelError, match=r"net\.onnx"):
+    with obeql.connect(file, allow_python=True) as db, pytest.raises(ModelError, match=r"net\.onnx"):
         explained(db, folder / "scan2.png")
 
 
 def test_a_live_module_is_asked_for_and_attached_by_its_hash(file: Path, tiny_net: Any, folder: Path) -> None:
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.create_model("net", tiny_net(), size=(SIZE, SIZE), classes=["a", "b", "c"])
         before = explained(db, folder / "scan1.png", into="mine")[0]
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         np.testing.assert_array_equal(db.run("mine")[0].scores, before.scores)
         # a plan needs the network's geometry alone, which is stored
         assert "Physical plan" in str(db.execute(f"PLAN EXPLAIN OCCLUDE '{folder}/scan1.png' USING net WITH patch=8"))
@@ -147,21 +150,21 @@ def test_rates_are_measured_once(file: Path, factory: Any, folder: Path, monkeyp
     measured = []
     measure = rates.measure_rates
     monkeypatch.setattr(rates, "measure_rates", lambda *args: measured.append(args) or measure(*args))
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.execute(f"CREATE MODEL net FROM '{factory()}' WITH size={SIZE}")
         db.execute(f"PLAN EXPLAIN OCCLUDE '{folder}/scan1.png' USING net")
         explained(db, folder / "scan1.png")
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         explained(db, folder / "scan1.png")
     assert len(measured) == 1
 
 
 def test_a_network_stored_by_another_version_is_captured_again(file: Path, factory: Any, folder: Path) -> None:
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         record = db.create_model("net", factory(), size=(SIZE, SIZE))
         renamed = tuple(replace(layer, name=f"old_{layer.name}") for layer in record.network.layers)
         db._store.put_model(replace(record, network=replace(record.network, layers=renamed)))
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         assert "old_" in str(db.execute("DESCRIBE MODEL net").fetchall())
         explained(db, folder / "scan1.png")
         assert "old_" not in str(db.execute("DESCRIBE MODEL net").fetchall())
@@ -171,10 +174,10 @@ def test_a_network_stored_by_another_version_is_captured_again(file: Path, facto
 
 
 def test_runs_are_found_by_id_and_name(file: Path, factory: Any, folder: Path, tmp_path: Path) -> None:
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.execute(f"CREATE MODEL net FROM '{factory()}' WITH size={SIZE}")
         made = db.execute(f"EXPLAIN OCCLUDE '{folder}/*.png' USING net FOR ALL WITH patch=[16, 8] INTO mine")
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         for name in (made.run_id, str(made.run_id), "mine", "MINE"):
             again = db.run(name)
             assert len(again) == 18 and again.run_name == "mine" and again.run_id == made.run_id
@@ -196,14 +199,14 @@ def test_an_image_that_changes_keeps_both_contents(
     file: Path, factory: Any, folder: Path, pixels: Callable[..., Any]
 ) -> None:
     path = folder / "scan1.png"
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.execute(f"CREATE MODEL net FROM '{factory()}' WITH size={SIZE}")
         first = explained(db, path)
         Image.fromarray(pixels(8, 48)).save(path)
         second = explained(db, path)
         assert first[0].image_id == second[0].image_id
         assert first[0].cells.key.image_hash != second[0].cells.key.image_hash
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         hashes = db.execute("SELECT image_hash FROM heatmaps ORDER BY run_id").fetchall()
         assert hashes == [(first[0].cells.key.image_hash,), (second[0].cells.key.image_hash,)]
         assert db.execute("SELECT image_hash, height FROM images").fetchall() == [(*hashes[1], 48)]
@@ -219,12 +222,12 @@ def test_an_image_that_changes_keeps_both_contents(
 
 
 def test_pixels_from_python_are_asked_for(file: Path, factory: Any, pixels: Callable[..., Any]) -> None:
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.execute(f"CREATE MODEL net FROM '{factory()}' WITH size={SIZE}")
         db.create_images("scans", [pixels(1), pixels(2)])
         made = explained(db, "scans")
         assert db.run(made.run_id)[0].source().size == (SIZE, SIZE)
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         with pytest.raises(ImageError, match=r"'scans_0' was handed over from Python.*hand it over again"):
             explained(db, "scans")
         assert db.execute("SELECT count(*) FROM runs").fetchall() == [(1,)]
@@ -239,13 +242,13 @@ def test_pixels_from_python_are_asked_for(file: Path, factory: Any, pixels: Call
 
 
 def test_a_read_only_session_reads(file: Path, factory: Any, folder: Path, tiny_net: Any, dump: Any) -> None:
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         db.execute(f"CREATE MODEL net FROM '{factory()}' WITH size={SIZE}")
         live = db.create_model("live", tiny_net(), size=(SIZE, SIZE))
         db.create_images("scans", folder)
         explained(db, "scans", into="mine")
     content = file.read_bytes()
-    with obeql.connect(file, read_only=True) as db:
+    with obeql.connect(file, read_only=True, allow_python=True) as db:
         before = dump(db)
         assert db.execute("SELECT count(*) FROM cells").fetchall() == [(75,)]
         assert len(db.execute("SHOW RUNS").fetchall()) == 1 and len(db.execute("DESCRIBE MODEL net").fetchall()) > 3
@@ -271,14 +274,14 @@ def test_a_read_only_session_reads(file: Path, factory: Any, folder: Path, tiny_
 
 
 def test_two_sessions_in_one_process(file: Path, tiny_net: Any, folder: Path) -> None:
-    with obeql.connect(file) as one, obeql.connect(file) as two:
+    with obeql.connect(file, allow_python=True) as one, obeql.connect(file) as two:
         one.create_model("net", tiny_net(), size=(SIZE, SIZE))
         two.create_model("net", tiny_net(), size=(SIZE, SIZE))
         first = explained(one, folder / "scan1.png", into="one")
         second = explained(two, folder / "scan2.png", into="two")
         assert second.run_id != first.run_id
         assert len(one.run("two")) == len(two.run("one")) == 1
-    with obeql.connect(file) as db:
+    with obeql.connect(file, allow_python=True) as db:
         assert db.execute("SELECT run_name, status FROM runs ORDER BY 1").fetchall() == [
             ("one", "done"),
             ("two", "done"),
@@ -293,6 +296,6 @@ try:
 except obeql.ObeqlError as error:
     print(type(error).__name__, error)
 """
-    with obeql.connect(file):
+    with obeql.connect(file, allow_python=True):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert other.stdout.startswith("StoreError") and "in use by" in other.stdout

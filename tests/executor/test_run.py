@@ -40,11 +40,17 @@ class Sink:
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self.written.append((image.shown, list(maps)))
 
-    def keep(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+    def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         raise AssertionError("no statement comes after this one")
 
     def fail(self, image: ImageRecord, error: str) -> None:
         self.failed.append((image.shown, error))
+
+    def keep(self, place: int, maps: Sequence[MapCells]) -> None:
+        raise AssertionError("no map here takes long")
+
+    def settle(self) -> int:
+        return len(self.written) + len(self.failed)
 
 
 class Picks(nn.Module):

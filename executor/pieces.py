@@ -1,0 +1,69 @@
+"""Keep the cells of a map that takes long, so that a process that dies, or Ctrl-C, does not lose them.
+
+Beside `run`: between batches and after levels it hands the map as it stands to the sink. How often grows with the time
+the map has taken, so that keeping costs little and at most a twentieth of the work is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from obeql.errors import ImageError
+from obeql.executor.grid_run import GridRun, Planes
+from obeql.executor.reuse import KnownCells
+from obeql.planner.cells import CellSink, MapCells
+
+__all__ = ["Pieces"]
+
+#: A map that takes less than this is not worth keeping before it is done.
+_FIRST_SECONDS = 10.0
+_SHARE = 0.05
+#: What stopping keeps, because nobody waits for the next time.
+_LAST_SECONDS = 5.0
+
+
+class Pieces:
+    """The unfinished map of one grid of an image, number `place` of its grids."""
+
+    def __init__(
+        self,
+        sink: CellSink,
+        place: int,
+        run: GridRun,
+        known: KnownCells | None,
+        as_maps: Callable[[Planes], Sequence[MapCells]],
+    ) -> None:
+        self._sink = sink
+        self._place = place
+        self._run = run
+        self._known = known
+        self._as_maps = as_maps
+        self._began = self._kept_at = time.monotonic()
+
+    def after_batch(self) -> None:
+        """Keep what the operator has computed of the map so far, if it is time to."""
+        if self._due():
+            self._keep(self._run.computed(self._known))
+
+    def after_level(self, planes: Planes) -> None:
+        """As `after_batch`, for a map that is refined: its computed cells are kept, not its estimates."""
+        if self._due():
+            self._keep(planes)
+
+    def at_end(self, planes: Planes | None = None) -> None:
+        """Keep a map that is done while its image is not, or, without `planes`, one that is stopped."""
+        if time.monotonic() - self._kept_at < _LAST_SECONDS:
+            return
+        with suppress(ImageError):  # values that are not numbers, which the end of the map reports
+            self._keep(self._run.computed(self._known) if planes is None else planes)
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        return now - self._kept_at >= max(_FIRST_SECONDS, _SHARE * (now - self._began))
+
+    def _keep(self, planes: Planes | None) -> None:
+        if planes is not None:
+            self._sink.keep(self._place, self._as_maps(planes))
+        self._kept_at = time.monotonic()

@@ -1,0 +1,334 @@
+"""What is reported as done is committed: kills, a full disk, a file that may not be written, Ctrl-C twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from obeql import explaining, recording
+from obeql.errors import StoreError
+from obeql.executor import pieces
+
+STATEMENT = "EXPLAIN OCCLUDE scans USING net FOR CLASSES (1, 0) WITH patch=16 stride=8 batch=2 INTO mine"
+
+# Run in a process of its own, which limits what it may write, or who it is; says what happened as JSON.
+PROLOGUE = """
+import json, os, resource, sys
+import torch, obeql, obeql.executor.run, numpy as np
+from obeql.store import Store
+torch.set_num_threads(1); torch.manual_seed(0)
+parts = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(3600, 3)
+net = torch.nn.Sequential(*parts).eval()
+images = [np.random.default_rng(i).integers(0, 256, (32, 32, 3), dtype=np.uint8) for i in range(30)]
+file = sys.argv[1]
+"""
+
+
+@pytest.fixture
+def scans(net_db: Any, folder: Path) -> Any:
+    net_db.create_images("scans", folder)
+    return net_db
+
+
+def n_stored(db: Any) -> int:
+    return int(db.connection.cursor().execute("SELECT count(DISTINCT image_id) FROM heatmaps").fetchall()[0][0])
+
+
+def in_process(body: str, *arguments: str) -> Any:
+    code = PROLOGUE + textwrap.dedent(body)
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("held", [1, 4, 100])
+def test_progress_counts_what_is_committed(scans: Any, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    monkeypatch.setattr(recording, "_HOLD_MAPS", held)
+    seen: list[int] = []
+
+    def tell(progress: Any) -> None:
+        seen.append(progress.images_done)
+        assert n_stored(scans) == progress.images_done
+
+    scans.execute(STATEMENT, on_progress=tell)
+    assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 3
+    assert (1 in seen) is (held == 1)
+
+
+def test_a_fast_image_does_not_wait_for_a_slow_one(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [time.monotonic()]
+    monkeypatch.setattr(recording.time, "monotonic", lambda: clock[0])
+    seen: list[int] = []
+
+    def tell(progress: Any) -> None:
+        if progress.image == 1:  # its batches take two seconds each
+            clock[0] += 2
+            seen.append(progress.images_done)
+
+    scans.execute(STATEMENT, on_progress=tell)
+    assert seen[0] == 0 and seen[1] == 1
+
+
+def test_failures_keep_their_place(scans: Any, folder: Path) -> None:
+    (folder / "scan3.png").write_bytes(b"")
+    seen: list[int] = []
+    result = scans.execute(STATEMENT, on_progress=lambda progress: seen.append(progress.images_done))
+    assert (
+        seen[-1] == 3 and len(result) == 4 and [each.shown for each in result.failures] == [str(folder / "scan3.png")]
+    )
+    assert scans.execute("SELECT n_failed FROM runs").fetchall() == [(1,)]
+
+
+def test_a_second_ctrl_c_loses_nothing(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = explaining.RunWriter.flush
+
+    def interrupted(self: Any) -> None:
+        if self._held and self.n_taken < self.n_todo:  # only when the run is brought to its end
+            signal.raise_signal(signal.SIGINT)
+        real(self)
+
+    monkeypatch.setattr(explaining.RunWriter, "flush", interrupted)
+
+    def stop(progress: Any) -> None:
+        if progress.image == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="cancelled after 2 of 3 images; the same statement continues"):
+        scans.execute(STATEMENT, on_progress=stop)
+    assert scans.execute("SELECT status, n_images FROM runs").fetchall() == [("interrupted", 2)]
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert len(scans.execute(STATEMENT)) == 6
+
+
+def test_a_run_that_cannot_be_ended_is_ended_later(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, *_: Any) -> Any:
+        raise StoreError("the disk is full")
+
+    def stop(progress: Any) -> None:
+        if progress.image == 1:
+            monkeypatch.setattr(type(scans._store), "_end", full)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        scans.execute(STATEMENT, on_progress=stop)
+    assert scans.execute("SELECT status FROM runs").fetchall() == [("running",)]
+    monkeypatch.undo()
+    seen: list[int] = []
+    assert len(scans.execute(STATEMENT, on_progress=lambda progress: seen.append(progress.n_images))) == 6
+    assert set(seen) == {2} and scans.execute("SELECT status FROM runs").fetchall() == [("done",)]
+
+
+def test_a_full_disk_is_said_and_the_statement_goes_on_when_there_is_space(tmp_path: Path) -> None:
+    said = in_process(
+        """
+        db = obeql.connect(file)
+        db.create_model("net", net, size=(32, 32)); db.create_images("scans", images)
+        statement = "EXPLAIN OCCLUDE scans USING net FOR ALL WITH patch=8 stride=1"
+        db.execute("PLAN " + statement)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(file) + 500_000, -1))
+        reported = [0]
+        try:
+            db.execute(statement, on_progress=lambda progress: reported.append(progress.images_done))
+        except obeql.ObeqlError as error:
+            failed = f"{type(error).__name__}: {error}"
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+        status, n = db.execute("SELECT status, n_images FROM runs").fetchall()[0]
+        todo = []
+        maps = len(db.execute(statement, on_progress=lambda progress: todo.append(progress.n_images)))
+        db.close()
+        with obeql.connect(file) as db:
+            after = db.execute("SELECT status, n_images, n_maps FROM runs").fetchall()
+        print(json.dumps([failed, status, n, max(reported), todo[0], maps, after]))
+        """,
+        str(tmp_path / "heat.duckdb"),
+    )
+    failed, status, n_images, n_reported, n_todo, n_maps, after = said
+    assert failed.startswith("StoreError: cannot write the store") and "free some space" in failed
+    assert status == "interrupted" and n_reported <= n_images < 30 and n_todo == 30 - n_images
+    assert n_maps == 90 and after == [["done", 30, 90]]
+
+
+def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    said = in_process(
+        """
+        with obeql.connect(file) as db:
+            db.create_model("net", net, size=(32, 32)); db.explain(images[0], "net", patch=16)
+        os.chmod(file, 0o444); os.chmod(os.path.dirname(file), 0o555)
+        for folder in (os.path.dirname(os.path.dirname(file)), os.path.dirname(os.path.dirname(os.path.dirname(file)))):
+            os.chmod(folder, 0o755)
+        before = open(file, "rb").read()
+        if os.getuid() == 0:
+            os.setuid(65534)  # root may write everything
+        try:
+            obeql.connect(file)
+            failed = ""
+        except obeql.ObeqlError as error:
+            failed = f"{type(error).__name__}: {error}"
+        with obeql.connect(file, read_only=True) as db:
+            n = len(db.run(1))
+            try:
+                db.explain(images[1], "net", patch=16)
+            except obeql.ObeqlError as error:
+                refused = str(error)
+        print(json.dumps([failed, n, refused, open(file, "rb").read() == before]))
+        """,
+        str(file),
+    )
+    os.chmod(tmp_path, 0o755)  # noqa: PTH101
+    failed, n_maps, refused, same = said
+    assert failed.startswith("StoreError: the store") and "may not be written" in failed and "read_only" in failed
+    assert n_maps == 1 and "read-only" in refused and same
+
+
+@pytest.mark.slow
+def test_killed_processes_lose_nothing() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "crash_test.py"
+    done = subprocess.run([sys.executable, str(script), "--kills", "10"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr + done.stdout
+    report = json.loads(done.stdout)
+    assert report["kills"] == 10 and report["images_lost"] == 0 and report["maps_checked"] > 0
+
+
+# ---- maps that take long ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every map takes so long that it is kept after every batch."""
+    monkeypatch.setattr(pieces, "_FIRST_SECONDS", 0.0)
+    monkeypatch.setattr(pieces, "_LAST_SECONDS", 0.0)
+    monkeypatch.setattr(pieces, "_SHARE", 0.0)
+
+
+def n_pieces(db: Any) -> int:
+    sql = "SELECT count(*) FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+    return int(db.execute(sql).fetchall()[0][0])
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
+@pytest.mark.parametrize("level", ["", "WITHIN 600 SECONDS"])
+def test_a_long_map_goes_on_where_it_was_stopped(
+    scans: Any, folder: Path, slow_maps: None, stop: type[BaseException], level: str
+) -> None:
+    statement = f"EXPLAIN OCCLUDE scan1 USING net FOR CLASSES (1, 0) {level} WITH patch=8 stride=1 batch=16"
+    expected = scans.execute(f"{statement} NO REUSE")
+    assert n_pieces(scans) == 0
+    scans.execute("DROP RUN 1")
+    calls: list[Any] = []
+
+    def halfway(progress: Any) -> None:
+        calls.append(progress)
+        if 0.4 * progress.total < progress.done < progress.total:
+            raise stop
+
+    if level:
+        halfway = StopAfterLevel(stop)  # type: ignore[assignment]
+    with pytest.raises(stop, match="are kept" if stop is KeyboardInterrupt else "^$"):
+        scans.execute(statement, on_progress=halfway)
+    assert n_pieces(scans) == 2 and scans.execute("SELECT count(*) FROM heatmaps").fetchall() == [(0,)]
+    found = scans.execute(statement)
+    run = scans.execute(
+        "SELECT measured FROM obeql_store.run_events WHERE status = 'done' ORDER BY entry_id DESC LIMIT 1"
+    )
+    measured = json.loads(run.fetchall()[0][0])
+    assert measured["cells_stored"] > 50 and n_pieces(scans) == 0
+    if not level:
+        assert measured["cells_stored"] + measured["cells_computed"] == 625
+        for ours, theirs in zip(expected, found, strict=True):
+            np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+
+
+class StopAfterLevel:
+    """Raises in the report of a level."""
+
+    def __init__(self, stop: type[BaseException]) -> None:
+        self.stop = stop
+
+    def __call__(self, progress: Any) -> None:
+        if progress.level >= 1:
+            raise self.stop
+
+
+def test_maps_of_an_image_that_is_not_done_are_kept(scans: Any, slow_maps: None) -> None:
+    statement = "EXPLAIN OCCLUDE scan1 USING net FOR CLASS 1 WITH patch=[8, 16] stride=4 batch=16"
+
+    def stop(progress: Any) -> None:
+        if progress.done > 60:  # 49 windows of the first size, 25 of the second
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        scans.execute(statement, on_progress=stop)
+    assert n_pieces(scans) == 2
+    result = scans.execute(statement)
+    assert result.run_id == 1 and n_pieces(scans) == 0
+    measured = scans.execute("SELECT measured FROM obeql_store.run_events WHERE status = 'done'").fetchall()
+    assert json.loads(measured[0][0])["cells_stored"] >= 49
+
+
+def test_a_long_map_of_a_killed_process_goes_on(tmp_path: Path) -> None:
+    file = str(tmp_path / "heat.duckdb")
+    statement = "EXPLAIN OCCLUDE scans USING net FOR ALL WITH patch=8 stride=1 batch=16"
+    killed = PROLOGUE + textwrap.dedent(
+        f"""
+        import signal
+        from obeql.executor import pieces
+        pieces._FIRST_SECONDS = pieces._SHARE = 0.0
+        db = obeql.connect(file)
+        db.create_model("net", net, size=(32, 32)); db.create_images("scans", images[:1])
+        def die(progress):
+            if 2 * progress.done > progress.total:
+                os.kill(os.getpid(), signal.SIGKILL)
+        db.execute("{statement}", on_progress=die)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", killed, file], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    stored, computed, left, error = in_process(
+        f"""
+        db = obeql.connect(file)
+        db.create_model("net", net, size=(32, 32)); db.create_images("scans", images[:1])
+        found = db.execute("{statement}")
+        expected = db.execute("{statement} NO REUSE")
+        sql = "SELECT measured FROM obeql_store.run_events WHERE status = 'done'"
+        measured = json.loads(db.execute(sql).fetchall()[0][0])
+        left = "SELECT count(*) FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+        error = max(float(np.abs(a.scores - b.scores).max()) for a, b in zip(found, expected))
+        counts = measured["cells_stored"], measured["cells_computed"], db.execute(left).fetchall()[0][0]
+        print(json.dumps([*counts, error]))
+        """,
+        file,
+    )
+    assert stored + computed == 625 and stored > 250 and left == 0 and error < 1e-5
+
+
+def test_pieces_are_kept_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, kept = [0.0], []
+    monkeypatch.setattr(pieces.time, "monotonic", lambda: clock[0])
+
+    class Sink:
+        def keep(self, place: int, maps: Any) -> None:
+            kept.append(clock[0])
+
+    class Run:
+        def computed(self, known: Any) -> str:
+            return "planes"
+
+    piece = pieces.Pieces(Sink(), 0, Run(), None, lambda planes: [planes])  # type: ignore[arg-type, list-item]
+    while clock[0] < 3600:
+        clock[0] += 1
+        piece.after_batch()
+    assert kept[0] == 10 and len(kept) < 100
+    assert all(later - earlier <= max(11, 0.06 * later) for earlier, later in pairwise(kept))
