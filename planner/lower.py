@@ -97,10 +97,11 @@ def lower(
     n_classes = _n_classes(score.classes, classify.model.n_classes)
     refusals: list[Refusal] = []
     for grid in grids:
-        engine, refused = choose(network, grid, rates, budget, bound.options["batch"], disabled)
+        share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
+        left = rates.in_parts(share) if 0.0 < share < 1.0 else rates
+        engine, refused = choose(network, grid, left, budget, bound.options["batch"], disabled)
         if bound.memory_bytes is not None and engine.least_bytes > budget:
             _refuse_memory(bound.memory_bytes, engine.least_bytes * memory / budget, grid)
-        share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
         engine = part_of(engine, share)
 
         def ways(audit: float, grid: WindowGrid = grid, share: float = share) -> Ways:
