@@ -27,6 +27,7 @@ import torch
 from benchmarks.networks import SIZES, network
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
+from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.dense_forward import DenseRun, occlude
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.executor.rates import measure_rates
@@ -34,7 +35,7 @@ from obeql.planner.boxes import axis_spans, region_layers
 from obeql.planner.cost import positions
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import IncrementalForward
+from obeql.planner.physical import Engine, IncrementalForward
 from obeql.planner.schedule import choose_engine
 
 NAIVE_BATCHES = (1, 8, 16, 32, 64)
@@ -70,6 +71,12 @@ def stratified(run: IncrementalRun, share: float) -> npt.NDArray[np.bool_]:
     return wanted.reshape(run.grid.shape)
 
 
+def operator(graph: LayerGraph, grid: WindowGrid, engine: Engine) -> IncrementalRun | DenseRun:
+    if isinstance(engine, IncrementalForward):
+        return IncrementalRun(graph, grid, engine)
+    return DenseRun(graph, grid, engine)
+
+
 def seconds(work: Any) -> float:
     started = time.perf_counter()
     work()
@@ -101,9 +108,8 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
     captured_s = time.perf_counter() - captured_s
     net = graph.network()
     grid = WindowGrid.over((size, size), (args.patch, args.patch), (args.stride, args.stride))
-    cpu = torch.device("cpu")
     rates_s = time.perf_counter()
-    rates = measure_rates(graph, cpu, torch.float32)
+    rates = measure_rates(graph, torch.device("cpu"), torch.float32)
     rates_s = time.perf_counter() - rates_s
     planned_s = time.perf_counter()
     engine, _ = choose_engine(net, grid, rates)
@@ -113,10 +119,7 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
     image = image.contiguous(memory_format=torch.channels_last)
     fill = image.mean((2, 3)).view(3, 1, 1)
     wanted = None
-    run: Any
-    run = (
-        IncrementalRun(graph, grid, engine) if isinstance(engine, IncrementalForward) else DenseRun(graph, grid, engine)
-    )
+    run = operator(graph, grid, engine)
     if args.share < 1 and isinstance(run, IncrementalRun):
         wanted = stratified(run, args.share)
     elif args.share < 1:

@@ -175,7 +175,8 @@ def test_plan_says_where_cells_come_from(net_db: Any, folder: Path) -> None:
     assert held.n_cells == 49 + 16 and held.by_run == (("one", 49), ("run 2", 16))
     assert "ReuseCells  65 of 147 cells are stored" in str(plan) and "one: 49, run 2: 16" in str(plan)
     whole, part = cold.physical.engines[0].cost.seconds, plan.physical.engines[0].cost.seconds
-    assert part == pytest.approx(whole * (147 - 65) / 147)
+    # few windows fill smaller batches, so they cost somewhat more than their share
+    assert whole * (147 - 65) / 147 * 0.99 <= part < whole
     analyzed = net_db.execute(f"PLAN ANALYZE EXPLAIN OCCLUDE {scans} USING net WITH patch=8 stride=4")
     assert "cells from the store" in str(analyzed)
     again = net_db.execute(f"PLAN EXPLAIN OCCLUDE {scans} USING net WITH patch=8 stride=4")
