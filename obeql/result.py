@@ -166,12 +166,6 @@ class Result(Sequence[Heatmap]):
 
 def _row(index: int, heat: Heatmap) -> tuple[str, ...]:
     best = heat.top(1)
-    if not heat.approx:
-        quality = "exact"
-    elif heat.bound is None:
-        quality = "approximate"
-    else:
-        quality = f"{heat.metric} >= {heat.bound:.3g}"
     return (
         str(index),
         Path(heat.image).name,
@@ -181,7 +175,7 @@ def _row(index: int, heat: Heatmap) -> tuple[str, ...]:
         heat.score_kind,
         f"{heat.clean_score:.4g}",
         f"{best[0].importance:+.3g}" if best else "-",
-        quality + (" (!)" if heat.warning else ""),
+        heat.quality + (" (!)" if heat.warning else ""),
     )
 
 
