@@ -324,7 +324,8 @@ class _Execution:
         done = place and sum(grid.n_windows for grid in self.plan.grids[:place])
 
         def on_level(level: int, bound: float, planes: Planes) -> None:
-            n_known = 0 if planes.exact is None else int(planes.exact.sum())
+            stated = planes.quality[0]
+            n_known = int(stated["n_exact"]) + int(stated.get("n_reduced", 0))
             maps = () if self.on_progress is None else tuple(as_maps(planes))
             preview = _preview(self.plan, self.runs[place], classes, clean.logits, planes)
             if pieces is not None:

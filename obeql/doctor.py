@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 import obeql
@@ -63,7 +64,8 @@ def findings() -> Iterator[Finding]:
         yield Finding("versions", name, found or "is missing: install obeql again", None if found else False)
     for name, use in _OPTIONAL:
         found = _version(name)
-        yield Finding("optional", name, found or f"not installed; needed for {use}")
+        said = f"{found}{_mismatch()}" if found and name == "torchvision" and _version("torch") else found
+        yield Finding("optional", name, said or f"not installed; needed for {use}")
     yield _store()
     yield from _devices()
 
@@ -73,6 +75,19 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return ""
+
+
+def _mismatch() -> str:
+    """What to say of a torchvision that does not import by itself; empty where it does."""
+    from obeql.executor.models.import_torchvision import is_mismatched  # noqa: PLC0415 - imports torch
+
+    try:
+        import_module("torchvision")
+    except Exception as error:
+        if is_mismatched(error):
+            return " for another build of torch: torchvision:.. works here, `import torchvision` in Python does not"
+        return f", whose import fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return ""
 
 
 def _store() -> Finding:

@@ -18,14 +18,16 @@ import numpy.typing as npt
 from obeql.errors import ImageError, QueryTypeError, nearest
 from obeql.executor.images.decode import SourceImage, decode_file
 from obeql.executor.images.placement import Placement
+from obeql.pixels import mean_over_windows, on_source
 from obeql.planner.cells import FloatPlane, MapCells
 from obeql.planner.scores import ScoreKind, importance_of, is_constant, score_kind, score_of
+from obeql.quality import quality_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Cell", "Heatmap", "Picture", "axis_sum", "write_file"]
+__all__ = ["Cell", "Heatmap", "Picture", "write_file"]
 
 #: Where the picture under a map comes from; it is opened only when the map is drawn.
 Picture = SourceImage | str | Path | Callable[[], SourceImage] | None
@@ -182,8 +184,23 @@ class Heatmap:
 
     @property
     def share_exact(self) -> float:
-        """Share of cells in 0..1 that were computed by the network."""
+        """Share of cells in 0..1 that the network computed in the precision of the statement."""
         return 1.0 if self.cells.exact is None else float(np.mean(self.cells.exact))
+
+    @property
+    def share_reduced(self) -> float:
+        """Share of cells in 0..1 that the network computed in `reduced_precision`; the others were estimated."""
+        return float(self.cells.quality.get("n_reduced", 0)) / self.cells.logit.size
+
+    @property
+    def reduced_precision(self) -> str | None:
+        """The precision of cells that were computed in a faster one, such as bfloat16; None where there are none."""
+        return self.cells.quality.get("reduced_precision") if self.share_reduced else None
+
+    @property
+    def quality(self) -> str:
+        """What is stated of the map, in words: exact, or its bound and how its cells were found."""
+        return quality_text(self.cells.quality, self.cells.logit.size)
 
     @cached_property
     def warning(self) -> str:
@@ -214,26 +231,13 @@ class Heatmap:
             raise QueryTypeError(f"size {size!r} is unknown; allowed are 'model' and 'source'")
         if size == "model":
             return self._pixels
-        place = self.placement
-        rows = _nearest(place.source_size[0], place.offset[0], place.scale[0])
-        cols = _nearest(place.source_size[1], place.offset[1], place.scale[1])
-        (height, width) = place.model_size
-        inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
-        pixels = self._pixels[np.clip(rows, 0, height - 1)[:, None], np.clip(cols, 0, width - 1)]
-        return np.where(inside, pixels, np.float32(np.nan))
+        return on_source(self._pixels, self.placement)
 
     @cached_property
     def _pixels(self) -> FloatPlane:
-        values = self._importance
-        computed = np.isfinite(values)
-        (height, width), cells = self.placement.model_size, self.cells
-        planes = []
-        for plane in (np.where(computed, values, 0.0), computed.astype(np.float64)):
-            rows = axis_sum(plane, cells.tops, cells.heights, height)
-            planes.append(axis_sum(rows.T, cells.lefts, cells.widths, width).T)
-        total, count = planes
-        with np.errstate(invalid="ignore"):
-            return _fixed(np.where(count > 0, total, np.nan) / count)
+        cells = self.cells
+        rows, cols = (cells.tops, cells.heights), (cells.lefts, cells.widths)
+        return _fixed(mean_over_windows(self._importance, rows, cols, self.placement.model_size))
 
     def cell(self, row: int, col: int) -> Cell:
         """The window at a place on the grid."""
@@ -354,25 +358,11 @@ class Heatmap:
         rows, cols = self.shape
         finite = self.importance[np.isfinite(self.importance)]
         span = f"importance {finite.min():+.3g} .. {finite.max():+.3g}" if finite.size else "no cell computed"
-        quality = f", {self.metric} >= {self.bound:.3g}" if self.approx and self.bound is not None else ""
+        quality = f", {self.quality}" if self.approx else ""
         return (
             f"<Heatmap {Path(self.image).name}, {self.class_name}: {rows} x {cols} cells, "
             f"clean {self.score_kind} {self.clean_score:.4g}, {span}{quality}>"
         )
-
-
-def axis_sum(
-    plane: npt.NDArray[np.float64], starts: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32], size: int
-) -> npt.NDArray[np.float64]:
-    """Sum (windows, n) over the windows that cover each of `size` positions: (size, n).
-
-    Each window adds its value where it starts and takes it away where it ends; a running sum does the rest, in
-    O(windows + size) instead of O(windows x length).
-    """
-    steps = np.zeros((size + 1, plane.shape[1]), np.float64)
-    np.add.at(steps, starts, plane)
-    np.subtract.at(steps, starts + lengths, plane)
-    return np.cumsum(steps[:-1], axis=0)
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -383,11 +373,6 @@ def write_file(path: Path, content: bytes) -> None:
         path.write_bytes(content)
     except OSError as error:
         raise ImageError(f"cannot write '{path}': {error.strerror or error}") from None
-
-
-def _nearest(n_source: int, offset: float, scale: float) -> npt.NDArray[np.intp]:
-    """The model pixel that the centre of each source pixel falls into; may lie outside the model's input."""
-    return np.asarray(np.floor((np.arange(n_source) + 0.5 - offset) / scale), np.intp)
 
 
 def _fixed(values: npt.NDArray[np.float64]) -> FloatPlane:

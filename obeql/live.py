@@ -1,19 +1,26 @@
 """A map that fills in on the terminal while it is computed, with the most important windows so far beside it.
 
-Called between batches, as a progress bar is; the session draws the whole map once the statement is done.
+Called between batches, as a progress bar is; the session draws the whole map once the statement is done. A map that is
+refined shows each level as soon as it is there, with its bound, and keeps it while the next one is computed.
 """
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from obeql.progress import named_image, pace
+from obeql.quality import quality_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from rich.console import Console, RenderableType
 
+    from obeql.executor.preview import Preview
     from obeql.executor.run import Progress
+    from obeql.planner.grid import WindowGrid
 
 __all__ = ["LiveMap"]
 
@@ -28,11 +35,14 @@ class LiveMap:
         self._console = console
         self._live: Any = None
         self._drawn_at = 0.0
+        self._level: _Level | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Draw the state of a run, at most four times a second."""
+        """Draw the state of a run, at most four times a second; a level of refinement always."""
         now = time.perf_counter()
-        if self._live is not None and now - self._drawn_at < _EVERY_S:
+        if progress.level and progress.preview is not None:
+            self._level = _Level.of(progress, progress.preview)
+        elif self._live is not None and now - self._drawn_at < _EVERY_S:
             return
         self._drawn_at = now
         if self._live is None:
@@ -51,6 +61,7 @@ class LiveMap:
         if self._live is not None:
             self._live.stop()
         self._live = None
+        self._level = None
 
     def _picture(self, progress: Progress) -> RenderableType:
         from rich.console import Group  # noqa: PLC0415
@@ -67,17 +78,35 @@ class LiveMap:
             ProgressBar(progress.total, progress.done, width=24),
             Text(f"{progress.done}/{progress.total} windows, {pace(progress)}"),
         )
-        # What a run tells may grow; a map is drawn where there is one.
-        preview = getattr(progress, "preview", None)
+        preview = progress.preview
         title = f"image {progress.image + 1}/{progress.n_images} {named_image(progress)}"
         if preview is None:
             return Group(Text(title, style="bold"), line)
-        importance = preview.importance()
-        drawing = draw_plane(
-            importance,
-            preview.grid.patch,
-            preview.score_kind,
-            f"{title} · {preview.class_name}",
-            Canvas.of(self._console),
-        )
-        return Group(drawing, line)
+        canvas = Canvas.of(self._console)
+        title = f"{title} · {preview.class_name}"
+        level = self._level if self._level is not None and self._level.is_of(progress, preview) else None
+        importance = preview.importance() if level is None else level.importance
+        stated = None if level is None else level.stated
+        return Group(draw_plane(importance, preview.grid.patch, preview.score_kind, title, canvas, stated), line)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Level:
+    """The last level of a map that is refined: its importance (rows, cols), estimates included, and what it states."""
+
+    image: int
+    grid: WindowGrid
+    importance: npt.NDArray[np.float32]
+    stated: str
+
+    @classmethod
+    def of(cls, progress: Progress, preview: Preview) -> _Level:
+        stated = f"level {progress.level}"
+        if progress.partial:  # the bound of the map that is drawn; progress.bound is the worst of all maps
+            cells = progress.partial[0]
+            stated += f": {quality_text(cells.quality, cells.logit.size)}"
+        return cls(progress.image, preview.grid, preview.importance(), stated)
+
+    def is_of(self, progress: Progress, preview: Preview) -> bool:
+        """Whether the run is still at the map that the level is of."""
+        return (self.image, self.grid) == (progress.image, preview.grid)

@@ -31,8 +31,8 @@ _DRAWN = 9
 class Result(Sequence[Heatmap]):
     """The maps of one statement: images, then patches, then classes, each as written.
 
-    `failures` are the images that could not be explained, with the error of each; `plan` is what was executed,
-    `seconds` the wall-clock time it took. A slice is a Result of fewer maps and the same run.
+    `failures` are the images that could not be explained, with the error of each; `plan` is what was executed
+    (print it), `seconds` the wall-clock time it took. A slice is a Result of fewer maps and the same run.
 
     The planes of the first 256 MB of maps are held; those of later ones are read from the database whenever a map is
     asked for, so that a result of 10,000 images takes little memory. Reading one raises StoreError once its run was
@@ -104,11 +104,7 @@ class Result(Sequence[Heatmap]):
         path = Path(path)
         if path.suffix.lower() not in (".html", ".htm"):
             raise QueryTypeError(f"'{path.name}' needs the suffix .html for a report")
-        plan = None
-        if self.plan is not None:
-            from obeql.planner import show  # noqa: PLC0415
-
-            plan = show(self.plan)
+        plan = None if self.plan is None else str(self.plan)
         write_file(path, report_text(self, plan).encode("utf-8"))
 
     def save(self, path: str | Path, *, dpi: float = 120, **options: Any) -> None:
@@ -166,12 +162,6 @@ class Result(Sequence[Heatmap]):
 
 def _row(index: int, heat: Heatmap) -> tuple[str, ...]:
     best = heat.top(1)
-    if not heat.approx:
-        quality = "exact"
-    elif heat.bound is None:
-        quality = "approximate"
-    else:
-        quality = f"{heat.metric} >= {heat.bound:.3g}"
     return (
         str(index),
         Path(heat.image).name,
@@ -181,7 +171,7 @@ def _row(index: int, heat: Heatmap) -> tuple[str, ...]:
         heat.score_kind,
         f"{heat.clean_score:.4g}",
         f"{best[0].importance:+.3g}" if best else "-",
-        quality + (" (!)" if heat.warning else ""),
+        heat.quality + (" (!)" if heat.warning else ""),
     )
 
 

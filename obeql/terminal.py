@@ -76,8 +76,8 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas) -> RenderableType:
         f"{Path(heat.image).name} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}", style="bold"
     )
     notes = [_legend(symmetric_limit(heat.to_pixels()), heat.score_kind, canvas)]
-    if heat.approx and heat.bound is not None:
-        notes.append(Text(f"approximate: {heat.metric} >= {heat.bound:.3g}, {heat.share_exact:.0%} of cells computed"))
+    if heat.approx:
+        notes.append(Text(f"approximate: {heat.quality}"))
     if heat.warning:
         notes.append(Text(heat.warning, style="yellow"))
     table = cells_table(heat.top(N_CELLS), heat.score_kind, heat.classes, canvas.width >= _WIDE)
@@ -85,9 +85,17 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas) -> RenderableType:
 
 
 def draw_plane(
-    importance: npt.NDArray[Any], patch_px: tuple[int, int], score_kind: str, title: str, canvas: Canvas
+    importance: npt.NDArray[Any],
+    patch_px: tuple[int, int],
+    score_kind: str,
+    title: str,
+    canvas: Canvas,
+    stated: str | None = None,
 ) -> RenderableType:
-    """Return a map that is still being computed: importance (rows, cols), NaN where it is not computed yet."""
+    """Return a map that is still being computed: importance (rows, cols), NaN where it is not computed yet.
+
+    `stated` says how far it is; without it the windows that have a value are counted.
+    """
     from rich.text import Text  # noqa: PLC0415
 
     height, width = _size(importance.shape, canvas)
@@ -98,7 +106,8 @@ def draw_plane(
     ground = np.where(np.isfinite(values), _DARK, _NOT_YET)[..., None].repeat(3, axis=-1)
     text = _painted(values, limit, ground, canvas)
     n_done = int(np.isfinite(importance).sum())
-    note = Text(f"{n_done} of {importance.size} windows, each {patch_px[0]}x{patch_px[1]} px")
+    stated = f"{n_done} of {importance.size} windows" if stated is None else stated
+    note = Text(f"{stated}, each window {patch_px[0]}x{patch_px[1]} px")
     best = _best(importance, N_CELLS)
     return _framed(Text(title, style="bold"), text, best, [_legend(limit, score_kind, canvas), note])
 

@@ -217,6 +217,12 @@ class ExplainPlan:
         """Windows asked for over all images and grids, those that are stored included."""
         return len(self.images) * sum(grid.n_windows for grid in self.grids)
 
+    def __str__(self) -> str:
+        """The text that PLAN prints."""
+        from obeql.planner.show import show  # noqa: PLC0415 - which reads this module
+
+        return show(self)
+
 
 @dataclass(frozen=True, slots=True)
 class OperatorInfo:

@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/: tables of options, commands, operators, rules and layers, and the grammar.
+"""Write the generated parts of docs/: tables of options, commands, operators, rules, layers and figures, the grammar.
 
 A part stands between `<!-- generated: name -->` and `<!-- end -->`. A test compares what is there with the code.
 """
@@ -6,12 +6,15 @@ A part stands between `<!-- generated: name -->` and `<!-- end -->`. A test comp
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 
 
 def table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
@@ -69,8 +72,66 @@ def grammar() -> str:
     return f"```text\n{text.split('// ---- terminals')[0].strip()}\n```"
 
 
+def measured(name: str) -> list[dict[str, Any]]:
+    """The rows that a benchmark wrote."""
+    text = (ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8")
+    rows: list[dict[str, Any]] = json.loads(text)["rows"]
+    return rows
+
+
+def engine_speed() -> str:
+    head = ("network, pixels", "windows", "naive ms (batch)", "OBEQL ms", "ratio", "bound", "estimated ms")
+    return table(
+        head,
+        [
+            (
+                f"{row['network']} {row['size']}",
+                str(row["windows"]),
+                f"{row['naive_ms']:.2f} ({row['naive_batch']})",
+                *(f"{row[key]:.2f}" for key in ("ours_ms", "ratio", "bound", "estimated_ms")),
+            )
+            for name in ("cpu2-vgg16-whole-grid", "cpu2-stratified")
+            for row in measured(name)
+        ],
+    )
+
+
+def store_speed() -> str:
+    return table(
+        ("10,000 maps of 53 x 53 cells", "CPU seconds", "seconds"),
+        [(row["what"], f"{row['cpu_s']:.3f}", f"{row['wall_s']:.3f}") for row in measured("cpu2-store")],
+    )
+
+
+def multi_query_speed() -> str:
+    head = ("statements", "windows alone", "together", "seconds alone", "together", "ratio")
+    return table(
+        head,
+        [
+            (
+                row["case"],
+                *(str(row[key]) for key in ("alone_windows", "together_windows")),
+                *(f"{row[key]:.2f}" for key in ("alone_s", "together_s", "ratio")),
+            )
+            for row in measured("cpu2-multi-query")
+        ],
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
-    part.__name__: part for part in (options, commands, operators, rules, layers, aten, grammar)
+    part.__name__: part
+    for part in (
+        options,
+        commands,
+        operators,
+        rules,
+        layers,
+        aten,
+        grammar,
+        engine_speed,
+        store_speed,
+        multi_query_speed,
+    )
 }
 
 

@@ -15,7 +15,7 @@ import torch
 
 from obeql.errors import ModelError
 
-__all__ = ["torchvision"]
+__all__ = ["is_mismatched", "torchvision"]
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 # A library's schemas vanish with the object, so it lives as long as the process.
@@ -33,11 +33,16 @@ def torchvision(what: str) -> Any:
         raise ModelError(f"{what} needs torchvision, and importing it failed: {line}.") from error
 
 
+def is_mismatched(error: Exception) -> bool:
+    """Whether an import failed because torchvision was built for another torch than the one installed."""
+    return isinstance(error, RuntimeError) and "torchvision::nms" in str(error)
+
+
 def _import() -> Any:
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:
-        if "torchvision::nms" not in str(error) or _declared:
+        if not is_mismatched(error) or _declared:
             raise
     for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[name]

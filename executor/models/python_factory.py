@@ -13,6 +13,7 @@ from torch import nn
 from obeql.errors import ModelError, nearest
 from obeql.executor.models.forward import reason
 from obeql.executor.models.found import Found
+from obeql.executor.models.import_torchvision import is_mismatched, torchvision
 from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.seeded import seeded
@@ -34,11 +35,12 @@ def load_factory(target: str, options: ModelOptions) -> Found:
     if match is None:
         raise ModelError(f"'python:{target}' must have the form python:package.module:factory.")
     try:
-        value: object = importlib.import_module(match["module"])
+        value = _module(match["module"])
     except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == match["module"].partition(".")[0]
         raise ModelError(
-            f"The Python module {match['module']!r} cannot be imported: {type(error).__name__}: {reason(error)}. "
-            f"It must be installed or on PYTHONPATH."
+            f"The Python module {match['module']!r} cannot be imported: {type(error).__name__}: {reason(error)}."
+            f"{' It must be installed or on PYTHONPATH.' if missing else ''}"
         ) from error
     for part in match["factory"].split("."):
         if not hasattr(value, part):
@@ -62,3 +64,14 @@ def load_factory(target: str, options: ModelOptions) -> Found:
         path = existing_file(options.weights, "weights file")
         fit_weights(module, read_tensors(path, options.trust), path)
     return Found(module)
+
+
+def _module(name: str) -> object:
+    """Import a user's module, also one that imports a torchvision built for another torch."""
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        if not is_mismatched(error):
+            raise
+    torchvision(f"the Python module {name!r}")
+    return importlib.import_module(name)

@@ -84,12 +84,14 @@ class RefineRun:
 
         def compute_exact(windows: Windows) -> None:
             nonlocal planes
-            fresh, self._window_s = self._timed(self.run, windows, clean, fill, classes, activation, count)
+            fresh, self._window_s = self._timed(self.run, windows, clean, fill, classes, activation, counting(windows))
             planes = _where(windows, fresh, planes)
             refiner.cells.add(windows, fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy())
 
-        def count(n: int) -> None:
-            tell(min(grid.n_windows, int(refiner.cells.seen.sum()) + n))
+        def counting(windows: Windows) -> Callable[[int], None]:
+            seen = refiner.cells.seen.reshape(-1)
+            before, n_new = int(seen.sum()), int((~seen[windows]).sum())  # some are computed in both precisions
+            return lambda n: tell(before + min(n, n_new))
 
         reduced_clean: CleanPass | None = None
 
@@ -100,6 +102,7 @@ class RefineRun:
             if reduced_clean is None:
                 reduced_clean = materialise(run.graph, clean.image.to(self._dtype), run.needed)
             rounded = fill.to(self._dtype)
+            count = counting(windows)
             fresh, self._reduced_s = self._timed(run, windows, reduced_clean, rounded, classes, activation, count)
             logit, others = fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy()
             try:

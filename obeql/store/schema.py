@@ -18,7 +18,7 @@ from obeql.store.driver import Database
 __all__ = ["SCHEMA_VERSION", "prepare_schema", "table_definition"]
 
 #: Raised by one with every change of the scripts that older programs cannot read.
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 _SCHEMA = "obeql_store"
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)

@@ -115,7 +115,7 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
                END)::FLOAT))
        END AS importance,
        log_odds, logit, others, top_class, exact, tops, lefts, heights, widths, input_height, input_width,
-       source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id
+       source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality
 FROM (
     -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
     SELECT member.*, map.* EXCLUDE (map_id, digest, class_id, model_hash, preprocessing_hash, n_rows, n_cols),

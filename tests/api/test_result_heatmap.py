@@ -144,6 +144,20 @@ def test_quality_fields() -> None:
     assert "ssim >= 0.93" in repr(heat)
 
 
+def test_cells_of_a_reduced_precision_are_told() -> None:
+    exact = heatmap()
+    assert (exact.share_reduced, exact.reduced_precision, exact.quality) == (0.0, None, "exact")
+    size = exact.scores.size
+    mask = np.zeros(exact.shape, bool)
+    mask[0] = True
+    quality = {"approx": True, "metric": "ssim", "bound": 0.931, "n_exact": exact.shape[1]}
+    heat = heatmap(exact=mask, quality={**quality, "reduced_precision": "bfloat16", "n_reduced": size // 2})
+    assert heat.share_reduced == pytest.approx(size // 2 / size) and heat.reduced_precision == "bfloat16"
+    words = f"ssim >= 0.931, {1 / exact.shape[0]:.0%} of cells computed, {heat.share_reduced:.0%} in bfloat16"
+    assert heat.quality == words and words in repr(heat)
+    assert words in repr(Result((heat,))) and words.replace(">", "&gt;") in Result((heat,))._repr_html_()
+
+
 def test_saturated_maps_say_so() -> None:
     heat = heatmap(RNG.normal(size=heatmap().shape) + 25, clean_logit=25.0)
     assert heat.warning == ""

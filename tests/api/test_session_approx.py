@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,8 +25,10 @@ def asked(db: Any, tiny_net: Any) -> Any:
 
 
 def test_a_stated_map(asked: Any, db: Any) -> None:
-    levels = []
-    rough = asked("APPROX 0.8", on_progress=lambda progress: progress.level and levels.append(progress))
+    states: list[Any] = []
+    rough = asked("APPROX 0.8", on_progress=states.append)
+    levels = [progress for progress in states if progress.level]
+    assert all(before.done <= after.done for before, after in pairwise(states)), "windows never uncount"
     again = asked("APPROX 0.8 NO REUSE")
     exact = asked("EXACT NO REUSE")
     assert 0.8 <= rough.bound <= 1 and rough.target == 0.8 and rough.metric == "ssim" and rough.confidence == 0.95
@@ -32,6 +36,11 @@ def test_a_stated_map(asked: Any, db: Any) -> None:
     np.testing.assert_array_equal(rough.scores, again.scores)
     stored = db.execute("SELECT n_exact, n_audit, bound, approx FROM heatmaps WHERE run_id = 1").fetchall()[0]
     assert stored[2] == pytest.approx(rough.bound)
+    (told,) = db.execute("SELECT quality FROM heatmaps WHERE run_id = 1").fetchall()[0]
+    assert json.loads(told)["bound"] == rough.bound
+    n_reduced = json.loads(told).get("n_reduced", 0)
+    assert rough.share_reduced == n_reduced / rough.scores.size
+    assert rough.reduced_precision == ("bfloat16" if n_reduced else None)
     if stored[3]:
         (flags,) = db.execute("SELECT exact FROM heatmaps WHERE run_id = 1").fetchall()[0]
         flags = np.asarray(flags, bool).reshape(rough.scores.shape)

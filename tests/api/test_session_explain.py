@@ -251,6 +251,7 @@ def test_stride_beyond_the_patch_is_noted(shared_db: Any, image: Any) -> None:
     result = shared_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=4 stride=8x16", [image])
     assert result[0].shape == (5, 3)  # the last window of an axis is shifted inward
     assert any("never hidden" in note for note in result.plan.notes)
+    assert "Physical plan" in str(result.plan)
 
 
 # ---- quality, devices, runs ------------------------------------------------------------------------------

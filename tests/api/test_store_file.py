@@ -280,11 +280,13 @@ def old_file(tmp_path: Path) -> Path:
 
 
 def test_a_file_of_the_first_version_is_upgraded(old_file: Path) -> None:
+    heatmaps = "SELECT * EXCLUDE (quality) FROM heatmaps ORDER BY map_id"  # version 4 added the column
     with Store(old_file, read_only=True) as store:  # read with the views it has
         before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
         assert [run.name for run in store.runs()] == ["first"] and len(store.load_maps(1)) == 2
     with Store(old_file) as store:
-        assert store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall() == before and len(before) == 2
+        assert store.connection.execute(heatmaps).fetchall() == before and len(before) == 2
+        assert store.connection.execute("SELECT DISTINCT quality FROM heatmaps").fetchall() == [("{}",)]
         assert store.connection.execute("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [
             (SCHEMA_VERSION,)
         ]
@@ -297,7 +299,7 @@ def test_a_file_of_the_first_version_is_upgraded(old_file: Path) -> None:
         assert store.connection.execute("SELECT count(*) FROM obeql_store.maps").fetchall() == [(3,)]
         store.drop_run(run_id)
     with Store(old_file) as store:
-        assert store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall() == before
+        assert store.connection.execute(heatmaps).fetchall() == before
 
 
 def test_a_users_name_that_an_upgrade_needs_is_named_and_kept(old_file: Path) -> None:

@@ -101,13 +101,49 @@ def test_the_live_map_draws_and_clears_itself() -> None:
         importance=lambda: np.ones((3, 3)), grid=SimpleNamespace(patch=(8, 8)), score_kind="logit", class_name="cat"
     )
     state = {"total": 9, "image": 0, "n_images": 2, "shown": "a/b.png", "rate": 3.0, "eta_seconds": 2.0, "seconds": 1.0}
-    live(SimpleNamespace(done=0, **state))  # type: ignore[arg-type]  a run that has no preview
+    state |= {"level": 0, "partial": ()}
+    live(SimpleNamespace(done=0, preview=None, **state))  # type: ignore[arg-type]
     live._drawn_at = 0.0
     live(SimpleNamespace(done=3, preview=preview, **state))  # type: ignore[arg-type]
     live.finish()
     text = shown(screen)
     assert "0/9 windows" in text and "3/9 windows, 3.0/s" in text and "image 1/2 b.png · cat" in text
     live.finish()
+
+
+def test_each_level_is_drawn_with_its_bound_and_stays_while_the_next_is_computed() -> None:
+    screen = console(color_system=None)
+    live = LiveMap(screen)
+    grid = SimpleNamespace(patch=(8, 8))
+
+    def told(done: int, plane: np.ndarray, level: int = 0, bound: float = 0.0, image: int = 0) -> Any:
+        quality = {"approx": True, "metric": "ssim", "bound": bound, "n_exact": done}
+        partial = (SimpleNamespace(quality=quality, logit=plane),) if level else ()
+        preview = SimpleNamespace(importance=lambda: plane, grid=grid, score_kind="logit", class_name="cat")
+        state = {"total": 16, "image": image, "n_images": 2, "shown": "a.png", "rate": 3.0, "eta_seconds": 2.0}
+        return SimpleNamespace(done=done, level=level, partial=partial, preview=preview, seconds=1.0, **state)
+
+    sparse = np.full((4, 4), np.nan)
+    sparse[0, 0] = 1.0
+    frames = []
+    for state in (
+        told(1, sparse),
+        told(4, np.ones((4, 4)), level=1, bound=0.5),
+        told(6, sparse),
+        told(8, np.ones((4, 4)), level=2, bound=0.875),
+        told(9, sparse, image=1),
+    ):
+        if not state.level:
+            live._drawn_at = 0.0  # levels are drawn however soon they come
+        before = len(shown(screen))
+        live(state)
+        frames.append(shown(screen)[before:])
+    live.finish()
+    assert "1 of 16 windows, each window 8x8 px" in frames[0]
+    assert "level 1: ssim >= 0.5, 25% of cells computed" in frames[1]
+    assert "level 1: ssim >= 0.5" in frames[2] and "6/16 windows" in frames[2] and "?" not in frames[2]
+    assert "level 2: ssim >= 0.875, 50% of cells computed" in frames[3]
+    assert "level" not in frames[4] and "1 of 16 windows" in frames[4]
 
 
 def test_a_run_tells_its_preview(net_db: Any, pixels: Callable[..., Any]) -> None:

@@ -1,0 +1,59 @@
+"""From windows to pixels: what a plane of windows says of each pixel of the model's input, or of the source image.
+
+Beside `heatmap`, whose `to_pixels` uses it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.executor.images.placement import Placement
+
+__all__ = ["mean_over_windows", "on_source"]
+
+Plane = npt.NDArray[np.float64]
+Starts = npt.NDArray[np.int32]
+
+
+def mean_over_windows(
+    values: Plane, rows: tuple[Starts, Starts], cols: tuple[Starts, Starts], size: tuple[int, int]
+) -> Plane:
+    """Return (H, W): the mean of the finite `values` (rows, cols) of the windows that cover a pixel; NaN for none.
+
+    `rows` and `cols` are the starts and the lengths of the windows along each axis, in pixels, `size` is (H, W).
+    """
+    computed = np.isfinite(values)
+    total, count = (
+        _axis_sum(_axis_sum(plane, *rows, size[0]).T, *cols, size[1]).T
+        for plane in (np.where(computed, values, 0.0), computed.astype(np.float64))
+    )
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.where(count > 0, total, np.nan) / count)
+
+
+def on_source(pixels: npt.NDArray[np.float32], placement: Placement) -> npt.NDArray[np.float32]:
+    """Return the plane of the model's input (H, W) at the size of the source image, NaN outside the model's crop."""
+    rows = _nearest(placement.source_size[0], placement.offset[0], placement.scale[0])
+    cols = _nearest(placement.source_size[1], placement.offset[1], placement.scale[1])
+    height, width = placement.model_size
+    inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
+    found = pixels[np.clip(rows, 0, height - 1)[:, None], np.clip(cols, 0, width - 1)]
+    return np.where(inside, found, np.float32(np.nan))
+
+
+def _axis_sum(plane: Plane, starts: Starts, lengths: Starts, size: int) -> Plane:
+    """Sum (windows, n) over the windows that cover each of `size` positions: (size, n).
+
+    Each window adds its value where it starts and takes it away where it ends; a running sum does the rest, in
+    O(windows + size) instead of O(windows x length).
+    """
+    steps = np.zeros((size + 1, plane.shape[1]), np.float64)
+    np.add.at(steps, starts, plane)
+    np.subtract.at(steps, starts + lengths, plane)
+    return np.cumsum(steps[:-1], axis=0)
+
+
+def _nearest(n_source: int, offset: float, scale: float) -> npt.NDArray[np.intp]:
+    """The model pixel that the centre of each source pixel falls into; may lie outside the model's input."""
+    return np.asarray(np.floor((np.arange(n_source) + 0.5 - offset) / scale), np.intp)
