@@ -154,7 +154,7 @@ class RefineRun:
         """Windows of the run's precision that the time left allows; None for any number."""
         if deadline is None:
             return None
-        return max(0, int(_LEVEL_SHARE * (deadline - time.perf_counter()) / self._window_s))
+        return max(0, int(_LEVEL_SHARE * (deadline - time.perf_counter()) / max(self._window_s, 1e-9)))
 
     def _timed(
         self,

@@ -96,7 +96,9 @@ class MapRows(RunRows, ImageRows):
     def drop_pieces(self, model_hash: str) -> None:
         """Delete what `write_pieces` left of a model, such as by a process that was killed."""
         pieces = (
-            "FROM obeql_store.maps WHERE model_hash = ? AND map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+            # Whole maps that belong to no run are there for the statements that come next.
+            "FROM obeql_store.maps WHERE model_hash = ? AND exact IS NOT NULL "
+            "AND map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
         )
         if self._database.rows(f"SELECT 1 {pieces} LIMIT 1", [model_hash]):
             with self._database.transaction():

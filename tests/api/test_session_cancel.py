@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import obeql
-import obeql.executor.run as executing
+import obeql.executor.ahead as decoding
 from obeql.errors import QueryTypeError, StoreError
 
 SIZE = 32
@@ -141,7 +141,7 @@ def test_a_callback_that_raises(scans: Any) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = executing.preprocess
+    real = decoding.preprocess
     calls = []
 
     def interrupted(*args: Any) -> Any:
@@ -150,7 +150,7 @@ def test_ctrl_c_says_how_to_go_on(scans: Any, monkeypatch: pytest.MonkeyPatch) -
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(executing, "preprocess", interrupted)
+    monkeypatch.setattr(decoding, "preprocess", interrupted)
     with pytest.raises(KeyboardInterrupt, match="cancelled after 2 of 3 images; the same statement continues"):
         scans.execute(STATEMENT)
     assert len(scans.execute(STATEMENT)) == 12
