@@ -105,7 +105,7 @@ def test_stored_cells_are_taken_and_the_rest_computed(scans: Any) -> None:
     shared = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2")
     for heat, other in zip(shared, whole, strict=True):
         np.testing.assert_allclose(heat.scores, other.scores, atol=1e-5)
-    n_stored = scans.execute("SELECT measured->>'cells_stored' FROM runs ORDER BY run_id DESC LIMIT 1").fetchone()[0]
+    n_stored = scans.execute("SELECT measured->>'cells_stored' FROM runs ORDER BY run_id DESC LIMIT 1").fetchall()[0][0]
     assert int(n_stored) > 0
     # everything is stored now: nobody is started
     again = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL.replace('TOP 2', 'PREDICTED')} workers=2")
@@ -124,7 +124,7 @@ def test_bad_images_are_failures_in_order(scans: Any, tmp_path: Path) -> None:
     for name in ("scan5.png", "scan2.png"):
         (tmp_path / "eight" / name).write_bytes(b"no image")
     shared = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2")
-    assert [Path(failure.shown).name for failure in shared.failed] == ["scan2.png", "scan5.png"]
+    assert [Path(failure.shown).name for failure in shared.failures] == ["scan2.png", "scan5.png"]
     assert len(shared) == 24
     for path in (tmp_path / "eight").iterdir():
         path.write_bytes(b"no image")
@@ -137,7 +137,7 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(scans: Any) -> None:
     alone = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} NO REUSE")
     killer = KillWorkers(4)
     shared = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2 NO REUSE", on_progress=killer)
-    assert len(killer.killed) >= 1 and not shared.failed
+    assert len(killer.killed) >= 1 and not shared.failures
     assert cells(shared) == cells(alone)
     assert scans.execute("SELECT n_images, n_maps FROM runs WHERE run_id = 2").fetchall() == [(8, 32)]
 
@@ -150,7 +150,7 @@ class Poison(nn.Module):
         self.line = nn.Linear(3, 2)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if multiprocessing.parent_process() is not None and float(x[0, :, 0, 0].sum()) == 0:
+        if float(x[0, :, 0, 0].sum()) == 0 and multiprocessing.parent_process() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
         return self.line(x.mean((2, 3)))
 
@@ -176,8 +176,8 @@ def test_an_image_that_kills_its_workers_is_given_up(db: Any, importable: Any, t
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path)
     found = db.execute("EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH workers=2", [[str(path) for path in paths]])
-    assert [Path(failure.shown).name for failure in found.failed] == ["image1.png"]
-    assert "3 worker processes died of it; of the last, it was killed by SIGKILL" in found.failed[0].error
+    assert [Path(failure.shown).name for failure in found.failures] == ["image1.png"]
+    assert "3 worker processes died of it; of the last, it was killed by SIGKILL" in found.failures[0].error
     assert len(found) == 3
 
 
@@ -185,7 +185,7 @@ def test_workers_that_cannot_start_end_the_run(scans: Any, monkeypatch: pytest.M
     monkeypatch.setattr("obeql.executor.workers.crew.work", sys.exit)
     with pytest.raises(ExecutionError, match="3 worker processes died before they took an image"):
         scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2")
-    assert scans.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+    assert scans.execute("SELECT count(*) FROM runs").fetchall() == [(0,)]
 
 
 def test_a_model_that_cannot_travel_is_refused(db: Any, folder: Path) -> None:
@@ -208,7 +208,7 @@ def test_cancel_stops_all_and_the_run_continues(scans: Any) -> None:
     with pytest.raises(KeyboardInterrupt, match="cancelled after"):
         scans.execute(statement, on_progress=stop)
     assert not multiprocessing.active_children()
-    n_before = scans.execute("SELECT n_images FROM runs").fetchone()[0]
+    n_before = scans.execute("SELECT n_images FROM runs").fetchall()[0][0]
     assert 1 <= n_before < 8
     result = scans.execute(statement)
     assert len(result) == 32 and scans.execute("SELECT status, n_images FROM runs").fetchall() == [("done", 8)]
@@ -246,7 +246,7 @@ for seed in range({n}):
 db = obeql.connect("heat.duckdb")
 db.create_model("net", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 3)), size=(32, 32))
 def tell(progress):
-    if progress.image == 2:
+    if progress.images_done:
         print("runs", flush=True)
 try:
     found = db.execute("EXPLAIN OCCLUDE '*.png' USING net WITH workers=2 patch=4 stride=1", on_progress=tell)
@@ -284,12 +284,13 @@ def test_no_process_outlives_a_signal(tmp_path: Path, number: signal.Signals) ->
     else:
         process.kill()
     process.wait(60)
+    process.stdout.close()
     until = time.monotonic() + 60
     while _members(process.pid) and time.monotonic() < until:
         time.sleep(0.1)
     assert not _members(process.pid)
     with obeql.connect(tmp_path / "heat.duckdb") as db:
-        (n_images,) = db.execute("SELECT n_images FROM runs").fetchone()
+        ((n_images,),) = db.execute("SELECT n_images FROM runs").fetchall()
     assert 0 < n_images < 200
 
 
