@@ -6,10 +6,11 @@ decoding wherever it is faster than computing, and costs the memory of one more 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from obeql.executor.images import ModelInput, SourceImage, fill_values, preprocess
 from obeql.planner.catalog import ImageRecord, Preprocessing
 
-__all__ = ["DecodedImage", "ImagesAhead", "decode"]
+__all__ = ["DecodedImage", "ImageFeed", "ImagesAhead", "Listed", "decode"]
 
 #: After an image of more pixels than this the next one is decoded only when it is needed: two would weigh too much.
 _MOST_PIXELS = 50_000_000
@@ -41,30 +42,65 @@ def decode(
     return DecodedImage(source, model_input, fill_values(fill, model_input, how))
 
 
+class ImageFeed(Protocol):
+    """Where a run gets its images from, one after the other."""
+
+    def next(self, ahead: bool) -> ImageRecord | None:
+        """The next image; None at the end, or, asked `ahead` of its turn, where it is not to be had yet."""
+        ...
+
+
+class Listed:
+    """The feed of a plain list."""
+
+    def __init__(self, images: Sequence[ImageRecord]) -> None:
+        self._left = iter(images)
+
+    def next(self, ahead: bool) -> ImageRecord | None:
+        return next(self._left, None)
+
+
 class ImagesAhead:
-    """Decoded images in order, the next one in the making. A context manager, which waits for the thread at its end."""
+    """Goes through the images of a feed, the next one in the making.
 
-    def __init__(self, images: Sequence[ImageRecord], decode: Callable[[ImageRecord], DecodedImage]) -> None:
-        self._images = images
+    Iterating gives the images, `take` the present one decoded. A context manager, which waits for the thread at its
+    end.
+    """
+
+    def __init__(self, feed: ImageFeed, decode: Callable[[ImageRecord], DecodedImage]) -> None:
+        self._feed = feed
         self._decode = decode
-        self._next: tuple[int, Future[DecodedImage]] | None = None
-        self._thread = ThreadPoolExecutor(1, "obeql-decode") if len(images) > 1 else None
+        self._present: tuple[ImageRecord, Future[DecodedImage] | None] | None = None
+        self._next: tuple[ImageRecord, Future[DecodedImage]] | None = None
+        self._thread = ThreadPoolExecutor(1, "obeql-decode")  # which starts with the first image that is decoded ahead
 
-    def take(self, number: int) -> DecodedImage:
-        """The image of this place, decoded; raises what decoding it raised."""
-        ahead, self._next = self._next, None
+    def __iter__(self) -> Iterator[ImageRecord]:
+        while True:
+            self._present, self._next = self._next, None
+            if self._present is None:
+                image = self._feed.next(ahead=False)
+                if image is None:
+                    return
+                self._present = image, None
+            yield self._present[0]
+
+    def take(self) -> DecodedImage:
+        """The present image, decoded; raises what decoding it raised."""
+        assert self._present is not None
+        image, ahead = self._present
         try:
-            decoded = ahead[1].result() if ahead and ahead[0] == number else self._decode(self._images[number])
+            decoded = self._decode(image) if ahead is None else ahead.result()
         except Exception:
-            self._begin(number + 1)
+            self._begin()
             raise
         if decoded.source.pixels[..., 0].size <= _MOST_PIXELS:
-            self._begin(number + 1)
+            self._begin()
         return decoded
 
-    def _begin(self, number: int) -> None:
-        if self._thread is not None and number < len(self._images):
-            self._next = number, self._thread.submit(self._decode, self._images[number])
+    def _begin(self) -> None:
+        image = self._feed.next(ahead=True)
+        if image is not None:
+            self._next = image, self._thread.submit(self._decode, image)
 
     def __enter__(self) -> ImagesAhead:
         return self
@@ -73,5 +109,4 @@ class ImagesAhead:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._next = None
-        if self._thread is not None:
-            self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown(cancel_futures=True)

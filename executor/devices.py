@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 
 from obeql.errors import DeviceError, nearest
+from obeql.planner.settings import ALL_GPUS
 
 __all__ = [
     "DTYPES",
     "arithmetic",
     "available_devices",
     "device_name",
+    "devices_of",
     "free_bytes",
     "reduced_precision",
     "resolve_device",
@@ -43,7 +45,7 @@ def available_devices() -> list[str]:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Return the device called `name`: auto (a GPU if there is one), cpu, cuda or cuda:<i>.
+    """Return the device called `name`: auto (a GPU if there is one), cpu, cuda or cuda:<i>; the first of `cuda:*`.
 
     Raises DeviceError, naming the devices there are, when it is not available.
     """
@@ -51,12 +53,20 @@ def resolve_device(name: str) -> torch.device:
     known = available_devices()
     if wanted == "auto":
         return torch.device(known[1] if len(known) > 1 else "cpu")
-    if wanted == "cuda":
+    if wanted in ("cuda", ALL_GPUS):
         wanted = "cuda:0"
     if wanted in known:
         return torch.device(wanted)
     hint = nearest(wanted, known) or f" Available: {', '.join(known)}."
     raise DeviceError(f"There is no device '{name}' on this machine.{hint}")
+
+
+def devices_of(name: str) -> tuple[str, ...]:
+    """The devices that `name` stands for: every GPU for `cuda:*`, one otherwise. Raises DeviceError as above."""
+    if name.lower() != ALL_GPUS:
+        return (name,)
+    resolve_device(name)
+    return tuple(available_devices()[1:])
 
 
 def reduced_precision(device: torch.device) -> str | None:

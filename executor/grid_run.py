@@ -81,13 +81,13 @@ class GridRun:
         grid: WindowGrid,
         engine: Engine,
         clock: LayerClock | None = None,
-        n_images: int = 1,
+        several: bool = False,
     ) -> None:
         self.graph = graph
         self.grid = grid
         self.engine = engine
         self._clock = clock
-        self._n_images = n_images
+        self._several = several
         self._operator = self._prepared()
         #: logits and others (windows, classes) of the image at work, NaN where not computed yet
         self.partial: tuple[Tensor, Tensor] | None = None
@@ -170,7 +170,7 @@ class GridRun:
 
     def _prepared(self) -> IncrementalRun | DenseRun:
         if isinstance(self.engine, IncrementalForward):
-            return IncrementalRun(self.graph, self.grid, self.engine, self._clock, self._n_images)
+            return IncrementalRun(self.graph, self.grid, self.engine, self._clock, self._several)
         return DenseRun(self.graph, self.grid, self.engine, self._clock)
 
     def _shrink(self, device: torch.device, error: Exception) -> None:

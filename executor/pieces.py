@@ -13,6 +13,7 @@ from contextlib import suppress
 from obeql.errors import ImageError
 from obeql.executor.grid_run import GridRun, Planes
 from obeql.executor.reuse import KnownCells
+from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, MapCells
 
 __all__ = ["Pieces"]
@@ -30,12 +31,14 @@ class Pieces:
     def __init__(
         self,
         sink: CellSink,
+        image: ImageRecord,
         place: int,
         run: GridRun,
         known: KnownCells | None,
         as_maps: Callable[[Planes], Sequence[MapCells]],
     ) -> None:
         self._sink = sink
+        self._image = image
         self._place = place
         self._run = run
         self._known = known
@@ -65,5 +68,5 @@ class Pieces:
 
     def _keep(self, planes: Planes | None) -> None:
         if planes is not None:
-            self._sink.keep(self._place, self._as_maps(planes))
+            self._sink.keep(self._image, self._place, self._as_maps(planes))
         self._kept_at = time.monotonic()

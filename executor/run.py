@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from obeql.errors import ImageError, QueryError
-from obeql.executor.ahead import DecodedImage, ImagesAhead, decode
+from obeql.executor.ahead import DecodedImage, ImageFeed, ImagesAhead, Listed, decode
 from obeql.executor.devices import DTYPES, arithmetic, resolve_device
 from obeql.executor.grid_run import GridRun, Planes
-from obeql.executor.images import ModelInput, SourceImage
+from obeql.executor.images import Placement, SourceFacts, SourceImage
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass, materialise
@@ -49,8 +49,9 @@ class CancelledError(Exception):
 class Progress:
     """How far a run is. Windows count over all images and grids of the run; images that failed count as done.
 
-    `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably:
-    the first so many of the run, whatever happens to the process from now on. `image` is the one at work, from 0.
+    `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably,
+    whatever happens to the process from now on: the first so many of the run, unless several worker processes share
+    it. `image` is the one at work, from 0; with workers, the number of those that are finished.
     """
 
     done: int
@@ -82,7 +83,7 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-OnImage = Callable[[ImageRecord, SourceImage, ModelInput], None]
+OnImage = Callable[[ImageRecord, SourceFacts, Placement], None]
 #: the model as captured, on the CPU, or what loads it where a window has to be computed
 GraphSource = LayerGraph | Callable[[], LayerGraph]
 #: what one map says of the unoccluded image: logit and others of its class, and the arg-max class
@@ -127,19 +128,26 @@ def execute(
     cancelled: Callable[[], bool] = lambda: False,
     analyze: bool = False,
     source: CellSource | None = None,
+    feed: ImageFeed | None = None,
+    report: RunReport | None = None,
 ) -> RunReport:
     """Compute every map of the plan and hand it to the sink, image by image.
 
     `graph` is the model as captured (on the CPU). `on_image` is told of each image that was decoded. An image that
     cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
     every layer. Where the plan reuses cells, those that `source` holds are taken from it, and the network is loaded
-    only if any is missing. Raises CancelledError between batches once `cancelled()` is true, DeviceError when the
-    device is missing or too small.
+    only if any is missing. `feed` hands out the images one by one in place of `plan.images`, which is empty then;
+    `report` is filled in as the run goes on. Raises CancelledError between batches once `cancelled()` is true,
+    DeviceError when the device is missing or too small.
     """
     device = resolve_device(plan.device)
     source = source if plan.reuse else None
     with arithmetic(plan.precision, device), torch.inference_mode():
-        return _Execution(plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, source).run()
+        report = RunReport() if report is None else report
+        execution = _Execution(
+            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, source, report
+        )
+        return execution.run(Listed(plan.images) if feed is None else feed)
 
 
 class _Execution:
@@ -157,6 +165,7 @@ class _Execution:
         analyze: bool,
         device: torch.device,
         source: CellSource | None,
+        report: RunReport,
     ) -> None:
         self.plan = plan
         self.load = load
@@ -168,8 +177,10 @@ class _Execution:
         self.source = source
         self.dtype = DTYPES[plan.precision]
         self.started = time.perf_counter()
-        self.report = RunReport()
+        self.report = report
         self._captured = graph
+        #: a feed, of which nobody knows how many images it will give, stands in for a plan without images
+        self.several = len(plan.images) != 1
         self._clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
         self.report.layers = [clock.seconds for clock in self._clocks if clock is not None]
         if source is None:
@@ -188,7 +199,7 @@ class _Execution:
     def runs(self) -> list[GridRun]:
         """The operators, one a grid, prepared."""
         return [
-            GridRun(self.graph, grid, engine, clock, len(self.plan.images))
+            GridRun(self.graph, grid, engine, clock, self.several)
             for grid, engine, clock in zip(self.plan.grids, self.plan.engines, self._clocks, strict=True)
         ]
 
@@ -209,13 +220,13 @@ class _Execution:
             return None
         captured = self._captured if isinstance(self._captured, LayerGraph) else self._captured()
         graph = captured.to(self.device, DTYPES[refinement.reduced.precision])
-        return GridRun(graph, run.grid, refinement.reduced.engine, None, len(self.plan.images))
+        return GridRun(graph, run.grid, refinement.reduced.engine, None, self.several)
 
-    def run(self) -> RunReport:
+    def run(self, feed: ImageFeed) -> RunReport:
         plan = self.plan
         how = plan.model.preprocessing
-        with ImagesAhead(plan.images, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
-            for number, image in enumerate(plan.images):
+        with ImagesAhead(feed, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
+            for number, image in enumerate(decoded):
                 self._tell(number, image, 0)
                 try:
                     self._explain(number, image, decoded)
@@ -250,7 +261,7 @@ class _Execution:
     def _explain(self, number: int, image: ImageRecord, decoded: ImagesAhead) -> None:
         plan, report = self.plan, self.report
         with report.timed("decode"):
-            source, pixels, fill = self._prepared(image, decoded.take(number))
+            source, pixels, fill = self._prepared(image, decoded.take())
         keys = [_key(plan, source, grid) for grid in plan.grids]
         clean: CleanPass | None = None
         passed = None if plan.shared_pass else 0
@@ -318,7 +329,7 @@ class _Execution:
         activation = self.plan.model.activation
         refined = self.refined[place]
         # Without reuse nobody would take them.
-        pieces = None if self.source is None else Pieces(self.sink, place, self.runs[place], known, as_maps)
+        pieces = None if self.source is None else Pieces(self.sink, image, place, self.runs[place], known, as_maps)
         if refined is None:
             return self._whole(place, clean, fill, classes, tell, known, pieces)
         done = place and sum(grid.n_windows for grid in self.plan.grids[:place])
@@ -379,7 +390,7 @@ class _Execution:
         """The image, the model's input (1, C, H, W) and what hides a window of it, (C, 1, 1) or (C, H, W)."""
         source, model_input = decoded.source, decoded.model_input
         if self.on_image is not None:
-            self.on_image(image, source, model_input)
+            self.on_image(image, source.facts, model_input.placement)
         if not np.isfinite(model_input.values).all():
             # Fused kernels may turn NaN into 0, so the network's output need not show it.
             raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")

@@ -15,6 +15,7 @@ from obeql.errors import ExecutionError, ImageError, InternalError, ObeqlError, 
 from obeql.gallery import Gallery
 from obeql.heatmap import Heatmap
 from obeql.planner import ExplainPlan, ImageRecord, find_class
+from obeql.planner.cells import FailedImage
 from obeql.recalling import recalled_map
 from obeql.recording import RunWriter, image_key
 from obeql.result import Result
@@ -63,6 +64,7 @@ def explain(
     be computed; a statement that stored cells answer needs no network.
     """
     from obeql.executor.run import CancelledError, RunReport, execute  # noqa: PLC0415
+    from obeql.executor.workers import distribute  # noqa: PLC0415
 
     started = time.perf_counter()
     plan = replace(plan, images=_each_once(plan.images))
@@ -82,7 +84,8 @@ def explain(
     try:
         if todo:
             rest = replace(plan, images=todo)
-            report = execute(rest, load_graph, gallery.load, writer, writer.decoded, listener, stopped, analyze, store)
+            run = distribute if rest.workers and len(todo) > 1 else execute
+            report = run(rest, load_graph, gallery.load, writer, writer.decoded, listener, stopped, analyze, store)
             writer.flush()
     except BaseException as error:
         if writer.run_id is not None:
@@ -111,7 +114,8 @@ def explain(
     store.finish_run(writer.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
     store.drop_pieces(plan.model.model_hash)
     maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
-    return Result(writer.shelf.listed(maps), tuple(writer.failed), writer.run_id, plan.run_name, plan, seconds), report
+    failed = _in_order(plan, writer.failed)
+    return Result(writer.shelf.listed(maps), failed, writer.run_id, plan.run_name, plan, seconds), report
 
 
 def failed_in_network(error: Exception, reason: str) -> ObeqlError:
@@ -141,6 +145,12 @@ def _each_once(images: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:
     for image in images:
         first.setdefault(image_key(image), image)
     return tuple(first.values())
+
+
+def _in_order(plan: ExplainPlan, failed: list[FailedImage]) -> tuple[FailedImage, ...]:
+    """The failures in the order of the images, which workers need not finish in it."""
+    place = {image.shown: number for number, image in enumerate(plan.images)}
+    return tuple(sorted(failed, key=lambda failure: place[failure.shown]))
 
 
 def _how_to_resume(n_done: int, n_images: int, has_pieces: bool) -> str:

@@ -19,7 +19,7 @@ from obeql.planner import ImageRecord, ImageSet
 from obeql.store import ImageContent
 
 if TYPE_CHECKING:
-    from obeql.executor.images import SourceImage
+    from obeql.executor.images import SourceFacts, SourceImage
     from obeql.store import Store
 
 __all__ = ["Gallery", "content_of", "is_pixels"]
@@ -30,9 +30,9 @@ _PATH_COLUMNS = ("path", "file", "filename")
 _PASSING_BYTES = 256 * 2**20
 
 
-def content_of(source: SourceImage) -> ImageContent:
+def content_of(facts: SourceFacts) -> ImageContent:
     """What the store remembers of a decoded image."""
-    return ImageContent(source.digest, *source.size, source.series_uid, *(source.pixel_spacing_mm or (None, None)))
+    return ImageContent(facts.digest, *facts.size, facts.series_uid, *(facts.pixel_spacing_mm or (None, None)))
 
 
 def is_pixels(value: Any) -> bool:
@@ -143,7 +143,7 @@ class Gallery:
         for image in stored.images:
             held = self._held(image)
             if held is not None and image.image_id is not None:
-                self._store.note_image(image.image_id, content_of(held))
+                self._store.note_image(image.image_id, content_of(held.facts))
         return stored
 
     def _held(self, image: ImageRecord) -> SourceImage | None:

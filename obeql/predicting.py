@@ -123,7 +123,7 @@ def _store_predictions(bound: BoundPredict, names: Sequence[str], said: list[_Sa
     rows = []
     for image, each in zip(known, said, strict=True):
         assert image.image_id is not None
-        store.note_image(image.image_id, content_of(each.source))
+        store.note_image(image.image_id, content_of(each.source.facts))
         numbers = zip(each.class_ids, each.probabilities, each.logits, strict=True)
         rows += [
             PredictionRow(

@@ -25,7 +25,7 @@ from obeql.shelf import Shelf, Shelved
 from obeql.store import ImageMaps, RunRecord, Store
 
 if TYPE_CHECKING:
-    from obeql.executor.images import ModelInput, SourceImage
+    from obeql.executor.images import SourceFacts
     from obeql.executor.images.placement import Placement
 
 __all__ = ["RunWriter", "image_key", "versions"]
@@ -72,9 +72,9 @@ class RunWriter:
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
     _flushed_at: float = field(default_factory=time.monotonic)
-    #: maps of the image at work that are kept before they are finished, by the number of their grid
-    _pieces: dict[int, list[int]] = field(default_factory=dict)
-    _decoded: dict[str, tuple[SourceImage, Placement]] = field(default_factory=dict)
+    #: maps of images at work that are kept before they are finished, by the image and the number of their grid
+    _pieces: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    _decoded: tuple[str, SourceFacts, Placement] | None = None
     _known: dict[str, ImageRecord] = field(default_factory=dict)
 
     @cached_property
@@ -106,15 +106,16 @@ class RunWriter:
             versions=versions(),
         )
 
-    def decoded(self, image: ImageRecord, source: SourceImage, model_input: ModelInput) -> None:
+    def decoded(self, image: ImageRecord, facts: SourceFacts, placement: Placement) -> None:
         """Remember the image whose maps come next."""
-        self._decoded = {image_key(image): (source, model_input.placement)}
+        self._decoded = image_key(image), facts, placement
 
     def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps
 
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
-        source, placement = self._decoded[image_key(image)]
+        assert self._decoded is not None and self._decoded[0] == image_key(image)
+        _, facts, placement = self._decoded
         run_id = self._begin()
         known = self.registered(image)
         assert known.image_id is not None
@@ -123,12 +124,12 @@ class RunWriter:
         size = placement.model_size
         named = {cells.class_id: self.names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *size)
-        content = content_of(source)
+        content = content_of(facts)
         beside, self._beside = self._beside, ()
         held = ImageMaps(known.image_id, maps, named, size, box, strides, content, beside)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
-        picture = source if known.path is None else (lambda: self.gallery.load(known))
+        picture = self.gallery.load(image) if known.path is None else (lambda: self.gallery.load(known))
         heats = [
             heatmap_of(cells, self.plan.score, self.plan.model, self.names, stride, placement, shown, run_id, picture)
             for cells, stride in zip(maps, strides, strict=True)
@@ -141,8 +142,9 @@ class RunWriter:
         self._waiting.append((image, error))
         self.settle()
 
-    def keep(self, place: int, maps: Sequence[MapCells]) -> None:
-        self._pieces[place] = self.store.write_pieces(maps, self._pieces.get(place, []))
+    def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
+        key = image_key(image), place
+        self._pieces[key] = self.store.write_pieces(maps, self._pieces.get(key, []))
 
     @property
     def has_pieces(self) -> bool:
@@ -152,7 +154,7 @@ class RunWriter:
     def settle(self) -> int:
         """Store what waits where it is much, has waited a second, or is the last; return how many images are durable.
 
-        Images become durable in their order, so that these are the first ones of the run.
+        Images become durable in the order in which they are finished.
         """
         n_maps = sum(len(images.maps) + len(images.beside) for images, _ in self._held.values())
         late = time.monotonic() - self._flushed_at >= _HOLD_SECONDS
@@ -167,10 +169,10 @@ class RunWriter:
             map_ids = iter(self.store.write_batch(self.run_id, [images for images, _ in self._held.values()]))
             for key, (_, heats) in self._held.items():
                 self.heats[key] = [self.shelf.put(heat, next(map_ids)) for heat in heats]
+            finished = [key for key in self._pieces if key[0] in self._held]
             self._held = {}
-            if self._pieces:  # of the last of these images
-                self.store.write_pieces([], [piece for pieces in self._pieces.values() for piece in pieces])
-                self._pieces = {}
+            if finished:
+                self.store.write_pieces([], [piece for key in finished for piece in self._pieces.pop(key)])
         while self.run_id is not None and self._waiting:
             self.failed[-len(self._waiting)] = self._store_failure(*self._waiting[0])
             del self._waiting[0]

@@ -27,6 +27,7 @@ from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, bound_values, plain_values, sql_values
 from obeql.planner import (
+    BoundExplain,
     ExplainPlan,
     ImageSet,
     ModelRecord,
@@ -40,6 +41,7 @@ from obeql.planner import (
     show,
 )
 from obeql.planner.place import locate
+from obeql.planner.settings import ALL_GPUS
 from obeql.planner.sources import resolve_source
 from obeql.planner.values import parameter_value
 from obeql.predicting import predict
@@ -181,20 +183,18 @@ class Statements:
     def _explain(self, statement: syntax.ExplainOcclude, call: Call) -> Result:
         self.require_writable("EXPLAIN OCCLUDE")
         values = self._values(statement, call)
-        with self._threads():
-            return self._run(self._planned(statement, call, values, runs=True), values, call)[0]
+        return self._run(self._planned(statement, call, values, runs=True), values, call)[0]
 
     def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
         if statement.analyze:
             self.require_writable("PLAN ANALYZE")
         values = self._values(statement, call)
-        with self._threads():
-            plan = self._planned(statement, call, values, runs=statement.analyze)
-            if not statement.analyze:
-                self._networks.save_rates()
-                return Plan(show(plan), plan)
-            result, report = self._run(plan, values, call, analyze=True)
-            return Plan(show(plan, measured(report)), plan, result)
+        plan = self._planned(statement, call, values, runs=statement.analyze)
+        if not statement.analyze:
+            self._networks.save_rates()
+            return Plan(show(plan), plan)
+        result, report = self._run(plan, values, call, analyze=True)
+        return Plan(show(plan, measured(report)), plan, result)
 
     def _planned(
         self,
@@ -214,29 +214,41 @@ class Statements:
         if runs and (model := self._networks.recaptured(bound.model)) is not None:
             self._store.put_model(model)
             bound = replace(bind(statement, self._catalog, call.text, None, values), also=bound.also)
+        bound = self._one_a_gpu(bound)
         precision = bound.options["precision"]
         try:
-            rates = self._networks.rates(bound.model, bound.device, precision)
-            reduced = self._networks.reduced_rates(bound.model, bound.device, precision) if bound.estimates else None
+            with self._threads(bound.workers, bound.device):
+                rates = self._networks.rates(bound.model, bound.device, precision, bound.workers)
+                fast = self._networks.reduced_rates(bound.model, bound.device, precision) if bound.estimates else None
         except ObeqlError:
             raise
         except Exception as error:  # measuring runs the network
             raise failed_in_network(error, bound.model.network.reason) from error
-        return plan_explain(bound, rates, reduced=reduced)
+        return plan_explain(bound, rates, reduced=fast)
+
+    def _one_a_gpu(self, bound: BoundExplain) -> BoundExplain:
+        """The statement with a worker for each GPU, where it is ON cuda:* and does not say how many."""
+        if bound.device != ALL_GPUS or bound.options["workers"]:
+            return bound
+        from obeql.executor.devices import devices_of  # noqa: PLC0415
+
+        n_gpus = len(devices_of(bound.device))
+        return replace(bound, options={**bound.options, "workers": n_gpus if n_gpus > 1 else 0})
 
     def _run(
         self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False
     ) -> tuple[Result, RunReport]:
-        found = explain(
-            plan,
-            lambda: self._graph(plan.model),
-            self._store,
-            self._gallery,
-            plain_values(values),
-            call.on_progress,
-            self._cancel.is_set,
-            analyze,
-        )
+        with self._threads(plan.workers, plan.device):
+            found = explain(
+                plan,
+                lambda: self._graph(plan.model),
+                self._store,
+                self._gallery,
+                plain_values(values),
+                call.on_progress,
+                self._cancel.is_set,
+                analyze,
+            )
         self._networks.save_rates()
         return found
 
@@ -387,14 +399,22 @@ class Statements:
         return os.fspath(given)
 
     @contextmanager
-    def _threads(self) -> Iterator[None]:
-        """Compute with the threads of obeql.threads, and leave the process as it was."""
+    def _threads(self, n_workers: int = 0, device: str = "cpu") -> Iterator[None]:
+        """Compute with the threads of obeql.threads, and leave the process as it was.
+
+        Workers on a CPU share its threads unless that setting says how many each has.
+        """
         threads = self._catalog.setting("threads")
-        if threads is None:
+        if threads is None and not n_workers:
             yield
             return
         import torch  # noqa: PLC0415
 
+        from obeql.executor.devices import resolve_device  # noqa: PLC0415
+
+        if threads is None:
+            on_cpu = resolve_device(device).type == "cpu"
+            threads = max(1, torch.get_num_threads() // n_workers) if on_cpu else torch.get_num_threads()
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:

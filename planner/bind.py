@@ -55,8 +55,8 @@ class BoundExplain:
     """An EXPLAIN OCCLUDE whose names exist and whose values fit: what to compute, not yet how.
 
     `options` are the options of WITH with their values, defaults included; None where planning decides. `device` is
-    `auto`, `cpu`, `cuda` or `cuda:<i>`. `approx` is {} or holds target, metric and confidence. `disabled` are the
-    names of the rules and choices to leave out.
+    `auto`, `cpu`, `cuda`, `cuda:<i>` or `cuda:*`. `approx` is {} or holds target, metric and confidence. `disabled`
+    are the names of the rules and choices to leave out.
     """
 
     statement: str
@@ -78,6 +78,11 @@ class BoundExplain:
     #: k of TOP k CELLS where not all cells are asked for with EXACT, and the seconds of WITHIN
     top_cells: int | None = None
     within_s: float | None = None
+
+    @property
+    def workers(self) -> int:
+        """Processes that share the images; 0 where this one explains them, as it does a single or a stored one."""
+        return 0 if self.complete or len(self.images) == 1 else min(self.options["workers"], len(self.images))
 
     @property
     def estimates(self) -> bool:
@@ -167,7 +172,7 @@ def _bind_explain(
     check_clauses(statement, text)
     approx = bind_approx(statement.accuracy, text)
     device = bind_device(statement.device, catalog, text)
-    refuse_unsupported(statement, options)
+    refuse_unsupported(statement, options, device)
     model = resolve_model(statement.model, catalog, text, parameters)
     source, images = resolve_source(statement.source, catalog, text, parameters)
     classes = _bind_classes(statement, model, images, text, parameters)

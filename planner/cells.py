@@ -95,12 +95,12 @@ class CellSink(Protocol):
 
     def fail(self, image: ImageRecord, error: str) -> None: ...
 
-    def keep(self, place: int, maps: Sequence[MapCells]) -> None:
-        """Make durable what there is of the maps of grid number `place` of the image at work, which is not finished."""
+    def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
+        """Make durable what there is of the maps of grid number `place` of an image that is not finished."""
         ...
 
     def settle(self) -> int:
-        """Make durable what has waited long enough; return how many images, from the first on, are durable by now."""
+        """Make durable what has waited long enough; return how many images are durable by now."""
         ...
 
 

@@ -13,7 +13,7 @@ from obeql.grammar import syntax
 from obeql.planner.catalog import Catalog
 from obeql.planner.logical import ClassSelector
 from obeql.planner.place import locate
-from obeql.planner.settings import DEVICES, device_name
+from obeql.planner.settings import ALL_GPUS, DEVICES, device_name
 from obeql.planner.values import BadValue
 
 __all__ = [
@@ -33,7 +33,7 @@ METRICS = ("ssim", "top10pct", "pearson", "maxerr")
 DEFAULT_CONFIDENCE = 0.95
 
 #: Devices of the language that this version does not run on.
-_LATER_DEVICES = ("cuda:*", "ray", "mps")
+_LATER_DEVICES = ("ray", "mps")
 
 
 def check_clauses(statement: syntax.ExplainOcclude, text: str) -> None:
@@ -86,7 +86,7 @@ def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
         return str(catalog.setting("device") or DEVICES[0])
     if node.name in _LATER_DEVICES:
         raise UnsupportedError(
-            f"ON {node.name} is not carried out by this version; it runs on cpu, cuda or cuda:<number>."
+            f"ON {node.name} is not carried out by this version; it runs on cpu, cuda, cuda:<number> or cuda:*."
         )
     try:
         return device_name("ON", node.name)
@@ -94,7 +94,10 @@ def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
         raise locate(QueryTypeError(str(wrong)), text, node, node.span.end - len(node.name)) from None
 
 
-def refuse_unsupported(statement: syntax.ExplainOcclude, options: Mapping[str, Any]) -> None:
+def refuse_unsupported(statement: syntax.ExplainOcclude, options: Mapping[str, Any], device: str) -> None:
     """Raise UnsupportedError, naming the clause, for what is well-formed and not carried out yet."""
-    if options["workers"] > 0:
-        raise UnsupportedError("workers above 0 is not carried out by this version; it runs in one process, workers=0.")
+    if statement.within is not None and (options["workers"] > 0 or device == ALL_GPUS):
+        what = f"workers={options['workers']}" if options["workers"] > 0 else f"ON {device}"
+        raise UnsupportedError(
+            f"WITHIN with {what} is not carried out by this version: one process divides the time among the images."
+        )

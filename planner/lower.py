@@ -156,6 +156,7 @@ def lower(
         estimated_for=f"{rates.device}, {'rates measured with this model' if rates.measured else 'typical rates'}",
         logical_text=(text, text),
         notes=notes,
+        workers=bound.workers,
     )
 
 

@@ -57,6 +57,7 @@ class OptionInfo:
 
 #: Patch sizes of one statement; each is a map of its own to plan.
 _MOST_PATCHES = 100
+_MOST_WORKERS = 512
 
 
 def _patches(name: str, value: Any) -> tuple[tuple[int, int], ...]:
@@ -92,6 +93,14 @@ def _fill(name: str, value: Any) -> str:
         if not 0 <= part <= 1:
             raise BadValue(f"{name} takes colours in 0..1 (a byte divided by 255), not {part:g}.", position)
     return fill_text(colour)
+
+
+def _workers(name: str, value: Any) -> int:
+    """Parse a number of processes; more than a machine can have is a typing error."""
+    found: int = whole(0)(name, value)
+    if found > _MOST_WORKERS:
+        raise BadValue(f"{name} is at most {_MOST_WORKERS}, not {found}.")
+    return found
 
 
 def fill_text(colour: Sequence[float]) -> str:
@@ -142,7 +151,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         "cover, valid, clip",
         "Last window of an axis: shifted inward, left out where it does not fit, or cut (needs stride <= patch).",
     ),
-    OptionInfo("workers", whole(0), 0, "0", "Processes, one for each device; 0 runs in this process."),
+    OptionInfo("workers", _workers, 0, "0, 4", "Processes that share the images; 0: this one, or one a GPU of cuda:*."),
     OptionInfo(
         "precision",
         choice("float32", "tf32", "bfloat16", "float16", "float64"),

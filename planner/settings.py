@@ -16,15 +16,17 @@ from obeql.planner.place import locate
 from obeql.planner.rules import rule_names
 from obeql.planner.values import BadValue, Parameters, Parser, choice, flag, plain, shown, size_bytes, whole
 
-__all__ = ["SETTINGS", "SettingInfo", "bind_setting", "check_setting", "device_name", "setting_default"]
+__all__ = ["ALL_GPUS", "SETTINGS", "SettingInfo", "bind_setting", "check_setting", "device_name", "setting_default"]
 
 DEVICES = ("auto", "cpu", "cuda")
+#: Every GPU of the machine, one worker process each.
+ALL_GPUS = "cuda:*"
 _CUDA = re.compile(r"cuda:[0-9]{1,3}")
 
 
 def device_name(name: str, value: Any) -> str:
-    """Parse `auto`, `cpu`, `cuda` or `cuda:<i>`; whether the machine has it is known when the run starts."""
-    if isinstance(value, str) and _CUDA.fullmatch(value.lower()):
+    """Parse `auto`, `cpu`, `cuda`, `cuda:<i>` or `cuda:*`; whether the machine has it is known when the run starts."""
+    if isinstance(value, str) and (value.lower() == ALL_GPUS or _CUDA.fullmatch(value.lower())):
         return value.lower()
     return str(choice(*DEVICES, "cuda:<number>")(name, value))
 

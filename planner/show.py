@@ -23,6 +23,7 @@ from obeql.planner.physical import (
     Refinement,
 )
 from obeql.planner.rules import CHOICES
+from obeql.planner.settings import ALL_GPUS
 from obeql.planner.show_layers import layer_lines
 from obeql.planner.values import show_pair
 
@@ -119,6 +120,9 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
     where = f"run {plan.run_name!r}" if plan.run_name else "run without a name"
     yield _row(f"  Store  {where}{', replaced' if plan.run_name and plan.replace_run else ''}")
     indent = "  "
+    if plan.workers:
+        yield _distributed(plan, indent)
+        indent += "   "
     if plan.shared_pass:
         yield _row(f"{indent}└─ BatchedQueries  {n_grids} grids share one clean pass")
         indent += "   "
@@ -169,6 +173,13 @@ def _engine_lines(engine: Engine, plan: ExplainPlan, n_windows: float, follow: s
 
 def _row(left: str, cells: Sequence[str] = ()) -> str:
     return f"{left:<{TREE_WIDTH}}{''.join(cells)}"
+
+
+def _distributed(plan: ExplainPlan, indent: str) -> str:
+    """Return the line of Distribute, with the seconds that pass while the workers share the work below."""
+    where = "every GPU" if plan.device == ALL_GPUS else plan.device
+    seconds = plan.seconds * len(plan.images) / plan.workers
+    return _row(f"{indent}└─ Distribute  {_plural(plan.workers, 'worker')} on {where}", _cells({"seconds": seconds}))
 
 
 def _reused(held: HeldCells, n_asked: int, lead: str, follow: str) -> Iterator[str]:

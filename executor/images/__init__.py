@@ -5,7 +5,7 @@ Comes after planning has named the images and before the network runs. No module
 
 from __future__ import annotations
 
-from obeql.executor.images.decode import SourceImage, decode_file, decode_object
+from obeql.executor.images.decode import SourceFacts, SourceImage, decode_file, decode_object
 from obeql.executor.images.fill import FILLS, fill_values
 from obeql.executor.images.locate import IMAGE_SUFFIXES, expand
 from obeql.executor.images.placement import Placement, place
@@ -16,6 +16,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "ModelInput",
     "Placement",
+    "SourceFacts",
     "SourceImage",
     "decode_file",
     "decode_object",

@@ -23,7 +23,7 @@ from obeql.errors import ImageError
 from obeql.executor.images.dicom import is_dicom, read_dicom
 from obeql.executor.images.locate import missing_file
 
-__all__ = ["Pixels", "SourceImage", "decode_file", "decode_object"]
+__all__ = ["Pixels", "SourceFacts", "SourceImage", "decode_file", "decode_object"]
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 
@@ -53,6 +53,16 @@ _PHOTOMETRIC = 262
 _ARRAYS = "(H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (C, H, W)"
 
 
+@dataclass(frozen=True, slots=True)
+class SourceFacts:
+    """What is known of a decoded image beside its pixels: see `SourceImage`; `size` is (height, width) in pixels."""
+
+    digest: str
+    size: tuple[int, int]
+    series_uid: str | None = None
+    pixel_spacing_mm: tuple[float, float] | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SourceImage:
     """A decoded image, upright, at its own size.
@@ -76,6 +86,11 @@ class SourceImage:
     def size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return self.pixels.shape[0], self.pixels.shape[1]
+
+    @property
+    def facts(self) -> SourceFacts:
+        """What the store remembers of the image."""
+        return SourceFacts(self.digest, self.size, self.series_uid, self.pixel_spacing_mm)
 
     def unit_pixels(self) -> npt.NDArray[np.float32]:
         """The pixels as float32 in 0..1, (H, W, 3)."""

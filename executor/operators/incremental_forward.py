@@ -97,8 +97,8 @@ class _Batch:
 class IncrementalRun:
     """The operator prepared for one network, grid and plan; runs image after image.
 
-    `graph` must be on the device and in the dtype of the run. With a `clock` every layer is timed. `n_images` is how
-    many images will be run: for more than one, what is worked out for the first is kept for the others.
+    `graph` must be on the device and in the dtype of the run. With a `clock` every layer is timed. With
+    `several` images to come, what is worked out for the first is kept for the others.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class IncrementalRun:
         grid: WindowGrid,
         engine: IncrementalForward,
         clock: LayerClock | None = None,
-        n_images: int = 1,
+        several: bool = False,
     ) -> None:
         self.graph = graph
         self.grid = grid
@@ -116,7 +116,7 @@ class IncrementalRun:
         self.on_boxes = [i for i, on in enumerate(engine.regions) if on]
         self.whole = [i for i, on in enumerate(engine.regions) if not on]
         self._clock = clock
-        self._keeps = n_images > 1
+        self._keeps = several
         readers: dict[int, list[int]] = {i: [] for i in self.on_boxes}
         for k, layer in enumerate(graph.layers):
             for j in layer.inputs:

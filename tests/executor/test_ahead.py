@@ -10,7 +10,7 @@ import pytest
 
 from obeql.errors import ImageError
 from obeql.executor import ahead
-from obeql.executor.ahead import DecodedImage, ImagesAhead, decode
+from obeql.executor.ahead import DecodedImage, ImagesAhead, Listed, decode
 from obeql.executor.images import decode_object
 from obeql.planner.catalog import ImageRecord, Preprocessing
 
@@ -33,10 +33,12 @@ def test_images_come_in_order_one_ahead() -> None:
             present.set()
         return _decoded(image)
 
-    with ImagesAhead(IMAGES, slow) as images:
-        assert images.take(0).source.shown == "image0.png"
-        assert present.wait(30)  # the second is decoded while the first is worked on
-        assert [images.take(number).source.shown for number in (1, 2, 3)] == [image.shown for image in IMAGES[1:]]
+    shown: list[str] = []
+    with ImagesAhead(Listed(IMAGES), slow) as images:
+        for _ in images:
+            shown.append(images.take().source.shown)
+            assert present.wait(30)  # the second is decoded while the first is worked on
+    assert shown == [image.shown for image in IMAGES]
     assert begun == [("image0.png", True), *((image.shown, False) for image in IMAGES[1:])]
 
 
@@ -46,11 +48,25 @@ def test_a_bad_image_is_told_in_its_turn() -> None:
             raise ImageError("image1.png is damaged")
         return _decoded(image)
 
-    with ImagesAhead(IMAGES, bad) as images:
-        images.take(0)
+    with ImagesAhead(Listed(IMAGES[:3]), bad) as images:
+        turns = iter(images)
+        next(turns)
+        images.take()
+        next(turns)
         with pytest.raises(ImageError, match="damaged"):
-            images.take(1)
-        assert images.take(2).source.shown == "image2.png"
+            images.take()
+        next(turns)
+        assert images.take().source.shown == "image2.png"
+        assert next(turns, None) is None
+
+
+def test_a_feed_that_has_none_ahead_is_asked_again_in_turn() -> None:
+    class OneByOne(Listed):
+        def next(self, ahead: bool) -> ImageRecord | None:
+            return None if ahead else super().next(ahead)
+
+    with ImagesAhead(OneByOne(IMAGES), _decoded) as images:
+        assert [images.take().source.shown for _ in images] == [image.shown for image in IMAGES]
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +77,7 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
         threads.append(threading.current_thread())
         return _decoded(image)
 
-    with ImagesAhead(IMAGES, watched) as images:
-        for number in range(4):
-            images.take(number)
+    with ImagesAhead(Listed(IMAGES), watched) as images:
+        for _ in images:
+            images.take()
     assert set(threads) == {threading.main_thread()}

@@ -46,7 +46,7 @@ class Sink:
     def fail(self, image: ImageRecord, error: str) -> None:
         self.failed.append((image.shown, error))
 
-    def keep(self, place: int, maps: Sequence[MapCells]) -> None:
+    def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
         raise AssertionError("no map here takes long")
 
     def settle(self) -> int:
@@ -137,7 +137,7 @@ def test_maps_come_by_image_then_grid_then_class(
 ) -> None:
     setting = setup(boxes=boxes, shared_pass=shared_pass)
     seen: list[str] = []
-    sink, report = setting.run(on_image=lambda record, source, given: seen.append(source.shown))
+    sink, report = setting.run(on_image=lambda record, facts, placement: seen.append(record.shown))
     assert [shown for shown, _ in sink.written] == seen == ["image0", "image1"]
     assert report.n_maps == 8 and report.n_windows == 2 * sum(g.n_windows for g in setting.plan.grids)
     assert not report.failures and not sink.failed

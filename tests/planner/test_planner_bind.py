@@ -40,6 +40,7 @@ WRONG = [
     (HEAD + "WITH batch=0", "0", "at least 1"),
     (HEAD + "WITH memory='2 XB'", "'2 XB'", "a size such as '2GB'"),
     (HEAD + "WITH memory=0", "0", "at least 1 byte"),
+    (HEAD + "WITH workers=1000", "1000", "workers is at most 512"),
     (HEAD + "WITH seed=-1", "-1", "at least 0"),
     # options come before names of the catalog
     ("EXPLAIN OCCLUDE nowhere USING nothing WITH patch=0", "0", "at least 1 pixel"),
@@ -112,10 +113,10 @@ def test_place_counts_from_the_start_of_the_script(catalog: Any) -> None:
 @pytest.mark.parametrize(
     ("clause", "named"),
     [
-        ("ON cuda:*", "cuda:*"),
         ("ON ray", "ray"),
         ("ON mps", "mps"),
-        ("WITH workers=2", "workers"),
+        ("WITH workers=2 WITHIN 5 SECONDS", "workers=2"),
+        ("WITHIN 5 SECONDS ON cuda:*", "cuda:*"),
     ],
 )
 def test_what_is_not_carried_out_is_refused_by_name(clause: str, named: str, catalog: Any) -> None:

@@ -1,0 +1,324 @@
+"""Hand the images of a plan to worker processes and what they find to the sink: `execute`, with several processes.
+
+Comes after planning, in place of `execute`. The one process that touches the store is this one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from obeql.errors import ExecutionError, ImageError
+from obeql.executor.devices import devices_of
+from obeql.executor.network.graph import LayerGraph
+from obeql.executor.run import CancelledError, ImageLoader, OnImage, OnProgress, Progress, RunReport
+from obeql.executor.workers.crew import Crew, Worker
+from obeql.executor.workers.messages import (
+    At,
+    Broken,
+    End,
+    Failed,
+    Finished,
+    Job,
+    Kept,
+    Order,
+    Report,
+    Stop,
+    StoredCells,
+    StoredTop,
+    Take,
+)
+from obeql.executor.workers.shipping import send_graph
+from obeql.planner.catalog import ImageRecord
+from obeql.planner.cells import CellSink, CellSource
+from obeql.planner.physical import ExplainPlan
+from obeql.undisturbed import undisturbed
+
+__all__ = ["MOST_ATTEMPTS", "distribute"]
+
+#: An image whose worker dies is given to another one, until so many have died of it.
+MOST_ATTEMPTS = 3
+#: Workers that die one after the other without an image, before the run is given up.
+_MOST_IDLE_DEATHS = 3
+#: How often the coordinator looks whether it is to stop.
+_LOOK_SECONDS = 0.1
+#: How long workers may keep what there is of their maps after they were told to stop.
+_STOP_SECONDS = 5.0
+
+
+def distribute(
+    plan: ExplainPlan,
+    graph: Callable[[], LayerGraph],
+    load: ImageLoader,
+    sink: CellSink,
+    on_image: OnImage,
+    on_progress: OnProgress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    analyze: bool = False,
+    source: CellSource | None = None,
+) -> RunReport:
+    """Compute every map of the plan with `plan.workers` processes and hand it to the sink, in the order of finishing.
+
+    Each worker computes with as many threads as this process has set, so that its cells are bit by bit those of
+    `execute`. An image whose worker dies is tried again in another, and goes to `sink.fail` after `MOST_ATTEMPTS`.
+    The report's seconds are summed over workers, but for `total`. Raises what `execute` raises, ModelError when the
+    network cannot be given to another process, and ExecutionError when workers cannot be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="obeql-") as folder:
+        network = Path(folder) / "network.pt"
+        send_graph(graph(), network)
+        devices = devices_of(plan.device)
+        orders = [
+            Order(
+                replace(plan, images=(), device=devices[place % len(devices)]),
+                str(network),
+                torch.get_num_threads(),
+                analyze,
+                on_progress is not None,
+            )
+            for place in range(min(plan.workers, len(plan.images)))
+        ]
+        with Crew(orders) as crew:
+            coordinator = _Coordinator(plan, crew, load, sink, on_image, on_progress, cancelled, source)
+            try:
+                return coordinator.run()
+            except BaseException:
+                with suppress(Exception), undisturbed():  # the first error is the one to tell
+                    coordinator.stop()
+                raise
+
+
+class _Coordinator:
+    """One run: which images wait, which are at work, and what has been done."""
+
+    def __init__(
+        self,
+        plan: ExplainPlan,
+        crew: Crew,
+        load: ImageLoader,
+        sink: CellSink,
+        on_image: OnImage,
+        on_progress: OnProgress | None,
+        cancelled: Callable[[], bool],
+        source: CellSource | None,
+    ) -> None:
+        self.plan = plan
+        self.crew = crew
+        self.load = load
+        self.sink = sink
+        self.on_image = on_image
+        self.on_progress = on_progress
+        self.cancelled = cancelled
+        self.source = source
+        self.started = time.perf_counter()
+        self.n_workers = len(crew.workers)
+        self.waiting = deque(range(len(plan.images)))
+        self.attempts: Counter[int] = Counter()
+        self.n_idle_deaths = 0
+        self.n_done = 0
+        #: windows that were reported
+        self.told = 0
+        self.failures: list[tuple[ImageRecord, str]] = []
+        #: of workers that are gone
+        self.reports: list[RunReport] = []
+        self.per_image = sum(grid.n_windows for grid in plan.grids)
+        self.level: tuple[int, float | None] = 0, None
+        self.shown = plan.images[0].shown
+
+    def run(self) -> RunReport:
+        """Until every image is finished and every worker has ended, but for those that are still starting."""
+        self._tell()
+        while self.n_done < len(self.plan.images) or any(worker.heard for worker in self.crew.workers):
+            for worker in self.crew.ready(_LOOK_SECONDS):
+                self._listen(worker)
+            self._serve()
+            self._tell()
+        return self._summed()
+
+    def stop(self) -> None:
+        """Tell the workers to stop, and take what they still have to say."""
+        for worker in self.crew.workers:
+            worker.answer(Stop())
+        until = time.monotonic() + _STOP_SECONDS
+        while self.crew.workers and (left := until - time.monotonic()) > 0:
+            for worker in self.crew.ready(left):
+                message = _received(worker)
+                if message is None:
+                    self.crew.remove(worker)
+                elif isinstance(message, (Finished, Kept)):
+                    self._take(worker, message)
+
+    # ---- what workers say --------------------------------------------------------------------------------------
+
+    def _listen(self, worker: Worker) -> None:
+        message = _received(worker)
+        worker.heard = True
+        match message:
+            case None:
+                self._gone(worker)
+            case Take(ahead=ahead):
+                if ahead:
+                    worker.answer(self._job_ahead(worker))
+                else:
+                    worker.waits = True
+            case StoredCells(key=key, class_ids=class_ids):
+                worker.answer(() if self.source is None else self.source.stored(key, class_ids))
+            case StoredTop(key=key):
+                worker.answer(None if self.source is None else self.source.stored_top_class(key))
+            case Broken(error=error):
+                raise error
+            case _:
+                self._take(worker, message)
+
+    def _take(self, worker: Worker, message: Report) -> None:
+        """What needs no answer."""
+        match message:
+            case At(done=done, level=level, bound=bound):
+                worker.n_windows, self.level = done, (level, bound)
+                if worker.jobs:
+                    self.shown = self.plan.images[worker.jobs[0]].shown
+            case Kept(number=number, place=place, maps=maps):
+                self.sink.keep(self.plan.images[number], place, maps)
+            case Finished(number=number, report=report):
+                image = self.plan.images[number]
+                self._finished(worker, number, report)
+                self.on_image(image, message.facts, message.placement)
+                if message.beside:
+                    self.sink.keep_beside(image, message.beside)
+                self.sink.write(image, message.maps)
+            case Failed(number=number, error=error, report=report):
+                self._finished(worker, number, report)
+                self._fail(number, error)
+            case End(report=report):
+                worker.report = report
+
+    def _finished(self, worker: Worker, number: int, report: RunReport) -> None:
+        worker.jobs.remove(number)
+        worker.n_windows = 0
+        worker.report = report
+        self.n_idle_deaths = 0
+        self.n_done += 1
+        self.shown = self.plan.images[number].shown
+
+    def _fail(self, number: int, error: str) -> None:
+        image = self.plan.images[number]
+        self.failures.append((image, error))
+        self.sink.fail(image, error)
+
+    def _gone(self, worker: Worker) -> None:
+        """A worker has ended, or died: then its images are for others."""
+        self.reports.append(worker.report)
+        how = worker.end
+        self.crew.remove(worker)
+        if self.n_done == len(self.plan.images):
+            return
+        if worker.jobs:
+            at_work, *ahead = worker.jobs
+            self.waiting.extendleft(reversed(ahead))
+            self.attempts[at_work] += 1
+            if self.attempts[at_work] < MOST_ATTEMPTS:
+                self.waiting.append(at_work)
+            else:
+                shown = self.plan.images[at_work].shown
+                self.n_done += 1
+                self._fail(at_work, f"{shown}: {MOST_ATTEMPTS} worker processes died of it; of the last, {how}")
+        else:
+            self.n_idle_deaths += 1
+            if self.n_idle_deaths == _MOST_IDLE_DEATHS:
+                raise ExecutionError(
+                    f"{_MOST_IDLE_DEATHS} worker processes died before they took an image; of the last, {how}."
+                )
+        if self.waiting:
+            self.crew.start(worker.place)
+
+    # ---- what they are given -----------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        """Give the workers that wait an image, or the end once all images are finished."""
+        for worker in self.crew.workers:
+            if not worker.waits:
+                continue
+            if (job := self._job(worker)) is not None or self.n_done == len(self.plan.images):
+                worker.waits = False
+                worker.answer(job)
+
+    def _job_ahead(self, worker: Worker) -> Job | None:
+        """An image to decode before its turn: only while all workers have enough, and away from those that killed."""
+        suspect = any(self.attempts[number] for number in (*worker.jobs, *list(self.waiting)[:1]))
+        return None if suspect or len(self.waiting) < self.n_workers else self._job(worker)
+
+    def _job(self, worker: Worker) -> Job | None:
+        """The next image that can be read, now the worker's."""
+        while self.waiting:
+            number = self.waiting.popleft()
+            image = self.plan.images[number]
+            try:
+                pixels = None if image.path is not None else self.load(image)
+            except ImageError as error:
+                self.n_done += 1
+                self._fail(number, str(error))
+                continue
+            worker.jobs.append(number)
+            return Job(number, replace(image, columns={}), pixels)
+        return None
+
+    # ---- what is told ------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        images_done = self.sink.settle()
+        n_images = len(self.plan.images)
+        if self.n_done < n_images and self.cancelled():
+            raise CancelledError
+        if self.on_progress is None:
+            return
+        done = self.n_done * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
+        self.told = max(self.told, done)  # the windows of a worker that died are computed again
+        report = Progress(
+            self.told,
+            n_images * self.per_image,
+            min(self.n_done, n_images - 1),
+            n_images,
+            self.shown,
+            time.perf_counter() - self.started,
+            self.plan.seconds * n_images / self.n_workers,
+            *self.level,
+            images_done=images_done,
+        )
+        self.on_progress(report)
+
+    def _summed(self) -> RunReport:
+        total = _sum(self.reports)
+        total.failures = self.failures
+        total.seconds["total"] = time.perf_counter() - self.started
+        return total
+
+
+def _received(worker: Worker) -> Report | None:
+    """What a worker has said; None when it is gone."""
+    try:
+        message: Report = worker.connection.recv()
+    except (EOFError, OSError):
+        return None
+    return message
+
+
+def _sum(reports: Sequence[RunReport]) -> RunReport:
+    total = RunReport()
+    for report in reports:
+        total.n_windows += report.n_windows
+        total.n_stored += report.n_stored
+        total.n_maps += report.n_maps
+        for part, seconds in report.seconds.items():
+            total.add(part, seconds)
+        total.layers += [{} for _ in report.layers[len(total.layers) :]]
+        for layers, measured in zip(total.layers, report.layers, strict=False):
+            for layer, seconds in measured.items():
+                layers[layer] = layers.get(layer, 0.0) + seconds
+    return total

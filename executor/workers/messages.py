@@ -1,0 +1,140 @@
+"""What workers and the coordinator say to each other; each is pickled into a pipe of this machine.
+
+A worker speaks first. `Take`, `StoredCells` and `StoredTop` are questions, after which it waits for the answer; the
+others are reports. The coordinator only answers, except for `Stop`, which may come at any time, also in place of an
+answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from obeql.executor.images import Placement, SourceFacts, SourceImage
+from obeql.planner.catalog import ImageRecord
+from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.physical import ExplainPlan
+
+if TYPE_CHECKING:
+    from obeql.executor.run import RunReport
+
+__all__ = [
+    "At",
+    "Broken",
+    "End",
+    "Failed",
+    "Finished",
+    "Job",
+    "Kept",
+    "Order",
+    "Report",
+    "Stop",
+    "StoredCells",
+    "StoredTop",
+    "Take",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a worker is started with: the plan without its images, the file of the network, and how to compute."""
+
+    plan: ExplainPlan
+    network: str
+    threads: int
+    analyze: bool
+    #: whether anybody looks at the progress
+    tells: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """The next image, please. Answered by a Job, or by None: not before its turn, or, if not asked `ahead`, the end."""
+
+    ahead: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An image, by its place in the statement; with its pixels where it is no file."""
+
+    number: int
+    image: ImageRecord
+    pixels: SourceImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCells:
+    """`CellSource.stored`, answered by its maps."""
+
+    key: CellKey
+    class_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTop:
+    """`CellSource.stored_top_class`, answered by the class or None."""
+
+    key: CellKey
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """How many windows of the image at work are computed, and what is known of a map that is refined."""
+
+    done: int
+    level: int
+    bound: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The maps of an image, those for coming statements, and all that this worker has done so far."""
+
+    number: int
+    facts: SourceFacts
+    placement: Placement
+    maps: Sequence[MapCells]
+    beside: Sequence[MapCells]
+    report: RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An image that cannot be explained."""
+
+    number: int
+    error: str
+    report: RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What there is of the maps of one grid of an image that is not finished."""
+
+    number: int
+    place: int
+    maps: Sequence[MapCells]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A worker has done its last image."""
+
+    report: RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An error that ends the statement, as it would in one process."""
+
+    error: Exception
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """From the coordinator: keep what there is of the map at work, and end."""
+
+
+Report = At | Finished | Failed | Kept | End | Broken | Take | StoredCells | StoredTop

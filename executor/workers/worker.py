@@ -1,0 +1,189 @@
+"""What a worker process does: execute the plan, with a pipe to the coordinator as its feed, sink and source.
+
+Started by `crew`. It ends when the coordinator says so, or is gone: then the pipe breaks.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from obeql.errors import ExecutionError
+from obeql.executor.images import Placement, SourceFacts, SourceImage, decode_file
+from obeql.executor.run import CancelledError, Progress, RunReport, execute
+from obeql.executor.workers.messages import (
+    At,
+    Broken,
+    End,
+    Failed,
+    Finished,
+    Job,
+    Kept,
+    Order,
+    Report,
+    Stop,
+    StoredCells,
+    StoredTop,
+    Take,
+)
+from obeql.executor.workers.shipping import receive_graph
+from obeql.planner.catalog import ImageRecord
+from obeql.planner.cells import CellKey, MapCells
+
+__all__ = ["work"]
+
+#: A worker says no more often than this how far it is.
+_TELL_SECONDS = 0.1
+
+
+def work(connection: Connection) -> None:
+    """The main function of a worker process: wait for its Order, carry it out, end."""
+    with connection, suppress(CancelledError, EOFError, OSError):  # the last two: the coordinator is gone
+        order: Order = connection.recv()
+        torch.set_num_threads(order.threads)
+        link = _Link(connection, order)
+        try:
+            link.run()
+        except CancelledError:
+            raise
+        except Exception as error:
+            link.send(Broken(_portable(error)))
+
+
+class _Link:
+    """The coordinator as seen from a worker: an `ImageFeed`, a `CellSink` and a `CellSource`."""
+
+    def __init__(self, connection: Connection, order: Order) -> None:
+        self._connection = connection
+        self._order = order
+        self._per_image = sum(grid.n_windows for grid in order.plan.grids)
+        self._pixels: dict[int, SourceImage] = {}
+        #: the image at work, and what decoding it told
+        self._facts: tuple[SourceFacts, Placement] | None = None
+        self._beside: Sequence[MapCells] = ()
+        self._told_at = 0.0
+        self._report = RunReport()
+
+    def run(self) -> None:
+        """Execute the plan on what the coordinator hands out."""
+        order = self._order
+        execute(
+            order.plan,
+            lambda: receive_graph(order.network),
+            self.load,
+            self,
+            self.decoded,
+            self.tell if order.tells else None,
+            self.stopped,
+            order.analyze,
+            self,
+            self,
+            self._report,
+        )
+        self.send(End(_sent(self._report)))
+
+    # ---- the pipe ----------------------------------------------------------------------------------------------
+
+    def send(self, message: Report) -> None:
+        try:
+            self._connection.send(message)
+        except OSError:  # the coordinator is gone
+            raise CancelledError from None
+
+    def _ask(self, question: Report) -> Any:
+        self.send(question)
+        try:
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            raise CancelledError from None
+        if isinstance(answer, Stop):
+            raise CancelledError
+        return answer
+
+    def stopped(self) -> bool:
+        """Whether the coordinator has said Stop or is gone; nothing else comes unasked."""
+        try:
+            return self._connection.poll()
+        except OSError:
+            return True
+
+    # ---- images ------------------------------------------------------------------------------------------------
+
+    def next(self, ahead: bool) -> ImageRecord | None:
+        job: Job | None = self._ask(Take(ahead))
+        if job is None:
+            return None
+        if job.pixels is not None:
+            self._pixels[job.number] = job.pixels
+        return replace(job.image, image_id=job.number)
+
+    def load(self, image: ImageRecord) -> SourceImage:
+        """Decode an image; on the thread that decodes ahead. Raises ImageError."""
+        if image.path is not None:
+            return decode_file(image.path)
+        return self._pixels.pop(_number(image))
+
+    def decoded(self, image: ImageRecord, facts: SourceFacts, placement: Placement) -> None:
+        """Remember what is known of the image whose maps come next."""
+        self._facts = facts, placement
+
+    # ---- cells -------------------------------------------------------------------------------------------------
+
+    def stored(self, key: CellKey, class_ids: Sequence[int]) -> Sequence[MapCells]:
+        maps: Sequence[MapCells] = self._ask(StoredCells(key, tuple(class_ids)))
+        return maps
+
+    def stored_top_class(self, key: CellKey) -> int | None:
+        top: int | None = self._ask(StoredTop(key))
+        return top
+
+    def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+        assert self._facts is not None
+        beside, self._beside = self._beside, ()
+        self.send(Finished(_number(image), *self._facts, maps, beside, _sent(self._report)))
+
+    def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+        self._beside = maps
+
+    def fail(self, image: ImageRecord, error: str) -> None:
+        self.send(Failed(_number(image), error, _sent(self._report)))
+
+    def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
+        self.send(Kept(_number(image), place, maps))
+
+    def settle(self) -> int:
+        return 0  # the coordinator's to say
+
+    def tell(self, progress: Progress) -> None:
+        """Say how far the image at work is, not too often."""
+        now = time.monotonic()
+        done = progress.done - progress.image * self._per_image
+        if now - self._told_at < _TELL_SECONDS or done >= self._per_image:  # that an image is done, Finished says
+            return
+        self._told_at = now
+        self.send(At(done, progress.level, progress.bound))
+
+
+def _number(image: ImageRecord) -> int:
+    assert image.image_id is not None
+    return image.image_id
+
+
+def _sent(report: RunReport) -> RunReport:
+    """A report without the failures, which are told one by one."""
+    return replace(report, failures=[])
+
+
+def _portable(error: Exception) -> Exception:
+    """The error itself where it survives a pipe, else its words."""
+    with suppress(Exception):
+        if str(pickle.loads(pickle.dumps(error))) == str(error):
+            return error
+    return ExecutionError(f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}")
