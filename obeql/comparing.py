@@ -71,7 +71,7 @@ def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
         "patch": lambda heat: "patch " + "x".join(map(str, heat.patch)),
         "stride": lambda heat: "stride " + "x".join(map(str, heat.stride)),
         "fill": lambda heat: f"fill {heat.cells.key.fill}",
-        "quality": lambda heat: heat.quality,
+        "quality": lambda heat: f"approximate, {heat.quality}" if heat.approx else heat.quality,
     }
     pairs = [(tell(first), tell(second)) for tell in told.values()]
     different = [pair for pair in pairs if pair[0] != pair[1]] or [pairs[2]]

@@ -45,7 +45,10 @@ TOP_CELLS_CONFIDENCE = 0.95
 _FEWEST_WINDOWS = 150
 #: Share of the windows that a refinement starts with, how good maps are then, and how fast 1 - bound falls with the
 #: share: means over the maps of benchmarks/approx.py.
-_FIRST_SHARE, _FIRST_BOUND, _RATE = 0.09, 0.6, 6.0
+_FIRST_SHARE, _FIRST_BOUND, _RATE = 0.15, 0.6, 6.0
+#: A refinement is begun where it is expected to take less than this share of the seconds of computing all: some fail,
+#: and have cost up to a third more by then.
+_WORTH_WHILE = 0.5
 _TOP_SHARE = 0.2
 #: Share of the windows in the audit, which has at least and at most so many.
 _AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
@@ -114,8 +117,8 @@ def choose_refinement(
     audit = min(1.0, n_exact / grid.n_windows)
     options = list(_options(grid, ways(audit), n_classes, asked, audit, "choose_reduced_precision" in disabled))
     best = min(options, key=lambda option: option.seconds)
-    if asked.within_s is None and best.seconds > 0.9 * engine.cost.seconds:
-        return None, engine, "estimating would take as long as computing"
+    if asked.within_s is None and best.seconds > _WORTH_WHILE * engine.cost.seconds:
+        return None, engine, "refining would save too little, and may fail"
     below = part_of(best.engine, best.share)
     measures = best.share, best.overhead_s, best.reduced, best.level_cost
     if asked.top_cells is not None:

@@ -125,4 +125,4 @@ def test_a_file_of_version_2_gets_the_table(tmp_path: Path) -> None:
         db.connection.execute("UPDATE obeql_store.schema_version SET version = 2")
     with obeql.connect(file) as db:
         assert db.execute("FROM evaluations").fetchall() == []
-        assert db.execute("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [(3,)]
+        assert db.execute("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [(4,)]
