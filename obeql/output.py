@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 
 from obeql.errors import QueryTypeError, nearest
 from obeql.outcome import Message, Plan
+from obeql.quality import top_class_text
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -111,7 +112,7 @@ def _as_table(outcome: Result | Plan | DuckDBPyRelation) -> _Table:
 
 def _cell_rows(heat: Any) -> Iterable[Sequence[Any]]:
     for rank, cell in enumerate(heat.top(N_CELLS), start=1):
-        top_class = heat.classes[cell.top_class] if 0 <= cell.top_class < len(heat.classes) else cell.top_class
+        top_class = top_class_text(cell.top_class, heat.classes) or None
         yield (
             heat.run_id, heat.image, heat.class_name, heat.score_kind, heat.clean_score, rank, cell.row, cell.col,
             cell.top, cell.left, cell.height, cell.width, cell.importance, cell.score, top_class, cell.exact,

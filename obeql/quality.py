@@ -5,10 +5,10 @@ Read from the dictionary that the executor states and the store keeps; maps, tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["quality_text"]
+__all__ = ["quality_text", "top_class_text"]
 
 
 def quality_text(quality: Mapping[str, Any], n_cells: int) -> str:
@@ -23,3 +23,10 @@ def quality_text(quality: Mapping[str, Any], n_cells: int) -> str:
     if n_reduced:
         parts.append(f"{n_reduced / n_cells:.0%} in {quality.get('reduced_precision')}")
     return ", ".join(parts)
+
+
+def top_class_text(top_class: int, classes: Sequence[str]) -> str:
+    """Return the name of the class that wins where a cell is hidden; empty for an estimated cell, which has none."""
+    if top_class < 0:
+        return ""
+    return classes[top_class] if top_class < len(classes) else str(top_class)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 from obeql.errors import QueryTypeError
 from obeql.heatmap import Cell, Heatmap, write_file
 from obeql.planner.cells import FailedImage
+from obeql.quality import top_class_text
 from obeql.shelf import HeatmapList
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _row(index: int, heat: Heatmap) -> tuple[str, ...]:
 def _class_name(heat: Heatmap, class_id: int) -> str:
     if class_id == heat.class_id:
         return heat.class_name
-    return heat.classes[class_id] if 0 <= class_id < len(heat.classes) else str(class_id)
+    return top_class_text(class_id, heat.classes)
 
 
 def _aligned(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

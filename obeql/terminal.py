@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from obeql.colours import blended, symmetric_limit
 from obeql.errors import ImageError
+from obeql.quality import top_class_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -119,7 +120,7 @@ def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wi
     else:
         table = _table("#", "cell", "importance", "top class")
     for rank, cell in enumerate(cells, start=1):
-        name = classes[cell.top_class] if 0 <= cell.top_class < len(classes) else str(cell.top_class)
+        name = top_class_text(cell.top_class, classes)
         box = f"{cell.top}, {cell.left}, {cell.height}, {cell.width}"
         place, importance = f"{cell.row}, {cell.col}", f"{cell.importance:+.4g}"
         values = (place, box, importance, f"{cell.score:.4g}") if wide else (place, importance)
