@@ -56,7 +56,7 @@ def _may_agree(statement: syntax.ExplainOcclude, other: syntax.ExplainOcclude, t
 
 
 def _is_plain(bound: BoundExplain) -> bool:
-    return bound.reuse and not bound.approx and bound.top_cells is None and bound.within_s is None
+    return bound.reuse and not bound.estimates
 
 
 def _windows(bound: BoundExplain) -> tuple[object, ...]:
