@@ -7,9 +7,8 @@ to a `CellSink`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Protocol
 
@@ -21,15 +20,17 @@ from obeql.errors import ImageError, QueryError
 from obeql.executor.ahead import DecodedImage, ImageFeed, ImagesAhead, Listed, decode
 from obeql.executor.devices import DTYPES, arithmetic, resolve_device
 from obeql.executor.grid_run import GridRun, Planes
+from obeql.executor.image_maps import cell_key, clean_numbers, maps_of, overflow_hint, preview_of
 from obeql.executor.images import Placement, SourceFacts, SourceImage
 from obeql.executor.layer_clock import LayerClock
-from obeql.executor.logits import chosen_classes, logit_and_others, top_class
+from obeql.executor.logits import chosen_classes
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.not_finite import where_not_finite
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.pieces import Pieces
 from obeql.executor.preview import Preview
+from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
 from obeql.executor.reuse import KnownCells, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, CellSink, CellSource, MapCells
@@ -38,84 +39,18 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import ExplainPlan, Refinement
 from obeql.planner.scores import score_kind
 
-__all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Preview", "Progress", "RunReport", "execute"]
+__all__ = ["ImageLoader", "OnImage", "execute"]
 
 
-class CancelledError(Exception):
-    """The user asked to stop; maps that the sink has taken are kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is. Windows count over all images and grids of the run; images that failed count as done.
-
-    `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably,
-    whatever happens to the process from now on: the first so many of the run, unless several worker processes share
-    it. `image` is the one at work, from 0; with workers, the number of those that are finished.
-    """
-
-    done: int
-    total: int
-    image: int
-    n_images: int
-    shown: str
-    seconds: float
-    estimated_seconds: float
-    #: of a map that is refined: levels computed, its bound, and the maps as they stand, just after each level
-    level: int = 0
-    bound: float | None = None
-    partial: tuple[MapCells, ...] = ()
-    #: the map at work, of the first class asked for; None between images
-    preview: Preview | None = field(default=None, compare=False, repr=False)
-    images_done: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Windows a second so far."""
-        return self.done / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def eta_seconds(self) -> float:
-        """Seconds left: by the rate so far once there is one, by the plan's estimate before."""
-        if self.done == 0:
-            return self.estimated_seconds
-        return (self.total - self.done) / self.rate
-
-
-OnProgress = Callable[[Progress], None]
 OnImage = Callable[[ImageRecord, SourceFacts, Placement], None]
 #: the model as captured, on the CPU, or what loads it where a window has to be computed
 GraphSource = LayerGraph | Callable[[], LayerGraph]
-#: what one map says of the unoccluded image: logit and others of its class, and the arg-max class
-Clean = tuple[float, float, int]
 
 
 class ImageLoader(Protocol):
     """Decodes an image of the plan; raises ImageError."""
 
     def __call__(self, image: ImageRecord) -> SourceImage: ...
-
-
-@dataclass(slots=True)
-class RunReport:
-    """What a run did: measured seconds by part, windows computed and taken from the store, images that failed."""
-
-    n_windows: int = 0
-    n_stored: int = 0
-    n_maps: int = 0
-    failures: list[tuple[ImageRecord, str]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    #: with `analyze`, measured seconds by layer for each grid, over all images
-    layers: list[dict[int, float]] = field(default_factory=list)
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.add(part, time.perf_counter() - started)
-
-    def add(self, part: str, seconds: float) -> None:
-        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
 def execute(
@@ -262,7 +197,7 @@ class _Execution:
         plan, report = self.plan, self.report
         with report.timed("decode"):
             source, pixels, fill = self._prepared(image, decoded.take())
-        keys = [_key(plan, source, grid) for grid in plan.grids]
+        keys = [cell_key(plan, source, grid) for grid in plan.grids]
         clean: CleanPass | None = None
         passed = None if plan.shared_pass else 0
         with report.timed("reuse"):
@@ -284,15 +219,15 @@ class _Execution:
                 clean, passed = self._clean_pass(pixels, wanted), wanted
                 self._require_numbers(image, clean)
             stored = {} if cells is None else cells.clean
-            numbers = _clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
+            numbers = clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
             coming = [] if clean is None or cells is not None else self._coming(image, classes, clean.logits)
-            as_maps = partial(_maps, plan, source, keys[place], grid, numbers, grid.n_windows - n_left)
+            as_maps = partial(maps_of, plan, source, keys[place], grid, numbers, grid.n_windows - n_left)
             if cells is not None and whole:
                 logit, others, top = map(torch.from_numpy, (cells.logit, cells.others, cells.top))
                 planes = Planes(logit, others, top)
             else:
                 assert clean is not None
-                preview = _preview(plan, self.runs[place], classes, clean.logits)
+                preview = preview_of(plan, self.runs[place], classes, clean.logits)
 
                 def tell(n: int, before: int = done, preview: Preview = preview) -> None:
                     self._tell(number, image, before + n, preview=preview)
@@ -338,7 +273,7 @@ class _Execution:
             stated = planes.quality[0]
             n_known = int(stated["n_exact"]) + int(stated.get("n_reduced", 0))
             maps = () if self.on_progress is None else tuple(as_maps(planes))
-            preview = _preview(self.plan, self.runs[place], classes, clean.logits, planes)
+            preview = preview_of(self.plan, self.runs[place], classes, clean.logits, planes)
             if pieces is not None:
                 pieces.after_level(planes)
             self._tell(number, image, done + n_known, level, bound, maps, preview)
@@ -441,7 +376,7 @@ class _Execution:
             raise ImageError(
                 f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
                 f"{float(clean.logits[0, index])}){where_not_finite(self.graph, clean.image)}; "
-                f"check the image and the model's weights{_overflow_hint(self.plan)}"
+                f"check the image and the model's weights{overflow_hint(self.plan)}"
             )
 
     def _coming(self, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:
@@ -466,9 +401,9 @@ class _Execution:
         n_asked: int,
     ) -> list[MapCells]:
         """The maps of the classes of coming statements; none where they are not numbers, which is theirs to tell."""
-        numbers = _clean_numbers(self.plan, coming, clean, {})
+        numbers = clean_numbers(self.plan, coming, clean, {})
         try:
-            return _maps(self.plan, source, key, grid, numbers, 0, planes.of_classes(slice(n_asked, None)))
+            return maps_of(self.plan, source, key, grid, numbers, 0, planes.of_classes(slice(n_asked, None)))
         except ImageError:
             return []
 
@@ -480,87 +415,3 @@ class _Execution:
             return find_class(self.plan.model, image.label)
         except QueryError as error:
             raise ImageError(f"{image.shown}: {error.message}") from None
-
-
-def _preview(
-    plan: ExplainPlan, run: GridRun, classes: Sequence[int], clean: Tensor, planes: Planes | None = None
-) -> Preview:
-    """The map at work: `planes` as they stand after a level, or what the run has filled in so far."""
-    z, rest = logit_and_others(clean, classes[:1], plan.model.activation)
-    name = plan.model.class_name(classes[0])
-
-    def cells() -> tuple[Tensor, Tensor] | None:
-        return run.partial if planes is None else (planes.logit, planes.others)
-
-    return Preview(run.grid, name, score_kind(plan.score), (z[0, 0], rest[0, 0]), cells)
-
-
-def _overflow_hint(plan: ExplainPlan) -> str:
-    return "; float16 ends at 65504: try precision=bfloat16 or float32" if plan.precision == "float16" else ""
-
-
-def _key(plan: ExplainPlan, source: SourceImage, grid: WindowGrid) -> CellKey:
-    how = plan.model.preprocessing.digest()
-    return CellKey(source.digest, plan.model.model_hash, how, grid.patch, plan.fill, plan.precision)
-
-
-def _clean_numbers(
-    plan: ExplainPlan, classes: Sequence[int], logits: Tensor | None, stored: Mapping[int, Clean]
-) -> list[tuple[int, Clean]]:
-    """Each class with what its map says of the unoccluded image: as stored, else from its logits (1, K)."""
-    found = dict(stored)
-    if logits is not None:
-        z, others = logit_and_others(logits, classes, plan.model.activation)
-        top = int(top_class(logits)[0])
-        for k, class_id in enumerate(classes):
-            # rounded as the cells are: a window without effect has importance 0, not a rounding error
-            found.setdefault(class_id, (float(z[0, k].float()), float(others[0, k].float()), top))
-    return [(class_id, found[class_id]) for class_id in classes]
-
-
-def _maps(
-    plan: ExplainPlan,
-    source: SourceImage,
-    key: CellKey,
-    grid: WindowGrid,
-    classes: Sequence[tuple[int, Clean]],
-    n_stored: int,
-    planes: Planes,
-) -> list[MapCells]:
-    """One map a class, checked for values that are not numbers."""
-    bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
-    if planes.exact is not None:
-        bad &= torch.from_numpy(planes.exact)
-    if bool(bad.any()):
-        row, col = divmod(int(bad.nonzero()[0]), len(grid.cols))
-        raise ImageError(
-            f"{source.shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
-            f"first at row {row}, column {col} of the map{_overflow_hint(plan)}"
-        )
-    quality = {"approx": False, "n_exact": grid.n_windows, "n_audit": 0, "seed": plan.seed, "bound": 1.0}
-    quality |= plan.approx
-    if n_stored:
-        quality["n_stored"] = n_stored
-    axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]
-    sizes = [np.asarray(a, np.int32) for a in (grid.rows.lengths, grid.cols.lengths)]
-    top = planes.top.numpy().reshape(grid.shape)
-    exact = None if planes.exact is None or bool(planes.exact.all()) else planes.exact.reshape(grid.shape)
-    return [
-        MapCells(
-            key,
-            class_id,
-            axes[0],
-            axes[1],
-            sizes[0],
-            sizes[1],
-            planes.logit[:, k].numpy().reshape(grid.shape),
-            planes.others[:, k].numpy().reshape(grid.shape),
-            top,
-            clean_z,
-            clean_others,
-            clean_top,
-            exact,
-            quality | (planes.quality[k] if planes.quality else {}),
-        )
-        for k, (class_id, (clean_z, clean_others, clean_top)) in enumerate(classes)
-    ]

@@ -22,7 +22,7 @@ from obeql.store import EvaluationRow, Store
 if TYPE_CHECKING:
     from obeql.executor.curves import Curves
     from obeql.executor.network.graph import LayerGraph
-    from obeql.executor.run import OnProgress
+    from obeql.executor.progress import OnProgress
 
 __all__ = ["evaluate"]
 
@@ -110,7 +110,7 @@ def _curves(heat: Heatmap, model: ModelRecord, graph: LayerGraph, options: Mappi
 
 def _told(result: Result, cancelled: Callable[[], bool], on_progress: OnProgress | None) -> Iterator[Heatmap]:
     """The maps in order, with progress told before each and after the last."""
-    from obeql.executor.run import Progress  # noqa: PLC0415
+    from obeql.executor.progress import Progress  # noqa: PLC0415
 
     started = time.perf_counter()
     n_maps = len(result)

@@ -25,7 +25,7 @@ from obeql.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
-    from obeql.executor.run import OnProgress, Progress, RunReport
+    from obeql.executor.progress import OnProgress, Progress, RunReport
 
 __all__ = ["explain", "failed_in_network", "measured"]
 
@@ -63,7 +63,8 @@ def explain(
     `on_progress` raises passes through. `analyze` measures every layer. `load_graph` is called where a window has to
     be computed; a statement that stored cells answer needs no network.
     """
-    from obeql.executor.run import CancelledError, RunReport, execute  # noqa: PLC0415
+    from obeql.executor.progress import CancelledError, RunReport  # noqa: PLC0415
+    from obeql.executor.run import execute  # noqa: PLC0415
     from obeql.executor.workers import distribute  # noqa: PLC0415
 
     started = time.perf_counter()

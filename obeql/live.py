@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from obeql.executor.preview import Preview
-    from obeql.executor.run import Progress
+    from obeql.executor.progress import Progress
     from obeql.planner.grid import WindowGrid
 
 __all__ = ["LiveMap"]

@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
-    from obeql.executor.run import Progress
+    from obeql.executor.progress import Progress
 
 __all__ = ["ProgressBar", "named_image", "pace", "shown_seconds"]
 

@@ -17,7 +17,7 @@ from obeql.output import OutputMode, write_outcome
 if TYPE_CHECKING:
     from types import FrameType
 
-    from obeql.executor.run import Progress
+    from obeql.executor.progress import Progress
     from obeql.result import Result
     from obeql.session import Session
 

@@ -51,7 +51,7 @@ from obeql.stored_runs import StoredRuns
 
 if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
-    from obeql.executor.run import OnProgress, RunReport
+    from obeql.executor.progress import OnProgress, RunReport
 
 __all__ = ["Call", "Outcome", "Statements"]
 

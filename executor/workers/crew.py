@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from obeql.errors import UnsupportedError
-from obeql.executor.run import RunReport
+from obeql.executor.progress import RunReport
 from obeql.executor.workers.messages import Order
 from obeql.executor.workers.worker import work
 

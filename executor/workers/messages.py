@@ -17,7 +17,7 @@ from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.physical import ExplainPlan
 
 if TYPE_CHECKING:
-    from obeql.executor.run import RunReport
+    from obeql.executor.progress import RunReport
 
 __all__ = [
     "At",

@@ -1,0 +1,111 @@
+"""The maps of one image: computed planes become `MapCells`, with the key that stored cells are found by.
+
+Between `run`, which has the planes computed, and the sink and the previews, which take maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from obeql.errors import ImageError
+from obeql.executor.grid_run import GridRun, Planes
+from obeql.executor.images import SourceImage
+from obeql.executor.logits import logit_and_others, top_class
+from obeql.executor.preview import Preview
+from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import ExplainPlan
+from obeql.planner.scores import score_kind
+
+__all__ = ["Clean", "cell_key", "clean_numbers", "maps_of", "overflow_hint", "preview_of"]
+
+#: what one map says of the unoccluded image: logit and others of its class, and the arg-max class
+Clean = tuple[float, float, int]
+
+
+def preview_of(
+    plan: ExplainPlan, run: GridRun, classes: Sequence[int], clean: Tensor, planes: Planes | None = None
+) -> Preview:
+    """The map at work: `planes` as they stand after a level, or what the run has filled in so far."""
+    z, rest = logit_and_others(clean, classes[:1], plan.model.activation)
+    name = plan.model.class_name(classes[0])
+
+    def cells() -> tuple[Tensor, Tensor] | None:
+        return run.partial if planes is None else (planes.logit, planes.others)
+
+    return Preview(run.grid, name, score_kind(plan.score), (z[0, 0], rest[0, 0]), cells)
+
+
+def overflow_hint(plan: ExplainPlan) -> str:
+    return "; float16 ends at 65504: try precision=bfloat16 or float32" if plan.precision == "float16" else ""
+
+
+def cell_key(plan: ExplainPlan, source: SourceImage, grid: WindowGrid) -> CellKey:
+    how = plan.model.preprocessing.digest()
+    return CellKey(source.digest, plan.model.model_hash, how, grid.patch, plan.fill, plan.precision)
+
+
+def clean_numbers(
+    plan: ExplainPlan, classes: Sequence[int], logits: Tensor | None, stored: Mapping[int, Clean]
+) -> list[tuple[int, Clean]]:
+    """Each class with what its map says of the unoccluded image: as stored, else from its logits (1, K)."""
+    found = dict(stored)
+    if logits is not None:
+        z, others = logit_and_others(logits, classes, plan.model.activation)
+        top = int(top_class(logits)[0])
+        for k, class_id in enumerate(classes):
+            # rounded as the cells are: a window without effect has importance 0, not a rounding error
+            found.setdefault(class_id, (float(z[0, k].float()), float(others[0, k].float()), top))
+    return [(class_id, found[class_id]) for class_id in classes]
+
+
+def maps_of(
+    plan: ExplainPlan,
+    source: SourceImage,
+    key: CellKey,
+    grid: WindowGrid,
+    classes: Sequence[tuple[int, Clean]],
+    n_stored: int,
+    planes: Planes,
+) -> list[MapCells]:
+    """One map a class, checked for values that are not numbers."""
+    bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
+    if planes.exact is not None:
+        bad &= torch.from_numpy(planes.exact)
+    if bool(bad.any()):
+        row, col = divmod(int(bad.nonzero()[0]), len(grid.cols))
+        raise ImageError(
+            f"{source.shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
+            f"first at row {row}, column {col} of the map{overflow_hint(plan)}"
+        )
+    quality = {"approx": False, "n_exact": grid.n_windows, "n_audit": 0, "seed": plan.seed, "bound": 1.0}
+    quality |= plan.approx
+    if n_stored:
+        quality["n_stored"] = n_stored
+    axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]
+    sizes = [np.asarray(a, np.int32) for a in (grid.rows.lengths, grid.cols.lengths)]
+    top = planes.top.numpy().reshape(grid.shape)
+    exact = None if planes.exact is None or bool(planes.exact.all()) else planes.exact.reshape(grid.shape)
+    return [
+        MapCells(
+            key,
+            class_id,
+            axes[0],
+            axes[1],
+            sizes[0],
+            sizes[1],
+            planes.logit[:, k].numpy().reshape(grid.shape),
+            planes.others[:, k].numpy().reshape(grid.shape),
+            top,
+            clean_z,
+            clean_others,
+            clean_top,
+            exact,
+            quality | (planes.quality[k] if planes.quality else {}),
+        )
+        for k, (class_id, (clean_z, clean_others, clean_top)) in enumerate(classes)
+    ]

@@ -1,0 +1,80 @@
+"""What a run says of itself: `Progress` while it goes on, a `RunReport` at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from obeql.executor.preview import Preview
+from obeql.planner.catalog import ImageRecord
+from obeql.planner.cells import MapCells
+
+__all__ = ["CancelledError", "OnProgress", "Progress", "RunReport"]
+
+
+class CancelledError(Exception):
+    """The user asked to stop; maps that the sink has taken are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. Windows count over all images and grids of the run; images that failed count as done.
+
+    `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably,
+    whatever happens to the process from now on: the first so many of the run, unless several worker processes share
+    it. `image` is the one at work, from 0; with workers, the number of those that are finished.
+    """
+
+    done: int
+    total: int
+    image: int
+    n_images: int
+    shown: str
+    seconds: float
+    estimated_seconds: float
+    #: of a map that is refined: levels computed, its bound, and the maps as they stand, just after each level
+    level: int = 0
+    bound: float | None = None
+    partial: tuple[MapCells, ...] = ()
+    #: the map at work, of the first class asked for; None between images
+    preview: Preview | None = field(default=None, compare=False, repr=False)
+    images_done: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Windows a second so far."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta_seconds(self) -> float:
+        """Seconds left: by the rate so far once there is one, by the plan's estimate before."""
+        if self.done == 0:
+            return self.estimated_seconds
+        return (self.total - self.done) / self.rate
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(slots=True)
+class RunReport:
+    """What a run did: measured seconds by part, windows computed and taken from the store, images that failed."""
+
+    n_windows: int = 0
+    n_stored: int = 0
+    n_maps: int = 0
+    failures: list[tuple[ImageRecord, str]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    #: with `analyze`, measured seconds by layer for each grid, over all images
+    layers: list[dict[int, float]] = field(default_factory=list)
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.add(part, time.perf_counter() - started)
+
+    def add(self, part: str, seconds: float) -> None:
+        self.seconds[part] = self.seconds.get(part, 0.0) + seconds
