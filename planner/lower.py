@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from obeql.errors import InternalError, QueryTypeError
 from obeql.planner.bind import BoundExplain
-from obeql.planner.cost import Rates
+from obeql.planner.cost import Rates, clean_pass_seconds
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical import (
@@ -96,8 +96,10 @@ def lower(
     refinements: list[Refinement | None] = []
     n_classes = _n_classes(score.classes, classify.model.n_classes)
     refusals: list[Refusal] = []
+    shares: list[float] = []
     for grid in grids:
         share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
+        shares.append(float(share > 0.0))
         left = rates.in_parts(share) if 0.0 < share < 1.0 else rates
         engine, refused = choose(network, grid, left, budget, bound.options["batch"], disabled)
         if bound.memory_bytes is not None and engine.least_bytes > budget:
@@ -127,6 +129,7 @@ def lower(
         refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
         where = f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else ""
         refusals.extend(replace(refusal, reason=where + refusal.reason) for refusal in refused)
+    n_passes = max(shares) if shared else sum(shares)
     text = print_tree(logical)
     return ExplainPlan(
         statement=bound.statement,
@@ -150,6 +153,7 @@ def lower(
         refusals=tuple(refusals),
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         shared_pass=shared,
+        passes_s=n_passes * clean_pass_seconds(network, rates),
         also=bound.also,
         reuse=bound.reuse,
         held=tuple(held[grid] for grid in grids) if held else (),
