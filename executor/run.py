@@ -30,6 +30,7 @@ from obeql.executor.not_finite import where_not_finite
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.pieces import Pieces
 from obeql.executor.preview import Preview
+from obeql.executor.progress import OnProgress, Progress
 from obeql.executor.reuse import KnownCells, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, CellSink, CellSource, MapCells
@@ -38,51 +39,13 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import ExplainPlan, Refinement
 from obeql.planner.scores import score_kind
 
-__all__ = ["CancelledError", "ImageLoader", "OnImage", "OnProgress", "Preview", "Progress", "RunReport", "execute"]
+__all__ = ["CancelledError", "ImageLoader", "OnImage", "RunReport", "execute"]
 
 
 class CancelledError(Exception):
     """The user asked to stop; maps that the sink has taken are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is. Windows count over all images and grids of the run; images that failed count as done.
-
-    `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably,
-    whatever happens to the process from now on: the first so many of the run, unless several worker processes share
-    it. `image` is the one at work, from 0; with workers, the number of those that are finished.
-    """
-
-    done: int
-    total: int
-    image: int
-    n_images: int
-    shown: str
-    seconds: float
-    estimated_seconds: float
-    #: of a map that is refined: levels computed, its bound, and the maps as they stand, just after each level
-    level: int = 0
-    bound: float | None = None
-    partial: tuple[MapCells, ...] = ()
-    #: the map at work, of the first class asked for; None between images
-    preview: Preview | None = field(default=None, compare=False, repr=False)
-    images_done: int = 0
-
-    @property
-    def rate(self) -> float:
-        """Windows a second so far."""
-        return self.done / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def eta_seconds(self) -> float:
-        """Seconds left: by the rate so far once there is one, by the plan's estimate before."""
-        if self.done == 0:
-            return self.estimated_seconds
-        return (self.total - self.done) / self.rate
-
-
-OnProgress = Callable[[Progress], None]
 OnImage = Callable[[ImageRecord, SourceFacts, Placement], None]
 #: the model as captured, on the CPU, or what loads it where a window has to be computed
 GraphSource = LayerGraph | Callable[[], LayerGraph]

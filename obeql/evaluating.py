@@ -22,7 +22,7 @@ from obeql.store import EvaluationRow, Store
 if TYPE_CHECKING:
     from obeql.executor.curves import Curves
     from obeql.executor.network.graph import LayerGraph
-    from obeql.executor.run import OnProgress
+    from obeql.executor.progress import OnProgress
 
 __all__ = ["evaluate"]
 
@@ -110,16 +110,23 @@ def _curves(heat: Heatmap, model: ModelRecord, graph: LayerGraph, options: Mappi
 
 def _told(result: Result, cancelled: Callable[[], bool], on_progress: OnProgress | None) -> Iterator[Heatmap]:
     """The maps in order, with progress told before each and after the last."""
-    from obeql.executor.run import Progress  # noqa: PLC0415
+    from obeql.executor.progress import Progress  # noqa: PLC0415
 
     started = time.perf_counter()
     n_maps = len(result)
+
+    def tell(done: int, image: str) -> None:
+        if on_progress is not None:
+            seconds = time.perf_counter() - started
+            on_progress(Progress(done, n_maps, min(done, n_maps - 1), n_maps, image, seconds, 0.0, unit="maps"))
+
     for done, heat in enumerate(result):
         if cancelled():
             raise KeyboardInterrupt(f"cancelled after {done} of {n_maps} maps, whose curves are stored")
-        if on_progress is not None:
-            on_progress(Progress(done, n_maps, done, n_maps, heat.image, time.perf_counter() - started, 0.0))
+        tell(done, heat.image)
         yield heat
+        if done == n_maps - 1:
+            tell(n_maps, heat.image)
 
 
 @contextmanager

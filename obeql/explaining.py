@@ -25,7 +25,8 @@ from obeql.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
-    from obeql.executor.run import OnProgress, Progress, RunReport
+    from obeql.executor.progress import OnProgress, Progress
+    from obeql.executor.run import RunReport
 
 __all__ = ["explain", "failed_in_network", "measured"]
 

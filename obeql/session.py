@@ -30,7 +30,7 @@ from obeql.store import MEMORY, Store
 if TYPE_CHECKING:
     from torch import nn
 
-    from obeql.executor.run import OnProgress
+    from obeql.executor.progress import OnProgress
 
 __all__ = ["Message", "Outcome", "Parameters", "Plan", "Session", "connect"]
 

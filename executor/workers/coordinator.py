@@ -18,7 +18,8 @@ import torch
 from obeql.errors import ExecutionError, ImageError
 from obeql.executor.devices import devices_of
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.run import CancelledError, ImageLoader, OnImage, OnProgress, Progress, RunReport
+from obeql.executor.progress import OnProgress, Progress
+from obeql.executor.run import CancelledError, ImageLoader, OnImage, RunReport
 from obeql.executor.workers.crew import Crew, Worker
 from obeql.executor.workers.messages import (
     At,

@@ -17,7 +17,8 @@ import torch
 
 from obeql.errors import ExecutionError
 from obeql.executor.images import Placement, SourceFacts, SourceImage, decode_file
-from obeql.executor.run import CancelledError, Progress, RunReport, execute
+from obeql.executor.progress import Progress
+from obeql.executor.run import CancelledError, RunReport, execute
 from obeql.executor.workers.messages import (
     At,
     Broken,

@@ -18,7 +18,8 @@ from obeql.executor.images import SourceImage, decode_object
 from obeql.executor.logits import chosen_classes, logit_and_others, top_class
 from obeql.executor.network.capture import capture
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.run import CancelledError, Progress, execute
+from obeql.executor.progress import Progress
+from obeql.executor.run import CancelledError, execute
 from obeql.planner.catalog import ImageRecord, ModelRecord, Preprocessing
 from obeql.planner.cells import MapCells
 from obeql.planner.grid import WindowGrid
