@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 #: The prompt with nothing typed behind it.
-PROMPT = r"obeql> \s*$"
+PROMPT = r"obeql> [\s\x08]*$"
 #: Statements that take long.
 STATEMENTS = {
     "exact": "EXPLAIN OCCLUDE '{image}' USING net WITH patch=16 stride=4 NO REUSE;",
