@@ -53,7 +53,7 @@ def side_by_side(first: Heatmap, second: Heatmap, *, alpha: float = 0.7) -> Figu
     n_panels = 3 if same_image else 2
     panel = 4.6 * min(aspect, 1.3)  # inches, of which the colour bar takes one
     figure = Figure(figsize=(n_panels * panel, (panel - 1.0) / aspect + 0.8))
-    figure.set_layout_engine("constrained")
+    figure.set_layout_engine("constrained", wspace=0.05)
     axes = figure.subplots(1, n_panels)
     limit = shared_limits([first, second])[first.score_kind]
     for ax, heat, name in zip(axes, (first, second), _what_differs(first, second), strict=False):
