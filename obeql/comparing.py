@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from obeql.colours import shared_limits
 from obeql.errors import QueryTypeError
 from obeql.render import (
     bare,
@@ -22,7 +23,6 @@ from obeql.render import (
     overlay,
     picture_of,
     plain_text,
-    shared_limits,
 )
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import evidence_colours, symmetric_limit
+from obeql.colours import evidence_colours, shared_limits, symmetric_limit
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner.scores import ScoreKind, score_of
 
@@ -40,7 +40,6 @@ __all__ = [
     "picture_bytes",
     "picture_of",
     "plain_text",
-    "shared_limits",
     "sheet",
 ]
 
@@ -153,14 +152,6 @@ def sheet(heats: Sequence[Heatmap], *, columns: int | None = None, shared: bool 
     for panel in panels[len(heats) :]:
         panel.set_axis_off()
     return figure
-
-
-def shared_limits(heats: Sequence[Heatmap]) -> dict[ScoreKind, float | None]:
-    """The end of the scale that maps of one score share: the largest |per-pixel importance| among them."""
-    planes: dict[ScoreKind, list[npt.NDArray[np.float32]]] = {}
-    for heat in heats:
-        planes.setdefault(heat.score_kind, []).append(heat.to_pixels().ravel())
-    return {kind: symmetric_limit(np.concatenate(found)) for kind, found in planes.items()}
 
 
 def picture_bytes(figure: Any, suffix: str, dpi: float) -> bytes:

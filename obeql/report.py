@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import evidence_colours
+from obeql.colours import evidence_colours, shared_limits
 from obeql.errors import ImageError, QueryTypeError
 from obeql.quality import quality_sentence
-from obeql.render import shared_limits
 
 if TYPE_CHECKING:
     from obeql.heatmap import Heatmap
@@ -51,7 +50,7 @@ def report_text(result: Result, plan: str | None = None) -> str:
         "title": f"Where it looks: {name}",
         "facts": facts,
         "colours": _colours(),
-        "maps": [_map(heat, limits[heat.score_kind] or 1.0) for heat in result.maps],
+        "maps": [_map(heat, limits[heat.score_kind]) for heat in result.maps],
         "failures": [(failure.shown, failure.error) for failure in result.failures],
         "plan": plan,
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import blended, symmetric_limit
+from obeql.colours import blended, shared_limits, symmetric_limit
 from obeql.errors import ImageError
 from obeql.quality import top_class_text
 
@@ -58,25 +58,28 @@ class Canvas:
 
 
 def draw_result(result: Result, console: Console) -> None:
-    """Draw the first maps of a result, each beside a table of its most important cells."""
+    """Draw the first maps of a result on one scale, each beside a table of its most important cells."""
     canvas = Canvas.of(console)
-    for heat in result.maps[:N_DRAWN]:
-        console.print(draw_heatmap(heat, canvas))
+    drawn = result.maps[:N_DRAWN]
+    limits = shared_limits(drawn)
+    for place, heat in enumerate(drawn):
+        console.print(*[""] * (place > 0), draw_heatmap(heat, canvas, limits[heat.score_kind]), sep="\n")
     if len(result.maps) > N_DRAWN:
         console.print(f"... {len(result.maps) - N_DRAWN} more maps; .heat draws any of them", markup=False)
 
 
-def draw_heatmap(heat: Heatmap, canvas: Canvas) -> RenderableType:
-    """Return a map over its image, beside the table of its most important cells."""
+def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> RenderableType:
+    """Return a map over its image, beside the table of its most important cells; colours end at `limit`, or its own."""
     from rich.text import Text  # noqa: PLC0415
 
     height, width = _size(heat.placement.source_size, canvas)
     values = _sampled(heat, height, width)
-    text = _painted(values, symmetric_limit(heat.to_pixels()), _ground(heat, height, width), canvas)
+    limit = symmetric_limit(heat.to_pixels()) if limit is None else limit
+    text = _painted(values, limit, _ground(heat, height, width), canvas)
     title = Text(
         f"{Path(heat.image).name} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}", style="bold"
     )
-    notes = [_legend(symmetric_limit(heat.to_pixels()), heat.score_kind, canvas)]
+    notes = [_legend(limit, heat.score_kind, canvas)]
     if heat.approx:
         notes.append(Text(f"approximate: {heat.quality}"))
     if heat.warning:
