@@ -48,6 +48,7 @@ class ProgressBar:
 
             stream = sys.stderr if self._stream is None else self._stream
             self._bar = (self._kind or tqdm)(
+                desc=progress.phase or where(progress),
                 total=progress.total,
                 file=stream,
                 bar_format=_PHASE_FORMAT if progress.phase else _FORMAT,

@@ -314,7 +314,8 @@ class Statements:
             case _:
                 shown = "images from Python"
         stored = self._gallery.put_set(ImageSet(statement.name.value, shown, images), statement.replace)
-        return Message(f"images {stored.name}: {len(stored.images)} images")
+        n_images = len(stored.images)
+        return Message(f"images {stored.name}: {n_images} image{'s' if n_images != 1 else ''}")
 
     def _drop(self, statement: syntax.Drop, call: Call) -> Message:
         kind = statement.kind
