@@ -41,7 +41,8 @@ def main() -> int:
     """Press as often as asked, print what was measured, and return the exit code."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--presses", type=int, default=50)
-    options.add_argument("--model", required=True, help="a model's file; a large one, or there is nothing to interrupt")
+    options.add_argument("--model", required=True, help="a model's uri; a large one, or there is nothing to interrupt")
+    options.add_argument("--with", dest="model_options", default="", help="options of the model, such as size=224")
     options.add_argument("--image", required=True, help="an image")
     options.add_argument("--most-seconds", type=float, default=30.0, help="latest moment of a press")
     options.add_argument("--limit", type=float, default=1.0, help="seconds that a press may take")
@@ -179,8 +180,11 @@ class Trial:
         return True
 
     def _prepare(self, file: Path) -> None:
-        create = f"CREATE MODEL net FROM '{Path(self.given.model).resolve()}';"
-        subprocess.run([sys.executable, "-m", "obeql", str(file), "-c", create], check=True, capture_output=True)
+        create = f"CREATE MODEL net FROM '{self.given.model}'"
+        create += f" WITH {self.given.model_options}" if self.given.model_options else ""
+        subprocess.run(
+            [sys.executable, "-m", "obeql", str(file), "--allow-python", "-c", create], check=True, capture_output=True
+        )
 
 
 if __name__ == "__main__":
