@@ -35,8 +35,8 @@ N_DRAWN = 4
 #: Most important cells listed beside a map.
 N_CELLS = 8
 
-#: Columns of a terminal from which boxes and scores fit beside a map.
-_WIDE = 118
+#: Columns of a terminal from which boxes and scores fit beside a map, and up to which the table comes below it.
+_WIDE, _NARROW = 118, 66
 
 _ALPHA = 0.85
 _DARK, _NOT_YET = 0.10, 0.28
@@ -85,7 +85,7 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> R
     if heat.warning:
         notes.append(Text(heat.warning, style="yellow"))
     table = cells_table(heat.top(N_CELLS), heat.score_kind, heat.classes, canvas.width >= _WIDE)
-    return _framed(title, text, table, notes)
+    return _framed(title, text, table, notes, canvas)
 
 
 def draw_plane(
@@ -113,7 +113,7 @@ def draw_plane(
     stated = f"{n_done} of {importance.size} windows" if stated is None else stated
     note = Text(f"{stated}, each window {patch_px[0]}x{patch_px[1]} px")
     best = _best(importance, N_CELLS)
-    return _framed(Text(title, style="bold"), text, best, [_legend(limit, score_kind, canvas), note])
+    return _framed(Text(title, style="bold"), text, best, [_legend(limit, score_kind, canvas), note], canvas)
 
 
 def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wide: bool = True) -> RenderableType:
@@ -152,10 +152,12 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _framed(title: Text, drawing: Text, table: RenderableType, notes: list[Text]) -> RenderableType:
+def _framed(title: Text, drawing: Text, table: RenderableType, notes: list[Text], canvas: Canvas) -> RenderableType:
     from rich.console import Group  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
+    if canvas.width <= _NARROW:
+        return Group(title, drawing, *notes, table)
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(drawing, Group(table, "", *notes))
     return Group(title, side_by_side)
@@ -169,8 +171,9 @@ def _plain(text: str) -> Text:
 
 
 def _size(shape: tuple[int, ...], canvas: Canvas) -> tuple[int, int]:
-    """(height, width) in half blocks of a picture of `shape`: half the terminal's width at most, 40 high at most."""
-    widest = max(8, min(44, canvas.width // 2 - 4))
+    """(height, width) in half blocks of a picture of `shape`: beside a table half the terminal's width at most."""
+    room = canvas.width - 2 if canvas.width <= _NARROW else canvas.width // 2 - 4
+    widest = max(8, min(44, room))
     scale = min(widest / shape[1], 44 / shape[0])
     height = max(2, round(shape[0] * scale))
     return height + height % 2, max(2, round(shape[1] * scale))

@@ -162,3 +162,13 @@ def test_maps_of_one_result_share_a_scale(make_heatmap: Callable[..., Any]) -> N
     draw_result(Result((make_heatmap(two_sided()), make_heatmap(4 * two_sided()))), screen)
     legends = [line.split("up to")[1] for line in shown(screen).splitlines() if "up to" in line]
     assert len(legends) == 2 and legends[0] == legends[1]
+
+
+def test_in_a_narrow_terminal_the_table_is_below_the_map(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system=None, width=40)
+    draw_result(Result((make_heatmap(two_sided()),)), screen)
+    text = shown(screen)
+    assert "importance" in text and "top class" in text and "…" not in text
+    assert max(map(len, text.splitlines())) <= 40
+    lines = text.splitlines()
+    assert not any("@" in line and "importance" in line for line in lines)
