@@ -85,7 +85,10 @@ def _mismatch() -> str:
         import_module("torchvision")
     except Exception as error:
         if is_mismatched(error):
-            return " for another build of torch: torchvision:.. works here, `import torchvision` in Python does not"
+            return (
+                " for another build of torch: torchvision:.. works here, `import torchvision` in Python does not; "
+                "installing both from one index mends that (pip install --force-reinstall torch torchvision)"
+            )
         return f", whose import fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
 

@@ -3,7 +3,8 @@
 A run enters the store with its first finished image, so that a statement that finds nothing leaves the database as
 it was. Failures met before that wait for it. Images that take longer than a second are stored one by one; of faster
 ones all of a second go into one commit, because a commit costs as much as many maps. Only what is committed counts as
-done: `settle` tells the executor how many images are, and it is what progress reports.
+done: `settle` tells the executor how many images are, and it is what progress reports. Ctrl-C waits until a step is
+done: a map is either taken or not.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from obeql.planner.cells import FailedImage, MapCells
 from obeql.recalling import heatmap_of
 from obeql.shelf import Shelf, Shelved
 from obeql.store import ImageMaps, RunRecord, Store
+from obeql.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from obeql.executor.images import SourceFacts
@@ -113,6 +115,7 @@ class RunWriter:
     def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps
 
+    @undisturbed()
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         assert self._decoded is not None and self._decoded[0] == image_key(image)
         _, facts, placement = self._decoded
@@ -137,11 +140,13 @@ class RunWriter:
         self._held[image_key(image)] = held, heats
         self.settle()
 
+    @undisturbed()
     def fail(self, image: ImageRecord, error: str) -> None:
         self.failed.append(FailedImage(image.image_id or 0, image.shown, error))
         self._waiting.append((image, error))
         self.settle()
 
+    @undisturbed()
     def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
         key = image_key(image), place
         self._pieces[key] = self.store.write_pieces(maps, self._pieces.get(key, []))
@@ -162,6 +167,7 @@ class RunWriter:
             self.flush()
         return len(self.heats) + len(self.failed) - len(self._waiting)
 
+    @undisturbed()
     def flush(self) -> None:
         """Store durably what waits; failures of a run that has no image yet go on waiting for one."""
         if self._held:

@@ -133,7 +133,7 @@ class Result(Sequence[Heatmap]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the text, and a sheet of the first maps."""
-        text = f"<pre>{escape(repr(self))}</pre>"
+        text = f'<pre style="font-family: monospace; line-height: 1.25">{escape(repr(self))}</pre>'
         if not self.maps:
             return text
         from obeql.render import picture_bytes, sheet  # noqa: PLC0415

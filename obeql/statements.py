@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
@@ -26,6 +27,7 @@ from obeql.listing import Listings, relation_of
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, bound_values, plain_values, sql_values
+from obeql.phases import Phases
 from obeql.planner import (
     BoundExplain,
     ExplainPlan,
@@ -207,22 +209,28 @@ class Statements:
         if isinstance(statement, syntax.ExplainOcclude) and call.ahead and not syntax.parameters_of(statement):
             also = coming_classes(bound, statement, call.ahead, self._catalog, call.text)
             bound = replace(bound, also=also)
+        say = Phases(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
+        say.torch()
         if len(bound.images) == 1:
             self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
         if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
             return plan_explain(bound, Rates())
-        if runs and (model := self._networks.recaptured(bound.model)) is not None:
+        if runs and (model := self._networks.recaptured(bound.model, say)) is not None:
             self._store.put_model(model)
             bound = replace(bind(statement, self._catalog, call.text, None, values), also=bound.also)
         bound = self._one_a_gpu(bound)
         precision = bound.options["precision"]
         try:
             with self._threads(bound.workers, bound.device):
-                rates = self._networks.rates(bound.model, bound.device, precision, bound.workers)
-                fast = self._networks.reduced_rates(bound.model, bound.device, precision) if bound.estimates else None
+                rates = self._networks.rates(bound.model, bound.device, precision, bound.workers, say)
+                fast = None
+                if bound.estimates:
+                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say)
         except ObeqlError:
             raise
         except Exception as error:  # measuring runs the network
+            if error is say.raised:
+                raise
             raise failed_in_network(error, bound.model.network.reason) from error
         return plan_explain(bound, rates, reduced=fast)
 
@@ -266,9 +274,12 @@ class Statements:
         if not self._store.read_only:
             self.require_writable("PREDICT")
         bound = bind(statement, self._catalog, call.text, None, self._values(statement, call))
-        graph = self._networks.graph(bound.model)
+        say = Phases(call.on_progress, len(bound.images), len(bound.images), bound.images[0].shown, "images")
+        say.torch()
+        graph = self._networks.graph(bound.model, say)
         with self._threads():
-            return relation_of(self._store, predict(bound, graph, self._store, self._gallery, self._cancel.is_set))
+            stopped, tell = self._cancel.is_set, call.on_progress
+            return relation_of(self._store, predict(bound, graph, self._store, self._gallery, stopped, tell))
 
     def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:
         self.require_writable("CREATE MODEL")
@@ -276,6 +287,9 @@ class Statements:
         options = model_options(statement.options, call.text, values)
         uri = self._text(statement.uri, values, call, "the URI of a model")
         name = statement.name.value
+        say = Phases(call.on_progress, shown=name, unit="models")
+        say.torch()
+        say(f"loading {PurePath(uri).name}")
         record = self._networks.create(name, uri, options)
         known = self._store.model(name)
         self.put_model(record, statement.replace)
@@ -299,7 +313,8 @@ class Statements:
             case _:
                 shown = "images from Python"
         stored = self._gallery.put_set(ImageSet(statement.name.value, shown, images), statement.replace)
-        return Message(f"images {stored.name}: {len(stored.images)} images")
+        n_images = len(stored.images)
+        return Message(f"images {stored.name}: {n_images} image{'s' if n_images != 1 else ''}")
 
     def _drop(self, statement: syntax.Drop, call: Call) -> Message:
         kind = statement.kind
@@ -341,7 +356,8 @@ class Statements:
         options = evaluate_options(statement.options, call.text, self._values(statement, call))
         result = self._referred(statement.run, call)
         model = self._runs.model(self._runs.record(int(result.run_id)))
-        graph, device = self._networks.graph(model), self._catalog.setting("device")
+        say = Phases(call.on_progress, len(result), len(result), result[0].image if len(result) else "", "maps")
+        graph, device = self._networks.graph(model, say), self._catalog.setting("device")
         with self._threads():
             stopped, tell = self._cancel.is_set, call.on_progress
             table = evaluate(result, model, graph, options, device, self._store, stopped, tell)

@@ -33,6 +33,7 @@ from obeql.planner.logical import (
     ScoreCells,
     StoreRun,
     UnionMaps,
+    grids_of,
 )
 from obeql.planner.options import default_stride, explain_options, place_of
 from obeql.planner.place import locate
@@ -78,6 +79,11 @@ class BoundExplain:
     #: k of TOP k CELLS where not all cells are asked for with EXACT, and the seconds of WITHIN
     top_cells: int | None = None
     within_s: float | None = None
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of all images and grids, stored ones included."""
+        return len(self.images) * sum(grid.n_windows for grid in grids_of(self.logical))
 
     @property
     def workers(self) -> int:

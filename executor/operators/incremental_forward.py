@@ -217,12 +217,16 @@ class IncrementalRun:
         device = image.fill.device
         maps = []
         kept = None if number is None else self._kept.get(number)
-        for batch in kept or self._planned(number, parts, device):
-            if stop.is_set():
+
+        def run_layer(layer: int, work: Callable[[], Tensor]) -> Tensor:
+            if stop.is_set():  # a batch may take seconds, a layer does not
                 raise StoppedError
-            maps.append(self._boxed(image, batch, clock))
+            return work() if clock is None else clock(layer, work)
+
+        for batch in kept or self._planned(number, parts, device):
+            maps.append(self._boxed(image, batch, run_layer))
         windows = np.concatenate([part.windows for part in parts])
-        return windows, self._finish(len(windows), maps, clock)
+        return windows, self._finish(len(windows), maps, run_layer)
 
     def _planned(self, number: int | None, parts: Sequence[Part], device: torch.device) -> Iterator[_Batch]:
         """Work out the batches of a piece, and keep them under its number where other images will run it again."""
@@ -317,16 +321,12 @@ class IncrementalRun:
 
     # ---- execution --------------------------------------------------------------------------------------------
 
-    def _boxed(self, image: _Clean, batch: _Batch, clock: Clock | None) -> dict[int, Tensor]:
+    def _boxed(self, image: _Clean, batch: _Batch, run_layer: Clock) -> dict[int, Tensor]:
         """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
         values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
         for step in batch.steps:
-            work = partial(self._step, step, image, batch, values, crossing)
-            if clock is None:
-                work()
-            else:
-                clock(step.layer, work)
+            run_layer(step.layer, partial(self._step, step, image, batch, values, crossing))
         return crossing
 
     def _step(
@@ -370,12 +370,12 @@ class IncrementalRun:
         clean = batch.image_read.run(image.views[0, self._outside[0][0]], fill)
         return torch.where(batch.hidden, value, clean)
 
-    def _finish(self, n_windows: int, maps: Sequence[dict[int, Tensor]], clock: Clock | None) -> Tensor:
+    def _finish(self, n_windows: int, maps: Sequence[dict[int, Tensor]], run_layer: Clock) -> Tensor:
         """Run the rest of the network on whole maps, for several batches together; returns logits (n, K)."""
         values = {j: torch.cat([part[j] for part in maps]) if len(maps) > 1 else maps[0][j] for j in self.crossing}
         size = self.engine.tail_batch
         logits = [
-            self.graph.forward_from({j: v[start : start + size] for j, v in values.items()}, self.whole, clock)
+            self.graph.forward_from({j: v[start : start + size] for j, v in values.items()}, self.whole, run_layer)
             for start in range(0, n_windows, size)
         ]
         return torch.cat(logits) if len(logits) > 1 else logits[0]

@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from obeql.errors import StoreError
+from obeql.undisturbed import undisturbed
 
 __all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database"]
 
@@ -153,8 +154,8 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything in the block or nothing of it; blocks do not nest."""
-        with self._writer, self._lock:
+        """Commit everything in the block or nothing of it; blocks do not nest. Ctrl-C waits for its end."""
+        with self._writer, self._lock, undisturbed():
             self._require_writable()
             self.run("BEGIN")
             try:

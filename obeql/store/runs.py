@@ -16,7 +16,7 @@ from obeql.store.codec import dump, load, naive_utc, utc_now
 from obeql.store.driver import Database
 from obeql.store.schema import table_definition
 
-__all__ = ["RunRecord", "RunRows", "RunStatus"]
+__all__ = ["RunRecord", "RunRows", "RunStatus", "unknown_run"]
 
 RunStatus = Literal["running", "done", "interrupted", "failed"]
 
@@ -260,8 +260,7 @@ class RunRows:
         """The id of a live run, or UnknownNameError with the nearest names."""
         found = self.run(name_or_id)
         if found is None or found.run_id is None:
-            names: Sequence[str] = self.run_names()
-            raise UnknownNameError(f"there is no run {name_or_id!r}.{nearest(str(name_or_id), names)}")
+            raise unknown_run(name_or_id, self.run_names())
         return found.run_id
 
 
@@ -293,3 +292,9 @@ def _record(row: tuple[Any, ...]) -> RunRecord:
         n_maps=n_maps,
         n_failed=n_failed,
     )
+
+
+def unknown_run(name_or_id: str | int, names: Sequence[str]) -> UnknownNameError:
+    """The error about a run that is not among those of these names, with what to do."""
+    way_out = "SHOW RUNS lists them." if names else "No run has a name yet; SHOW RUNS lists what there is."
+    return UnknownNameError(f"There is no run {name_or_id!r}.{nearest(str(name_or_id), names)} {way_out}")
