@@ -85,15 +85,15 @@ class Networks:
         network = self.graph(model).network()
         return None if network.to_json() == model.network.to_json() else replace(model, network=network)
 
-    def rates(self, model: ModelRecord, device: str, precision: str, n_workers: int = 0) -> Rates:
+    def rates(self, model: ModelRecord, device: str, precision: str, n_sharing: int = 1) -> Rates:
         """How fast `device` runs the model: measured once, then read from the store.
 
-        The memory that is free is one worker's part of it. What is measured here is stored by `save_rates`, so that
-        a statement that fails later leaves no trace.
+        The memory that is free is the part of one of `n_sharing` workers. What is measured here is stored by
+        `save_rates`, so that a statement that fails later leaves no trace.
         """
         import torch  # noqa: PLC0415
 
-        from obeql.executor.devices import DTYPES, devices_of, free_bytes, resolve_device  # noqa: PLC0415
+        from obeql.executor.devices import DTYPES, free_bytes, resolve_device  # noqa: PLC0415
         from obeql.executor.rates import measure_rates  # noqa: PLC0415
 
         place = resolve_device(device)
@@ -107,7 +107,6 @@ class Networks:
                 known = measure_rates(self.graph(model), place, DTYPES[precision])
                 self._unsaved.add(key)
             self._rates[key] = known
-        n_sharing = max(1, -(-n_workers // len(devices_of(device))))
         return replace(self._rates[key], free_bytes=free_bytes(place) / n_sharing)
 
     def reduced_rates(self, model: ModelRecord, device: str, precision: str) -> tuple[str, Rates] | None:

@@ -157,6 +157,7 @@ def lower(
         logical_text=(text, text),
         notes=notes,
         workers=bound.workers,
+        cluster=bound.cluster,
     )
 
 

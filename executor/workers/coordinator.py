@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from obeql.errors import ExecutionError, ImageError
-from obeql.executor.devices import devices_of
+from obeql.executor.devices import devices_of, resolve_device
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
 from obeql.executor.run import ImageLoader, OnImage
@@ -35,7 +36,10 @@ from obeql.executor.workers.messages import (
     StoredCells,
     StoredTop,
     Take,
+    Unfit,
+    Unseen,
 )
+from obeql.executor.workers.processes import ProcessCrew
 from obeql.executor.workers.shipping import send_graph
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, CellSource
@@ -46,7 +50,7 @@ __all__ = ["MOST_ATTEMPTS", "distribute"]
 
 #: An image whose worker dies is given to another one, until so many have died of it.
 MOST_ATTEMPTS = 3
-#: Workers that die one after the other without an image, before the run is given up.
+#: Workers that die without an image, none finished in between, before no more are started.
 _MOST_IDLE_DEATHS = 3
 #: How often the coordinator looks whether it is to stop.
 _LOOK_SECONDS = 0.1
@@ -65,28 +69,31 @@ def distribute(
     analyze: bool = False,
     source: CellSource | None = None,
 ) -> RunReport:
-    """Compute every map of the plan with `plan.workers` processes and hand it to the sink, in the order of finishing.
+    """Compute every map of the plan with `plan.workers` workers and hand it to the sink, in the order of finishing.
 
-    Each worker computes with as many threads as this process has set, so that its cells are bit by bit those of
-    `execute`. An image whose worker dies is tried again in another, and goes to `sink.fail` after `MOST_ATTEMPTS`.
-    The report's seconds are summed over workers, but for `total`. Raises what `execute` raises, ModelError when the
-    network cannot be given to another process, and ExecutionError when workers cannot be started.
+    They are processes of this machine, or actors of Ray where the plan names a cluster. Each computes with as many
+    threads as this process has set, so that its cells are bit by bit those of `execute`. An image whose worker dies is
+    tried again in another, and goes to `sink.fail` after `MOST_ATTEMPTS`. The report's seconds are summed over workers,
+    but for `total`. Raises what `execute` raises, ModelError when the network cannot be given to another process,
+    UnsupportedError where workers of this kind cannot be had, and ExecutionError when they cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="obeql-") as folder:
         network = Path(folder) / "network.pt"
         send_graph(graph(), network)
-        devices = devices_of(plan.device)
+        devices = _devices(plan)
+        trusted = plan.cluster is None or bool(plan.model.options.get("trust"))
         orders = [
             Order(
                 replace(plan, images=(), device=devices[place % len(devices)]),
                 str(network),
+                trusted,
                 torch.get_num_threads(),
                 analyze,
                 on_progress is not None,
             )
             for place in range(min(plan.workers, len(plan.images)))
         ]
-        with Crew(orders) as crew:
+        with _crew(plan, orders) as crew:
             coordinator = _Coordinator(plan, crew, load, sink, on_image, on_progress, cancelled, source)
             try:
                 return coordinator.run()
@@ -96,13 +103,28 @@ def distribute(
                 raise
 
 
+def _devices(plan: ExplainPlan) -> tuple[str, ...]:
+    """The devices of the workers, in turn. Ray gives each a GPU that is the only one it sees."""
+    if plan.cluster is None:
+        return devices_of(plan.device)
+    return (resolve_device(plan.device).type,)
+
+
+def _crew(plan: ExplainPlan, orders: Sequence[Order]) -> Crew[Any]:
+    if plan.cluster is None:
+        return ProcessCrew(orders)
+    from obeql.executor.workers.ray_crew import RayCrew  # noqa: PLC0415 - Ray is optional
+
+    return RayCrew(orders, plan.cluster)
+
+
 class _Coordinator:
     """One run: which images wait, which are at work, and what has been done."""
 
     def __init__(
         self,
         plan: ExplainPlan,
-        crew: Crew,
+        crew: Crew[Any],
         load: ImageLoader,
         sink: CellSink,
         on_image: OnImage,
@@ -148,9 +170,9 @@ class _Coordinator:
         for worker in self.crew.workers:
             worker.answer(Stop())
         until = time.monotonic() + _STOP_SECONDS
-        while self.crew.workers and (left := until - time.monotonic()) > 0:
+        while any(w.heard for w in self.crew.workers) and (left := until - time.monotonic()) > 0:
             for worker in self.crew.ready(left):
-                message = _received(worker)
+                message = worker.receive()
                 if message is None:
                     self.crew.remove(worker)
                 elif isinstance(message, (Finished, Kept)):
@@ -159,7 +181,7 @@ class _Coordinator:
     # ---- what workers say --------------------------------------------------------------------------------------
 
     def _listen(self, worker: Worker) -> None:
-        message = _received(worker)
+        message = worker.receive()
         worker.heard = True
         match message:
             case None:
@@ -169,6 +191,8 @@ class _Coordinator:
                     worker.answer(self._job_ahead(worker))
                 else:
                     worker.waits = True
+            case Unseen(number=number):
+                worker.answer(self._job_with_pixels(worker, number))
             case StoredCells(key=key, class_ids=class_ids):
                 worker.answer(() if self.source is None else self.source.stored(key, class_ids))
             case StoredTop(key=key):
@@ -199,6 +223,8 @@ class _Coordinator:
                 self._fail(number, error)
             case End(report=report):
                 worker.report = report
+            case Unfit(reason=reason):
+                worker.fault = reason
 
     def _finished(self, worker: Worker, number: int, report: RunReport) -> None:
         worker.jobs.remove(number)
@@ -216,7 +242,7 @@ class _Coordinator:
     def _gone(self, worker: Worker) -> None:
         """A worker has ended, or died: then its images are for others."""
         self.reports.append(worker.report)
-        how = worker.end
+        how = worker.fault or worker.end
         self.crew.remove(worker)
         if self.n_done == len(self.plan.images):
             return
@@ -229,15 +255,16 @@ class _Coordinator:
             else:
                 shown = self.plan.images[at_work].shown
                 self.n_done += 1
-                self._fail(at_work, f"{shown}: {MOST_ATTEMPTS} worker processes died of it; of the last, {how}")
-        else:
+                self._fail(at_work, f"{shown}: {MOST_ATTEMPTS} workers died of it; of the last, {how}")
+        elif self.waiting:
             self.n_idle_deaths += 1
-            if self.n_idle_deaths == _MOST_IDLE_DEATHS:
-                raise ExecutionError(
-                    f"{_MOST_IDLE_DEATHS} worker processes died before they took an image; of the last, {how}."
-                )
-        if self.waiting:
-            self.crew.start(worker.place)
+        if self.n_idle_deaths < _MOST_IDLE_DEATHS:
+            if self.waiting:
+                self.crew.start(worker.place)
+        elif not self.crew.workers:
+            raise ExecutionError(
+                f"All workers died, {self.n_idle_deaths} before they took an image; of the last, {how}."
+            )
 
     # ---- what they are given -----------------------------------------------------------------------------------
 
@@ -259,16 +286,26 @@ class _Coordinator:
         """The next image that can be read, now the worker's."""
         while self.waiting:
             number = self.waiting.popleft()
-            image = self.plan.images[number]
-            try:
-                pixels = None if image.path is not None else self.load(image)
-            except ImageError as error:
-                self.n_done += 1
-                self._fail(number, str(error))
-                continue
             worker.jobs.append(number)
-            return Job(number, replace(image, columns={}), pixels)
+            image = self.plan.images[number]
+            if image.path is None:
+                job = self._job_with_pixels(worker, number)
+            else:  # wherever the worker runs
+                job = Job(number, replace(image, path=str(Path(image.path).absolute()), columns={}))
+            if job is not None:
+                return job
         return None
+
+    def _job_with_pixels(self, worker: Worker, number: int) -> Job | None:
+        """An image that the worker has, decoded here; None where that fails."""
+        image = self.plan.images[number]
+        try:
+            return Job(number, replace(image, columns={}), self.load(image))
+        except ImageError as error:
+            worker.jobs.remove(number)
+            self.n_done += 1
+            self._fail(number, str(error))
+            return None
 
     # ---- what is told ------------------------------------------------------------------------------------------
 
@@ -299,15 +336,6 @@ class _Coordinator:
         total.failures = self.failures
         total.seconds["total"] = time.perf_counter() - self.started
         return total
-
-
-def _received(worker: Worker) -> Report | None:
-    """What a worker has said; None when it is gone."""
-    try:
-        message: Report = worker.connection.recv()
-    except (EOFError, OSError):
-        return None
-    return message
 
 
 def _sum(reports: Sequence[RunReport]) -> RunReport:

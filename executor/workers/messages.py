@@ -1,15 +1,15 @@
-"""What workers and the coordinator say to each other; each is pickled into a pipe of this machine.
+"""What workers and the coordinator say to each other; each is pickled, and carried by a `Line`.
 
-A worker speaks first. `Take`, `StoredCells` and `StoredTop` are questions, after which it waits for the answer; the
-others are reports. The coordinator only answers, except for `Stop`, which may come at any time, also in place of an
-answer.
+A worker speaks first. `Take`, `Unseen`, `StoredCells` and `StoredTop` are questions, after which it waits for the
+answer; the others are reports. The coordinator only answers, except for `Stop`, which may come at any time, also in
+place of an answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from obeql.executor.images import Placement, SourceFacts, SourceImage
 from obeql.planner.catalog import ImageRecord
@@ -27,21 +27,46 @@ __all__ = [
     "Finished",
     "Job",
     "Kept",
+    "Line",
     "Order",
     "Report",
     "Stop",
     "StoredCells",
     "StoredTop",
     "Take",
+    "Unfit",
+    "Unseen",
 ]
+
+
+class Line(Protocol):
+    """A worker's end of what connects it with the coordinator: a pipe, or what looks like one."""
+
+    def send(self, message: Any, /) -> None:
+        """Say something; waits while much is unheard. Raises OSError where the coordinator is gone."""
+        ...
+
+    def recv(self) -> Any:
+        """The next thing that the coordinator says. Raises EOFError or OSError where it is gone."""
+        ...
+
+    def poll(self) -> bool:
+        """Whether the coordinator has said something that is not received yet, or is gone."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker is started with: the plan without its images, the file of the network, and how to compute."""
+    """What a worker is started with: the plan without its images, the network, and how to compute.
+
+    `network` is a file, or its bytes; only where the model is `trusted` may they name code that is not ours.
+    """
 
     plan: ExplainPlan
-    network: str
+    network: str | bytes
+    trusted: bool
     threads: int
     analyze: bool
     #: whether anybody looks at the progress
@@ -62,6 +87,13 @@ class Job:
     number: int
     image: ImageRecord
     pixels: SourceImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The file of an image is not to be seen from here. Answered by a Job with its pixels, or by None: take another."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +165,15 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """This worker ends, for reasons of the place where it runs: what it had is for others."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """From the coordinator: keep what there is of the map at work, and end."""
 
 
-Report = At | Finished | Failed | Kept | End | Broken | Take | StoredCells | StoredTop
+Report = At | Finished | Failed | Kept | End | Broken | Unfit | Take | Unseen | StoredCells | StoredTop

@@ -1,6 +1,6 @@
-"""What a worker process does: execute the plan, with a pipe to the coordinator as its feed, sink and source.
+"""What a worker process does: execute the plan, with a line to the coordinator as its feed, sink and source.
 
-Started by `crew`. It ends when the coordinator says so, or is gone: then the pipe breaks.
+Started by `processes` or `ray_actor`. It ends when the coordinator says so, or is gone: then the line breaks.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
-from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,12 +27,15 @@ from obeql.executor.workers.messages import (
     Finished,
     Job,
     Kept,
+    Line,
     Order,
     Report,
     Stop,
     StoredCells,
     StoredTop,
     Take,
+    Unfit,
+    Unseen,
 )
 from obeql.executor.workers.shipping import receive_graph
 from obeql.planner.catalog import ImageRecord
@@ -44,16 +47,18 @@ __all__ = ["work"]
 _TELL_SECONDS = 0.1
 
 
-def work(connection: Connection) -> None:
+def work(line: Line) -> None:
     """The main function of a worker process: wait for its Order, carry it out, end."""
-    with connection, suppress(CancelledError, EOFError, OSError):  # the last two: the coordinator is gone
-        order: Order = connection.recv()
+    with closing(line), suppress(CancelledError, EOFError, OSError):  # the last two: the coordinator is gone
+        order: Order = line.recv()
         torch.set_num_threads(order.threads)
-        link = _Link(connection, order)
+        link = _Link(line, order)
         try:
             link.run()
         except CancelledError:
             raise
+        except OSError as error:  # a full disk, say
+            link.send(Unfit(f"{type(error).__name__}: {error}"))
         except Exception as error:
             link.send(Broken(_portable(error)))
 
@@ -61,8 +66,8 @@ def work(connection: Connection) -> None:
 class _Link:
     """The coordinator as seen from a worker: an `ImageFeed`, a `CellSink` and a `CellSource`."""
 
-    def __init__(self, connection: Connection, order: Order) -> None:
-        self._connection = connection
+    def __init__(self, line: Line, order: Order) -> None:
+        self._line = line
         self._order = order
         self._per_image = sum(grid.n_windows for grid in order.plan.grids)
         self._pixels: dict[int, SourceImage] = {}
@@ -77,7 +82,7 @@ class _Link:
         order = self._order
         execute(
             order.plan,
-            lambda: receive_graph(order.network),
+            lambda: receive_graph(order.network, order.trusted),
             self.load,
             self,
             self.decoded,
@@ -90,18 +95,18 @@ class _Link:
         )
         self.send(End(_sent(self._report)))
 
-    # ---- the pipe ----------------------------------------------------------------------------------------------
+    # ---- the line ----------------------------------------------------------------------------------------------
 
     def send(self, message: Report) -> None:
         try:
-            self._connection.send(message)
+            self._line.send(message)
         except OSError:  # the coordinator is gone
             raise CancelledError from None
 
     def _ask(self, question: Report) -> Any:
         self.send(question)
         try:
-            answer = self._connection.recv()
+            answer = self._line.recv()
         except (EOFError, OSError):
             raise CancelledError from None
         if isinstance(answer, Stop):
@@ -111,7 +116,7 @@ class _Link:
     def stopped(self) -> bool:
         """Whether the coordinator has said Stop or is gone; nothing else comes unasked."""
         try:
-            return self._connection.poll()
+            return self._line.poll()
         except OSError:
             return True
 
@@ -119,6 +124,8 @@ class _Link:
 
     def next(self, ahead: bool) -> ImageRecord | None:
         job: Job | None = self._ask(Take(ahead))
+        while job is not None and job.pixels is None and not (job.image.path and Path(job.image.path).exists()):
+            job = self._ask(Unseen(job.number)) or self._ask(Take(ahead))
         if job is None:
             return None
         if job.pixels is not None:
