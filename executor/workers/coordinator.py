@@ -24,21 +24,25 @@ from obeql.executor.workers.crew import Crew, Worker
 from obeql.executor.workers.messages import (
     At,
     Broken,
+    Computed,
     End,
     Failed,
     Finished,
+    Flush,
     Job,
     Kept,
     Order,
     Report,
+    Shard,
     Stop,
     StoredCells,
     StoredTop,
     Take,
 )
+from obeql.executor.workers.shards import ShardSink
 from obeql.executor.workers.shipping import send_graph
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellSink, CellSource
+from obeql.planner.cells import CellSource
 from obeql.planner.physical import ExplainPlan
 from obeql.undisturbed import undisturbed
 
@@ -58,7 +62,7 @@ def distribute(
     plan: ExplainPlan,
     graph: Callable[[], LayerGraph],
     load: ImageLoader,
-    sink: CellSink,
+    sink: ShardSink,
     on_image: OnImage,
     on_progress: OnProgress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -83,6 +87,7 @@ def distribute(
                 torch.get_num_threads(),
                 analyze,
                 on_progress is not None,
+                sink.shards,
             )
             for place in range(min(plan.workers, len(plan.images)))
         ]
@@ -104,7 +109,7 @@ class _Coordinator:
         plan: ExplainPlan,
         crew: Crew,
         load: ImageLoader,
-        sink: CellSink,
+        sink: ShardSink,
         on_image: OnImage,
         on_progress: OnProgress | None,
         cancelled: Callable[[], bool],
@@ -153,7 +158,7 @@ class _Coordinator:
                 message = _received(worker)
                 if message is None:
                     self.crew.remove(worker)
-                elif isinstance(message, (Finished, Kept)):
+                elif isinstance(message, (Finished, Kept, Computed, Shard)):
                     self._take(worker, message)
 
     # ---- what workers say --------------------------------------------------------------------------------------
@@ -187,26 +192,37 @@ class _Coordinator:
                     self.shown = self.plan.images[worker.jobs[0]].shown
             case Kept(number=number, place=place, maps=maps):
                 self.sink.keep(self.plan.images[number], place, maps)
+            case Computed(number=number, report=report):
+                self._computed(worker, number, report)
+                worker.computed.append(number)
+            case Shard(path=path, numbers=numbers):
+                worker.computed = [number for number in worker.computed if number not in numbers]
+                self._done(len(numbers))
+                self.sink.take(path, [self.plan.images[number] for number in numbers])
             case Finished(number=number, report=report):
                 image = self.plan.images[number]
-                self._finished(worker, number, report)
+                self._computed(worker, number, report)
+                self._done(1)
                 self.on_image(image, message.facts, message.placement)
                 if message.beside:
                     self.sink.keep_beside(image, message.beside)
                 self.sink.write(image, message.maps)
             case Failed(number=number, error=error, report=report):
-                self._finished(worker, number, report)
+                self._computed(worker, number, report)
+                self._done(1)
                 self._fail(number, error)
             case End(report=report):
                 worker.report = report
 
-    def _finished(self, worker: Worker, number: int, report: RunReport) -> None:
+    def _computed(self, worker: Worker, number: int, report: RunReport) -> None:
         worker.jobs.remove(number)
         worker.n_windows = 0
         worker.report = report
-        self.n_idle_deaths = 0
-        self.n_done += 1
         self.shown = self.plan.images[number].shown
+
+    def _done(self, n_images: int) -> None:
+        self.n_done += n_images
+        self.n_idle_deaths = 0
 
     def _fail(self, number: int, error: str) -> None:
         image = self.plan.images[number]
@@ -220,6 +236,7 @@ class _Coordinator:
         self.crew.remove(worker)
         if self.n_done == len(self.plan.images):
             return
+        self.waiting.extendleft(reversed(worker.computed))
         if worker.jobs:
             at_work, *ahead = worker.jobs
             self.waiting.extendleft(reversed(ahead))
@@ -242,11 +259,15 @@ class _Coordinator:
     # ---- what they are given -----------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Give the workers that wait an image, or the end once all images are finished."""
+        """Give the workers that wait an image, or the end once all images are finished; else they write what they have."""
         for worker in self.crew.workers:
             if not worker.waits:
                 continue
-            if (job := self._job(worker)) is not None or self.n_done == len(self.plan.images):
+            suspect = any(self.attempts[number] for number in list(self.waiting)[:1])
+            if worker.computed and (suspect or not self.waiting):
+                worker.waits = False
+                worker.answer(Flush())
+            elif (job := self._job(worker)) is not None or self.n_done == len(self.plan.images):
                 worker.waits = False
                 worker.answer(job)
 
@@ -279,7 +300,8 @@ class _Coordinator:
             raise CancelledError
         if self.on_progress is None:
             return
-        done = self.n_done * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
+        n_computed = self.n_done + sum(len(worker.computed) for worker in self.crew.workers)
+        done = n_computed * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
         self.told = max(self.told, done)  # the windows of a worker that died are computed again
         report = Progress(
             self.told,

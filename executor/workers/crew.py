@@ -35,6 +35,8 @@ class Worker:
     connection: Connection
     #: the images it has, by their number: first the one at work
     jobs: list[int] = field(default_factory=list)
+    #: the images it has computed whose file it has not told of
+    computed: list[int] = field(default_factory=list)
     #: whether it has said anything yet
     heard: bool = False
     #: whether it waits for an image that is not to be had yet

@@ -2,7 +2,7 @@
 
 A worker speaks first. `Take`, `StoredCells` and `StoredTop` are questions, after which it waits for the answer; the
 others are reports. The coordinator only answers, except for `Stop`, which may come at any time, also in place of an
-answer.
+answer. `shards` says what changes where workers write their maps into files.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 __all__ = [
     "At",
     "Broken",
+    "Computed",
     "End",
     "Failed",
     "Finished",
+    "Flush",
     "Job",
     "Kept",
     "Order",
     "Report",
+    "Shard",
     "Stop",
     "StoredCells",
     "StoredTop",
@@ -46,6 +49,8 @@ class Order:
     analyze: bool
     #: whether anybody looks at the progress
     tells: bool
+    #: writes the maps into files; None: they go through the pipe
+    shards: ShardWriter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +106,22 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """The maps of an image wait in the worker for the file that they are going to be in."""
+
+    number: int
+    report: RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file that holds the maps of these images, durably."""
+
+    path: str
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """An image that cannot be explained."""
 
@@ -137,4 +158,9 @@ class Stop:
     """From the coordinator: keep what there is of the map at work, and end."""
 
 
-Report = At | Finished | Failed | Kept | End | Broken | Take | StoredCells | StoredTop
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """From the coordinator, in place of a Job: write what waits into a file, and ask again."""
+
+
+Report = At | Finished | Computed | Shard | Failed | Kept | End | Broken | Take | StoredCells | StoredTop

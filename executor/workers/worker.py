@@ -22,13 +22,16 @@ from obeql.executor.run import execute
 from obeql.executor.workers.messages import (
     At,
     Broken,
+    Computed,
     End,
     Failed,
     Finished,
+    Flush,
     Job,
     Kept,
     Order,
     Report,
+    Shard,
     Stop,
     StoredCells,
     StoredTop,
@@ -51,7 +54,10 @@ def work(connection: Connection) -> None:
         torch.set_num_threads(order.threads)
         link = _Link(connection, order)
         try:
-            link.run()
+            try:
+                link.run()
+            finally:
+                link.ship()  # also when the coordinator is gone: the next run finds the file
         except CancelledError:
             raise
         except Exception as error:
@@ -69,6 +75,8 @@ class _Link:
         #: the image at work, and what decoding it told
         self._facts: tuple[SourceFacts, Placement] | None = None
         self._beside: Sequence[MapCells] = ()
+        #: images whose maps wait for their file
+        self._computed: list[int] = []
         self._told_at = 0.0
         self._report = RunReport()
 
@@ -88,6 +96,7 @@ class _Link:
             self,
             self._report,
         )
+        self.ship()
         self.send(End(_sent(self._report)))
 
     # ---- the pipe ----------------------------------------------------------------------------------------------
@@ -118,9 +127,11 @@ class _Link:
     # ---- images ------------------------------------------------------------------------------------------------
 
     def next(self, ahead: bool) -> ImageRecord | None:
-        job: Job | None = self._ask(Take(ahead))
+        while isinstance(job := self._ask(Take(ahead)), Flush):
+            self.ship()
         if job is None:
             return None
+        assert isinstance(job, Job)
         if job.pixels is not None:
             self._pixels[job.number] = job.pixels
         return replace(job.image, image_id=job.number)
@@ -148,7 +159,13 @@ class _Link:
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         assert self._facts is not None
         beside, self._beside = self._beside, ()
-        self.send(Finished(_number(image), *self._facts, maps, beside, _sent(self._report)))
+        if self._order.shards is None:
+            self.send(Finished(_number(image), *self._facts, maps, beside, _sent(self._report)))
+            return
+        self._order.shards.add(image, *self._facts, maps, beside)
+        self._computed.append(_number(image))
+        self.send(Computed(_number(image), _sent(self._report)))
+        self.settle()
 
     def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps
@@ -160,7 +177,16 @@ class _Link:
         self.send(Kept(_number(image), place, maps))
 
     def settle(self) -> int:
+        if self._order.shards is not None and self._order.shards.due:
+            self.ship()
         return 0  # the coordinator's to say
+
+    def ship(self) -> None:
+        """Write what waits into a file, and say so."""
+        if self._computed:
+            assert self._order.shards is not None
+            numbers, self._computed = tuple(self._computed), []
+            self.send(Shard(self._order.shards.flush(), numbers))
 
     def tell(self, progress: Progress) -> None:
         """Say how far the image at work is, not too often."""
