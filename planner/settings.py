@@ -14,7 +14,7 @@ from obeql.errors import QueryError, QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import syntax
 from obeql.planner.place import locate
 from obeql.planner.rules import rule_names
-from obeql.planner.values import BadValue, Parameters, Parser, choice, flag, plain, shown, size_bytes, whole
+from obeql.planner.values import BadValue, Parameters, Parser, choice, flag, plain, shown, size_bytes, text_value, whole
 
 __all__ = ["ALL_GPUS", "SETTINGS", "SettingInfo", "bind_setting", "check_setting", "device_name", "setting_default"]
 
@@ -74,6 +74,21 @@ SETTINGS: tuple[SettingInfo, ...] = (
     SettingInfo("memory", _or_auto(size_bytes), None, "'2GB', auto", "Memory of statements without the memory option."),
     SettingInfo("progress", flag, True, "true, false", "Whether long statements show a progress bar."),
     SettingInfo("reuse", flag, True, "true, false", "Whether stored cells may answer instead of being computed."),
+    SettingInfo(
+        "store",
+        choice("duckdb", "parquet"),
+        "duckdb",
+        "duckdb, parquet",
+        "Where maps are kept: in the database file, or in Parquet files beside it.",
+    ),
+    SettingInfo(
+        "store_folder",
+        _or_auto(text_value),
+        None,
+        "'maps', 's3://bucket/maps', auto",
+        "Folder of those Parquet files; auto is <database>.maps. Where the database keeps the maps, that in which "
+        "workers leave them for it.",
+    ),
     SettingInfo("threads", _or_auto(whole(1)), None, "4, auto", "Threads of the CPU that one operator uses."),
 )
 

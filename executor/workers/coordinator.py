@@ -195,10 +195,10 @@ class _Coordinator:
             case Computed(number=number, report=report):
                 self._computed(worker, number, report)
                 worker.computed.append(number)
-            case Shard(path=path, numbers=numbers):
+            case Shard(name=name, numbers=numbers):
                 worker.computed = [number for number in worker.computed if number not in numbers]
                 self._done(len(numbers))
-                self.sink.take(path, [self.plan.images[number] for number in numbers])
+                self.sink.take(name, [self.plan.images[number] for number in numbers])
             case Finished(number=number, report=report):
                 image = self.plan.images[number]
                 self._computed(worker, number, report)
@@ -259,7 +259,7 @@ class _Coordinator:
     # ---- what they are given -----------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Give the workers that wait an image, or the end once all images are finished; else they write what they have."""
+        """Give those that wait an image, or the end once all are finished; else they write what they have."""
         for worker in self.crew.workers:
             if not worker.waits:
                 continue

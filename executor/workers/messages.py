@@ -18,6 +18,7 @@ from obeql.planner.physical import ExplainPlan
 
 if TYPE_CHECKING:
     from obeql.executor.progress import RunReport
+    from obeql.executor.workers.shards import ShardWriter
 
 __all__ = [
     "At",
@@ -115,9 +116,9 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A file that holds the maps of these images, durably."""
+    """A file that holds the maps of these images, durably, by its name in the folder of shards."""
 
-    path: str
+    name: str
     numbers: tuple[int, ...]
 
 

@@ -4,12 +4,12 @@ For whoever starts workers, whether processes of this machine or of others. A wo
 its `Order`) speaks so:
 
     Computed(number)          an image is computed and waits in the worker's memory; the worker asks for the next one
-    Shard(path, numbers)      a file with the maps of these images is complete and durable under its final name
+    Shard(name, numbers)      a file with the maps of these images is complete and durable under its final name
     Flush()                   from the coordinator, in place of a Job: nothing is to be had now, so write what waits and
                               ask again
 
 `Failed` and `Kept` go through the pipe as ever, and so does `Finished` where there is no writer. The coordinator hands
-the path to `ShardSink.take`; an image is done when the sink has committed it. Of a worker that dies, the images that
+the name to `ShardSink.take`; an image is done when the sink has committed it. Of a worker that dies, the images that
 were computed but are in no shard that it has told of are computed again; should its file be there all the same, the
 maps in it are known by their content and counted once. A file whose writing was cut short keeps a name that nobody
 reads.
@@ -47,7 +47,7 @@ class ShardWriter(Protocol):
         ...
 
     def flush(self) -> str:
-        """Write what waits into a file, durably; return its path. Raises StoreError."""
+        """Write what waits into a file, durably; return its name in the folder. Raises StoreError."""
         ...
 
 
@@ -59,6 +59,6 @@ class ShardSink(CellSink, Protocol):
         """What workers are to write with; None: they send their maps."""
         ...
 
-    def take(self, path: str, images: Sequence[ImageRecord]) -> None:
-        """Take the shard at a path, which holds the maps of these images; they are durable after a `settle`."""
+    def take(self, name: str, images: Sequence[ImageRecord]) -> None:
+        """Take the shard of a name, which holds the maps of these images; they are durable after a `settle`."""
         ...

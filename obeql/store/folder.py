@@ -7,7 +7,9 @@ upload. Used by `shards`, in the process that keeps the database and in workers.
 from __future__ import annotations
 
 import os
+import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,6 +103,15 @@ class Folder:
             return
         except Exception as error:
             raise StoreError(f"cannot remove the shard {self.path(name)!r}: {_reason(error)}") from error
+
+    def remove_all(self) -> None:
+        """Remove the folder with what is in it, as far as that is possible."""
+        if self._remote is None:
+            shutil.rmtree(self.place, ignore_errors=True)
+            return
+        system, root = self._remote
+        with suppress(Exception):
+            system.rm(root, recursive=True)
 
     def tidy(self) -> None:
         """Remove what processes that died left half-written, a day after."""

@@ -5,8 +5,8 @@ planes of those that stay files. A row holds all that the tables `maps` and `run
 shards is of use without the database: `path` or `key` name the image, `place` is the map's place among those of its
 image, NULL for cells that only later statements want.
 
-The id of a map in a shard says where it is: bit 62, 49 random bits that are the shard's number, 13 bits that are the
-row. Databases that share a folder therefore never mean different maps by one id, and no id is one of the sequence.
+The id of a map in a shard says where it is: bit 62 is set, 46 random bits are the shard's, 16 bits are the row.
+Databases that share a folder therefore never mean different maps by one id, and no id is one of the sequence.
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ from obeql.store.planes import PLANES, ImageMaps, map_batch, map_digest, member_
 
 __all__ = [
     "FIRST_ID",
+    "MAP_TABLE",
     "MOST_ROWS",
+    "SHARD_OF",
     "SUFFIX",
     "ShardFile",
-    "map_columns",
     "open_shard",
     "row_of",
     "shard_bytes",
@@ -43,7 +44,9 @@ __all__ = [
 SUFFIX = ".parquet"
 #: Ids of maps in shards begin here; those of the database's sequence never come near.
 FIRST_ID = 1 << 62
-_ROW_BITS = 13
+_ROW_BITS = 16
+#: In SQL, the number of the shard that a map is in.
+SHARD_OF = f"map_id >> {_ROW_BITS}"
 #: Most maps of one shard.
 MOST_ROWS = 1 << _ROW_BITS
 #: Maps that are read together where one is wanted.
@@ -60,7 +63,7 @@ _REPEATED = (
 )
 
 #: Columns of the table `maps`, in the shard and there.
-map_columns: tuple[str, ...] = tuple(map_batch([], [], []).column_names)
+MAP_TABLE: tuple[str, ...] = tuple(map_batch([], [], []).column_names)
 
 
 def shard_of(map_id: int) -> int:
@@ -75,7 +78,7 @@ def row_of(map_id: int) -> int:
 
 def shard_name(model_hash: str, shard: int) -> str:
     """Where a shard lies in its folder: a partition for each model."""
-    return f"model_hash={model_hash}/{shard:013x}{SUFFIX}"
+    return f"model_hash={model_hash}/{shard:012x}{SUFFIX}"
 
 
 def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) -> tuple[int, bytes]:
@@ -84,6 +87,10 @@ def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) ->
     `origin` is the id of the database it is written for.
     """
     maps = [cells for _, image in images for cells in image.maps]
+    if len(maps) + sum(len(image.beside) for _, image in images) > MOST_ROWS:
+        raise StoreError(
+            f"a shard holds {MOST_ROWS:,} maps at most; ask for fewer classes, or SET obeql.store = 'duckdb'"
+        )
     members = member_batch(0, [0] * len(maps), [0] * len(maps), [image for _, image in images])
     beside = [cells for _, image in images for cells in image.beside]
     shard = secrets.randbits(62 - _ROW_BITS) | FIRST_ID >> _ROW_BITS
@@ -91,11 +98,15 @@ def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) ->
     every = [*maps, *beside]
     table = map_batch(ids, [map_digest(cells) for cells in every], every)
     rows = pa.table(
-        {name: members[name] for name in members.column_names if name not in ("run_id", "entry_id", *map_columns)}
+        {name: members[name] for name in members.column_names if name not in ("run_id", "entry_id", *MAP_TABLE)}
     ).drop_columns(["image_id"])
     rows = _append_column(rows, "place", [at for _, image in images for at in range(len(image.maps))], pa.int32())
-    padded = pa.concat_tables([rows, pa.table({field.name: pa.nulls(len(beside), field.type) for field in rows.schema})])
-    owners = [image for image, each in images for _ in each.maps] + [image for image, each in images for _ in each.beside]
+    padded = pa.concat_tables(
+        [rows, pa.table({field.name: pa.nulls(len(beside), field.type) for field in rows.schema})]
+    )
+    owners = [image for image, each in images for _ in each.maps] + [
+        image for image, each in images for _ in each.beside
+    ]
     contents = [each.content for _, each in images for _ in each.maps]
     contents += [each.content for _, each in images for _ in each.beside]
     for name in padded.column_names:
@@ -168,7 +179,7 @@ def open_shard(folder: Folder, name: str) -> ShardFile:
         raise _damaged(folder, name, error) from error
     said = load((file.schema_arrow.metadata or {}).get(_KEY, b"").decode() or None)
     number = str(said.get("shard", ""))
-    if said.get("form") != _FORM or f"{int(number or 0):013x}" != PurePosixPath(name).stem:
+    if said.get("form") != _FORM or f"{int(number or 0):012x}" != PurePosixPath(name).stem:
         why = "was renamed" if said.get("form") == _FORM else "is no file that OBEQL has written"
         if isinstance(said.get("form"), int) and said["form"] > _FORM:
             why = "was written by a newer OBEQL"
