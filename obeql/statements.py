@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
@@ -44,8 +45,10 @@ from obeql.planner.sources import resolve_source
 from obeql.planner.values import parameter_value
 from obeql.predicting import predict
 from obeql.result import Result
+from obeql.shard_writer import Delivery
 from obeql.spreading import sharing_a_device, threads_set, with_workers
-from obeql.store import Store
+from obeql.store import MEMORY, Folder, Store
+from obeql.store.folder import is_remote
 from obeql.stored_runs import StoredRuns
 
 if TYPE_CHECKING:
@@ -181,12 +184,14 @@ class Statements:
 
     def _explain(self, statement: syntax.ExplainOcclude, call: Call) -> Result:
         self.require_writable("EXPLAIN OCCLUDE")
+        self._find_shards()
         values = self._values(statement, call)
         return self._run(self._planned(statement, call, values, runs=True), values, call)[0]
 
     def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
         if statement.analyze:
             self.require_writable("PLAN ANALYZE")
+            self._find_shards()
         values = self._values(statement, call)
         plan = self._planned(statement, call, values, runs=statement.analyze)
         if not statement.analyze:
@@ -240,9 +245,30 @@ class Statements:
                 call.on_progress,
                 self._cancel.is_set,
                 analyze,
+                self._delivery(),
             )
         self._networks.save_rates()
         return found
+
+    def _delivery(self) -> Delivery | None:
+        """Where maps are written as Parquet files, by obeql.store and obeql.store_folder; None: nowhere."""
+        keep, place = self.setting("store") == "parquet", self.setting("store_folder")
+        if place is None and keep:
+            if self._store.path == MEMORY:
+                raise QueryTypeError(
+                    "obeql.store = 'parquet' needs a folder where the database is in memory; "
+                    "SET obeql.store_folder = 'maps', or connect to a file."
+                )
+            place = str(Path(self._store.path).with_suffix(".maps"))
+        if place is None:
+            return None
+        return Delivery(Folder(place if is_remote(place) else str(Path(place).expanduser().resolve())), keep)
+
+    def _find_shards(self) -> None:
+        """Take what is in the folder of Parquet files and not in the database, such as of a process that was killed."""
+        delivery = self._delivery()
+        if delivery is not None and delivery.keep:
+            self._store.find_shards(delivery.folder)
 
     def _graph(self, model: ModelRecord) -> LayerGraph:
         """The layers a plan was made for. A plan without estimates was made without loading them."""

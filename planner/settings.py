@@ -100,6 +100,21 @@ SETTINGS: tuple[SettingInfo, ...] = (
         "unset: the variable RAY_ADDRESS, else local.",
     ),
     SettingInfo("reuse", flag, True, "true, false", "Whether stored cells may answer instead of being computed."),
+    SettingInfo(
+        "store",
+        choice("duckdb", "parquet"),
+        "duckdb",
+        "duckdb, parquet",
+        "Where maps are kept: in the database file, or in Parquet files beside it.",
+    ),
+    SettingInfo(
+        "store_folder",
+        _or_auto(text_value),
+        None,
+        "'maps', 's3://bucket/maps', auto",
+        "Folder of those Parquet files; auto is <database>.maps. Where the database keeps the maps, that in which "
+        "workers leave them for it.",
+    ),
     SettingInfo("threads", _or_auto(whole(1)), None, "4, auto", "Threads of the CPU that one operator uses."),
 )
 

@@ -4,6 +4,7 @@
     crew          the processes: started, replaced when they die, ended
     messages      what goes through the pipes
     worker        what a process does: `execute`, with the pipe as its feed, sink and source   (the others)
+    shards        files of maps, which workers may write instead of sending the maps
     shipping      the network as a file that workers map into their memory
 
 A worker asks for an image when it wants one, so that no image waits in a queue and the fast ones get more. What a

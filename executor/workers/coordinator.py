@@ -25,13 +25,16 @@ from obeql.executor.workers.crew import Crew, Worker
 from obeql.executor.workers.messages import (
     At,
     Broken,
+    Computed,
     End,
     Failed,
     Finished,
+    Flush,
     Job,
     Kept,
     Order,
     Report,
+    Shard,
     Stop,
     StoredCells,
     StoredTop,
@@ -40,9 +43,10 @@ from obeql.executor.workers.messages import (
     Unseen,
 )
 from obeql.executor.workers.processes import ProcessCrew
+from obeql.executor.workers.shards import ShardSink
 from obeql.executor.workers.shipping import send_graph
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellSink, CellSource
+from obeql.planner.cells import CellSource
 from obeql.planner.physical import ExplainPlan
 from obeql.undisturbed import undisturbed
 
@@ -52,6 +56,8 @@ __all__ = ["MOST_ATTEMPTS", "distribute"]
 MOST_ATTEMPTS = 3
 #: Workers that die without an image, none finished in between, before no more are started.
 _MOST_IDLE_DEATHS = 3
+#: Workers of one place that end for reasons of where they run, before it gets no more.
+_MOST_FAULTS = 2
 #: How often the coordinator looks whether it is to stop.
 _LOOK_SECONDS = 0.1
 #: How long workers may keep what there is of their maps after they were told to stop.
@@ -62,7 +68,7 @@ def distribute(
     plan: ExplainPlan,
     graph: Callable[[], LayerGraph],
     load: ImageLoader,
-    sink: CellSink,
+    sink: ShardSink,
     on_image: OnImage,
     on_progress: OnProgress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
@@ -90,6 +96,7 @@ def distribute(
                 torch.get_num_threads(),
                 analyze,
                 on_progress is not None,
+                sink.shards,
             )
             for place in range(min(plan.workers, len(plan.images)))
         ]
@@ -126,7 +133,7 @@ class _Coordinator:
         plan: ExplainPlan,
         crew: Crew[Any],
         load: ImageLoader,
-        sink: CellSink,
+        sink: ShardSink,
         on_image: OnImage,
         on_progress: OnProgress | None,
         cancelled: Callable[[], bool],
@@ -145,6 +152,8 @@ class _Coordinator:
         self.waiting = deque(range(len(plan.images)))
         self.attempts: Counter[int] = Counter()
         self.n_idle_deaths = 0
+        #: by place, workers that ended for reasons of where they run
+        self.faults: Counter[int] = Counter()
         self.n_done = 0
         #: windows that were reported
         self.told = 0
@@ -175,7 +184,7 @@ class _Coordinator:
                 message = worker.receive()
                 if message is None:
                     self.crew.remove(worker)
-                elif isinstance(message, (Finished, Kept)):
+                elif isinstance(message, (Finished, Kept, Computed, Shard)):
                     self._take(worker, message)
 
     # ---- what workers say --------------------------------------------------------------------------------------
@@ -211,28 +220,39 @@ class _Coordinator:
                     self.shown = self.plan.images[worker.jobs[0]].shown
             case Kept(number=number, place=place, maps=maps):
                 self.sink.keep(self.plan.images[number], place, maps)
+            case Computed(number=number, report=report):
+                self._computed(worker, number, report)
+                worker.computed.append(number)
+            case Shard(name=name, numbers=numbers):
+                worker.computed = [number for number in worker.computed if number not in numbers]
+                self._done(len(numbers))
+                self.sink.take(name, [self.plan.images[number] for number in numbers])
             case Finished(number=number, report=report):
                 image = self.plan.images[number]
-                self._finished(worker, number, report)
+                self._computed(worker, number, report)
+                self._done(1)
                 self.on_image(image, message.facts, message.placement)
                 if message.beside:
                     self.sink.keep_beside(image, message.beside)
                 self.sink.write(image, message.maps)
             case Failed(number=number, error=error, report=report):
-                self._finished(worker, number, report)
+                self._computed(worker, number, report)
+                self._done(1)
                 self._fail(number, error)
             case End(report=report):
                 worker.report = report
             case Unfit(reason=reason):
                 worker.fault = reason
 
-    def _finished(self, worker: Worker, number: int, report: RunReport) -> None:
+    def _computed(self, worker: Worker, number: int, report: RunReport) -> None:
         worker.jobs.remove(number)
         worker.n_windows = 0
         worker.report = report
-        self.n_idle_deaths = 0
-        self.n_done += 1
         self.shown = self.plan.images[number].shown
+
+    def _done(self, n_images: int) -> None:
+        self.n_done += n_images
+        self.n_idle_deaths = 0
 
     def _fail(self, number: int, error: str) -> None:
         image = self.plan.images[number]
@@ -246,34 +266,45 @@ class _Coordinator:
         self.crew.remove(worker)
         if self.n_done == len(self.plan.images):
             return
-        if worker.jobs:
+        self.waiting.extendleft(reversed(worker.computed))
+        if worker.fault:
+            self.waiting.extendleft(reversed(worker.jobs))
+            self.faults[worker.place] += 1
+        elif worker.jobs:
             at_work, *ahead = worker.jobs
             self.waiting.extendleft(reversed(ahead))
-            self.attempts[at_work] += 1
-            if self.attempts[at_work] < MOST_ATTEMPTS:
-                self.waiting.append(at_work)
-            else:
-                shown = self.plan.images[at_work].shown
-                self.n_done += 1
-                self._fail(at_work, f"{shown}: {MOST_ATTEMPTS} workers died of it; of the last, {how}")
+            self._blame(at_work, how)
         elif self.waiting:
             self.n_idle_deaths += 1
-        if self.n_idle_deaths < _MOST_IDLE_DEATHS:
-            if self.waiting:
-                self.crew.start(worker.place)
-        elif not self.crew.workers:
-            raise ExecutionError(
-                f"All workers died, {self.n_idle_deaths} before they took an image; of the last, {how}."
-            )
+        fit = self.n_idle_deaths < _MOST_IDLE_DEATHS and self.faults[worker.place] < _MOST_FAULTS
+        if self.waiting and fit:
+            self.crew.start(worker.place)
+        elif self.waiting and not self.crew.workers:
+            early = f", {self.n_idle_deaths} before they took an image" if self.n_idle_deaths else ""
+            raise ExecutionError(f"All workers are gone{early}; of the last, {how}.")
+
+    def _blame(self, number: int, how: str) -> None:
+        """An image at which a worker has died: for another worker, or given up."""
+        self.attempts[number] += 1
+        if self.attempts[number] < MOST_ATTEMPTS:
+            self.waiting.append(number)
+            return
+        self.n_done += 1
+        shown = self.plan.images[number].shown
+        self._fail(number, f"{shown}: {MOST_ATTEMPTS} workers died of it; of the last, {how}")
 
     # ---- what they are given -----------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Give the workers that wait an image, or the end once all images are finished."""
+        """Give those that wait an image, or the end once all are finished; else they write what they have."""
         for worker in self.crew.workers:
             if not worker.waits:
                 continue
-            if (job := self._job(worker)) is not None or self.n_done == len(self.plan.images):
+            suspect = any(self.attempts[number] for number in list(self.waiting)[:1])
+            if worker.computed and (suspect or not self.waiting):
+                worker.waits = False
+                worker.answer(Flush())
+            elif (job := self._job(worker)) is not None or self.n_done == len(self.plan.images):
                 worker.waits = False
                 worker.answer(job)
 
@@ -290,8 +321,8 @@ class _Coordinator:
             image = self.plan.images[number]
             if image.path is None:
                 job = self._job_with_pixels(worker, number)
-            else:  # wherever the worker runs
-                job = Job(number, replace(image, path=str(Path(image.path).absolute()), columns={}))
+            else:
+                job = Job(number, replace(image, columns={}), str(Path(image.path).absolute()))
             if job is not None:
                 return job
         return None
@@ -300,7 +331,7 @@ class _Coordinator:
         """An image that the worker has, decoded here; None where that fails."""
         image = self.plan.images[number]
         try:
-            return Job(number, replace(image, columns={}), self.load(image))
+            return Job(number, replace(image, columns={}), pixels=self.load(image))
         except ImageError as error:
             worker.jobs.remove(number)
             self.n_done += 1
@@ -316,7 +347,8 @@ class _Coordinator:
             raise CancelledError
         if self.on_progress is None:
             return
-        done = self.n_done * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
+        n_computed = self.n_done + sum(len(worker.computed) for worker in self.crew.workers)
+        done = n_computed * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
         self.told = max(self.told, done)  # the windows of a worker that died are computed again
         report = Progress(
             self.told,

@@ -24,6 +24,8 @@ class Worker(ABC):
         self.place = place
         #: the images it has, by their number: first the one at work
         self.jobs: list[int] = []
+        #: the images it has computed whose file it has not told of
+        self.computed: list[int] = []
         #: whether it has said anything yet
         self.heard = False
         #: whether it waits for an image that is not to be had yet

@@ -2,7 +2,7 @@
 
 A worker speaks first. `Take`, `Unseen`, `StoredCells` and `StoredTop` are questions, after which it waits for the
 answer; the others are reports. The coordinator only answers, except for `Stop`, which may come at any time, also in
-place of an answer.
+place of an answer. `shards` says what changes where workers write their maps into files.
 """
 
 from __future__ import annotations
@@ -18,18 +18,22 @@ from obeql.planner.physical import ExplainPlan
 
 if TYPE_CHECKING:
     from obeql.executor.progress import RunReport
+    from obeql.executor.workers.shards import ShardWriter
 
 __all__ = [
     "At",
     "Broken",
+    "Computed",
     "End",
     "Failed",
     "Finished",
+    "Flush",
     "Job",
     "Kept",
     "Line",
     "Order",
     "Report",
+    "Shard",
     "Stop",
     "StoredCells",
     "StoredTop",
@@ -71,6 +75,8 @@ class Order:
     analyze: bool
     #: whether anybody looks at the progress
     tells: bool
+    #: writes the maps into files; None: they go through the pipe
+    shards: ShardWriter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +88,11 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An image, by its place in the statement; with its pixels where it is no file."""
+    """An image, by its place in the statement; with its pixels, or the full path of its file."""
 
     number: int
     image: ImageRecord
+    file: str = ""
     pixels: SourceImage | None = None
 
 
@@ -133,6 +140,22 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """The maps of an image wait in the worker for the file that they are going to be in."""
+
+    number: int
+    report: RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file that holds the maps of these images, durably, by its name in the folder of shards."""
+
+    name: str
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """An image that cannot be explained."""
 
@@ -166,7 +189,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """This worker ends, for reasons of the place where it runs: what it had is for others."""
+    """This worker ends, for reasons of the place where it runs, such as a full disk: what it had is for others."""
 
     reason: str
 
@@ -176,4 +199,11 @@ class Stop:
     """From the coordinator: keep what there is of the map at work, and end."""
 
 
-Report = At | Finished | Failed | Kept | End | Broken | Unfit | Take | Unseen | StoredCells | StoredTop
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """From the coordinator, in place of a Job: write what waits into a file, and ask again."""
+
+
+Report = (
+    At | Finished | Computed | Shard | Failed | Kept | End | Broken | Unfit | Take | Unseen | StoredCells | StoredTop
+)
