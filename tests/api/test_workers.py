@@ -177,13 +177,13 @@ def test_an_image_that_kills_its_workers_is_given_up(db: Any, importable: Any, t
         Image.fromarray(image).save(path)
     found = db.execute("EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH workers=2", [[str(path) for path in paths]])
     assert [Path(failure.shown).name for failure in found.failures] == ["image1.png"]
-    assert "3 worker processes died of it; of the last, it was killed by SIGKILL" in found.failures[0].error
+    assert "3 workers died of it; of the last, it was killed by SIGKILL" in found.failures[0].error
     assert len(found) == 3
 
 
 def test_workers_that_cannot_start_end_the_run(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("obeql.executor.workers.crew.work", sys.exit)
-    with pytest.raises(ExecutionError, match="3 worker processes died before they took an image"):
+    monkeypatch.setattr("obeql.executor.workers.processes.work", sys.exit)
+    with pytest.raises(ExecutionError, match=r"All workers are gone, [34] before they took an image"):
         scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2")
     assert scans.execute("SELECT count(*) FROM runs").fetchall() == [(0,)]
 
