@@ -99,7 +99,7 @@ def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
 def bind_cluster(node: syntax.Device | None, catalog: Catalog) -> str | None:
     """Return the address of the Ray cluster that is to share the images; None for this machine without Ray.
 
-    The address is that of obeql.ray_address, else of the variable RAY_ADDRESS, else `local`.
+    The address is that of obeql.ray_address, else of the variable RAY_ADDRESS, else `local`: started for the statement.
     """
     if (node is None or node.name != RAY) and catalog.setting("engine") != RAY:
         return None

@@ -93,11 +93,11 @@ SETTINGS: tuple[SettingInfo, ...] = (
     SettingInfo("progress", flag, True, "true, false", "Whether long statements show a progress bar."),
     SettingInfo(
         "ray_address",
-        text_value,
+        _or_auto(text_value),
         None,
-        "'10.0.0.1:6379', 'auto', 'local'",
-        "The Ray cluster: its address, that of this machine, or one of this machine alone for as long as a statement; "
-        "unset: the variable RAY_ADDRESS, else local.",
+        "'10.0.0.1:6379', 'local', auto",
+        "Ray's cluster: its address, or local, one of this machine for as long as a statement; auto is the variable "
+        "RAY_ADDRESS, else local.",
     ),
     SettingInfo("reuse", flag, True, "true, false", "Whether stored cells may answer instead of being computed."),
     SettingInfo(

@@ -1,8 +1,8 @@
 """The connection with a Ray cluster: found or started, asked what it has, let go of. Ray is imported here only.
 
-An address is `local` for a cluster of this machine alone, which is started for the statement and ended with it;
-`auto` for the cluster that this machine belongs to; or `host:port`. A program that has called `ray.init` itself keeps
-its connection, whatever the address.
+An address is `local` for a cluster of this machine alone, which is started for the statement and ended with it; else
+what Ray takes: `host:port`, or `auto` for the cluster that this machine belongs to. A program that has called
+`ray.init` itself keeps its connection, whatever the address.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
     if address.startswith("ray://"):
         raise UnsupportedError(
             f"{address!r} is an address of Ray's client, which workers cannot be steered through: run the session on "
-            "a machine of the cluster with obeql.ray_address = 'auto', or give 'host:port'."
+            "a machine of the cluster, and give 'host:port', or RAY_ADDRESS=auto in the environment."
         )
     settings: dict[str, Any] = {"num_cpus": n_cpus, "include_dashboard": False} if address == LOCAL else {}
     before = signal.getsignal(signal.SIGTERM)
