@@ -119,7 +119,7 @@ class RayCrew(Crew[RayWorker]):
             seconds = 0.0
         if calls:
             ended, _ = self._ray.wait(list(calls), timeout=seconds)
-            if ended:  # the others that have ended meanwhile, too
+            if ended and len(calls) > 1:  # the others that have ended meanwhile, too
                 ended, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
             for call in ended:
                 calls[call].take()
