@@ -8,21 +8,23 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from obeql.errors import QueryTypeError
 from obeql.gallery import content_of
 from obeql.planner import ExplainPlan, ImageRecord
 from obeql.planner.cells import MapCells
-from obeql.store import ImageMaps
-from obeql.store.folder import Folder
+from obeql.store import MEMORY, ImageMaps
+from obeql.store.folder import Folder, is_remote
 from obeql.store.shards import shard_bytes, shard_name
 
 if TYPE_CHECKING:
     from obeql.executor.images import SourceFacts
     from obeql.executor.images.placement import Placement
 
-__all__ = ["Delivery", "MapForm", "MapShards"]
+__all__ = ["Delivery", "MapForm", "MapShards", "delivery_of"]
 
 #: A shard is written once so many bytes of planes wait, or so many maps, or the first has waited so many seconds.
 _MOST_BYTES = 64 * 2**20
@@ -41,6 +43,23 @@ class Delivery:
     def of_one_run(self) -> Delivery:
         """Shards that pass lie in a folder of their own, which nobody else looks into."""
         return self if self.keep else replace(self, folder=Folder(self.folder.path(f"passing-{token_hex(8)}")))
+
+
+def delivery_of(kind: str, place: str | None, database: str) -> Delivery | None:
+    """What obeql.store and obeql.store_folder say, for a database at a path; None: maps do not become files.
+
+    Raises QueryTypeError where the files of a database in memory would have no place.
+    """
+    keep = kind == "parquet"
+    if place is None and not keep:
+        return None
+    if place is None and database == MEMORY:
+        raise QueryTypeError(
+            "obeql.store = 'parquet' needs a folder where the database is in memory; "
+            "SET obeql.store_folder = 'maps', or connect to a file."
+        )
+    place = place or str(Path(database).with_suffix(".maps"))
+    return Delivery(Folder(place if is_remote(place) else str(Path(place).expanduser().resolve())), keep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
@@ -45,10 +44,9 @@ from obeql.planner.sources import resolve_source
 from obeql.planner.values import parameter_value
 from obeql.predicting import predict
 from obeql.result import Result
-from obeql.shard_writer import Delivery
+from obeql.shard_writer import Delivery, delivery_of
 from obeql.spreading import sharing_a_device, threads_set, with_workers
-from obeql.store import MEMORY, Folder, Store
-from obeql.store.folder import is_remote
+from obeql.store import Store
 from obeql.stored_runs import StoredRuns
 
 if TYPE_CHECKING:
@@ -251,18 +249,7 @@ class Statements:
         return found
 
     def _delivery(self) -> Delivery | None:
-        """Where maps are written as Parquet files, by obeql.store and obeql.store_folder; None: nowhere."""
-        keep, place = self.setting("store") == "parquet", self.setting("store_folder")
-        if place is None and keep:
-            if self._store.path == MEMORY:
-                raise QueryTypeError(
-                    "obeql.store = 'parquet' needs a folder where the database is in memory; "
-                    "SET obeql.store_folder = 'maps', or connect to a file."
-                )
-            place = str(Path(self._store.path).with_suffix(".maps"))
-        if place is None:
-            return None
-        return Delivery(Folder(place if is_remote(place) else str(Path(place).expanduser().resolve())), keep)
+        return delivery_of(self.setting("store"), self.setting("store_folder"), self._store.path)
 
     def _find_shards(self) -> None:
         """Take what is in the folder of Parquet files and not in the database, such as of a process that was killed."""

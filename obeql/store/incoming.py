@@ -16,7 +16,7 @@ from obeql.store.folder import Folder
 from obeql.store.images import ImageContent
 from obeql.store.maps import MapRows
 from obeql.store.planes import member_batch
-from obeql.store.shards import MAP_TABLE, SHARD_OF, SUFFIX, ShardFile, open_shard, shard_of
+from obeql.store.shards import CONTENTS, MAP_TABLE, SHARD_OF, SUFFIX, Shard, read_shard, shard_of
 
 __all__ = ["IncomingRows"]
 
@@ -30,11 +30,12 @@ class IncomingRows(MapRows, FactRows):
 
     def origin(self) -> str:
         """The id of this database, which the shards that are written for it carry."""
-        known = self.recalled("store").get("origin")
-        if known is None:
-            known = uuid4().hex
-            self.remember("store", "origin", known)
-        return str(known)
+        if not self._known_origin():
+            self.remember("store", "origin", uuid4().hex)
+        return self._known_origin()
+
+    def _known_origin(self) -> str:
+        return str(self.recalled("store").get("origin", ""))
 
     def take_shards(
         self,
@@ -54,16 +55,16 @@ class IncomingRows(MapRows, FactRows):
         """
         if not names:
             return {}
-        files = [open_shard(folder, name) for name in dict.fromkeys(names)]
-        tables = [file.facts() if keep else file.read() for file in files]
+        shards = [read_shard(folder, name, planes=not keep) for name in dict.fromkeys(names)]
         with self._database.transaction():
             self._require_running(run_id)
-            ids = self._take_maps(folder, files, tables, keep)
-            map_ids = self._take_members(run_id, pa.concat_tables(tables), ids, image_ids, taken)
+            ids = self._take_maps(folder, shards, keep)
+            rows = pa.concat_tables([shard.rows for shard in shards])
+            map_ids = self._take_members(run_id, rows, ids, image_ids, taken)
         needed = {shard_of(map_id) for map_id in ids.values()} if keep else set()
-        for file in files:
-            if file.shard not in needed:
-                folder.remove(file.name)
+        for shard in shards:
+            if shard.number not in needed:
+                folder.remove(shard.name)
         return map_ids
 
     def find_shards(self, folder: Folder) -> int:
@@ -78,24 +79,19 @@ class IncomingRows(MapRows, FactRows):
         listed = [name for name in folder.files(SUFFIX) if name.startswith("model_hash=")]
         new = [name for name in listed if name not in known]
         for start in range(0, len(new), _AT_ONCE):
-            files = [open_shard(folder, name) for name in new[start : start + _AT_ONCE]]
-            tables = [file.facts() for file in files]
+            shards = [read_shard(folder, name, planes=False) for name in new[start : start + _AT_ONCE]]
             with self._database.transaction():
-                self._take_maps(folder, files, tables, keep=True, all_of_them=True)
+                self._take_maps(folder, shards, keep=True, all_of_them=True)
         if gone := known.keys() - set(listed):
             self._let_go([known[name] for name in gone])
         return len(new)
 
     def _take_maps(
-        self,
-        folder: Folder,
-        files: Sequence[ShardFile],
-        tables: Sequence[pa.Table],
-        keep: bool,
-        all_of_them: bool = False,
+        self, folder: Folder, shards: Sequence[Shard], keep: bool, all_of_them: bool = False
     ) -> dict[str, int]:
         """Add the maps that are new, inside a transaction; returns the ids of all of them by their digests."""
-        rows = pa.concat_tables([table.select([n for n in MAP_TABLE if n in table.column_names]) for table in tables])
+        columns = [name for name in MAP_TABLE if name in shards[0].rows.column_names]
+        rows = pa.concat_tables([shard.rows.select(columns) for shard in shards])
         digests = rows["digest"].to_pylist()
         ids = self._map_ids(digests)
         new: dict[str, int] = {}
@@ -110,19 +106,15 @@ class IncomingRows(MapRows, FactRows):
             self._database.append("maps", rows)
             ids.update(zip(new, rows["map_id"].to_pylist(), strict=True))
         if keep:
-            origin = self.origin_known()
+            origin = self._known_origin()
             needed = {shard_of(map_id) for map_id in ids.values()}
             placed = [
-                (file.shard, file.name, table.num_rows, file.origin == origin)
-                for file, table in zip(files, tables, strict=True)
-                if all_of_them or file.shard in needed
+                (shard.number, shard.name, shard.rows.num_rows, shard.origin == origin)
+                for shard in shards
+                if all_of_them or shard.number in needed
             ]
             self._note_shards(folder.place, placed)
         return ids
-
-    def origin_known(self) -> str:
-        """As `origin`, inside a transaction; empty where the database has none yet."""
-        return str(self.recalled("store").get("origin", ""))
 
     def _take_members(
         self,
@@ -157,7 +149,7 @@ class IncomingRows(MapRows, FactRows):
         }.items():
             members = members.append_column(name, pa.array(values, pa.int64()))
         self._database.append("run_maps", members)
-        contents = zip(*(rows[name].to_pylist() for name in _CONTENTS), strict=True)
+        contents = zip(*(rows[name].to_pylist() for name in ("image_hash", *CONTENTS)), strict=True)
         self._note_contents({owner: ImageContent(*said) for owner, said in zip(owners, contents, strict=True)})
         found: dict[int, list[int]] = {}
         for owner, map_id in zip(owners, map_ids, strict=True):
@@ -178,13 +170,3 @@ class IncomingRows(MapRows, FactRows):
                     f"DELETE FROM obeql_store.maps WHERE map_id IN ({', '.join(str(map_id) for (map_id,) in loose)})"
                 )
                 self._forget_shards()
-
-
-_CONTENTS = (
-    "image_hash",
-    "image_height",
-    "image_width",
-    "series_uid",
-    "pixel_height_mm",
-    "pixel_width_mm",
-)

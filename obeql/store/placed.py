@@ -17,7 +17,7 @@ from obeql.store.codec import utc_now
 from obeql.store.driver import Database
 from obeql.store.folder import Folder, is_remote
 from obeql.store.planes import PLANES
-from obeql.store.shards import FIRST_ID, MAP_TABLE, SHARD_OF, SUFFIX, open_shard, row_of, shard_of
+from obeql.store.shards import FIRST_ID, MAP_TABLE, SHARD_OF, SUFFIX, read_rows, row_of, shard_of
 
 __all__ = ["PlacedRows"]
 
@@ -57,7 +57,7 @@ class PlacedRows:
         places = self._places(sorted(set(numbers.tolist())))
         for shard, (folder, name) in places.items():
             mine = away[numbers == shard]
-            planes = open_shard(Folder(folder), name).rows([row_of(int(map_id)) for map_id in ids[mine]], wanted)
+            planes = read_rows(Folder(folder), name, [row_of(int(map_id)) for map_id in ids[mine]], wanted)
             rows = table.take(mine)
             for column in wanted:
                 kind = table.schema.field(column).type

@@ -12,7 +12,8 @@ Databases that share a folder therefore never mean different maps by one id, and
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import PurePosixPath
@@ -28,13 +29,15 @@ from obeql.store.folder import Folder
 from obeql.store.planes import PLANES, ImageMaps, map_batch, map_digest, member_batch
 
 __all__ = [
+    "CONTENTS",
     "FIRST_ID",
     "MAP_TABLE",
     "MOST_ROWS",
     "SHARD_OF",
     "SUFFIX",
-    "ShardFile",
-    "open_shard",
+    "Shard",
+    "read_rows",
+    "read_shard",
     "row_of",
     "shard_bytes",
     "shard_name",
@@ -61,6 +64,15 @@ _REPEATED = (
     *(f"{name}.list.element" for name in _SAME[2:]),
     *(f"{name}.list.element.list.element" for name in _SAME[:2]),
 )
+
+#: What a shard says of the image that a map is of, beside its hash; the fields of `ImageContent`.
+CONTENTS: Mapping[str, pa.DataType] = {
+    "image_height": pa.int32(),
+    "image_width": pa.int32(),
+    "series_uid": pa.string(),
+    "pixel_height_mm": pa.float64(),
+    "pixel_width_mm": pa.float64(),
+}
 
 #: Columns of the table `maps`, in the shard and there.
 MAP_TABLE: tuple[str, ...] = tuple(map_batch([], [], []).column_names)
@@ -97,94 +109,75 @@ def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) ->
     ids = range(shard << _ROW_BITS, (shard << _ROW_BITS) + len(maps) + len(beside))
     every = [*maps, *beside]
     table = map_batch(ids, [map_digest(cells) for cells in every], every)
-    rows = pa.table(
-        {name: members[name] for name in members.column_names if name not in ("run_id", "entry_id", *MAP_TABLE)}
-    ).drop_columns(["image_id"])
-    rows = _append_column(rows, "place", [at for _, image in images for at in range(len(image.maps))], pa.int32())
-    padded = pa.concat_tables(
-        [rows, pa.table({field.name: pa.nulls(len(beside), field.type) for field in rows.schema})]
-    )
-    owners = [image for image, each in images for _ in each.maps] + [
-        image for image, each in images for _ in each.beside
-    ]
-    contents = [each.content for _, each in images for _ in each.maps]
-    contents += [each.content for _, each in images for _ in each.beside]
-    for name in padded.column_names:
-        table = table.append_column(name, padded[name])
-    table = _append_column(table, "path", [image.path for image in owners], pa.string())
-    table = _append_column(table, "key", [image.key for image in owners], pa.string())
-    for name, kind in _CONTENT.items():
-        values = [None if content is None else getattr(content, name) for content in contents]
-        table = _append_column(table, f"image_{name}" if name in ("height", "width") else name, values, kind)
+    own = [name for name in members.column_names if name not in ("run_id", "entry_id", "image_id", *MAP_TABLE)]
+    for name in own:
+        filled = [members[name].combine_chunks(), pa.nulls(len(beside), members[name].type)]
+        table = table.append_column(name, pa.concat_arrays(filled))
+    places = [at for _, image in images for at in range(len(image.maps))] + [None] * len(beside)
+    owners = [each for each in images for _ in each[1].maps] + [each for each in images for _ in each[1].beside]
+    further: dict[str, tuple[Sequence[Any], pa.DataType]] = {
+        "place": (places, pa.int32()),
+        "path": ([image.path for image, _ in owners], pa.string()),
+        "key": ([image.key for image, _ in owners], pa.string()),
+    }
+    for name, kind in CONTENTS.items():
+        contents = (each.content for _, each in owners)
+        further[name] = [content and getattr(content, name.removeprefix("image_")) for content in contents], kind
+    for name, (values, kind) in further.items():
+        table = table.append_column(name, pa.array(values, kind))
     table = table.replace_schema_metadata({_KEY: dump({"form": _FORM, "shard": str(shard), "origin": origin}).encode()})
     out = BytesIO()
     parquet.write_table(table, out, compression="lz4", row_group_size=_GROUP_ROWS, use_dictionary=list(_REPEATED))
     return shard, out.getvalue()
 
 
-_CONTENT: Mapping[str, pa.DataType] = {
-    "height": pa.int32(),
-    "width": pa.int32(),
-    "series_uid": pa.string(),
-    "pixel_height_mm": pa.float64(),
-    "pixel_width_mm": pa.float64(),
-}
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """A shard as read: its name and number, the id of the database it was written for, and its rows."""
 
-
-def _append_column(table: pa.Table, name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Table:
-    return table.append_column(name, pa.array(values, kind))
-
-
-@dataclass(frozen=True)
-class ShardFile:
-    """A shard that was opened: its number, the id of the database it was written for, and what is in it."""
-
-    folder: Folder
     name: str
-    shard: int
+    number: int
     origin: str
-    file: parquet.ParquetFile
-
-    def read(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """These columns of all rows, or all of them."""
-        try:
-            return self.file.read(columns=None if columns is None else list(columns))
-        except (OSError, pa.ArrowException) as error:
-            raise _damaged(self.folder, self.name, error) from error
-
-    def facts(self) -> pa.Table:
-        """All rows without their planes."""
-        return self.read([name for name in self.file.schema_arrow.names if name not in PLANES])
-
-    def rows(self, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
-        """These columns of some rows, in the order given."""
-        groups = sorted({row // _GROUP_ROWS for row in rows})
-        place = {group: at for at, group in enumerate(groups)}
-        try:
-            table = self.file.read_row_groups(groups, columns=list(columns))
-            return table.take([place[row // _GROUP_ROWS] * _GROUP_ROWS + row % _GROUP_ROWS for row in rows])
-        except (OSError, IndexError, pa.ArrowException) as error:
-            raise _damaged(self.folder, self.name, error) from error
+    rows: pa.Table
 
 
-def open_shard(folder: Folder, name: str) -> ShardFile:
-    """Open a shard. Raises StoreError, which names the file, where it is missing, damaged, or no shard."""
+def read_shard(folder: Folder, name: str, planes: bool) -> Shard:
+    """Read a shard, with the planes of its maps or without.
+
+    Raises StoreError, which names the file, where it is missing, damaged, or no shard.
+    """
+    with _opened(folder, name) as file:
+        said = load((file.schema_arrow.metadata or {}).get(_KEY, b"").decode() or None)
+        number = str(said.get("shard", ""))
+        if said.get("form") != _FORM or f"{int(number or 0):012x}" != PurePosixPath(name).stem:
+            why = "was renamed" if said.get("form") == _FORM else "is no file that OBEQL has written"
+            if isinstance(said.get("form"), int) and said["form"] > _FORM:
+                why = "was written by a newer OBEQL"
+            raise StoreError(f"{folder.path(name)!r} {why}, and its folder is for shards alone; move it away")
+        columns = [column for column in file.schema_arrow.names if planes or column not in PLANES]
+        return Shard(name, int(number), str(said.get("origin", "")), file.read(columns=columns))
+
+
+def read_rows(folder: Folder, name: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """Columns of some rows of a shard, in the order given; other rows are not read. Raises StoreError, as above."""
+    groups = sorted({row // _GROUP_ROWS for row in rows})
+    place = {group: at for at, group in enumerate(groups)}
+    with _opened(folder, name) as file:
+        table = file.read_row_groups(groups, columns=list(columns))
+        return table.take([place[row // _GROUP_ROWS] * _GROUP_ROWS + row % _GROUP_ROWS for row in rows])
+
+
+@contextmanager
+def _opened(folder: Folder, name: str) -> Iterator[parquet.ParquetFile]:
     try:
-        file = parquet.ParquetFile(folder.open(name))
+        with folder.open(name) as stream, parquet.ParquetFile(stream) as file:
+            yield file
     except FileNotFoundError as error:
         raise StoreError(
             f"the shard {folder.path(name)!r} is gone; put it back, or drop the runs whose maps it holds"
         ) from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, IndexError, UnicodeDecodeError, pa.ArrowException) as error:
         raise _damaged(folder, name, error) from error
-    said = load((file.schema_arrow.metadata or {}).get(_KEY, b"").decode() or None)
-    number = str(said.get("shard", ""))
-    if said.get("form") != _FORM or f"{int(number or 0):012x}" != PurePosixPath(name).stem:
-        why = "was renamed" if said.get("form") == _FORM else "is no file that OBEQL has written"
-        if isinstance(said.get("form"), int) and said["form"] > _FORM:
-            why = "was written by a newer OBEQL"
-        raise StoreError(f"{folder.path(name)!r} {why}, and its folder is for shards alone; move it away")
-    return ShardFile(folder, name, int(number), str(said.get("origin", "")), file)
 
 
 def _damaged(folder: Folder, name: str, error: BaseException) -> StoreError:
