@@ -6,6 +6,7 @@ Real Ray on this machine: a cluster of three nodes, two of them with room for wo
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -214,6 +215,20 @@ def test_workers_write_shards_where_they_are_asked_for(scans: Any, tmp_path: Pat
     shared = scans.execute(f"EXPLAIN OCCLUDE scans {RAY_TAIL} NO REUSE")
     assert cells(shared) == cells(alone)
     assert not list((tmp_path / "maps").rglob("*.parquet"))  # the database has them
+
+
+def test_a_worker_that_cannot_write_is_replaced_without_blame(scans: Any, tmp_path: Path) -> None:
+    scans.execute(f"SET obeql.store_folder = '{tmp_path / 'maps'}'")
+    full: list[int] = []
+
+    def fill_disk(progress: Any) -> None:
+        if progress.done and not full and (found := actors()):
+            resource.prlimit(found[0], resource.RLIMIT_FSIZE, (0, 0))
+            full.append(found[0])
+
+    shared = scans.execute(f"EXPLAIN OCCLUDE scans {RAY_TAIL} NO REUSE", on_progress=fill_disk)
+    assert full and not shared.failures and len(shared) == 32
+    assert scans.execute("SELECT n_images, n_maps FROM runs").fetchall() == [(8, 32)]
 
 
 def test_a_cluster_without_room_is_told_with_what_it_has(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:

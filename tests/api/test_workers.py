@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -138,6 +139,26 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(scans: Any) -> None:
     killer = KillWorkers(4)
     shared = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2 NO REUSE", on_progress=killer)
     assert len(killer.killed) >= 1 and not shared.failures
+    assert cells(shared) == cells(alone)
+    assert scans.execute("SELECT n_images, n_maps FROM runs WHERE run_id = 2").fetchall() == [(8, 32)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+def test_a_worker_that_cannot_write_is_replaced_without_blame(scans: Any, tmp_path: Path) -> None:
+    alone = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} NO REUSE")
+    scans.execute(f"SET obeql.store_folder = '{tmp_path / 'maps'}'")
+    full: list[int] = []
+
+    def fill_disk(progress: Any) -> None:
+        if progress.done and not full:
+            (victim, *_) = multiprocessing.active_children()
+            assert victim.pid is not None
+            resource.prlimit(victim.pid, resource.RLIMIT_FSIZE, (0, 0))
+            full.append(victim.pid)
+
+    shared = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2 NO REUSE", on_progress=fill_disk)
+    assert full and not shared.failures
     assert cells(shared) == cells(alone)
     assert scans.execute("SELECT n_images, n_maps FROM runs WHERE run_id = 2").fetchall() == [(8, 32)]
 
