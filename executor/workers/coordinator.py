@@ -180,6 +180,9 @@ class _Coordinator:
                 worker.answer(None if self.source is None else self.source.stored_top_class(key))
             case Broken(error=error):
                 raise error
+            case End(report=report):
+                self.reports.append(report)
+                self.crew.dismiss(worker)
             case _:
                 self._take(worker, message)
 
@@ -211,8 +214,6 @@ class _Coordinator:
                 self._computed(worker, number, report)
                 self._done(1)
                 self._fail(number, error)
-            case End(report=report):
-                worker.report = report
 
     def _computed(self, worker: Worker, number: int, report: RunReport) -> None:
         worker.jobs.remove(number)

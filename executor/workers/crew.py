@@ -101,6 +101,11 @@ class Crew:
         self.workers.remove(worker)
         _end([worker])
 
+    def dismiss(self, worker: Worker) -> None:
+        """Let go of a worker that has done its last image, without waiting for the interpreter to take itself apart."""
+        worker.process.terminate()
+        self.remove(worker)
+
     def ready(self, seconds: float) -> list[Worker]:
         """Workers that have said something, or whose pipe is closed; waits for the first of them so long."""
         spoken = wait([worker.connection for worker in self.workers], seconds)
