@@ -91,7 +91,7 @@ class RunWriter:
     @cached_property
     def shelf(self) -> Shelf:
         """What keeps the maps for the result."""
-        return Shelf(self.store)
+        return Shelf(self.store, in_files=self.delivery is not None and self.delivery.keep)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -208,6 +208,9 @@ class _Coordinator:
                 worker.answer(None if self.source is None else self.source.stored_top_class(key))
             case Broken(error=error):
                 raise error
+            case End(report=report):
+                self.reports.append(report)
+                self.crew.dismiss(worker)
             case _:
                 self._take(worker, message)
 
@@ -239,8 +242,6 @@ class _Coordinator:
                 self._computed(worker, number, report)
                 self._done(1)
                 self._fail(number, error)
-            case End(report=report):
-                worker.report = report
             case Unfit(reason=reason):
                 worker.fault = reason
 

@@ -89,6 +89,10 @@ class Crew(ABC, Generic[SomeWorker]):
     def remove(self, worker: SomeWorker) -> None:
         """Let go of a worker that is gone."""
 
+    def dismiss(self, worker: SomeWorker) -> None:
+        """Let go of a worker that has done its last image, without waiting until it is gone by itself."""
+        self.remove(worker)
+
     @abstractmethod
     def end(self) -> None:
         """Leave no worker behind."""

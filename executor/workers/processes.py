@@ -79,6 +79,10 @@ class ProcessCrew(Crew[ProcessWorker]):
         self.workers.remove(worker)
         _end([worker])
 
+    def dismiss(self, worker: ProcessWorker) -> None:
+        worker.process.terminate()
+        self.remove(worker)
+
     def ready(self, seconds: float) -> list[ProcessWorker]:
         spoken = wait([worker.connection for worker in self.workers], seconds)
         return [worker for worker in self.workers if worker.connection in spoken]
