@@ -12,11 +12,11 @@ import queue
 import threading
 from contextlib import suppress
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
-import obeql
 from obeql.executor.workers.messages import Computed, Finished, Order
 from obeql.executor.workers.worker import work
 
@@ -28,7 +28,11 @@ _MOST_WAITING = 4
 
 def versions() -> dict[str, str]:
     """Versions that all workers have to have in common with the coordinator, for the same cells."""
-    return {"obeql": obeql.__version__, "torch": torch.__version__.partition("+")[0]}
+    try:
+        ours = version("obeql")
+    except PackageNotFoundError:
+        ours = "unknown"
+    return {"obeql": ours, "torch": torch.__version__.partition("+")[0]}
 
 
 class Actor:
