@@ -23,6 +23,7 @@ _OPTIONAL = (
     ("timm", "models from 'timm:..'"),
     ("onnx", "models from .onnx files"),
     ("safetensors", "weights from .safetensors files"),
+    ("ray", "ON ray"),
     ("ipython", "%%obeql in notebooks"),
 )
 

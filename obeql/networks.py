@@ -87,15 +87,15 @@ class Networks:
         network = self.graph(model, say).network()
         return None if network.to_json() == model.network.to_json() else replace(model, network=network)
 
-    def rates(self, model: ModelRecord, device: str, precision: str, n_workers: int = 0, say: Say = unsaid) -> Rates:
+    def rates(self, model: ModelRecord, device: str, precision: str, n_sharing: int = 1, say: Say = unsaid) -> Rates:
         """How fast `device` runs the model: measured once, which takes seconds, then read from the store.
 
-        The memory that is free is one worker's part of it. What is measured here is stored by `save_rates`, so that
-        a statement that fails later leaves no trace.
+        The memory that is free is the part of one of `n_sharing` workers. What is measured here is stored by
+        `save_rates`, so that a statement that fails later leaves no trace.
         """
         import torch  # noqa: PLC0415
 
-        from obeql.executor.devices import DTYPES, devices_of, free_bytes, resolve_device  # noqa: PLC0415
+        from obeql.executor.devices import DTYPES, free_bytes, resolve_device  # noqa: PLC0415
         from obeql.executor.rates import measure_rates  # noqa: PLC0415
 
         place = resolve_device(device)
@@ -111,7 +111,6 @@ class Networks:
                 known = measure_rates(graph, place, DTYPES[precision])
                 self._unsaved.add(key)
             self._rates[key] = known
-        n_sharing = max(1, -(-n_workers // len(devices_of(device))))
         return replace(self._rates[key], free_bytes=free_bytes(place) / n_sharing)
 
     def reduced_rates(

@@ -161,6 +161,7 @@ def lower(
         logical_text=(text, text),
         notes=notes,
         workers=bound.workers,
+        cluster=bound.cluster,
     )
 
 

@@ -206,8 +206,10 @@ class ExplainPlan:
     #: the logical plan before and after the rules, printed
     logical_text: tuple[str, str] = ("", "")
     notes: tuple[str, ...] = ()
-    #: processes that share the images, each on a device of its own where there are several; 0: this process
+    #: workers that share the images, each on a device of its own where there are several; 0: this process
     workers: int = 0
+    #: address of the Ray cluster whose actors are the workers; None: processes of this machine
+    cluster: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -248,6 +250,6 @@ OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("IncrementalForward", "recomputes only the box each window changes in every layer", True),
     OperatorInfo("ProgressiveRefine", "computes windows until the bound on the map's quality is met", False),
     OperatorInfo("PrunedTop", "computes windows until the most important ones are known", False),
-    OperatorInfo("Distribute", "shares the images among worker processes, one or more a device", True),
+    OperatorInfo("Distribute", "shares the images among processes of this machine or actors of Ray", True),
     OperatorInfo("ReuseCells", "takes the cells that are stored; only the others are computed", True),
 )

@@ -180,7 +180,8 @@ def _row(left: str, cells: Sequence[str] = ()) -> str:
 
 def _distributed(plan: ExplainPlan, indent: str) -> str:
     """Return the line of Distribute, with the seconds that pass while the workers share the work below."""
-    where = "every GPU" if plan.device == ALL_GPUS else plan.device
+    where = "every GPU" if plan.device == ALL_GPUS and plan.cluster is None else plan.device
+    where += "" if plan.cluster is None else f", Ray at {plan.cluster}"
     seconds = plan.seconds * len(plan.images) / plan.workers
     return _row(f"{indent}└─ Distribute  {_plural(plan.workers, 'worker')} on {where}", _cells({"seconds": seconds}))
 

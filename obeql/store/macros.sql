@@ -79,12 +79,12 @@ CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
                patch_width,
                flatten(list_transform(log_odds[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])) AS z
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM member WHERE score <> 'logit')
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score <> 'logit')
         UNION ALL
         SELECT map_id, true, clean_logit, clean_logit::FLOAT, patch_height, patch_width,
                flatten(list_transform(logit[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)]))
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM member WHERE score = 'logit')
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score = 'logit')
     )
     SELECT member.run_id, member.run_name, member.image_id, image.path, image.label, member.class_id,
            member.class_name, member.model, member.score, cut.patch_height, cut.patch_width,
@@ -130,7 +130,7 @@ CREATE MACRO cells_of(run, image) AS TABLE
     opened AS MATERIALIZED (
         SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, log_odds, logit,
                top_class
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM chosen)
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM chosen)
     ),
     by_cell AS (
         SELECT chosen.*, tops, lefts, heights, widths, n_cols,
