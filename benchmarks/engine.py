@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.machine import machine
 from benchmarks.networks import SIZES, network
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
@@ -239,13 +239,7 @@ def main() -> None:
     text = table(rows)
     print(text)
     if args.out:
-        machine = {
-            "machine": platform.machine(),
-            "cores": torch.get_num_threads(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-        }
-        args.out.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
         args.out.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
 
 

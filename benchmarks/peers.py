@@ -5,7 +5,9 @@
 Captum: `Occlusion` with its default of one perturbation at a time and with the best of several batch sizes. MONAI:
 `OcclusionSensitivity` with its default batch of 16 and the best of several. OBEQL: the `explain` call of a session,
 planning, measuring nothing (rates are stored by a call before), storing the map included. Each runs `--repeats`
-times, in turns; medians are reported. Needs `pip install obeql[peers]`.
+times, in turns; medians are reported. The peers take as long for a window wherever it lies, so that `at_fine_stride`
+holds OBEQL's whole map at `--fine-stride` against their measured seconds of a window times its windows. Needs
+`pip install obeql[peers]`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ import numpy as np
 import torch
 
 import obeql
+from benchmarks.machine import machine
 from benchmarks.networks import SIZES, network
+from obeql.planner.grid import WindowGrid
 
 BATCHES = (16, 64)
 
@@ -67,7 +71,7 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
     db.create_model("net", module, size=(size, size))
     seed = iter(range(10_000))
 
-    def ours() -> None:
+    def ours(stride: int = stride) -> None:
         # Another fill each time, so that nothing could be answered from what is stored.
         shade = 0.5 + next(seed) * 1e-6
         db.explain(pixels, "net", patch=patch, stride=stride, fill=(shade, shade, shade), classes=target)
@@ -83,12 +87,22 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
             for key, work in contenders.items():
                 taken[key].append(timed(work))
     seconds = {key: round(statistics.median(values), 3) for key, values in taken.items()}
+    fine_s = timed(lambda: ours(args.fine_stride))
     db.close()
+    n_windows, n_fine = (
+        WindowGrid.over((size, size), (patch, patch), (s, s)).n_windows for s in (stride, args.fine_stride)
+    )
+    peers = {key: value for key, value in seconds.items() if key != "obeql"}
     return {
         "network": name,
-        "windows": (-(-(size - patch) // stride) + 1) ** 2,
+        "windows": n_windows,
         "seconds": seconds,
-        "times_faster": {key: round(value / seconds["obeql"], 2) for key, value in seconds.items() if key != "obeql"},
+        "times_faster": {key: round(value / seconds["obeql"], 2) for key, value in peers.items()},
+        "at_fine_stride": {
+            "windows": n_fine,
+            "seconds": round(fine_s, 3),
+            "times_faster": {key: round(value / n_windows * n_fine / fine_s, 2) for key, value in peers.items()},
+        },
     }
 
 
@@ -97,13 +111,14 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["resnet18", "vgg16"])
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--stride", type=int, default=16)
+    parser.add_argument("--fine-stride", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write JSON here")
     args = parser.parse_args()
     rows = [bench(name, args) for name in args.networks]
     print(json.dumps(rows, indent=1))
     if args.out:
-        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -100,6 +100,29 @@ def engine_speed() -> str:
     )
 
 
+def peers_speed() -> str:
+    """Times that OBEQL is faster than Captum and MONAI, at two strides."""
+    head = (
+        "network",
+        "Captum, default (1)",
+        "best of three",
+        "MONAI, default (16)",
+        "best of two",
+        "at stride 4, the same",
+    )
+    rows = []
+    for row in measured("cpu2-peers"):
+        told = [_peers(each["times_faster"]) for each in (row, row["at_fine_stride"])]
+        rows.append((row["network"], *(f"{value:.1f}" for value in told[0]), " / ".join(f"{v:.1f}" for v in told[1])))
+    return table(head, rows)
+
+
+def _peers(times: dict[str, float]) -> list[float]:
+    captum = [value for key, value in times.items() if key.startswith("captum")]
+    monai = [value for key, value in times.items() if key.startswith("monai")]
+    return [times["captum default (1)"], min(captum), times["monai default (16)"], min(monai)]
+
+
 def store_speed() -> str:
     return table(
         ("10,000 maps of 53 x 53 cells", "CPU seconds", "seconds"),
@@ -133,6 +156,7 @@ PARTS: dict[str, Callable[[], str]] = {
         aten,
         grammar,
         engine_speed,
+        peers_speed,
         store_speed,
         multi_query_speed,
     )
