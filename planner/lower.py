@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from obeql.errors import InternalError, QueryTypeError
 from obeql.planner.bind import BoundExplain
-from obeql.planner.cost import Rates
+from obeql.planner.cost import Rates, clean_pass_seconds
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical import (
@@ -94,9 +94,7 @@ def lower(
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     network = classify.model.network
     n_classes = _n_classes(score.classes, classify.model.n_classes)
-    shares = [
-        1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0 for grid in grids
-    ]
+    shares = [1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0 for grid in grids]
 
     def chosen(grid: WindowGrid, share: float, rates: Rates, together: int = 1) -> tuple[Engine, tuple[Refusal, ...]]:
         engine, refused = choose(network, grid, rates, budget, bound.options["batch"], disabled, together)
@@ -142,6 +140,7 @@ def lower(
         for grid, (_, refused) in zip(grids, choices, strict=True)
         for refusal in refused
     ]
+    n_passes = 1 if shared else sum(share > 0.0 for share in shares)
     text = print_tree(logical)
     return ExplainPlan(
         statement=bound.statement,
@@ -166,6 +165,7 @@ def lower(
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         together=together,
         shared_pass=shared,
+        passes_s=n_passes * clean_pass_seconds(network, rates, together),
         also=bound.also,
         reuse=bound.reuse,
         held=tuple(held[grid] for grid in grids) if held else (),

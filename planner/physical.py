@@ -195,6 +195,8 @@ class ExplainPlan:
     together: int = 1
     #: whether the grids of an image share one clean pass
     shared_pass: bool = False
+    #: estimated seconds of the clean passes of an image
+    passes_s: float = 0.0
     #: classes that coming statements ask of the same windows; stored with the asked ones, outside of the run
     also: tuple[tuple[str, Any], ...] = ()
     #: whether exact cells that are stored answer instead of being computed
@@ -211,10 +213,16 @@ class ExplainPlan:
 
     @property
     def seconds(self) -> float:
-        """Estimated seconds of an image."""
+        """Estimated seconds of an image, clean passes included."""
         refined = [each for each in self.refinements if each is not None]
         reduced = [each.reduced.engine for each in refined if each.reduced is not None]
-        return sum(e.cost.seconds for e in (*self.engines, *reduced)) + sum(each.overhead_s for each in refined)
+        windows_s = sum(engine.cost.seconds for engine in (*self.engines, *reduced))
+        return self.passes_s + windows_s + sum(each.overhead_s for each in refined)
+
+    @property
+    def n_passes(self) -> int:
+        """Clean passes of an image whose cells are not all stored."""
+        return 1 if self.shared_pass else len(self.grids)
 
     @property
     def n_windows(self) -> int:
