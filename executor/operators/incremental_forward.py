@@ -215,7 +215,8 @@ class IncrementalRun:
         A lane gets several pieces, so that none waits long for the last one.
         """
         n_wanted = self._n_wanted(wanted, n_images)
-        most = max(self.engine.batch, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
+        least = lane_batch(self.engine.batch, n_wanted, n_lanes)
+        most = max(least, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
         piece: list[Part] = []
         n_windows = 0
         for part in self.parts(wanted, n_images, n_lanes):
