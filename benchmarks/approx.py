@@ -352,7 +352,7 @@ def run_tau(args: argparse.Namespace) -> None:
                 run = GridRun(graph, grid, replace(engine, tau=tau))
                 clean = materialise(graph, image, run.needed)
                 started = time.perf_counter()
-                planes = run.compute(clean, fill, [int(clean.logits.argmax())], "softmax", lambda n: None)
+                planes = run.compute(clean, fill, [[int(clean.logits.argmax())]], "softmax", lambda n: None)[0]
                 took = time.perf_counter() - started
                 found = (planes.logit - planes.others).double().numpy().reshape(grid.shape)
                 exact, exact_s = (found, took) if exact is None else (exact, exact_s)

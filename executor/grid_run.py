@@ -1,4 +1,4 @@
-"""All windows of one grid over one image: an operator's logits become planes of cells.
+"""All windows of one grid over one image, or over several: an operator's logits become planes of cells.
 
 Between `run`, which goes through the images, and the operators, which compute windows. A batch that does not fit in
 memory is answered by a smaller one; windows already done are kept.
@@ -37,7 +37,7 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 
 @dataclass(slots=True, eq=False)
 class Planes:
-    """The cells of one grid: `logit`, `others` float32 (windows, classes), `top` int32 (windows,), on the CPU.
+    """The cells of one grid and image: `logit`, `others` float32 (windows, classes), `top` int32 (windows,), on the CPU.
 
     NaN and -1 where a window was not computed. `exact` (windows,) says which were where others are reconstructed or
     left out, and `quality` what is then stated of each class's map; None and empty where all were computed.
@@ -73,7 +73,7 @@ class Planes:
 
 
 class GridRun:
-    """One grid of a plan, prepared for image after image."""
+    """One grid of a plan, prepared for image after image, or for several together."""
 
     def __init__(
         self,
@@ -89,9 +89,9 @@ class GridRun:
         self._clock = clock
         self._several = several
         self._operator = self._prepared()
-        #: logits and others (windows, classes) of the image at work, NaN where not computed yet
-        self.partial: tuple[Tensor, Tensor] | None = None
-        self._top: Tensor | None = None
+        #: the cells of the images at work, one image after the other, on the device; NaN where not computed yet
+        self._cells: Planes | None = None
+        self._n_classes: list[int] = []
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -102,68 +102,64 @@ class GridRun:
         self,
         clean: CleanPass,
         fill: Tensor,
-        classes: Sequence[int],
+        classes: Sequence[Sequence[int]],
         activation: Activation,
         tell: Callable[[int], None],
-        known: KnownCells | None = None,
-    ) -> Planes:
-        """Compute every window of the grid that is not `known`; `tell` is called with the number of windows done.
+        wanted: npt.NDArray[np.bool_] | None = None,
+    ) -> list[Planes]:
+        """Compute windows of N images, those that are `wanted` (N, windows); None for all. One `Planes` an image.
 
-        Raises DeviceError when not even one window at a time fits in memory.
+        `fill` as operators take it. `classes` are those asked of each image. `tell` is called with the number of windows that are done or not wanted, of all images. Raises
+        DeviceError when not even one window at a time fits in memory.
         """
-        left = np.ones(self.grid.n_windows, bool) if known is None else known.left
-        planes = self.compute_some(clean, fill, classes, activation, tell, left)
-        return planes if known is None else planes.over(known)
-
-    def compute_some(
-        self,
-        clean: CleanPass,
-        fill: Tensor,
-        classes: Sequence[int],
-        activation: Activation,
-        tell: Callable[[int], None],
-        wanted: npt.NDArray[np.bool_],
-    ) -> Planes:
-        """Compute the windows that are `wanted`, (windows,); `tell` is called with how many others or done there are.
-
-        Raises DeviceError as `compute` does.
-        """
-        n_windows, device = self.grid.n_windows, clean.image.device
+        n_images, n_windows, device = len(clean.image), self.grid.n_windows, clean.image.device
+        n_classes = max(map(len, classes))
+        # Images that ask for fewer classes than others repeat their first one.
+        ids = torch.tensor([[*asked, *asked[:1] * (n_classes - len(asked))] for asked in classes], device=device)
         # Cells stay on the device until all are there: fetching each batch would make a GPU wait.
-        cells = Planes.empty(n_windows, len(classes), device)
-        logit, others, top = cells.logit, cells.others, cells.top
-        left = wanted.copy()
-        self.partial, self._top = (logit, others), top
+        self._n_classes = [len(ids) for ids in classes]
+        cells = self._cells = Planes.empty(n_images * n_windows, n_classes, device)
+        left = np.ones(n_images * n_windows, bool) if wanted is None else wanted.reshape(-1).copy()
         told: list[Exception] = []  # what `tell` raised: not the memory of this device, whatever it says
 
         def take(windows: Windows, logits: Tensor) -> None:
             index = torch.from_numpy(windows).to(device)
-            z, rest = logit_and_others(logits, classes, activation)
-            logit[index] = z.float()
-            others[index] = rest.float()
-            top[index] = top_class(logits)
+            z, rest = logit_and_others(logits, ids if n_images == 1 else ids[index // n_windows], activation)
+            cells.logit[index] = z.float()
+            cells.others[index] = rest.float()
+            cells.top[index] = top_class(logits)
             left[windows] = False
             try:
-                tell(n_windows - int(left.sum()))
+                tell(len(left) - int(left.sum()))
             except (RuntimeError, MemoryError) as error:
                 told.append(error)
                 raise
 
         while left.any():
-            todo = None if left.all() else left.reshape(self.grid.shape).copy()
+            todo = None if left.all() else left.reshape(n_images, *self.grid.shape).copy()
             try:
                 self._operator.run(clean, fill, todo, take)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or error in told:
                     raise
                 self._shrink(device, error)
-        return Planes(logit.cpu(), others.cpu(), top.cpu())
+        self._cells = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
+        return [planes for number in range(n_images) if (planes := self.partial(number)) is not None]
 
-    def computed(self, known: KnownCells | None) -> Planes | None:
-        """The cells of the image at work that are computed by now, or `known`; None before the first."""
-        if self.partial is None or self._top is None:
+    def partial(self, number: int) -> Planes | None:
+        """The cells of one of the images at work that are computed by now, on the device; None before the first."""
+        if self._cells is None:
             return None
-        planes = Planes(self.partial[0].cpu(), self.partial[1].cpu(), self._top.cpu())
+        at = slice(number * self.grid.n_windows, (number + 1) * self.grid.n_windows)
+        cells = Planes(self._cells.logit[at], self._cells.others[at], self._cells.top[at])
+        return cells.of_classes(slice(self._n_classes[number]))
+
+    def computed(self, number: int, known: KnownCells | None) -> Planes | None:
+        """As `partial`, on the CPU, with those that are `known`, and with `exact`; None where there are none."""
+        cells = self.partial(number)
+        if cells is None:
+            return None
+        planes = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
         planes = planes if known is None else planes.over(known)
         planes.exact = (~(planes.logit.isnan() | planes.others.isnan()).any(dim=1) & (planes.top >= 0)).numpy()
         return planes if planes.exact.any() else None

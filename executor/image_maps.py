@@ -13,7 +13,6 @@ from torch import Tensor
 
 from obeql.errors import ImageError
 from obeql.executor.grid_run import GridRun, Planes
-from obeql.executor.images import SourceImage
 from obeql.executor.logits import logit_and_others, top_class
 from obeql.executor.preview import Preview
 from obeql.planner.cells import CellKey, MapCells
@@ -28,14 +27,18 @@ Clean = tuple[float, float, int]
 
 
 def preview_of(
-    plan: ExplainPlan, run: GridRun, classes: Sequence[int], clean: Tensor, planes: Planes | None = None
+    plan: ExplainPlan, run: GridRun, slot: int, classes: Sequence[int], clean: Tensor, planes: Planes | None = None
 ) -> Preview:
-    """The map at work: `planes` as they stand after a level, or what the run has filled in so far."""
+    """The map at work: `planes` as they stand after a level, or what the run has filled in so far.
+
+    `slot` says which of the images at work is shown, `clean` (1, K) are its logits.
+    """
     z, rest = logit_and_others(clean, classes[:1], plan.model.activation)
     name = plan.model.class_name(classes[0])
 
     def cells() -> tuple[Tensor, Tensor] | None:
-        return run.partial if planes is None else (planes.logit, planes.others)
+        found = run.partial(slot) if planes is None else planes
+        return None if found is None else (found.logit, found.others)
 
     return Preview(run.grid, name, score_kind(plan.score), (z[0, 0], rest[0, 0]), cells)
 
@@ -44,9 +47,10 @@ def overflow_hint(plan: ExplainPlan) -> str:
     return "; float16 ends at 65504: try precision=bfloat16 or float32" if plan.precision == "float16" else ""
 
 
-def cell_key(plan: ExplainPlan, source: SourceImage, grid: WindowGrid) -> CellKey:
+def cell_key(plan: ExplainPlan, digest: str, grid: WindowGrid) -> CellKey:
+    """What the cells of a grid over the image of that content are found by."""
     how = plan.model.preprocessing.digest()
-    return CellKey(source.digest, plan.model.model_hash, how, grid.patch, plan.fill, plan.precision)
+    return CellKey(digest, plan.model.model_hash, how, grid.patch, plan.fill, plan.precision)
 
 
 def clean_numbers(
@@ -65,21 +69,21 @@ def clean_numbers(
 
 def maps_of(
     plan: ExplainPlan,
-    source: SourceImage,
+    shown: str,
     key: CellKey,
     grid: WindowGrid,
     classes: Sequence[tuple[int, Clean]],
     n_stored: int,
     planes: Planes,
 ) -> list[MapCells]:
-    """One map a class, checked for values that are not numbers."""
+    """One map a class of the image `shown`. Raises ImageError where a computed value is not a number."""
     bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
     if planes.exact is not None:
         bad &= torch.from_numpy(planes.exact)
     if bool(bad.any()):
         row, col = divmod(int(bad.nonzero()[0]), len(grid.cols))
         raise ImageError(
-            f"{source.shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
+            f"{shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
             f"first at row {row}, column {col} of the map{overflow_hint(plan)}"
         )
     quality = {"approx": False, "n_exact": grid.n_windows, "n_audit": 0, "seed": plan.seed, "bound": 1.0}

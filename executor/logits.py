@@ -12,15 +12,19 @@ from obeql.planner.catalog import Activation
 __all__ = ["chosen_classes", "logit_and_others", "top_class"]
 
 
-def logit_and_others(logits: Tensor, class_ids: Sequence[int], activation: Activation) -> tuple[Tensor, Tensor]:
+def logit_and_others(
+    logits: Tensor, class_ids: Sequence[int] | Tensor, activation: Activation
+) -> tuple[Tensor, Tensor]:
     """Return (logit, others), both float64 (n, classes), for logits (n, K).
 
-    log-odds are logit - others. The logsumexp runs over the *other* classes: over all of them it would swallow the
+    `class_ids` are the same for all, or int64 (n, classes), each its own. log-odds are logit - others. The logsumexp runs over the *other* classes: over all of them it would swallow the
     difference for a confident class (log-odds beyond 16 are infinite in float32). Independent sigmoids and single
     outputs have others = 0.
     """
     wide = logits.double()
-    z = wide[:, list(class_ids)]
+    ids = class_ids if isinstance(class_ids, Tensor) else torch.tensor([list(class_ids)], device=logits.device)
+    ids = ids.expand(len(logits), -1)
+    z = wide.gather(1, ids)
     if activation == "sigmoid":
         return z, torch.zeros_like(z)
     total = wide.logsumexp(dim=1, keepdim=True)
@@ -28,7 +32,6 @@ def logit_and_others(logits: Tensor, class_ids: Sequence[int], activation: Activ
     # For any class but the winner, log(exp(total) - exp(z)) is stable: z - total <= -log 2.
     others = total + torch.log1p(-torch.exp((z - total).clamp(max=-1e-12)))
     without_winner = wide.scatter(1, winner, float("-inf")).logsumexp(dim=1, keepdim=True)
-    ids = torch.tensor(list(class_ids), device=logits.device)
     return z, torch.where(ids == winner, without_winner, others)
 
 

@@ -1,6 +1,6 @@
-"""The clean pass: an image's materialised views, against which every window of it is computed.
+"""The clean pass: images' materialised views, against which every window of them is computed.
 
-One pass serves all windows, classes and patch sizes of an image.
+One pass serves all windows, classes and patch sizes of an image; several images may go through it together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["CleanPass", "materialise"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CleanPass:
-    """`image` (1, C, H, W); `logits` (1, K); `views` by (layer, value that lies outside the map)."""
+    """`image` (N, C, H, W); `logits` (N, K); `views` by (layer, value that lies outside the map)."""
 
     image: Tensor
     logits: Tensor
@@ -26,7 +26,7 @@ class CleanPass:
 
 
 def materialise(graph: LayerGraph, image: Tensor, needed: Iterable[tuple[int, float]]) -> CleanPass:
-    """Run the network once on image (1, C, H, W), keeping the views that are needed."""
+    """Run the network once on image (N, C, H, W), keeping the views that are needed."""
     keys = sorted(set(needed))
     kept, logits = graph.materialise(image, {layer for layer, _ in keys})
     return CleanPass(image, logits, {(layer, outside): View.of(kept[layer], outside) for layer, outside in keys})

@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from obeql.errors import ImageError
-from obeql.executor.grid_run import GridRun, Planes
-from obeql.executor.reuse import KnownCells
+from obeql.executor.grid_run import Planes
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, MapCells
 
@@ -26,41 +25,37 @@ _LAST_SECONDS = 5.0
 
 
 class Pieces:
-    """The unfinished map of one grid of an image, number `place` of its grids."""
+    """The unfinished map of one grid of an image, number `place` of its grids; `computed` gives its cells so far."""
 
     def __init__(
         self,
         sink: CellSink,
         image: ImageRecord,
         place: int,
-        run: GridRun,
-        known: KnownCells | None,
+        computed: Callable[[], Planes | None],
         as_maps: Callable[[Planes], Sequence[MapCells]],
     ) -> None:
         self._sink = sink
         self._image = image
         self._place = place
-        self._run = run
-        self._known = known
+        self._computed = computed
         self._as_maps = as_maps
         self._began = self._kept_at = time.monotonic()
 
     def after_batch(self) -> None:
         """Keep what the operator has computed of the map so far, if it is time to."""
         if self._due():
-            self._keep(self._run.computed(self._known))
+            self._keep(self._computed())
 
     def after_level(self, planes: Planes) -> None:
         """As `after_batch`, for a map that is refined: its computed cells are kept, not its estimates."""
         if self._due():
             self._keep(planes)
 
-    def at_end(self, planes: Planes | None = None) -> None:
-        """Keep a map that is done while its image is not, or, without `planes`, one that is stopped."""
-        if time.monotonic() - self._kept_at < _LAST_SECONDS:
-            return
-        with suppress(ImageError):  # values that are not numbers, which the end of the map reports
-            self._keep(self._run.computed(self._known) if planes is None else planes)
+    def at_end(self) -> None:
+        """Keep a map that is done while its image is not, or one that is stopped."""
+        if time.monotonic() - self._kept_at >= _LAST_SECONDS:
+            self._keep(self._computed())
 
     def _due(self) -> bool:
         now = time.monotonic()
@@ -68,5 +63,6 @@ class Pieces:
 
     def _keep(self, planes: Planes | None) -> None:
         if planes is not None:
-            self._sink.keep(self._image, self._place, self._as_maps(planes))
+            with suppress(ImageError):  # values that are not numbers, which the end of the map reports
+                self._sink.keep(self._image, self._place, self._as_maps(planes))
         self._kept_at = time.monotonic()

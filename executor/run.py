@@ -1,4 +1,4 @@
-"""Carry out an `ExplainPlan`: image after image, grid after grid, cells into the sink.
+"""Carry out an `ExplainPlan`: image after image, or several together, grid after grid, cells into the sink.
 
 Comes after planning; before it the session has loaded the model's layer graph. Knows nothing of the store: maps go
 to a `CellSink`.
@@ -7,23 +7,25 @@ to a `CellSink`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from obeql.errors import ImageError, QueryError
+from obeql.errors import ImageError
 from obeql.executor.ahead import DecodedImage, ImageFeed, ImagesAhead, Listed, decode
+from obeql.executor.asked_classes import asked_classes, coming_classes, stored_classes
 from obeql.executor.devices import DTYPES, arithmetic, resolve_device
 from obeql.executor.grid_run import GridRun, Planes
-from obeql.executor.image_maps import cell_key, clean_numbers, maps_of, overflow_hint, preview_of
+from obeql.executor.image_at_work import ImageAtWork, Prepared
+from obeql.executor.image_maps import cell_key, overflow_hint, preview_of
 from obeql.executor.images import Placement, SourceFacts, SourceImage
 from obeql.executor.layer_clock import LayerClock
-from obeql.executor.logits import chosen_classes
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.not_finite import where_not_finite
@@ -31,11 +33,9 @@ from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.pieces import Pieces
 from obeql.executor.preview import Preview
 from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
-from obeql.executor.reuse import KnownCells, known_cells
+from obeql.executor.reuse import known_cells
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellKey, CellSink, CellSource, MapCells
-from obeql.planner.classes import find_class
-from obeql.planner.grid import WindowGrid
+from obeql.planner.cells import CellSink, CellSource, MapCells
 from obeql.planner.physical import ExplainPlan, Refinement
 from obeql.planner.scores import score_kind
 
@@ -68,7 +68,7 @@ def execute(
 ) -> RunReport:
     """Compute every map of the plan and hand it to the sink, image by image.
 
-    `graph` is the model as captured (on the CPU). `on_image` is told of each image that was decoded. An image that
+    `graph` is the model as captured (on the CPU). `on_image` is told of each image before its maps. An image that
     cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
     every layer. Where the plan reuses cells, those that `source` holds are taken from it, and the network is loaded
     only if any is missing. `feed` hands out the images one by one in place of `plan.images`, which is empty then;
@@ -83,6 +83,22 @@ def execute(
             plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, source, report
         )
         return execution.run(Listed(plan.images) if feed is None else feed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """One grid over the images of a clean pass: `wanted` (images, windows); so many windows of the run come `before`."""
+
+    place: int
+    images: Sequence[ImageAtWork]
+    clean: CleanPass
+    wanted: npt.NDArray[np.bool_]
+    before: int
+
+    @property
+    def fill(self) -> Tensor:
+        """What hides windows, one an image: (N, C, 1, 1) or (N, C, H, W)."""
+        return torch.cat([work.prepared.fill for work in self.images if work.prepared is not None])
 
 
 class _Execution:
@@ -115,7 +131,7 @@ class _Execution:
         self.report = report
         self._captured = graph
         #: a feed, of which nobody knows how many images it will give, stands in for a plan without images
-        self.several = len(plan.images) != 1
+        self.several = not 0 < len(plan.images) <= plan.together
         self._clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
         self.report.layers = [clock.seconds for clock in self._clocks if clock is not None]
         if source is None:
@@ -161,156 +177,208 @@ class _Execution:
         plan = self.plan
         how = plan.model.preprocessing
         with ImagesAhead(feed, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
+            group: list[ImageAtWork] = []
             for number, image in enumerate(decoded):
-                self._tell(number, image, 0)
-                try:
-                    self._explain(number, image, decoded)
-                except ImageError as error:
-                    self.report.failures.append((image, str(error)))
-                    self.sink.fail(image, str(error))
-                self._tell(number, image, self.per_image)
+                work = ImageAtWork(plan, number, image)
+                group.append(work)
+                self._tell(work, group[0].number * self.per_image)
+                with self.report.timed("decode"), work.noting_failure():
+                    work.prepared = self._prepared(image, decoded.take())
+                if len(group) == plan.together:
+                    self._explain(group)
+                    group = []
+            if group:
+                self._explain(group)
         self.report.add("total", time.perf_counter() - self.started)
         return self.report
 
     def _tell(
         self,
-        number: int,
-        image: ImageRecord,
+        work: ImageAtWork,
         done: int,
         level: int = 0,
         bound: float | None = None,
         partial: tuple[MapCells, ...] = (),
         preview: Preview | None = None,
     ) -> None:
+        """Settle, stop if that is asked for, and say how far the run is: `done` windows of all images."""
         images_done = self.sink.settle()
         if self.cancelled():
             raise CancelledError
         if self.on_progress is None:
             return
-        n_images = len(self.plan.images)
-        done, total = number * self.per_image + done, self.per_image * n_images
-        elapsed = time.perf_counter() - self.started
-        report = Progress(done, total, number, n_images, image.shown, elapsed, self.estimated, level, bound, partial)
+        n_images, shown = len(self.plan.images), work.image.shown
+        total, elapsed = self.per_image * n_images, time.perf_counter() - self.started
+        report = Progress(done, total, work.number, n_images, shown, elapsed, self.estimated, level, bound, partial)
         self.on_progress(replace(report, preview=preview, images_done=images_done))
 
-    def _explain(self, number: int, image: ImageRecord, decoded: ImagesAhead) -> None:
-        plan, report = self.plan, self.report
-        with report.timed("decode"):
-            source, pixels, fill = self._prepared(image, decoded.take())
-        keys = [cell_key(plan, source, grid) for grid in plan.grids]
+    def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> Prepared:
+        """What the network is given of an image; its source, which may be large, is not kept."""
+        source, model_input = decoded.source, decoded.model_input
+        if not np.isfinite(model_input.values).all():
+            # Fused kernels may turn NaN into 0, so the network's output need not show it.
+            raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
+        pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
+        hidden = torch.from_numpy(decoded.fill)[None].to(self.device, self.dtype)
+        keys = tuple(cell_key(self.plan, source.digest, grid) for grid in self.plan.grids)
+        fill = hidden[:, :, None, None] if hidden.dim() == 2 else hidden
+        return Prepared(source.facts, model_input.placement, pixels, fill, keys)
+
+    # ---- a group of images, which go through the network together ----------------------------------------------
+
+    def _explain(self, group: Sequence[ImageAtWork]) -> None:
+        """Compute the maps of some images and hand them to the sink, in their order."""
+        with self.report.timed("reuse"):
+            for work in group:
+                with work.noting_failure():
+                    self._look_up(work)
+        passing = [work for work in group if work.needs_network]
         clean: CleanPass | None = None
-        passed = None if plan.shared_pass else 0
-        with report.timed("reuse"):
-            classes = self._stored_classes(image, keys[0])
-        if classes is None:
-            clean = self._clean_pass(pixels, passed)
-            classes = self._classes(image, clean)
-        with report.timed("reuse"):
-            known = [self._known(key, grid, classes) for key, grid in zip(keys, plan.grids, strict=True)]
-        maps: list[MapCells] = []
-        beside: list[MapCells] = []
-        done = 0
-        for place, (grid, cells) in enumerate(zip(plan.grids, known, strict=True)):
-            n_left = grid.n_windows if cells is None else int(cells.left.sum())
+        passed: int | None = None
+        for place in range(len(self.plan.grids)):
+            wanted = None if self.plan.shared_pass else place
+            if any(work.needs(place) for work in passing) and (clean is None or passed != wanted):
+                first, clean, passed = clean is None, self._clean_pass(passing, wanted), wanted
+                if first:
+                    self._look_at(passing, clean)
+            self._explain_grid(place, group, passing, clean)
+        with self.report.timed("store"):
+            for work in group:
+                self._hand_over(work)
+        self._tell(group[-1], (group[-1].number + 1) * self.per_image)
 
-            whole = cells is not None and n_left == 0  # every cell is stored
-            wanted = None if plan.shared_pass else place
-            if not whole and (clean is None or passed != wanted):
-                clean, passed = self._clean_pass(pixels, wanted), wanted
-                self._require_numbers(image, clean)
-            stored = {} if cells is None else cells.clean
-            numbers = clean_numbers(plan, classes, None if clean is None else clean.logits, stored)
-            coming = [] if clean is None or cells is not None else self._coming(image, classes, clean.logits)
-            as_maps = partial(maps_of, plan, source, keys[place], grid, numbers, grid.n_windows - n_left)
-            if cells is not None and whole:
-                logit, others, top = map(torch.from_numpy, (cells.logit, cells.others, cells.top))
-                planes = Planes(logit, others, top)
-            else:
-                assert clean is not None
-                preview = preview_of(plan, self.runs[place], classes, clean.logits)
+    def _look_up(self, work: ImageAtWork) -> None:
+        """What is stored of an image, as far as its classes are known by now."""
+        if work.prepared is None:
+            return
+        keys = work.prepared.keys
+        if work.classes is None:
+            work.classes = stored_classes(self.plan, work.image, keys[0], self.source)
+        if work.classes is not None:
+            for key, grid in zip(keys, self.plan.grids, strict=True):
+                maps = () if self.source is None else self.source.stored(key, work.classes)
+                work.known.append(known_cells(grid, work.classes, maps) if maps else None)
 
-                def tell(n: int, before: int = done, preview: Preview = preview) -> None:
-                    self._tell(number, image, before + n, preview=preview)
+    def _clean_pass(self, images: Sequence[ImageAtWork], place: int | None) -> CleanPass:
+        """Run the network on the images themselves, keeping what one grid reads, or what all of them do."""
+        with self.report.timed("clean pass"):
+            runs = self.runs if place is None else [self.runs[place]]
+            pixels = torch.cat([work.prepared.pixels for work in images if work.prepared is not None])
+            return materialise(self.graph, pixels, [key for run in runs for key in run.needed])
 
-                asked = [*classes, *coming]
-                planes = self._computed(number, image, place, clean, fill, asked, tell, cells, as_maps)
-            n_stored = grid.n_windows - n_left
-            report.n_windows += n_left if planes.exact is None else int(planes.exact.sum()) - n_stored
-            report.n_stored += n_stored
-            done += grid.n_windows
-            maps += as_maps(planes.of_classes(slice(len(classes))))
-            if coming:
-                assert clean is not None
-                beside += self._beside(source, keys[place], grid, coming, clean.logits, planes, len(classes))
-        with report.timed("store"):
-            if beside:
-                self.sink.keep_beside(image, beside)
-            self.sink.write(image, maps)
-        report.n_maps += len(maps)
+    def _look_at(self, passing: Sequence[ImageAtWork], clean: CleanPass) -> None:
+        """What the logits of the images themselves say: whether they are numbers, and which classes are asked for."""
+        for slot, work in enumerate(passing):
+            logits = clean.logits[slot : slot + 1]
+            with work.noting_failure():
+                self._require_numbers(work.image, clean.image[slot : slot + 1], logits)
+                work.logits = logits
+                if work.classes is None:
+                    work.classes = asked_classes(self.plan, work.image, logits)
+                    with self.report.timed("reuse"):
+                        self._look_up(work)
+                work.coming = coming_classes(self.plan, work.image, work.classes, logits)
 
-    def _computed(
-        self,
-        number: int,
-        image: ImageRecord,
-        place: int,
-        clean: CleanPass,
-        fill: Tensor,
-        classes: Sequence[int],
-        tell: Callable[[int], None],
-        known: KnownCells | None,
-        as_maps: Callable[[Planes], list[MapCells]],
-    ) -> Planes:
-        """Compute one grid: all windows that are not known, or those its refinement chooses."""
-        activation = self.plan.model.activation
-        refined = self.refined[place]
-        # Without reuse nobody would take them.
-        pieces = None if self.source is None else Pieces(self.sink, image, place, self.runs[place], known, as_maps)
-        if refined is None:
-            return self._whole(place, clean, fill, classes, tell, known, pieces)
-        done = place and sum(grid.n_windows for grid in self.plan.grids[:place])
+    def _require_numbers(self, image: ImageRecord, pixels: Tensor, logits: Tensor) -> None:
+        bad = ~logits[0].isfinite()
+        if bool(bad.any()):
+            index = int(bad.nonzero()[0])
+            raise ImageError(
+                f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
+                f"{float(logits[0, index])}){where_not_finite(self.graph, pixels)}; "
+                f"check the image and the model's weights{overflow_hint(self.plan)}"
+            )
+
+    def _explain_grid(
+        self, place: int, group: Sequence[ImageAtWork], passing: Sequence[ImageAtWork], clean: CleanPass | None
+    ) -> None:
+        """Make the maps of one grid: `passing` are the images of the clean pass, of the others all is stored."""
+        computed: dict[int, Planes] = {}
+        wanted = [work.left(place) for work in passing]
+        if any(left.any() for left in wanted):
+            assert clean is not None
+            n_windows = [grid.n_windows for grid in self.plan.grids]
+            before = group[0].number * self.per_image + len(group) * sum(n_windows[:place])
+            before += (len(group) - len(passing)) * n_windows[place]
+            step = _Step(place, passing, clean, np.stack(wanted), before)
+            refined = self.refined[place]
+            if refined is None:
+                computed = {work.number: planes for work, planes in zip(passing, self._whole(step), strict=True)}
+            else:  # an image at a time
+                (work,) = passing
+                with work.noting_failure():
+                    computed[work.number] = self._refine(step, work, refined)
+        for work in group:
+            if work.failure is not None:
+                continue
+            n_left = int(work.left(place).sum())
+            n_stored = self.plan.grids[place].n_windows - n_left
+            with work.noting_failure():
+                planes = work.take(place, computed[work.number] if n_left else None)
+                self.report.n_windows += n_left if planes.exact is None else int(planes.exact.sum()) - n_stored
+                self.report.n_stored += n_stored
+
+    def _whole(self, step: _Step) -> list[Planes]:
+        """Compute the windows of a grid that are left, keeping them piece by piece where that takes long."""
+        run = self.runs[step.place]
+        pieces = [] if self.source is None else list(self._pieces(step))  # without reuse nobody would take them
+        first = int(step.wanted.any(axis=1).argmax())
+        shown = step.images[first]
+        assert shown.classes is not None and shown.logits is not None
+        preview = preview_of(self.plan, run, first, shown.classes, shown.logits)
+
+        def tell(n_done: int) -> None:
+            for each in pieces:
+                each.after_batch()
+            self._tell(step.images[0], step.before + n_done, preview=preview)
+
+        asked = [work.asked(step.place) for work in step.images]
+        try:
+            with self.report.timed("windows"):
+                planes = run.compute(step.clean, step.fill, asked, self.plan.model.activation, tell, step.wanted)
+        except BaseException:
+            for each in pieces:
+                each.at_end()
+            raise
+        if step.place < len(self.plan.grids) - 1:
+            for each in pieces:
+                each.at_end()
+        return planes
+
+    def _pieces(self, step: _Step) -> Iterator[Pieces]:
+        """What keeps the unfinished maps of a grid, one an image of which anything is left to compute."""
+        for slot, work in enumerate(step.images):
+            if step.wanted[slot].any():
+                known = work.known[step.place]
+                computed = partial(self.runs[step.place].computed, slot, known)
+                yield Pieces(self.sink, work.image, step.place, computed, partial(work.maps_of, step.place))
+
+    def _refine(self, step: _Step, work: ImageAtWork, refined: RefineRun) -> Planes:
+        """Compute the windows of a grid that its refinement chooses, and estimate the others."""
+        place, run = step.place, self.runs[step.place]
+        assert work.classes is not None and work.logits is not None
+        classes, logits, known = work.classes, work.logits, work.known[place]
+        pieces = None if self.source is None else next(self._pieces(step))
+        preview = preview_of(self.plan, run, 0, classes, logits)
+
+        def tell(n_done: int) -> None:
+            self._tell(work, step.before + n_done, preview=preview)
 
         def on_level(level: int, bound: float, planes: Planes) -> None:
             stated = planes.quality[0]
             n_known = int(stated["n_exact"]) + int(stated.get("n_reduced", 0))
-            maps = () if self.on_progress is None else tuple(as_maps(planes))
-            preview = preview_of(self.plan, self.runs[place], classes, clean.logits, planes)
+            maps = () if self.on_progress is None else tuple(work.maps_of(place, planes))
             if pieces is not None:
                 pieces.after_level(planes)
-            self._tell(number, image, done + n_known, level, bound, maps, preview)
+            seen = preview_of(self.plan, run, 0, classes, logits, planes)
+            self._tell(work, step.before + n_known, level, bound, maps, seen)
 
-        deadline = self._deadline(number, image, place, refined)
+        deadline = self._deadline(work, place, refined)
+        activation = self.plan.model.activation
         with self.report.timed("windows"):
-            return refined.compute(clean, fill, classes, activation, tell, known, on_level, deadline)
+            return refined.compute(step.clean, step.fill, classes, activation, tell, known, on_level, deadline)
 
-    def _whole(
-        self,
-        place: int,
-        clean: CleanPass,
-        fill: Tensor,
-        classes: Sequence[int],
-        tell: Callable[[int], None],
-        known: KnownCells | None,
-        pieces: Pieces | None,
-    ) -> Planes:
-        """Compute all windows of a grid that are not known, keeping them piece by piece where that takes long."""
-
-        def told(n_done: int) -> None:
-            if pieces is not None:
-                pieces.after_batch()
-            tell(n_done)
-
-        try:
-            with self.report.timed("windows"):
-                planes = self.runs[place].compute(clean, fill, classes, self.plan.model.activation, told, known)
-        except BaseException:
-            if pieces is not None:
-                pieces.at_end()
-            raise
-        if pieces is not None and place < len(self.plan.grids) - 1:
-            pieces.at_end(planes)
-        return planes
-
-    def _deadline(self, number: int, image: ImageRecord, place: int, refined: RefineRun) -> float | None:
+    def _deadline(self, work: ImageAtWork, place: int, refined: RefineRun) -> float | None:
         """When a grid has to be done, so that each of those to come gets as much of the time left as this one."""
         within_s: float | None = getattr(refined.refinement, "within_s", None)
         if within_s is None:
@@ -318,100 +386,20 @@ class _Execution:
         now, n_grids = time.perf_counter(), len(self.plan.grids)
         left = self.started + within_s - now
         if left <= 0:
-            raise ImageError(f"{image.shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
-        return now + left / ((len(self.plan.images) - number) * n_grids - place)
+            shown = work.image.shown
+            raise ImageError(f"{shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
+        return now + left / ((len(self.plan.images) - work.number) * n_grids - place)
 
-    def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> tuple[SourceImage, Tensor, Tensor]:
-        """The image, the model's input (1, C, H, W) and what hides a window of it, (C, 1, 1) or (C, H, W)."""
-        source, model_input = decoded.source, decoded.model_input
+    def _hand_over(self, work: ImageAtWork) -> None:
+        """Give the sink what was found of an image, or why nothing was."""
+        if work.failure is not None:
+            self.report.failures.append((work.image, work.failure))
+            self.sink.fail(work.image, work.failure)
+            return
+        assert work.prepared is not None
         if self.on_image is not None:
-            self.on_image(image, source.facts, model_input.placement)
-        if not np.isfinite(model_input.values).all():
-            # Fused kernels may turn NaN into 0, so the network's output need not show it.
-            raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
-        pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
-        hidden = torch.from_numpy(decoded.fill).to(self.device, self.dtype)
-        return source, pixels, hidden[:, None, None] if hidden.dim() == 1 else hidden
-
-    def _clean_pass(self, pixels: Tensor, place: int | None) -> CleanPass:
-        """Run the network on the image itself, keeping what one grid reads, or what all of them do."""
-        with self.report.timed("clean pass"):
-            runs = self.runs if place is None else [self.runs[place]]
-            return materialise(self.graph, pixels, [key for run in runs for key in run.needed])
-
-    def _known(self, key: CellKey, grid: WindowGrid, classes: Sequence[int]) -> KnownCells | None:
-        """The stored cells of a grid, or None where there are none."""
-        maps = () if self.source is None else self.source.stored(key, classes)
-        return known_cells(grid, classes, maps) if maps else None
-
-    def _stored_classes(self, image: ImageRecord, key: CellKey) -> list[int] | None:
-        """The classes asked of an image as far as they are known without running the network, else None."""
-        if self.source is None:
-            return None
-        kind, value = self.plan.classes
-        match kind:
-            case "ids":
-                return list(value)
-            case "all":
-                return list(range(self.plan.model.n_classes))
-            case "label":
-                return [self._label(image)]
-            case "predicted":
-                if self.plan.model.n_classes == 1:
-                    return [0]
-                top = self.source.stored_top_class(key)
-                return None if top is None else [top]
-        return None
-
-    def _classes(self, image: ImageRecord, clean: CleanPass) -> list[int]:
-        """The classes asked of an image, once its clean logits are known to be numbers."""
-        self._require_numbers(image, clean)
-        label_id = self._label(image) if self.plan.classes[0] == "label" else None
-        return chosen_classes(self.plan.classes, clean.logits, label_id)
-
-    def _require_numbers(self, image: ImageRecord, clean: CleanPass) -> None:
-        bad = ~clean.logits[0].isfinite()
-        if bool(bad.any()):
-            index = int(bad.nonzero()[0])
-            raise ImageError(
-                f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
-                f"{float(clean.logits[0, index])}){where_not_finite(self.graph, clean.image)}; "
-                f"check the image and the model's weights{overflow_hint(self.plan)}"
-            )
-
-    def _coming(self, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:
-        """Classes beyond `classes` that the next statements ask of the windows of this image."""
-        found: dict[int, None] = {}
-        for selector in self.plan.also:
-            try:
-                label_id = self._label(image) if selector[0] == "label" else None
-            except ImageError:
-                continue
-            found |= dict.fromkeys(chosen_classes(selector, clean, label_id))
-        return [class_id for class_id in found if class_id not in classes]
-
-    def _beside(
-        self,
-        source: SourceImage,
-        key: CellKey,
-        grid: WindowGrid,
-        coming: Sequence[int],
-        clean: Tensor,
-        planes: Planes,
-        n_asked: int,
-    ) -> list[MapCells]:
-        """The maps of the classes of coming statements; none where they are not numbers, which is theirs to tell."""
-        numbers = clean_numbers(self.plan, coming, clean, {})
-        try:
-            return maps_of(self.plan, source, key, grid, numbers, 0, planes.of_classes(slice(n_asked, None)))
-        except ImageError:
-            return []
-
-    def _label(self, image: ImageRecord) -> int:
-        """The class that the image's label names."""
-        if image.label is None:
-            raise ImageError(f"{image.shown} has no label; FOR LABEL needs one")
-        try:
-            return find_class(self.plan.model, image.label)
-        except QueryError as error:
-            raise ImageError(f"{image.shown}: {error.message}") from None
+            self.on_image(work.image, work.prepared.facts, work.prepared.placement)
+        if work.beside:
+            self.sink.keep_beside(work.image, work.beside)
+        self.sink.write(work.image, work.maps)
+        self.report.n_maps += len(work.maps)

@@ -83,12 +83,12 @@ def layer_seconds(network: Network, index: int, rates: Rates) -> float:
     return layer.macs / rates.macs_per_s + layer.work_bytes / rates.bytes_per_s
 
 
-def clean_pass_seconds(network: Network, rates: Rates) -> float:
-    """Seconds of one image through the network alone, which shares a layer's weights and calls with no other."""
-    if rates.pass_s:
-        return rates.pass_s
+def clean_pass_seconds(network: Network, rates: Rates, together: int = 1) -> float:
+    """Seconds of an image's clean pass, where so many images go through the network together."""
     layers = range(1, len(network.layers))
-    return sum(layer_seconds(network, i, rates) for i in layers) + rates.call_s * len(layers)
+    shared = sum(layer_seconds(network, i, rates) for i in layers) + rates.call_s * len(layers) / together
+    alone = rates.pass_s or shared
+    return alone if together == 1 else min(alone, shared)
 
 
 def box_seconds(network: Network, index: int, rates: Rates, height: float, width: float) -> float:

@@ -34,13 +34,14 @@ from obeql.planner.physical import Engine, ExplainPlan, Refinement, Refusal, par
 from obeql.planner.refinement import LEVEL_SHARE, Asked, Ways, choose_refinement
 from obeql.planner.rules import CHOICES, RULE_NAMES
 from obeql.planner.schedule import choose_engine
+from obeql.planner.together import choose_together
 from obeql.planner.values import show_pair
 
 __all__ = ["Chooser", "lower", "plan_explain"]
 
-#: (network, grid, rates, memory in bytes, batch, disabled choices) -> operator and those refused
+#: (network, grid, rates, memory in bytes, batch, disabled choices, images together) -> operator and those refused
 Chooser = Callable[
-    [Network, WindowGrid, Rates, int | None, int | None, frozenset[str]], tuple[Engine, tuple[Refusal, ...]]
+    [Network, WindowGrid, Rates, int | None, int | None, frozenset[str], int], tuple[Engine, tuple[Refusal, ...]]
 ]
 
 
@@ -92,51 +93,61 @@ def lower(
     disabled = bound.disabled & {choice.name for choice in CHOICES}
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     network = classify.model.network
-    engines: list[Engine] = []
-    refinements: list[Refinement | None] = []
     n_classes = _n_classes(score.classes, classify.model.n_classes)
-    refusals: list[Refusal] = []
-    shares: list[float] = []
-    for grid in grids:
-        share = 1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0
-        shares.append(float(share > 0.0))
-        left = rates.in_parts(share) if 0.0 < share < 1.0 else rates
-        engine, refused = choose(network, grid, left, budget, bound.options["batch"], disabled)
+    shares = [1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0 for grid in grids]
+
+    def chosen(grid: WindowGrid, share: float, rates: Rates, together: int = 1) -> tuple[Engine, tuple[Refusal, ...]]:
+        engine, refused = choose(network, grid, rates, budget, bound.options["batch"], disabled, together)
+        refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
+        return part_of(engine, share), refused
+
+    def whole(together: int) -> list[tuple[Engine, tuple[Refusal, ...]]]:
+        """What computes all windows that are not stored, grid by grid."""
+        return [
+            chosen(grid, share, rates.in_parts(share) if 0.0 < share < 1.0 else rates, together)
+            for grid, share in zip(grids, shares, strict=True)
+        ]
+
+    choices = whole(1)
+    for grid, (engine, _) in zip(grids, choices, strict=True):
         if bound.memory_bytes is not None and engine.least_bytes > budget:
             _refuse_memory(bound.memory_bytes, engine.least_bytes * memory / budget, grid)
-        engine = part_of(engine, share)
+    together = 1
+    refinements: list[Refinement | None] = [None] * len(grids)
+    if bound.estimates:
+        asked = Asked(bound.approx, bound.top_cells, bound.within_s)
+        operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
+        for place, (grid, share) in enumerate(zip(grids, shares, strict=True)):
 
-        def ways(audit: float, grid: WindowGrid = grid, share: float = share) -> Ways:
-            def by(rates: Rates) -> Engine:
-                return part_of(choose(network, grid, rates, budget, bound.options["batch"], disabled)[0], share)
+            def ways(audit: float, grid: WindowGrid = grid, share: float = share) -> Ways:
+                def by(rates: Rates) -> Engine:
+                    return chosen(grid, share, rates)[0]
 
-            fast = None
-            if reduced is not None:
-                name, its = reduced
-                fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
-            return Ways(by(rates.in_parts(LEVEL_SHARE)), by(rates.in_parts(audit)), fast)
+                fast = None
+                if reduced is not None:
+                    name, its = reduced
+                    fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
+                return Ways(by(rates.in_parts(LEVEL_SHARE)), by(rates.in_parts(audit)), fast)
 
-        refinement: Refinement | None = None
-        why_not = ""
-        if bound.estimates:
-            asked = Asked(bound.approx, bound.top_cells, bound.within_s)
-            refinement, engine, why_not = choose_refinement(grid, engine, ways, n_classes, asked, disabled)
-        if why_not:
-            operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
-            refused = (*refused, Refusal(operator, why_not))
-        engines.append(engine)
-        refinements.append(refinement)
-        refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
-        where = f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else ""
-        refusals.extend(replace(refusal, reason=where + refusal.reason) for refusal in refused)
-    n_passes = max(shares) if shared else sum(shares)
+            engine, refused = choices[place]
+            refinements[place], engine, why_not = choose_refinement(grid, engine, ways, n_classes, asked, disabled)
+            choices[place] = engine, (*refused, Refusal(operator, why_not)) if why_not else refused
+    elif len(scan.images) > 1 and not bound.workers and "batch_images" not in disabled:
+        together = choose_together(network, rates, budget, len(scan.images), lambda n: [e for e, _ in whole(n)])
+        choices = whole(together)
+    refusals = [
+        replace(refusal, reason=(f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else "") + refusal.reason)
+        for grid, (_, refused) in zip(grids, choices, strict=True)
+        for refusal in refused
+    ]
+    n_passes = 1 if shared else sum(share > 0.0 for share in shares)
     text = print_tree(logical)
     return ExplainPlan(
         statement=bound.statement,
         model=classify.model,
         images=scan.images,
         grids=grids,
-        engines=tuple(engines),
+        engines=tuple(engine for engine, _ in choices),
         classes=score.classes,
         fill=fill,
         score=score.score,
@@ -152,8 +163,9 @@ def lower(
         options=_options(bound, grids),
         refusals=tuple(refusals),
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
+        together=together,
         shared_pass=shared,
-        passes_s=n_passes * clean_pass_seconds(network, rates),
+        passes_s=n_passes * clean_pass_seconds(network, rates, together),
         also=bound.also,
         reuse=bound.reuse,
         held=tuple(held[grid] for grid in grids) if held else (),

@@ -191,6 +191,8 @@ class ExplainPlan:
     fired: tuple[str, ...] = ()
     #: names of the rules and choices that were turned off
     disabled: tuple[str, ...] = ()
+    #: images that go through the network together, for clean passes and for windows
+    together: int = 1
     #: whether the grids of an image share one clean pass
     shared_pass: bool = False
     #: estimated seconds of the clean passes of an image
@@ -250,6 +252,7 @@ OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("IncrementalForward", "recomputes only the box each window changes in every layer", True),
     OperatorInfo("ProgressiveRefine", "computes windows until the bound on the map's quality is met", False),
     OperatorInfo("PrunedTop", "computes windows until the most important ones are known", False),
+    OperatorInfo("BatchedImages", "computes several images of few windows together, in shared batches", True),
     OperatorInfo("Distribute", "shares the images among processes of this machine or actors of Ray", True),
     OperatorInfo("ReuseCells", "takes the cells that are stored; only the others are computed", True),
 )

@@ -20,7 +20,7 @@ from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Cost, DenseForward, Engine, IncrementalForward, Refusal
 
-__all__ = ["BoxPlan", "box_plan", "choose_engine"]
+__all__ = ["BoxPlan", "box_plan", "choose_engine", "lane_batch", "live_bytes"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -50,6 +50,11 @@ def box_plan(network: Network, grid: WindowGrid, engine: IncrementalForward) -> 
     return _Boxes(network, grid, engine.regions, engine.tau).grouped(engine.n_row_groups, engine.n_col_groups)
 
 
+def lane_batch(batch: int, n_windows: int, n_lanes: int) -> int:
+    """Windows in a batch on boxes of `n_windows` in all: few windows are divided among the lanes."""
+    return max(1, min(batch, math.ceil(n_windows / n_lanes)))
+
+
 def choose_engine(
     network: Network,
     grid: WindowGrid,
@@ -57,15 +62,19 @@ def choose_engine(
     memory_bytes: int | None = None,
     batch: int | None = None,
     disabled: frozenset[str] = frozenset(),
+    together: int = 1,
 ) -> tuple[Engine, tuple[Refusal, ...]]:
-    """Return the operator that runs `grid` in the fewest estimated seconds, and the ones refused."""
+    """Return the operator that runs `grid` in the fewest estimated seconds, and the ones refused.
+
+    Costs are those of one image, of `together` whose windows share batches; memory is that of all of them.
+    """
     budget = float(memory_bytes) if memory_bytes is not None else rates.free_bytes
     # Rounded down to an eighth of a power of two: what happens to be free now does not make every plan a new one.
     budget = 2.0 ** (math.floor(8 * math.log2(max(1.0, budget))) / 8)
-    return _chosen(network, grid, replace(rates, free_bytes=0.0), budget, batch, disabled)
+    return _chosen(network, grid, replace(rates, free_bytes=0.0), budget, batch, disabled, together)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
 def _chosen(
     network: Network,
     grid: WindowGrid,
@@ -73,8 +82,9 @@ def _chosen(
     budget: float,
     batch: int | None,
     disabled: frozenset[str],
+    together: int,
 ) -> tuple[Engine, tuple[Refusal, ...]]:
-    dense = _dense(network, grid, rates, budget, batch)
+    dense = _dense(network, grid, rates, budget, batch, together)
     if "choose_engine" in disabled:
         return dense, (Refusal("IncrementalForward", "rule choose_engine is switched off"),)
     if network.whole:
@@ -85,7 +95,7 @@ def _chosen(
         if not region_layers(network, len(network.layers))[1]:
             reason = f"layer 1 ({network.layers[1].kind}) needs whole maps"
         return dense, (Refusal("IncrementalForward", reason),)
-    engine = _incremental(network, grid, rates, budget, batch, regions, disabled)
+    engine = _incremental(network, grid, rates, budget, batch, regions, disabled, together)
     if engine.least_bytes > budget >= dense.least_bytes:
         return dense, (Refusal("IncrementalForward", "needs more memory", engine.cost),)
     if dense.least_bytes > budget >= engine.least_bytes:
@@ -98,12 +108,14 @@ def _chosen(
 # ---- whole maps ---------------------------------------------------------------------------------------------
 
 
-def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None) -> DenseForward:
-    each = _live_bytes(network)
+def _dense(
+    network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None, together: int
+) -> DenseForward:
+    each = live_bytes(network)
     fitted = _bounded(batch, budget, each) or _whole_map_batch(
         network, rates, budget, each, range(1, len(network.layers))
     )
-    n_calls = math.ceil(grid.n_windows / fitted)
+    n_calls = math.ceil(together * grid.n_windows / fitted) / together
     layer_s = tuple(
         layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
         for i in range(len(network.layers))
@@ -121,7 +133,7 @@ def _dense(network: Network, grid: WindowGrid, rates: Rates, budget: float, batc
     )
 
 
-def _live_bytes(network: Network) -> float:
+def live_bytes(network: Network) -> float:
     """Bytes of activations that one image takes at most on its way through the network on whole maps.
 
     At every layer, all values that a later one reads, the layer's own, and as much again for what a kernel lays out
@@ -244,12 +256,14 @@ def _incremental(
     batch: int | None,
     regions: tuple[bool, ...],
     disabled: frozenset[str],
+    together: int,
 ) -> IncrementalForward:
     boxes = _Boxes(network, grid, regions)
     boxed = [i for i, on in enumerate(regions) if on and i]
     rest = [i for i, on in enumerate(regions) if not on]
+    views = together * 4 * sum(math.prod(network.layers[i].shape) for i in (0, *boxed))
     # Half of a lane's memory is for boxes, half for the whole maps after them.
-    part = budget / 2 / rates.n_lanes
+    part = (budget if together == 1 else max(1.0, budget - views)) / 2 / rates.n_lanes
     widest = _widest_bytes(network, boxes, boxed)
     crossing = {j for i in rest for j in network.layers[i].inputs if regions[j]}
     on_boxes = 4.0 * widest + sum(8 * math.prod(network.layers[j].shape) for j in crossing)
@@ -267,11 +281,12 @@ def _incremental(
         else:
             each[i] = layer_seconds(network, i, rates) / positions(network.layers[i])
             a_batch[i] = rates.call_s / rates.n_lanes
-    n_row_groups, n_col_groups = _group_counts(boxes, each, fitted, float(a_batch.sum()), disabled)
+    in_lane = lane_batch(fitted, together * grid.n_windows, rates.n_lanes)
+    n_row_groups, n_col_groups = _group_counts(boxes, each, in_lane, float(a_batch.sum()), disabled, together)
     plan = boxes.grouped(n_row_groups, n_col_groups)
     computed = plan.rows.positions * plan.cols.positions
     n_rows, n_cols = _counts(plan.rows), _counts(plan.cols)
-    layer_s = each * computed + a_batch * _n_batches(n_rows, n_cols, fitted)
+    layer_s = each * computed + a_batch * _n_batches(n_rows, n_cols, in_lane, together)
     moved = 0.0
     for i in boxed:
         heights = np.array([float(g.sizes[i]) for g in plan.rows.groups])
@@ -283,10 +298,10 @@ def _incremental(
         moved += n_bytes
     n_windows = grid.n_windows
     for i in rest:
-        layer_s[i] = layer_seconds(network, i, rates) * n_windows + math.ceil(n_windows / tail) * rates.call_s
+        n_calls = math.ceil(together * n_windows / tail) / together
+        layer_s[i] = layer_seconds(network, i, rates) * n_windows + n_calls * rates.call_s
     macs = np.array([layer.macs / positions(layer) for layer in network.layers])
     tail_macs = float(sum(network.layers[i].macs for i in rest) * n_windows)
-    views = 4 * sum(math.prod(network.layers[i].shape) for i in (0, *boxed))
     return IncrementalForward(
         regions=regions,
         n_row_groups=n_row_groups,
@@ -321,7 +336,7 @@ def _box_batch(rates: Rates, budget: float, bytes_each: float, widest: float) ->
 
 
 def _group_counts(
-    boxes: _Boxes, each: Floats, batch: int, seconds_a_batch: float, disabled: frozenset[str]
+    boxes: _Boxes, each: Floats, batch: int, seconds_a_batch: float, disabled: frozenset[str], together: int
 ) -> tuple[int, int]:
     """How many groups of rows and of columns: many keep boxes small, few keep batches full."""
     if "bucket_windows" in disabled:
@@ -332,7 +347,8 @@ def _group_counts(
     for kr, (row_positions, n_rows) in rows.items():
         for kc, (col_positions, n_cols) in cols.items():
             compute = float((each * row_positions * col_positions).sum())
-            best = min(best, (compute + _n_batches(n_rows, n_cols, batch) * seconds_a_batch, kr, kc))
+            n_batches = _n_batches(n_rows, n_cols, batch, together)
+            best = min(best, (compute + n_batches * seconds_a_batch, kr, kc))
     return best[1], best[2]
 
 
@@ -350,6 +366,6 @@ def _counts(plan: AxisPlan) -> Floats:
     return np.array([float(len(group.windows)) for group in plan.groups])
 
 
-def _n_batches(n_rows: Floats, n_cols: Floats, batch: int) -> float:
-    """Batches over all pairs of row and column groups."""
-    return float(np.ceil(n_rows[:, None] * n_cols[None, :] / batch).sum())
+def _n_batches(n_rows: Floats, n_cols: Floats, batch: int, together: int) -> float:
+    """Batches over all pairs of row and column groups, for each of the images that share them."""
+    return float(np.ceil(together * n_rows[:, None] * n_cols[None, :] / batch).sum()) / together

@@ -41,6 +41,8 @@ COLUMNS = (
 COLUMN_WIDTH = 10
 #: Choices that are made only where windows may be left out.
 _OF_REFINEMENTS = ("choose_refinement", "choose_reduced_precision")
+#: Choices that concern several images or statements
+_OF_SETS = ("batch_images", "share_windows")
 TREE_WIDTH = WIDTH - COLUMN_WIDTH * len(COLUMNS)
 
 
@@ -97,11 +99,13 @@ def _rules(plan: ExplainPlan) -> list[str]:
     made = [choice.name for choice in CHOICES if choice.name not in plan.disabled]
     if not any(isinstance(engine, IncrementalForward) for engine in plan.engines):
         # Without boxes there is nothing to switch or to group.
-        made = [name for name in made if name in {"choose_engine", "choose_batch", "share_windows", *_OF_REFINEMENTS}]
+        made = [name for name in made if name in {"choose_engine", "choose_batch", *_OF_SETS, *_OF_REFINEMENTS}]
     if not any(plan.refinements):
         made = [name for name in made if name not in _OF_REFINEMENTS]
     elif not any(each is not None and each.reduced is not None for each in plan.refinements):
         made = [name for name in made if name != "choose_reduced_precision"]
+    if plan.together == 1:
+        made = [name for name in made if name != "batch_images"]
     if not plan.also:
         made = [name for name in made if name != "share_windows"]
     return [
@@ -122,6 +126,9 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
     indent = "  "
     if plan.workers:
         yield _distributed(plan, indent)
+        indent += "   "
+    if plan.together > 1:
+        yield _row(f"{indent}└─ BatchedImages  {plan.together} images at a time share batches")
         indent += "   "
     if plan.shared_pass:
         yield _row(f"{indent}└─ BatchedQueries  {n_grids} grids share one clean pass")

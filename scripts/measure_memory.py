@@ -87,13 +87,13 @@ def measure(row: Row) -> dict[str, Any]:
             image = torch.rand(1, 3, row.size, row.size)
             hidden = torch.zeros(3, 1, 1)
             first = materialise(graph, image, run.needed)
-            run.compute(first, hidden, [0], "softmax", lambda _: None)  # prepares what lasts, such as packed weights
+            run.compute(first, hidden, [[0]], "softmax", lambda _: None)  # prepares what lasts, such as packed weights
             del first
             before = _start()
             clean = materialise(graph, image, run.needed)
             clean_bytes = _peak() - before
             before = _start()
-            run.compute(clean, hidden, [0], "softmax", lambda _: None)
+            run.compute(clean, hidden, [[0]], "softmax", lambda _: None)
             used = _peak() - before
             del clean
         before = _start()

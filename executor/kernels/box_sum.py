@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from obeql.executor.kernels.paste import Boxes, View
+from obeql.executor.kernels.paste import Boxes, Ints, View
 
 __all__ = ["BoxSum", "PrefixSums", "plan_box_sum", "position_sums"]
 
@@ -25,32 +25,38 @@ def position_sums(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixSums:
-    """`rows` float64 ((H + 1) * (W + 1), C): sums of a map over all positions above and left of a corner."""
+    """`rows` float64 (N * (H + 1) * (W + 1), C): sums of maps over all positions above and left of a corner.
+
+    `totals` (N, C) are the sums over the whole maps.
+    """
 
     rows: Tensor
+    totals: Tensor
 
     @classmethod
     def of(cls, view: View) -> PrefixSums:
         channels = view.rows.shape[1]
-        values = view.rows[:-1].view(view.height, view.width, channels).double()
-        sums = values.new_zeros((view.height + 1, view.width + 1, channels))
-        sums[1:, 1:] = values.cumsum(0).cumsum(1)
-        return cls(sums.view(-1, channels))
-
-    @property
-    def total(self) -> Tensor:
-        """The sum over the whole map: (C,)."""
-        return self.rows[-1]
+        values = view.rows.view(-1, view.height * view.width + 1, channels)[:, :-1].double()
+        values = values.view(-1, view.height, view.width, channels)
+        sums = values.new_zeros((len(values), view.height + 1, view.width + 1, channels))
+        sums[:, 1:, 1:] = values.cumsum(1).cumsum(2)
+        return cls(sums.view(-1, channels), sums[:, -1, -1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxSum:
-    """Where the corners of a batch's boxes lie in the prefix sums: int64 (n,) each."""
+    """Whose sums a batch's boxes take, and where their corners lie in the prefix sums: int64 (n,) each."""
+
+    images: Tensor
 
     top_left: Tensor
     top_right: Tensor
     bottom_left: Tensor
     bottom_right: Tensor
+
+    def whole(self, sums: PrefixSums) -> Tensor:
+        """The sum of each window's clean map: float64 (n, C)."""
+        return sums.totals[self.images]
 
     def run(self, sums: PrefixSums) -> Tensor:
         """The sum of the clean map over each box: float64 (n, C)."""
@@ -58,10 +64,11 @@ class BoxSum:
         return rows[self.bottom_right] - rows[self.top_right] - rows[self.bottom_left] + rows[self.top_left]
 
 
-def plan_box_sum(width: int, box: Boxes, device: torch.device) -> BoxSum:
-    """Work out the corners of boxes on a map of `width` columns."""
-    row = width + 1
-    top, bottom = box.tops * row, (box.tops + box.height) * row
+def plan_box_sum(size: tuple[int, int], box: Boxes, images: Ints, device: torch.device) -> BoxSum:
+    """Work out the corners of boxes on maps of `size` (height, width); `images` (n,) says on whose."""
+    row = size[1] + 1
+    first = images * (size[0] + 1) * row
+    top, bottom = first + box.tops * row, first + (box.tops + box.height) * row
     left, right = box.lefts, box.lefts + box.width
     corners = (torch.from_numpy(a + b).to(device) for a in (top, bottom) for b in (left, right))
-    return BoxSum(*corners)
+    return BoxSum(torch.from_numpy(images).to(device), *corners)

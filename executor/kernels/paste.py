@@ -1,11 +1,11 @@
 """Reading a region of a per-window value: the clean map's region with the window's changed box pasted in.
 
-A materialised view is kept as rows of channels, (H * W + 1, C), the last row being what lies outside the map. One
-gather brings a region of it for every window of a batch; the changed boxes are then copied over it. Windows are
-ordered so that neighbours have their box at the same place of the region, which makes the paste a few strided
-copies instead of a scattered write.
+A materialised view is kept as rows of channels, (H * W + 1, C) an image, the last row being what lies outside the
+map; images follow each other. One gather brings a region of it for every window of a batch, whichever image the window
+is of; the changed boxes are then copied over it. Windows are ordered so that neighbours have their box at the same
+place of the region, which makes the paste a few strided copies instead of a scattered write.
 
-Where a region lies does not depend on the image: a `Read` is worked out once and run for image after image.
+Where a region lies does not depend on what an image shows: a `Read` is worked out once and run again and again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A layer's output for the clean image: `rows` (H * W + 1, C), the last row all `outside`."""
+    """A layer's output for N clean images: `rows` (N * (H * W + 1), C), the last row of each image all `outside`."""
 
     rows: Tensor
     height: int
@@ -32,12 +32,12 @@ class View:
 
     @classmethod
     def of(cls, value: Tensor, outside: float) -> View:
-        """Make a view of a map (1, C, H, W)."""
-        _, channels, height, width = value.shape
-        rows = value.new_empty((height * width + 1, channels))
-        rows[:-1] = value[0].permute(1, 2, 0).reshape(-1, channels)
-        rows[-1] = outside
-        return cls(rows, height, width)
+        """Make a view of maps (N, C, H, W)."""
+        n_images, channels, height, width = value.shape
+        rows = value.new_empty((n_images, height * width + 1, channels))
+        rows[:, :-1] = value.permute(0, 2, 3, 1).reshape(n_images, -1, channels)
+        rows[:, -1] = outside
+        return cls(rows.view(-1, channels), height, width)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,22 +87,27 @@ class Read:
     def n_bytes(self) -> int:
         return 0 if self.index is None else self.index.numel() * self.index.element_size()
 
+    def clean(self, view: View) -> Tensor:
+        """Return the region of the clean maps, (n, C, height, width), channels-last."""
+        assert self.index is not None
+        gathered = view.rows.index_select(0, self.index)  # (n * height * width, C)
+        return gathered.view(self.n_windows, self.height, self.width, -1).permute(0, 3, 1, 2)
+
     def run(self, view: View, value: Tensor) -> Tensor:
         """Return what is read of a per-window `value` (n, C, h, w): (n, C, height, width), channels-last."""
         if self.index is None:
             return value
-        gathered = view.rows.index_select(0, self.index)  # (n * height * width, C)
-        into = gathered.view(self.n_windows, self.height, self.width, -1).permute(0, 3, 1, 2)
+        into = self.clean(view)
         for paste in self.pastes:
             part = value[paste.start : paste.stop, :, paste.box_rows, paste.box_cols]
             into[paste.start : paste.stop, :, paste.rows, paste.cols] = part
         return into
 
 
-def plan_read(size: tuple[int, int], region: Boxes, box: Boxes, device: torch.device) -> Read:
-    """Work out how to read `region` of values that are known at `box`, over a map of `size` (height, width).
+def plan_read(size: tuple[int, int], region: Boxes, box: Boxes, images: Ints, device: torch.device) -> Read:
+    """Work out how to read `region` of values that are known at `box`, over maps of `size` (height, width).
 
-    The region may reach outside the map; the box lies inside it.
+    The region may reach outside the map; the box lies inside it. `images` (n,) says whose map each window reads.
     """
     n = len(region.tops)
     if region.same_as(box):
@@ -113,8 +118,9 @@ def plan_read(size: tuple[int, int], region: Boxes, box: Boxes, device: torch.de
     # A position outside the map gets an index past the end; clipping sends it to the last row of the view.
     row_index = np.where((rows < 0) | (rows >= size[0]), n_rows, rows * size[1])
     col_index = np.where((cols < 0) | (cols >= size[1]), n_rows, cols)
-    index = np.minimum(row_index[:, :, None] + col_index[:, None, :], n_rows).reshape(-1)
-    return Read(torch.from_numpy(index).to(device), n, region.height, region.width, _pastes(region, box))
+    index = np.minimum(row_index[:, :, None] + col_index[:, None, :], n_rows)
+    index += (images * (n_rows + 1))[:, None, None]
+    return Read(torch.from_numpy(index.reshape(-1)).to(device), n, region.height, region.width, _pastes(region, box))
 
 
 def _pastes(region: Boxes, box: Boxes) -> tuple[_Paste, ...]:

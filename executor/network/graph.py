@@ -92,9 +92,9 @@ class LayerGraph:
         return live[len(self.layers) - 1]
 
     def materialise(self, x: Tensor, keep: Iterable[int]) -> tuple[dict[int, Tensor], Tensor]:
-        """Run the whole network on one image x (1, C, H, W), keeping the outputs of `keep`.
+        """Run the whole network on images x (N, C, H, W), keeping the outputs of `keep`.
 
-        Returns ({layer: (1, C, H, W)}, logits (1, K)). These are the materialised views that windows are
+        Returns ({layer: (N, C, H, W)}, logits (N, K)). These are the materialised views that windows are
         computed against.
         """
         kept: dict[int, Tensor] = {}

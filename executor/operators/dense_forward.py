@@ -21,15 +21,19 @@ Windows = npt.NDArray[np.int64]
 
 
 def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> Tensor:
-    """Copies of image (1, C, H, W) with one window each hidden by fill (C, 1, 1) or (C, H, W): (n, C, H, W).
+    """Copies of images (N, C, H, W) with one window each hidden by the image's fill: (n, C, H, W).
 
-    `windows` (n,) are flat window numbers, row by row. Values under a window are replaced, never multiplied.
+    `fill` is (C, 1, 1) or (C, H, W), of all images, or (N, ...), each its own. `windows` (n,) are flat window numbers,
+    image by image, row by row. Values under a window are replaced, never multiplied.
     """
-    batch = image.new_empty((len(windows), *image.shape[1:])).contiguous(memory_format=torch.channels_last)
-    batch.copy_(image)  # a copy even for one window: the image itself must not be written to
+    images, places = np.divmod(windows, grid.n_windows)
+    # A copy even for one window: the image itself must not be written to.
+    batch = image[torch.from_numpy(images).to(image.device)].contiguous(memory_format=torch.channels_last)
+    fills = fill if fill.dim() == 4 else fill.expand(len(image), *fill.shape)
     n_cols = len(grid.cols)
-    for k, number in enumerate(windows):
-        row, col = divmod(int(number), n_cols)
+    for k, (number, place) in enumerate(zip(images, places, strict=True)):
+        fill = fills[number]
+        row, col = divmod(int(place), n_cols)
         top, left = grid.rows.starts[row], grid.cols.starts[col]
         height, width = grid.rows.lengths[row], grid.cols.lengths[col]
         inside = (slice(None), slice(top, top + height), slice(left, left + width))
@@ -38,7 +42,7 @@ def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> 
 
 
 class DenseRun:
-    """The operator prepared for one network, grid and plan; runs image after image."""
+    """The operator prepared for one network, grid and plan; runs image after image, or several together."""
 
     def __init__(
         self, graph: LayerGraph, grid: WindowGrid, engine: DenseForward, clock: LayerClock | None = None
@@ -63,7 +67,7 @@ class DenseRun:
     ) -> None:
         """Compute the logits of the wanted windows; arguments as in `IncrementalRun.run`."""
         if windows is None:
-            numbers = np.arange(self.grid.n_windows)
+            numbers = np.arange(len(clean.image) * self.grid.n_windows)
         else:
             numbers = np.flatnonzero(windows.reshape(-1))
         clock = None if self._clock is None else self._clock.run

@@ -29,7 +29,7 @@ from obeql.executor.network.layers.reduce import GlobalMean
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward
-from obeql.planner.schedule import box_plan
+from obeql.planner.schedule import box_plan, lane_batch
 
 __all__ = ["IncrementalRun", "Part"]
 
@@ -40,6 +40,8 @@ Clock = Callable[[int, Callable[[], Tensor]], Tensor]
 
 #: Bytes of index arrays that are kept between the images of a run instead of being worked out again.
 _KEPT_BYTES = 64e6
+#: Windows that are told of all at once take no longer.
+_PROMPT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,29 +61,40 @@ class _Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Some windows of one group: their row and column offsets' places in the group, and flat window numbers."""
+    """Some windows of one group: their row and column offsets' places in the group, the numbers of their images, and
+    flat window numbers over all images.
+    """
 
     rows: AxisGroup
     cols: AxisGroup
     row_of: Windows
     col_of: Windows
+    images: Windows
     windows: Windows
+
+    @property
+    def n_positions(self) -> int:
+        """Positions of all layers on boxes: what decides how long the part takes, about."""
+        return len(self.windows) * int((self.rows.sizes * self.cols.sizes).sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Clean:
-    """What windows of one image are computed against."""
+    """What windows are computed against: of N images their views, what hides each, and prefix sums of clean maps.
+
+    `fill` (N, C) where a window is hidden by one value a channel, else a view of (N, C, H, W).
+    """
 
     views: Views
-    fill: Tensor
+    fill: Tensor | View
     sums: dict[int, PrefixSums]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Some windows of one group: flat window numbers, the windows' own boxes, and the layers to run."""
+    """Some windows of one group: the numbers of their images, the windows' own boxes, and the layers to run."""
 
-    windows: Windows
+    images: Tensor
     box: Boxes
     hidden: Tensor | None
     #: reads a map of the image's size at the windows' boxes
@@ -95,10 +108,10 @@ class _Batch:
 
 
 class IncrementalRun:
-    """The operator prepared for one network, grid and plan; runs image after image.
+    """The operator prepared for one network, grid and plan; runs image after image, or several together.
 
     `graph` must be on the device and in the dtype of the run. With a `clock` every layer is timed. With
-    `several` images to come, what is worked out for the first is kept for the others.
+    `several` runs to come, what is worked out for the first is kept for the others.
     """
 
     def __init__(
@@ -129,7 +142,8 @@ class IncrementalRun:
             j: sorted({graph.layers[k].outside for k in ks if graph.layers[k].window is not None} or {0.0})
             for j, ks in readers.items()
         }
-        self._kept: dict[int, list[_Batch]] = {}
+        #: by how many images go together and the number of the piece
+        self._kept: dict[tuple[int, int], list[_Batch]] = {}
         self._kept_bytes = 0
 
     @property
@@ -144,31 +158,51 @@ class IncrementalRun:
         windows: npt.NDArray[np.bool_] | None,
         done: Callable[[Windows, Tensor], None],
     ) -> None:
-        """Compute the logits of the wanted windows of one image.
+        """Compute the logits of the wanted windows of the images of `clean`.
 
-        `fill` (C, 1, 1) or (C, H, W) is what hides the image; `windows` (rows, cols) selects windows, None all of
-        them. `done` is called with flat window numbers (n,) and their logits (n, K), batch by batch.
+        `fill` is what hides the images: (C, 1, 1) or (C, H, W) for all of them, or (N, ...), each its own. `windows`
+        (N, rows, cols) selects windows, None all of them. `done` is called with flat window numbers (n,), image by
+        image, and their logits (n, K), batch by batch.
         """
+        n_images = len(clean.image)
         summed = {j for i in self.on_boxes if self.graph.layers[i].reach == "sum" for j in self.graph.layers[i].inputs}
         sums = {j: PrefixSums.of(clean.views[j, self._outside[j][0]]) for j in sorted(summed)}
-        image = _Clean(clean.views, fill, sums)
+        fills = fill if fill.dim() == 4 else fill.expand(n_images, *fill.shape)
+        constant = fills.shape[2:] == (1, 1)
+        image = _Clean(clean.views, fills[:, :, 0, 0] if constant else View.of(fills, 0.0), sums)
         n_lanes = lane_count(clean.image.device)
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
         keeps = self._keeps and windows is None
-        pieces = (
-            partial(self._piece, image, number if keeps else None, piece, clock)
-            for number, piece in enumerate(self._pieces(windows, n_lanes))
-        )
+        if n_lanes > 1 and self._is_few(self._n_wanted(windows, n_images)):
+            # Boxes side by side, and the rest of the network once, with all cores.
+            parts = sorted(self.parts(windows, n_images, n_lanes), key=lambda part: -part.n_positions)
+            maps: list[dict[int, Tensor]] = []
+
+            def on_boxes(number: int, part: Part, stop: threading.Event) -> list[dict[int, Tensor]]:
+                return self._on_boxes(image, (n_images, number) if keeps else None, [part], _runner(clock, stop))
+
+            run_in_lanes((partial(on_boxes, *each) for each in enumerate(parts)), n_lanes, maps.extend)
+            numbers = np.concatenate([part.windows for part in parts])
+            alone = None if self._clock is None else self._clock.run
+            done(numbers, self._finish(len(numbers), maps, _runner(alone)))
+            return
 
         def take(found: tuple[Windows, Tensor]) -> None:
             done(*found)
 
-        run_in_lanes(pieces, n_lanes, take)
+        run_in_lanes(
+            (
+                partial(self._piece, image, (n_images, number) if keeps else None, piece, clock)
+                for number, piece in enumerate(self._pieces(windows, n_images, n_lanes))
+            ),
+            n_lanes,
+            take,
+        )
 
     # ---- pieces of work: which windows go together -------------------------------------------------------------
 
     def positions(self, wanted: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[np.float64], int]:
-        """What a run computes: positions of each layer on boxes, (layers,), and the number of batches."""
+        """What a run over an image computes: positions of each layer on boxes, (layers,), and the number of batches."""
         computed = np.zeros(len(self.graph.layers))
         n_batches = 0
         for part in self.parts(wanted):
@@ -176,16 +210,17 @@ class IncrementalRun:
             n_batches += 1
         return computed, n_batches
 
-    def _pieces(self, wanted: npt.NDArray[np.bool_] | None, n_lanes: int) -> Iterator[list[Part]]:
+    def _pieces(self, wanted: npt.NDArray[np.bool_] | None, n_images: int, n_lanes: int) -> Iterator[list[Part]]:
         """Consecutive batches until there are enough windows for a batch on whole maps.
 
         A lane gets several pieces, so that none waits long for the last one.
         """
-        n_wanted = self.grid.n_windows if wanted is None else int(wanted.sum())
-        most = max(self.engine.batch, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
+        n_wanted = self._n_wanted(wanted, n_images)
+        least = lane_batch(self.engine.batch, n_wanted, n_lanes)
+        most = max(least, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
         piece: list[Part] = []
         n_windows = 0
-        for part in self.parts(wanted):
+        for part in self.parts(wanted, n_images, n_lanes):
             if piece and n_windows + len(part.windows) > most:
                 yield piece
                 piece, n_windows = [], 0
@@ -194,45 +229,58 @@ class IncrementalRun:
         if piece:
             yield piece
 
-    def parts(self, wanted: npt.NDArray[np.bool_] | None) -> Iterator[Part]:
-        """The wanted windows as batches, group after group."""
+    def _n_wanted(self, wanted: npt.NDArray[np.bool_] | None, n_images: int) -> int:
+        return n_images * self.grid.n_windows if wanted is None else int(wanted.sum())
+
+    def _is_few(self, n_windows: int) -> bool:
+        """Whether so many windows go through the rest of the network in one batch, and soon enough to be told of."""
+        seconds = self.engine.cost.seconds / self.grid.n_windows * n_windows
+        return n_windows <= self.engine.tail_batch and seconds <= _PROMPT_S
+
+    def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1, n_lanes: int = 1) -> Iterator[Part]:
+        """The wanted windows as batches, group after group; in a group, a window of all images, then the next."""
         n_cols = len(self.grid.cols)
+        batch = lane_batch(self.engine.batch, self._n_wanted(wanted, n_images), n_lanes)
         for rows in self.boxes.rows.groups:
             for cols in self.boxes.cols.groups:
-                row_of = np.repeat(np.arange(len(rows.windows)), len(cols.windows))
-                col_of = np.tile(np.arange(len(cols.windows)), len(rows.windows))
-                numbers = rows.windows[row_of] * n_cols + cols.windows[col_of]
+                counts = len(rows.windows), len(cols.windows), n_images
+                row_of, col_of, images = (each.reshape(-1) for each in np.indices(counts))
+                numbers = images * self.grid.n_windows + rows.windows[row_of] * n_cols + cols.windows[col_of]
                 if wanted is not None:
                     keep = wanted.reshape(-1)[numbers]
-                    row_of, col_of, numbers = row_of[keep], col_of[keep], numbers[keep]
+                    row_of, col_of, images, numbers = row_of[keep], col_of[keep], images[keep], numbers[keep]
                 # Equal parts instead of full batches and a small rest.
-                n_parts = -(-len(numbers) // self.engine.batch)
+                n_parts = -(-len(numbers) // batch)
                 for part in np.array_split(np.arange(len(numbers)), n_parts) if n_parts else ():
-                    yield Part(rows, cols, row_of[part], col_of[part], numbers[part])
+                    yield Part(rows, cols, row_of[part], col_of[part], images[part], numbers[part])
 
     def _piece(
-        self, image: _Clean, number: int | None, parts: Sequence[Part], clock: Clock | None, stop: threading.Event
+        self,
+        image: _Clean,
+        number: tuple[int, int] | None,
+        parts: Sequence[Part],
+        clock: Clock | None,
+        stop: threading.Event,
     ) -> tuple[Windows, Tensor]:
         """Compute the windows of one piece: on boxes batch by batch, then on whole maps together."""
-        device = image.fill.device
-        maps = []
-        kept = None if number is None else self._kept.get(number)
-
-        def run_layer(layer: int, work: Callable[[], Tensor]) -> Tensor:
-            if stop.is_set():  # a batch may take seconds, a layer does not
-                raise StoppedError
-            return work() if clock is None else clock(layer, work)
-
-        for batch in kept or self._planned(number, parts, device):
-            maps.append(self._boxed(image, batch, run_layer))
+        run_layer = _runner(clock, stop)
+        maps = self._on_boxes(image, number, parts, run_layer)
         windows = np.concatenate([part.windows for part in parts])
         return windows, self._finish(len(windows), maps, run_layer)
 
-    def _planned(self, number: int | None, parts: Sequence[Part], device: torch.device) -> Iterator[_Batch]:
+    def _on_boxes(
+        self, image: _Clean, number: tuple[int, int] | None, parts: Sequence[Part], run_layer: Clock
+    ) -> list[dict[int, Tensor]]:
+        """Run the layers on boxes; returns for each part the whole maps that the rest of the network reads."""
+        device = next(iter(image.views.values())).rows.device
+        kept = None if number is None else self._kept.get(number)
+        return [self._boxed(image, batch, run_layer) for batch in kept or self._planned(number, parts, device)]
+
+    def _planned(self, number: tuple[int, int] | None, parts: Sequence[Part], device: torch.device) -> Iterator[_Batch]:
         """Work out the batches of a piece, and keep them under its number where other images will run it again."""
         kept = []
         for part in parts:
-            batch = self._batch(part.rows, part.cols, part.row_of, part.col_of, part.windows, device)
+            batch = self._batch(part, device)
             yield batch
             kept.append(batch)
         if number is not None and self._kept_bytes < _KEPT_BYTES:
@@ -241,22 +289,15 @@ class IncrementalRun:
 
     # ---- batches: what to do, without any numbers of an image --------------------------------------------------
 
-    def _batch(
-        self,
-        rows: AxisGroup,
-        cols: AxisGroup,
-        row_of: Windows,
-        col_of: Windows,
-        numbers: Windows,
-        device: torch.device,
-    ) -> _Batch:
+    def _batch(self, part: Part, device: torch.device) -> _Batch:
+        rows, cols, row_of, col_of, images = part.rows, part.cols, part.row_of, part.col_of, part.images
         boxes = {
             i: Boxes(rows.starts[i][row_of], cols.starts[i][col_of], int(rows.sizes[i]), int(cols.sizes[i]))
             for i in self.on_boxes
         }
         first = boxes[0]
         nothing = Boxes(first.tops, first.lefts, 0, 0)
-        image_read = plan_read(self._size(0), first, nothing, device)
+        image_read = plan_read(self._size(0), first, nothing, images, device)
         steps = []
         for i in self.on_boxes:
             layer = self.graph.layers[i]
@@ -265,20 +306,22 @@ class IncrementalRun:
             box_sum = None
             if layer.reach == "sum":
                 (j,) = layer.inputs
-                box_sum = plan_box_sum(self._size(j)[1], boxes[j], device)
+                box_sum = plan_box_sum(self._size(j), boxes[j], images, device)
             for j in layer.inputs if box_sum is None else ():
                 # A layer without a sliding window reads inside the map, where every view is the same.
                 outside = layer.outside if layer.window is not None else self._outside[j][0]
-                read = plan_read(self._size(j), self._region(i, box), boxes[j], device)
+                read = plan_read(self._size(j), self._region(i, box), boxes[j], images, device)
                 reads.append((j, (j, outside), read))
             place = Place(
                 torch.from_numpy(box.tops).to(device), torch.from_numpy(box.lefts).to(device), box.height, box.width
             )
             spent = tuple(j for j in sorted(set(layer.inputs)) if self._last[j] == i)
-            crossing = plan_read(self._size(i), self._everywhere(i, box), box, device) if i in self.crossing else None
+            crossing = None
+            if i in self.crossing:
+                crossing = plan_read(self._size(i), self._everywhere(i, box), box, images, device)
             steps.append(_Step(i, tuple(reads), place, crossing, spent, box_sum))
         hidden = self._hidden(rows, cols, row_of, col_of, first, device)
-        return _Batch(numbers, first, hidden, image_read, tuple(steps))
+        return _Batch(torch.from_numpy(images).to(device), first, hidden, image_read, tuple(steps))
 
     def _size(self, layer: int) -> tuple[int, int]:
         _, height, width = self.graph.layers[layer].shape
@@ -346,7 +389,9 @@ class IncrementalRun:
                 (j,) = layer.inputs
                 sums = image.sums[j]
                 height, width = self._size(j)
-                value = layer.forward_change(sums.total, step.box_sum.run(sums), values[j], height * width)
+                value = layer.forward_change(
+                    step.box_sum.whole(sums), step.box_sum.run(sums), values[j], height * width
+                )
             else:
                 inputs = [read.run(image.views[key], values[j]) for j, key, read in step.reads]
                 value = layer.forward_region(inputs, step.place)
@@ -359,16 +404,14 @@ class IncrementalRun:
 
     def _occluded(self, image: _Clean, batch: _Batch) -> Tensor:
         """The fill, in the windows' own extents; box positions beyond a window keep the image."""
-        box, fill = batch.box, image.fill
-        n = len(batch.windows)
-        if fill.shape[1:] == (1, 1):
-            value = fill.expand(n, -1, box.height, box.width)
+        box, view = batch.box, image.views[0, self._outside[0][0]]
+        if isinstance(image.fill, View):
+            value = batch.image_read.clean(image.fill)
         else:
-            value = batch.image_read.run(View.of(fill[None], 0.0), fill)
+            value = image.fill[batch.images, :, None, None].expand(-1, -1, box.height, box.width)
         if batch.hidden is None:
             return value
-        clean = batch.image_read.run(image.views[0, self._outside[0][0]], fill)
-        return torch.where(batch.hidden, value, clean)
+        return torch.where(batch.hidden, value, batch.image_read.clean(view))
 
     def _finish(self, n_windows: int, maps: Sequence[dict[int, Tensor]], run_layer: Clock) -> Tensor:
         """Run the rest of the network on whole maps, for several batches together; returns logits (n, K)."""
@@ -379,3 +422,14 @@ class IncrementalRun:
             for start in range(0, n_windows, size)
         ]
         return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+
+def _runner(clock: Clock | None, stop: threading.Event | None = None) -> Clock:
+    """What runs the work of a layer unless it is not wanted any more: a batch may take seconds, a layer does not."""
+
+    def run_layer(layer: int, work: Callable[[], Tensor]) -> Tensor:
+        if stop is not None and stop.is_set():
+            raise StoppedError
+        return work() if clock is None else clock(layer, work)
+
+    return run_layer

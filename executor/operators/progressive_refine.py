@@ -167,11 +167,11 @@ class RefineRun:
         count: Callable[[int], None],
     ) -> tuple[Planes, float]:
         """Compute windows; returns planes that hold them, and the seconds of one."""
-        wanted = np.zeros(run.grid.n_windows, bool)
-        wanted[windows] = True
+        wanted = np.zeros((1, run.grid.n_windows), bool)
+        wanted[0, windows] = True
         n_others = run.grid.n_windows - len(windows)
         started = time.perf_counter()
-        fresh = run.compute_some(clean, fill, classes, activation, lambda n: count(n - n_others), wanted)
+        (fresh,) = run.compute(clean, fill, [classes], activation, lambda n: count(n - n_others), wanted)
         return fresh, (time.perf_counter() - started) / len(windows)
 
     def _found(self, refiner: Refiner, planes: Planes) -> Planes:

@@ -32,7 +32,7 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A choice of lowering, made by `obeql.planner.schedule`, `refinement` or `look_ahead`."""
+    """A choice of lowering, made by `obeql.planner.schedule`, `together`, `refinement` or `look_ahead`."""
 
     name: str
     does: str
@@ -44,6 +44,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice("choose_switch_layer", "finds the layer where boxes turn into whole maps", "boxes as far as they go"),
     Choice("bucket_windows", "groups windows by the size of their boxes", "one size for all windows"),
     Choice("choose_batch", "finds the batch size under the memory budget", "a fixed small batch"),
+    Choice("batch_images", "computes several images together where that fills batches", "one after the other"),
     Choice("share_windows", "computes classes that the next statements ask of the same windows", "each asks anew"),
     Choice("choose_refinement", "computes only the windows that APPROX, TOP .. CELLS or WITHIN need", "all windows"),
     Choice(

@@ -324,11 +324,7 @@ def test_pieces_are_kept_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
         def keep(self, image: Any, place: int, maps: Any) -> None:
             kept.append(clock[0])
 
-    class Run:
-        def computed(self, known: Any) -> str:
-            return "planes"
-
-    piece = pieces.Pieces(Sink(), None, 0, Run(), None, lambda planes: [planes])  # type: ignore[arg-type, list-item]
+    piece = pieces.Pieces(Sink(), None, 0, lambda: "planes", lambda planes: [planes])  # type: ignore[arg-type, list-item]
     while clock[0] < 3600:
         clock[0] += 1
         piece.after_batch()

@@ -88,6 +88,6 @@ def test_a_batch_too_large_for_the_device_is_halved() -> None:
     run._operator.run = short_of_memory  # type: ignore[method-assign]
     with torch.inference_mode():
         clean = materialise(captured, image, run.needed)
-        planes = run.compute(clean, image.mean((2, 3)).view(3, 1, 1), [0], "softmax", lambda n: None)
+        (planes,) = run.compute(clean, image.mean((2, 3)).view(3, 1, 1), [[0]], "softmax", lambda n: None)
     assert run.engine.batch == 32
     assert bool(planes.logit.isfinite().all())

@@ -33,7 +33,7 @@ class GlobalMean(Layer):
         return (position_sums(x) / (x.shape[2] * x.shape[3])).to(x.dtype)[:, :, None, None]
 
     def forward_change(self, total: Tensor, before: Tensor, after: Tensor, n_positions: int) -> Tensor:
-        """The mean when a box changes: from the clean map's sum `total` (C,), the sum `before` (n, C) of its values
+        """The mean when a box changes: from the clean map's sum `total` (n, C), the sum `before` (n, C) of its values
         in each box, and the boxes' new values `after` (n, C, h, w). Sums of the clean map are float64.
         """
         mean = (total - before + position_sums(after)) / n_positions
