@@ -94,9 +94,7 @@ def lower(
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     network = classify.model.network
     n_classes = _n_classes(score.classes, classify.model.n_classes)
-    shares = [
-        1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0 for grid in grids
-    ]
+    shares = [1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0 for grid in grids]
 
     def chosen(grid: WindowGrid, share: float, rates: Rates, together: int = 1) -> tuple[Engine, tuple[Refusal, ...]]:
         engine, refused = choose(network, grid, rates, budget, bound.options["batch"], disabled, together)

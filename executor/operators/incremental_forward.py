@@ -357,7 +357,9 @@ class IncrementalRun:
                 (j,) = layer.inputs
                 sums = image.sums[j]
                 height, width = self._size(j)
-                value = layer.forward_change(step.box_sum.whole(sums), step.box_sum.run(sums), values[j], height * width)
+                value = layer.forward_change(
+                    step.box_sum.whole(sums), step.box_sum.run(sums), values[j], height * width
+                )
             else:
                 inputs = [read.run(image.views[key], values[j]) for j, key, read in step.reads]
                 value = layer.forward_region(inputs, step.place)
