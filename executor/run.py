@@ -87,7 +87,7 @@ def execute(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """One grid over the images of a clean pass: `wanted` (images, windows); so many windows of the run come `before`."""
+    """One grid over the images of a clean pass: `wanted` (images, windows); `before` windows of the run are done."""
 
     place: int
     images: Sequence[ImageAtWork]

@@ -68,9 +68,9 @@ def distribute(
     """Compute every map of the plan with `plan.workers` processes and hand it to the sink, in the order of finishing.
 
     Each worker computes with as many threads as this process has set, so that its cells are bit by bit those of
-    `execute`. An image whose worker dies is tried again in another, and goes to `sink.fail` after `MOST_ATTEMPTS`.
-    The report's seconds are summed over workers, but for `total`. Raises what `execute` raises, ModelError when the
-    network cannot be given to another process, and ExecutionError when workers cannot be started.
+    `execute` with one image at a time. An image whose worker dies is tried again in another, and goes to `sink.fail`
+    after `MOST_ATTEMPTS`. The report's seconds are summed over workers, but for `total`. Raises what `execute` raises,
+    ModelError when the network cannot be given to another process, and ExecutionError when workers cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="obeql-") as folder:
         network = Path(folder) / "network.pt"

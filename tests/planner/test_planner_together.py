@@ -1,4 +1,4 @@
-"""How many images go through the network together: by cost, within memory, and not where it changes what is computed."""
+"""How many images go through the network together: by cost, within memory, and not where windows are left out."""
 
 from __future__ import annotations
 
