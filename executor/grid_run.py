@@ -37,7 +37,7 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 
 @dataclass(slots=True, eq=False)
 class Planes:
-    """The cells of one grid and image: `logit`, `others` float32 (windows, classes), `top` int32 (windows,), on the CPU.
+    """The cells of a grid over an image, on the CPU: float32 `logit`, `others` (windows, classes), int32 `top` (windows,).
 
     NaN and -1 where a window was not computed. `exact` (windows,) says which were where others are reconstructed or
     left out, and `quality` what is then stated of each class's map; None and empty where all were computed.
@@ -109,13 +109,14 @@ class GridRun:
     ) -> list[Planes]:
         """Compute windows of N images, those that are `wanted` (N, windows); None for all. One `Planes` an image.
 
-        `fill` as operators take it. `classes` are those asked of each image. `tell` is called with the number of windows that are done or not wanted, of all images. Raises
-        DeviceError when not even one window at a time fits in memory.
+        `fill` as operators take it. `classes` are those asked of each image. `tell` is called with the number of
+        windows that are done or not wanted, of all images. Raises DeviceError when not even one window at a time
+        fits in memory.
         """
         n_images, n_windows, device = len(clean.image), self.grid.n_windows, clean.image.device
         n_classes = max(map(len, classes))
         # Images that ask for fewer classes than others repeat their first one.
-        ids = torch.tensor([[*asked, *asked[:1] * (n_classes - len(asked))] for asked in classes], device=device)
+        ids = torch.tensor([[*asked, *[asked[0]] * (n_classes - len(asked))] for asked in classes], device=device)
         # Cells stay on the device until all are there: fetching each batch would make a GPU wait.
         self._n_classes = [len(ids) for ids in classes]
         cells = self._cells = Planes.empty(n_images * n_windows, n_classes, device)

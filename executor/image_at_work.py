@@ -101,7 +101,7 @@ class ImageAtWork:
         known = self.known[place]
         if computed is None:
             assert known is not None
-            planes = Planes(*map(torch.from_numpy, (known.logit, known.others, known.top)))
+            planes = Planes(torch.from_numpy(known.logit), torch.from_numpy(known.others), torch.from_numpy(known.top))
         elif known is not None and computed.exact is None:
             planes = computed.over(known)
         else:

@@ -17,9 +17,9 @@ def logit_and_others(
 ) -> tuple[Tensor, Tensor]:
     """Return (logit, others), both float64 (n, classes), for logits (n, K).
 
-    `class_ids` are the same for all, or int64 (n, classes), each its own. log-odds are logit - others. The logsumexp runs over the *other* classes: over all of them it would swallow the
-    difference for a confident class (log-odds beyond 16 are infinite in float32). Independent sigmoids and single
-    outputs have others = 0.
+    `class_ids` are the same for all, or int64 (n, classes), each its own. log-odds are logit - others. The logsumexp
+    runs over the *other* classes: over all of them it would swallow the difference for a confident class (log-odds
+    beyond 16 are infinite in float32). Independent sigmoids and single outputs have others = 0.
     """
     wide = logits.double()
     ids = class_ids if isinstance(class_ids, Tensor) else torch.tensor([list(class_ids)], device=logits.device)

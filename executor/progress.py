@@ -37,7 +37,8 @@ class Progress:
 
     `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably,
     whatever happens to the process from now on: the first so many of the run, unless several worker processes share
-    it. `image` is the one at work, from 0; with workers, the number of those that are finished.
+    it. `image` is the one at work, from 0 (of several together the first, and the last once they are done); with
+    workers, the number of those that are finished.
     """
 
     done: int

@@ -87,7 +87,7 @@ def execute(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """One grid over the images of a clean pass: `wanted` (images, windows); so many windows of the run come `before`."""
+    """One grid over the images of a clean pass: `wanted` (images, windows); `before` windows of the run are done."""
 
     place: int
     images: Sequence[ImageAtWork]
@@ -181,7 +181,7 @@ class _Execution:
             for number, image in enumerate(decoded):
                 work = ImageAtWork(plan, number, image)
                 group.append(work)
-                self._tell(work, group[0].number * self.per_image)
+                self._tell(group[0], group[0].number * self.per_image)
                 with self.report.timed("decode"), work.noting_failure():
                     work.prepared = self._prepared(image, decoded.take())
                 if len(group) == plan.together:

@@ -157,6 +157,25 @@ def multi_query_speed() -> str:
     )
 
 
+def images_speed() -> str:
+    head = ("network, pixels", "windows", "naive ms (batch)", "alone ms", "together ms (images)", "gain", "ratio")
+    return table(
+        head,
+        [
+            (
+                f"{row['network']} {row['size']}",
+                str(row["windows"]),
+                f"{row['naive_ms']:.1f} ({row['naive_batch']})",
+                f"{row['alone_ms']:.1f}",
+                f"{row['together_ms']:.1f} ({row['images_together']})",
+                f"{row['gain']:.2f}",
+                f"{row['ratio']:.2f}",
+            )
+            for row in measured("cpu2-images")
+        ],
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
     for part in (
@@ -171,6 +190,7 @@ PARTS: dict[str, Callable[[], str]] = {
         peers_speed,
         store_speed,
         multi_query_speed,
+        images_speed,
     )
 }
 

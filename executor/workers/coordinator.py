@@ -78,10 +78,11 @@ def distribute(
     """Compute every map of the plan with `plan.workers` workers and hand it to the sink, in the order of finishing.
 
     They are processes of this machine, or actors of Ray where the plan names a cluster. Each computes with as many
-    threads as this process has set, so that its cells are bit by bit those of `execute`. An image whose worker dies is
-    tried again in another, and goes to `sink.fail` after `MOST_ATTEMPTS`. The report's seconds are summed over workers,
-    but for `total`. Raises what `execute` raises, ModelError when the network cannot be given to another process,
-    UnsupportedError where workers of this kind cannot be had, and ExecutionError when they cannot be started.
+    threads as this process has set, so that its cells are bit by bit those of `execute` with one image at a time. An
+    image whose worker dies is tried again in another, and goes to `sink.fail` after `MOST_ATTEMPTS`. The report's
+    seconds are summed over workers, but for `total`. Raises what `execute` raises, ModelError when the network cannot
+    be given to another process, UnsupportedError where workers of this kind cannot be had, and ExecutionError when they
+    cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="obeql-") as folder:
         network = Path(folder) / "network.pt"

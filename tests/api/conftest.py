@@ -133,3 +133,39 @@ def make_heatmap() -> Callable[..., Any]:
         )
 
     return make
+
+
+class Counter:
+    """Counts the windows that networks compute, and the clean passes."""
+
+    def __init__(self) -> None:
+        self.windows = 0
+        self.passes = 0
+
+    def take(self) -> tuple[int, int]:
+        seen = self.windows, self.passes
+        self.windows = self.passes = 0
+        return seen
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """How many windows and clean passes were computed since it was asked last."""
+    from obeql.executor import run
+    from obeql.executor.grid_run import GridRun
+
+    counter = Counter()
+    plain_compute, plain_pass = GridRun.compute, run.materialise
+
+    def compute(self: Any, *args: Any) -> Any:
+        wanted = args[5]
+        counter.windows += int(wanted.sum())
+        return plain_compute(self, *args)
+
+    def materialise(*args: Any) -> Any:
+        counter.passes += len(args[1])  # images
+        return plain_pass(*args)
+
+    monkeypatch.setattr(GridRun, "compute", compute)
+    monkeypatch.setattr(run, "materialise", materialise)
+    return counter

@@ -37,7 +37,9 @@ file = sys.argv[1]
 
 @pytest.fixture
 def scans(net_db: Any, folder: Path) -> Any:
+    """A session with a set of images, which are computed one after the other."""
     net_db.create_images("scans", folder)
+    net_db.execute("SET obeql.disabled_rules = 'batch_images'")
     return net_db
 
 
@@ -224,7 +226,7 @@ def test_a_long_map_goes_on_where_it_was_stopped(
     scans: Any, folder: Path, slow_maps: None, stop: type[BaseException], level: str
 ) -> None:
     # Cells of a reduced precision are estimates, which are not kept.
-    scans.execute("SET obeql.disabled_rules = 'choose_reduced_precision'")
+    scans.execute("SET obeql.disabled_rules = 'choose_reduced_precision, batch_images'")
     statement = f"EXPLAIN OCCLUDE scan1 USING net FOR CLASSES (1, 0) {level} WITH patch=8 stride=1 batch=16"
     expected = scans.execute(f"{statement} NO REUSE")
     assert n_pieces(scans) == 0

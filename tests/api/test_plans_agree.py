@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -159,7 +160,7 @@ def test_every_plan_gives_the_maps_of_plain_inference(data: Any) -> None:
     network, size = data.draw(networks())
     query = data.draw(queries(size))
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(2)]
+    pictures = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(3)]
     small = st.integers(1, 9)
     with pytest.MonkeyPatch.context() as patch, obeql.connect() as db:
         db.create_model("net", network, size=size)
@@ -176,6 +177,8 @@ def test_every_plan_gives_the_maps_of_plain_inference(data: Any) -> None:
             batches = data.draw(small), data.draw(small)
             db.execute(f"SET obeql.threads = {data.draw(st.integers(1, 3))}")
             choose = forced(True, stop, groups, batches)
+            together = data.draw(st.integers(1, 3))
+            patch.setattr(sys.modules["obeql.planner.lower"], "choose_together", lambda *_, n=together: n)
             found = run(choose)
             same(expected, found)
             for first, again in zip(found, run(choose), strict=True):  # the same plan, the same bits

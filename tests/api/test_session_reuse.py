@@ -12,48 +12,12 @@ from PIL import Image
 
 import obeql
 from obeql.errors import ModelError
-from obeql.executor.grid_run import GridRun
 from obeql.executor.reuse import known_cells
 from obeql.planner import WindowGrid
 from obeql.planner.cells import CellKey, MapCells
 
 CLASSES = ["ant", "bee", "cat"]
 STATEMENT = "EXPLAIN OCCLUDE ? USING net FOR CLASS 1"
-
-
-class Counter:
-    """Counts the windows that networks compute, and the clean passes."""
-
-    def __init__(self) -> None:
-        self.windows = 0
-        self.passes = 0
-
-    def take(self) -> tuple[int, int]:
-        seen = self.windows, self.passes
-        self.windows = self.passes = 0
-        return seen
-
-
-@pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    """How many windows and clean passes were computed since it was asked last."""
-    from obeql.executor import run
-
-    counter = Counter()
-    plain_compute, plain_pass = GridRun.compute, run.materialise
-
-    def compute(self: Any, *args: Any) -> Any:
-        wanted = args[5]
-        counter.windows += int(wanted.sum())
-        return plain_compute(self, *args)
-
-    def materialise(*args: Any) -> Any:
-        counter.passes += len(args[1])  # images
-        return plain_pass(*args)
-
-    monkeypatch.setattr(GridRun, "compute", compute)
-    monkeypatch.setattr(run, "materialise", materialise)
-    return counter
 
 
 @pytest.fixture
@@ -92,7 +56,7 @@ def assert_close(got: Any, want: Any) -> None:
     ],
 )
 def test_what_is_stored_is_not_computed(
-    net_db: Any, image: Any, computed: Counter, stored: str, asked: str, n_computed: int
+    net_db: Any, image: Any, computed: Any, stored: str, asked: str, n_computed: int
 ) -> None:
     want = fresh(net_db, image, asked)
     net_db.execute(f"DROP RUN {want.run_id}")
@@ -107,7 +71,7 @@ def test_what_is_stored_is_not_computed(
     assert measured[-1] == (str(got.cells.logit.size - n_computed), str(n_computed))
 
 
-def test_a_repeated_statement_copies_nothing(net_db: Any, image: Any, computed: Counter) -> None:
+def test_a_repeated_statement_copies_nothing(net_db: Any, image: Any, computed: Any) -> None:
     def n_maps() -> int:
         return int(net_db.execute("SELECT count(*) FROM obeql_store.maps").fetchall()[0][0])
 
@@ -123,7 +87,7 @@ def test_a_repeated_statement_copies_nothing(net_db: Any, image: Any, computed: 
     assert n_maps() == 4
 
 
-def test_classes_that_are_stored_need_no_network(net_db: Any, image: Any, computed: Counter) -> None:
+def test_classes_that_are_stored_need_no_network(net_db: Any, image: Any, computed: Any) -> None:
     whole = net_db.execute("EXPLAIN OCCLUDE ? USING net FOR ALL WITH patch=8 stride=4", [image])
     computed.take()
     for tail in ("FOR CLASSES (2, 'ant')", "FOR PREDICTED", "FOR ALL", "FOR CLASS 2 WITH score=log_odds"):
@@ -138,7 +102,7 @@ def test_classes_that_are_stored_need_no_network(net_db: Any, image: Any, comput
     assert computed.take() == (0, 1)  # which classes rank highest, the network says
 
 
-def test_patch_lists_compute_the_grids_that_are_missing(net_db: Any, image: Any, computed: Counter) -> None:
+def test_patch_lists_compute_the_grids_that_are_missing(net_db: Any, image: Any, computed: Any) -> None:
     net_db.execute(f"{STATEMENT} WITH patch=8 stride=8", [image])
     computed.take()
     small, large = net_db.execute(f"{STATEMENT} WITH patch=[8, 16] stride=8", [image])
@@ -150,7 +114,7 @@ def test_patch_lists_compute_the_grids_that_are_missing(net_db: Any, image: Any,
 
 
 @pytest.mark.parametrize("switch", ["NO REUSE", "SET obeql.reuse = off", "disabled_rules = 'reuse_stored_cells'"])
-def test_reuse_can_be_switched_off(net_db: Any, image: Any, computed: Counter, switch: str) -> None:
+def test_reuse_can_be_switched_off(net_db: Any, image: Any, computed: Any, switch: str) -> None:
     statement = f"{STATEMENT} WITH patch=8 stride=8"
     net_db.execute(statement, [image])
     computed.take()
@@ -196,7 +160,7 @@ def test_a_statement_that_is_stored_runs_without_its_model(tmp_path: Path, folde
             db.execute(statement.replace("stride=8", "stride=4"))
 
 
-def test_identity_is_content(net_db: Any, tiny_net: Any, folder: Path, pixels: Any, computed: Counter) -> None:
+def test_identity_is_content(net_db: Any, tiny_net: Any, folder: Path, pixels: Any, computed: Any) -> None:
     """A copy under another name answers; a changed file, and another model of the same name, do not."""
     path = folder / "scan1.png"
     statement = "EXPLAIN OCCLUDE '{}' USING net FOR CLASS 0 WITH patch=8 stride=8"
@@ -219,7 +183,7 @@ def test_identity_is_content(net_db: Any, tiny_net: Any, folder: Path, pixels: A
     assert computed.take() == (16, 1)
 
 
-def test_approximate_cells_never_pass_for_exact(net_db: Any, image: Any, computed: Counter) -> None:
+def test_approximate_cells_never_pass_for_exact(net_db: Any, image: Any, computed: Any) -> None:
     from dataclasses import replace
 
     from obeql.store import ImageMaps
@@ -301,7 +265,7 @@ def test_known_cells_agree_with_a_loop(seed: int) -> None:
 
 @pytest.mark.parametrize("selector", ["FOR TOP 2", "FOR TOP 3", "FOR PREDICTED", "FOR ALL"])
 def test_classes_that_the_network_ranks_take_stored_windows(
-    net_db: Any, image: Any, computed: Counter, selector: str
+    net_db: Any, image: Any, computed: Any, selector: str
 ) -> None:
     statement = f"EXPLAIN OCCLUDE ? USING net {selector} WITH patch=8"
     wanted = net_db.execute(statement + " NO REUSE", [image])

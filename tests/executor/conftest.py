@@ -45,13 +45,17 @@ def window_logits(
     fill: Tensor,
     windows: npt.NDArray[np.bool_] | None = None,
 ) -> Tensor:
-    """Logits (windows, K) by an operator; rows of windows that were not asked for are NaN, each row is written once."""
+    """Logits (N * windows, K) by an operator over images (N, C, H, W); rows of windows that were not asked for are NaN.
+
+    Each row is written once.
+    """
     run = (
         IncrementalRun(graph, grid, engine) if isinstance(engine, IncrementalForward) else DenseRun(graph, grid, engine)
     )
     before = image.clone()
-    result = image.new_full((grid.n_windows, graph.layers[-1].shape[0]), float("nan"))
-    times_done = np.zeros(grid.n_windows, int)
+    n_windows = len(image) * grid.n_windows
+    result = image.new_full((n_windows, graph.layers[-1].shape[0]), float("nan"))
+    times_done = np.zeros(n_windows, int)
     with torch.inference_mode():
         clean = materialise(graph, image, run.needed)
 
@@ -60,7 +64,7 @@ def window_logits(
             result[torch.from_numpy(numbers)] = logits
 
         run.run(clean, fill, windows, done)
-    asked = np.ones(grid.n_windows, bool) if windows is None else windows.reshape(-1)
+    asked = np.ones(n_windows, bool) if windows is None else windows.reshape(-1)
     assert np.array_equal(times_done, asked.astype(int)), "every asked window is computed once"
     assert torch.equal(image.nan_to_num(), before.nan_to_num()), "the image is not written to"
     return result

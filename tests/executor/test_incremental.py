@@ -7,7 +7,7 @@ also the ones no cost model would take.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -359,6 +359,16 @@ def check(case: Case, drive: SimpleNamespace) -> None:
         assert float((found - loop).nan_to_num().abs().max()) <= 1e-9 * scale, name
     again = drive.window_logits(wide, grid, engine, image, fill, windows)
     assert torch.equal(again.nan_to_num(), boxes.nan_to_num()), "the same plan gives the same bits"
+    # Two images together, each with its own fill, and other windows of the second one.
+    other, its_fill = inputs_of(replace(case, seed=case.seed + 1), torch.float64)
+    both, fills = torch.cat([image, other]), torch.stack([fill, its_fill])
+    rest = None if windows is None else ~windows
+    chosen = None if windows is None else np.stack([windows, rest])
+    alone = torch.cat([boxes, drive.window_logits(wide, grid, drive.dense_engine(8), other, its_fill, rest)])
+    for each in (engine, drive.dense_engine(case.batch)):
+        together = drive.window_logits(wide, grid, each, both, fills, chosen)
+        assert torch.equal(together.isnan(), alone.isnan())
+        assert float((together - alone).nan_to_num().abs().max()) <= 1e-9 * scale, "together"
     # Float32, with oneDNN's fused kernels.
     narrow = graph.to(CPU, torch.float32)
     single = drive.window_logits(narrow, grid, engine, image.float(), fill.float(), windows)

@@ -99,8 +99,8 @@ class Setting:
 Setup = Callable[..., Setting]
 
 
-@pytest.fixture
-def setup(drive: SimpleNamespace) -> Setup:
+@pytest.fixture(params=[1, 3], ids=["one by one", "together"])
+def setup(drive: SimpleNamespace, request: pytest.FixtureRequest) -> Setup:
     def make(
         module: nn.Module | None = None,
         images: dict[str, Any] | None = None,
@@ -122,7 +122,7 @@ def setup(drive: SimpleNamespace) -> Setup:
             "EXPLAIN ...", model, records, grids, (engine,) * len(grids), ("ids", (2, 0)), "mean", "probability",
             "float32", "cpu", seed=0,
         )  # fmt: skip
-        return Setting(module, graph, images, replace(plan, **changes))
+        return Setting(module, graph, images, replace(plan, together=request.param, **changes))
 
     return make
 
@@ -178,10 +178,13 @@ def test_progress_counts_windows_and_ends_at_the_total(setup: Setup) -> None:
     done = [p.done for p in told]
     assert done == sorted(done) and done[0] == 0 and done[-1] == 3 * per_image
     assert len(set(done)) > 10, "windows are counted batch by batch"
-    for i, shown in enumerate(images):
-        assert next(p.shown for p in told if p.image == i) == shown
-        of_image = [p.done for p in told if p.image == i]
-        assert of_image[0] == i * per_image and of_image[-1] == (i + 1) * per_image
+    names, size = list(images), setting.plan.together
+    assert [p.image for p in told] == sorted(p.image for p in told)
+    for first in range(0, len(images), size):
+        last = min(first + size, len(images)) - 1
+        of_group = [p for p in told if first <= p.image <= last]
+        assert (of_group[0].shown, of_group[-1].shown) == (names[first], names[last])
+        assert (of_group[0].done, of_group[-1].done) == (first * per_image, (last + 1) * per_image)
     assert [shown for shown, _ in sink.written] == ["good", "also"]
     assert sink.failed == [("broken", "'broken' is no image")]
     assert [(record.shown, error) for record, error in report.failures] == sink.failed
@@ -192,13 +195,15 @@ def test_progress_counts_windows_and_ends_at_the_total(setup: Setup) -> None:
 
 
 def test_cancelling_keeps_finished_images(setup: Setup) -> None:
-    setting = setup(images=pictures(3))
+    images = pictures(4)
+    setting = setup(images=images)
+    size = setting.plan.together
     told: list[Progress] = []
     sink = Sink()
     with pytest.raises(CancelledError):
-        setting.run(sink, on_progress=told.append, cancelled=lambda: bool(told) and told[-1].image == 1)
-    assert [shown for shown, _ in sink.written] == ["image0"] and not sink.failed
-    assert told[-1].image == 1
+        setting.run(sink, on_progress=told.append, cancelled=lambda: bool(told) and told[-1].image == size)
+    assert [shown for shown, _ in sink.written] == list(images)[:size] and not sink.failed
+    assert told[-1].image == size
     sink = Sink()
     with pytest.raises(CancelledError):
         setting.run(sink, cancelled=lambda: True)

@@ -59,3 +59,9 @@ EXPLAIN OCCLUDE scans USING vgg WITH patch=[8, 16] stride=2 APPROX 0.9;
 
 -- plan reduced_precision_off bfloat16=1 disabled_rules=choose_reduced_precision
 EXPLAIN OCCLUDE scans USING vgg WITH patch=[8, 16] stride=2 APPROX 0.9;
+
+-- plan batch_images
+EXPLAIN OCCLUDE scans USING vgg WITH patch=16 stride=16;
+
+-- plan batch_images_off disabled_rules=batch_images
+EXPLAIN OCCLUDE scans USING vgg WITH patch=16 stride=16;
