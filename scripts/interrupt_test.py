@@ -65,6 +65,7 @@ class Terminal:
             command = [sys.executable, "-m", "obeql", str(file), "--allow-python"]
             os.execvpe(sys.executable, command, environment)
         self.text = ""
+        self.ended = False
 
     def type(self, text: str) -> None:
         """Type a text and press Enter."""
@@ -78,7 +79,7 @@ class Terminal:
         """Read the screen until the pattern is there; returns the seconds it took, infinity where it never came."""
         began = time.perf_counter()
         self.text = ""
-        while (left := seconds - (time.perf_counter() - began)) > 0:
+        while (left := seconds - (time.perf_counter() - began)) > 0 and not self.ended:
             self._read(min(left, 0.05))
             if re.search(wanted, self.text):
                 taken = time.perf_counter() - began
@@ -99,7 +100,11 @@ class Terminal:
 
     def _read(self, seconds: float) -> None:
         if select.select([self.screen], [], [], seconds)[0]:
-            data = os.read(self.screen, 65536)
+            try:
+                data = os.read(self.screen, 65536)
+            except OSError:  # the process has ended
+                self.ended = True
+                return
             if b"\x1b[6n" in data:  # the prompt asks where the cursor is
                 os.write(self.screen, b"\x1b[1;1R")
             self.text += re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]", "", data.decode(errors="replace"))
@@ -164,8 +169,10 @@ class Trial:
         said = terminal.text
         self.taken.append((taken, when))
         print(f"{taken:.3f} s: {when}", file=sys.stderr, flush=True)
-        if "rror" in said or "Traceback" in said:
-            self.problems.append(f"{when}: {said.strip()[-300:]}")
+        if terminal.ended or "rror" in said or "Traceback" in said:
+            self.problems.append(f"{when}: {said.strip()[-600:]}")
+            if terminal.ended:
+                return False
         terminal.type("SELECT 6 * 7 AS answer;")
         if terminal.wait_for("42", 60.0) == float("inf") or "rror" in terminal.text:
             self.problems.append(f"{when}: the session does not answer: {terminal.text.strip()[-300:]}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,12 @@ def start(connect: Callable[[], Session], make_runner: Callable[[Session], Runne
     except _NotOpenedError:
         first = ""
     background.begin()
+    while not background.session.done():
+        try:
+            wait([background.session])
+        except KeyboardInterrupt as stop:  # drops what was typed; the database is opened all the same
+            first = ""
+            report_stop(stop)
     try:
         session = background.session.result()
     except Exception as error:
@@ -102,9 +109,11 @@ class Shell:
             if text.strip():
                 try:
                     self.run(text)
+                    self._refresh(self.runner.session)
                 except EOFError:
                     break
-                self._refresh(self.runner.session)
+                except KeyboardInterrupt as stop:  # between the end of a statement and the next prompt
+                    report_stop(stop)
             try:
                 text = self._read()
             except KeyboardInterrupt:

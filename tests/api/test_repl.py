@@ -268,3 +268,21 @@ def test_the_prompt_needs_neither_torch_nor_the_store() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_ctrl_c_between_a_statement_and_the_prompt_does_not_leave(net_db: Any, capsys: Any) -> None:
+    texts = iter(["SELECT 1 AS one;", "SELECT 2 AS two;"])
+    interrupted = iter([KeyboardInterrupt])
+
+    def read() -> str:
+        if (text := next(texts, None)) is None:
+            raise EOFError
+        return text
+
+    def refresh(_: Any) -> None:
+        for stop in interrupted:
+            raise stop
+
+    Shell(Runner(net_db), read, refresh).loop()
+    out, err = capsys.readouterr()
+    assert "two" in out and "interrupted" in err
