@@ -1,10 +1,13 @@
-"""What worker processes give: the same set of images explained in this process, by one worker and by several.
+"""What workers give: the same set of images explained in this process, by one worker and by several.
 
     python -m benchmarks.scale --images 1000 --workers 1 2 --repeats 3 --out benchmarks/results/scale.json
+    python -m benchmarks.scale --images 1000 --workers 2 --engine processes ray
 
 Every way computes with one thread a process, on random images of 32x32 in files and a small network of random weights,
 into an empty database file; the ways take turns. Reported are medians of the wall-clock seconds of the statement, the
-start of the processes included, maps a second, and whether the cells are those of one process, bit by bit.
+start of the workers included; of the images a second once all workers are at work, that is after the first tenth of
+the images; and whether the cells are those of one process, bit by bit. `--size` and `--options` change how long an
+image takes.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +32,9 @@ from torch import nn
 
 import obeql
 
-SIZE = 32
-
 
 def small_network() -> nn.Module:
-    """(N, 3, 32, 32) to (N, 4), seeded."""
+    """(N, 3, H, W) to (N, 4), seeded."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1),
@@ -50,68 +52,114 @@ def small_network() -> nn.Module:
     return net.eval()
 
 
-def write_images(folder: Path, n_images: int) -> None:
+def write_images(folder: Path, n_images: int, size: int = 32) -> None:
     """Random pictures as PNG files."""
     random = np.random.default_rng(0)
     for number in range(n_images):
-        pixels = random.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
+        pixels = random.integers(0, 256, (size, size, 3), np.uint8)
         Image.fromarray(pixels).save(folder / f"image{number:06}.png")
 
 
-def explain(folder: Path, n_workers: int, tail: str) -> tuple[float, int, str]:
-    """Seconds of the statement, its maps, and a digest of their cells."""
+@dataclass(frozen=True)
+class Timing:
+    """One run of the statement."""
+
+    seconds: float
+    #: images a second after the first tenth of them
+    rate: float
+    digest: str
+
+
+class Watch:
+    """A callback of progress that remembers when how many images were finished."""
+
+    def __init__(self, n_images: int) -> None:
+        self._from = n_images // 10
+        self._first: tuple[float, int] | None = None
+        self._last = (0.0, 0)
+
+    def __call__(self, progress: Any) -> None:
+        now = time.perf_counter(), progress.image
+        if progress.image > self._last[1]:
+            self._last = now
+        if self._first is None and progress.image >= self._from:
+            self._first = now
+
+    @property
+    def rate(self) -> float:
+        assert self._first is not None
+        return (self._last[1] - self._first[1]) / (self._last[0] - self._first[0])
+
+
+def explain(folder: Path, engine: str, n_workers: int, given: argparse.Namespace) -> Timing:
+    """Explain the images of a folder in one way."""
+    watch = Watch(given.images)
     with tempfile.TemporaryDirectory() as place, obeql.connect(Path(place) / "heat.duckdb") as db:
-        db.create_model("net", small_network(), size=(SIZE, SIZE))
+        db.create_model("net", small_network(), size=(given.size, given.size))
         db.create_images("scans", folder)
         # The same plan for all ways: without a choice by rates that are measured anew.
         db.execute("SET obeql.threads = 1; SET obeql.disabled_rules = 'choose_engine'")
-        statement = f"EXPLAIN OCCLUDE scans USING net FOR CLASS 0 WITH {tail} workers={n_workers}"
+        tail = f"{given.options} workers={n_workers}" + (" ON ray" if engine == "ray" else "")
+        statement = f"EXPLAIN OCCLUDE scans USING net FOR CLASS 0 WITH {tail}"
         db.execute(f"PLAN {statement}")  # measures the network's rates
         started = time.perf_counter()
-        result = db.execute(statement)
+        result = db.execute(statement, on_progress=watch)
         seconds = time.perf_counter() - started
         digest = hashlib.sha256()
         for heat in result:
             digest.update(f"{heat.image} {heat.class_id} {heat.clean_score!r}".encode())
             digest.update(np.ascontiguousarray(heat.scores).tobytes())
-        return seconds, len(result), digest.hexdigest()
+        assert len(result) == given.images
+        return Timing(seconds, watch.rate, digest.hexdigest())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--size", type=int, default=32, help="side of the images in pixels")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--engine", choices=("processes", "ray"), nargs="+", default=["processes"])
     parser.add_argument("--options", default="patch=8 stride=2", help="options of WITH")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--without-alone", action="store_true", help="leave this process out")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
-    found: dict[int, list[tuple[float, int, str]]] = {n: [] for n in (0, *given.workers)}
+    alone = [] if given.without_alone else [("this process", 0)]
+    ways = [*alone, *((engine, n) for n in given.workers for engine in given.engine)]
+    found: dict[tuple[str, int], list[Timing]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as place:
-        write_images(Path(place), given.images)
+        write_images(Path(place), given.images, given.size)
         for _ in range(given.repeats):
-            for n_workers, runs in found.items():
-                runs.append(explain(Path(place), n_workers, given.options))
-                print(f"workers={n_workers}: {runs[-1][0]:.2f} s", flush=True)
+            for (engine, n_workers), runs in found.items():
+                runs.append(explain(Path(place), engine, n_workers, given))
+                print(f"{engine}, workers={n_workers}: {runs[-1].seconds:.2f} s", flush=True)
     same = runs_agree(found)
-    rows: list[dict[str, Any]] = []
-    for n_workers, runs in found.items():
-        seconds = statistics.median(run[0] for run in runs)
-        rows.append({"workers": n_workers, "seconds": seconds, "maps_s": runs[0][1] / seconds})
-    print("\n| workers | seconds | maps a second | times in-process |\n|---|---|---|---|")
-    for row in rows:
-        times = rows[0]["seconds"] / row["seconds"]
-        print(f"| {row['workers']} | {row['seconds']:.1f} | {row['maps_s']:.0f} | {times:.2f} |")
+    rows = [row(*way, runs) for way, runs in found.items()]
+    print("\n| engine | workers | seconds | images a second, once at work |\n|---|---|---|---|")
+    for each in rows:
+        print(f"| {each['engine']} | {each['workers']} | {each['seconds']:.1f} | {each['rate']:.1f} |")
     print(f"\nthe same cells: {'yes' if same else 'NO'}")
     if given.out is not None:
         machine = {"cores": os.cpu_count(), "python": platform.python_version(), "torch": torch.__version__}
-        report = {"images": given.images, "options": given.options, "same": same, "rows": rows, "machine": machine}
+        setting = {"images": given.images, "size": given.size, "options": given.options, "repeats": given.repeats}
         given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(report, indent=1) + "\n")
+        given.out.write_text(json.dumps({**setting, "same": same, "rows": rows, "machine": machine}, indent=1) + "\n")
 
 
-def runs_agree(found: dict[int, list[tuple[float, int, str]]]) -> bool:
+def row(engine: str, n_workers: int, runs: Sequence[Timing]) -> dict[str, Any]:
+    """What is reported of one way: medians."""
+    seconds = statistics.median(run.seconds for run in runs)
+    return {
+        "engine": engine,
+        "workers": n_workers,
+        "seconds": seconds,
+        "rate": statistics.median(run.rate for run in runs),
+    }
+
+
+def runs_agree(found: Mapping[tuple[str, int], Sequence[Timing]]) -> bool:
     """Whether every run gave the same cells."""
-    return len({run[2] for runs in found.values() for run in runs}) == 1
+    return len({run.digest for runs in found.values() for run in runs}) == 1
 
 
 if __name__ == "__main__":

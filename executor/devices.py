@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from obeql.planner.settings import ALL_GPUS
 __all__ = [
     "DTYPES",
     "arithmetic",
+    "available_cpus",
     "available_devices",
     "device_name",
     "devices_of",
@@ -34,6 +35,13 @@ DTYPES: dict[str, torch.dtype] = {
 
 #: share of the free memory that one statement takes unless told otherwise
 _SAFE_SHARE = 0.5
+
+
+def available_cpus() -> int:
+    """CPUs that this process may run on."""
+    with suppress(AttributeError):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def available_devices() -> list[str]:

@@ -1,4 +1,8 @@
-"""What a run says of itself: `Progress` while it goes on, a `RunReport` at its end."""
+"""What a run says of itself: `Progress` while it goes on, a `RunReport` at its end.
+
+Made by `run` and the workers' coordinator between batches, and by the session before the first of them. Without torch,
+so that a callback can be told that torch is being loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
-from obeql.executor.preview import Preview
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import MapCells
 
-__all__ = ["CancelledError", "OnProgress", "Progress", "RunReport"]
+if TYPE_CHECKING:
+    from obeql.executor.preview import Preview
+
+__all__ = ["CancelledError", "OnProgress", "Progress", "RunReport", "Unit"]
+
+Unit = Literal["windows", "images", "maps", "models"]
 
 
 class CancelledError(Exception):
@@ -20,7 +29,11 @@ class CancelledError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. Windows count over all images and grids of the run; images that failed count as done.
+    """How far a statement is. Windows count over all images and grids of a run; images that failed count as done.
+
+    Before the first window `phase` says what is being done instead, such as loading a network; it is empty while
+    windows are computed. What is stored already is found out after that, so that `total` may be less then. `unit` is
+    what is counted: windows, images of PREDICT, maps of EVALUATE.
 
     `done` counts windows that are computed, `images_done` the images whose maps (or whose failure) are stored durably,
     whatever happens to the process from now on: the first so many of the run, unless several worker processes share
@@ -42,15 +55,17 @@ class Progress:
     #: the map at work, of the first class asked for; None between images
     preview: Preview | None = field(default=None, compare=False, repr=False)
     images_done: int = 0
+    phase: str = ""
+    unit: Unit = "windows"
 
     @property
     def rate(self) -> float:
-        """Windows a second so far."""
+        """Windows, or what else is counted, a second so far."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def eta_seconds(self) -> float:
-        """Seconds left: by the rate so far once there is one, by the plan's estimate before."""
+        """Seconds left: by the rate so far once there is one, by the plan's estimate before, 0 without one."""
         if self.done == 0:
             return self.estimated_seconds
         return (self.total - self.done) / self.rate

@@ -108,7 +108,8 @@ class _Text:
     text: str
 
     def read(self) -> str:
-        return self.text
+        # Where the locale is C, Python hands over what is beyond ASCII as single bytes.
+        return os.fsencode(self.text).decode("utf-8", errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,17 @@ Red is evidence for a class, blue against it, zero is transparent. Plain numpy, 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["blended", "evidence_colours", "symmetric_limit"]
+if TYPE_CHECKING:
+    from obeql.heatmap import Heatmap
+    from obeql.planner.scores import ScoreKind
+
+__all__ = ["blended", "evidence_colours", "shared_limits", "symmetric_limit"]
 
 # From weak to strong. Vermilion against blue stays apart for every common kind of colour blindness; the strong ends
 # are bright enough for dark scans and dark enough for white ones.
@@ -47,3 +52,11 @@ def symmetric_limit(values: npt.NDArray[Any]) -> float:
     largest = float(finite.max()) if finite.size else 0.0
     # A subnormal limit would make the scale's steps underflow.
     return largest if largest > 1e-30 else 1.0
+
+
+def shared_limits(heats: Sequence[Heatmap]) -> dict[ScoreKind, float]:
+    """The end of the scale that maps of one score share: the largest |per-pixel importance| among them."""
+    planes: dict[ScoreKind, list[npt.NDArray[np.float32]]] = {}
+    for heat in heats:
+        planes.setdefault(heat.score_kind, []).append(heat.to_pixels().ravel())
+    return {kind: symmetric_limit(np.concatenate(found)) for kind, found in planes.items()}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from obeql.colours import shared_limits
 from obeql.errors import QueryTypeError
 from obeql.render import (
     bare,
@@ -22,7 +23,6 @@ from obeql.render import (
     overlay,
     picture_of,
     plain_text,
-    shared_limits,
 )
 
 if TYPE_CHECKING:
@@ -51,8 +51,9 @@ def side_by_side(first: Heatmap, second: Heatmap, *, alpha: float = 0.7) -> Figu
     height, width = first.placement.source_size
     aspect = min(2.0, max(0.5, width / height))
     n_panels = 3 if same_image else 2
-    figure = Figure(figsize=(4.6 * n_panels * min(aspect, 1.3), 4.6 * min(aspect, 1.3) / aspect + 0.7))
-    figure.set_layout_engine("constrained")
+    panel = 4.6 * min(aspect, 1.3)  # inches, of which the colour bar takes one
+    figure = Figure(figsize=(n_panels * panel, (panel - 1.0) / aspect + 0.8))
+    figure.set_layout_engine("constrained", wspace=0.05)
     axes = figure.subplots(1, n_panels)
     limit = shared_limits([first, second])[first.score_kind]
     for ax, heat, name in zip(axes, (first, second), _what_differs(first, second), strict=False):
@@ -71,7 +72,7 @@ def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
         "patch": lambda heat: "patch " + "x".join(map(str, heat.patch)),
         "stride": lambda heat: "stride " + "x".join(map(str, heat.stride)),
         "fill": lambda heat: f"fill {heat.cells.key.fill}",
-        "quality": lambda heat: f"approximate, {heat.quality}" if heat.approx else heat.quality,
+        "quality": lambda heat: "approximate" if heat.approx else "exact",  # the bound is in the line below
     }
     pairs = [(tell(first), tell(second)) for tell in told.values()]
     different = [pair for pair in pairs if pair[0] != pair[1]] or [pairs[2]]

@@ -23,6 +23,7 @@ _OPTIONAL = (
     ("timm", "models from 'timm:..'"),
     ("onnx", "models from .onnx files"),
     ("safetensors", "weights from .safetensors files"),
+    ("ray", "ON ray"),
     ("ipython", "%%obeql in notebooks"),
 )
 
@@ -85,7 +86,10 @@ def _mismatch() -> str:
         import_module("torchvision")
     except Exception as error:
         if is_mismatched(error):
-            return " for another build of torch: torchvision:.. works here, `import torchvision` in Python does not"
+            return (
+                " for another build of torch: torchvision:.. works here, `import torchvision` in Python does not; "
+                "installing both from one index mends that (pip install --force-reinstall torch torchvision)"
+            )
         return f", whose import fails: {type(error).__name__}: {str(error).partition(chr(10))[0]}"
     return ""
 

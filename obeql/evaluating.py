@@ -114,12 +114,19 @@ def _told(result: Result, cancelled: Callable[[], bool], on_progress: OnProgress
 
     started = time.perf_counter()
     n_maps = len(result)
+
+    def tell(done: int, image: str) -> None:
+        if on_progress is not None:
+            seconds = time.perf_counter() - started
+            on_progress(Progress(done, n_maps, min(done, n_maps - 1), n_maps, image, seconds, 0.0, unit="maps"))
+
     for done, heat in enumerate(result):
         if cancelled():
             raise KeyboardInterrupt(f"cancelled after {done} of {n_maps} maps, whose curves are stored")
-        if on_progress is not None:
-            on_progress(Progress(done, n_maps, done, n_maps, heat.image, time.perf_counter() - started, 0.0))
+        tell(done, heat.image)
         yield heat
+        if done == n_maps - 1:
+            tell(n_maps, heat.image)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from obeql.planner.cells import FailedImage
 from obeql.recalling import recalled_map
 from obeql.recording import RunWriter, image_key
 from obeql.result import Result
+from obeql.shard_writer import Delivery
 from obeql.shelf import Shelved
 from obeql.store import Store, StoredMap
 from obeql.undisturbed import undisturbed
@@ -54,6 +55,7 @@ def explain(
     on_progress: OnProgress | None,
     cancelled: Callable[[], bool],
     analyze: bool = False,
+    delivery: Delivery | None = None,
 ) -> tuple[Result, RunReport]:
     """Execute `plan`, store its maps image by image and return them with the report of the run.
 
@@ -61,7 +63,8 @@ def explain(
     are read back, not computed. Raises ImageError when no image could be explained, ExecutionError subclasses when
     the device or the store fails, KeyboardInterrupt after a cancel or Ctrl-C, with what was stored kept; what
     `on_progress` raises passes through. `analyze` measures every layer. `load_graph` is called where a window has to
-    be computed; a statement that stored cells answer needs no network.
+    be computed; a statement that stored cells answer needs no network. `delivery` says where maps are written as
+    Parquet files, if anywhere.
     """
     from obeql.executor.progress import CancelledError, RunReport  # noqa: PLC0415
     from obeql.executor.run import execute  # noqa: PLC0415
@@ -69,7 +72,7 @@ def explain(
 
     started = time.perf_counter()
     plan = replace(plan, images=_each_once(plan.images))
-    writer = RunWriter(store, plan, gallery, parameters)
+    writer = RunWriter(store, plan, gallery, parameters, delivery and delivery.of_one_run())
     kept = _continued(writer)
     todo = tuple(image for image in plan.images if image_key(image) not in kept)
     writer.n_todo = len(todo)
@@ -95,21 +98,19 @@ def explain(
                     writer.flush()
                 store.interrupt_run(writer.run_id, {"error": str(error)})
         if isinstance(error, (CancelledError, KeyboardInterrupt)):
-            n_done = len(kept) + len(writer.heats)
+            n_done = len(kept) + writer.n_stored
             raise KeyboardInterrupt(_how_to_resume(n_done, len(plan.images), writer.has_pieces)) from None
         if listener is not None and error is listener.raised:
             raise
         if isinstance(error, Exception) and not isinstance(error, ObeqlError):
             raise failed_in_network(error, plan.model.network.reason) from error
         raise
+    finally:
+        writer.let_go()
+    writer.collect()
     heats = {**kept, **writer.heats}
     if writer.run_id is None or not heats:
-        if writer.run_id is not None:  # a run that was interrupted before its first image
-            store.finish_run(writer.run_id, "failed")
-            store.drop_run(writer.run_id)
-        first = writer.failed[0]
-        more = f" ({len(writer.failed) - 1} more images failed)" if len(writer.failed) > 1 else ""
-        raise ImageError(first.error + more)
+        raise _nothing(writer)
     seconds = time.perf_counter() - started
     n_cells = {"cells_computed": report.n_windows, "cells_stored": report.n_stored}
     store.finish_run(writer.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
@@ -117,6 +118,15 @@ def explain(
     maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
     failed = _in_order(plan, writer.failed)
     return Result(writer.shelf.listed(maps), failed, writer.run_id, plan.run_name, plan, seconds), report
+
+
+def _nothing(writer: RunWriter) -> ImageError:
+    """What is said of a statement no image of which could be explained; its run, if there is one, is dropped."""
+    if writer.run_id is not None:  # a run that was interrupted before its first image
+        writer.store.finish_run(writer.run_id, "failed")
+        writer.store.drop_run(writer.run_id)
+    more = f" ({len(writer.failed) - 1} more images failed)" if len(writer.failed) > 1 else ""
+    return ImageError(writer.failed[0].error + more)
 
 
 def failed_in_network(error: Exception, reason: str) -> ObeqlError:

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from obeql.progress import named_image, pace
+from obeql.progress import pace, where
 from obeql.quality import quality_text
 
 if TYPE_CHECKING:
@@ -34,11 +34,16 @@ class LiveMap:
     def __init__(self, console: Console | None = None) -> None:
         self._console = console
         self._live: Any = None
+        self._status: Any = None
         self._drawn_at = 0.0
         self._level: _Level | None = None
 
     def __call__(self, progress: Progress) -> None:
-        """Draw the state of a run, at most four times a second; a level of refinement always."""
+        """Draw the state of a run, at most four times a second; a level of refinement and a phase always."""
+        if progress.phase:
+            self._say(progress.phase)
+            return
+        self._be_quiet()
         now = time.perf_counter()
         if progress.level and progress.preview is not None:
             self._level = _Level.of(progress, progress.preview)
@@ -46,22 +51,47 @@ class LiveMap:
             return
         self._drawn_at = now
         if self._live is None:
-            from rich.console import Console  # noqa: PLC0415 - only a run needs it
-            from rich.live import Live  # noqa: PLC0415
+            from rich.live import Live  # noqa: PLC0415 - only a run needs it
 
-            self._console = self._console or Console(stderr=True)
             self._live = Live(
-                console=self._console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
+                console=self._screen(), auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False
             )
             self._live.start()
         self._live.update(self._picture(progress), refresh=True)
 
     def finish(self) -> None:
         """Clear the drawing; the next call begins another."""
+        self._be_quiet()
         if self._live is not None:
             self._live.stop()
         self._live = None
         self._level = None
+
+    def _screen(self) -> Console:
+        from rich.console import Console  # noqa: PLC0415
+
+        self._console = self._console or Console(stderr=True)
+        return self._console
+
+    def _say(self, phase: str) -> None:
+        """Show what is done before the first window, beside something that turns: these seconds have no steps."""
+        from rich.live import Live  # noqa: PLC0415
+        from rich.spinner import Spinner  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        screen = self._screen()
+        spinner = Spinner("dots" if screen.encoding.startswith("utf") else "line", Text(f"{phase} ..."))
+        if self._status is None:
+            self._status = Live(
+                console=screen, refresh_per_second=10, transient=True, redirect_stdout=False, redirect_stderr=False
+            )
+            self._status.start()
+        self._status.update(spinner, refresh=True)
+
+    def _be_quiet(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+        self._status = None
 
     def _picture(self, progress: Progress) -> RenderableType:
         from rich.console import Group  # noqa: PLC0415
@@ -76,10 +106,14 @@ class LiveMap:
         line.add_row(
             Text(f"{progress.done / max(1, progress.total):4.0%}"),
             ProgressBar(progress.total, progress.done, width=24),
-            Text(f"{progress.done}/{progress.total} windows, {pace(progress)}"),
+            Text(
+                ", ".join(
+                    part for part in (f"{progress.done}/{progress.total} {progress.unit}", pace(progress)) if part
+                )
+            ),
         )
         preview = progress.preview
-        title = f"image {progress.image + 1}/{progress.n_images} {named_image(progress)}"
+        title = where(progress)
         if preview is None:
             return Group(Text(title, style="bold"), line)
         canvas = Canvas.of(self._console)

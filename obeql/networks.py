@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ModelError, QueryTypeError
+from obeql.phases import Say, unsaid
 from obeql.planner import ModelRecord, Rates
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Networks:
 
         return self._record(name, None, options, adopt(module, **options))
 
-    def graph(self, model: ModelRecord) -> LayerGraph:
+    def graph(self, model: ModelRecord, say: Say = unsaid) -> LayerGraph:
         """The layers of a model, loaded again from its URI where this session has not used it yet.
 
         Raises ModelError when a live module has to be handed over again, or a file holds another model by now.
@@ -72,6 +73,7 @@ class Networks:
                 f"Model '{model.name}' was created with trust=true, and loading '{model.uri}' can run code: "
                 "create it again with trust=true if you trust the file, or connect(.., allow_python=True)."
             )
+        say(f"loading {model.name}")
         again = self.create(model.name, model.uri, model.options)
         if again.model_hash != model.model_hash or again.preprocessing != model.preprocessing:
             raise ModelError(
@@ -80,20 +82,20 @@ class Networks:
             )
         return self._graphs[_graph_key(model)]
 
-    def recaptured(self, model: ModelRecord) -> ModelRecord | None:
+    def recaptured(self, model: ModelRecord, say: Say = unsaid) -> ModelRecord | None:
         """The model with the layers it has now, where it was stored with others by another version; else None."""
-        network = self.graph(model).network()
+        network = self.graph(model, say).network()
         return None if network.to_json() == model.network.to_json() else replace(model, network=network)
 
-    def rates(self, model: ModelRecord, device: str, precision: str, n_workers: int = 0) -> Rates:
-        """How fast `device` runs the model: measured once, then read from the store.
+    def rates(self, model: ModelRecord, device: str, precision: str, n_sharing: int = 1, say: Say = unsaid) -> Rates:
+        """How fast `device` runs the model: measured once, which takes seconds, then read from the store.
 
-        The memory that is free is one worker's part of it. What is measured here is stored by `save_rates`, so that
-        a statement that fails later leaves no trace.
+        The memory that is free is the part of one of `n_sharing` workers. What is measured here is stored by
+        `save_rates`, so that a statement that fails later leaves no trace.
         """
         import torch  # noqa: PLC0415
 
-        from obeql.executor.devices import DTYPES, devices_of, free_bytes, resolve_device  # noqa: PLC0415
+        from obeql.executor.devices import DTYPES, free_bytes, resolve_device  # noqa: PLC0415
         from obeql.executor.rates import measure_rates  # noqa: PLC0415
 
         place = resolve_device(device)
@@ -104,13 +106,16 @@ class Networks:
             stored = self._store.recalled(_RATES_TOPIC).get(key)
             known = Rates.from_json(stored) if stored is not None else None
             if known is None or len(known.layer_s) != len(model.network.layers):
-                known = measure_rates(self.graph(model), place, DTYPES[precision])
+                graph = self.graph(model, say)
+                say(f"measuring the speed of {place} for {model.name} in {precision}, once")
+                known = measure_rates(graph, place, DTYPES[precision])
                 self._unsaved.add(key)
             self._rates[key] = known
-        n_sharing = max(1, -(-n_workers // len(devices_of(device))))
         return replace(self._rates[key], free_bytes=free_bytes(place) / n_sharing)
 
-    def reduced_rates(self, model: ModelRecord, device: str, precision: str) -> tuple[str, Rates] | None:
+    def reduced_rates(
+        self, model: ModelRecord, device: str, precision: str, say: Say = unsaid
+    ) -> tuple[str, Rates] | None:
         """A precision that is less work for `device` than float32, with its rates; None where there is none.
 
         A network that was not captured runs as it is: its code may not take another precision.
@@ -120,7 +125,7 @@ class Networks:
         name = reduced_precision(resolve_device(device))
         if name is None or precision != "float32" or model.network.whole:
             return None
-        return name, self.rates(model, device, name)
+        return name, self.rates(model, device, name, say=say)
 
     def save_rates(self) -> None:
         """Store what `rates` has measured; in a read-only store it lasts as long as the session."""

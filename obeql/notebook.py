@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class
@@ -69,9 +70,7 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
         parameters = self._parameters(text)
         if not shows_progress:
             return self.session.execute(text, parameters)
-        from tqdm.auto import tqdm  # noqa: PLC0415 - a widget where the notebook has them
-
-        with ProgressBar(kind=tqdm) as bar:
+        with ProgressBar(kind=_kind_of_bar()) as bar:
             return self.session.execute(text, parameters, on_progress=bar)
 
     def _parameters(self, text: str) -> dict[str, Any] | None:
@@ -87,6 +86,15 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
                 f"${missing[0]}: there is no Python variable {missing[0]!r}.{nearest(missing[0], known)}"
             )
         return {name: self.shell.user_ns[name] for name in names} or None
+
+
+def _kind_of_bar() -> Any:
+    """A widget where the notebook has them, else a line of text; tqdm by itself would warn."""
+    if find_spec("ipywidgets") is None:
+        from tqdm import tqdm  # noqa: PLC0415
+    else:
+        from tqdm.auto import tqdm  # noqa: PLC0415
+    return tqdm
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

@@ -8,13 +8,16 @@ from typing import Any
 __all__ = ["Message", "Plan"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Message:
     """One line that says what a statement did, such as `model tumour created`."""
 
     text: str
 
     def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
         return self.text
 
 

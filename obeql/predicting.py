@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from obeql.executor.images import SourceImage
     from obeql.executor.network.graph import LayerGraph
+    from obeql.executor.progress import OnProgress
 
 __all__ = ["predict"]
 
@@ -48,7 +50,12 @@ class _Said:
 
 
 def predict(
-    bound: BoundPredict, graph: LayerGraph, store: Store, gallery: Gallery, cancelled: Callable[[], bool]
+    bound: BoundPredict,
+    graph: LayerGraph,
+    store: Store,
+    gallery: Gallery,
+    cancelled: Callable[[], bool],
+    on_progress: OnProgress | None = None,
 ) -> pa.Table:
     """Return the `k` highest classes of each image, one a row, and store them unless the store is read-only.
 
@@ -59,7 +66,7 @@ def predict(
     said: list[_Said] = []
     rows: list[tuple[Any, ...]] = []
     errors: list[str] = []
-    for image, found in _outputs(bound, graph, gallery, cancelled):
+    for image, found in _told(bound, _outputs(bound, graph, gallery, cancelled), on_progress):
         if isinstance(found, str):
             errors.append(found)
             rows.append((image.shown, image.label, None, None, None, None, None, found))
@@ -76,6 +83,21 @@ def predict(
     columns = (pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _COLUMNS.types, strict=True))
     table = pa.table(list(columns), schema=_COLUMNS)
     return table if errors else table.drop_columns(["error"])
+
+
+def _told(
+    bound: BoundPredict, outputs: Iterator[tuple[ImageRecord, _Said | str]], on_progress: OnProgress | None
+) -> Iterator[tuple[ImageRecord, _Said | str]]:
+    """The outputs, with progress told after each."""
+    from obeql.executor.progress import Progress  # noqa: PLC0415
+
+    started = time.perf_counter()
+    n_images = len(bound.images)
+    for number, (image, found) in enumerate(outputs):
+        if on_progress is not None:
+            seconds = time.perf_counter() - started
+            on_progress(Progress(number + 1, n_images, number, n_images, image.shown, seconds, 0.0, unit="images"))
+        yield image, found
 
 
 def _outputs(

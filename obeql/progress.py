@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Self, TextIO
 if TYPE_CHECKING:
     from obeql.executor.progress import Progress
 
-__all__ = ["ProgressBar", "named_image", "pace", "shown_seconds"]
+__all__ = ["ProgressBar", "pace", "shown_seconds", "where"]
 
-_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} windows{postfix}"
+_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
+#: While nothing is counted yet: what is being done instead.
+_PHASE_FORMAT = "{desc} ..."
 #: Characters of an image's name that are shown; what tells two files of a folder apart is mostly at the end.
 _NAME_WIDTH = 24
 
@@ -26,6 +28,7 @@ _NAME_WIDTH = 24
 class ProgressBar:
     """Draws what it is called with on `stream` (standard error); one bar a statement, closed by `finish`.
 
+    Before the first window it says what is being done instead, which is cleared away where nothing is counted later.
     `kind` is the class of bar, tqdm's own unless another of its family is given, such as `tqdm.notebook.tqdm`.
     """
 
@@ -34,6 +37,7 @@ class ProgressBar:
         self._kind = kind
         self._bar: Any = None
         self._done = 0
+        self._counts = False  # whether the bar has counted anything, rather than told a phase
 
     def __call__(self, progress: Progress) -> None:
         """Draw the state of a run. A run of another size, or one that starts over, gets a bar of its own."""
@@ -44,10 +48,19 @@ class ProgressBar:
 
             stream = sys.stderr if self._stream is None else self._stream
             self._bar = (self._kind or tqdm)(
-                total=progress.total, file=stream, bar_format=_FORMAT, dynamic_ncols=True, leave=True, mininterval=0.1
+                desc=progress.phase or where(progress),
+                total=progress.total,
+                file=stream,
+                bar_format=_PHASE_FORMAT if progress.phase else _FORMAT,
+                dynamic_ncols=True,
+                leave=True,
+                mininterval=0.1,
+                unit=progress.unit,
             )
-        self._bar.set_description_str(f"image {progress.image + 1}/{progress.n_images} {named_image(progress)}", False)
-        self._bar.set_postfix_str(pace(progress), False)
+        self._counts = self._counts or not progress.phase
+        self._bar.bar_format = _PHASE_FORMAT if progress.phase else _FORMAT
+        self._bar.set_description_str(progress.phase or where(progress), False)
+        self._bar.set_postfix_str("" if progress.phase else pace(progress), False)
         step = progress.done - self._done
         self._done = progress.done
         if step == 0:
@@ -58,10 +71,12 @@ class ProgressBar:
     def finish(self) -> None:
         """Leave the bar on the screen as it stands; the next call starts another."""
         if self._bar is not None:
+            self._bar.leave = self._counts
             self._bar.refresh()
             self._bar.close()
         self._bar = None
         self._done = 0
+        self._counts = False
 
     def __enter__(self) -> Self:
         return self
@@ -82,14 +97,17 @@ def shown_seconds(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def named_image(progress: Progress) -> str:
-    """The file name of the image at work, its end where it is long."""
+def where(progress: Progress) -> str:
+    """The image at work: its number and its file name, of which a long one keeps its end."""
     name = PurePath(progress.shown).name
-    return name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :]
+    name = name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :]
+    return f"{'map' if progress.unit == 'maps' else 'image'} {progress.image + 1}/{progress.n_images} {name}"
 
 
 def pace(progress: Progress) -> str:
-    """Rate and time left, or the time taken once all is done; before the first batch, the plan's estimate."""
+    """Rate and time left, or the time taken once all is done; before the first batch, the plan's estimate, if any."""
+    if progress.done == 0 and not progress.estimated_seconds:
+        return ""
     if progress.done >= progress.total:
         return f"{progress.rate:.1f}/s, took {shown_seconds(progress.seconds)}"
     if progress.done == 0:

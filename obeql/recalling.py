@@ -18,7 +18,7 @@ from obeql.store import RunRecord, Store, StoredMap
 if TYPE_CHECKING:
     from obeql.executor.images.placement import Placement
 
-__all__ = ["heatmap_of", "recalled_map", "stored_result"]
+__all__ = ["heatmap_of", "recalled_map", "shelved_maps", "stored_result"]
 
 
 def heatmap_of(
@@ -85,18 +85,30 @@ def recalled_map(
 def stored_result(store: Store, gallery: Gallery, run: RunRecord, model: ModelRecord) -> Result:
     """The maps of a stored run as a Result, named as they were when it ran."""
     assert run.run_id is not None
-    model = replace(model, name=run.model)
-    names = tuple(class_names(model))
-    members = store.load_maps(run.run_id, planes=False)
     images = {image.image_id: image for image in store.run_images(run.run_id)}
+    entries = shelved_maps(store, gallery, run.run_id, run.score, replace(model, name=run.model), images)
+    maps = Shelf(store).listed([entry for _, entry in entries])
+    return Result(maps, tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))
+
+
+def shelved_maps(
+    store: Store,
+    gallery: Gallery,
+    run_id: int,
+    score: str,
+    model: ModelRecord,
+    images: Mapping[int | None, ImageRecord],
+) -> list[tuple[int, Shelved]]:
+    """All maps of a run in the order written, without their planes, with the id of the image of each."""
+    names = tuple(class_names(model))
+    members = store.load_maps(run_id, planes=False)
     sizes = store.content_sizes({stored.cells.key.image_hash for stored in members})
     entries = []
     for stored in members:
         image = images.get(stored.image_id) or ImageRecord(None, stored.image_id)
-        heat = recalled_map(stored, run.score, model, names, image, sizes.get(stored.cells.key.image_hash), gallery)
-        entries.append(Shelved.of(heat, stored.map_id))
-    maps = Shelf(store).listed(entries)
-    return Result(maps, tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))
+        heat = recalled_map(stored, score, model, names, image, sizes.get(stored.cells.key.image_hash), gallery)
+        entries.append((stored.image_id, Shelved.of(heat, stored.map_id)))
+    return entries
 
 
 def _placement(stored: StoredMap, model: ModelRecord, source: tuple[int, int] | None) -> Placement:

@@ -3,7 +3,11 @@
 A run enters the store with its first finished image, so that a statement that finds nothing leaves the database as
 it was. Failures met before that wait for it. Images that take longer than a second are stored one by one; of faster
 ones all of a second go into one commit, because a commit costs as much as many maps. Only what is committed counts as
-done: `settle` tells the executor how many images are, and it is what progress reports.
+done: `settle` tells the executor how many images are, and it is what progress reports. Ctrl-C waits until a step is
+done: a map is either taken or not.
+
+Where there is a `Delivery`, workers write shards, which are taken here (`take`); maps of this process go into shards
+only where these are to stay.
 """
 
 from __future__ import annotations
@@ -16,13 +20,15 @@ from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from obeql.gallery import Gallery, content_of
+from obeql.gallery import Gallery
 from obeql.heatmap import Heatmap
 from obeql.planner import ExplainPlan, ImageRecord, class_names, show
 from obeql.planner.cells import FailedImage, MapCells
-from obeql.recalling import heatmap_of
+from obeql.recalling import heatmap_of, shelved_maps
+from obeql.shard_writer import Delivery, MapForm, MapShards
 from obeql.shelf import Shelf, Shelved
 from obeql.store import ImageMaps, RunRecord, Store
+from obeql.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from obeql.executor.images import SourceFacts
@@ -33,6 +39,8 @@ __all__ = ["RunWriter", "image_key", "versions"]
 #: A finished image is durable after so many seconds, or when so many maps wait.
 _HOLD_SECONDS = 1.0
 _HOLD_MAPS = 256
+#: Shards of workers that are taken in one commit.
+_HOLD_SHARDS = 8
 
 
 @cache
@@ -57,13 +65,15 @@ class RunWriter:
     """Begins a run with its first image, then stores images in their order; a `CellSink`. `flush` stores what waits.
 
     `parameters` are the plain values the statement was given, `n_todo` is the number of images to come, `heats` holds
-    the maps by `image_key` as `shelf` keeps them, `failed` the images that could not be explained.
+    the maps by `image_key` as `shelf` keeps them, `failed` the images that could not be explained. Maps that workers
+    have written into shards are in `heats` after `collect`.
     """
 
     store: Store
     plan: ExplainPlan
     gallery: Gallery
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    delivery: Delivery | None = None
     run_id: int | None = None
     n_todo: int = 0
     heats: dict[str, list[Heatmap | Shelved]] = field(default_factory=dict)
@@ -76,16 +86,36 @@ class RunWriter:
     _pieces: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     _decoded: tuple[str, SourceFacts, Placement] | None = None
     _known: dict[str, ImageRecord] = field(default_factory=dict)
+    #: shards of workers that wait, with the images they bring, and the images that came so
+    _arrived: dict[str, Sequence[ImageRecord]] = field(default_factory=dict)
+    _delivered: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def shelf(self) -> Shelf:
         """What keeps the maps for the result."""
-        return Shelf(self.store)
+        return Shelf(self.store, in_files=self.delivery is not None and self.delivery.keep)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of all classes."""
         return tuple(class_names(self.plan.model))
+
+    @cached_property
+    def form(self) -> MapForm:
+        """What is the same for all maps."""
+        return MapForm.of(self.plan, self.names)
+
+    @cached_property
+    def shards(self) -> MapShards | None:
+        """What workers write their maps with, and this process where the files stay; None: no shards."""
+        if self.delivery is None:
+            return None
+        return MapShards.to(self.delivery, self.plan, self.store.origin(), self.form)
+
+    @cached_property
+    def _kept_files(self) -> MapShards | None:
+        """What this process writes its maps with; None: they go into the database."""
+        return self.shards if self.delivery is not None and self.delivery.keep else None
 
     @cached_property
     def record(self) -> RunRecord:
@@ -113,35 +143,40 @@ class RunWriter:
     def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps
 
+    @undisturbed()
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         assert self._decoded is not None and self._decoded[0] == image_key(image)
         _, facts, placement = self._decoded
         run_id = self._begin()
         known = self.registered(image)
         assert known.image_id is not None
-        per_grid = len(maps) // len(self.plan.grids)
-        strides = [grid.stride for grid in self.plan.grids for _ in range(per_grid)]
-        size = placement.model_size
-        named = {cells.class_id: self.names[cells.class_id] for cells in maps}
-        box = placement.source_box(0, 0, *size)
-        content = content_of(facts)
         beside, self._beside = self._beside, ()
-        held = ImageMaps(known.image_id, maps, named, size, box, strides, content, beside)
+        held = self.form.image_maps(known.image_id, facts, placement, maps, beside)
+        if self._kept_files is not None:
+            self._kept_files.add(known, facts, placement, maps, beside)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
         picture = self.gallery.load(image) if known.path is None else (lambda: self.gallery.load(known))
         heats = [
             heatmap_of(cells, self.plan.score, self.plan.model, self.names, stride, placement, shown, run_id, picture)
-            for cells, stride in zip(maps, strides, strict=True)
+            for cells, stride in zip(maps, held.strides or (), strict=True)
         ]
         self._held[image_key(image)] = held, heats
         self.settle()
 
+    @undisturbed()
+    def take(self, name: str, images: Sequence[ImageRecord]) -> None:
+        self._begin()
+        self._arrived[name] = images
+        self.settle()
+
+    @undisturbed()
     def fail(self, image: ImageRecord, error: str) -> None:
         self.failed.append(FailedImage(image.image_id or 0, image.shown, error))
         self._waiting.append((image, error))
         self.settle()
 
+    @undisturbed()
     def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
         key = image_key(image), place
         self._pieces[key] = self.store.write_pieces(maps, self._pieces.get(key, []))
@@ -156,32 +191,90 @@ class RunWriter:
 
         Images become durable in the order in which they are finished.
         """
-        n_maps = sum(len(images.maps) + len(images.beside) for images, _ in self._held.values())
         late = time.monotonic() - self._flushed_at >= _HOLD_SECONDS
-        if n_maps >= _HOLD_MAPS or late or self.n_taken >= self.n_todo:
+        if self._kept_files is not None and self._held:
+            much, late = self._kept_files.due, False
+        else:
+            n_maps = sum(len(images.maps) + len(images.beside) for images, _ in self._held.values())
+            much = n_maps >= _HOLD_MAPS or len(self._arrived) >= _HOLD_SHARDS
+        if much or late or self.n_taken >= self.n_todo:
             self.flush()
-        return len(self.heats) + len(self.failed) - len(self._waiting)
+        return self.n_stored + len(self.failed) - len(self._waiting)
 
+    @undisturbed()
     def flush(self) -> None:
         """Store durably what waits; failures of a run that has no image yet go on waiting for one."""
         if self._held:
-            assert self.run_id is not None
-            map_ids = iter(self.store.write_batch(self.run_id, [images for images, _ in self._held.values()]))
+            map_ids = iter(self._store_held())
             for key, (_, heats) in self._held.items():
                 self.heats[key] = [self.shelf.put(heat, next(map_ids)) for heat in heats]
             finished = [key for key in self._pieces if key[0] in self._held]
             self._held = {}
             if finished:
                 self.store.write_pieces([], [piece for key in finished for piece in self._pieces.pop(key)])
+        if self._arrived:
+            self._store_arrived()
         while self.run_id is not None and self._waiting:
             self.failed[-len(self._waiting)] = self._store_failure(*self._waiting[0])
             del self._waiting[0]
         self._flushed_at = time.monotonic()
 
+    def _store_held(self) -> list[int]:
+        """Store the maps of this process that wait; returns their ids in order."""
+        assert self.run_id is not None
+        held = [images for images, _ in self._held.values()]
+        if self._kept_files is None:
+            return self.store.write_batch(self.run_id, held)
+        name = self._kept_files.flush()
+        found = self.store.take_shards(self.run_id, self._kept_files.folder, [name], self._image_ids, set(), keep=True)
+        return [map_id for images in held for map_id in found[images.image_id]]
+
+    def _store_arrived(self) -> None:
+        """Store the shards that wait, each image once."""
+        assert self.run_id is not None and self.delivery is not None
+        taken = set(self._delivered.values())
+        self.store.take_shards(
+            self.run_id, self.delivery.folder, list(self._arrived), self._image_ids, taken, self.delivery.keep
+        )
+        for image in (image for images in self._arrived.values() for image in images):
+            self._delivered[image_key(image)] = self.registered(image).image_id or 0
+        self._arrived = {}
+
+    @cached_property
+    def _image_ids(self) -> dict[tuple[str | None, str | None], int]:
+        """The ids of the plan's images by (path, key)."""
+        images = [self.registered(image) for image in self.plan.images]
+        return {(image.path, image.key): image.image_id for image in images if image.image_id is not None}
+
+    def collect(self) -> None:
+        """Add the maps that came in shards to `heats`, without their planes, which are read when they are asked for."""
+        if not self._delivered or self.run_id is None:
+            return
+        keys = {image_id: key for key, image_id in self._delivered.items()}
+        images: dict[int | None, ImageRecord] = {}
+        for image in self.plan.images:
+            known = self.registered(image)
+            images[known.image_id] = replace(known, columns=image.columns or known.columns)
+        entries = shelved_maps(self.store, self.gallery, self.run_id, self.plan.score, self.plan.model, images)
+        for image_id, entry in entries:
+            if image_id in keys:
+                self.heats.setdefault(keys[image_id], []).append(entry)
+
+    def let_go(self) -> None:
+        """Remove what is left of the shards that pass into the database."""
+        if self.delivery is not None and not self.delivery.keep:
+            self.delivery.folder.remove_all()
+
+    @property
+    def n_stored(self) -> int:
+        """Images whose maps are stored durably."""
+        return len(self.heats) + len(self._delivered)
+
     @property
     def n_taken(self) -> int:
         """Images that are finished, failed ones included."""
-        return len(self.heats) + len(self._held) + len(self.failed)
+        arrived = {image_key(image) for images in self._arrived.values() for image in images}
+        return self.n_stored + len(self._held) + len(self.failed) + len(arrived - self._delivered.keys())
 
     def _begin(self) -> int:
         if self.run_id is None:

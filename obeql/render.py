@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import evidence_colours, symmetric_limit
+from obeql.colours import evidence_colours, shared_limits, symmetric_limit
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner.scores import ScoreKind, score_of
 
@@ -40,7 +40,6 @@ __all__ = [
     "picture_bytes",
     "picture_of",
     "plain_text",
-    "shared_limits",
     "sheet",
 ]
 
@@ -49,6 +48,9 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 #: Most maps on one sheet; beyond it they are too small to read.
 MAX_SHEET = 64
+
+#: Width of a character on a colour bar.
+_CHARACTER_INCHES = 0.057
 
 #: What the colour bar calls a score, and its unit.
 _SCALE: dict[ScoreKind, tuple[str, str]] = {
@@ -145,7 +147,8 @@ def sheet(heats: Sequence[Heatmap], *, columns: int | None = None, shared: bool 
     limits = dict.fromkeys((heat.score_kind for heat in heats), limit)
     if shared and limit is None:
         limits = shared_limits(heats)
-    figure = Figure(figsize=(4.6 * n_columns, 4.3 * n_rows))
+    tallest = min(2.0, max(0.4, *(heat.placement.source_size[0] / heat.placement.source_size[1] for heat in heats)))
+    figure = Figure(figsize=(4.6 * n_columns, (3.5 * tallest + 0.85) * n_rows))  # of 4.6 inches, the image has 3.5
     figure.set_layout_engine("constrained")
     panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
     for panel, heat in zip(panels, heats, strict=False):
@@ -153,14 +156,6 @@ def sheet(heats: Sequence[Heatmap], *, columns: int | None = None, shared: bool 
     for panel in panels[len(heats) :]:
         panel.set_axis_off()
     return figure
-
-
-def shared_limits(heats: Sequence[Heatmap]) -> dict[ScoreKind, float | None]:
-    """The end of the scale that maps of one score share: the largest |per-pixel importance| among them."""
-    planes: dict[ScoreKind, list[npt.NDArray[np.float32]]] = {}
-    for heat in heats:
-        planes.setdefault(heat.score_kind, []).append(heat.to_pixels().ravel())
-    return {kind: symmetric_limit(np.concatenate(found)) for kind, found in planes.items()}
 
 
 def picture_bytes(figure: Any, suffix: str, dpi: float) -> bytes:
@@ -291,7 +286,7 @@ def _frame(ax: Axes, box: tuple[float, float, float, float], style: str) -> None
 
 
 def colour_bar(ax: Axes, mappable: Any, label: str) -> None:
-    """Draw the scale of the evidence's colours to the right of the axes."""
+    """Draw the scale of the evidence's colours to the right of the axes; `label` is low end, what, high end."""
     from matplotlib.patches import Rectangle  # noqa: PLC0415
     from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
 
@@ -306,10 +301,27 @@ def colour_bar(ax: Axes, mappable: Any, label: str) -> None:
         bar_axes.add_patch(ground)
     if bar.solids is not None:
         bar.solids.set_zorder(1)
-    bar.set_label(label, fontsize=7.5)
+    bar.set_label(_fitted(label, _height_inches(ax)), fontsize=7.5)
     bar_axes.tick_params(labelsize=7)
     # Each label whole: a shared power of ten would stand in the way of the title.
     bar_axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+
+
+def _height_inches(ax: Axes) -> float:
+    """How high the picture in an axes will be, about: layout engines decide when the figure is drawn."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    left, right = ax.get_xlim()
+    low, high = ax.get_ylim()
+    return float(min(ax.bbox.height, ax.bbox.width * abs((high - low) / (right - left))) / figure.dpi)
+
+
+def _fitted(label: str, inches: float) -> str:
+    """A label of three parts as one line, or, where it would be longer than the bar, with its ends in a second one."""
+    if len(label) * _CHARACTER_INCHES <= inches:
+        return label
+    low, middle, high = (part.strip() for part in label.split("    "))
+    return f"{middle}\n{low}        {high}"
 
 
 def _bar_label(heat: Heatmap) -> str:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import evidence_colours
+from obeql.colours import evidence_colours, shared_limits
 from obeql.errors import ImageError, QueryTypeError
-from obeql.render import shared_limits
+from obeql.quality import quality_sentence
 
 if TYPE_CHECKING:
     from obeql.heatmap import Heatmap
@@ -41,14 +41,16 @@ def report_text(result: Result, plan: str | None = None) -> str:
         raise QueryTypeError(f"a report holds at most {MAX_REPORT} maps, not {len(result.maps)}; slice the result")
     limits = shared_limits(result.maps)
     name = result.run_name if result.run_name is not None else f"run {result.run_id}"
-    facts = f"{len(result.maps)} heat maps by occlusion · model {result.maps[0].model}"
+    facts = (
+        f"{len(result.maps)} heat map{'s' if len(result.maps) > 1 else ''} by occlusion · model {result.maps[0].model}"
+    )
     if result.seconds is not None:
         facts += f" · {result.seconds:.3g} s"
     data = {
         "title": f"Where it looks: {name}",
         "facts": facts,
         "colours": _colours(),
-        "maps": [_map(heat, limits[heat.score_kind] or 1.0) for heat in result.maps],
+        "maps": [_map(heat, limits[heat.score_kind]) for heat in result.maps],
         "failures": [(failure.shown, failure.error) for failure in result.failures],
         "plan": plan,
     }
@@ -65,14 +67,13 @@ def _map(heat: Heatmap, limit: float) -> dict[str, Any]:
     )
     if heat.label is not None:
         detail += f" · label {heat.label}"
-    if heat.approx and heat.bound is not None:
-        detail += f" · approximate, {heat.metric} ≥ {heat.bound:.3g}"
     place = heat.placement
     named = set(np.unique(heat.top_class).tolist()) | {heat.class_id}
     names = {str(i): heat.classes[i] for i in sorted(named) if 0 <= i < len(heat.classes)}
     return {
         "title": f"{Path(heat.image).name} · {heat.class_name}",
         "detail": detail,
+        "quality": quality_sentence(heat.cells.quality, heat.cells.logit.size),
         "warning": heat.warning,
         "score_kind": heat.score_kind.replace("_", "-"),
         "clean_score": heat.clean_score,
@@ -87,6 +88,8 @@ def _map(heat: Heatmap, limit: float) -> dict[str, Any]:
         "importance": _numbers(heat.importance),
         "scores": _numbers(heat.scores),
         "top_class": heat.top_class.tolist(),
+        "inexact": f"estimated, or computed in {heat.reduced_precision}" if heat.reduced_precision else "estimated",
+        "exact": None if heat.cells.exact is None else heat.cells.exact.astype(int).tolist(),
         "class_names": names,
         "best": [(cell.row, cell.col) for cell in heat.top(_N_BEST)],
         "picture": _picture(heat),

@@ -35,9 +35,9 @@ class Result(Sequence[Heatmap]):
     `failures` are the images that could not be explained, with the error of each; `plan` is what was executed
     (print it), `seconds` the wall-clock time it took. A slice is a Result of fewer maps and the same run.
 
-    The planes of the first 256 MB of maps are held; those of later ones are read from the database whenever a map is
-    asked for, so that a result of 10,000 images takes little memory. Reading one raises StoreError once its run was
-    dropped or the database is closed.
+    The planes of the first 256 MB of maps are held (32 MB where maps stay in Parquet files); those of later ones are
+    read from the database whenever a map is asked for, so that a result of 10,000 images takes little memory. Reading
+    one raises StoreError once its run was dropped or the database is closed.
     """
 
     maps: Sequence[Heatmap]
@@ -133,7 +133,7 @@ class Result(Sequence[Heatmap]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the text, and a sheet of the first maps."""
-        text = f"<pre>{escape(repr(self))}</pre>"
+        text = f'<pre style="font-family: monospace; line-height: 1.25">{escape(repr(self))}</pre>'
         if not self.maps:
             return text
         from obeql.render import picture_bytes, sheet  # noqa: PLC0415

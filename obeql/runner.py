@@ -1,6 +1,6 @@
 """Runs texts on a session and writes what they yield: the part that the command line and the prompt share.
 
-Between them and the session. Ctrl-C asks a run to stop after its batch, so that what is stored is kept.
+Between them and the session. Ctrl-C stops a statement where it is; a run keeps the cells it has.
 """
 
 from __future__ import annotations
@@ -59,7 +59,6 @@ class Runner:
         self.last_explain: str | None = None
         self._view = view
         self._echo = echo
-        self._running = False  # inside a run, which stops by itself between batches when asked to
 
     def run(self, text: str) -> None:
         """Run every statement of a text. Raises ObeqlError, and KeyboardInterrupt after Ctrl-C."""
@@ -95,29 +94,23 @@ class Runner:
             self.last_result, self.last_explain = found, text
 
     def _on_progress(self, progress: Progress) -> None:
-        self._running = True
         if self._view is not None and self.session.setting("progress"):
             self._view(progress)
 
     def _end_of_run(self) -> None:
-        self._running = False
         if self._view is not None:
             self._view.finish()
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """The first Ctrl-C asks a run to stop, so that it can keep what it has; at any other time it stops at once."""
+        """Whatever way a statement ends after Ctrl-C, it ends in KeyboardInterrupt."""
         asked = False
 
         def on_interrupt(signum: int, frame: FrameType | None) -> None:
             nonlocal asked
-            first, asked = not asked, True
-            self.session.cancel()
-            if self._running and first:
-                self._end_of_run()
-                print("stopping after this batch; Ctrl-C again stops at once", file=sys.stderr)
-            else:
-                raise KeyboardInterrupt
+            asked = True
+            self.session.cancel()  # for what does not notice the exception, such as a query of DuckDB
+            raise KeyboardInterrupt
 
         before = _set_handler(on_interrupt)
         try:

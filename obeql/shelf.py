@@ -21,6 +21,8 @@ __all__ = ["KEPT_BYTES", "HeatmapList", "Shelf", "Shelved"]
 
 #: Planes that one result keeps in memory; it answers for these maps after the database is closed.
 KEPT_BYTES = 256 * 2**20
+#: Likewise where maps stay in files, as those of large runs do.
+KEPT_BESIDE_FILES = 32 * 2**20
 
 #: Planes read at once where maps are taken one after the other.
 _READ_BYTES = 16 * 2**20
@@ -68,11 +70,11 @@ class Shelved:
 
 
 class Shelf:
-    """Keeps the planes of the first maps of a result, KEPT_BYTES of them, and lets go of the others."""
+    """Keeps the planes of the first maps of a result, KEPT_BYTES of them or fewer, and lets go of the others."""
 
-    def __init__(self, store: CellStore) -> None:
+    def __init__(self, store: CellStore, in_files: bool = False) -> None:
         self._store = store
-        self._left = KEPT_BYTES
+        self._left = min(KEPT_BYTES, KEPT_BESIDE_FILES) if in_files else KEPT_BYTES
 
     def put(self, heat: Heatmap, map_id: int) -> Heatmap | Shelved:
         """Return the map, or what it can be read back by once it is stored."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
@@ -26,8 +27,8 @@ from obeql.listing import Listings, relation_of
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, bound_values, plain_values, sql_values
+from obeql.phases import Phases
 from obeql.planner import (
-    BoundExplain,
     ExplainPlan,
     ImageSet,
     ModelRecord,
@@ -41,11 +42,12 @@ from obeql.planner import (
     show,
 )
 from obeql.planner.place import locate
-from obeql.planner.settings import ALL_GPUS
 from obeql.planner.sources import resolve_source
 from obeql.planner.values import parameter_value
 from obeql.predicting import predict
 from obeql.result import Result
+from obeql.shard_writer import Delivery, delivery_of
+from obeql.spreading import sharing_a_device, threads_set, with_workers
 from obeql.store import Store
 from obeql.stored_runs import StoredRuns
 
@@ -182,12 +184,14 @@ class Statements:
 
     def _explain(self, statement: syntax.ExplainOcclude, call: Call) -> Result:
         self.require_writable("EXPLAIN OCCLUDE")
+        self._find_shards()
         values = self._values(statement, call)
         return self._run(self._planned(statement, call, values, runs=True), values, call)[0]
 
     def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
         if statement.analyze:
             self.require_writable("PLAN ANALYZE")
+            self._find_shards()
         values = self._values(statement, call)
         plan = self._planned(statement, call, values, runs=statement.analyze)
         if not statement.analyze:
@@ -207,38 +211,37 @@ class Statements:
         if isinstance(statement, syntax.ExplainOcclude) and call.ahead and not syntax.parameters_of(statement):
             also = coming_classes(bound, statement, call.ahead, self._catalog, call.text)
             bound = replace(bound, also=also)
+        say = Phases(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
+        say.torch()
         if len(bound.images) == 1:
             self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
         if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
             return plan_explain(bound, Rates())
-        if runs and (model := self._networks.recaptured(bound.model)) is not None:
+        if runs and (model := self._networks.recaptured(bound.model, say)) is not None:
             self._store.put_model(model)
             bound = replace(bind(statement, self._catalog, call.text, None, values), also=bound.also)
-        bound = self._one_a_gpu(bound)
+        threads = self._catalog.setting("threads")
+        bound = with_workers(bound, threads)
         precision = bound.options["precision"]
         try:
-            with self._threads(bound.workers, bound.device):
-                rates = self._networks.rates(bound.model, bound.device, precision, bound.workers)
-                fast = self._networks.reduced_rates(bound.model, bound.device, precision) if bound.estimates else None
+            with threads_set(threads, bound):
+                n_sharing = sharing_a_device(bound, threads)
+                rates = self._networks.rates(bound.model, bound.device, precision, n_sharing, say)
+                fast = None
+                if bound.estimates:
+                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say)
         except ObeqlError:
             raise
         except Exception as error:  # measuring runs the network
+            if error is say.raised:
+                raise
             raise failed_in_network(error, bound.model.network.reason) from error
         return plan_explain(bound, rates, reduced=fast)
-
-    def _one_a_gpu(self, bound: BoundExplain) -> BoundExplain:
-        """The statement with a worker for each GPU, where it is ON cuda:* and does not say how many."""
-        if bound.device != ALL_GPUS or bound.options["workers"]:
-            return bound
-        from obeql.executor.devices import devices_of  # noqa: PLC0415
-
-        n_gpus = len(devices_of(bound.device))
-        return replace(bound, options={**bound.options, "workers": n_gpus if n_gpus > 1 else 0})
 
     def _run(
         self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False
     ) -> tuple[Result, RunReport]:
-        with self._threads(plan.workers, plan.device):
+        with threads_set(self._catalog.setting("threads"), plan):
             found = explain(
                 plan,
                 lambda: self._graph(plan.model),
@@ -248,9 +251,19 @@ class Statements:
                 call.on_progress,
                 self._cancel.is_set,
                 analyze,
+                self._delivery(),
             )
         self._networks.save_rates()
         return found
+
+    def _delivery(self) -> Delivery | None:
+        return delivery_of(self.setting("store"), self.setting("store_folder"), self._store.path)
+
+    def _find_shards(self) -> None:
+        """Take what is in the folder of Parquet files and not in the database, such as of a process that was killed."""
+        delivery = self._delivery()
+        if delivery is not None and delivery.keep:
+            self._store.find_shards(delivery.folder)
 
     def _graph(self, model: ModelRecord) -> LayerGraph:
         """The layers a plan was made for. A plan without estimates was made without loading them."""
@@ -266,9 +279,12 @@ class Statements:
         if not self._store.read_only:
             self.require_writable("PREDICT")
         bound = bind(statement, self._catalog, call.text, None, self._values(statement, call))
-        graph = self._networks.graph(bound.model)
-        with self._threads():
-            return relation_of(self._store, predict(bound, graph, self._store, self._gallery, self._cancel.is_set))
+        say = Phases(call.on_progress, len(bound.images), len(bound.images), bound.images[0].shown, "images")
+        say.torch()
+        graph = self._networks.graph(bound.model, say)
+        with threads_set(self._catalog.setting("threads")):
+            stopped, tell = self._cancel.is_set, call.on_progress
+            return relation_of(self._store, predict(bound, graph, self._store, self._gallery, stopped, tell))
 
     def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:
         self.require_writable("CREATE MODEL")
@@ -276,6 +292,9 @@ class Statements:
         options = model_options(statement.options, call.text, values)
         uri = self._text(statement.uri, values, call, "the URI of a model")
         name = statement.name.value
+        say = Phases(call.on_progress, shown=name, unit="models")
+        say.torch()
+        say(f"loading {PurePath(uri).name}")
         record = self._networks.create(name, uri, options)
         known = self._store.model(name)
         self.put_model(record, statement.replace)
@@ -299,7 +318,8 @@ class Statements:
             case _:
                 shown = "images from Python"
         stored = self._gallery.put_set(ImageSet(statement.name.value, shown, images), statement.replace)
-        return Message(f"images {stored.name}: {len(stored.images)} images")
+        n_images = len(stored.images)
+        return Message(f"images {stored.name}: {n_images} image{'s' if n_images != 1 else ''}")
 
     def _drop(self, statement: syntax.Drop, call: Call) -> Message:
         kind = statement.kind
@@ -341,8 +361,9 @@ class Statements:
         options = evaluate_options(statement.options, call.text, self._values(statement, call))
         result = self._referred(statement.run, call)
         model = self._runs.model(self._runs.record(int(result.run_id)))
-        graph, device = self._networks.graph(model), self._catalog.setting("device")
-        with self._threads():
+        say = Phases(call.on_progress, len(result), len(result), result[0].image if len(result) else "", "maps")
+        graph, device = self._networks.graph(model, say), self._catalog.setting("device")
+        with threads_set(self._catalog.setting("threads")):
             stopped, tell = self._cancel.is_set, call.on_progress
             table = evaluate(result, model, graph, options, device, self._store, stopped, tell)
         return relation_of(self._store, table)
@@ -397,30 +418,6 @@ class Statements:
         if not isinstance(given, (str, os.PathLike)):
             raise locate(QueryTypeError(f"A text is needed as {what}, not a {type(given).__name__}."), call.text, node)
         return os.fspath(given)
-
-    @contextmanager
-    def _threads(self, n_workers: int = 0, device: str = "cpu") -> Iterator[None]:
-        """Compute with the threads of obeql.threads, and leave the process as it was.
-
-        Workers on a CPU share its threads unless that setting says how many each has.
-        """
-        threads = self._catalog.setting("threads")
-        if threads is None and not n_workers:
-            yield
-            return
-        import torch  # noqa: PLC0415
-
-        from obeql.executor.devices import resolve_device  # noqa: PLC0415
-
-        if threads is None:
-            on_cpu = resolve_device(device).type == "cpu"
-            threads = max(1, torch.get_num_threads() // n_workers) if on_cpu else torch.get_num_threads()
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
 
 
 def _unknown(what: str, name: Any, known: Sequence[str]) -> NoReturn:

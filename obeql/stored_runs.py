@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from obeql.errors import StoreError, UnknownNameError, nearest
+from obeql.errors import StoreError
 from obeql.gallery import Gallery
 from obeql.planner import ModelRecord
 from obeql.recalling import stored_result
 from obeql.result import Result
 from obeql.store import RunRecord, Store
+from obeql.store.runs import unknown_run
 
 __all__ = ["StoredRuns"]
 
@@ -23,8 +24,7 @@ class StoredRuns:
         """What the run was."""
         run = self._store.run(name_or_id)
         if run is None:
-            hint = nearest(str(name_or_id), self._store.run_names())
-            raise UnknownNameError(f"There is no run {name_or_id!r}.{hint}")
+            raise unknown_run(name_or_id, self._store.run_names())
         return run
 
     def model(self, run: RunRecord) -> ModelRecord:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import blended, symmetric_limit
+from obeql.colours import blended, shared_limits, symmetric_limit
 from obeql.errors import ImageError
 from obeql.quality import top_class_text
 
@@ -35,8 +35,8 @@ N_DRAWN = 4
 #: Most important cells listed beside a map.
 N_CELLS = 8
 
-#: Columns of a terminal from which boxes and scores fit beside a map.
-_WIDE = 118
+#: Columns of a terminal from which boxes and scores fit beside a map, and up to which the table comes below it.
+_WIDE, _NARROW = 118, 66
 
 _ALPHA = 0.85
 _DARK, _NOT_YET = 0.10, 0.28
@@ -58,31 +58,34 @@ class Canvas:
 
 
 def draw_result(result: Result, console: Console) -> None:
-    """Draw the first maps of a result, each beside a table of its most important cells."""
+    """Draw the first maps of a result on one scale, each beside a table of its most important cells."""
     canvas = Canvas.of(console)
-    for heat in result.maps[:N_DRAWN]:
-        console.print(draw_heatmap(heat, canvas))
+    drawn = result.maps[:N_DRAWN]
+    limits = shared_limits(drawn)
+    for place, heat in enumerate(drawn):
+        console.print(*[""] * (place > 0), draw_heatmap(heat, canvas, limits[heat.score_kind]), sep="\n")
     if len(result.maps) > N_DRAWN:
         console.print(f"... {len(result.maps) - N_DRAWN} more maps; .heat draws any of them", markup=False)
 
 
-def draw_heatmap(heat: Heatmap, canvas: Canvas) -> RenderableType:
-    """Return a map over its image, beside the table of its most important cells."""
+def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> RenderableType:
+    """Return a map over its image, beside the table of its most important cells; colours end at `limit`, or its own."""
     from rich.text import Text  # noqa: PLC0415
 
     height, width = _size(heat.placement.source_size, canvas)
     values = _sampled(heat, height, width)
-    text = _painted(values, symmetric_limit(heat.to_pixels()), _ground(heat, height, width), canvas)
+    limit = symmetric_limit(heat.to_pixels()) if limit is None else limit
+    text = _painted(values, limit, _ground(heat, height, width), canvas)
     title = Text(
         f"{Path(heat.image).name} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}", style="bold"
     )
-    notes = [_legend(symmetric_limit(heat.to_pixels()), heat.score_kind, canvas)]
+    notes = [_legend(limit, heat.score_kind, canvas)]
     if heat.approx:
         notes.append(Text(f"approximate: {heat.quality}"))
     if heat.warning:
         notes.append(Text(heat.warning, style="yellow"))
     table = cells_table(heat.top(N_CELLS), heat.score_kind, heat.classes, canvas.width >= _WIDE)
-    return _framed(title, text, table, notes)
+    return _framed(title, text, table, notes, canvas)
 
 
 def draw_plane(
@@ -110,7 +113,7 @@ def draw_plane(
     stated = f"{n_done} of {importance.size} windows" if stated is None else stated
     note = Text(f"{stated}, each window {patch_px[0]}x{patch_px[1]} px")
     best = _best(importance, N_CELLS)
-    return _framed(Text(title, style="bold"), text, best, [_legend(limit, score_kind, canvas), note])
+    return _framed(Text(title, style="bold"), text, best, [_legend(limit, score_kind, canvas), note], canvas)
 
 
 def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wide: bool = True) -> RenderableType:
@@ -149,10 +152,12 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _framed(title: Text, drawing: Text, table: RenderableType, notes: list[Text]) -> RenderableType:
+def _framed(title: Text, drawing: Text, table: RenderableType, notes: list[Text], canvas: Canvas) -> RenderableType:
     from rich.console import Group  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
+    if canvas.width <= _NARROW:
+        return Group(title, drawing, *notes, table)
     side_by_side = Table.grid(padding=(0, 2))
     side_by_side.add_row(drawing, Group(table, "", *notes))
     return Group(title, side_by_side)
@@ -166,8 +171,9 @@ def _plain(text: str) -> Text:
 
 
 def _size(shape: tuple[int, ...], canvas: Canvas) -> tuple[int, int]:
-    """(height, width) in half blocks of a picture of `shape`: half the terminal's width at most, 40 high at most."""
-    widest = max(8, min(44, canvas.width // 2 - 4))
+    """(height, width) in half blocks of a picture of `shape`: beside a table half the terminal's width at most."""
+    room = canvas.width - 2 if canvas.width <= _NARROW else canvas.width // 2 - 4
+    widest = max(8, min(44, room))
     scale = min(widest / shape[1], 44 / shape[0])
     height = max(2, round(shape[0] * scale))
     return height + height % 2, max(2, round(shape[1] * scale))

@@ -1,4 +1,4 @@
-"""Put Ctrl-C off while a run is brought to its end, so that a second one does not lose what the first one keeps."""
+"""Put Ctrl-C off while something is stored, so that it is stored as a whole."""
 
 from __future__ import annotations
 

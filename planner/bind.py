@@ -17,6 +17,7 @@ from obeql.planner.classes import class_number, find_class
 from obeql.planner.clauses import (
     DEFAULT_CLASSES,
     bind_approx,
+    bind_cluster,
     bind_device,
     bind_top_cells,
     check_clauses,
@@ -33,6 +34,7 @@ from obeql.planner.logical import (
     ScoreCells,
     StoreRun,
     UnionMaps,
+    grids_of,
 )
 from obeql.planner.options import default_stride, explain_options, place_of
 from obeql.planner.place import locate
@@ -78,10 +80,17 @@ class BoundExplain:
     #: k of TOP k CELLS where not all cells are asked for with EXACT, and the seconds of WITHIN
     top_cells: int | None = None
     within_s: float | None = None
+    #: address of the Ray cluster whose actors are the workers; None: processes of this machine
+    cluster: str | None = None
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of all images and grids, stored ones included."""
+        return len(self.images) * sum(grid.n_windows for grid in grids_of(self.logical))
 
     @property
     def workers(self) -> int:
-        """Processes that share the images; 0 where this one explains them, as it does a single or a stored one."""
+        """Workers that share the images; 0 where this process explains them, as it does a single or a stored one."""
         return 0 if self.complete or len(self.images) == 1 else min(self.options["workers"], len(self.images))
 
     @property
@@ -172,7 +181,8 @@ def _bind_explain(
     check_clauses(statement, text)
     approx = bind_approx(statement.accuracy, text)
     device = bind_device(statement.device, catalog, text)
-    refuse_unsupported(statement, options, device)
+    cluster = bind_cluster(statement.device, catalog)
+    refuse_unsupported(statement, options, device, cluster)
     model = resolve_model(statement.model, catalog, text, parameters)
     source, images = resolve_source(statement.source, catalog, text, parameters)
     classes = _bind_classes(statement, model, images, text, parameters)
@@ -209,6 +219,7 @@ def _bind_explain(
         complete=bool(held) and all(each.n_cells == each.grid.n_windows * len(images) for each in held),
         top_cells=bind_top_cells(statement),
         within_s=None if statement.within is None else float(statement.within.seconds),
+        cluster=cluster,
     )
 
 

@@ -5,6 +5,7 @@ Part of binding. What this version parses but does not carry out is refused here
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,14 @@ from obeql.grammar import syntax
 from obeql.planner.catalog import Catalog
 from obeql.planner.logical import ClassSelector
 from obeql.planner.place import locate
-from obeql.planner.settings import ALL_GPUS, DEVICES, device_name
+from obeql.planner.settings import ALL_GPUS, DEVICES, RAY, device_name
 from obeql.planner.values import BadValue
 
 __all__ = [
     "DEFAULT_CLASSES",
     "METRICS",
     "bind_approx",
+    "bind_cluster",
     "bind_device",
     "bind_top_cells",
     "check_clauses",
@@ -33,7 +35,7 @@ METRICS = ("ssim", "top10pct", "pearson", "maxerr")
 DEFAULT_CONFIDENCE = 0.95
 
 #: Devices of the language that this version does not run on.
-_LATER_DEVICES = ("ray", "mps")
+_LATER_DEVICES = ("mps",)
 
 
 def check_clauses(statement: syntax.ExplainOcclude, text: str) -> None:
@@ -82,11 +84,11 @@ def bind_top_cells(statement: syntax.ExplainOcclude) -> int | None:
 
 def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
     """Return the device of ON, or of obeql.device. Raises UnsupportedError for devices of later versions."""
-    if node is None:
+    if node is None or node.name == RAY:  # whose workers compute on the device of the setting
         return str(catalog.setting("device") or DEVICES[0])
     if node.name in _LATER_DEVICES:
         raise UnsupportedError(
-            f"ON {node.name} is not carried out by this version; it runs on cpu, cuda, cuda:<number> or cuda:*."
+            f"ON {node.name} is not carried out by this version; it runs on cpu, cuda, cuda:<number>, cuda:* or ray."
         )
     try:
         return device_name("ON", node.name)
@@ -94,10 +96,24 @@ def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
         raise locate(QueryTypeError(str(wrong)), text, node, node.span.end - len(node.name)) from None
 
 
-def refuse_unsupported(statement: syntax.ExplainOcclude, options: Mapping[str, Any], device: str) -> None:
+def bind_cluster(node: syntax.Device | None, catalog: Catalog) -> str | None:
+    """Return the address of the Ray cluster that is to share the images; None for this machine without Ray.
+
+    The address is that of obeql.ray_address, else of the variable RAY_ADDRESS, else `local`: started for the statement.
+    """
+    if (node is None or node.name != RAY) and catalog.setting("engine") != RAY:
+        return None
+    return str(catalog.setting("ray_address") or os.environ.get("RAY_ADDRESS") or "local")
+
+
+def refuse_unsupported(
+    statement: syntax.ExplainOcclude, options: Mapping[str, Any], device: str, cluster: str | None
+) -> None:
     """Raise UnsupportedError, naming the clause, for what is well-formed and not carried out yet."""
-    if statement.within is not None and (options["workers"] > 0 or device == ALL_GPUS):
-        what = f"workers={options['workers']}" if options["workers"] > 0 else f"ON {device}"
+    if cluster is not None and device.startswith("cuda:") and device != ALL_GPUS:
+        raise UnsupportedError(f"Ray chooses the GPU of each worker: write cuda in place of {device}.")
+    if statement.within is not None and (options["workers"] > 0 or device == ALL_GPUS or cluster is not None):
+        what = f"workers={options['workers']}" if options["workers"] > 0 else f"ON {RAY if cluster else device}"
         raise UnsupportedError(
             f"WITHIN with {what} is not carried out by this version: one process divides the time among the images."
         )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from obeql.planner.geometry import LayerSpec, Network
 
-__all__ = ["Rates", "box_seconds", "layer_seconds", "paste_bytes", "positions", "read_size"]
+__all__ = ["Rates", "box_seconds", "clean_pass_seconds", "layer_seconds", "paste_bytes", "positions", "read_size"]
 
 #: one size or an array of them
 Sizes = TypeVar("Sizes", float, "npt.NDArray[np.float64]")
@@ -38,6 +38,8 @@ class Rates:
     box_s: tuple[float, ...] = ()
     #: measured seconds of layer i for a batch on boxes however small; empty when not measured
     box_batch_s: tuple[float, ...] = ()
+    #: measured seconds of one clean pass: the network on a single image, its views kept; 0 when not measured
+    pass_s: float = 0.0
     #: memory that may be used beyond the weights, in bytes
     free_bytes: float = 2e9
     #: what was measured, for PLAN: device name, threads, versions
@@ -79,6 +81,14 @@ def layer_seconds(network: Network, index: int, rates: Rates) -> float:
         return rates.layer_s[index]
     layer = network.layers[index]
     return layer.macs / rates.macs_per_s + layer.work_bytes / rates.bytes_per_s
+
+
+def clean_pass_seconds(network: Network, rates: Rates, together: int = 1) -> float:
+    """Seconds of an image's clean pass, where so many images go through the network together."""
+    layers = range(1, len(network.layers))
+    shared = sum(layer_seconds(network, i, rates) for i in layers) + rates.call_s * len(layers) / together
+    alone = rates.pass_s or shared
+    return alone if together == 1 else min(alone, shared)
 
 
 def box_seconds(network: Network, index: int, rates: Rates, height: float, width: float) -> float:

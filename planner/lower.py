@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from obeql.errors import InternalError, QueryTypeError
 from obeql.planner.bind import BoundExplain
-from obeql.planner.cost import Rates
+from obeql.planner.cost import Rates, clean_pass_seconds
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical import (
@@ -140,6 +140,7 @@ def lower(
         for grid, (_, refused) in zip(grids, choices, strict=True)
         for refusal in refused
     ]
+    n_passes = 1 if shared else sum(share > 0.0 for share in shares)
     text = print_tree(logical)
     return ExplainPlan(
         statement=bound.statement,
@@ -164,6 +165,7 @@ def lower(
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         together=together,
         shared_pass=shared,
+        passes_s=n_passes * clean_pass_seconds(network, rates, together),
         also=bound.also,
         reuse=bound.reuse,
         held=tuple(held[grid] for grid in grids) if held else (),
@@ -171,6 +173,7 @@ def lower(
         logical_text=(text, text),
         notes=notes,
         workers=bound.workers,
+        cluster=bound.cluster,
     )
 
 

@@ -151,7 +151,13 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         "cover, valid, clip",
         "Last window of an axis: shifted inward, left out where it does not fit, or cut (needs stride <= patch).",
     ),
-    OptionInfo("workers", _workers, 0, "0, 4", "Processes that share the images; 0: this one, or one a GPU of cuda:*."),
+    OptionInfo(
+        "workers",
+        _workers,
+        0,
+        "0, 4",
+        "Workers that share the images; 0: none, or one a GPU of cuda:*, or all that Ray has room for.",
+    ),
     OptionInfo(
         "precision",
         choice("float32", "tf32", "bfloat16", "float16", "float64"),

@@ -195,6 +195,8 @@ class ExplainPlan:
     together: int = 1
     #: whether the grids of an image share one clean pass
     shared_pass: bool = False
+    #: estimated seconds of the clean passes of an image
+    passes_s: float = 0.0
     #: classes that coming statements ask of the same windows; stored with the asked ones, outside of the run
     also: tuple[tuple[str, Any], ...] = ()
     #: whether exact cells that are stored answer instead of being computed
@@ -206,15 +208,23 @@ class ExplainPlan:
     #: the logical plan before and after the rules, printed
     logical_text: tuple[str, str] = ("", "")
     notes: tuple[str, ...] = ()
-    #: processes that share the images, each on a device of its own where there are several; 0: this process
+    #: workers that share the images, each on a device of its own where there are several; 0: this process
     workers: int = 0
+    #: address of the Ray cluster whose actors are the workers; None: processes of this machine
+    cluster: str | None = None
 
     @property
     def seconds(self) -> float:
-        """Estimated seconds of an image."""
+        """Estimated seconds of an image, clean passes included."""
         refined = [each for each in self.refinements if each is not None]
         reduced = [each.reduced.engine for each in refined if each.reduced is not None]
-        return sum(e.cost.seconds for e in (*self.engines, *reduced)) + sum(each.overhead_s for each in refined)
+        windows_s = sum(engine.cost.seconds for engine in (*self.engines, *reduced))
+        return self.passes_s + windows_s + sum(each.overhead_s for each in refined)
+
+    @property
+    def n_passes(self) -> int:
+        """Clean passes of an image whose cells are not all stored."""
+        return 1 if self.shared_pass else len(self.grids)
 
     @property
     def n_windows(self) -> int:
@@ -243,6 +253,6 @@ OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("ProgressiveRefine", "computes windows until the bound on the map's quality is met", False),
     OperatorInfo("PrunedTop", "computes windows until the most important ones are known", False),
     OperatorInfo("BatchedImages", "computes several images of few windows together, in shared batches", True),
-    OperatorInfo("Distribute", "shares the images among worker processes, one or more a device", True),
+    OperatorInfo("Distribute", "shares the images among processes of this machine or actors of Ray", True),
     OperatorInfo("ReuseCells", "takes the cells that are stored; only the others are computed", True),
 )

@@ -20,7 +20,7 @@ from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Cost, DenseForward, Engine, IncrementalForward, Refusal
 
-__all__ = ["BoxPlan", "box_plan", "choose_engine", "live_bytes"]
+__all__ = ["BoxPlan", "box_plan", "choose_engine", "lane_batch", "live_bytes"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -48,6 +48,11 @@ class BoxPlan:
 def box_plan(network: Network, grid: WindowGrid, engine: IncrementalForward) -> BoxPlan:
     """The boxes an engine was costed with; the executor runs exactly these."""
     return _Boxes(network, grid, engine.regions, engine.tau).grouped(engine.n_row_groups, engine.n_col_groups)
+
+
+def lane_batch(batch: int, n_windows: int, n_lanes: int) -> int:
+    """Windows in a batch on boxes of `n_windows` in all: few windows are divided among the lanes."""
+    return max(1, min(batch, math.ceil(n_windows / n_lanes)))
 
 
 def choose_engine(
@@ -276,11 +281,12 @@ def _incremental(
         else:
             each[i] = layer_seconds(network, i, rates) / positions(network.layers[i])
             a_batch[i] = rates.call_s / rates.n_lanes
-    n_row_groups, n_col_groups = _group_counts(boxes, each, fitted, float(a_batch.sum()), disabled, together)
+    in_lane = lane_batch(fitted, together * grid.n_windows, rates.n_lanes)
+    n_row_groups, n_col_groups = _group_counts(boxes, each, in_lane, float(a_batch.sum()), disabled, together)
     plan = boxes.grouped(n_row_groups, n_col_groups)
     computed = plan.rows.positions * plan.cols.positions
     n_rows, n_cols = _counts(plan.rows), _counts(plan.cols)
-    layer_s = each * computed + a_batch * _n_batches(n_rows, n_cols, fitted, together)
+    layer_s = each * computed + a_batch * _n_batches(n_rows, n_cols, in_lane, together)
     moved = 0.0
     for i in boxed:
         heights = np.array([float(g.sizes[i]) for g in plan.rows.groups])

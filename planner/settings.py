@@ -14,13 +14,24 @@ from obeql.errors import QueryError, QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import syntax
 from obeql.planner.place import locate
 from obeql.planner.rules import rule_names
-from obeql.planner.values import BadValue, Parameters, Parser, choice, flag, plain, shown, size_bytes, whole
+from obeql.planner.values import BadValue, Parameters, Parser, choice, flag, plain, shown, size_bytes, text_value, whole
 
-__all__ = ["ALL_GPUS", "SETTINGS", "SettingInfo", "bind_setting", "check_setting", "device_name", "setting_default"]
+__all__ = [
+    "ALL_GPUS",
+    "RAY",
+    "SETTINGS",
+    "SettingInfo",
+    "bind_setting",
+    "check_setting",
+    "device_name",
+    "setting_default",
+]
 
 DEVICES = ("auto", "cpu", "cuda")
 #: Every GPU of the machine, one worker process each.
 ALL_GPUS = "cuda:*"
+#: Actors of a Ray cluster share the images.
+RAY = "ray"
 _CUDA = re.compile(r"cuda:[0-9]{1,3}")
 
 
@@ -65,6 +76,13 @@ SETTINGS: tuple[SettingInfo, ...] = (
         "disabled_rules", _rules, (), "'rule, rule'", "Rules and choices of the planner that are left out, by name."
     ),
     SettingInfo(
+        "engine",
+        choice("processes", RAY),
+        "processes",
+        "processes, ray",
+        "What shares the images among workers: processes of this machine, or Ray, as ON ray does for one statement.",
+    ),
+    SettingInfo(
         "max_cells",
         _or_auto(whole(1)),
         100_000_000,
@@ -73,7 +91,30 @@ SETTINGS: tuple[SettingInfo, ...] = (
     ),
     SettingInfo("memory", _or_auto(size_bytes), None, "'2GB', auto", "Memory of statements without the memory option."),
     SettingInfo("progress", flag, True, "true, false", "Whether long statements show a progress bar."),
+    SettingInfo(
+        "ray_address",
+        _or_auto(text_value),
+        None,
+        "'10.0.0.1:6379', 'local', auto",
+        "Ray's cluster: its address, or local, one of this machine for as long as a statement; auto is the variable "
+        "RAY_ADDRESS, else local.",
+    ),
     SettingInfo("reuse", flag, True, "true, false", "Whether stored cells may answer instead of being computed."),
+    SettingInfo(
+        "store",
+        choice("duckdb", "parquet"),
+        "duckdb",
+        "duckdb, parquet",
+        "Where maps are kept: in the database file, or in Parquet files beside it.",
+    ),
+    SettingInfo(
+        "store_folder",
+        _or_auto(text_value),
+        None,
+        "'maps', 's3://bucket/maps', auto",
+        "Folder of those Parquet files; auto is <database>.maps. Where the database keeps the maps, that in which "
+        "workers leave them for it.",
+    ),
     SettingInfo("threads", _or_auto(whole(1)), None, "4, auto", "Threads of the CPU that one operator uses."),
 )
 

@@ -164,6 +164,9 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
         if position < len(by_grid):
             yield _row(f"{follow}  measured", _cells(by_grid[position]))
         yield from _engine_lines(engine, plan, n_expected, follow)
+    if plan.passes_s:
+        n_passes = n_images * plan.n_passes
+        yield _row(f"  Clean {'pass' if n_passes == 1 else 'passes'}", _cells(_clean_passes(plan)))
     if n_grids > 1 or n_images > 1 or measured:
         yield _row(f"  Total of {_plural(n_images, 'image')}, {_plural(n_grids, 'grid')}", _cells(_total(plan)))
     if measured:
@@ -184,7 +187,8 @@ def _row(left: str, cells: Sequence[str] = ()) -> str:
 
 def _distributed(plan: ExplainPlan, indent: str) -> str:
     """Return the line of Distribute, with the seconds that pass while the workers share the work below."""
-    where = "every GPU" if plan.device == ALL_GPUS else plan.device
+    where = "every GPU" if plan.device == ALL_GPUS and plan.cluster is None else plan.device
+    where += "" if plan.cluster is None else f", Ray at {plan.cluster}"
     seconds = plan.seconds * len(plan.images) / plan.workers
     return _row(f"{indent}└─ Distribute  {_plural(plan.workers, 'worker')} on {where}", _cells({"seconds": seconds}))
 
@@ -230,10 +234,21 @@ def _estimate(cost: Cost, n_windows: int, n_images: int) -> dict[str, float]:
     }
 
 
+def _clean_passes(plan: ExplainPlan) -> dict[str, float]:
+    n_passes = len(plan.images) * plan.n_passes
+    return {
+        "windows": n_passes,
+        "macs": float(plan.model.network.macs) * n_passes,
+        "seconds": plan.passes_s * len(plan.images),
+    }
+
+
 def _total(plan: ExplainPlan) -> dict[str, float]:
     engines = [*plan.engines, *(r.reduced.engine for r in plan.refinements if r is not None and r.reduced is not None)]
     rows = [_estimate(engine.cost, 0, len(plan.images)) for engine in engines]
     total = {key: sum(row[key] for row in rows) for _, key in COLUMNS}
+    if plan.passes_s:
+        total |= {key: total[key] + value for key, value in _clean_passes(plan).items()}
     held = plan.held or (None,) * len(plan.grids)
     refined = plan.refinements or (None,) * len(plan.grids)
     n_computed = sum(

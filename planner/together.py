@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from obeql.planner.cost import Rates, layer_seconds
+from obeql.planner.cost import Rates, clean_pass_seconds
 from obeql.planner.geometry import Network
 from obeql.planner.physical import Engine, IncrementalForward
 from obeql.planner.schedule import live_bytes
@@ -48,8 +48,7 @@ def choose_together(
 
 def _seconds(network: Network, rates: Rates, engines: Sequence[Engine], count: int) -> float:
     """Estimated seconds of an image, its share of the clean pass included."""
-    n_layers = len(network.layers)
-    clean = sum(layer_seconds(network, i, rates) for i in range(1, n_layers)) + (n_layers - 1) * rates.call_s / count
+    clean = clean_pass_seconds(network, rates, count)
     return clean + sum(engine.cost.seconds for engine in engines)
 
 

@@ -171,7 +171,7 @@ def _explain(file: str, scans: Path, out: Connection, n_held: int) -> None:
 
             def tell(progress: Any) -> None:
                 nonlocal reported
-                if progress.images_done > reported:
+                if not progress.phase and progress.images_done > reported:
                     reported = progress.images_done
                     out.send({"n_todo": progress.n_images, "images_done": reported})
 

@@ -7,11 +7,13 @@ other operators of a DenseNet together, and its result would not carry `scale` a
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 from torch.overrides import TorchFunctionMode
 
 __all__ = ["BatchNormAsScaleShift"]
@@ -33,6 +35,9 @@ _library.impl("scale_shift", _scale_shift, "CPU")  # type: ignore[no-untyped-cal
 _library.impl("scale_shift", _scale_shift, "CUDA")  # type: ignore[no-untyped-call]
 _library.impl("scale_shift", _like, "Meta")  # type: ignore[no-untyped-call]
 
+#: types of tensors that hold numbers, not traces of them, and None
+_STORED = (Tensor, torch.nn.Parameter, torch.nn.Buffer, type(None))
+
 _BATCH_NORM = inspect.signature(F.batch_norm)
 
 
@@ -48,9 +53,12 @@ class BatchNormAsScaleShift(TorchFunctionMode):
             x, mean, variance = (given.arguments[name] for name in ("input", "running_mean", "running_var"))
             if not given.arguments["training"] and mean is not None and x.dim() >= 2:
                 weight, bias = given.arguments["weight"], given.arguments["bias"]
-                scale = (variance.double() + given.arguments["eps"]).rsqrt()
-                scale = scale if weight is None else scale * weight.double()
-                shift = -mean.double() * scale
-                shift = shift if bias is None else shift + bias.double()
+                # Of a network's own tensors only the two results go into the trace, which is then much shorter.
+                stored = all(type(each) in _STORED for each in (mean, variance, weight, bias))
+                with disable_proxy_modes_tracing() if stored else nullcontext():
+                    scale = (variance.double() + given.arguments["eps"]).rsqrt()
+                    scale = scale if weight is None else scale * weight.double()
+                    shift = -mean.double() * scale
+                    shift = shift if bias is None else shift + bias.double()
                 return torch.ops.obeql.scale_shift(x, scale, shift)
         return func(*args, **(kwargs or {}))

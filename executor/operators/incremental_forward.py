@@ -29,7 +29,7 @@ from obeql.executor.network.layers.reduce import GlobalMean
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward
-from obeql.planner.schedule import box_plan
+from obeql.planner.schedule import box_plan, lane_batch
 
 __all__ = ["IncrementalRun", "Part"]
 
@@ -40,6 +40,8 @@ Clock = Callable[[int, Callable[[], Tensor]], Tensor]
 
 #: Bytes of index arrays that are kept between the images of a run instead of being worked out again.
 _KEPT_BYTES = 64e6
+#: Windows that are told of all at once take no longer.
+_PROMPT_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +71,11 @@ class Part:
     col_of: Windows
     images: Windows
     windows: Windows
+
+    @property
+    def n_positions(self) -> int:
+        """Positions of all layers on boxes: what decides how long the part takes, about."""
+        return len(self.windows) * int((self.rows.sizes * self.cols.sizes).sum())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,15 +173,31 @@ class IncrementalRun:
         n_lanes = lane_count(clean.image.device)
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
         keeps = self._keeps and windows is None
-        pieces = (
-            partial(self._piece, image, (n_images, number) if keeps else None, piece, clock)
-            for number, piece in enumerate(self._pieces(windows, n_images, n_lanes))
-        )
+        if n_lanes > 1 and self._is_few(self._n_wanted(windows, n_images)):
+            # Boxes side by side, and the rest of the network once, with all cores.
+            parts = sorted(self.parts(windows, n_images, n_lanes), key=lambda part: -part.n_positions)
+            maps: list[dict[int, Tensor]] = []
+
+            def on_boxes(number: int, part: Part, stop: threading.Event) -> list[dict[int, Tensor]]:
+                return self._on_boxes(image, (n_images, number) if keeps else None, [part], _runner(clock, stop))
+
+            run_in_lanes((partial(on_boxes, *each) for each in enumerate(parts)), n_lanes, maps.extend)
+            numbers = np.concatenate([part.windows for part in parts])
+            alone = None if self._clock is None else self._clock.run
+            done(numbers, self._finish(len(numbers), maps, _runner(alone)))
+            return
 
         def take(found: tuple[Windows, Tensor]) -> None:
             done(*found)
 
-        run_in_lanes(pieces, n_lanes, take)
+        run_in_lanes(
+            (
+                partial(self._piece, image, (n_images, number) if keeps else None, piece, clock)
+                for number, piece in enumerate(self._pieces(windows, n_images, n_lanes))
+            ),
+            n_lanes,
+            take,
+        )
 
     # ---- pieces of work: which windows go together -------------------------------------------------------------
 
@@ -192,11 +215,12 @@ class IncrementalRun:
 
         A lane gets several pieces, so that none waits long for the last one.
         """
-        n_wanted = n_images * self.grid.n_windows if wanted is None else int(wanted.sum())
-        most = max(self.engine.batch, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
+        n_wanted = self._n_wanted(wanted, n_images)
+        least = lane_batch(self.engine.batch, n_wanted, n_lanes)
+        most = max(least, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
         piece: list[Part] = []
         n_windows = 0
-        for part in self.parts(wanted, n_images):
+        for part in self.parts(wanted, n_images, n_lanes):
             if piece and n_windows + len(part.windows) > most:
                 yield piece
                 piece, n_windows = [], 0
@@ -205,9 +229,18 @@ class IncrementalRun:
         if piece:
             yield piece
 
-    def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1) -> Iterator[Part]:
+    def _n_wanted(self, wanted: npt.NDArray[np.bool_] | None, n_images: int) -> int:
+        return n_images * self.grid.n_windows if wanted is None else int(wanted.sum())
+
+    def _is_few(self, n_windows: int) -> bool:
+        """Whether so many windows go through the rest of the network in one batch, and soon enough to be told of."""
+        seconds = self.engine.cost.seconds / self.grid.n_windows * n_windows
+        return n_windows <= self.engine.tail_batch and seconds <= _PROMPT_S
+
+    def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1, n_lanes: int = 1) -> Iterator[Part]:
         """The wanted windows as batches, group after group; in a group, a window of all images, then the next."""
         n_cols = len(self.grid.cols)
+        batch = lane_batch(self.engine.batch, self._n_wanted(wanted, n_images), n_lanes)
         for rows in self.boxes.rows.groups:
             for cols in self.boxes.cols.groups:
                 counts = len(rows.windows), len(cols.windows), n_images
@@ -217,7 +250,7 @@ class IncrementalRun:
                     keep = wanted.reshape(-1)[numbers]
                     row_of, col_of, images, numbers = row_of[keep], col_of[keep], images[keep], numbers[keep]
                 # Equal parts instead of full batches and a small rest.
-                n_parts = -(-len(numbers) // self.engine.batch)
+                n_parts = -(-len(numbers) // batch)
                 for part in np.array_split(np.arange(len(numbers)), n_parts) if n_parts else ():
                     yield Part(rows, cols, row_of[part], col_of[part], images[part], numbers[part])
 
@@ -230,15 +263,18 @@ class IncrementalRun:
         stop: threading.Event,
     ) -> tuple[Windows, Tensor]:
         """Compute the windows of one piece: on boxes batch by batch, then on whole maps together."""
-        device = next(iter(image.views.values())).rows.device
-        maps = []
-        kept = None if number is None else self._kept.get(number)
-        for batch in kept or self._planned(number, parts, device):
-            if stop.is_set():
-                raise StoppedError
-            maps.append(self._boxed(image, batch, clock))
+        run_layer = _runner(clock, stop)
+        maps = self._on_boxes(image, number, parts, run_layer)
         windows = np.concatenate([part.windows for part in parts])
-        return windows, self._finish(len(windows), maps, clock)
+        return windows, self._finish(len(windows), maps, run_layer)
+
+    def _on_boxes(
+        self, image: _Clean, number: tuple[int, int] | None, parts: Sequence[Part], run_layer: Clock
+    ) -> list[dict[int, Tensor]]:
+        """Run the layers on boxes; returns for each part the whole maps that the rest of the network reads."""
+        device = next(iter(image.views.values())).rows.device
+        kept = None if number is None else self._kept.get(number)
+        return [self._boxed(image, batch, run_layer) for batch in kept or self._planned(number, parts, device)]
 
     def _planned(self, number: tuple[int, int] | None, parts: Sequence[Part], device: torch.device) -> Iterator[_Batch]:
         """Work out the batches of a piece, and keep them under its number where other images will run it again."""
@@ -328,16 +364,12 @@ class IncrementalRun:
 
     # ---- execution --------------------------------------------------------------------------------------------
 
-    def _boxed(self, image: _Clean, batch: _Batch, clock: Clock | None) -> dict[int, Tensor]:
+    def _boxed(self, image: _Clean, batch: _Batch, run_layer: Clock) -> dict[int, Tensor]:
         """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
         values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
         for step in batch.steps:
-            work = partial(self._step, step, image, batch, values, crossing)
-            if clock is None:
-                work()
-            else:
-                clock(step.layer, work)
+            run_layer(step.layer, partial(self._step, step, image, batch, values, crossing))
         return crossing
 
     def _step(
@@ -381,12 +413,23 @@ class IncrementalRun:
             return value
         return torch.where(batch.hidden, value, batch.image_read.clean(view))
 
-    def _finish(self, n_windows: int, maps: Sequence[dict[int, Tensor]], clock: Clock | None) -> Tensor:
+    def _finish(self, n_windows: int, maps: Sequence[dict[int, Tensor]], run_layer: Clock) -> Tensor:
         """Run the rest of the network on whole maps, for several batches together; returns logits (n, K)."""
         values = {j: torch.cat([part[j] for part in maps]) if len(maps) > 1 else maps[0][j] for j in self.crossing}
         size = self.engine.tail_batch
         logits = [
-            self.graph.forward_from({j: v[start : start + size] for j, v in values.items()}, self.whole, clock)
+            self.graph.forward_from({j: v[start : start + size] for j, v in values.items()}, self.whole, run_layer)
             for start in range(0, n_windows, size)
         ]
         return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+
+def _runner(clock: Clock | None, stop: threading.Event | None = None) -> Clock:
+    """What runs the work of a layer unless it is not wanted any more: a batch may take seconds, a layer does not."""
+
+    def run_layer(layer: int, work: Callable[[], Tensor]) -> Tensor:
+        if stop is not None and stop.is_set():
+            raise StoppedError
+        return work() if clock is None else clock(layer, work)
+
+    return run_layer

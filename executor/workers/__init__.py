@@ -1,13 +1,17 @@
-"""Worker processes: the images of a plan explained by several processes, one coordinator that keeps what they find.
+"""Workers: the images of a plan explained by several processes, one coordinator that keeps what they find.
 
     coordinator   distribute(): the loop that hands out images and takes what comes back     (this process)
-    crew          the processes: started, replaced when they die, ended
-    messages      what goes through the pipes
-    worker        what a process does: `execute`, with the pipe as its feed, sink and source   (the others)
-    shipping      the network as a file that workers map into their memory
+    crew          what it knows of workers, whatever they are
+    processes     workers as processes of this machine, each at the end of a pipe
+    ray_crew      workers as actors of Ray, each with one call under way; ray_cluster connects
+    messages      what goes over the line between both
+    shards        files of maps, which workers may write instead of sending the maps
+    shipping      the network as a file, of which workers get the path or the bytes
+    worker        what a worker does: `execute`, with its line as feed, sink and source         (the others)
+    ray_actor     the process around it where it is one of Ray
 
 A worker asks for an image when it wants one, so that no image waits in a queue and the fast ones get more. What a
-worker sends waits in its pipe until the coordinator takes it: a slow store slows the workers and fills no memory.
+worker sends waits in its line until the coordinator takes it: a slow store slows the workers and fills no memory.
 """
 
 from obeql.executor.workers.coordinator import distribute

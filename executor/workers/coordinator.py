@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from obeql.errors import ExecutionError, ImageError
-from obeql.executor.devices import devices_of
+from obeql.executor.devices import devices_of, resolve_device
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
 from obeql.executor.run import ImageLoader, OnImage
@@ -24,21 +25,28 @@ from obeql.executor.workers.crew import Crew, Worker
 from obeql.executor.workers.messages import (
     At,
     Broken,
+    Computed,
     End,
     Failed,
     Finished,
+    Flush,
     Job,
     Kept,
     Order,
     Report,
+    Shard,
     Stop,
     StoredCells,
     StoredTop,
     Take,
+    Unfit,
+    Unseen,
 )
+from obeql.executor.workers.processes import ProcessCrew
+from obeql.executor.workers.shards import ShardSink
 from obeql.executor.workers.shipping import send_graph
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellSink, CellSource
+from obeql.planner.cells import CellSource
 from obeql.planner.physical import ExplainPlan
 from obeql.undisturbed import undisturbed
 
@@ -46,8 +54,10 @@ __all__ = ["MOST_ATTEMPTS", "distribute"]
 
 #: An image whose worker dies is given to another one, until so many have died of it.
 MOST_ATTEMPTS = 3
-#: Workers that die one after the other without an image, before the run is given up.
+#: Workers that die without an image, none finished in between, before no more are started.
 _MOST_IDLE_DEATHS = 3
+#: Workers of one place that end for reasons of where they run, before it gets no more.
+_MOST_FAULTS = 2
 #: How often the coordinator looks whether it is to stop.
 _LOOK_SECONDS = 0.1
 #: How long workers may keep what there is of their maps after they were told to stop.
@@ -58,35 +68,40 @@ def distribute(
     plan: ExplainPlan,
     graph: Callable[[], LayerGraph],
     load: ImageLoader,
-    sink: CellSink,
+    sink: ShardSink,
     on_image: OnImage,
     on_progress: OnProgress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
     analyze: bool = False,
     source: CellSource | None = None,
 ) -> RunReport:
-    """Compute every map of the plan with `plan.workers` processes and hand it to the sink, in the order of finishing.
+    """Compute every map of the plan with `plan.workers` workers and hand it to the sink, in the order of finishing.
 
-    Each worker computes with as many threads as this process has set, so that its cells are bit by bit those of
-    `execute` with one image at a time. An image whose worker dies is tried again in another, and goes to `sink.fail`
-    after `MOST_ATTEMPTS`. The report's seconds are summed over workers, but for `total`. Raises what `execute` raises,
-    ModelError when the network cannot be given to another process, and ExecutionError when workers cannot be started.
+    They are processes of this machine, or actors of Ray where the plan names a cluster. Each computes with as many
+    threads as this process has set, so that its cells are bit by bit those of `execute` with one image at a time. An
+    image whose worker dies is tried again in another, and goes to `sink.fail` after `MOST_ATTEMPTS`. The report's
+    seconds are summed over workers, but for `total`. Raises what `execute` raises, ModelError when the network cannot
+    be given to another process, UnsupportedError where workers of this kind cannot be had, and ExecutionError when they
+    cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="obeql-") as folder:
         network = Path(folder) / "network.pt"
         send_graph(graph(), network)
-        devices = devices_of(plan.device)
+        devices = _devices(plan)
+        trusted = plan.cluster is None or bool(plan.model.options.get("trust"))
         orders = [
             Order(
                 replace(plan, images=(), device=devices[place % len(devices)]),
                 str(network),
+                trusted,
                 torch.get_num_threads(),
                 analyze,
                 on_progress is not None,
+                sink.shards,
             )
             for place in range(min(plan.workers, len(plan.images)))
         ]
-        with Crew(orders) as crew:
+        with _crew(plan, orders) as crew:
             coordinator = _Coordinator(plan, crew, load, sink, on_image, on_progress, cancelled, source)
             try:
                 return coordinator.run()
@@ -96,15 +111,30 @@ def distribute(
                 raise
 
 
+def _devices(plan: ExplainPlan) -> tuple[str, ...]:
+    """The devices of the workers, in turn. Ray gives each a GPU that is the only one it sees."""
+    if plan.cluster is None:
+        return devices_of(plan.device)
+    return (resolve_device(plan.device).type,)
+
+
+def _crew(plan: ExplainPlan, orders: Sequence[Order]) -> Crew[Any]:
+    if plan.cluster is None:
+        return ProcessCrew(orders)
+    from obeql.executor.workers.ray_crew import RayCrew  # noqa: PLC0415 - Ray is optional
+
+    return RayCrew(orders, plan.cluster)
+
+
 class _Coordinator:
     """One run: which images wait, which are at work, and what has been done."""
 
     def __init__(
         self,
         plan: ExplainPlan,
-        crew: Crew,
+        crew: Crew[Any],
         load: ImageLoader,
-        sink: CellSink,
+        sink: ShardSink,
         on_image: OnImage,
         on_progress: OnProgress | None,
         cancelled: Callable[[], bool],
@@ -123,6 +153,8 @@ class _Coordinator:
         self.waiting = deque(range(len(plan.images)))
         self.attempts: Counter[int] = Counter()
         self.n_idle_deaths = 0
+        #: by place, workers that ended for reasons of where they run
+        self.faults: Counter[int] = Counter()
         self.n_done = 0
         #: windows that were reported
         self.told = 0
@@ -148,18 +180,18 @@ class _Coordinator:
         for worker in self.crew.workers:
             worker.answer(Stop())
         until = time.monotonic() + _STOP_SECONDS
-        while self.crew.workers and (left := until - time.monotonic()) > 0:
+        while any(w.heard for w in self.crew.workers) and (left := until - time.monotonic()) > 0:
             for worker in self.crew.ready(left):
-                message = _received(worker)
+                message = worker.receive()
                 if message is None:
                     self.crew.remove(worker)
-                elif isinstance(message, (Finished, Kept)):
+                elif isinstance(message, (Finished, Kept, Computed, Shard)):
                     self._take(worker, message)
 
     # ---- what workers say --------------------------------------------------------------------------------------
 
     def _listen(self, worker: Worker) -> None:
-        message = _received(worker)
+        message = worker.receive()
         worker.heard = True
         match message:
             case None:
@@ -169,12 +201,17 @@ class _Coordinator:
                     worker.answer(self._job_ahead(worker))
                 else:
                     worker.waits = True
+            case Unseen(number=number):
+                worker.answer(self._job_with_pixels(worker, number))
             case StoredCells(key=key, class_ids=class_ids):
                 worker.answer(() if self.source is None else self.source.stored(key, class_ids))
             case StoredTop(key=key):
                 worker.answer(None if self.source is None else self.source.stored_top_class(key))
             case Broken(error=error):
                 raise error
+            case End(report=report):
+                self.reports.append(report)
+                self.crew.dismiss(worker)
             case _:
                 self._take(worker, message)
 
@@ -187,26 +224,37 @@ class _Coordinator:
                     self.shown = self.plan.images[worker.jobs[0]].shown
             case Kept(number=number, place=place, maps=maps):
                 self.sink.keep(self.plan.images[number], place, maps)
+            case Computed(number=number, report=report):
+                self._computed(worker, number, report)
+                worker.computed.append(number)
+            case Shard(name=name, numbers=numbers):
+                worker.computed = [number for number in worker.computed if number not in numbers]
+                self._done(len(numbers))
+                self.sink.take(name, [self.plan.images[number] for number in numbers])
             case Finished(number=number, report=report):
                 image = self.plan.images[number]
-                self._finished(worker, number, report)
+                self._computed(worker, number, report)
+                self._done(1)
                 self.on_image(image, message.facts, message.placement)
                 if message.beside:
                     self.sink.keep_beside(image, message.beside)
                 self.sink.write(image, message.maps)
             case Failed(number=number, error=error, report=report):
-                self._finished(worker, number, report)
+                self._computed(worker, number, report)
+                self._done(1)
                 self._fail(number, error)
-            case End(report=report):
-                worker.report = report
+            case Unfit(reason=reason):
+                worker.fault = reason
 
-    def _finished(self, worker: Worker, number: int, report: RunReport) -> None:
+    def _computed(self, worker: Worker, number: int, report: RunReport) -> None:
         worker.jobs.remove(number)
         worker.n_windows = 0
         worker.report = report
-        self.n_idle_deaths = 0
-        self.n_done += 1
         self.shown = self.plan.images[number].shown
+
+    def _done(self, n_images: int) -> None:
+        self.n_done += n_images
+        self.n_idle_deaths = 0
 
     def _fail(self, number: int, error: str) -> None:
         image = self.plan.images[number]
@@ -216,37 +264,49 @@ class _Coordinator:
     def _gone(self, worker: Worker) -> None:
         """A worker has ended, or died: then its images are for others."""
         self.reports.append(worker.report)
-        how = worker.end
+        how = worker.fault or worker.end
         self.crew.remove(worker)
         if self.n_done == len(self.plan.images):
             return
-        if worker.jobs:
+        self.waiting.extendleft(reversed(worker.computed))
+        if worker.fault:
+            self.waiting.extendleft(reversed(worker.jobs))
+            self.faults[worker.place] += 1
+        elif worker.jobs:
             at_work, *ahead = worker.jobs
             self.waiting.extendleft(reversed(ahead))
-            self.attempts[at_work] += 1
-            if self.attempts[at_work] < MOST_ATTEMPTS:
-                self.waiting.append(at_work)
-            else:
-                shown = self.plan.images[at_work].shown
-                self.n_done += 1
-                self._fail(at_work, f"{shown}: {MOST_ATTEMPTS} worker processes died of it; of the last, {how}")
-        else:
+            self._blame(at_work, how)
+        elif self.waiting:
             self.n_idle_deaths += 1
-            if self.n_idle_deaths == _MOST_IDLE_DEATHS:
-                raise ExecutionError(
-                    f"{_MOST_IDLE_DEATHS} worker processes died before they took an image; of the last, {how}."
-                )
-        if self.waiting:
+        fit = self.n_idle_deaths < _MOST_IDLE_DEATHS and self.faults[worker.place] < _MOST_FAULTS
+        if self.waiting and fit:
             self.crew.start(worker.place)
+        elif self.waiting and not self.crew.workers:
+            early = f", {self.n_idle_deaths} before they took an image" if self.n_idle_deaths else ""
+            raise ExecutionError(f"All workers are gone{early}; of the last, {how}.")
+
+    def _blame(self, number: int, how: str) -> None:
+        """An image at which a worker has died: for another worker, or given up."""
+        self.attempts[number] += 1
+        if self.attempts[number] < MOST_ATTEMPTS:
+            self.waiting.append(number)
+            return
+        self.n_done += 1
+        shown = self.plan.images[number].shown
+        self._fail(number, f"{shown}: {MOST_ATTEMPTS} workers died of it; of the last, {how}")
 
     # ---- what they are given -----------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Give the workers that wait an image, or the end once all images are finished."""
+        """Give those that wait an image, or the end once all are finished; else they write what they have."""
         for worker in self.crew.workers:
             if not worker.waits:
                 continue
-            if (job := self._job(worker)) is not None or self.n_done == len(self.plan.images):
+            suspect = any(self.attempts[number] for number in list(self.waiting)[:1])
+            if worker.computed and (suspect or not self.waiting):
+                worker.waits = False
+                worker.answer(Flush())
+            elif (job := self._job(worker)) is not None or self.n_done == len(self.plan.images):
                 worker.waits = False
                 worker.answer(job)
 
@@ -259,16 +319,26 @@ class _Coordinator:
         """The next image that can be read, now the worker's."""
         while self.waiting:
             number = self.waiting.popleft()
-            image = self.plan.images[number]
-            try:
-                pixels = None if image.path is not None else self.load(image)
-            except ImageError as error:
-                self.n_done += 1
-                self._fail(number, str(error))
-                continue
             worker.jobs.append(number)
-            return Job(number, replace(image, columns={}), pixels)
+            image = self.plan.images[number]
+            if image.path is None:
+                job = self._job_with_pixels(worker, number)
+            else:
+                job = Job(number, replace(image, columns={}), str(Path(image.path).absolute()))
+            if job is not None:
+                return job
         return None
+
+    def _job_with_pixels(self, worker: Worker, number: int) -> Job | None:
+        """An image that the worker has, decoded here; None where that fails."""
+        image = self.plan.images[number]
+        try:
+            return Job(number, replace(image, columns={}), pixels=self.load(image))
+        except ImageError as error:
+            worker.jobs.remove(number)
+            self.n_done += 1
+            self._fail(number, str(error))
+            return None
 
     # ---- what is told ------------------------------------------------------------------------------------------
 
@@ -279,7 +349,8 @@ class _Coordinator:
             raise CancelledError
         if self.on_progress is None:
             return
-        done = self.n_done * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
+        n_computed = self.n_done + sum(len(worker.computed) for worker in self.crew.workers)
+        done = n_computed * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
         self.told = max(self.told, done)  # the windows of a worker that died are computed again
         report = Progress(
             self.told,
@@ -299,15 +370,6 @@ class _Coordinator:
         total.failures = self.failures
         total.seconds["total"] = time.perf_counter() - self.started
         return total
-
-
-def _received(worker: Worker) -> Report | None:
-    """What a worker has said; None when it is gone."""
-    try:
-        message: Report = worker.connection.recv()
-    except (EOFError, OSError):
-        return None
-    return message
 
 
 def _sum(reports: Sequence[RunReport]) -> RunReport:

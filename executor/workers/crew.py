@@ -1,78 +1,68 @@
-"""The worker processes of a run: started, replaced when they die, ended. What they are told is `coordinator`'s."""
+"""What the coordinator knows of its workers, whatever they are: one interface for processes and for actors of Ray.
+
+`processes` and `ray_crew` fill it in. A worker is at the other end of a line: it says one thing after the other, and
+is answered where it asks.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from types import ModuleType
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Generic, TypeVar
 
-from obeql.errors import UnsupportedError
 from obeql.executor.progress import RunReport
-from obeql.executor.workers.messages import Order
-from obeql.executor.workers.worker import work
+from obeql.executor.workers.messages import Order, Report
 
 __all__ = ["Crew", "Worker"]
 
-#: A worker that was told to end, or whose pipe is closed, is killed after so many seconds.
-_PATIENCE_SECONDS = 5.0
 
+class Worker(ABC):
+    """A worker, and what the coordinator notes of it. `place` is its number in the crew, which decides its order."""
 
-@dataclass(eq=False)
-class Worker:
-    """A process, and what the coordinator knows of it. `place` is its number in the crew, which decides its device."""
+    def __init__(self, place: int) -> None:
+        self.place = place
+        #: the images it has, by their number: first the one at work
+        self.jobs: list[int] = []
+        #: the images it has computed whose file it has not told of
+        self.computed: list[int] = []
+        #: whether it has said anything yet
+        self.heard = False
+        #: whether it waits for an image that is not to be had yet
+        self.waits = False
+        #: windows of the image at work that are computed
+        self.n_windows = 0
+        self.report = RunReport()
+        #: why it ends, where it said so itself
+        self.fault = ""
 
-    place: int
-    process: SpawnProcess
-    connection: Connection
-    #: the images it has, by their number: first the one at work
-    jobs: list[int] = field(default_factory=list)
-    #: whether it has said anything yet
-    heard: bool = False
-    #: whether it waits for an image that is not to be had yet
-    waits: bool = False
-    #: windows of the image at work that are computed
-    n_windows: int = 0
-    report: RunReport = field(default_factory=RunReport)
-
+    @abstractmethod
     def answer(self, message: Any) -> None:
-        """Send what it waits for. A worker that has died meanwhile is noticed by its pipe, not here."""
-        with suppress(OSError):
-            self.connection.send(message)
+        """Send what it waits for. That it has died meanwhile is noticed by `receive`, not here."""
+
+    @abstractmethod
+    def receive(self) -> Report | None:
+        """What it has said; None when it is gone. Only for workers that are `Crew.ready`."""
 
     @property
+    @abstractmethod
     def end(self) -> str:
-        """How the process ended, in words; waits for it."""
-        self.process.join(_PATIENCE_SECONDS)
-        code = self.process.exitcode
-        if code is None:
-            return "its pipe broke"
-        if code >= 0:
-            return f"it ended with exit code {code}"
-        with suppress(ValueError):
-            return f"it was killed by {signal.Signals(-code).name}"
-        return f"it was killed by signal {-code}"
+        """How it ended, in words, once it is gone."""
 
 
-class Crew:
-    """As many workers as there are orders, one order each. A context manager: at its end no process is left."""
+SomeWorker = TypeVar("SomeWorker", bound=Worker)
+
+
+class Crew(ABC, Generic[SomeWorker]):
+    """As many workers as there are orders, one order each. A context manager: at its end no worker is left."""
 
     def __init__(self, orders: Sequence[Order]) -> None:
-        if multiprocessing.current_process().daemon:
-            raise UnsupportedError("This process is a worker of a pool and may start none of its own; use workers=0.")
         self._orders = orders
-        self.workers: list[Worker] = []
+        self.workers: list[SomeWorker] = []
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> Crew[SomeWorker]:
         try:
+            self.begin()
             for place in range(len(self._orders)):
                 self.start(place)
         except BaseException:
@@ -80,64 +70,29 @@ class Crew:
             raise
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.end()
 
+    def begin(self) -> None:
+        """Make ready what all workers need, before the first is started."""
+        return
+
+    @abstractmethod
     def start(self, place: int) -> None:
-        """Start the worker of a place."""
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs,), name=f"obeql worker {place}", daemon=True)
-        with theirs, _apart():
-            process.start()
-        worker = Worker(place, process, ours)
-        self.workers.append(worker)
-        worker.answer(self._orders[place])
+        """Start the worker of a place. Returns at once; the worker is heard when it is there."""
 
-    def remove(self, worker: Worker) -> None:
-        """Let go of a worker whose pipe is closed."""
-        self.workers.remove(worker)
-        _end([worker])
+    @abstractmethod
+    def ready(self, seconds: float) -> list[SomeWorker]:
+        """Workers that have said something or are gone; waits for the first of them so long."""
 
-    def ready(self, seconds: float) -> list[Worker]:
-        """Workers that have said something, or whose pipe is closed; waits for the first of them so long."""
-        spoken = wait([worker.connection for worker in self.workers], seconds)
-        return [worker for worker in self.workers if worker.connection in spoken]
+    @abstractmethod
+    def remove(self, worker: SomeWorker) -> None:
+        """Let go of a worker that is gone."""
 
+    def dismiss(self, worker: SomeWorker) -> None:
+        """Let go of a worker that has done its last image, without waiting until it is gone by itself."""
+        self.remove(worker)
+
+    @abstractmethod
     def end(self) -> None:
-        """Leave no process behind."""
-        workers, self.workers = self.workers, []
-        for worker in workers:
-            worker.process.terminate()
-        _end(workers)
-
-
-def _end(workers: Sequence[Worker]) -> None:
-    until = time.monotonic() + _PATIENCE_SECONDS
-    for worker in workers:
-        worker.connection.close()  # a worker that reads or writes sees that
-        worker.process.join(max(0.0, until - time.monotonic()))
-        if worker.process.exitcode is None:
-            worker.process.kill()
-            worker.process.join()
-        worker.process.close()
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Start a process that neither runs the user's script once more nor hears Ctrl-C, which is the coordinator's.
-
-    `spawn` gives a process the main module of this one, by running its file again. Workers need nothing of it, and a
-    script without `if __name__ == "__main__"` would start over. A blocked signal stays blocked in what is started.
-    """
-    main = sys.modules["__main__"]
-    resource_tracker.ensure_running()  # itself a process, and its start would unblock the signal
-    masks = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}) if masks else set()
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
-        if masks:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        """Leave no worker behind."""

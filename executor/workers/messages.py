@@ -1,15 +1,15 @@
-"""What workers and the coordinator say to each other; each is pickled into a pipe of this machine.
+"""What workers and the coordinator say to each other; each is pickled, and carried by a `Line`.
 
-A worker speaks first. `Take`, `StoredCells` and `StoredTop` are questions, after which it waits for the answer; the
-others are reports. The coordinator only answers, except for `Stop`, which may come at any time, also in place of an
-answer.
+A worker speaks first. `Take`, `Unseen`, `StoredCells` and `StoredTop` are questions, after which it waits for the
+answer; the others are reports. The coordinator only answers, except for `Stop`, which may come at any time, also in
+place of an answer. `shards` says what changes where workers write their maps into files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from obeql.executor.images import Placement, SourceFacts, SourceImage
 from obeql.planner.catalog import ImageRecord
@@ -18,34 +18,65 @@ from obeql.planner.physical import ExplainPlan
 
 if TYPE_CHECKING:
     from obeql.executor.progress import RunReport
+    from obeql.executor.workers.shards import ShardWriter
 
 __all__ = [
     "At",
     "Broken",
+    "Computed",
     "End",
     "Failed",
     "Finished",
+    "Flush",
     "Job",
     "Kept",
+    "Line",
     "Order",
     "Report",
+    "Shard",
     "Stop",
     "StoredCells",
     "StoredTop",
     "Take",
+    "Unfit",
+    "Unseen",
 ]
+
+
+class Line(Protocol):
+    """A worker's end of what connects it with the coordinator: a pipe, or what looks like one."""
+
+    def send(self, message: Any, /) -> None:
+        """Say something; waits while much is unheard. Raises OSError where the coordinator is gone."""
+        ...
+
+    def recv(self) -> Any:
+        """The next thing that the coordinator says. Raises EOFError or OSError where it is gone."""
+        ...
+
+    def poll(self) -> bool:
+        """Whether the coordinator has said something that is not received yet, or is gone."""
+        ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker is started with: the plan without its images, the file of the network, and how to compute."""
+    """What a worker is started with: the plan without its images, the network, and how to compute.
+
+    `network` is a file, or its bytes; only where the model is `trusted` may they name code that is not ours.
+    """
 
     plan: ExplainPlan
-    network: str
+    network: str | bytes
+    trusted: bool
     threads: int
     analyze: bool
     #: whether anybody looks at the progress
     tells: bool
+    #: writes the maps into files; None: they go through the pipe
+    shards: ShardWriter | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +88,19 @@ class Take:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An image, by its place in the statement; with its pixels where it is no file."""
+    """An image, by its place in the statement; with its pixels, or the full path of its file."""
 
     number: int
     image: ImageRecord
+    file: str = ""
     pixels: SourceImage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The file of an image is not to be seen from here. Answered by a Job with its pixels, or by None: take another."""
+
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +140,22 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """The maps of an image wait in the worker for the file that they are going to be in."""
+
+    number: int
+    report: RunReport
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A file that holds the maps of these images, durably, by its name in the folder of shards."""
+
+    name: str
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """An image that cannot be explained."""
 
@@ -133,8 +188,22 @@ class Broken:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """This worker ends, for reasons of the place where it runs, such as a full disk: what it had is for others."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """From the coordinator: keep what there is of the map at work, and end."""
 
 
-Report = At | Finished | Failed | Kept | End | Broken | Take | StoredCells | StoredTop
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """From the coordinator, in place of a Job: write what waits into a file, and ask again."""
+
+
+Report = (
+    At | Finished | Computed | Shard | Failed | Kept | End | Broken | Unfit | Take | Unseen | StoredCells | StoredTop
+)

@@ -7,7 +7,9 @@ these are stored in the file.
     driver    the one module that knows DuckDB's Python API
     schema    tables.sql, views.sql, macros.sql: created or checked when a file is opened
     codec     JSON texts and UTC times;  planes: maps as Arrow rows
+    folder    files on this machine or in an object store;  shards: Parquet files of maps
     models, images, runs, maps, evaluations, facts     the methods of `Store`, by what they keep
+    incoming, placed     those that take shards, and read the maps that stay in them
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from obeql.errors import StoreError
 from obeql.store.driver import MEMORY, OPENING, STORAGE_VERSION, Database
 from obeql.store.evaluations import EvaluationRow, EvaluationRows
 from obeql.store.facts import FactRows
+from obeql.store.folder import Folder
 from obeql.store.images import ImageContent, PredictionRow
-from obeql.store.maps import MapRows
+from obeql.store.incoming import IncomingRows
 from obeql.store.models import ModelRows
 from obeql.store.planes import Box, ImageMaps, StoredMap
 from obeql.store.runs import RunRecord, RunStatus
@@ -34,6 +37,7 @@ __all__ = [
     "STORAGE_VERSION",
     "Box",
     "EvaluationRow",
+    "Folder",
     "ImageContent",
     "ImageMaps",
     "PredictionRow",
@@ -44,7 +48,7 @@ __all__ = [
 ]
 
 
-class Store(MapRows, ModelRows, EvaluationRows, FactRows):
+class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
     """A store in a DuckDB file, created when missing, or in memory.
 
     Every method that writes commits everything or nothing and returns once it is durable. Raises StoreError when the
@@ -61,6 +65,7 @@ class Store(MapRows, ModelRows, EvaluationRows, FactRows):
             self._database = Database(path, read_only)
             try:
                 prepare_schema(self._database)
+                self._read_placed()
                 if self._database.first_here and not read_only:
                     self._mark_interrupted()
             except BaseException:

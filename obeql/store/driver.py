@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from obeql.errors import StoreError
+from obeql.undisturbed import undisturbed
 
 __all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database"]
 
@@ -57,6 +58,7 @@ class Database:
         self.read_only = read_only
         self._lock = threading.RLock()
         self._closed = False
+        self._protocols: set[str] = set()
         self._file = "" if self.path == MEMORY else str(Path(self.path).resolve())
         with OPENING:
             self.user = _connect(self.path, read_only)
@@ -94,6 +96,19 @@ class Database:
         except duckdb.TransactionException:
             return True  # begun, and aborted by an earlier error
         return first == second
+
+    def reads(self, protocol: str) -> None:
+        """Let SQL of this process read addresses of a protocol that fsspec knows, on both connections."""
+        if protocol in self._protocols:
+            return
+        import fsspec  # noqa: PLC0415 - only where it is used
+
+        with self._lock, self._explained("read"):
+            try:
+                self.user.register_filesystem(fsspec.filesystem(protocol))
+            except (ImportError, ValueError) as error:
+                raise StoreError(f"addresses of {protocol}:// cannot be read: {error}") from error
+        self._protocols.add(protocol)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
@@ -153,8 +168,8 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Commit everything in the block or nothing of it; blocks do not nest."""
-        with self._writer, self._lock:
+        """Commit everything in the block or nothing of it; blocks do not nest. Ctrl-C waits for its end."""
+        with self._writer, self._lock, undisturbed():
             self._require_writable()
             self.run("BEGIN")
             try:

@@ -79,12 +79,12 @@ CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
                patch_width,
                flatten(list_transform(log_odds[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])) AS z
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM member WHERE score <> 'logit')
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score <> 'logit')
         UNION ALL
         SELECT map_id, true, clean_logit, clean_logit::FLOAT, patch_height, patch_width,
                flatten(list_transform(logit[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)]))
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM member WHERE score = 'logit')
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score = 'logit')
     )
     SELECT member.run_id, member.run_name, member.image_id, image.path, image.label, member.class_id,
            member.class_name, member.model, member.score, cut.patch_height, cut.patch_width,
@@ -100,21 +100,26 @@ CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
     FROM cut JOIN member ON member.map_id = cut.map_id AND cut.by_logit = (member.score = 'logit')
     LEFT JOIN images AS image ON image.image_id = member.image_id;
 
--- The maps of one image in one run. `run` is a run's name or id; `image` an image's path, id or file stem.
-CREATE MACRO maps_of(run, image) AS TABLE
-    SELECT member.map_id, member.run_id, member.image_id, member.class_id, member.class_name, chosen.kind
-    FROM obeql_store.run_maps AS member
-    JOIN (
-        SELECT run_id, score AS kind FROM obeql_store.live_runs
-        WHERE lower(run_name) = lower(run::VARCHAR) OR run_id = TRY_CAST(run::VARCHAR AS BIGINT)
-        ORDER BY lower(run_name) IS NOT DISTINCT FROM lower(run::VARCHAR) DESC LIMIT 1
-    ) AS chosen ON member.run_id = chosen.run_id
-    WHERE member.image_id = (
-            SELECT coalesce(
+-- The id of a run by its name or id, and of an image by its path, id or file stem; an error where there is none.
+CREATE MACRO run_of(run) AS coalesce(
+    (SELECT run_id FROM obeql_store.live_runs
+     WHERE lower(run_name) = lower(run::VARCHAR) OR run_id = TRY_CAST(run::VARCHAR AS BIGINT)
+     ORDER BY lower(run_name) IS NOT DISTINCT FROM lower(run::VARCHAR) DESC LIMIT 1),
+    error('There is no run ''' || run::VARCHAR || '''.')::BIGINT);
+
+CREATE MACRO image_of(image) AS coalesce(
+    (SELECT coalesce(
                 max(shown.image_id) FILTER (shown.path = image::VARCHAR),
                 max(shown.image_id) FILTER (shown.image_id = TRY_CAST(image::VARCHAR AS BIGINT)),
                 max(shown.image_id) FILTER (lower(shown.name) = lower(image::VARCHAR)))
-            FROM obeql_store.image_rows AS shown);
+     FROM obeql_store.image_rows AS shown),
+    error('There is no image ''' || image::VARCHAR || '''.')::BIGINT);
+
+-- The maps of one image in one run, named as `run_of` and `image_of` take them.
+CREATE MACRO maps_of(run, image) AS TABLE
+    SELECT member.map_id, member.run_id, member.image_id, member.class_id, member.class_name, chosen.score AS kind
+    FROM obeql_store.run_maps AS member JOIN obeql_store.live_runs AS chosen ON chosen.run_id = member.run_id
+    WHERE member.run_id = run_of(run) AND member.image_id = image_of(image);
 
 -- The cells of one image in one run, those that were computed.
 -- The maps are chosen before their planes are read (through `cells` the planes of every run would be read first), and
@@ -125,7 +130,7 @@ CREATE MACRO cells_of(run, image) AS TABLE
     opened AS MATERIALIZED (
         SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, log_odds, logit,
                top_class
-        FROM obeql_store.maps WHERE map_id IN (SELECT map_id FROM chosen)
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM chosen)
     ),
     by_cell AS (
         SELECT chosen.*, tops, lefts, heights, widths, n_cols,

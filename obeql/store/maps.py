@@ -135,13 +135,12 @@ class MapRows(RunRows, ImageRows):
         Without `planes` those are not read, and are empty.
         """
         chosen = "member.run_id = ?" if image_id is None else "member.run_id = ? AND member.image_id = ?"
-        return stored_maps_of(
-            self._database.arrow(
-                f"SELECT {MEMBER_COLUMNS}, {MAP_COLUMNS if planes else MAP_FACTS} FROM obeql_store.run_maps AS member "
-                f"JOIN obeql_store.maps AS map ON map.map_id = member.map_id WHERE {chosen}",
-                [run_id] if image_id is None else [run_id, image_id],
-            )
+        table = self._database.arrow(
+            f"SELECT {MEMBER_COLUMNS}, {MAP_COLUMNS if planes else MAP_FACTS} FROM obeql_store.run_maps AS member "
+            f"JOIN obeql_store.maps AS map ON map.map_id = member.map_id WHERE {chosen}",
+            [run_id] if image_id is None else [run_id, image_id],
         )
+        return stored_maps_of(self._with_planes(table))
 
     def map_ids(self, run_id: int) -> list[int]:
         """The ids of a run's maps, in the order written."""
@@ -156,7 +155,7 @@ class MapRows(RunRows, ImageRows):
             f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE map.map_id IN ({', '.join('?' * len(map_ids))})",
             map_ids,
         )
-        return dict(zip(table["map_id"].to_pylist(), maps_of(table), strict=True)) if map_ids else {}
+        return dict(zip(table["map_id"].to_pylist(), maps_of(self._with_planes(table)), strict=True)) if map_ids else {}
 
     def stored(self, key: CellKey, class_ids: Sequence[int]) -> list[MapCells]:
         """All maps that hold exact cells of this content, on whatever grid, oldest first.
@@ -236,11 +235,10 @@ class MapRows(RunRows, ImageRows):
         return {map_id: ~np.isnan(plane) for map_id, plane in zip(sorted(map_ids), computed, strict=True)}
 
     def _maps(self, condition: str, parameters: Sequence[Any]) -> list[MapCells]:
-        return maps_of(
-            self._database.arrow(
-                f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE {condition} ORDER BY map.map_id", parameters
-            )
+        table = self._database.arrow(
+            f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE {condition} ORDER BY map.map_id", parameters
         )
+        return maps_of(self._with_planes(table))
 
     def _map_ids(self, digests: Sequence[str]) -> dict[str, int]:
         rows = self._database.rows_beside(

@@ -23,6 +23,7 @@ __all__ = [
     "MAP_COLUMNS",
     "MAP_FACTS",
     "MEMBER_COLUMNS",
+    "PLANES",
     "Box",
     "ImageMaps",
     "StoredMap",
@@ -62,6 +63,8 @@ MEMBER_COLUMNS = (
     "member.input_height, member.input_width, member.source_top, member.source_left, member.source_height, "
     "member.source_width, member.quality"
 )
+#: The columns of a cell each; `log_odds` is made of two others.
+PLANES = ("logit", "others", "log_odds", "top_class", "exact")
 _NO_CLASS = -1
 
 

@@ -14,9 +14,11 @@ from obeql.errors import InternalError, StoreError, UnknownNameError, nearest
 from obeql.planner.cells import FailedImage
 from obeql.store.codec import dump, load, naive_utc, utc_now
 from obeql.store.driver import Database
+from obeql.store.folder import Folder
+from obeql.store.placed import PlacedRows
 from obeql.store.schema import table_definition
 
-__all__ = ["RunRecord", "RunRows", "RunStatus"]
+__all__ = ["RunRecord", "RunRows", "RunStatus", "unknown_run"]
 
 RunStatus = Literal["running", "done", "interrupted", "failed"]
 
@@ -55,13 +57,15 @@ class RunRecord:
     n_failed: int = 0
 
 
-class RunRows:
+class RunRows(PlacedRows):
     """The part of a store that keeps runs."""
 
     _database: Database
 
     #: Runs that could not be ended when they stopped, as with a full disk, and what to note of them.
     _unended: dict[int, Mapping[str, Any]]
+    #: Shards of dropped maps, until the commit that drops them.
+    _files_left: Sequence[tuple[Folder, str]] = ()
 
     def begin_run(self, record: RunRecord, replace: bool = False) -> int:
         """Store a run as `running` and return its id, larger than any before it.
@@ -148,6 +152,7 @@ class RunRows:
         if status not in get_args(RunStatus) or status == "running":
             raise InternalError(f"a run cannot finish as {status!r}; use 'done', 'interrupted' or 'failed'")
         self._end(run_id, status, measured)
+        self._remove_files()
         self._database.checkpoint_when_worth_it()
 
     def _end(self, run_id: int, status: RunStatus, measured: Mapping[str, Any] | None) -> None:
@@ -183,6 +188,7 @@ class RunRows:
                 raise StoreError(f"run {run_id} is still running and cannot be dropped; stop it first")
             self._event(run_id, "dropped")
             self._sweep()
+        self._remove_files()
         self._database.checkpoint()
 
     def _sweep(self, loose: bool = True) -> None:
@@ -200,9 +206,16 @@ class RunRows:
         self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
         self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
         self._database.run(f"DELETE FROM obeql_store.evaluation_rows WHERE {gone}")
+        self._files_left = self._forget_shards()
         ((n_kept,),) = self._database.rows("SELECT count(*) FROM obeql_store.maps")
         if (n_places - n_kept) * 5 >= n_places > 0:
             self._database.rewrite("maps", table_definition("maps"))
+
+    def _remove_files(self) -> None:
+        """Remove the files that nothing in the database refers to any more, after the commit that says so."""
+        files, self._files_left = self._files_left, ()
+        for folder, name in files:
+            folder.remove(name)
 
     def run(self, name_or_id: str | int) -> RunRecord | None:
         """The live run of this id or name (case-insensitive; digits are an id when no run is named so), or None."""
@@ -260,8 +273,7 @@ class RunRows:
         """The id of a live run, or UnknownNameError with the nearest names."""
         found = self.run(name_or_id)
         if found is None or found.run_id is None:
-            names: Sequence[str] = self.run_names()
-            raise UnknownNameError(f"there is no run {name_or_id!r}.{nearest(str(name_or_id), names)}")
+            raise unknown_run(name_or_id, self.run_names())
         return found.run_id
 
 
@@ -293,3 +305,9 @@ def _record(row: tuple[Any, ...]) -> RunRecord:
         n_maps=n_maps,
         n_failed=n_failed,
     )
+
+
+def unknown_run(name_or_id: str | int, names: Sequence[str]) -> UnknownNameError:
+    """The error about a run that is not among those of these names, with what to do."""
+    way_out = "SHOW RUNS lists them." if names else "No run has a name yet; SHOW RUNS lists what there is."
+    return UnknownNameError(f"There is no run {name_or_id!r}.{nearest(str(name_or_id), names)} {way_out}")

@@ -18,13 +18,13 @@ from obeql.store.driver import Database
 __all__ = ["SCHEMA_VERSION", "prepare_schema", "table_definition"]
 
 #: Raised by one with every change of the scripts that older programs cannot read.
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 _SCHEMA = "obeql_store"
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
 
 #: Scripts that make the tables, by the version they came with; an upgrade runs those that the file lacks.
-_TABLES = {1: "tables", 3: "tables_3"}
+_TABLES = {1: "tables", 3: "tables_3", 5: "tables_5"}
 
 #: Views and macros that versions added. An upgrade replaces those the file has; a name that came later may be a user's.
 _ADDED = {

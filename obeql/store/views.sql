@@ -84,6 +84,9 @@ WHERE NOT EXISTS (
 )
 QUALIFY row_number() OVER (PARTITION BY failed.run_id, failed.image_id ORDER BY failed.entry_id DESC) = 1;
 
+-- Every map that is stored, wherever its planes are; made anew when maps stay in Parquet files.
+CREATE VIEW obeql_store.map_rows AS FROM obeql_store.maps;
+
 -- One row a map of a run. clean_score - scores = importance: positive is evidence for the class.
 CREATE VIEW heatmaps AS
 SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, score, patch_height, patch_width,
@@ -137,7 +140,7 @@ FROM (
            map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float
     FROM obeql_store.run_maps AS member
     JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id
-    JOIN obeql_store.maps AS map ON map.map_id = member.map_id
+    JOIN obeql_store.map_rows AS map ON map.map_id = member.map_id
     LEFT JOIN images AS image ON image.image_id = member.image_id
 );
 

@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import duckdb
@@ -17,6 +16,7 @@ import pytest
 import obeql
 from obeql import errors
 from obeql.cli import INTERRUPTED, main
+from obeql.executor.progress import Progress
 from obeql.grammar import parse_script
 from obeql.outcome import Message, Plan
 
@@ -209,23 +209,22 @@ def test_a_script_in_the_place_of_the_database_is_noticed(session: StandIn, caps
     assert session.opened == []
 
 
-def test_ctrl_c_during_a_run_asks_it_to_stop(session: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_during_a_run_tells_what_is_kept(session: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
     def run(on_progress: Any) -> None:
-        on_progress(SimpleNamespace(done=0, total=2))
-        os.kill(os.getpid(), signal.SIGINT)
-        assert session.cancelled
-        raise KeyboardInterrupt("1 of 2 images done")
+        on_progress(Progress(0, 2, 0, 2, "a.png", 0.0, 1.0))
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError("not reached")
+        except KeyboardInterrupt:
+            assert session.cancelled
+            raise KeyboardInterrupt("1 of 2 images done") from None
 
     session.answers["EXPLAIN OCCLUDE a USING b"] = run
     before = signal.getsignal(signal.SIGINT)
     assert main(["-c", "EXPLAIN OCCLUDE a USING b; SELECT 1"]) == INTERRUPTED
     assert signal.getsignal(signal.SIGINT) is before
     assert session.ran == ["EXPLAIN OCCLUDE a USING b"]
-    err = capsys.readouterr().err
-    assert err.splitlines() == [
-        "stopping after this batch; Ctrl-C again stops at once",
-        "interrupted: 1 of 2 images done",
-    ]
+    assert capsys.readouterr().err.splitlines() == ["interrupted: 1 of 2 images done"]
 
 
 def test_ctrl_c_outside_a_run_stops_at_once(session: StandIn) -> None:

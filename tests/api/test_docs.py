@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import importlib.util
 import re
 import shlex
@@ -98,12 +99,13 @@ def test_generated_parts_are_as_the_code_has_them() -> None:
 
 
 def test_every_option_and_command_is_described() -> None:
-    text = (DOCS / "command-line.md").read_text(encoding="utf-8")
+    text = html.unescape((DOCS / "command-line.md").read_text(encoding="utf-8"))
+    text = text.replace("<code>", "`").replace("</code>", "`")
     for action in parser()._actions:
         for written in action.option_strings or [action.dest]:
             assert f"`{written}" in text or f", {written}" in text, written
     for command in COMMANDS.values():
-        assert f"`{command.usage}`".replace("|", "\\|") in text, command.usage
+        assert f"`{command.usage}`" in text, command.usage
 
 
 def test_every_page_is_in_the_navigation_and_links_lead_somewhere() -> None:

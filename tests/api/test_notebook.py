@@ -51,3 +51,11 @@ def test_errors_are_one_message(shell: Any, capsys: pytest.CaptureFixture[str]) 
     out, err = capsys.readouterr()
     assert "There is no model 'nothing'" in out + err or "nothing" in out + err
     assert "no Python variable 'missing'" in out + err and "Traceback" not in out + err
+
+
+def test_a_notebook_without_widgets_gets_a_line_of_text(recwarn: pytest.WarningsRecorder) -> None:
+    from tqdm import tqdm
+
+    from obeql.notebook import _kind_of_bar
+
+    assert issubclass(_kind_of_bar(), tqdm) and not recwarn.list

@@ -78,7 +78,7 @@ def test_constant_and_one_signed_maps_draw(values: float, make_heatmap: Callable
 def test_a_notebook_shows_text_and_picture(make_heatmap: Callable[..., Any]) -> None:
     html = Result((make_heatmap(bump(2)),) * 2, run_name="<first>")._repr_html_()
     assert "&lt;first&gt;" in html and "data:image/png;base64," in html
-    assert Result(())._repr_html_().startswith("<pre>")
+    assert Result(())._repr_html_().startswith("<pre")
     assert make_heatmap(bump(2))._repr_png_().startswith(b"\x89PNG")
 
 
@@ -145,6 +145,26 @@ def test_a_report_holds_the_numbers_and_pictures(make_heatmap: Callable[..., Any
     assert overlay.size == (48, 48) and overlay.mode == "RGBA"
     assert data["failures"] == [["gone.png", "no such file"]]
     assert "http" not in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
+def test_a_report_states_the_quality(make_heatmap: Callable[..., Any], tmp_path: Path) -> None:
+    stated = {
+        "approx": True, "metric": "ssim", "target": 0.9, "bound": 0.93, "confidence": 0.95,
+        "n_exact": 12, "n_reduced": 24, "reduced_precision": "bfloat16", "n_audit": 10,
+    }  # fmt: skip
+    maps = (
+        make_heatmap(bump(2), quality=stated),
+        make_heatmap(bump(2)),
+        make_heatmap(bump(2), quality={**stated, "metric": "top_cells"}),
+    )
+    approx, exact, top = report_of(Result(maps), tmp_path / "r.html")["maps"]
+    assert approx["quality"] == (
+        "approximate: ssim against the exact map is at least 0.93 at confidence 0.95 (asked for: 0.9); "
+        "10% of the cells computed, 20% in bfloat16, the others estimated; measured on 10 cells drawn at random"
+    )
+    assert exact["quality"] == "exact: every cell was computed" and exact["exact"] is None
+    assert approx["inexact"] == "estimated, or computed in bfloat16"
+    assert "the most important cells are the right ones at confidence 0.95" in top["quality"]
 
 
 def test_a_report_of_odd_maps(make_heatmap: Callable[..., Any], tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from obeql.heatmap import Heatmap
 from obeql.planner.catalog import Preprocessing
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.grid import WindowGrid
-from obeql.render import colour_map, overlay, picture_bytes, sheet
+from obeql.render import _fitted, colour_map, overlay, picture_bytes, sheet
 from obeql.result import Result
 
 GREY = decode_object(Image.new("L", (80, 60), 128), "grey")
@@ -194,3 +194,9 @@ def test_drawing_works_in_threads() -> None:
 def test_drawing_does_without_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     assert heatmap(two_sided())._repr_png_()
+
+
+def test_a_label_that_is_longer_than_its_bar_takes_two_lines() -> None:
+    label = "← against    drop in log-odds when hidden (nats)    for →"
+    assert _fitted(label, 4.0) == label
+    assert _fitted(label, 2.0) == "drop in log-odds when hidden (nats)\n← against        for →"

@@ -80,7 +80,7 @@ def test_the_latest_of_the_same_settings_counts(first: Any) -> None:
 def test_progress_and_cancel(first: Any) -> None:
     seen: list[int] = []
     first.execute("EVALUATE first WITH steps=2", on_progress=lambda progress: seen.append(progress.done))
-    assert seen == [0, 1, 2, 3, 4, 5]
+    assert seen == [0, 1, 2, 3, 4, 5, 6]
 
     def stop(progress: Any) -> None:
         if progress.done == 2:

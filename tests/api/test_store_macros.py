@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -150,3 +151,18 @@ def test_cells_of_are_those_of_the_view(store: Store) -> None:
         macro = store.connection.execute(f"SELECT {columns} FROM cells_of(?, 'scan1') ORDER BY ALL", [kind]).fetchall()
         assert [row[:7] for row in macro] == [row[:7] for row in view]
         np.testing.assert_allclose([row[7:] for row in macro], [row[7:] for row in view], atol=2e-6)
+
+
+@pytest.mark.parametrize("macro", ["top_cells({}, {}, 3)", "cells_of({}, {})", "pixel_map({}, {})", "maps_of({}, {})"])
+def test_a_run_or_image_that_is_not_there_is_an_error_and_not_an_empty_table(store: Store, macro: str) -> None:
+    run_id = stored(store, "log_odds", drawn(3))
+
+    def rows(run: str, image: str) -> list[Any]:
+        return store.connection.execute(f"FROM {macro.format(run, image)}").fetchall()
+
+    assert rows("'mine'", "'scan0'") == rows(str(run_id), "1") != []
+    assert rows("'mine'", "'scan1'") == []  # which the run does not have
+    with pytest.raises(duckdb.Error, match=r"There is no run 'other'\."):
+        rows("'other'", "'scan0'")
+    with pytest.raises(duckdb.Error, match=r"There is no image 'scan7'\."):
+        rows("'mine'", "'scan7'")

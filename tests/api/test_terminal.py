@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from obeql.executor.progress import Progress
 from obeql.live import LiveMap
 from obeql.result import Result
 from obeql.terminal import Canvas, draw_heatmap, draw_plane, draw_result
@@ -100,11 +101,9 @@ def test_the_live_map_draws_and_clears_itself() -> None:
     preview = SimpleNamespace(
         importance=lambda: np.ones((3, 3)), grid=SimpleNamespace(patch=(8, 8)), score_kind="logit", class_name="cat"
     )
-    state = {"total": 9, "image": 0, "n_images": 2, "shown": "a/b.png", "rate": 3.0, "eta_seconds": 2.0, "seconds": 1.0}
-    state |= {"level": 0, "partial": ()}
-    live(SimpleNamespace(done=0, preview=None, **state))  # type: ignore[arg-type]
+    live(Progress(0, 9, 0, 2, "a/b.png", 1.0, 2.0))
     live._drawn_at = 0.0
-    live(SimpleNamespace(done=3, preview=preview, **state))  # type: ignore[arg-type]
+    live(Progress(3, 9, 0, 2, "a/b.png", 1.0, 2.0, preview=preview))  # type: ignore[arg-type]
     live.finish()
     text = shown(screen)
     assert "0/9 windows" in text and "3/9 windows, 3.0/s" in text and "image 1/2 b.png · cat" in text
@@ -120,8 +119,7 @@ def test_each_level_is_drawn_with_its_bound_and_stays_while_the_next_is_computed
         quality = {"approx": True, "metric": "ssim", "bound": bound, "n_exact": done}
         partial = (SimpleNamespace(quality=quality, logit=plane),) if level else ()
         preview = SimpleNamespace(importance=lambda: plane, grid=grid, score_kind="logit", class_name="cat")
-        state = {"total": 16, "image": image, "n_images": 2, "shown": "a.png", "rate": 3.0, "eta_seconds": 2.0}
-        return SimpleNamespace(done=done, level=level, partial=partial, preview=preview, seconds=1.0, **state)
+        return Progress(done, 16, image, 2, "a.png", 1.0, 2.0, level, partial=partial, preview=preview)  # type: ignore[arg-type]
 
     sparse = np.full((4, 4), np.nan)
     sparse[0, 0] = 1.0
@@ -157,3 +155,20 @@ def test_a_run_tells_its_preview(net_db: Any, pixels: Callable[..., Any]) -> Non
     n_known = [int(np.isfinite(plane).sum()) for plane in seen]
     assert n_known == sorted(n_known) and n_known[0] < heat.scores.size == n_known[-1]
     assert np.array_equal(seen[-1], heat.importance)
+
+
+def test_maps_of_one_result_share_a_scale(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system=None)
+    draw_result(Result((make_heatmap(two_sided()), make_heatmap(4 * two_sided()))), screen)
+    legends = [line.split("up to")[1] for line in shown(screen).splitlines() if "up to" in line]
+    assert len(legends) == 2 and legends[0] == legends[1]
+
+
+def test_in_a_narrow_terminal_the_table_is_below_the_map(make_heatmap: Callable[..., Any]) -> None:
+    screen = console(color_system=None, width=40)
+    draw_result(Result((make_heatmap(two_sided()),)), screen)
+    text = shown(screen)
+    assert "importance" in text and "top class" in text and "…" not in text
+    assert max(map(len, text.splitlines())) <= 40
+    lines = text.splitlines()
+    assert not any("@" in line and "importance" in line for line in lines)

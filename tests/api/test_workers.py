@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -143,6 +144,26 @@ def test_killed_workers_lose_nothing_and_repeat_nothing(scans: Any) -> None:
     assert scans.execute("SELECT n_images, n_maps FROM runs WHERE run_id = 2").fetchall() == [(8, 32)]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+def test_a_worker_that_cannot_write_is_replaced_without_blame(scans: Any, tmp_path: Path) -> None:
+    alone = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} NO REUSE")
+    scans.execute(f"SET obeql.store_folder = '{tmp_path / 'maps'}'")
+    full: list[int] = []
+
+    def fill_disk(progress: Any) -> None:
+        if progress.done and not full:
+            (victim, *_) = multiprocessing.active_children()
+            assert victim.pid is not None
+            resource.prlimit(victim.pid, resource.RLIMIT_FSIZE, (0, 0))
+            full.append(victim.pid)
+
+    shared = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2 NO REUSE", on_progress=fill_disk)
+    assert full and not shared.failures
+    assert cells(shared) == cells(alone)
+    assert scans.execute("SELECT n_images, n_maps FROM runs WHERE run_id = 2").fetchall() == [(8, 32)]
+
+
 class Poison(nn.Module):
     """Ends its process at an image whose first pixel is black, as a fault in a driver would."""
 
@@ -178,13 +199,13 @@ def test_an_image_that_kills_its_workers_is_given_up(db: Any, importable: Any, t
         Image.fromarray(image).save(path)
     found = db.execute("EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH workers=2", [[str(path) for path in paths]])
     assert [Path(failure.shown).name for failure in found.failures] == ["image1.png"]
-    assert "3 worker processes died of it; of the last, it was killed by SIGKILL" in found.failures[0].error
+    assert "3 workers died of it; of the last, it was killed by SIGKILL" in found.failures[0].error
     assert len(found) == 3
 
 
 def test_workers_that_cannot_start_end_the_run(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("obeql.executor.workers.crew.work", sys.exit)
-    with pytest.raises(ExecutionError, match="3 worker processes died before they took an image"):
+    monkeypatch.setattr("obeql.executor.workers.processes.work", sys.exit)
+    with pytest.raises(ExecutionError, match=r"All workers are gone, [34] before they took an image"):
         scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2")
     assert scans.execute("SELECT count(*) FROM runs").fetchall() == [(0,)]
 

@@ -113,7 +113,7 @@ def test_place_counts_from_the_start_of_the_script(catalog: Any) -> None:
 @pytest.mark.parametrize(
     ("clause", "named"),
     [
-        ("ON ray", "ray"),
+        ("ON ray WITHIN 5 SECONDS", "ON ray"),
         ("ON mps", "mps"),
         ("WITH workers=2 WITHIN 5 SECONDS", "workers=2"),
         ("WITHIN 5 SECONDS ON cuda:*", "cuda:*"),
@@ -123,6 +123,20 @@ def test_what_is_not_carried_out_is_refused_by_name(clause: str, named: str, cat
     with pytest.raises(UnsupportedError, match="not carried out") as caught:
         _bind(HEAD + clause, catalog)
     assert named in str(caught.value)
+
+
+def test_ray_is_chosen_by_a_clause_or_a_setting(catalog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert _bind(HEAD, catalog).cluster is None
+    bound = _bind(HEAD + "ON ray", catalog)
+    assert (bound.cluster, bound.device) == ("local", "auto")
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert _bind(HEAD + "ON ray", catalog).cluster == "10.0.0.1:6379"
+    catalog.settings |= {"engine": "ray", "ray_address": "local"}
+    bound = _bind(HEAD + "ON cuda", catalog)
+    assert (bound.cluster, bound.device) == ("local", "cuda")
+    with pytest.raises(UnsupportedError, match="Ray chooses the GPU of each worker"):
+        _bind(HEAD + "ON cuda:1", catalog)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,172 @@
+"""Shards into the store: their maps as rows that runs refer to, each image once, in one commit for many shards.
+
+Before it: workers have written shards. After it: the maps are in the tables, or stay in the files and are `placed`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+
+from obeql.store.facts import FactRows
+from obeql.store.folder import Folder
+from obeql.store.images import ImageContent
+from obeql.store.maps import MapRows
+from obeql.store.planes import member_batch
+from obeql.store.shards import CONTENTS, MAP_TABLE, SHARD_OF, SUFFIX, Shard, read_shard, shard_of
+
+__all__ = ["IncomingRows"]
+
+_MEMBERS = tuple(name for name in member_batch(0, [], [], []).column_names if name not in ("run_id", "entry_id"))
+#: Shards that are looked into at once when a folder is taken as it is found.
+_AT_ONCE = 64
+
+
+class IncomingRows(MapRows, FactRows):
+    """The part of a store that takes shards."""
+
+    def origin(self) -> str:
+        """The id of this database, which the shards that are written for it carry."""
+        if not self._known_origin():
+            self.remember("store", "origin", uuid4().hex)
+        return self._known_origin()
+
+    def _known_origin(self) -> str:
+        return str(self.recalled("store").get("origin", ""))
+
+    def take_shards(
+        self,
+        run_id: int,
+        folder: Folder,
+        names: Sequence[str],
+        image_ids: Mapping[tuple[str | None, str | None], int],
+        taken: Set[int],
+        keep: bool,
+    ) -> dict[int, list[int]]:
+        """Make the maps of shards part of a run, durably, in one commit; the files stay only if `keep`.
+
+        `image_ids` are those of the run's images by (path, key). Images that are `taken` already, or in two of the
+        shards, count once. A map whose every number is stored already is referenced. Raises StoreError, which names
+        the file, for a shard that is missing, damaged or foreign; nothing is taken then. Returns the map ids of each
+        image that was taken, by image id.
+        """
+        if not names:
+            return {}
+        shards = [read_shard(folder, name, planes=not keep) for name in dict.fromkeys(names)]
+        with self._database.transaction():
+            self._require_running(run_id)
+            ids = self._take_maps(folder, shards, keep)
+            rows = pa.concat_tables([shard.rows for shard in shards])
+            map_ids = self._take_members(run_id, rows, ids, image_ids, taken)
+        needed = {shard_of(map_id) for map_id in ids.values()} if keep else set()
+        for shard in shards:
+            if shard.number not in needed:
+                folder.remove(shard.name)
+        return map_ids
+
+    def find_shards(self, folder: Folder) -> int:
+        """Take the maps of the shards in a folder that the store does not know yet, as cells that belong to no run.
+
+        They are what a process that was killed, or another database, has left there; statements reuse them. Shards
+        that are gone are forgotten unless a run needs them. Returns the number of shards found. Raises StoreError,
+        which names the file, for one that is damaged or foreign.
+        """
+        folder.tidy()
+        known = self.shard_names(folder.place)
+        listed = [name for name in folder.files(SUFFIX) if name.startswith("model_hash=")]
+        new = [name for name in listed if name not in known]
+        for start in range(0, len(new), _AT_ONCE):
+            shards = [read_shard(folder, name, planes=False) for name in new[start : start + _AT_ONCE]]
+            with self._database.transaction():
+                self._take_maps(folder, shards, keep=True, all_of_them=True)
+        if gone := known.keys() - set(listed):
+            self._let_go([known[name] for name in gone])
+        return len(new)
+
+    def _take_maps(
+        self, folder: Folder, shards: Sequence[Shard], keep: bool, all_of_them: bool = False
+    ) -> dict[str, int]:
+        """Add the maps that are new, inside a transaction; returns the ids of all of them by their digests."""
+        columns = [name for name in MAP_TABLE if name in shards[0].rows.column_names]
+        rows = pa.concat_tables([shard.rows.select(columns) for shard in shards])
+        digests = rows["digest"].to_pylist()
+        ids = self._map_ids(digests)
+        new: dict[str, int] = {}
+        for row, digest in enumerate(digests):
+            if digest not in ids:
+                new.setdefault(digest, row)
+        if new:
+            rows = rows.take(list(new.values()))
+            if not keep:
+                numbers = self._database.next_ids("map_ids", len(new))
+                rows = rows.set_column(rows.column_names.index("map_id"), "map_id", pa.array(numbers, pa.int64()))
+            self._database.append("maps", rows)
+            ids.update(zip(new, rows["map_id"].to_pylist(), strict=True))
+        if keep:
+            origin = self._known_origin()
+            needed = {shard_of(map_id) for map_id in ids.values()}
+            placed = [
+                (shard.number, shard.name, shard.rows.num_rows, shard.origin == origin)
+                for shard in shards
+                if all_of_them or shard.number in needed
+            ]
+            self._note_shards(folder.place, placed)
+        return ids
+
+    def _take_members(
+        self,
+        run_id: int,
+        rows: pa.Table,
+        ids: Mapping[str, int],
+        image_ids: Mapping[tuple[str | None, str | None], int],
+        taken: Set[int],
+    ) -> dict[int, list[int]]:
+        """Add what the run has to its maps, inside a transaction; returns the map ids of each image."""
+        shard = [shard_of(map_id) for map_id in rows["map_id"].to_pylist()]
+        named = zip(rows["path"].to_pylist(), rows["key"].to_pylist(), strict=True)
+        first: dict[int, int] = {}
+        chosen: list[tuple[int, int]] = []
+        for row, (handle, place) in enumerate(zip(named, rows["place"].to_pylist(), strict=True)):
+            image_id = image_ids.get(handle)
+            if image_id is None or place is None or image_id in taken:
+                continue
+            if first.setdefault(image_id, shard[row]) == shard[row]:
+                chosen.append((row, image_id))
+        if not chosen:
+            return {}
+        rows = rows.take([row for row, _ in chosen])
+        owners = [image_id for _, image_id in chosen]
+        map_ids = [ids[digest] for digest in rows["digest"].to_pylist()]
+        members = rows.select([name for name in _MEMBERS if name not in ("image_id", "map_id")])
+        for name, values in {
+            "entry_id": self._database.next_ids("entry_ids", len(chosen)),
+            "run_id": np.full(len(chosen), run_id),
+            "map_id": map_ids,
+            "image_id": owners,
+        }.items():
+            members = members.append_column(name, pa.array(values, pa.int64()))
+        self._database.append("run_maps", members)
+        contents = zip(*(rows[name].to_pylist() for name in ("image_hash", *CONTENTS)), strict=True)
+        self._note_contents({owner: ImageContent(*said) for owner, said in zip(owners, contents, strict=True)})
+        found: dict[int, list[int]] = {}
+        for owner, map_id in zip(owners, map_ids, strict=True):
+            found.setdefault(owner, []).append(map_id)
+        return found
+
+    def _let_go(self, shards: Sequence[int]) -> None:
+        """Forget the maps of shards whose files are gone, where no run has them."""
+        marks = pa.table({"shard": pa.array(shards, pa.int64())})
+        loose = self._database.rows_beside(
+            f"SELECT map_id FROM obeql_store.maps WHERE {SHARD_OF} IN (SELECT shard FROM obeql_batch) "
+            "AND map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)",
+            marks,
+        )
+        if loose:
+            with self._database.transaction():
+                self._database.run(
+                    f"DELETE FROM obeql_store.maps WHERE map_id IN ({', '.join(str(map_id) for (map_id,) in loose)})"
+                )
+                self._forget_shards()
