@@ -37,7 +37,7 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 
 @dataclass(slots=True, eq=False)
 class Planes:
-    """The cells of a grid over an image, on the CPU: float32 `logit`, `others` (windows, classes), int32 `top` (windows,).
+    """The cells of a grid over an image, on the CPU: float32 `logit` and `others` (windows, classes), int32 `top`.
 
     NaN and -1 where a window was not computed. `exact` (windows,) says which were where others are reconstructed or
     left out, and `quality` what is then stated of each class's map; None and empty where all were computed.

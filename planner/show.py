@@ -127,11 +127,8 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
     if plan.workers:
         yield _distributed(plan, indent)
         indent += "   "
-    if plan.together > 1:
-        yield _row(f"{indent}└─ BatchedImages  {plan.together} images at a time share batches")
-        indent += "   "
-    if plan.shared_pass:
-        yield _row(f"{indent}└─ BatchedQueries  {n_grids} grids share one clean pass")
+    for sharing in _sharing(plan):
+        yield _row(f"{indent}└─ {sharing}")
         indent += "   "
     by_grid = measured.get("grids", ())
     held = plan.held or (None,) * n_grids
@@ -171,6 +168,14 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
         yield _row(f"  Total of {_plural(n_images, 'image')}, {_plural(n_grids, 'grid')}", _cells(_total(plan)))
     if measured:
         yield _row("  measured", _cells(measured))
+
+
+def _sharing(plan: ExplainPlan) -> Iterator[str]:
+    """Yield what the grids below have in common: images that go together, and the clean pass."""
+    if plan.together > 1:
+        yield f"BatchedImages  {plan.together} images at a time share batches"
+    if plan.shared_pass:
+        yield f"BatchedQueries  {len(plan.grids)} grids share one clean pass"
 
 
 def _engine_lines(engine: Engine, plan: ExplainPlan, n_windows: float, follow: str) -> Iterator[str]:
