@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.allocator import give_back
 from obeql.executor.kernels.box_sum import BoxSum, PrefixSums, plan_box_sum
 from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
 from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
@@ -37,9 +38,6 @@ Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
 #: runs the work of a layer and notes what it took
 Clock = Callable[[int, Callable[[], Tensor]], Tensor]
-
-#: Bytes of index arrays that are kept between the images of a run instead of being worked out again.
-_KEPT_BYTES = 64e6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,18 +219,25 @@ class IncrementalRun:
             if stop.is_set():
                 raise StoppedError
             maps.append(self._boxed(image, batch, clock))
+            give_back()
         windows = np.concatenate([part.windows for part in parts])
-        return windows, self._finish(len(windows), maps, clock)
+        logits = self._finish(len(windows), maps, clock)
+        give_back()
+        return windows, logits
 
     def _planned(self, number: int | None, parts: Sequence[Part], device: torch.device) -> Iterator[_Batch]:
         """Work out the batches of a piece, and keep them under its number where other images will run it again."""
-        kept = []
+        kept: list[_Batch] = []
+        n_bytes = 0
         for part in parts:
             batch = self._batch(part.rows, part.cols, part.row_of, part.col_of, part.windows, device)
             yield batch
-            kept.append(batch)
-        if number is not None and self._kept_bytes < _KEPT_BYTES:
-            self._kept_bytes += sum(batch.n_bytes for batch in kept)
+            n_bytes += batch.n_bytes
+            if number is not None and self._kept_bytes + n_bytes <= self.engine.kept_bytes:
+                kept.append(batch)
+            del batch
+        if number is not None and len(kept) == len(parts):
+            self._kept_bytes += n_bytes
             self._kept[number] = kept
 
     # ---- batches: what to do, without any numbers of an image --------------------------------------------------
@@ -321,7 +326,8 @@ class IncrementalRun:
         """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
         values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
-        for step in batch.steps:
+        for number, step in enumerate(batch.steps):
+            give_back(number)
             work = partial(self._step, step, image, batch, values, crossing)
             if clock is None:
                 work()
