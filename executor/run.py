@@ -19,6 +19,7 @@ from torch import Tensor
 
 from obeql.errors import ImageError
 from obeql.executor.ahead import DecodedImage, ImageFeed, ImagesAhead, Listed, decode
+from obeql.executor.allocator import memory_given_back
 from obeql.executor.asked_classes import asked_classes, coming_classes, stored_classes
 from obeql.executor.devices import DTYPES, arithmetic, resolve_device
 from obeql.executor.grid_run import GridRun, Planes
@@ -77,7 +78,7 @@ def execute(
     """
     device = resolve_device(plan.device)
     source = source if plan.reuse else None
-    with arithmetic(plan.precision, device), torch.inference_mode():
+    with arithmetic(plan.precision, device), memory_given_back(plan), torch.inference_mode():
         report = RunReport() if report is None else report
         execution = _Execution(
             plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, source, report

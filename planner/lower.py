@@ -157,6 +157,7 @@ def lower(
         run_name=logical.name,
         replace_run=logical.replace,
         memory_bytes=memory,
+        limited=bound.memory_bytes is not None,
         top_cells=bound.top_cells,
         refinements=tuple(refinements) if any(refinements) else (),
         approx=dict(bound.approx),

@@ -77,6 +77,8 @@ class IncrementalForward:
     layer_s: tuple[float, ...] = ()
     #: bytes that one window at a time takes (in every lane), beyond the weights and the clean pass
     least_bytes: float = 0.0
+    #: bytes of where boxes lie that may be kept from one image to the next
+    kept_bytes: float = 0.0
     #: no box is wider than this share of its map; below 1 the operator is not exact
     tau: float = 1.0
 
@@ -180,6 +182,8 @@ class ExplainPlan:
     run_name: str | None = None
     replace_run: bool = False
     memory_bytes: int | None = None
+    #: whether the statement or a setting said so, else it is what the device has to spare
+    limited: bool = False
     #: for each grid, what decides which of its windows are computed; None: all of them. Empty: all of all grids.
     refinements: tuple[Refinement | None, ...] = ()
     #: quality asked for: {} for exact, else {"target": .., "metric": .., "confidence": ..}

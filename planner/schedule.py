@@ -18,9 +18,10 @@ from obeql.planner.boxes import AxisPlan, Spans, axis_spans, group_windows, merg
 from obeql.planner.cost import Rates, box_seconds, layer_seconds, paste_bytes, positions
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
+from obeql.planner.memory import box_memory, fitting, whole_map_bytes
 from obeql.planner.physical import Cost, DenseForward, Engine, IncrementalForward, Refusal
 
-__all__ = ["BoxPlan", "box_plan", "choose_engine", "lane_batch", "live_bytes"]
+__all__ = ["BoxPlan", "box_plan", "choose_engine", "lane_batch"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,6 +34,8 @@ _MAP_BYTES = 16e6
 _MIN_BATCH, _MAX_BATCH, _MAX_GPU_BATCH = 4, 128, 1024
 #: Windows in a batch on whole maps, at most on a CPU; and for a network whose layers are not known.
 _MAX_WHOLE, _UNSEEN_BATCH = 128, 8
+#: Bytes of where boxes lie that are kept from one image to the next, at most.
+_KEPT_BYTES = 64e6
 #: Group counts an axis is tried with.
 _N_GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 
@@ -111,10 +114,8 @@ def _chosen(
 def _dense(
     network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None, together: int
 ) -> DenseForward:
-    each = live_bytes(network)
-    fitted = _bounded(batch, budget, each) or _whole_map_batch(
-        network, rates, budget, each, range(1, len(network.layers))
-    )
+    each = whole_map_bytes(network)
+    fitted = fitting(budget, each, batch or _whole_map_batch(network, rates, range(1, len(network.layers))))
     n_calls = math.ceil(together * grid.n_windows / fitted) / together
     layer_s = tuple(
         layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
@@ -133,47 +134,19 @@ def _dense(
     )
 
 
-def live_bytes(network: Network) -> float:
-    """Bytes of activations that one image takes at most on its way through the network on whole maps.
-
-    At every layer, all values that a later one reads, the layer's own, and as much again for what a kernel lays out
-    anew; at least three of the largest map.
-    """
-    n_bytes = [4.0 * math.prod(layer.shape) for layer in network.layers]
-    last = list(range(len(network.layers)))
-    for i, layer in enumerate(network.layers):
-        for j in layer.inputs:
-            last[j] = i
-    peak = live = 0.0
-    for i in range(len(network.layers)):
-        live += n_bytes[i]
-        peak = max(peak, live + n_bytes[i])
-        live -= sum(n_bytes[j] for j in {i, *network.layers[i].inputs} if last[j] == i)
-    return max(peak, 3 * max(n_bytes))
-
-
-def _whole_map_batch(network: Network, rates: Rates, budget: float, bytes_each: float, layers: Sequence[int]) -> int:
-    """Windows that go through `layers` on whole maps at a time; `bytes_each` is the memory one of them needs."""
+def _whole_map_batch(network: Network, rates: Rates, layers: Sequence[int]) -> int:
+    """Windows that best go through `layers` on whole maps at a time, if memory allows."""
     if not rates.on_cpu:
-        return _fitted(budget, bytes_each, _MAX_GPU_BATCH)
+        return _MAX_GPU_BATCH
     if network.whole:
-        return _fitted(budget, bytes_each, _UNSEEN_BATCH)
+        return _UNSEEN_BATCH
     # Larger maps are fresh pages from the system at every layer, which cost more than large batches save; but a batch
     # also reads all the weights, which should not outweigh its maps.
     near = [network.layers[j] for i in layers for j in (i, *network.layers[i].inputs)]
     by_maps = _MAP_BYTES // max([1, *(4 * math.prod(layer.shape) for layer in near)])
     weights = sum(network.layers[i].weight_bytes for i in layers)
     by_weights = weights // max(1, sum(network.layers[i].work_bytes for i in layers))
-    return _fitted(budget, bytes_each, int(max(_MIN_BATCH, min(_MAX_WHOLE, max(by_maps, by_weights)))))
-
-
-def _bounded(batch: int | None, budget: float, bytes_each: float) -> int | None:
-    """The batch that a statement asks for, as far as it fits."""
-    return None if batch is None else _fitted(budget, bytes_each, batch)
-
-
-def _fitted(budget: float, bytes_each: float, most: int) -> int:
-    return int(max(1, min(most, budget // max(1.0, bytes_each))))
+    return int(max(_MIN_BATCH, min(_MAX_WHOLE, max(by_maps, by_weights))))
 
 
 # ---- boxes --------------------------------------------------------------------------------------------------
@@ -262,17 +235,17 @@ def _incremental(
     boxed = [i for i, on in enumerate(regions) if on and i]
     rest = [i for i, on in enumerate(regions) if not on]
     views = together * 4 * sum(math.prod(network.layers[i].shape) for i in (0, *boxed))
-    # Half of a lane's memory is for boxes, half for the whole maps after them.
-    part = (budget if together == 1 else max(1.0, budget - views)) / 2 / rates.n_lanes
-    widest = _widest_bytes(network, boxes, boxed)
-    crossing = {j for i in rest for j in network.layers[i].inputs if regions[j]}
-    on_boxes = 4.0 * widest + sum(8 * math.prod(network.layers[j].shape) for j in crossing)
-    fitted = _bounded(batch, part, on_boxes) or (
-        _MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, part, on_boxes, widest)
+    need = box_memory(network, regions, boxes.rows.sizes.max(axis=1), boxes.cols.sizes.max(axis=1))
+    least = rates.n_lanes * need.of(1, 1)
+    # The views of one image come on top of the memory, those of further ones out of it.
+    budget = budget if together == 1 else max(1.0, budget - views)
+    kept = min(_KEPT_BYTES, need.places * together * grid.n_windows, max(0.0, budget - least) / 8)
+    fitted, tail = need.batches(
+        (budget - kept) / rates.n_lanes,
+        batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, need.widest)),
+        batch or _whole_map_batch(network, rates, rest),
     )
     tail_bytes = sum(4 * math.prod(network.layers[i].shape) for i in rest)
-    on_maps = 2.0 * max(1, tail_bytes)
-    tail = _bounded(batch, part, on_maps) or _whole_map_batch(network, rates, part, on_maps, rest)
     each = np.zeros(len(network.layers))  # seconds of one position
     a_batch = np.zeros(len(network.layers))  # seconds of a batch however small
     for i in boxed:
@@ -300,6 +273,8 @@ def _incremental(
     for i in rest:
         n_calls = math.ceil(together * n_windows / tail) / together
         layer_s[i] = layer_seconds(network, i, rates) * n_windows + n_calls * rates.call_s
+    at_once = together * n_windows
+    in_lanes = rates.n_lanes * need.of(fitted, max(1, min(tail, at_once // (4 * rates.n_lanes))))
     macs = np.array([layer.macs / positions(layer) for layer in network.layers])
     tail_macs = float(sum(network.layers[i].macs for i in rest) * n_windows)
     return IncrementalForward(
@@ -312,27 +287,18 @@ def _incremental(
             macs=float((macs * computed)[boxed].sum()) + tail_macs,
             bytes=float(moved + tail_bytes * n_windows),
             seconds=float(layer_s.sum()),
-            memory=float(views + rates.n_lanes * (on_boxes * fitted + on_maps * tail)),
+            memory=views + kept + max(in_lanes, need.of(fitted, min(tail, at_once))),
         ),
         bound_macs=float((macs * boxes.least_positions())[boxed].sum()) + tail_macs,
         layer_s=tuple(float(s) for s in layer_s),
-        least_bytes=2.0 * rates.n_lanes * max(on_boxes, on_maps),
+        least_bytes=least,
+        kept_bytes=kept,
     )
 
 
-def _widest_bytes(network: Network, boxes: _Boxes, boxed: Sequence[int]) -> float:
-    """Bytes of the largest tensor that one window needs on boxes: an output, or what a layer reads."""
-    height, width = boxes.rows.sizes.max(axis=1), boxes.cols.sizes.max(axis=1)
-    outputs = [4.0 * network.layers[i].shape[0] * height[i] * width[i] for i in (0, *boxed)]
-    reads = [paste_bytes(network, i, height[i], width[i]) / 3 for i in boxed]
-    return float(max([*outputs, *reads]))
-
-
-def _box_batch(rates: Rates, budget: float, bytes_each: float, widest: float) -> int:
-    fits = _fitted(budget, bytes_each, _MAX_BATCH if rates.on_cpu else _MAX_GPU_BATCH)
-    if not rates.on_cpu:
-        return fits
-    return min(fits, int(max(_MIN_BATCH, _CACHE_BYTES // max(1.0, widest))))
+def _box_batch(rates: Rates, widest: float) -> int:
+    """Windows that best go through boxes at a time, if memory allows; `widest` is their largest tensor in bytes."""
+    return int(max(_MIN_BATCH, min(_MAX_BATCH, _CACHE_BYTES // max(1.0, widest)))) if rates.on_cpu else _MAX_GPU_BATCH
 
 
 def _group_counts(

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from obeql.planner.cost import Rates, clean_pass_seconds
 from obeql.planner.geometry import Network
+from obeql.planner.memory import whole_map_bytes
 from obeql.planner.physical import Engine, IncrementalForward
-from obeql.planner.schedule import live_bytes
 
 __all__ = ["choose_together"]
 
@@ -57,4 +57,4 @@ def _clean_bytes(network: Network, engines: Sequence[Engine]) -> float:
     kept = {
         i for engine in engines if isinstance(engine, IncrementalForward) for i, on in enumerate(engine.regions) if on
     }
-    return live_bytes(network) + sum(4.0 * math.prod(network.layers[i].shape) for i in kept)
+    return whole_map_bytes(network) + sum(4.0 * math.prod(network.layers[i].shape) for i in kept)

@@ -69,6 +69,7 @@ def measure(row: Row) -> dict[str, Any]:
     import torch
 
     import obeql
+    from obeql.executor.allocator import memory_given_back
     from obeql.executor.grid_run import GridRun
     from obeql.executor.materialise import materialise
 
@@ -83,7 +84,7 @@ def measure(row: Row) -> dict[str, Any]:
         (engine,) = plan.engines
         graph = db._networks.graph(plan.model).to(torch.device("cpu"), torch.float32)
         run = GridRun(graph, plan.grids[0], engine)
-        with torch.inference_mode():
+        with memory_given_back(plan), torch.inference_mode():
             image = torch.rand(1, 3, row.size, row.size)
             hidden = torch.zeros(3, 1, 1)
             first = materialise(graph, image, run.needed)

@@ -44,9 +44,15 @@ prepacking_available = _find_prepacking()
 #: the number of positions a product's weights are packed for; the layout serves any number about as well
 _PRODUCT_ROWS = 1024
 
+#: oneDNN's epilogues that turn NaN into a number: their maximum with a constant is the constant then
+_HIDES_NAN = ("relu", "hardtanh")
+
 
 class Convolution:
-    """y = activation(conv(x, weight) + bias) for x (N, C, H, W), zero padding given at each call."""
+    """y = activation(conv(x, weight) + bias) for x (N, C, H, W), zero padding given at each call.
+
+    With `keeps_nan` no epilogue runs that would turn NaN into a number.
+    """
 
     def __init__(
         self,
@@ -56,6 +62,7 @@ class Convolution:
         dilation: tuple[int, int],
         groups: int,
         activation: Elementwise | None,
+        keeps_nan: bool = False,
     ) -> None:
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = bias
@@ -66,6 +73,8 @@ class Convolution:
         self._epilogue: tuple[str, list[Any], str] | None = ("none", [], "")
         if activation is not None:
             self._epilogue = activation.fused()
+        if keeps_nan and self._epilogue and self._epilogue[0] in _HIDES_NAN:
+            self._epilogue = None
         self._packs = prepacking_available and weight.device.type == "cpu" and weight.dtype == torch.float32
         # oneDNN gives wrong numbers (PyTorch 2.13, AVX-512) for one input channel in channels-last memory with
         # strides 1 and more than 1, and with packed weights for one output channel on a map of one position.

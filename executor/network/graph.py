@@ -12,7 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from obeql.executor.allocator import give_back
 from obeql.executor.network.layers import Layer
+from obeql.executor.network.layers.conv import Conv
 from obeql.planner.catalog import Activation
 from obeql.planner.geometry import Network
 
@@ -48,6 +50,7 @@ class LayerGraph:
             return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
 
         layers = tuple(layer.map_parameters(change) for layer in self.layers)
+        _keep_nan(layers)
         return self._placed.setdefault((device, dtype), LayerGraph(layers, self.activation, self.reason))
 
     def last_use(self, start: int = 0) -> list[int]:
@@ -79,7 +82,8 @@ class LayerGraph:
         for i in order:
             for j in self.layers[i].inputs:
                 last[j] = i
-        for i in order:
+        for number, i in enumerate(order):
+            give_back(number)
             layer = self.layers[i]
             inputs = [live[j] for j in layer.inputs]
             if timed is None:
@@ -110,3 +114,15 @@ class LayerGraph:
                 if last[j] == i:
                     del live[j]
         return kept, live[len(self.layers) - 1]
+
+
+def _keep_nan(layers: Sequence[Layer]) -> None:
+    """Tell the convolutions that NaN may reach, or that have weights which are not finite, to hand it on.
+
+    Their fused kernels would turn it into 0. Values that only grow beyond the number format are not foreseen.
+    """
+    reached: list[bool] = []
+    for layer in layers:
+        reached.append(layer.makes_nan() or any(reached[j] for j in layer.inputs))
+        if isinstance(layer, Conv) and reached[-1]:
+            layer.keeps_nan = True

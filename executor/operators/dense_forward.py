@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.allocator import give_back
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
@@ -75,3 +76,4 @@ class DenseRun:
             part = numbers[start : start + self.engine.batch]
             values = {0: occlude(clean.image, fill, self.grid, part)}
             done(part, self.graph.forward_from(values, self._order, clock))
+            give_back()

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.allocator import give_back
 from obeql.executor.kernels.box_sum import BoxSum, PrefixSums, plan_box_sum
 from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
 from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
@@ -38,8 +39,6 @@ Views = dict[tuple[int, float], View]
 #: runs the work of a layer and notes what it took
 Clock = Callable[[int, Callable[[], Tensor]], Tensor]
 
-#: Bytes of index arrays that are kept between the images of a run instead of being worked out again.
-_KEPT_BYTES = 64e6
 #: Windows that are told of all at once take no longer.
 _PROMPT_S = 1.0
 
@@ -184,7 +183,9 @@ class IncrementalRun:
             run_in_lanes((partial(on_boxes, *each) for each in enumerate(parts)), n_lanes, maps.extend)
             numbers = np.concatenate([part.windows for part in parts])
             alone = None if self._clock is None else self._clock.run
-            done(numbers, self._finish(len(numbers), maps, _runner(alone)))
+            logits = self._finish(len(numbers), maps, _runner(alone))
+            give_back()
+            done(numbers, logits)
             return
 
         def take(found: tuple[Windows, Tensor]) -> None:
@@ -266,7 +267,9 @@ class IncrementalRun:
         run_layer = _runner(clock, stop)
         maps = self._on_boxes(image, number, parts, run_layer)
         windows = np.concatenate([part.windows for part in parts])
-        return windows, self._finish(len(windows), maps, run_layer)
+        logits = self._finish(len(windows), maps, run_layer)
+        give_back()
+        return windows, logits
 
     def _on_boxes(
         self, image: _Clean, number: tuple[int, int] | None, parts: Sequence[Part], run_layer: Clock
@@ -274,17 +277,25 @@ class IncrementalRun:
         """Run the layers on boxes; returns for each part the whole maps that the rest of the network reads."""
         device = next(iter(image.views.values())).rows.device
         kept = None if number is None else self._kept.get(number)
-        return [self._boxed(image, batch, run_layer) for batch in kept or self._planned(number, parts, device)]
+        maps = []
+        for batch in kept or self._planned(number, parts, device):
+            maps.append(self._boxed(image, batch, run_layer))
+            give_back()
+        return maps
 
     def _planned(self, number: tuple[int, int] | None, parts: Sequence[Part], device: torch.device) -> Iterator[_Batch]:
         """Work out the batches of a piece, and keep them under its number where other images will run it again."""
-        kept = []
+        kept: list[_Batch] = []
+        n_bytes = 0
         for part in parts:
             batch = self._batch(part, device)
             yield batch
-            kept.append(batch)
-        if number is not None and self._kept_bytes < _KEPT_BYTES:
-            self._kept_bytes += sum(batch.n_bytes for batch in kept)
+            n_bytes += batch.n_bytes
+            if number is not None and self._kept_bytes + n_bytes <= self.engine.kept_bytes:
+                kept.append(batch)
+            del batch
+        if number is not None and len(kept) == len(parts):
+            self._kept_bytes += n_bytes
             self._kept[number] = kept
 
     # ---- batches: what to do, without any numbers of an image --------------------------------------------------
@@ -368,7 +379,8 @@ class IncrementalRun:
         """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
         values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
-        for step in batch.steps:
+        for number, step in enumerate(batch.steps):
+            give_back(number)
             run_layer(step.layer, partial(self._step, step, image, batch, values, crossing))
         return crossing
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from obeql.executor.network.layers.base import Layer
 
-__all__ = ["ELEMENTWISE", "Activation", "Elementwise"]
+__all__ = ["ELEMENTWISE", "MAKES_NAN", "Activation", "Elementwise"]
 
 _aten = torch.ops.aten
 
@@ -53,6 +53,9 @@ ELEMENTWISE["mul"] = _aten.mul.Scalar
 ELEMENTWISE["sub"] = _aten.sub.Scalar
 ELEMENTWISE["rsub"] = _aten.rsub.Scalar
 ELEMENTWISE["div"] = _aten.div.Scalar
+
+#: those of them that are not finite everywhere
+MAKES_NAN = frozenset({"exp", "log", "sqrt", "rsqrt", "reciprocal", "logit", "pow", "div"})
 
 _IN_PLACE: dict[str, Any] = {
     name: getattr(_aten, f"{name}_").default
@@ -110,3 +113,6 @@ class Activation(Layer):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         return self.function(inputs[0])
+
+    def makes_nan(self) -> bool:
+        return self.function.name in MAKES_NAN

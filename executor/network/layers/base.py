@@ -68,6 +68,10 @@ class Layer(ABC):
         """Multiply-accumulates for one position of a map, or for the whole of a vector."""
         return 0.0
 
+    def makes_nan(self) -> bool:
+        """Whether finite inputs far from the ends of their number format can give values that are not finite."""
+        return not all(bool(tensor.isfinite().all()) for tensor in self.parameters())
+
     def spec(self) -> LayerSpec:
         """The layer as plain integers, for the planner."""
         positions = self.shape[1] * self.shape[2] if len(self.shape) == 3 else 1

@@ -26,6 +26,8 @@ class Conv(Layer):
 
     kind: ClassVar[str] = "conv"
     reach: Reach = "local"
+    #: whether NaN may come in or be made here, so that it has to come out
+    keeps_nan: bool = False
 
     def __init__(
         self,
@@ -65,7 +67,9 @@ class Conv(Layer):
     @property
     def kernel(self) -> Convolution:
         if self._kernel is None:
-            self._kernel = Convolution(self.weight, self.bias, self.stride, self.dilation, self.groups, self.activation)
+            self._kernel = Convolution(
+                self.weight, self.bias, self.stride, self.dilation, self.groups, self.activation, self.keeps_nan
+            )
         return self._kernel
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from obeql.executor.network.layers.activation import Elementwise
+from obeql.executor.network.layers.activation import MAKES_NAN, Elementwise
 from obeql.executor.network.layers.base import Layer
 
 __all__ = ["Affine", "ChannelNorm", "Combine", "scale_and_shift"]
@@ -103,6 +103,9 @@ class Combine(Layer):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         y = self._FUNCTIONS[self.function](inputs[0], inputs[1])
         return y if self.activation is None else self.activation.in_place(y)
+
+    def makes_nan(self) -> bool:
+        return self.function == "div" or (self.activation is not None and self.activation.name in MAKES_NAN)
 
     def replaced(self, activation: Elementwise | None) -> Combine:
         """A copy with another activation."""

@@ -107,6 +107,9 @@ class AtenCall(Layer):
     def parameters(self) -> list[Tensor]:
         return self.tensors
 
+    def makes_nan(self) -> bool:
+        return True  # nothing is known of it
+
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> AtenCall:
         args = _mapped(self.args, change)
         kwargs = {key: _mapped(value, change) for key, value in self.kwargs.items()}
