@@ -77,6 +77,7 @@ def test_a_reader_sees_whole_images_while_a_run_writes(connected: Any, folder: P
             assert set(rows) <= {(3,)} and len(rows) == progress.images_done
             seen.append(len(rows))
 
+        writer.execute("SET obeql.disabled_rules = 'batch_images'")
         writer.execute(STATEMENT, [str(folder)], on_progress=look)
     assert sorted(set(seen)) == [0, 1, 2, 3]
 

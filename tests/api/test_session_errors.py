@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,6 @@ def refused(net_db: Any, dump: Any) -> Callable[..., ObeqlError]:
 @pytest.mark.parametrize(
     ("clause", "named"),
     [
-        ("ON ray", "ON ray"),
         ("ON mps", "ON mps"),
         ("WITH workers=2 WITHIN 5 SECONDS", "workers=2"),
     ],
@@ -70,7 +70,12 @@ def test_unsupported_clauses(refused: Any, folder: Path, clause: str, named: str
 
 
 def test_unsupported_comes_before_the_catalog(refused: Any) -> None:
-    refused("EXPLAIN OCCLUDE nothing USING nobody ON ray", UnsupportedError, "ON ray")
+    refused("EXPLAIN OCCLUDE nothing USING nobody ON mps", UnsupportedError, "ON mps")
+
+
+def test_without_ray(refused: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    refused(f"EXPLAIN OCCLUDE '{folder}/*.png' USING net ON ray", UnsupportedError, "needs the package ray")
 
 
 # ---- the query ---------------------------------------------------------------------------------------------

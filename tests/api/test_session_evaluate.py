@@ -11,6 +11,7 @@ from PIL import Image
 
 import obeql
 from obeql.errors import ImageError, QueryTypeError, UnknownNameError
+from obeql.store import SCHEMA_VERSION
 
 EXPLAIN = "EXPLAIN OCCLUDE '{}/*.png' USING net FOR TOP 2 WITH patch=8 stride=4 fill=black score=log_odds INTO first"
 
@@ -119,10 +120,11 @@ def test_a_file_of_version_2_gets_the_table(tmp_path: Path) -> None:
     file = tmp_path / "heat.duckdb"
     with obeql.connect(file) as db:
         db.execute("DROP VIEW evaluations; DROP TABLE obeql_store.evaluation_rows")
+        db.execute("DROP MACRO run_of; DROP MACRO image_of; DROP TABLE obeql_store.shard_rows CASCADE")
         for column in ("series_uid", "pixel_height_mm", "pixel_width_mm"):
             db.execute("DROP VIEW IF EXISTS images")
             db.execute(f"ALTER TABLE obeql_store.image_contents DROP COLUMN {column}")
         db.connection.execute("UPDATE obeql_store.schema_version SET version = 2")
     with obeql.connect(file) as db:
         assert db.execute("FROM evaluations").fetchall() == []
-        assert db.execute("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [(4,)]
+        assert db.execute("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [(SCHEMA_VERSION,)]
