@@ -96,6 +96,14 @@ ENGINE_RESULTS = ("cpu2-vgg16-whole-grid", "cpu2-vgg16-448", "cpu2-vgg16-896", "
 
 
 def engine_speed() -> str:
+    return _engine_rows([row for name in ENGINE_RESULTS for row in measured(name)])
+
+
+def few_windows_speed() -> str:
+    return _engine_rows(measured("cpu2-16-windows"))
+
+
+def _engine_rows(rows: list[dict[str, Any]]) -> str:
     head = ("network, pixels", "windows", "naive ms (batch)", "OBEQL ms", "ratio", "bound", "estimated ms")
     return table(
         head,
@@ -106,8 +114,7 @@ def engine_speed() -> str:
                 f"{row['naive_ms']:.2f} ({row['naive_batch']})",
                 *(f"{row[key]:.2f}" for key in ("ours_ms", "ratio", "bound", "estimated_ms")),
             )
-            for name in ENGINE_RESULTS
-            for row in measured(name)
+            for row in rows
         ],
     )
 
@@ -187,6 +194,7 @@ PARTS: dict[str, Callable[[], str]] = {
         aten,
         grammar,
         engine_speed,
+        few_windows_speed,
         peers_speed,
         store_speed,
         multi_query_speed,

@@ -335,7 +335,8 @@ def test_top_cells_are_the_largest_importance_ties_row_major(store: Store, kind:
     for run, image in (("R", "scan0"), (run_id, 1), (str(run_id), "scan0.jpg")):
         rows = store.connection.execute("FROM top_cells(?, ?, 6)", [run, image]).fetchall()
         assert [row[4:6] for row in rows] == [(r, c) for _, r, c in order[:6]]
-    assert store.connection.execute("FROM top_cells('nope', 1, 6)").fetchall() == []
+    with pytest.raises(duckdb.InvalidInputException, match="There is no run 'nope'"):
+        store.connection.execute("FROM top_cells('nope', 1, 6)").fetchall()
 
 
 def test_the_file_alone_answers_in_plain_duckdb(tmp_path: Path) -> None:
