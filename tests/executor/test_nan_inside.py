@@ -47,3 +47,15 @@ def test_outputs_are_not_finite_where_those_of_pytorch_are_not(
     kept = [layer.keeps_nan for layer in graph.layers if isinstance(layer, Conv)]
     if kept:  # a network whose outputs are all NaN is not taken apart
         assert any(kept) is (middle is not nn.ReLU or weight != 0.1)
+
+
+def test_nan_that_only_some_inputs_lead_to_passes_a_convolution() -> None:
+    """What is captured is finite then, and the root becomes part of the convolution before it."""
+    module = network(Root(), nn.ReLU)
+    with torch.inference_mode():
+        module[0].bias.fill_(1e3)  # type: ignore[index, operator, union-attr]
+        graph = capture(module, (3, 16, 16)).to(torch.device("cpu"), torch.float32)
+        assert [layer.keeps_nan for layer in graph.layers if isinstance(layer, Conv)] == [True] * 3
+        x = 1e5 * torch.randn(2, 3, 16, 16)
+        assert bool(module(x).isnan().all())
+        assert bool(graph.forward(x).isnan().all())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from obeql.executor.network.layers.base import Layer
 
-__all__ = ["ELEMENTWISE", "MAKES_NAN", "Activation", "Elementwise"]
+__all__ = ["ELEMENTWISE", "Activation", "Elementwise", "can_make_nan"]
 
 _aten = torch.ops.aten
 
@@ -55,7 +55,7 @@ ELEMENTWISE["rsub"] = _aten.rsub.Scalar
 ELEMENTWISE["div"] = _aten.div.Scalar
 
 #: those of them that are not finite everywhere
-MAKES_NAN = frozenset({"exp", "log", "sqrt", "rsqrt", "reciprocal", "logit", "pow", "div"})
+_MAKES_NAN = frozenset({"exp", "log", "sqrt", "rsqrt", "reciprocal", "logit", "pow", "div"})
 
 _IN_PLACE: dict[str, Any] = {
     name: getattr(_aten, f"{name}_").default
@@ -102,6 +102,11 @@ class Elementwise:
         return None
 
 
+def can_make_nan(function: Elementwise | None) -> bool:
+    """Whether the function, if there is any, is not finite for some finite numbers."""
+    return function is not None and function.name in _MAKES_NAN
+
+
 class Activation(Layer):
     """An elementwise function that could not be fused into the layer before it."""
 
@@ -115,4 +120,4 @@ class Activation(Layer):
         return self.function(inputs[0])
 
     def makes_nan(self) -> bool:
-        return self.function.name in MAKES_NAN
+        return can_make_nan(self.function)

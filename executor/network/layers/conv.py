@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from obeql.executor.kernels.convolution import Convolution
-from obeql.executor.network.layers.activation import Elementwise
+from obeql.executor.network.layers.activation import Elementwise, can_make_nan
 from obeql.executor.network.layers.base import Layer, Place
 from obeql.planner.geometry import AxisWindow, Reach
 
@@ -84,6 +84,9 @@ class Conv(Layer):
 
     def parameters(self) -> list[Tensor]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+    def makes_nan(self) -> bool:
+        return super().makes_nan() or can_make_nan(self.activation)
 
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Conv:
         return self.replaced(change(self.weight), None if self.bias is None else change(self.bias), self.activation)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from obeql.executor.kernels.convolution import Linear as LinearKernel
-from obeql.executor.network.layers.activation import Elementwise
+from obeql.executor.network.layers.activation import Elementwise, can_make_nan
 from obeql.executor.network.layers.base import Layer
 from obeql.planner.geometry import Reach
 
@@ -43,6 +43,9 @@ class Linear(Layer):
 
     def parameters(self) -> list[Tensor]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+    def makes_nan(self) -> bool:
+        return super().makes_nan() or can_make_nan(self.activation)
 
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Linear:
         return self.replaced(change(self.weight), None if self.bias is None else change(self.bias), self.activation)

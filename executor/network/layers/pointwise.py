@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from obeql.executor.network.layers.activation import MAKES_NAN, Elementwise
+from obeql.executor.network.layers.activation import Elementwise, can_make_nan
 from obeql.executor.network.layers.base import Layer
 
 __all__ = ["Affine", "ChannelNorm", "Combine", "scale_and_shift"]
@@ -54,6 +54,9 @@ class Affine(Layer):
 
     def parameters(self) -> list[Tensor]:
         return [self.scale, self.shift]
+
+    def makes_nan(self) -> bool:
+        return super().makes_nan() or can_make_nan(self.activation)
 
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Affine:
         return self.replaced(change(self.scale), change(self.shift), self.activation)
@@ -105,7 +108,7 @@ class Combine(Layer):
         return y if self.activation is None else self.activation.in_place(y)
 
     def makes_nan(self) -> bool:
-        return self.function == "div" or (self.activation is not None and self.activation.name in MAKES_NAN)
+        return self.function == "div" or can_make_nan(self.activation)
 
     def replaced(self, activation: Elementwise | None) -> Combine:
         """A copy with another activation."""
