@@ -81,6 +81,8 @@ class IncrementalForward:
     kept_bytes: float = 0.0
     #: no box is wider than this share of its map; below 1 the operator is not exact
     tau: float = 1.0
+    #: share of the grid's windows that the cost is of
+    share: float = 1.0
 
 
 Engine = DenseForward | IncrementalForward
@@ -91,7 +93,7 @@ def part_of(engine: Engine, share: float) -> Engine:
     if share >= 1:
         return engine
     if isinstance(engine, IncrementalForward):
-        engine = replace(engine, bound_macs=engine.bound_macs * share)
+        engine = replace(engine, bound_macs=engine.bound_macs * share, share=engine.share * share)
     layer_s = tuple(seconds * share for seconds in engine.layer_s)
     return replace(engine, cost=engine.cost.scaled(share), layer_s=layer_s)
 

@@ -235,7 +235,7 @@ class IncrementalRun:
 
     def _is_few(self, n_windows: int) -> bool:
         """Whether so many windows go through the rest of the network in one batch, and soon enough to be told of."""
-        seconds = self.engine.cost.seconds / self.grid.n_windows * n_windows
+        seconds = self.engine.cost.seconds / max(1e-9, self.engine.share * self.grid.n_windows) * n_windows
         return n_windows <= self.engine.tail_batch and seconds <= _PROMPT_S
 
     def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1, n_lanes: int = 1) -> Iterator[Part]:
