@@ -22,6 +22,7 @@ from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, MapCells
 from obeql.store import Folder, ImageContent, ImageMaps, RunRecord, Store
+from obeql.store.driver import Database
 from obeql.store.shards import FIRST_ID, MOST_ROWS, shard_bytes, shard_name
 
 IMAGES = [ImageRecord(f"scan{number}.jpg", label="yes") for number in range(6)] + [ImageRecord(None, key="array")]
@@ -211,6 +212,22 @@ def test_a_dropped_run_takes_its_files_along(shards: Shards) -> None:
     assert store.connection.execute("SELECT count(*) FROM heatmaps").fetchall() == [(0,)]
 
 
+def test_a_drop_that_fails_takes_no_file_along(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = shards.store
+    first, second = store.begin_run(record("a")), store.begin_run(record("b"))
+    shards.take(first, [shards.put({0: image_maps([sample(0)])})])
+    store.finish_run(first, "done")
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="no space"):
+
+        def full(*_: Any) -> None:
+            raise StoreError("no space")
+
+        patch.setattr(Database, "rewrite", full)
+        store.drop_run("a")
+    store.finish_run(second, "done")
+    assert len(bits(store, first)) == 1 and len(shards.folder.files(".parquet")) == 1
+
+
 def test_files_of_another_database_are_used_and_left_alone(shards: Shards, tmp_path: Path) -> None:
     store = shards.store
     run_id = store.begin_run(record())
@@ -316,6 +333,10 @@ def test_a_foreign_file_is_named(shards: Shards, tmp_path: Path) -> None:
     newer(pa.table({"x": [1]}, metadata={"obeql": '{"form":2,"shard":"1"}'}), folder / "000000000001.parquet")
     with pytest.raises(StoreError, match="was written by a newer OBEQL"):
         shards.store.find_shards(shards.folder)
+    for said in ("{", '{"form":1,"shard":"x"}'):
+        newer(pa.table({"x": [1]}, metadata={"obeql": said}), folder / "000000000001.parquet")
+        with pytest.raises(StoreError, match=r"000000000001.parquet' is damaged"):
+            shards.store.find_shards(shards.folder)
     (folder / "000000000001.parquet").unlink()
     parquet.write_table(pa.table({"x": [1]}), tmp_path / "maps" / "beside.parquet")  # not among the shards
     assert shards.store.find_shards(shards.folder) == 0
