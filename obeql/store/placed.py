@@ -7,12 +7,13 @@ Before it: `incoming` has taken a shard. After it: `maps` reads rows and complet
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from obeql.errors import InternalError
+from obeql.errors import InternalError, StoreError
 from obeql.store.codec import utc_now
 from obeql.store.driver import Database
 from obeql.store.folder import Folder, is_remote
@@ -38,7 +39,8 @@ class PlacedRows:
             "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'obeql_store' "
             "AND table_name = 'shard_rows'"  # which an older file that is open for reading only lacks
         ):
-            self._read_remote(self._folders())
+            with suppress(StoreError):  # all else can be read; what is there says so when it is asked for
+                self._read_remote(self._folders())
 
     def shard_names(self, folder: str) -> dict[str, int]:
         """The shards of a folder that the store knows: their numbers by their names."""

@@ -356,13 +356,15 @@ def test_an_image_of_too_many_maps_is_refused(shards: Shards) -> None:
         shards.put({0: image_maps([one], [one] * MOST_ROWS)})
 
 
-def test_an_object_store(store: Store) -> None:
+def test_an_object_store(store: Store, tmp_path: Path) -> None:
     shards = Shards(store, "memory://bucket/maps")
     try:
         run_id = store.begin_run(record())
         shards.take(run_id, [shards.put({place: image_maps([sample(place)]) for place in (0, 1)})])
         assert len(bits(store, run_id)) == 2
         assert store.connection.execute("SELECT count(scores) FROM heatmaps").fetchall() == [(2,)]
+        with Store(tmp_path / "heat.duckdb") as second:  # another session of this process
+            assert second.connection.execute("SELECT count(scores) FROM heatmaps").fetchall() == [(2,)]
         passing = Shards(store, "memory://bucket/passing")
         passing.take(run_id, [passing.put({2: image_maps([sample(2)])})], keep=False)
         assert passing.folder.files(".parquet") == [] and len(bits(store, run_id)) == 3
@@ -371,3 +373,23 @@ def test_an_object_store(store: Store) -> None:
         assert shards.folder.files(".parquet") == []
     finally:
         fsspec.filesystem("memory").store.clear()
+
+
+def test_a_database_opens_without_the_package_of_its_object_store(tmp_path: Path, monkeypatch: Any) -> None:
+    file = tmp_path / "heat.duckdb"
+    with Store(file) as store:
+        store.register_images(IMAGES)
+        run_id = store.begin_run(record())
+        shards = Shards(store, "memory://bucket/maps")
+        shards.take(run_id, [shards.put({0: image_maps([sample()])})])
+        store.finish_run(run_id, "done")
+    fsspec.filesystem("memory").store.clear()
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ImportError("install s3fs")
+
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    with Store(file) as store:
+        assert store.connection.execute("SELECT n_maps FROM runs").fetchall() == [(1,)]
+        with pytest.raises(StoreError, match="is gone"):
+            store.load_maps(run_id)
