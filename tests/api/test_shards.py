@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -256,6 +257,26 @@ def test_a_folder_may_move(shards: Shards, tmp_path: Path) -> None:
         bits(store, run_id)
     assert store.find_shards(Folder(str(tmp_path / "mo[v]ed"))) == 1
     assert (bits(store, run_id), views(store, run_id)) == before
+
+
+def test_a_shard_that_was_copied_to_another_folder_counts_once(shards: Shards, tmp_path: Path) -> None:
+    store = shards.store
+    run_id = store.begin_run(record("a"))
+    names = [shards.put({place: image_maps([sample(place)])}) for place in (0, 1)]
+    shards.take(run_id, names)
+    store.finish_run(run_id, "done")
+    Folder(str(tmp_path / "copy")).write(names[0], (tmp_path / "maps" / names[0]).read_bytes())
+    assert store.find_shards(Folder(str(tmp_path / "copy"))) == 1
+    assert store.connection.execute("SELECT count(*) FROM heatmaps").fetchall() == [(2,)]
+    assert store.connection.execute("SELECT count(*) FROM box_cells(0, 0, 2, 2)").fetchall() == [(2,)]
+    for place in ("maps", "copy"):
+        shutil.rmtree(tmp_path / place)
+    other = Shards(store, str(tmp_path / "other"))
+    run_id = store.begin_run(record("b"))
+    with pytest.raises(StoreError, match=r"no shard in the folder .* put it back, or drop the runs"):
+        other.take(run_id, [other.put({2: image_maps([sample(2)])})])
+    store.drop_run("a")
+    assert len(store.connection.execute("FROM heatmaps").fetchall()) == 0
 
 
 def test_files_that_are_gone_are_forgotten_unless_a_run_needs_them(shards: Shards) -> None:
