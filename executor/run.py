@@ -239,7 +239,8 @@ class _Execution:
         for place in range(len(self.plan.grids)):
             wanted = None if self.plan.shared_pass else place
             if any(work.needs(place) for work in passing) and (clean is None or passed != wanted):
-                first, clean, passed = clean is None, self._clean_pass(passing, wanted), wanted
+                first, clean = clean is None, None  # let go of one pass before the next is made
+                clean, passed = self._clean_pass(passing, wanted), wanted
                 if first:
                     self._look_at(passing, clean)
             self._explain_grid(place, group, passing, clean)

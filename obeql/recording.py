@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -86,6 +86,8 @@ class RunWriter:
     _pieces: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     _decoded: tuple[str, SourceFacts, Placement] | None = None
     _known: dict[str, ImageRecord] = field(default_factory=dict)
+    #: the file of `_held`, once it is written
+    _written: str | None = None
     #: shards of workers that wait, with the images they bring, and the images that came so
     _arrived: dict[str, Sequence[ImageRecord]] = field(default_factory=dict)
     _delivered: dict[str, int] = field(default_factory=dict)
@@ -208,10 +210,8 @@ class RunWriter:
             map_ids = iter(self._store_held())
             for key, (_, heats) in self._held.items():
                 self.heats[key] = [self.shelf.put(heat, next(map_ids)) for heat in heats]
-            finished = [key for key in self._pieces if key[0] in self._held]
-            self._held = {}
-            if finished:
-                self.store.write_pieces([], [piece for key in finished for piece in self._pieces.pop(key)])
+            finished, self._held = self._held, {}
+            self._drop_pieces(finished)
         if self._arrived:
             self._store_arrived()
         while self.run_id is not None and self._waiting:
@@ -225,8 +225,11 @@ class RunWriter:
         held = [images for images, _ in self._held.values()]
         if self._kept_files is None:
             return self.store.write_batch(self.run_id, held)
-        name = self._kept_files.flush()
-        found = self.store.take_shards(self.run_id, self._kept_files.folder, [name], self._image_ids, set(), keep=True)
+        if self._written is None:  # else the file is there, and the database could not take it before
+            self._written = self._kept_files.flush()
+        names = [self._written]
+        found = self.store.take_shards(self.run_id, self._kept_files.folder, names, self._image_ids, set(), keep=True)
+        self._written = None
         return [map_id for images in held for map_id in found[images.image_id]]
 
     def _store_arrived(self) -> None:
@@ -239,6 +242,13 @@ class RunWriter:
         for image in (image for images in self._arrived.values() for image in images):
             self._delivered[image_key(image)] = self.registered(image).image_id or 0
         self._arrived = {}
+        self._drop_pieces(self._delivered)
+
+    def _drop_pieces(self, finished: Container[str]) -> None:
+        """Delete the cells that were kept of images that are whole by now."""
+        keys = [key for key in self._pieces if key[0] in finished]
+        if keys:
+            self.store.write_pieces([], [piece for key in keys for piece in self._pieces.pop(key)])
 
     @cached_property
     def _image_ids(self) -> dict[tuple[str | None, str | None], int]:

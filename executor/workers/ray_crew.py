@@ -132,9 +132,9 @@ class RayCrew(Crew[RayWorker]):
 
     def end(self) -> None:
         workers, self.workers = self.workers, []
-        for worker in workers:
-            self._ray.kill(worker.actor)
-        self._connection.close()
+        with self._connection:  # let go of also where the cluster is gone
+            for worker in workers:
+                self._ray.kill(worker.actor)
 
     def _require_a_worker(self) -> None:
         """Raise ExecutionError where no worker has found a node for too long."""

@@ -103,11 +103,14 @@ class Database:
             return
         import fsspec  # noqa: PLC0415 - only where it is used
 
-        with self._lock, self._explained("read"):
+        with self._lock, OPENING, self._explained("read"):
             try:
-                self.user.register_filesystem(fsspec.filesystem(protocol))
-            except (ImportError, ValueError) as error:
+                system = fsspec.filesystem(protocol)
+            except (ImportError, ValueError, OSError) as error:
                 raise StoreError(f"addresses of {protocol}:// cannot be read: {error}") from error
+            name = system.protocol if isinstance(system.protocol, str) else system.protocol[0]
+            if not self.user.filesystem_is_registered(name):  # by another session of this process on the file
+                self.user.register_filesystem(system)
         self._protocols.add(protocol)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:

@@ -109,11 +109,11 @@ class IncomingRows(MapRows, FactRows):
             origin = self._known_origin()
             needed = {shard_of(map_id) for map_id in ids.values()}
             placed = [
-                (shard.number, shard.name, shard.rows.num_rows, shard.origin == origin)
+                (folder.place, shard.number, shard.name, shard.rows.num_rows, shard.origin == origin)
                 for shard in shards
                 if all_of_them or shard.number in needed
             ]
-            self._note_shards(folder.place, placed)
+            self._note_shards(placed)
         return ids
 
     def _take_members(

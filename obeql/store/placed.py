@@ -7,12 +7,13 @@ Before it: `incoming` has taken a shard. After it: `maps` reads rows and complet
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from obeql.errors import InternalError
+from obeql.errors import InternalError, StoreError
 from obeql.store.codec import utc_now
 from obeql.store.driver import Database
 from obeql.store.folder import Folder, is_remote
@@ -38,7 +39,8 @@ class PlacedRows:
             "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'obeql_store' "
             "AND table_name = 'shard_rows'"  # which an older file that is open for reading only lacks
         ):
-            self._read_remote(self._folders())
+            with suppress(StoreError):  # all else can be read; what is there says so when it is asked for
+                self._read_remote(self._folders())
 
     def shard_names(self, folder: str) -> dict[str, int]:
         """The shards of a folder that the store knows: their numbers by their names."""
@@ -77,11 +79,11 @@ class PlacedRows:
             raise InternalError(f"the store holds maps of {len(missing)} shards that it does not know")
         return found
 
-    def _note_shards(self, folder: str, shards: Sequence[tuple[int, str, int, bool]], live: bool = True) -> None:
-        """Remember shards of a folder, (number, name, maps, own) each, inside a transaction of the caller."""
+    def _note_shards(self, shards: Sequence[tuple[str, int, str, int, bool]], live: bool = True) -> None:
+        """Remember shards, (folder, number, name, maps, own) each, inside a transaction of the caller."""
         if not shards:
             return
-        numbers, names, n_maps, own = zip(*shards, strict=True)
+        folders, numbers, names, n_maps, own = zip(*shards, strict=True)
         before = set(self._folders())
         self._database.append(
             "shard_rows",
@@ -90,7 +92,7 @@ class PlacedRows:
                     "entry_id": pa.array(self._database.next_ids("entry_ids", len(shards)), pa.int64()),
                     "shard": pa.array(numbers, pa.int64()),
                     "live": pa.array([live] * len(shards), pa.bool_()),
-                    "folder": pa.array([folder] * len(shards), pa.string()),
+                    "folder": pa.array(folders, pa.string()),
                     "name": pa.array(names, pa.string()),
                     "n_maps": pa.array(n_maps, pa.int64()),
                     "own": pa.array(own, pa.bool_()),
@@ -104,13 +106,11 @@ class PlacedRows:
     def _forget_shards(self) -> list[tuple[Folder, str]]:
         """Forget the shards that hold no map any more, inside a transaction; returns those that were its own."""
         rows = self._database.rows(
-            f"SELECT shard, folder, name, n_maps, own FROM {_LIVE} AND placed.shard NOT IN "
+            f"SELECT folder, shard, name, n_maps, own FROM {_LIVE} AND placed.shard NOT IN "
             f"(SELECT {SHARD_OF} FROM obeql_store.maps WHERE map_id >= {FIRST_ID})"
         )
-        for folder in sorted({row[1] for row in rows}):
-            gone = [(shard, name, n, own) for shard, place, name, n, own in rows if place == folder]
-            self._note_shards(folder, gone, live=False)
-        return [(Folder(folder), name) for _, folder, name, _, own in rows if own]
+        self._note_shards([(folder, shard, name, n_maps, own) for folder, shard, name, n_maps, own in rows], live=False)
+        return [(Folder(folder), name) for folder, _, name, _, own in rows if own]
 
     def _folders(self) -> list[str]:
         return [place for (place,) in self._database.rows(f"SELECT DISTINCT placed.folder FROM {_LIVE} ORDER BY 1")]
@@ -119,13 +119,17 @@ class PlacedRows:
         """Make the view that has the maps of the table and of all shards, inside a transaction of the caller."""
         columns = ", ".join(f'"{name}"' for name in MAP_TABLE)
         view = f"CREATE OR REPLACE VIEW obeql_store.map_rows AS SELECT {columns} FROM obeql_store.maps"
-        if folders := self._folders():
-            globs = ", ".join(_literal(_pattern(place)) for place in folders)
-            view += (
-                f" WHERE map_id < {FIRST_ID} UNION ALL SELECT {columns} "
-                f"FROM read_parquet([{globs}], hive_partitioning = false)"
-            )
+        folders = self._folders()
         self._read_remote(folders)
+        for place in folders:
+            if not Folder(place).files(SUFFIX):
+                raise StoreError(
+                    f"there is no shard in the folder {place!r} any more; put it back, or drop the runs of its maps"
+                )
+            view += " UNION ALL" if place != folders[0] else f" WHERE map_id < {FIRST_ID} UNION ALL"
+            view += f" SELECT {columns} FROM read_parquet({_literal(_pattern(place))}, hive_partitioning = false)"
+            if len(folders) > 1:  # a shard may have been copied from one to the other
+                view += f" WHERE {SHARD_OF} IN (SELECT shard FROM {_LIVE} AND placed.folder = {_literal(place)})"
         self._database.run(view)
 
     def _read_remote(self, folders: Sequence[str]) -> None:

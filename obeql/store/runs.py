@@ -64,8 +64,6 @@ class RunRows(PlacedRows):
 
     #: Runs that could not be ended when they stopped, as with a full disk, and what to note of them.
     _unended: dict[int, Mapping[str, Any]]
-    #: Shards of dropped maps, until the commit that drops them.
-    _files_left: Sequence[tuple[Folder, str]] = ()
 
     def begin_run(self, record: RunRecord, replace: bool = False) -> int:
         """Store a run as `running` and return its id, larger than any before it.
@@ -151,11 +149,12 @@ class RunRows(PlacedRows):
         """
         if status not in get_args(RunStatus) or status == "running":
             raise InternalError(f"a run cannot finish as {status!r}; use 'done', 'interrupted' or 'failed'")
-        self._end(run_id, status, measured)
-        self._remove_files()
+        _remove(self._end(run_id, status, measured))
         self._database.checkpoint_when_worth_it()
 
-    def _end(self, run_id: int, status: RunStatus, measured: Mapping[str, Any] | None) -> None:
+    def _end(self, run_id: int, status: RunStatus, measured: Mapping[str, Any] | None) -> Sequence[tuple[Folder, str]]:
+        """Commit how a run ended; returns the shards that nothing refers to any more."""
+        left: Sequence[tuple[Folder, str]] = ()
         with self._database.transaction():
             self._require_running(run_id)
             ((name, replaces),) = self._database.rows(
@@ -163,8 +162,9 @@ class RunRows(PlacedRows):
             )
             if status == "done" and replaces and (holder := self._named(name)) is not None:
                 self._event(holder, "dropped")
-                self._sweep(loose=False)
+                left = self._sweep(loose=False)
             self._event(run_id, status, measured)
+        return left
 
     def interrupt_run(self, run_id: int, measured: Mapping[str, Any]) -> None:
         """End a run as `interrupted`; where the file cannot be written to now, `end_stopped_runs` does it later."""
@@ -187,12 +187,14 @@ class RunRows(PlacedRows):
             if self._status(run_id) == "running":
                 raise StoreError(f"run {run_id} is still running and cannot be dropped; stop it first")
             self._event(run_id, "dropped")
-            self._sweep()
-        self._remove_files()
+            left = self._sweep()
+        _remove(left)
         self._database.checkpoint()
 
-    def _sweep(self, loose: bool = True) -> None:
+    def _sweep(self, loose: bool = True) -> Sequence[tuple[Folder, str]]:
         """Delete what only dropped runs hold, and the maps that belong to no run unless `loose` is false.
+
+        Returns the shards that nothing refers to any more, for after the commit.
 
         DuckDB frees the space of a row group when all of its rows are gone, which may be 122,880 maps. Where a fifth
         of the rows or more are gone, those that are left are therefore written anew; the next checkpoint frees the
@@ -206,16 +208,11 @@ class RunRows(PlacedRows):
         self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
         self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
         self._database.run(f"DELETE FROM obeql_store.evaluation_rows WHERE {gone}")
-        self._files_left = self._forget_shards()
+        left = self._forget_shards()
         ((n_kept,),) = self._database.rows("SELECT count(*) FROM obeql_store.maps")
         if (n_places - n_kept) * 5 >= n_places > 0:
             self._database.rewrite("maps", table_definition("maps"))
-
-    def _remove_files(self) -> None:
-        """Remove the files that nothing in the database refers to any more, after the commit that says so."""
-        files, self._files_left = self._files_left, ()
-        for folder, name in files:
-            folder.remove(name)
+        return left
 
     def run(self, name_or_id: str | int) -> RunRecord | None:
         """The live run of this id or name (case-insensitive; digits are an id when no run is named so), or None."""
@@ -305,6 +302,12 @@ def _record(row: tuple[Any, ...]) -> RunRecord:
         n_maps=n_maps,
         n_failed=n_failed,
     )
+
+
+def _remove(files: Sequence[tuple[Folder, str]]) -> None:
+    """Remove shards that nothing in the database refers to any more, after the commit that says so."""
+    for folder, name in files:
+        folder.remove(name)
 
 
 def unknown_run(name_or_id: str | int, names: Sequence[str]) -> UnknownNameError:

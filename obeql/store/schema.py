@@ -15,7 +15,7 @@ from obeql.errors import StoreError
 from obeql.store.codec import utc_now
 from obeql.store.driver import Database
 
-__all__ = ["SCHEMA_VERSION", "prepare_schema", "table_definition"]
+__all__ = ["ADDED", "SCHEMA_VERSION", "prepare_schema", "table_definition"]
 
 #: Raised by one with every change of the scripts that older programs cannot read.
 SCHEMA_VERSION = 5
@@ -27,12 +27,14 @@ _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
 _TABLES = {1: "tables", 3: "tables_3", 5: "tables_5"}
 
 #: Views and macros that versions added. An upgrade replaces those the file has; a name that came later may be a user's.
-_ADDED = {
+ADDED = {
     1: frozenset(
         {"models", "images", "image_sets", "predictions", "runs", "failures", "heatmaps", "cells"}
         | {"box_mean", "cells_between", "map_iou", "map_difference", "score_of", "top_cells"}
     ),
     2: frozenset({"box_cells", "maps_of", "cells_of", "pixel_map", "deletion_order", "centre_of_mass"}),
+    3: frozenset({"evaluations"}),
+    5: frozenset({"run_of", "image_of"}),
 }
 
 
@@ -85,7 +87,7 @@ def _create(database: Database) -> None:
 
 def _upgrade(database: Database, version: int) -> None:
     """Add the tables that came after an earlier version, and replace its views and macros."""
-    own = frozenset().union(*(names for since, names in _ADDED.items() if since <= version))
+    own = frozenset().union(*(names for since, names in ADDED.items() if since <= version))
     _require_free(database, own)
     with database.transaction():
         for kind, name in _taken(database):

@@ -176,7 +176,7 @@ def _opened(folder: Folder, name: str) -> Iterator[parquet.ParquetFile]:
         raise StoreError(
             f"the shard {folder.path(name)!r} is gone; put it back, or drop the runs whose maps it holds"
         ) from error
-    except (OSError, IndexError, UnicodeDecodeError, pa.ArrowException) as error:
+    except (OSError, IndexError, KeyError, ValueError, pa.ArrowException) as error:
         raise _damaged(folder, name, error) from error
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 import obeql
 from obeql.errors import ImageError, QueryTypeError, StoreError
+from obeql.store import Store
 
 SIZE = 32
 TAIL = "USING net FOR TOP 2 WITH patch=[8, 16] stride=8"
@@ -196,6 +197,23 @@ def test_files_that_are_damaged_or_gone_are_named(scans: Any, tmp_path: Path) ->
     (path.parent / "other.parquet").write_bytes(b"PAR1")
     with pytest.raises(StoreError, match=r"other.parquet' is damaged .*move it away"):
         scans.execute(f"EXPLAIN OCCLUDE scans {TAIL}")
+
+
+def test_a_file_that_the_database_could_not_take_is_taken_at_the_end(scans: Any, monkeypatch: Any) -> None:
+    take, asked = Store.take_shards, []
+
+    def full(store: Store, *arguments: Any, **named: Any) -> Any:
+        asked.append(arguments[2])
+        if len(asked) == 1:
+            raise StoreError("no space")
+        return take(store, *arguments, **named)
+
+    monkeypatch.setattr(Store, "take_shards", full)
+    scans.execute("SET obeql.store = 'parquet'")
+    with pytest.raises(StoreError, match="no space"):
+        scans.execute(f"EXPLAIN OCCLUDE scans {TAIL}")
+    assert len(asked) == 2 and asked[0] == asked[1]  # one file
+    assert scans.execute("SELECT status, n_images, n_maps FROM runs").fetchall() == [("interrupted", 8, 32)]
 
 
 def test_cancel_keeps_what_is_written_and_the_run_continues(scans: Any, tmp_path: Path) -> None:

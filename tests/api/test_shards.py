@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +23,7 @@ from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, MapCells
 from obeql.store import Folder, ImageContent, ImageMaps, RunRecord, Store
+from obeql.store.driver import Database
 from obeql.store.shards import FIRST_ID, MOST_ROWS, shard_bytes, shard_name
 
 IMAGES = [ImageRecord(f"scan{number}.jpg", label="yes") for number in range(6)] + [ImageRecord(None, key="array")]
@@ -211,6 +213,22 @@ def test_a_dropped_run_takes_its_files_along(shards: Shards) -> None:
     assert store.connection.execute("SELECT count(*) FROM heatmaps").fetchall() == [(0,)]
 
 
+def test_a_drop_that_fails_takes_no_file_along(shards: Shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = shards.store
+    first, second = store.begin_run(record("a")), store.begin_run(record("b"))
+    shards.take(first, [shards.put({0: image_maps([sample(0)])})])
+    store.finish_run(first, "done")
+    with monkeypatch.context() as patch, pytest.raises(StoreError, match="no space"):
+
+        def full(*_: Any) -> None:
+            raise StoreError("no space")
+
+        patch.setattr(Database, "rewrite", full)
+        store.drop_run("a")
+    store.finish_run(second, "done")
+    assert len(bits(store, first)) == 1 and len(shards.folder.files(".parquet")) == 1
+
+
 def test_files_of_another_database_are_used_and_left_alone(shards: Shards, tmp_path: Path) -> None:
     store = shards.store
     run_id = store.begin_run(record())
@@ -239,6 +257,26 @@ def test_a_folder_may_move(shards: Shards, tmp_path: Path) -> None:
         bits(store, run_id)
     assert store.find_shards(Folder(str(tmp_path / "mo[v]ed"))) == 1
     assert (bits(store, run_id), views(store, run_id)) == before
+
+
+def test_a_shard_that_was_copied_to_another_folder_counts_once(shards: Shards, tmp_path: Path) -> None:
+    store = shards.store
+    run_id = store.begin_run(record("a"))
+    names = [shards.put({place: image_maps([sample(place)])}) for place in (0, 1)]
+    shards.take(run_id, names)
+    store.finish_run(run_id, "done")
+    Folder(str(tmp_path / "copy")).write(names[0], (tmp_path / "maps" / names[0]).read_bytes())
+    assert store.find_shards(Folder(str(tmp_path / "copy"))) == 1
+    assert store.connection.execute("SELECT count(*) FROM heatmaps").fetchall() == [(2,)]
+    assert store.connection.execute("SELECT count(*) FROM box_cells(0, 0, 2, 2)").fetchall() == [(2,)]
+    for place in ("maps", "copy"):
+        shutil.rmtree(tmp_path / place)
+    other = Shards(store, str(tmp_path / "other"))
+    run_id = store.begin_run(record("b"))
+    with pytest.raises(StoreError, match=r"no shard in the folder .* put it back, or drop the runs"):
+        other.take(run_id, [other.put({2: image_maps([sample(2)])})])
+    store.drop_run("a")
+    assert len(store.connection.execute("FROM heatmaps").fetchall()) == 0
 
 
 def test_files_that_are_gone_are_forgotten_unless_a_run_needs_them(shards: Shards) -> None:
@@ -316,6 +354,10 @@ def test_a_foreign_file_is_named(shards: Shards, tmp_path: Path) -> None:
     newer(pa.table({"x": [1]}, metadata={"obeql": '{"form":2,"shard":"1"}'}), folder / "000000000001.parquet")
     with pytest.raises(StoreError, match="was written by a newer OBEQL"):
         shards.store.find_shards(shards.folder)
+    for said in ("{", '{"form":1,"shard":"x"}'):
+        newer(pa.table({"x": [1]}, metadata={"obeql": said}), folder / "000000000001.parquet")
+        with pytest.raises(StoreError, match=r"000000000001.parquet' is damaged"):
+            shards.store.find_shards(shards.folder)
     (folder / "000000000001.parquet").unlink()
     parquet.write_table(pa.table({"x": [1]}), tmp_path / "maps" / "beside.parquet")  # not among the shards
     assert shards.store.find_shards(shards.folder) == 0
@@ -335,13 +377,15 @@ def test_an_image_of_too_many_maps_is_refused(shards: Shards) -> None:
         shards.put({0: image_maps([one], [one] * MOST_ROWS)})
 
 
-def test_an_object_store(store: Store) -> None:
+def test_an_object_store(store: Store, tmp_path: Path) -> None:
     shards = Shards(store, "memory://bucket/maps")
     try:
         run_id = store.begin_run(record())
         shards.take(run_id, [shards.put({place: image_maps([sample(place)]) for place in (0, 1)})])
         assert len(bits(store, run_id)) == 2
         assert store.connection.execute("SELECT count(scores) FROM heatmaps").fetchall() == [(2,)]
+        with Store(tmp_path / "heat.duckdb") as second:  # another session of this process
+            assert second.connection.execute("SELECT count(scores) FROM heatmaps").fetchall() == [(2,)]
         passing = Shards(store, "memory://bucket/passing")
         passing.take(run_id, [passing.put({2: image_maps([sample(2)])})], keep=False)
         assert passing.folder.files(".parquet") == [] and len(bits(store, run_id)) == 3
@@ -350,3 +394,23 @@ def test_an_object_store(store: Store) -> None:
         assert shards.folder.files(".parquet") == []
     finally:
         fsspec.filesystem("memory").store.clear()
+
+
+def test_a_database_opens_without_the_package_of_its_object_store(tmp_path: Path, monkeypatch: Any) -> None:
+    file = tmp_path / "heat.duckdb"
+    with Store(file) as store:
+        store.register_images(IMAGES)
+        run_id = store.begin_run(record())
+        shards = Shards(store, "memory://bucket/maps")
+        shards.take(run_id, [shards.put({0: image_maps([sample()])})])
+        store.finish_run(run_id, "done")
+    fsspec.filesystem("memory").store.clear()
+
+    def missing(*_: Any, **__: Any) -> None:
+        raise ImportError("install s3fs")
+
+    monkeypatch.setattr(fsspec, "filesystem", missing)
+    with Store(file) as store:
+        assert store.connection.execute("SELECT n_maps FROM runs").fetchall() == [(1,)]
+        with pytest.raises(StoreError, match="is gone"):
+            store.load_maps(run_id)

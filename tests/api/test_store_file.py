@@ -14,6 +14,7 @@ from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, MapCells
 from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store
+from obeql.store.schema import ADDED
 
 
 def record(name: str | None = None) -> RunRecord:
@@ -266,15 +267,21 @@ def test_importing_the_store_does_not_import_torch() -> None:
 
 # ---- upgrades, space, other readers ----------------------------------------------------------------------
 
-VERSION_1 = Path(__file__).parents[1] / "golden" / "stores" / "version_1.sql"
+OLD = Path(__file__).parents[1] / "golden" / "stores"
+
+
+def file_of_version(version: int, file: Path) -> Path:
+    """A file that a program of an earlier schema version has left."""
+    with duckdb.connect(str(file), config={"storage_compatibility_version": STORAGE_VERSION}) as connection:
+        connection.execute((OLD / f"version_{version}.sql").read_text("utf-8"))
+    return file
 
 
 @pytest.fixture
 def old_file(tmp_path: Path) -> Path:
-    """A file that a program of schema version 1 has left."""
-    file = tmp_path / "old.duckdb"
-    with duckdb.connect(str(file), config={"storage_compatibility_version": STORAGE_VERSION}) as connection:
-        connection.execute(VERSION_1.read_text("utf-8"))
+    """A file that a program of schema version 1 has left, with a view of the user's."""
+    file = file_of_version(1, tmp_path / "old.duckdb")
+    with duckdb.connect(str(file)) as connection:
         connection.execute("CREATE VIEW mine AS SELECT run_name, rows FROM heatmaps")
     return file
 
@@ -300,6 +307,28 @@ def test_a_file_of_the_first_version_is_upgraded(old_file: Path) -> None:
         store.drop_run(run_id)
     with Store(old_file) as store:
         assert store.connection.execute(heatmaps).fetchall() == before
+
+
+def test_a_file_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
+    file = file_of_version(4, tmp_path / "old.duckdb")
+    with Store(file, read_only=True) as store:  # read with the views and macros it has
+        before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
+        assert len(store.load_maps(1)) == 2 and store.connection.execute("FROM maps_of(9, 9)").fetchall() == []
+    with Store(file) as store:
+        assert store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall() == before and len(before) == 2
+        assert store.connection.execute("FROM evaluations").fetchall() == []
+        assert store.connection.execute("SELECT run_of('FIRST'), image_of('scan_1')").fetchall() == [(1, 1)]
+        with pytest.raises(duckdb.Error, match="There is no run '9'"):
+            store.connection.execute("FROM maps_of(9, 1)").fetchall()
+
+
+def test_an_upgrade_knows_every_view_and_macro_as_its_own() -> None:
+    with Store() as store:
+        names = store.connection.execute(
+            "SELECT view_name FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal "
+            "UNION SELECT function_name FROM duckdb_functions() WHERE schema_name = 'main' AND NOT internal"
+        ).fetchall()
+    assert {name for (name,) in names} == frozenset().union(*ADDED.values())
 
 
 def test_a_users_name_that_an_upgrade_needs_is_named_and_kept(old_file: Path) -> None:
