@@ -115,10 +115,11 @@ CREATE MACRO image_of(image) AS coalesce(
      FROM obeql_store.image_rows AS shown),
     error('There is no image ''' || image::VARCHAR || '''.')::BIGINT);
 
--- The maps of one image in one run, named as `run_of` and `image_of` take them.
+-- The maps of one image in one run, named as `run_of` and `image_of` take them. `run_of` has found the run to be live, so
+-- its row alone gives the score: joining live_runs would plan its aggregate a second time.
 CREATE MACRO maps_of(run, image) AS TABLE
     SELECT member.map_id, member.run_id, member.image_id, member.class_id, member.class_name, chosen.score AS kind
-    FROM obeql_store.run_maps AS member JOIN obeql_store.live_runs AS chosen ON chosen.run_id = member.run_id
+    FROM obeql_store.run_maps AS member JOIN obeql_store.run_rows AS chosen ON chosen.run_id = member.run_id
     WHERE member.run_id = run_of(run) AND member.image_id = image_of(image);
 
 -- The cells of one image in one run, those that were computed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -159,6 +160,53 @@ def test_a_full_disk_is_said_and_the_statement_goes_on_when_there_is_space(tmp_p
     failed, status, n_images, n_reported, n_todo, n_maps, after = said
     assert failed.startswith("StoreError: cannot write the store") and "free some space" in failed
     assert status == "interrupted" and n_reported <= n_images < 30 and n_todo == 30 - n_images
+    assert n_maps == 90 and after == [["done", 30, 90]]
+
+
+@pytest.mark.slow
+def test_a_file_system_that_is_full_in_the_middle_of_a_set(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = shutil.which("mount")
+    command = [str(mount), "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(small)]
+    if mount is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("a file system of 64 MB could not be mounted; that takes root on Linux")
+    try:
+        said = in_process(
+            """
+            from obeql import recording
+            recording._HOLD_MAPS = 1
+            db = obeql.connect(file)
+            db.execute("SET obeql.disabled_rules = 'batch_images'")
+            db.create_model("net", net, size=(32, 32)); db.create_images("scans", images)
+            statement = "EXPLAIN OCCLUDE scans USING net FOR ALL WITH patch=8 stride=1"
+            db.execute("PLAN " + statement)
+            ballast = os.path.join(os.path.dirname(file), "ballast")
+            space = os.statvfs(os.path.dirname(file))
+            with open(ballast, "wb") as written:
+                written.write(bytes(max(0, space.f_bavail * space.f_frsize - 600_000)))
+            reported = [0]
+            try:
+                db.execute(statement, on_progress=lambda progress: reported.append(progress.images_done))
+                failed = ""
+            except obeql.ObeqlError as error:
+                failed = f"{type(error).__name__}: {error}"
+            os.remove(ballast)
+            n = db.execute("SELECT coalesce(max(n_images), 0) FROM runs").fetchall()[0][0]
+            todo = []
+            maps = len(db.execute(statement, on_progress=lambda progress: todo.append(progress.n_images)))
+            db.close()
+            with obeql.connect(file) as db:
+                after = db.execute("SELECT status, n_images, n_maps FROM runs").fetchall()
+            print(json.dumps([failed, max(reported), n, todo[0], maps, after]))
+            """,
+            str(small / "heat.duckdb"),
+        )
+    finally:
+        subprocess.run(["umount", small], check=True)
+    failed, n_reported, n_images, n_todo, n_maps, after = said
+    assert failed.startswith("StoreError: ") and "space" in failed
+    assert 0 < n_reported <= n_images < 30 and n_todo == 30 - n_images
     assert n_maps == 90 and after == [["done", 30, 90]]
 
 
