@@ -112,8 +112,8 @@ SETTINGS: tuple[SettingInfo, ...] = (
         _or_auto(text_value),
         None,
         "'maps', 's3://bucket/maps', auto",
-        "Folder of those Parquet files; auto is heat.maps beside heat.duckdb. Where the database keeps the maps, that in "
-        "which workers leave them for it.",
+        "Folder of those Parquet files; auto is heat.maps beside heat.duckdb. Where the database keeps the maps, that "
+        "in which workers leave them for it.",
     ),
     SettingInfo("threads", _or_auto(whole(1)), None, "4, auto", "Threads of the CPU that one operator uses."),
 )
