@@ -33,6 +33,7 @@ import torch
 from PIL import Image
 
 import obeql
+from benchmarks.machine import machine
 from benchmarks.networks import network
 from obeql.executor.grid_run import GridRun
 from obeql.executor.materialise import materialise
@@ -434,9 +435,17 @@ def _write(out: Path | None, result: dict[str, Any], rows: list[dict[str, Any]])
     lines += ["| " + " | ".join(str(row.get(key, "")) for key in head) + " |" for row in rows]
     print("\n".join(lines))
     if out is not None:
-        machine = {"threads": torch.get_num_threads(), "torch": torch.__version__}
-        out.write_text(json.dumps({"machine": machine, **result}, indent=1) + "\n", encoding="utf-8")
+        parts = {"machine": machine(), **result}
+        # A line for each row: there are hundreds of them.
+        text = ",\n".join(f"{json.dumps(key)}: {_lines(value)}" for key, value in parts.items())
+        out.write_text(f"{{\n{text}\n}}\n", encoding="utf-8")
         out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _lines(value: Any) -> str:
+    if not isinstance(value, list):
+        return json.dumps(value)
+    return "[\n" + ",\n".join(json.dumps(each, separators=(",", ":")) for each in value) + "\n]"
 
 
 def main() -> None:
