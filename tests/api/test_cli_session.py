@@ -224,9 +224,10 @@ def test_standard_input_and_exit_code_of_a_process(place: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_keeps_finished_images_and_the_statement_continues(place: Path) -> None:
     run("CREATE MODEL net FROM 'python:obeql_cli_nets:slow' WITH size=48", "CREATE IMAGES s FROM 'pictures/*.png'")
+    one_by_one = "SET obeql.disabled_rules = 'batch_images'"
     explain = "EXPLAIN OCCLUDE s USING net WITH patch=8 stride=2 batch=16 INTO stopped"
     with subprocess.Popen(
-        command("heat.duckdb", "--allow-python", "--progress", "-c", explain),
+        command("heat.duckdb", "--allow-python", "--progress", "-c", one_by_one, "-c", explain),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=environment(place),
     ) as process:  # fmt: skip
         assert process.stderr is not None
