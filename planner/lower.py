@@ -140,7 +140,7 @@ def lower(
         for grid, (_, refused) in zip(grids, choices, strict=True)
         for refusal in refused
     ]
-    n_passes = 1 if shared else sum(share > 0.0 for share in shares)
+    n_passes = sum(share > 0.0 for share in shares)
     text = print_tree(logical)
     return ExplainPlan(
         statement=bound.statement,
@@ -166,7 +166,8 @@ def lower(
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         together=together,
         shared_pass=shared,
-        passes_s=n_passes * clean_pass_seconds(network, rates, together),
+        n_passes=min(1, n_passes) if shared else n_passes,
+        pass_s=clean_pass_seconds(network, rates, together),
         also=bound.also,
         reuse=bound.reuse,
         held=tuple(held[grid] for grid in grids) if held else (),

@@ -201,8 +201,9 @@ class ExplainPlan:
     together: int = 1
     #: whether the grids of an image share one clean pass
     shared_pass: bool = False
-    #: estimated seconds of the clean passes of an image
-    passes_s: float = 0.0
+    #: clean passes of an image, none of grids whose cells are all stored; and the estimated seconds of one
+    n_passes: int = 0
+    pass_s: float = 0.0
     #: classes that coming statements ask of the same windows; stored with the asked ones, outside of the run
     also: tuple[tuple[str, Any], ...] = ()
     #: whether exact cells that are stored answer instead of being computed
@@ -225,12 +226,7 @@ class ExplainPlan:
         refined = [each for each in self.refinements if each is not None]
         reduced = [each.reduced.engine for each in refined if each.reduced is not None]
         windows_s = sum(engine.cost.seconds for engine in (*self.engines, *reduced))
-        return self.passes_s + windows_s + sum(each.overhead_s for each in refined)
-
-    @property
-    def n_passes(self) -> int:
-        """Clean passes of an image whose cells are not all stored."""
-        return 1 if self.shared_pass else len(self.grids)
+        return self.n_passes * self.pass_s + windows_s + sum(each.overhead_s for each in refined)
 
     @property
     def n_windows(self) -> int:

@@ -161,7 +161,7 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
         if position < len(by_grid):
             yield _row(f"{follow}  measured", _cells(by_grid[position]))
         yield from _engine_lines(engine, plan, n_expected, follow)
-    if plan.passes_s:
+    if plan.n_passes:
         n_passes = n_images * plan.n_passes
         yield _row(f"  Clean {'pass' if n_passes == 1 else 'passes'}", _cells(_clean_passes(plan)))
     if n_grids > 1 or n_images > 1 or measured:
@@ -244,7 +244,7 @@ def _clean_passes(plan: ExplainPlan) -> dict[str, float]:
     return {
         "windows": n_passes,
         "macs": float(plan.model.network.macs) * n_passes,
-        "seconds": plan.passes_s * len(plan.images),
+        "seconds": plan.pass_s * n_passes,
     }
 
 
@@ -252,7 +252,7 @@ def _total(plan: ExplainPlan) -> dict[str, float]:
     engines = [*plan.engines, *(r.reduced.engine for r in plan.refinements if r is not None and r.reduced is not None)]
     rows = [_estimate(engine.cost, 0, len(plan.images)) for engine in engines]
     total = {key: sum(row[key] for row in rows) for _, key in COLUMNS}
-    if plan.passes_s:
+    if plan.n_passes:
         total |= {key: total[key] + value for key, value in _clean_passes(plan).items()}
     held = plan.held or (None,) * len(plan.grids)
     refined = plan.refinements or (None,) * len(plan.grids)
