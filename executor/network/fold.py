@@ -1,7 +1,8 @@
 """Make a lowered graph smaller without changing what it computes.
 
 Batch norms go into the convolution before them, activations into the layer that feeds them, zero padding into the
-convolution behind it; layers nobody reads go away. Each only where the value in between has no other reader.
+convolution behind it; layers nobody reads go away. Each only where the value in between has no other reader. Then
+scaled activations become clamps, and concatenations that repeat each other are chained.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+from obeql.executor.network.clamp import clamp_before_convolutions
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.activation import Activation
 from obeql.executor.network.layers.channels import Pad
 from obeql.executor.network.layers.conv import Conv
 from obeql.executor.network.layers.linear import Linear
 from obeql.executor.network.layers.pointwise import Affine, Combine
+from obeql.executor.network.prefixes import share_prefixes
 
 __all__ = ["fold"]
 
@@ -36,7 +39,7 @@ def fold(layers: Sequence[Layer]) -> tuple[Layer, ...]:
             merged.shape = layer.shape
             work[i] = merged
             work[j] = None
-    return _renumbered(work)
+    return share_prefixes(clamp_before_convolutions(_renumbered(work)))
 
 
 def _merged(before: Layer, layer: Layer) -> Layer | None:

@@ -107,7 +107,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     ),
     "norm before activation before conv": (
         lambda: seq(6, conv(3, 4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 6)),
-        ("conv", "affine", "conv", *HEAD),
+        ("conv", "clamp", "conv", *HEAD),
     ),
     "norm of the image": (lambda: seq(4, nn.BatchNorm2d(3), conv(3, 4)), ("affine", "conv", *HEAD)),
     "groups, dilation, asymmetric everything": (

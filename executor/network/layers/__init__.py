@@ -9,7 +9,7 @@ from obeql.executor.network.layers.channels import Concat, Pad, SelectChannels
 from obeql.executor.network.layers.conv import Conv
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.linear import Linear
-from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Combine
+from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Clamp, Combine
 from obeql.executor.network.layers.pool import AveragePool, MaxPool
 from obeql.executor.network.layers.reduce import AdaptivePool, AtenCall, Flatten, GlobalMean
 
@@ -20,6 +20,7 @@ LAYERS: tuple[type[Layer], ...] = (
     Conv,
     Linear,
     Affine,
+    Clamp,
     Activation,
     Combine,
     ChannelNorm,

@@ -16,12 +16,55 @@ __all__ = ["Concat", "Pad", "SelectChannels"]
 
 
 class Concat(Layer):
-    """Inputs one after the other along the channels. The box of the output is the bounding box of all inputs'."""
+    """Inputs one after the other along the channels. The box of the output is the bounding box of all inputs'.
+
+    With `room` for more channels than its own, the output is the first channels of a map of so many. One that
+    `continues` another, its first input, writes the other inputs behind that one's output instead of copying all of
+    them. Only one layer may do so with a map: `share_prefixes` sees to that.
+    """
 
     kind: ClassVar[str] = "concat"
 
+    def __init__(
+        self, name: str, inputs: Sequence[int], shape: Sequence[int], room: int = 0, continues: bool = False
+    ) -> None:
+        super().__init__(name, inputs, shape)
+        self.room = max(room, self.shape[0])
+        self.continues = continues
+
+    def with_room(self, room: int) -> Concat:
+        """A copy whose output has room for a later one."""
+        return Concat(self.name, self.inputs, self.shape, room, self.continues)
+
+    def continuing(self, first: int, others: Sequence[int]) -> Concat:
+        """A copy that goes on from layer `first`, which holds all inputs but `others`."""
+        return Concat(self.name, (first, *others), self.shape, self.room, continues=True)
+
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.cat(list(inputs), dim=1)
+        n_channels = sum(x.shape[1] for x in inputs)
+        grows = self.continues and self._has_room(inputs[0])
+        if self.room == n_channels and not grows:
+            return torch.cat(list(inputs), dim=1)
+        n, n_first, height, width = inputs[0].shape
+        if grows:
+            size, strides = (n, self.room, height, width), inputs[0].stride()
+            wide = inputs[0].as_strided(size, strides, inputs[0].storage_offset())
+            done = n_first
+        else:
+            wide = inputs[0].new_empty((n, height, width, self.room)).permute(0, 3, 1, 2)
+            done = 0
+        place = 0
+        for x in inputs:
+            if place >= done:
+                wide[:, place : place + x.shape[1]] = x
+            place += x.shape[1]
+        return wide[:, :n_channels]
+
+    def _has_room(self, x: Tensor) -> bool:
+        """Whether the map of the concatenation before lies in memory as that one made it."""
+        height, width = x.shape[2:]
+        strides = (height * width * self.room, 1, width * self.room, self.room)
+        return x.shape[1] < self.room and min(height, width) > 1 and x.stride() == strides
 
 
 class SelectChannels(Layer):

@@ -20,8 +20,7 @@ __all__ = ["Conv"]
 class Conv(Layer):
     """2-D convolution, any groups, dilation, stride, and padding before and after on each axis.
 
-    `weight` (C_out, C_in / groups, kh, kw); `pads` = (top, bottom, left, right). With `adds` the second input is
-    added before the activation (the end of a residual block in one kernel).
+    `weight` (C_out, C_in / groups, kh, kw); `pads` = (top, bottom, left, right).
     """
 
     kind: ClassVar[str] = "conv"
@@ -115,6 +114,19 @@ class Conv(Layer):
         weight = self.weight.double() * scale.double().view(-1, 1, 1, 1)
         bias = shift.double() if self.bias is None else self.bias.double() * scale.double() + shift.double()
         return self.replaced(weight, bias, self.activation)
+
+    def reading_scaled(self, scale: Tensor, shift: Tensor) -> Conv:
+        """Fold x * scale + shift, a number an input channel, into the weights. Only without padding; float64 likewise.
+
+        What the convolution reads is x then.
+        """
+        n_out, n_read = self.weight.shape[:2]
+        group = torch.arange(n_out) // (n_out // self.groups)
+        channels = (group[:, None] * n_read + torch.arange(n_read))[:, :, None, None]
+        weight = self.weight.double()
+        bias = (weight * shift.double()[channels]).sum((1, 2, 3))
+        bias = bias if self.bias is None else bias + self.bias.double()
+        return self.replaced(weight * scale.double()[channels], bias, self.activation)
 
     def macs_per_position(self) -> float:
         return float(self.weight.numel())

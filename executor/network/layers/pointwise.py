@@ -12,7 +12,7 @@ from torch import Tensor
 from obeql.executor.network.layers.activation import Elementwise, can_make_nan
 from obeql.executor.network.layers.base import Layer
 
-__all__ = ["Affine", "ChannelNorm", "Combine", "scale_and_shift"]
+__all__ = ["Affine", "ChannelNorm", "Clamp", "Combine", "scale_and_shift"]
 
 
 def scale_and_shift(
@@ -70,6 +70,29 @@ class Affine(Layer):
         folded = self.shift.double() * scale.double() + shift.double()
         product = self.scale.double() * scale.double()
         return self.replaced(product, folded, self.activation)
+
+
+class Clamp(Layer):
+    """x limited to [low, high] with two numbers a channel, (C,) each; infinite ones are none."""
+
+    kind: ClassVar[str] = "clamp"
+
+    def __init__(self, name: str, inputs: Sequence[int], shape: Sequence[int], low: Tensor, high: Tensor) -> None:
+        super().__init__(name, inputs, shape)
+        self.low = low
+        self.high = high
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return torch.clamp(inputs[0], self.low.view(-1, 1, 1), self.high.view(-1, 1, 1))
+
+    def parameters(self) -> list[Tensor]:
+        return [self.low, self.high]
+
+    def makes_nan(self) -> bool:
+        return any(bool(tensor.isnan().any()) for tensor in self.parameters())
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Clamp:
+        return Clamp(self.name, self.inputs, self.shape, change(self.low), change(self.high))
 
 
 class Combine(Layer):
