@@ -309,7 +309,7 @@ def test_cells_of_a_level_that_is_stopped_are_kept(scans: Any, slow_maps: None) 
     computed: list[int] = []
 
     def between(progress: Any) -> None:
-        if 0 < progress.done and progress.level == 0:
+        if progress.done > 0 and progress.level == 0:
             computed.append(progress.done)
             if len(computed) == 2:  # of the first level, which has more batches
                 raise ZeroDivisionError
