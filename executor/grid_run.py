@@ -61,6 +61,11 @@ class Planes:
             self, logit=self.logit[:, classes], others=self.others[:, classes], quality=self.quality[classes]
         )
 
+    def only_computed(self) -> Planes | None:
+        """These cells with `exact` true where they have numbers; None where none has."""
+        exact = (~(self.logit.isnan() | self.others.isnan()).any(dim=1) & (self.top >= 0)).numpy()
+        return replace(self, exact=exact) if exact.any() else None
+
     def over(self, known: KnownCells) -> Planes:
         """These cells where nothing was known, what was known elsewhere."""
         logit, others = torch.from_numpy(known.logit), torch.from_numpy(known.others)
@@ -117,6 +122,7 @@ class GridRun:
         n_classes = max(map(len, classes))
         # Images that ask for fewer classes than others repeat their first one.
         ids = torch.tensor([[*asked, *[asked[0]] * (n_classes - len(asked))] for asked in classes], device=device)
+        self._cells = None
         # Cells stay on the device until all are there: fetching each batch would make a GPU wait.
         self._n_classes = [len(ids) for ids in classes]
         cells = self._cells = Planes.empty(n_images * n_windows, n_classes, device)
@@ -161,9 +167,7 @@ class GridRun:
         if cells is None:
             return None
         planes = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
-        planes = planes if known is None else planes.over(known)
-        planes.exact = (~(planes.logit.isnan() | planes.others.isnan()).any(dim=1) & (planes.top >= 0)).numpy()
-        return planes if planes.exact.any() else None
+        return (planes if known is None else planes.over(known)).only_computed()
 
     def _prepared(self) -> IncrementalRun | DenseRun:
         if isinstance(self.engine, IncrementalForward):

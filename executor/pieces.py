@@ -1,21 +1,21 @@
 """Keep the cells of a map that takes long, so that a process that dies, or Ctrl-C, does not lose them.
 
-Beside `run`: between batches and after levels it hands the map as it stands to the sink. How often grows with the time
+Beside `run`: between batches it hands the map as it stands to the sink. How often grows with the time
 the map has taken, so that keeping costs little and at most a twentieth of the work is lost.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from obeql.errors import ImageError
 from obeql.executor.grid_run import Planes
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, MapCells
 
-__all__ = ["Pieces"]
+__all__ = ["Pieces", "kept_at_end"]
 
 #: A map that takes less than this is not worth keeping before it is done.
 _FIRST_SECONDS = 10.0
@@ -47,11 +47,6 @@ class Pieces:
         if self._due():
             self._keep(self._computed())
 
-    def after_level(self, planes: Planes) -> None:
-        """As `after_batch`, for a map that is refined: its computed cells are kept, not its estimates."""
-        if self._due():
-            self._keep(planes)
-
     def at_end(self) -> None:
         """Keep a map that is done while its image is not, or one that is stopped."""
         if time.monotonic() - self._kept_at >= _LAST_SECONDS:
@@ -66,3 +61,16 @@ class Pieces:
             with suppress(ImageError):  # values that are not numbers, which the end of the map reports
                 self._sink.keep(self._image, self._place, self._as_maps(planes))
         self._kept_at = time.monotonic()
+
+
+@contextmanager
+def kept_at_end(pieces: Sequence[Pieces], last: bool) -> Iterator[None]:
+    """Keep the pieces of a grid where the block that computes it is stopped, and after it unless it is the `last`."""
+    stopped = True
+    try:
+        yield
+        stopped = False
+    finally:
+        if stopped or not last:
+            for each in pieces:
+                each.at_end()

@@ -31,7 +31,7 @@ from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.not_finite import where_not_finite
 from obeql.executor.operators.progressive_refine import RefineRun
-from obeql.executor.pieces import Pieces
+from obeql.executor.pieces import Pieces, kept_at_end
 from obeql.executor.preview import Preview
 from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
 from obeql.executor.reuse import known_cells
@@ -335,17 +335,11 @@ class _Execution:
             self._tell(step.images[0], step.before + n_done, preview=preview)
 
         asked = [work.asked(step.place) for work in step.images]
-        try:
-            with self.report.timed("windows"):
-                planes = run.compute(step.clean, step.fill, asked, self.plan.model.activation, tell, step.wanted)
-        except BaseException:
-            for each in pieces:
-                each.at_end()
-            raise
-        if step.place < len(self.plan.grids) - 1:
-            for each in pieces:
-                each.at_end()
-        return planes
+        with kept_at_end(pieces, self._is_last(step)), self.report.timed("windows"):
+            return run.compute(step.clean, step.fill, asked, self.plan.model.activation, tell, step.wanted)
+
+    def _is_last(self, step: _Step) -> bool:
+        return step.place == len(self.plan.grids) - 1
 
     def _pieces(self, step: _Step) -> Iterator[Pieces]:
         """What keeps the unfinished maps of a grid, one an image of which anything is left to compute."""
@@ -360,24 +354,25 @@ class _Execution:
         place, run = step.place, self.runs[step.place]
         assert work.classes is not None and work.logits is not None
         classes, logits, known = work.classes, work.logits, work.known[place]
-        pieces = None if self.source is None else next(self._pieces(step))
+        maps_of = partial(work.maps_of, place)
+        pieces = [] if self.source is None else [Pieces(self.sink, work.image, place, refined.computed, maps_of)]
         preview = preview_of(self.plan, run, 0, classes, logits)
 
         def tell(n_done: int) -> None:
+            for each in pieces:
+                each.after_batch()
             self._tell(work, step.before + n_done, preview=preview)
 
         def on_level(level: int, bound: float, planes: Planes) -> None:
             stated = planes.quality[0]
             n_known = int(stated["n_exact"]) + int(stated.get("n_reduced", 0))
             maps = () if self.on_progress is None else tuple(work.maps_of(place, planes))
-            if pieces is not None:
-                pieces.after_level(planes)
             seen = preview_of(self.plan, run, 0, classes, logits, planes)
             self._tell(work, step.before + n_known, level, bound, maps, seen)
 
         deadline = self._deadline(work, place, refined)
         activation = self.plan.model.activation
-        with self.report.timed("windows"):
+        with kept_at_end(pieces, self._is_last(step)), self.report.timed("windows"):
             return refined.compute(step.clean, step.fill, classes, activation, tell, known, on_level, deadline)
 
     def _deadline(self, work: ImageAtWork, place: int, refined: RefineRun) -> float | None:

@@ -52,7 +52,7 @@ class _Printer:
             case syntax.Predict(source, model, top):
                 return self._words("PREDICT", source, "USING", model, top)
             case syntax.CreateModel(name, uri, options, replace):
-                return self._words(_create(replace), "MODEL", name, "FROM", uri, self._options(options))
+                return self._words(_create(replace), "MODEL", name, "FROM", uri, *_with(options))
             case syntax.CreateImages(name, source, replace):
                 return self._words(_create(replace), "IMAGES", name, "FROM", source)
             case syntax.Drop(kind, name):
@@ -62,7 +62,7 @@ class _Printer:
             case syntax.Describe(kind, name):
                 return self._words("DESCRIBE", kind.upper(), name)
             case syntax.Evaluate(run, options):
-                return self._words("EVALUATE", run, self._options(options))
+                return self._words("EVALUATE", run, *_with(options))
             case syntax.ExportRun(run, path, form):
                 return self._words("EXPORT RUN", run, "TO", path, f"FORMAT {form.upper()}")
             case syntax.Render(run, path):
@@ -79,10 +79,14 @@ class _Printer:
         return " ".join(part for part in printed if part)
 
     def _explain(self, node: syntax.ExplainOcclude) -> str:
-        head = self._words("EXPLAIN OCCLUDE", node.source, "USING", node.model, node.selector, node.region)
         return self._words(
-            head,
-            self._options(node.options),
+            "EXPLAIN OCCLUDE",
+            node.source,
+            "USING",
+            node.model,
+            node.selector,
+            node.region,
+            *_with(node.options),
             node.top_cells,
             node.accuracy,
             node.within,
@@ -90,9 +94,6 @@ class _Printer:
             None if node.reuse else "NO REUSE",
             node.into,
         )
-
-    def _options(self, options: tuple[syntax.Option, ...]) -> str | None:
-        return self._words("WITH", *options) if options else None
 
     def _clause(self, node: Node) -> str:
         match node:
@@ -167,6 +168,10 @@ class _Printer:
             self._n_positional += 1
             return "?"
         return f"${parameter.index + 1}"
+
+
+def _with(options: tuple[syntax.Option, ...]) -> tuple[Node | str, ...]:
+    return ("WITH", *options) if options else ()
 
 
 def _create(replace: bool) -> str:

@@ -69,11 +69,14 @@ def run(folder: Path, n_files: int, seed: int) -> dict[str, Any]:
 def _load(file: Path) -> None:
     from obeql.executor.images import decode_file
     from obeql.executor.models import load
+    from obeql.executor.models.weights_file import read_tensors
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if file.suffix in (".onnx", ".pt2", ".pt"):
             load(str(file), {"size": 8})
+        elif file.suffix == ".safetensors":
+            read_tensors(file, trust=False)
         else:
             decode_file(file)
 
@@ -154,6 +157,32 @@ def _images() -> dict[str, bytes]:
         except (OSError, KeyError):  # Pillow was built without it
             continue
         found[name] = out.getvalue()
+    return found | _dicoms(rng)
+
+
+def _dicoms(rng: Any) -> dict[str, bytes]:
+    """A grey scan of 12 bits as DICOM: plain, run-length coded, and packed; none without pydicom."""
+    try:
+        from pydicom.dataset import FileDataset, FileMetaDataset
+        from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless
+    except ImportError:
+        return {}
+    found = {}
+    kinds = {"raw": ExplicitVRLittleEndian, "runs": RLELossless, "packed": DeflatedExplicitVRLittleEndian}
+    for name, syntax in kinds.items():
+        scan = FileDataset(None, {}, file_meta=FileMetaDataset(), preamble=bytes(128))
+        scan.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian if name == "runs" else syntax
+        scan.file_meta.MediaStorageSOPClassUID = scan.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+        scan.file_meta.MediaStorageSOPInstanceUID = scan.SOPInstanceUID = "1.2.3"
+        scan.Rows, scan.Columns, scan.SamplesPerPixel = 12, 16, 1
+        scan.BitsAllocated, scan.BitsStored, scan.HighBit, scan.PixelRepresentation = 16, 12, 11, 0
+        scan.PhotometricInterpretation = "MONOCHROME2"
+        scan.WindowCenter, scan.WindowWidth, scan.RescaleSlope, scan.RescaleIntercept = 1000, 800, 1, -20
+        scan.PixelSpacing = [0.5, 0.5]
+        scan.PixelData = rng.integers(0, 4096, (12, 16), dtype="uint16").tobytes()
+        if name == "runs":
+            scan.compress(syntax, generate_instance_uid=False)
+        found[f"{name}.dcm"] = _bytes(lambda out, scan=scan: scan.save_as(out, enforce_file_format=True))
     return found
 
 
@@ -164,6 +193,12 @@ def _models(folder: Path) -> dict[str, bytes]:
 
     network = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32, 3))
     found = {"net.pt": _bytes(lambda out: torch.save(network.state_dict(), out))}
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        pass
+    else:
+        found["net.safetensors"] = save(network.state_dict())
     torch.export.save(torch.export.export(network.eval(), (torch.rand(2, 3, 8, 8),)), folder / "whole.pt2")
     found["net.pt2"] = (folder / "whole.pt2").read_bytes()
     try:

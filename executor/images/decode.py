@@ -110,12 +110,8 @@ def decode_file(path: str | Path) -> SourceImage:
     path = _existing(Path(path))
     shown = str(path)
     try:
-        with Image.open(path, formats=_formats()) as image:
-            return _decode_pil(image, shown, shown)
+        return _decode_known(path, shown)
     except UnidentifiedImageError:
-        if is_dicom(path):
-            pixels, facts = read_dicom(path)
-            return replace(_finish(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shown, shown, ready=False), **facts)
         raise ImageError(f"'{shown}' {_why_unreadable(path)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(shown) from None
@@ -123,6 +119,18 @@ def decode_file(path: str | Path) -> SourceImage:
         raise ImageError(f"image '{shown}' may not be read (permission denied)") from None
     except _DECODER_ERRORS as error:
         raise _damaged(shown, error) from None
+
+
+def _decode_known(path: Path, shown: str) -> SourceImage:
+    """Decode a file by Pillow, or as DICOM where it has that mark; raises what they raise."""
+    try:
+        with Image.open(path, formats=_formats()) as image:
+            return _decode_pil(image, shown, shown)
+    except UnidentifiedImageError:
+        if not is_dicom(path):
+            raise
+    pixels, facts = read_dicom(path)
+    return replace(_finish(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shown, shown, ready=False), **facts)
 
 
 def _existing(path: Path) -> Path:

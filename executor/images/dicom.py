@@ -6,11 +6,13 @@ Called by `decode` for files that are DICOM; pydicom does the reading (`pip inst
 from __future__ import annotations
 
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from obeql.errors import ImageError
 
@@ -20,6 +22,8 @@ Pixels = npt.NDArray[np.uint8 | np.float32]
 
 #: Beyond the range of any stored value: what a window makes of it is the end of the window's output.
 _FAR = 1e12
+#: Bytes before the file's meta information: preamble, mark, and the element that gives the length of the rest.
+_META_START = 128 + 4 + 12
 
 
 def is_dicom(path: Path) -> bool:
@@ -36,37 +40,63 @@ def read_dicom(path: Path) -> tuple[Pixels, dict[str, Any]]:
     MONOCHROME1, where large values are dark, is inverted. Of several frames the first is taken. Facts are
     `series_uid` and `pixel_spacing_mm` (vertical, horizontal), those that the file has.
 
-    Raises ImageError where pydicom is missing, or cannot read the file or its pixels.
+    Raises ImageError where pydicom is missing, or cannot read the file or its pixels, where these are not numbers, or
+    a packed data set holds more than Pillow's limit of pixels takes; DecompressionBombError of Pillow where the image
+    is larger than that.
     """
     shown = str(path)
     try:
         import pydicom  # noqa: PLC0415
         from pydicom.errors import InvalidDicomError  # noqa: PLC0415
+        from pydicom.filereader import read_file_meta_info  # noqa: PLC0415
     except ImportError:
         raise ImageError(f"'{shown}' is a DICOM file, which needs pydicom: pip install \"obeql[dicom]\"") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break the standard, which many files have
+            _require_small(path, read_file_meta_info(path))
             header = pydicom.dcmread(path)
             if "PixelData" not in header and "FloatPixelData" not in header:
                 raise ImageError(f"'{shown}' is a DICOM file without an image: it has no pixels")
             return _pixels(header, shown), _facts(header)
     except InvalidDicomError as error:
         raise ImageError(f"'{shown}' is a damaged DICOM file: {error}") from None
-    except ImageError:
+    except (ImageError, Image.DecompressionBombError):
         raise
+    except RecursionError:
+        raise ImageError(f"'{shown}' is a damaged DICOM file: its sequences are nested too deeply") from None
     except (RuntimeError, NotImplementedError) as error:  # a compression that no installed library decodes
         raise ImageError(f"the pixels of the DICOM file '{shown}' cannot be decoded: {_first_line(error)}") from None
-    except (ValueError, TypeError, AttributeError, LookupError, OSError, EOFError) as error:
+    except MemoryError:
+        raise ImageError(f"'{shown}' is a DICOM file that does not fit in memory") from None
+    except Exception as error:  # pydicom and its decoders have many kinds of their own
         raise ImageError(f"'{shown}' is a damaged DICOM file: {_first_line(error)}") from None
+
+
+def _require_small(path: Path, meta: Any) -> None:
+    """Refuse a packed (deflated) data set that swells beyond what a picture within Pillow's limit takes."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is None or not getattr(meta.get("TransferSyntaxUID"), "is_deflated", False):
+        return
+    unpack, n_bytes = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    with path.open("rb") as file:
+        file.seek(_META_START + int(meta.get("FileMetaInformationGroupLength", 0)))
+        packed = file.read()
+    while packed and not unpack.eof:
+        n_bytes += len(unpack.decompress(packed, 1 << 20))
+        packed = unpack.unconsumed_tail
+        if n_bytes > 8 * limit:
+            raise ImageError(f"'{path}' is a DICOM file that swells to more than {8 * limit} bytes when it is unpacked")
 
 
 def _pixels(header: Any, shown: str) -> Pixels:
     from pydicom.pixels.processing import apply_color_lut  # noqa: PLC0415
 
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and int(header.Rows) * int(header.Columns) > limit:
+        raise Image.DecompressionBombError
+    header.pixel_array_options(index=0)  # the first of several frames, without decoding the others
     frame = header.pixel_array
-    if int(getattr(header, "NumberOfFrames", 1) or 1) > 1:
-        frame = frame[0]
     kind = str(header.PhotometricInterpretation)
     if kind.startswith("MONOCHROME"):
         grey = _grey(frame, header)
@@ -89,6 +119,8 @@ def _grey(frame: npt.NDArray[Any], header: Any) -> npt.NDArray[np.float64]:
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing  # noqa: PLC0415
 
     values = apply_modality_lut(frame, header).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("rescaled as it says, its values are NaN or infinite")
     tables = header.get("VOILUTSequence")
     if tables:
         table = tables[0]

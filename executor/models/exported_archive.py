@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from obeql.errors import ModelError
+from obeql.executor.models.archive_size import require_no_swelling
 from obeql.executor.models.forward import reason
 
 __all__ = ["check_archive"]
@@ -40,8 +41,6 @@ _EXPRESSION = re.compile(r"[\w\s+\-*/%(),<>=&|~]*")
 _QUOTED = re.compile(r"'[A-Za-z]\w*'")
 #: Words with which a serialised container makes the loader import a module.
 _IMPORTING = ("default_factory_module", "__enum__")
-#: torch.export does not compress; an archive that was packed anew may, but not a bomb.
-_MAX_SWELLING = 20
 _MAX_JSON_BYTES = 256 * 2**20
 
 
@@ -53,9 +52,7 @@ def check_archive(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            size = sum(member.file_size for member in archive.infolist())
-            if size > _MAX_SWELLING * path.stat().st_size + _MAX_JSON_BYTES:
-                raise _refusal(path, f"members that swell to {size:,} bytes")
+            require_no_swelling(path, archive)
             if len(names) != len(set(names)):
                 raise _refusal(path, "members of one name")
             for name in names:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from obeql.errors import ModelError, nearest
+from obeql.executor.models.archive_size import require_no_swelling
 from obeql.executor.models.forward import reason
 
 __all__ = ["fit_weights", "head_size", "is_torchscript", "read_tensors", "read_torch_file"]
@@ -54,8 +55,10 @@ def read_tensors(path: Path, trust: bool) -> State:
 def read_torch_file(path: Path, trust: bool) -> Any:
     """Return what torch.save wrote: tensors and plain containers; with `trust`, any pickled object.
 
-    Raises: ModelError, saying how to go on, for pickled objects or TorchScript without `trust`, and for damaged files.
+    Raises: ModelError, saying how to go on, for pickled objects or TorchScript without `trust`, for damaged files, and
+    for archives that swell when they are unpacked.
     """
+    _require_sound_archive(path)
     if is_torchscript(path):
         if not trust:
             raise ModelError(_refusal(path, "holds a TorchScript program"))
@@ -68,6 +71,18 @@ def read_torch_file(path: Path, trust: bool) -> Any:
         if "weights_only" in str(error) or "Weights only" in str(error) or "Unsupported" in str(error):
             raise ModelError(_refusal(path, "holds pickled Python objects, not only tensors")) from None
         raise ModelError(f"{str(path)!r} is not a file torch.save wrote, or it is damaged.") from None
+
+
+def _require_sound_archive(path: Path) -> None:
+    """Refuse what begins as a zip archive and is none, or one that swells; other files are pickles of old versions."""
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            require_no_swelling(path, archive)
+    except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+        raise ModelError(f"{str(path)!r} is not a file torch.save wrote, or it is damaged: {reason(error)}.") from None
 
 
 def is_torchscript(path: Path) -> bool:

@@ -49,6 +49,9 @@ class RefineRun:
         self.kind = kind
         self.seed = seed
         self._reduced = reduced
+        #: cells of the image at work that are computed in the run's precision, and the windows being computed in it
+        self._planes = Planes.empty(0, 0)
+        self._under_way: Windows | None = None
         self._costs = cell_costs(run.graph.network(), run.grid, run.engine)
         #: seconds a window, estimated until measured: of the run's precision and of the reduced one
         self._window_s = run.engine.cost.seconds / max(1.0, run.grid.n_windows * refinement.expected_share)
@@ -76,16 +79,17 @@ class RefineRun:
         """
         grid = self.run.grid
         refiner = self._refiner(len(classes))
-        planes = Planes.empty(grid.n_windows, len(classes))
+        self._planes, self._under_way = Planes.empty(grid.n_windows, len(classes)), None
         if known is not None:
-            planes = planes.over(known)
+            self._planes = self._planes.over(known)
             stored = np.flatnonzero(~known.left)
             refiner.cells.add(stored, known.logit[stored].astype(float), known.others[stored].astype(float))
 
         def compute_exact(windows: Windows) -> None:
-            nonlocal planes
+            self._under_way = windows
             fresh, self._window_s = self._timed(self.run, windows, clean, fill, classes, activation, counting(windows))
-            planes = _where(windows, fresh, planes)
+            self._under_way = None
+            self._planes = _where(windows, fresh, self._planes)
             refiner.cells.add(windows, fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy())
 
         def counting(windows: Windows) -> Callable[[int], None]:
@@ -115,6 +119,7 @@ class RefineRun:
         while True:
             if len(request.exact):
                 compute_exact(request.exact)
+                planes = self._planes
                 if not bool(planes.logit[refiner.cells.exact.reshape(-1)].isfinite().all()):
                     # The network's outputs are not numbers, which the caller words.
                     return replace(planes, exact=refiner.cells.exact.reshape(-1))
@@ -124,10 +129,21 @@ class RefineRun:
                 refiner.update()
             level += 1
             request = refiner.next(self._affordable(deadline))
-            found = self._found(refiner, planes)
+            found = self._found(refiner, self._planes)
             if request.empty:
                 return found
             on_level(level, refiner.worst, found)
+
+    def computed(self) -> Planes | None:
+        """All cells of the image at work that are computed by now, as `GridRun.computed` gives them.
+
+        Estimates, and what was computed in a reduced precision, are not among them.
+        """
+        planes = self._planes
+        if self._under_way is not None:
+            fresh = self.run.computed(0, None)
+            planes = planes if fresh is None else _where(self._under_way, fresh, planes)
+        return planes.only_computed()
 
     def _refiner(self, n_classes: int) -> Refiner:
         grid, refinement = self.run.grid, self.refinement

@@ -303,6 +303,42 @@ def test_a_long_map_goes_on_where_it_was_stopped(
             np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
 
 
+def test_cells_of_a_level_that_is_stopped_are_kept(scans: Any, slow_maps: None) -> None:
+    scans.execute("SET obeql.disabled_rules = 'choose_reduced_precision, batch_images'")
+    statement = "EXPLAIN OCCLUDE scan1 USING net FOR CLASS 1 WITHIN 600 SECONDS WITH patch=8 stride=1 batch=16"
+    computed: list[int] = []
+
+    def between(progress: Any) -> None:
+        if progress.done > 0 and progress.level == 0:
+            computed.append(progress.done)
+            if len(computed) == 2:  # of the first level, which has more batches
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        scans.execute(statement, on_progress=between)
+    assert n_pieces(scans) == 1
+    scans.execute(statement)
+    measured = scans.execute("SELECT measured FROM obeql_store.run_events WHERE status = 'done'").fetchall()
+    assert json.loads(measured[0][0])["cells_stored"] == computed[-1] >= 16
+
+
+@pytest.mark.parametrize("level", ["", "WITHIN 600 SECONDS"])
+def test_a_stop_in_a_later_size_keeps_the_map_of_the_first(scans: Any, slow_maps: None, level: str) -> None:
+    scans.execute("SET obeql.disabled_rules = 'choose_reduced_precision, batch_images'")
+    tail = f"USING net FOR CLASS 1 {level} WITH patch=[8, 12] stride=1 batch=16"
+
+    def stop(progress: Any) -> None:
+        if progress.done > 625:  # the windows of the first size
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        scans.execute(f"EXPLAIN OCCLUDE scan1 {tail}", on_progress=stop)
+    assert n_pieces(scans) >= 1
+    scans.execute(f"EXPLAIN OCCLUDE scan1 {tail}")
+    measured = scans.execute("SELECT measured FROM obeql_store.run_events WHERE status = 'done'").fetchall()
+    assert json.loads(measured[0][0])["cells_stored"] >= (50 if level else 625)
+
+
 class StopAfterLevel:
     """Raises in the report of a level."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from obeql.errors import ImageError, ModelError
@@ -98,12 +99,14 @@ def test_paths_no_file_can_have() -> None:
 # ---- models ----------------------------------------------------------------------------------------------------
 
 
-def test_archives_that_swell_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "bomb.pt2"
+@pytest.mark.parametrize("suffix", [".pt2", ".pt", ".pth"])
+def test_archives_that_swell_are_refused_unread(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / f"bomb{suffix}"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("m/archive_format", "pt2")
         archive.writestr("m/data/weights/x.pt", b"\0" * (2**28 + 2**25))
     monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("the member was unpacked"))
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the file was loaded"))
     with pytest.raises(ModelError, match=r"swell to 30\d,\d{3},\d{3} bytes"):
         load(str(file))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from obeql.errors import ImageError
 from obeql.executor.images import decode_file
@@ -144,6 +145,43 @@ def test_what_cannot_be_read(made: Callable[..., Path], tmp_path: Path, monkeypa
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ImageError, match=r'needs pydicom: pip install "obeql\[dicom\]"'):
         decode_file(path)
+
+
+def test_scans_larger_than_the_limit_are_refused_unread(made: Callable[..., Path], monkeypatch: Any) -> None:
+    path = made(Rows=60_000, Columns=60_000)
+    monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(lambda self: pytest.fail("pixels were decoded")))
+    with pytest.raises(ImageError, match=r"more than \d+ pixels, Pillow's limit"):
+        decode_file(path)
+
+
+def test_packed_data_that_swells_is_refused_unread(made: Callable[..., Path], monkeypatch: Any) -> None:
+    path = made()
+    header = pydicom.dcmread(path)
+    header.file_meta.TransferSyntaxUID = pydicom.uid.DeflatedExplicitVRLittleEndian
+    header.save_as(path)
+    whole = decode_file(path)
+    assert np.array_equal(whole.pixels, decode_file(made()).pixels)
+    header.PixelData = bytes(2_000_000)
+    header.save_as(path)
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)
+    monkeypatch.setattr(pydicom, "dcmread", lambda *_: pytest.fail("the file was unpacked"))
+    with pytest.raises(ImageError, match="swells to more than 800000 bytes"):
+        decode_file(path)
+
+
+def test_only_the_first_of_many_frames_is_decoded(made: Callable[..., Path]) -> None:
+    first = decode_file(made(np.arange(8).reshape(1, 2, 4).astype(np.uint16), NumberOfFrames=1, Rows=2, Columns=4))
+    many = decode_file(made(np.arange(800).reshape(100, 2, 4).astype(np.uint16), NumberOfFrames=100, Rows=2, Columns=4))
+    assert np.array_equal(first.pixels, many.pixels)
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR DS")
+@pytest.mark.parametrize("element", [{"RescaleSlope": "nan"}, {"RescaleIntercept": "1e400"}])
+def test_values_that_are_no_numbers_are_refused(made: Callable[..., Path], element: Any) -> None:
+    element = {"RescaleSlope": 1, "RescaleIntercept": 0, **element}
+    with pytest.raises(ImageError, match=r"damaged DICOM file: .*(NaN or infinite|float)"):
+        decode_file(made(**element))
 
 
 def test_a_compression_that_nothing_here_decodes(made: Callable[..., Path]) -> None:

@@ -82,6 +82,8 @@ CREATE MODEL m FROM 'm.onnx' WITH size=224x224 resize=squash mean=(0.485, 0.456,
 CREATE MODEL m FROM 'python:package.module:factory' WITH weights='w.pt' outputs=logits trust=true
 CREATE MODEL m FROM 'torchvision:resnet18' WITH weights=DEFAULT classes='labels.txt'
 CREATE MODEL m FROM $uri WITH classes=?
+CREATE MODEL m FROM $2 WITH classes=?
+CREATE MODEL m FROM ? WITH classes=$1
 CREATE IMAGES scans FROM 'scans/*.jpg'
 CREATE OR REPLACE IMAGES scans FROM (SELECT path, label FROM 'labels.csv')
 CREATE IMAGES images FROM ?
@@ -105,6 +107,7 @@ RENDER 12 TO ?
 RENDER 'a1b2' TO 'out/file.svg'
 EVALUATE r
 EVALUATE 12 WITH steps=20 fill=blur
+EVALUATE $2 WITH steps=?
 EXPORT RUN r TO 'folder' FORMAT PARQUET
 EXPORT RUN 12 TO ? FORMAT NPZ
 EXPORT RUN run TO 'run' FORMAT PNG
