@@ -10,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ class Database:
             # A checkpoint rewrites the row group that was appended to, and what it frees stays in the file. With 10,000
             # maps of 53x53 the file is 544 MB at a threshold of 64 MB, 445 MB at this one (449 MB are the planes).
             self._own.execute("SET checkpoint_threshold = '256MB'")
+            self._own.execute("SET write_buffer_row_group_count = 1")
         with OPENING:
             self.first_here = not self._file or not _open_files[self._file]
             _open_files[self._file] += 1
@@ -138,6 +140,41 @@ class Database:
         with self._lock, self._explained("write"), self._registered(batch):
             self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
 
+    def append_in_bulk(self, table: str, batches: Iterator[pa.RecordBatch]) -> None:
+        """Append Arrow batches, all of its columns in each, to a base table, holding few of them at a time.
+
+        An exception of the iterator passes through. One thread of DuckDB appends: several would each leave a row group
+        that is not full, and the next checkpoint would write all of them once more.
+        """
+        failed: list[BaseException] = []
+
+        def watched() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from chain([first], batches)
+            except BaseException as error:  # DuckDB would make a text of it
+                failed.append(error)
+                raise
+
+        if (first := next(batches, None)) is None:
+            return
+        columns = ", ".join(f'"{name}"' for name in first.schema.names)
+        stream = pa.RecordBatchReader.from_batches(first.schema, watched())
+        with self._lock, self._explained("write"), self._one_thread(), self._registered(stream):
+            try:
+                self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
+            except duckdb.Error:
+                if failed:
+                    raise failed[0] from None
+                raise
+
+    def empty_cache(self) -> None:
+        """Let go of the parts of the file that are in memory and not in use; DuckDB keeps them up to its limit."""
+        with self._lock, self._explained("read"), self.user.cursor() as settings:
+            ((limit,),) = settings.execute("SELECT current_setting('memory_limit')").fetchall()
+            with _ignoring(duckdb.OutOfMemoryException):
+                settings.execute("SET memory_limit = '1KB'")  # refused, unless nothing is in memory
+                settings.execute(f"SET memory_limit = '{limit}'")
+
     def append_row(self, table: str, **values: Any) -> None:
         """Append one row to a base table; columns not given become NULL."""
         columns = ", ".join(f'"{name}"' for name in values)
@@ -197,7 +234,18 @@ class Database:
         return str(dict(tags or {}).get("storage_version", ""))
 
     @contextmanager
-    def _registered(self, batch: pa.Table) -> Iterator[None]:
+    def _one_thread(self) -> Iterator[None]:
+        # Through another connection: an error, as of a statement that failed inside, has ended this one's transaction.
+        with self.user.cursor() as settings:
+            ((threads,),) = settings.execute("SELECT current_setting('threads')").fetchall()
+            settings.execute("SET threads = 1")
+            try:
+                yield
+            finally:
+                settings.execute(f"SET threads = {threads}")
+
+    @contextmanager
+    def _registered(self, batch: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
         self._own.register("obeql_batch", batch)
         try:
             yield
