@@ -199,6 +199,44 @@ def test_plain_duckdb_of_this_process_may_join(tmp_path: Path) -> None:
         other.close()
 
 
+def test_row_groups_are_small_and_a_log_left_behind_does_not_change_that(tmp_path: Path) -> None:
+    file = tmp_path / "it's here.duckdb"
+    n_groups = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('many')"
+    Store(file).close()
+    victim = in_another_process(
+        """
+        import os, signal, sys
+        from obeql.store import Store
+        store = Store(sys.argv[1])
+        store.connection.execute("CREATE TABLE many AS FROM range(10000)")
+        store.connection.execute("INSERT INTO many FROM range(100)")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        str(file),
+    )
+    with victim:
+        victim.communicate()
+    with Store(file) as store:
+        assert store.connection.execute("SELECT count(*) FROM many").fetchall() == [(10100,)]
+        store.checkpoint()
+        assert store.connection.execute(n_groups).fetchall() == [(5,)]
+        names = store.connection.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall()
+        assert names == [("it's here",)]
+        cursor = store.connection.cursor()
+        assert cursor.execute("SELECT count(*) FROM many").fetchall() == [(10100,)]
+
+
+def test_a_file_that_this_process_has_open_already_is_opened_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    Store(file).close()
+    with duckdb.connect(str(file)) as plain:
+        plain.execute("BEGIN; CREATE TABLE mine (a INT)")
+        with Store(file) as store:
+            assert store.runs() == []
+        plain.execute("COMMIT")
+        assert plain.execute("FROM mine").fetchall() == []
+
+
 def test_store_statements_leave_the_users_connection_alone() -> None:
     with Store() as store:
         user = store.connection
