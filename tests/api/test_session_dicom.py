@@ -126,7 +126,7 @@ def test_16_bit_colour_without_opencv_is_read_with_8_bits_and_says_so(
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    values = np.arange(12, dtype=">u2").reshape(2, 6) * 5000
+    values = (np.arange(12, dtype=np.uint16) * 5000).reshape(2, 6).astype(">u2")
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
