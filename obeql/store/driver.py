@@ -1,7 +1,7 @@
-"""The one module that knows DuckDB's Python API: connecting, transactions, Arrow batches, error texts.
+"""The module that knows DuckDB's Python API: connections, transactions, Arrow batches, error texts.
 
-Before it: nothing of OBEQL. After it: the other modules of `obeql.store`, which speak SQL through a `Database`.
-DuckDB 1.5 and 2.0 differ in file format and in when an error is raised; both are handled here and only here.
+Before it: `opening` has opened the file. After it: the other modules of `obeql.store`, which speak SQL through a
+`Database`. DuckDB 1.5 and 2.0 differ in when an error is raised; that is handled here and only here.
 """
 
 from __future__ import annotations
@@ -168,7 +168,12 @@ class Database:
                 raise
 
     def empty_cache(self) -> None:
-        """Let go of the parts of the file that are in memory and not in use; DuckDB keeps them up to its limit."""
+        """Let go of the parts of the file that are in memory and not in use; DuckDB keeps them up to its limit.
+
+        Temporary tables of users go to DuckDB's temporary folder meanwhile. Of a database in memory that would be all.
+        """
+        if not self._file:
+            return
         with self._lock, self._explained("read"), self.user.cursor() as settings:
             ((limit,),) = settings.execute("SELECT current_setting('memory_limit')").fetchall()
             with _ignoring(duckdb.OutOfMemoryException):
@@ -250,7 +255,8 @@ class Database:
         try:
             yield
         finally:
-            self._own.unregister("obeql_batch")
+            with _ignoring(duckdb.TransactionException):  # aborted by an error inside: the end of it does the same
+                self._own.unregister("obeql_batch")
 
     def _require_open(self) -> None:
         if self._closed:
