@@ -20,6 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from obeql.errors import ImageError
+from obeql.executor.images.deep import is_deep_colour, read_deep_colour
 from obeql.executor.images.dicom import is_dicom, read_dicom
 from obeql.executor.images.locate import missing_file
 
@@ -102,8 +103,8 @@ def decode_file(path: str | Path) -> SourceImage:
 
     The EXIF orientation is applied. Transparent pixels are laid over white, which is what viewers, browsers and
     paper show. Palettes, 1-bit, CMYK and grey with alpha become RGB; 16-bit grey is divided by 65535 and keeps its
-    precision; of an animation or a stack the first frame is taken. Colour profiles are not applied, and Pillow
-    reduces 16-bit *colour* files to 8 bits. DICOM files are shown as `dicom.read_dicom` says.
+    precision, and so does 16-bit colour where `deep.read_deep_colour` can read it; of an animation or a stack the first
+    frame is taken. Colour profiles are not applied. DICOM files are shown as `dicom.read_dicom` says.
 
     Raises ImageError for a file that is missing, empty, a folder, no image, damaged, or larger than Pillow's limit.
     """
@@ -195,6 +196,8 @@ def _decode_pil(image: Image.Image, shown: str, path: str | None) -> SourceImage
     # For sizes between one and two times the limit Pillow only warns.
     if path is not None and limit is not None and image.width * image.height > limit:
         raise _too_large(shown)
+    if path is not None and is_deep_colour(image) and (deep := read_deep_colour(Path(path), image)) is not None:
+        return _finish(_over_white(deep) if deep.shape[2] == 4 else deep, shown, path, ready=False)
     # Pillow turns 8-bit TIFFs whose zero is white, and hands 16-bit ones over as they are.
     turned = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
     pixels = _rgb(ImageOps.exif_transpose(image), shown)

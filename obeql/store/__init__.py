@@ -4,7 +4,7 @@ Before it: the session, which hands over what the catalog and the executor produ
 views of views.sql (`runs`, `heatmaps`, `cells`, `models`, `images` and more) and call the macros of macros.sql; all of
 these are stored in the file.
 
-    driver    the one module that knows DuckDB's Python API
+    opening   files opened, with small row groups;  driver    what else knows DuckDB's Python API
     schema    tables.sql, views.sql, macros.sql: created or checked when a file is opened
     codec     JSON texts and UTC times;  planes: maps as Arrow rows
     folder    files on this machine or in an object store;  shards: Parquet files of maps

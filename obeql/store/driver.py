@@ -1,16 +1,16 @@
-"""The one module that knows DuckDB's Python API: connecting, transactions, Arrow batches, error texts.
+"""The module that knows DuckDB's Python API: connections, transactions, Arrow batches, error texts.
 
-Before it: nothing of OBEQL. After it: the other modules of `obeql.store`, which speak SQL through a `Database`.
-DuckDB 1.5 and 2.0 differ in file format and in when an error is raised; both are handled here and only here.
+Before it: `opening` has opened the file. After it: the other modules of `obeql.store`, which speak SQL through a
+`Database`. DuckDB 1.5 and 2.0 differ in when an error is raised; that is handled here and only here.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,13 @@ import duckdb
 import pyarrow as pa
 
 from obeql.errors import StoreError
+from obeql.store.opening import MEMORY, STORAGE_VERSION, connect, first_sentence
 from obeql.undisturbed import undisturbed
 
 __all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database"]
 
-MEMORY = ":memory:"
-
-#: New files are written so that every DuckDB from this version on reads them, whichever version writes.
-STORAGE_VERSION = "v1.5.0"
-
 # DuckDB 2 warns that the first way copies every row once more; on 1.5 the second takes 30 s for 10,000 maps, not 1 s.
 _ARROW_FROM_EXECUTE = int(duckdb.__version__.split(".")[0]) < 2
-
-_LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
 
 #: How systems word a full disk, a quota, and a limit on the size of files.
 _NO_SPACE = ("No space left on device", "quota exceeded", "File too large", "not enough space on the disk")
@@ -61,12 +55,13 @@ class Database:
         self._protocols: set[str] = set()
         self._file = "" if self.path == MEMORY else str(Path(self.path).resolve())
         with OPENING:
-            self.user = _connect(self.path, read_only)
+            self.user = connect(self.path, read_only)
         self._own = self.user.cursor()
         if not read_only:
             # A checkpoint rewrites the row group that was appended to, and what it frees stays in the file. With 10,000
             # maps of 53x53 the file is 544 MB at a threshold of 64 MB, 445 MB at this one (449 MB are the planes).
             self._own.execute("SET checkpoint_threshold = '256MB'")
+            self._own.execute("SET write_buffer_row_group_count = 1")
         with OPENING:
             self.first_here = not self._file or not _open_files[self._file]
             _open_files[self._file] += 1
@@ -145,6 +140,46 @@ class Database:
         with self._lock, self._explained("write"), self._registered(batch):
             self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
 
+    def append_in_bulk(self, table: str, batches: Iterator[pa.RecordBatch]) -> None:
+        """Append Arrow batches, all of its columns in each, to a base table, holding few of them at a time.
+
+        An exception of the iterator passes through. One thread of DuckDB appends: several would each leave a row group
+        that is not full, and the next checkpoint would write all of them once more.
+        """
+        failed: list[BaseException] = []
+
+        def watched() -> Iterator[pa.RecordBatch]:
+            try:
+                yield from chain([first], batches)
+            except BaseException as error:  # DuckDB would make a text of it
+                failed.append(error)
+                raise
+
+        if (first := next(batches, None)) is None:
+            return
+        columns = ", ".join(f'"{name}"' for name in first.schema.names)
+        stream = pa.RecordBatchReader.from_batches(first.schema, watched())
+        with self._lock, self._explained("write"), self._one_thread(), self._registered(stream):
+            try:
+                self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
+            except duckdb.Error:
+                if failed:
+                    raise failed[0] from None
+                raise
+
+    def empty_cache(self) -> None:
+        """Let go of the parts of the file that are in memory and not in use; DuckDB keeps them up to its limit.
+
+        Temporary tables of users go to DuckDB's temporary folder meanwhile. Of a database in memory that would be all.
+        """
+        if not self._file:
+            return
+        with self._lock, self._explained("read"), self.user.cursor() as settings:
+            ((limit,),) = settings.execute("SELECT current_setting('memory_limit')").fetchall()
+            with _ignoring(duckdb.OutOfMemoryException):
+                settings.execute("SET memory_limit = '1KB'")  # refused, unless nothing is in memory
+                settings.execute(f"SET memory_limit = '{limit}'")
+
     def append_row(self, table: str, **values: Any) -> None:
         """Append one row to a base table; columns not given become NULL."""
         columns = ", ".join(f'"{name}"' for name in values)
@@ -204,12 +239,24 @@ class Database:
         return str(dict(tags or {}).get("storage_version", ""))
 
     @contextmanager
-    def _registered(self, batch: pa.Table) -> Iterator[None]:
+    def _one_thread(self) -> Iterator[None]:
+        # Through another connection: an error, as of a statement that failed inside, has ended this one's transaction.
+        with self.user.cursor() as settings:
+            ((threads,),) = settings.execute("SELECT current_setting('threads')").fetchall()
+            settings.execute("SET threads = 1")
+            try:
+                yield
+            finally:
+                settings.execute(f"SET threads = {threads}")
+
+    @contextmanager
+    def _registered(self, batch: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
         self._own.register("obeql_batch", batch)
         try:
             yield
         finally:
-            self._own.unregister("obeql_batch")
+            with _ignoring(duckdb.TransactionException):  # aborted by an error inside: the end of it does the same
+                self._own.unregister("obeql_batch")
 
     def _require_open(self) -> None:
         if self._closed:
@@ -228,7 +275,7 @@ class Database:
             yield
         except duckdb.Error as error:
             raise StoreError(
-                f"cannot {doing} the store {self.path!r}: {_first_sentence(error)}{_way_out(error)}"
+                f"cannot {doing} the store {self.path!r}: {first_sentence(error)}{_way_out(error)}"
             ) from error
 
 
@@ -240,56 +287,6 @@ def _ignoring(kind: type[BaseException]) -> Iterator[None]:
         return
 
 
-def _connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """Open `path`, creating the file when it is missing; raise StoreError with the reason in our own words."""
-    if path == MEMORY:
-        if read_only:
-            raise StoreError("a store in memory starts empty, so it cannot be opened read-only; name a file instead")
-        return duckdb.connect(MEMORY)
-    file = Path(path)
-    if file.is_dir():
-        raise StoreError(f"{path!r} is a folder; the store is one file, such as {str(file / 'heat.duckdb')!r}")
-    if not file.exists():
-        if read_only:
-            raise StoreError(f"there is no store {path!r}; without read_only it would be created")
-        if not file.absolute().parent.is_dir():
-            raise StoreError(f"the folder {str(file.absolute().parent)!r} of the store {file.name!r} does not exist")
-    try:
-        if not file.exists():
-            # The format is chosen when the file is created. A setting given to the lasting connection would keep
-            # plain duckdb.connect(path) in this process from joining it ("different configuration").
-            duckdb.connect(path, config={"storage_compatibility_version": STORAGE_VERSION}).close()
-        return duckdb.connect(path, read_only=read_only)
-    except duckdb.Error as error:
-        raise StoreError(_why_not_opened(path, error)) from error
-
-
-def _why_not_opened(path: str, error: duckdb.Error) -> str:
-    text = str(error)
-    if held := _LOCKED.search(text):
-        return (
-            f"the store {path!r} is in use by process {held['pid']} ({held['process']}); close it there, "
-            "or read a copy or an export of it"
-        )
-    if "lock" in text.lower() and isinstance(error, duckdb.IOException):
-        return f"the store {path!r} is in use by another process; close it there, or read a copy or an export of it"
-    if "Permission denied" in text or "Read-only file system" in text:
-        return (
-            f"the store {path!r} may not be written here ({_first_sentence(error)}); open it with read_only=True "
-            "(--read-only on the command line), or copy it to where it may be"
-        )
-    if "not a valid DuckDB database" in text:
-        return f"{path!r} is not a DuckDB database file"
-    if "different configuration" in text:
-        return (
-            f"the store {path!r} is already open in this process in another mode (read-only or with other settings); "
-            "close it there first"
-        )
-    if "version number" in text or "newer version of DuckDB" in text:
-        return f"{path!r} was written by a DuckDB this one ({duckdb.__version__}) cannot read: {_first_sentence(error)}"
-    return f"cannot open the store {path!r}: {_first_sentence(error)}"
-
-
 def _way_out(error: duckdb.Error) -> str:
     """What to do about an error that is not the statement's fault."""
     text = str(error)
@@ -298,11 +295,3 @@ def _way_out(error: duckdb.Error) -> str:
     if any(words in text for words in _NO_SPACE):
         return "; what is committed is kept: free some space and run the statement again"
     return ""
-
-
-def _first_sentence(error: BaseException) -> str:
-    """DuckDB's message without its family prefix, hints and drawing."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    # DuckDB 1.5 wraps an error met while fetching in one about its own pending result.
-    line = lines[1] if len(lines) > 1 and "pending query result" in lines[0] else lines[0]
-    return re.sub(r"^(Error: )?[A-Z][A-Za-z/ -]* Error: ", "", line)

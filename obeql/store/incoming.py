@@ -5,7 +5,7 @@ Before it: workers have written shards. After it: the maps are in the tables, or
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from uuid import uuid4
 
 import numpy as np
@@ -16,7 +16,7 @@ from obeql.store.folder import Folder
 from obeql.store.images import ImageContent
 from obeql.store.maps import MapRows
 from obeql.store.planes import member_batch
-from obeql.store.shards import CONTENTS, MAP_TABLE, SHARD_OF, SUFFIX, Shard, read_shard, shard_of
+from obeql.store.shards import CONTENTS, MAP_TABLE, SHARD_OF, SUFFIX, Shard, read_maps, read_shard, shard_of
 
 __all__ = ["IncomingRows"]
 
@@ -55,12 +55,14 @@ class IncomingRows(MapRows, FactRows):
         """
         if not names:
             return {}
-        shards = [read_shard(folder, name, planes=not keep) for name in dict.fromkeys(names)]
+        shards = [read_shard(folder, name) for name in dict.fromkeys(names)]
         with self._database.transaction():
             self._require_running(run_id)
             ids = self._take_maps(folder, shards, keep)
             rows = pa.concat_tables([shard.rows for shard in shards])
             map_ids = self._take_members(run_id, rows, ids, image_ids, taken)
+        if not keep:
+            self._database.empty_cache()
         needed = {shard_of(map_id) for map_id in ids.values()} if keep else set()
         for shard in shards:
             if shard.number not in needed:
@@ -79,7 +81,7 @@ class IncomingRows(MapRows, FactRows):
         listed = [name for name in folder.files(SUFFIX) if name.startswith("model_hash=")]
         new = [name for name in listed if name not in known]
         for start in range(0, len(new), _AT_ONCE):
-            shards = [read_shard(folder, name, planes=False) for name in new[start : start + _AT_ONCE]]
+            shards = [read_shard(folder, name) for name in new[start : start + _AT_ONCE]]
             with self._database.transaction():
                 self._take_maps(folder, shards, keep=True, all_of_them=True)
         if gone := known.keys() - set(listed):
@@ -99,12 +101,13 @@ class IncomingRows(MapRows, FactRows):
             if digest not in ids:
                 new.setdefault(digest, row)
         if new:
-            rows = rows.take(list(new.values()))
-            if not keep:
-                numbers = self._database.next_ids("map_ids", len(new))
-                rows = rows.set_column(rows.column_names.index("map_id"), "map_id", pa.array(numbers, pa.int64()))
-            self._database.append("maps", rows)
-            ids.update(zip(new, rows["map_id"].to_pylist(), strict=True))
+            if keep:
+                self._database.append("maps", rows.take(list(new.values())))
+                ids.update((digest, rows["map_id"][row].as_py()) for digest, row in new.items())
+            else:
+                ids.update(zip(new, self._database.next_ids("map_ids", len(new)), strict=True))
+                number = {row: ids[digest] for digest, row in new.items()}
+                self._database.append_in_bulk("maps", _numbered(folder, shards, number))
         if keep:
             origin = self._known_origin()
             needed = {shard_of(map_id) for map_id in ids.values()}
@@ -170,3 +173,16 @@ class IncomingRows(MapRows, FactRows):
                     f"DELETE FROM obeql_store.maps WHERE map_id IN ({', '.join(str(map_id) for (map_id,) in loose)})"
                 )
                 self._forget_shards()
+
+
+def _numbered(folder: Folder, shards: Sequence[Shard], number: Mapping[int, int]) -> Iterator[pa.RecordBatch]:
+    """The maps of shards with their planes: those rows, counted over all shards, that have a number: their id."""
+    row = 0
+    for shard in shards:
+        for batch in read_maps(folder, shard.name):
+            numbers = [number.get(at) for at in range(row, row + len(batch))]
+            row += len(batch)
+            chosen = [at for at, map_id in enumerate(numbers) if map_id is not None]
+            if chosen:
+                named = batch.set_column(0, "map_id", pa.array(numbers, pa.int64()))
+                yield named if len(chosen) == len(batch) else named.take(pa.array(chosen))

@@ -87,7 +87,12 @@ class MapRows(RunRows, ImageRows):
         with self._database.transaction():
             if replaced:
                 marks = ", ".join("?" for _ in replaced)
-                self._database.run(f"DELETE FROM obeql_store.maps WHERE map_id IN ({marks})", replaced)
+                # A piece that had every cell already may be the map that a run refers to.
+                self._database.run(
+                    f"DELETE FROM obeql_store.maps WHERE map_id IN ({marks}) "
+                    "AND map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)",
+                    replaced,
+                )
             numbers = self._database.next_ids("map_ids", len(maps)) if maps else []
             if maps:
                 self._database.append("maps", map_batch(numbers, [map_digest(cells) for cells in maps], list(maps)))

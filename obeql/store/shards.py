@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -36,6 +37,7 @@ __all__ = [
     "SHARD_OF",
     "SUFFIX",
     "Shard",
+    "read_maps",
     "read_rows",
     "read_shard",
     "row_of",
@@ -141,8 +143,8 @@ class Shard:
     rows: pa.Table
 
 
-def read_shard(folder: Folder, name: str, planes: bool) -> Shard:
-    """Read a shard, with the planes of its maps or without.
+def read_shard(folder: Folder, name: str) -> Shard:
+    """Read what a shard says of its maps, without their planes.
 
     Raises StoreError, which names the file, where it is missing, damaged, or no shard.
     """
@@ -154,8 +156,21 @@ def read_shard(folder: Folder, name: str, planes: bool) -> Shard:
             if isinstance(said.get("form"), int) and said["form"] > _FORM:
                 why = "was written by a newer OBEQL"
             raise StoreError(f"{folder.path(name)!r} {why}, and its folder is for shards alone; move it away")
-        columns = [column for column in file.schema_arrow.names if planes or column not in PLANES]
+        columns = [column for column in file.schema_arrow.names if column not in PLANES]
         return Shard(name, int(number), str(said.get("origin", "")), file.read(columns=columns))
+
+
+def read_maps(folder: Folder, name: str) -> Iterator[pa.RecordBatch]:
+    """The maps of a shard with their planes, the columns of MAP_TABLE, some rows at a time and in order.
+
+    The next rows are read while the caller works on those it has. Raises StoreError, as above.
+    """
+    with _opened(folder, name) as file, ThreadPoolExecutor(1) as ahead:
+        batches = file.iter_batches(batch_size=_GROUP_ROWS, columns=list(MAP_TABLE), use_threads=False)
+        coming = ahead.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = ahead.submit(next, batches, None)
+            yield batch.select(MAP_TABLE)
 
 
 def read_rows(folder: Folder, name: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 pytest.importorskip("pydicom")
 
@@ -75,3 +78,60 @@ def test_a_tiff_whose_zero_is_white_is_turned(tmp_path: Path) -> None:
         assert image.tag_v2[262] == 0 and image.mode.startswith("I;16")
     pixels = decode_file(tmp_path / "a.tiff").pixels[:, :, 0]
     np.testing.assert_allclose(pixels, 1 - values / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_16_bit_colour_keeps_its_precision(tmp_path: Path, suffix: str) -> None:
+    cv2 = pytest.importorskip("cv2")
+    from obeql.executor.images import decode_file
+
+    rgb = np.random.default_rng(0).integers(0, 65536, (6, 5, 3), dtype=np.uint16)
+    assert cv2.imwrite(str(tmp_path / f"a.{suffix}"), rgb[:, :, ::-1])
+    np.testing.assert_array_equal(decode_file(tmp_path / f"a.{suffix}").pixels, rgb / np.float32(65535))
+
+
+def test_16_bit_colour_with_alpha_is_laid_on_white(tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2")
+    from obeql.executor.images import decode_file
+
+    bgra = np.random.default_rng(0).integers(0, 65536, (6, 5, 4), dtype=np.uint16)
+    bgra[:, :, 3] = 0
+    bgra[0, :, 3] = 65535
+    assert cv2.imwrite(str(tmp_path / "a.png"), bgra)
+    pixels = decode_file(tmp_path / "a.png").pixels
+    np.testing.assert_array_equal(pixels[0], bgra[0, :, 2::-1] / np.float32(65535))
+    assert (pixels[1:] == 1).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_16_bit_colour_is_turned_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
+    cv2 = pytest.importorskip("cv2")
+    from obeql.executor.images.deep import read_deep_colour
+
+    levels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    assert cv2.imwrite(str(tmp_path / "a.png"), levels[:, :, ::-1].astype(np.uint16) * 257)
+    image = Image.fromarray(levels)
+    image.getexif()[0x0112] = orientation
+    upright = np.asarray(ImageOps.exif_transpose(image))
+    pixels = read_deep_colour(tmp_path / "a.png", image)
+    assert pixels is not None
+    np.testing.assert_array_equal(np.round(pixels * 255), upright)
+
+
+def test_16_bit_colour_without_opencv_is_read_with_8_bits_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from obeql.executor.images import decode_file
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    values = (np.arange(12, dtype=np.uint16) * 5000).reshape(2, 6).astype(">u2")
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+    parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.warns(UserWarning, match=r"16-bit colour is read with 8 bits .*obeql\[deep\]"):
+        pixels = decode_file(tmp_path / "a.png").pixels
+    np.testing.assert_array_equal(pixels.reshape(2, 6), values >> 8)

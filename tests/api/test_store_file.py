@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from obeql.errors import StoreError
@@ -197,6 +199,64 @@ def test_plain_duckdb_of_this_process_may_join(tmp_path: Path) -> None:
         other = duckdb.connect(str(file))
         assert other.execute("SELECT run_name FROM runs").fetchall() == [("r",)]
         other.close()
+
+
+def test_row_groups_are_small_and_a_log_left_behind_does_not_change_that(tmp_path: Path) -> None:
+    file = tmp_path / "it's here.duckdb"
+    n_groups = "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('many')"
+    Store(file).close()
+    victim = in_another_process(
+        """
+        import os, signal, sys
+        from obeql.store import Store
+        store = Store(sys.argv[1])
+        store.connection.execute("CREATE TABLE many AS FROM range(10000)")
+        store.connection.execute("INSERT INTO many FROM range(100)")
+        os.kill(os.getpid(), signal.SIGKILL)
+        """,
+        str(file),
+    )
+    with victim:
+        victim.communicate()
+    with Store(file) as store:
+        assert store.connection.execute("SELECT count(*) FROM many").fetchall() == [(10100,)]
+        store.checkpoint()
+        assert store.connection.execute(n_groups).fetchall() == [(5,)]
+        names = store.connection.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall()
+        assert names == [("it's here",)]
+        cursor = store.connection.cursor()
+        assert cursor.execute("SELECT count(*) FROM many").fetchall() == [(10100,)]
+
+
+def test_a_bulk_append_that_fails_says_why_and_puts_settings_back(tmp_path: Path) -> None:
+    settings = "SELECT current_setting('threads'), current_setting('memory_limit')"
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"topic": ["a"], "key": ["b"]})
+        raise StoreError("the shard is damaged")
+
+    with Store(tmp_path / "heat.duckdb") as store:
+        store.connection.execute("SET threads = 3; SET memory_limit = '1GiB'")
+        before = store.connection.execute(settings).fetchall()
+        with pytest.raises(StoreError, match=r"^the shard is damaged$"), store._database.transaction():
+            store._database.append_in_bulk("fact_rows", batches())
+        store._database.empty_cache()
+        assert store.connection.execute(settings).fetchall() == before
+        assert store.recalled("a") == {}
+        with store._database.transaction():
+            store._database.append_in_bulk("fact_rows", iter([pa.record_batch({"topic": ["a"]})] * 3))
+        assert store.connection.execute("SELECT count(*) FROM obeql_store.fact_rows").fetchall() == [(3,)]
+
+
+def test_a_file_that_this_process_has_open_already_is_opened_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "heat.duckdb"
+    Store(file).close()
+    with duckdb.connect(str(file)) as plain:
+        plain.execute("BEGIN; CREATE TABLE mine (a INT)")
+        with Store(file) as store:
+            assert store.runs() == []
+        plain.execute("COMMIT")
+        assert plain.execute("FROM mine").fetchall() == []
 
 
 def test_store_statements_leave_the_users_connection_alone() -> None:

@@ -366,3 +366,14 @@ def test_the_file_alone_answers_in_plain_duckdb(tmp_path: Path) -> None:
         [sys.executable, "-c", textwrap.dedent(script), str(file)], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines() == ["[(1, 35, 1, 3, True, 1.0, 35, 0.0)]", "[(35, 1.0)]"]
+
+
+def test_a_piece_that_became_the_map_of_a_run_is_not_deleted(store: Store) -> None:
+    run_id = begin(store)
+    replaced = store.write_pieces([sample(1)], [])
+    pieces = store.write_pieces([sample()], replaced)
+    (map_id,) = store.write_maps(run_id, 1, [sample()], class_names={3: "cat"})
+    store.write_pieces([], pieces)
+    assert_same(store.load_maps(run_id)[0].cells, sample())
+    assert [map_id] == pieces
+    assert store.connection.execute("SELECT map_id FROM obeql_store.maps").fetchall() == [(map_id,)]

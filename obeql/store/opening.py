@@ -1,0 +1,120 @@
+"""Open a DuckDB file for a store: created so that older DuckDBs read it, with row groups that suit heat maps.
+
+Before it: a path from the user. After it: `driver` works on the connection. Why a file cannot be opened is said here in
+our own words; DuckDB 1.5 and 2.0 word it differently.
+
+The row group is what DuckDB holds, compresses and rewrites as a whole: 122,880 rows, which is 5 GB of maps of 53x53
+cells. A smaller size is taken by ATTACH alone, and holds only as long as the file is attached. The file is therefore
+opened by its path, which makes later connections of this process to that path join this one, and then attached anew
+under the same name.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import duckdb
+
+from obeql.errors import StoreError
+
+__all__ = ["MEMORY", "STORAGE_VERSION", "connect", "first_sentence"]
+
+MEMORY = ":memory:"
+
+#: New files are written so that every DuckDB from this version on reads them, whichever version writes.
+STORAGE_VERSION = "v1.5.0"
+
+#: Rows of a row group, the least that DuckDB allows.
+_ROW_GROUP_SIZE = 2048
+
+#: What is attached while the file is not.
+_MEANWHILE = "obeql_opening"
+
+_LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
+
+
+def connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
+    """Open `path`, creating the file when it is missing; raise StoreError with the reason in our own words."""
+    if path == MEMORY:
+        if read_only:
+            raise StoreError("a store in memory starts empty, so it cannot be opened read-only; name a file instead")
+        return duckdb.connect(MEMORY)
+    file = Path(path)
+    if file.is_dir():
+        raise StoreError(f"{path!r} is a folder; the store is one file, such as {str(file / 'heat.duckdb')!r}")
+    if not file.exists():
+        if read_only:
+            raise StoreError(f"there is no store {path!r}; without read_only it would be created")
+        if not file.absolute().parent.is_dir():
+            raise StoreError(f"the folder {str(file.absolute().parent)!r} of the store {file.name!r} does not exist")
+    try:
+        if not file.exists():
+            # The format is chosen when the file is created. A setting given to the lasting connection would keep
+            # plain duckdb.connect(path) in this process from joining it ("different configuration").
+            duckdb.connect(path, config={"storage_compatibility_version": STORAGE_VERSION}).close()
+        connection = duckdb.connect(path, read_only=read_only)
+        if not read_only:
+            try:
+                _attach_anew(connection, path)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+    except duckdb.Error as error:
+        raise StoreError(_why_not_opened(path, error)) from error
+
+
+def _attach_anew(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    """Attach the file with small row groups, unless this process has it open already, however it was opened."""
+    if connection.execute("FROM duckdb_connection_count()").fetchall() != [(1,)]:
+        return
+    ((name,),) = connection.execute("SELECT current_database()").fetchall()
+    database = '"' + name.replace('"', '""') + '"'
+    file = "'" + path.replace("'", "''") + "'"
+    for statement in (
+        # Else a log that a killed process has left would be written into large row groups here.
+        "PRAGMA disable_checkpoint_on_shutdown",
+        f"ATTACH ':memory:' AS {_MEANWHILE}",
+        f"USE {_MEANWHILE}",
+        f"DETACH {database}",
+        f"ATTACH {file} AS {database} (ROW_GROUP_SIZE {_ROW_GROUP_SIZE})",
+        f"USE {database}",
+        f"DETACH {_MEANWHILE}",
+        "PRAGMA enable_checkpoint_on_shutdown",
+    ):
+        connection.execute(statement)
+
+
+def _why_not_opened(path: str, error: duckdb.Error) -> str:
+    text = str(error)
+    if held := _LOCKED.search(text):
+        return (
+            f"the store {path!r} is in use by process {held['pid']} ({held['process']}); close it there, "
+            "or read a copy or an export of it"
+        )
+    if "lock" in text.lower() and isinstance(error, duckdb.IOException):
+        return f"the store {path!r} is in use by another process; close it there, or read a copy or an export of it"
+    if "Permission denied" in text or "Read-only file system" in text:
+        return (
+            f"the store {path!r} may not be written here ({first_sentence(error)}); open it with read_only=True "
+            "(--read-only on the command line), or copy it to where it may be"
+        )
+    if "not a valid DuckDB database" in text:
+        return f"{path!r} is not a DuckDB database file"
+    if "different configuration" in text:
+        return (
+            f"the store {path!r} is already open in this process in another mode (read-only or with other settings); "
+            "close it there first"
+        )
+    if "version number" in text or "newer version of DuckDB" in text:
+        return f"{path!r} was written by a DuckDB this one ({duckdb.__version__}) cannot read: {first_sentence(error)}"
+    return f"cannot open the store {path!r}: {first_sentence(error)}"
+
+
+def first_sentence(error: BaseException) -> str:
+    """DuckDB's message without its family prefix, hints and drawing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # DuckDB 1.5 wraps an error met while fetching in one about its own pending result.
+    line = lines[1] if len(lines) > 1 and "pending query result" in lines[0] else lines[0]
+    return re.sub(r"^(Error: )?[A-Z][A-Za-z/ -]* Error: ", "", line)
