@@ -34,7 +34,7 @@ from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.pieces import Pieces
 from obeql.executor.preview import Preview
 from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
-from obeql.executor.reuse import known_cells
+from obeql.executor.reuse import CellLookup, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, CellSource, MapCells
 from obeql.planner.physical import ExplainPlan, Refinement
@@ -77,11 +77,11 @@ def execute(
     DeviceError when the device is missing or too small.
     """
     device = resolve_device(plan.device)
-    source = source if plan.reuse else None
+    lookup = CellLookup(source, plan) if source is not None and plan.reuse else None
     with arithmetic(plan.precision, device), memory_given_back(plan), torch.inference_mode():
         report = RunReport() if report is None else report
         execution = _Execution(
-            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, source, report
+            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, lookup, report
         )
         return execution.run(Listed(plan.images) if feed is None else feed)
 
@@ -116,7 +116,7 @@ class _Execution:
         cancelled: Callable[[], bool],
         analyze: bool,
         device: torch.device,
-        source: CellSource | None,
+        source: CellLookup | None,
         report: RunReport,
     ) -> None:
         self.plan = plan
@@ -404,4 +404,6 @@ class _Execution:
         if work.beside:
             self.sink.keep_beside(work.image, work.beside)
         self.sink.write(work.image, work.maps)
+        if self.source is not None:
+            self.source.note(work.prepared.facts.digest)
         self.report.n_maps += len(work.maps)
