@@ -72,7 +72,7 @@ def execute(
     `graph` is the model as captured (on the CPU). `on_image` is told of each image before its maps. An image that
     cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
     every layer. Where the plan reuses cells, those that `source` holds are taken from it, and the network is loaded
-    only if any is missing. `feed` hands out the images one by one in place of `plan.images`, which is empty then;
+    only if any is missing. `feed` hands out the images group by group in place of `plan.images`, which is empty then;
     `report` is filled in as the run goes on. Raises CancelledError between batches once `cancelled()` is true,
     DeviceError when the device is missing or too small.
     """
@@ -83,7 +83,7 @@ def execute(
         execution = _Execution(
             plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, lookup, report
         )
-        return execution.run(Listed(plan.images) if feed is None else feed)
+        return execution.run(Listed(plan.images, plan.together) if feed is None else feed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,18 +178,15 @@ class _Execution:
         plan = self.plan
         how = plan.model.preprocessing
         with ImagesAhead(feed, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
-            group: list[ImageAtWork] = []
-            for number, image in enumerate(decoded):
-                work = ImageAtWork(plan, number, image)
-                group.append(work)
-                self._tell(group[0], group[0].number * self.per_image)
-                with self.report.timed("decode"), work.noting_failure():
-                    work.prepared = self._prepared(image, decoded.take())
-                if len(group) == plan.together:
-                    self._explain(group)
-                    group = []
-            if group:
+            n_before = 0
+            for images in decoded:
+                group = [ImageAtWork(plan, number, image) for number, image in enumerate(images, n_before)]
+                for work in group:
+                    self._tell(group[0], n_before * self.per_image)
+                    with self.report.timed("decode"), work.noting_failure():
+                        work.prepared = self._prepared(work.image, decoded.take())
                 self._explain(group)
+                n_before += len(group)
         self.report.add("total", time.perf_counter() - self.started)
         return self.report
 
