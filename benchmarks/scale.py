@@ -140,9 +140,11 @@ def explain_apart(folder: Path, n_processes: int, given: argparse.Namespace) -> 
                 (part / image.name).symlink_to(image)
             processes.append(context.Process(target=_explain_part, args=(part, given, barrier, timings)))
             processes[-1].start()
-        found = [timings.get() for _ in processes]
         for process in processes:
             process.join()
+        if any(process.exitcode for process in processes):
+            raise SystemExit("a process that was to compute apart has failed; what it printed says why")
+        found = [timings.get() for _ in processes]
     return Timing(max(each.seconds for each in found), sum(each.rate for each in found), 0.0, "")
 
 

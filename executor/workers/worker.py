@@ -220,6 +220,8 @@ class _Link:
         if self._order.shards is None:
             self.say(Finished(_number(image), *self._facts, maps, beside, _sent(self._report)))
             return
+        if not self._order.shards.has_room(len(maps) + len(beside)):
+            self.ship()
         self._order.shards.add(image, *self._facts, maps, beside)
         self._computed.append(_number(image))
         self.say(Computed(_number(image), _sent(self._report)))
