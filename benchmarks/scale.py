@@ -7,7 +7,8 @@ Every way computes with one thread a process, on random images of 32x32 in files
 into an empty database file; the ways take turns. Reported are medians of the wall-clock seconds of the statement, the
 start of the workers included; of the images a second once all workers are at work, that is after the first tenth of
 the images; of the share of one core that this process takes meanwhile; and whether the cells are those of one process,
-bit by bit. `--size` and `--options` change how long an image takes. `--apart` adds what the machine can do without any
+bit by bit. Images go one by one but for `--together`, where every run chooses how many, by rates that it measures, so
+that runs may differ by float noise. `--size` and `--options` change how long an image takes. `--apart` adds what the machine can do without any
 coordinator: as many processes as the most workers, which know nothing of each other, each with a part of the images and
 a database of its own. Its seconds are those of the slowest, from a common start, and its rate is that of all together.
 """
@@ -110,8 +111,9 @@ def explain(
     with tempfile.TemporaryDirectory() as place, obeql.connect(Path(place) / "heat.duckdb") as db:
         db.create_model("net", small_network(), size=(given.size, given.size))
         db.create_images("scans", folder)
-        # The same plan for all ways: without a choice by rates that are measured anew.
-        db.execute("SET obeql.threads = 1; SET obeql.disabled_rules = 'choose_engine'")
+        # The same plan for all ways: without choices by rates that are measured anew.
+        disabled = "choose_engine" if given.together else "choose_engine, batch_images"
+        db.execute(f"SET obeql.threads = 1; SET obeql.disabled_rules = '{disabled}'")
         tail = f"{given.options} workers={n_workers}" + (" ON ray" if engine == "ray" else "")
         statement = f"EXPLAIN OCCLUDE scans USING net FOR CLASS 0 WITH {tail}"
         db.execute(f"PLAN {statement}")  # measures the network's rates
@@ -161,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--options", default="patch=8 stride=2", help="options of WITH")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--without-alone", action="store_true", help="leave this process out")
+    parser.add_argument("--together", action="store_true", help="let images go together; cells may differ by noise")
     parser.add_argument("--apart", action="store_true", help="add processes that know nothing of each other")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
