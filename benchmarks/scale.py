@@ -8,9 +8,10 @@ into an empty database file; the ways take turns. Reported are medians of the wa
 start of the workers included; of the images a second once all workers are at work, that is after the first tenth of
 the images; of the share of one core that this process takes meanwhile; and whether the cells are those of one process,
 bit by bit. Images go one by one but for `--together`, where every run chooses how many, by rates that it measures, so
-that runs may differ by float noise. `--size` and `--options` change how long an image takes. `--apart` adds what the machine can do without any
-coordinator: as many processes as the most workers, which know nothing of each other, each with a part of the images and
-a database of its own. Its seconds are those of the slowest, from a common start, and its rate is that of all together.
+that runs may differ by float noise. `--size` and `--options` change how long an image takes. `--apart` adds what the
+machine can do without any coordinator: as many processes as the most workers, which know nothing of each other, each
+with a part of the images and a database of its own. Its seconds are those of the slowest, from a common start, and its
+rate is that of all together.
 """
 
 from __future__ import annotations
