@@ -24,7 +24,7 @@ from obeql.errors import DeviceError, ExecutionError, ImageError, ModelError, Un
 SIZE = 32
 TAIL = "USING net FOR TOP 2 WITH patch=[8, 16] stride=8"
 #: Every run here with one thread, so that the cells of one process and of many are to be the same bits.
-#: workers take one image at a time
+#: One image at a time: with eight images the plan's groups depend on the number of workers.
 ONE_THREAD = "SET obeql.threads = 1; SET obeql.disabled_rules = 'batch_images'"
 
 
