@@ -1,11 +1,12 @@
 """Decoding the next image while the present one is computed.
 
-`run` takes image after image from here instead of decoding them itself. One thread, one image ahead: that hides
-decoding wherever it is faster than computing, and costs the memory of one more image.
+`run` takes group after group of images from here instead of decoding them itself. One thread, one image ahead: that
+hides decoding wherever it is faster than computing, and costs the memory of one more image.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,51 +44,53 @@ def decode(
 
 
 class ImageFeed(Protocol):
-    """Where a run gets its images from, one after the other."""
+    """Where a run gets its images from, in groups that go through the network together."""
 
-    def next(self, ahead: bool) -> ImageRecord | None:
-        """The next image; None at the end, or, asked `ahead` of its turn, where it is not to be had yet."""
+    def next(self, ahead: bool) -> Sequence[ImageRecord] | None:
+        """The next group; None at the end, or, asked `ahead` of its turn, where it is not to be had yet."""
         ...
 
 
 class Listed:
-    """The feed of a plain list."""
+    """The feed of a plain list, so many images together."""
 
-    def __init__(self, images: Sequence[ImageRecord]) -> None:
-        self._left = iter(images)
+    def __init__(self, images: Sequence[ImageRecord], together: int = 1) -> None:
+        self._left = iter([images[first : first + together] for first in range(0, len(images), together)])
 
-    def next(self, ahead: bool) -> ImageRecord | None:
+    def next(self, ahead: bool) -> Sequence[ImageRecord] | None:
         return next(self._left, None)
 
 
 class ImagesAhead:
-    """Goes through the images of a feed, the next one in the making.
+    """Goes through the groups of a feed, the next image in the making.
 
-    Iterating gives the images, `take` the present one decoded. A context manager, which waits for the thread at its
-    end.
+    Iterating gives the groups; `take`, once for each image of a group, the next one of it decoded. A context manager,
+    which waits for the thread at its end.
     """
 
     def __init__(self, feed: ImageFeed, decode: Callable[[ImageRecord], DecodedImage]) -> None:
         self._feed = feed
         self._decode = decode
-        self._present: tuple[ImageRecord, Future[DecodedImage] | None] | None = None
-        self._next: tuple[ImageRecord, Future[DecodedImage]] | None = None
+        #: images of the present group that are not taken yet; the group after it, once it is there
+        self._left: deque[ImageRecord] = deque()
+        self._coming: Sequence[ImageRecord] | None = None
+        #: the next image, where it is decoded ahead
+        self._next: Future[DecodedImage] | None = None
         self._thread = ThreadPoolExecutor(1, "obeql-decode")  # which starts with the first image that is decoded ahead
 
-    def __iter__(self) -> Iterator[ImageRecord]:
+    def __iter__(self) -> Iterator[Sequence[ImageRecord]]:
         while True:
-            self._present, self._next = self._next, None
-            if self._present is None:
-                image = self._feed.next(ahead=False)
-                if image is None:
-                    return
-                self._present = image, None
-            yield self._present[0]
+            group, self._coming = self._coming, None
+            group = self._feed.next(ahead=False) if group is None else group
+            if group is None:
+                return
+            self._left = deque(group)
+            yield group
 
     def take(self) -> DecodedImage:
-        """The present image, decoded; raises what decoding it raised."""
-        assert self._present is not None
-        image, ahead = self._present
+        """The next image of the present group, decoded; raises what decoding it raised."""
+        image, ahead = self._left.popleft(), self._next
+        self._next = None
         try:
             decoded = self._decode(image) if ahead is None else ahead.result()
         except Exception:
@@ -98,9 +101,11 @@ class ImagesAhead:
         return decoded
 
     def _begin(self) -> None:
-        image = self._feed.next(ahead=True)
-        if image is not None:
-            self._next = image, self._thread.submit(self._decode, image)
+        if not self._left:
+            self._coming = self._feed.next(ahead=True)
+        coming = self._left or self._coming
+        if coming:
+            self._next = self._thread.submit(self._decode, coming[0])
 
     def __enter__(self) -> ImagesAhead:
         return self

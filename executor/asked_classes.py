@@ -11,15 +11,16 @@ from torch import Tensor
 
 from obeql.errors import ImageError, QueryError
 from obeql.executor.logits import chosen_classes
+from obeql.executor.reuse import CellLookup
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellKey, CellSource
+from obeql.planner.cells import CellKey
 from obeql.planner.classes import find_class
 from obeql.planner.physical import ExplainPlan
 
 __all__ = ["asked_classes", "coming_classes", "stored_classes"]
 
 
-def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: CellSource | None) -> list[int] | None:
+def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: CellLookup | None) -> list[int] | None:
     """The classes asked of an image as far as they are known without running the network, else None."""
     if source is None:
         return None

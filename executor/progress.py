@@ -7,7 +7,7 @@ so that a callback can be told that torch is being loaded.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -91,6 +91,22 @@ class RunReport:
         started = time.perf_counter()
         yield
         self.add(part, time.perf_counter() - started)
+
+    @classmethod
+    def sum_of(cls, reports: Sequence[RunReport]) -> RunReport:
+        """What several workers did, without their failures."""
+        total = cls()
+        for report in reports:
+            total.n_windows += report.n_windows
+            total.n_stored += report.n_stored
+            total.n_maps += report.n_maps
+            for part, seconds in report.seconds.items():
+                total.add(part, seconds)
+            total.layers += [{} for _ in report.layers[len(total.layers) :]]
+            for layers, measured in zip(total.layers, report.layers, strict=False):
+                for layer, seconds in measured.items():
+                    layers[layer] = layers.get(layer, 0.0) + seconds
+        return total
 
     def add(self, part: str, seconds: float) -> None:
         self.seconds[part] = self.seconds.get(part, 0.0) + seconds

@@ -1,8 +1,8 @@
 """Cells that are stored already, laid out on the grid of a plan: what need not be computed.
 
-Before a grid is computed, `run` asks the plan's `CellSource` for exact cells of the same content; `GridRun` then
-computes the windows that are left. A stored map of any stride, border rule or region serves, as far as its windows
-are windows of the grid.
+Before a grid is computed, `run` asks the plan's `CellSource`, through a `CellLookup`, for exact cells of the same
+content; `GridRun` then computes the windows that are left. A stored map of any stride, border rule or region serves,
+as far as its windows are windows of the grid.
 """
 
 from __future__ import annotations
@@ -13,10 +13,32 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from obeql.planner.cells import FloatPlane, MapCells, axis_places
+from obeql.planner.cells import CellKey, CellSource, FloatPlane, MapCells, axis_places
 from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import ExplainPlan
 
-__all__ = ["KnownCells", "known_cells"]
+__all__ = ["CellLookup", "KnownCells", "known_cells"]
+
+
+class CellLookup:
+    """A source as a run sees it: asked only about images of which it had cells when the run began, or has since.
+
+    A query costs milliseconds, which a network may need for a whole image.
+    """
+
+    def __init__(self, source: CellSource, plan: ExplainPlan) -> None:
+        self._source = source
+        self._images = source.images_with_cells(plan.model.model_hash, plan.model.preprocessing.digest())
+
+    def stored(self, key: CellKey, class_ids: Sequence[int]) -> Sequence[MapCells]:
+        return self._source.stored(key, class_ids) if key.image_hash in self._images else ()
+
+    def stored_top_class(self, key: CellKey) -> int | None:
+        return self._source.stored_top_class(key) if key.image_hash in self._images else None
+
+    def note(self, image_hash: str) -> None:
+        """Remember that the sink has cells of an image by now."""
+        self._images.add(image_hash)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

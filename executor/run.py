@@ -34,7 +34,7 @@ from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.pieces import Pieces, kept_at_end
 from obeql.executor.preview import Preview
 from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
-from obeql.executor.reuse import known_cells
+from obeql.executor.reuse import CellLookup, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, CellSource, MapCells
 from obeql.planner.physical import ExplainPlan, Refinement
@@ -72,18 +72,18 @@ def execute(
     `graph` is the model as captured (on the CPU). `on_image` is told of each image before its maps. An image that
     cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
     every layer. Where the plan reuses cells, those that `source` holds are taken from it, and the network is loaded
-    only if any is missing. `feed` hands out the images one by one in place of `plan.images`, which is empty then;
+    only if any is missing. `feed` hands out the images group by group in place of `plan.images`, which is empty then;
     `report` is filled in as the run goes on. Raises CancelledError between batches once `cancelled()` is true,
     DeviceError when the device is missing or too small.
     """
     device = resolve_device(plan.device)
-    source = source if plan.reuse else None
+    lookup = CellLookup(source, plan) if source is not None and plan.reuse else None
     with arithmetic(plan.precision, device), memory_given_back(plan), torch.inference_mode():
         report = RunReport() if report is None else report
         execution = _Execution(
-            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, source, report
+            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, lookup, report
         )
-        return execution.run(Listed(plan.images) if feed is None else feed)
+        return execution.run(Listed(plan.images, plan.together) if feed is None else feed)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +116,7 @@ class _Execution:
         cancelled: Callable[[], bool],
         analyze: bool,
         device: torch.device,
-        source: CellSource | None,
+        source: CellLookup | None,
         report: RunReport,
     ) -> None:
         self.plan = plan
@@ -178,18 +178,15 @@ class _Execution:
         plan = self.plan
         how = plan.model.preprocessing
         with ImagesAhead(feed, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
-            group: list[ImageAtWork] = []
-            for number, image in enumerate(decoded):
-                work = ImageAtWork(plan, number, image)
-                group.append(work)
-                self._tell(group[0], group[0].number * self.per_image)
-                with self.report.timed("decode"), work.noting_failure():
-                    work.prepared = self._prepared(image, decoded.take())
-                if len(group) == plan.together:
-                    self._explain(group)
-                    group = []
-            if group:
+            n_before = 0
+            for images in decoded:
+                group = [ImageAtWork(plan, number, image) for number, image in enumerate(images, n_before)]
+                for work in group:
+                    self._tell(group[0], n_before * self.per_image)
+                    with self.report.timed("decode"), work.noting_failure():
+                        work.prepared = self._prepared(work.image, decoded.take())
                 self._explain(group)
+                n_before += len(group)
         self.report.add("total", time.perf_counter() - self.started)
         return self.report
 
@@ -399,4 +396,6 @@ class _Execution:
         if work.beside:
             self.sink.keep_beside(work.image, work.beside)
         self.sink.write(work.image, work.maps)
+        if self.source is not None:
+            self.source.note(work.prepared.facts.digest)
         self.report.n_maps += len(work.maps)

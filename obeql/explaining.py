@@ -72,7 +72,7 @@ def explain(
 
     started = time.perf_counter()
     plan = replace(plan, images=_each_once(plan.images))
-    writer = RunWriter(store, plan, gallery, parameters, delivery and delivery.of_one_run())
+    writer = RunWriter(store, plan, gallery, parameters, delivery and delivery.of_one_run(store.origin()))
     kept = _continued(writer)
     todo = tuple(image for image in plan.images if image_key(image) not in kept)
     writer.n_todo = len(todo)

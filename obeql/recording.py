@@ -155,6 +155,8 @@ class RunWriter:
         beside, self._beside = self._beside, ()
         held = self.form.image_maps(known.image_id, facts, placement, maps, beside)
         if self._kept_files is not None:
+            if not self._kept_files.has_room(len(maps) + len(beside)):
+                self.flush()
             self._kept_files.add(known, facts, placement, maps, beside)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.

@@ -5,6 +5,7 @@ Between the executor, which hands over an image's maps, and `obeql.store.shards`
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from obeql.planner import ExplainPlan, ImageRecord
 from obeql.planner.cells import MapCells
 from obeql.store import MEMORY, ImageMaps
 from obeql.store.folder import Folder, is_remote
-from obeql.store.shards import shard_bytes, shard_name
+from obeql.store.shards import MOST_ROWS, shard_bytes, shard_name
 
 if TYPE_CHECKING:
     from obeql.executor.images import SourceFacts
@@ -40,9 +41,19 @@ class Delivery:
     folder: Folder
     keep: bool
 
-    def of_one_run(self) -> Delivery:
-        """Shards that pass lie in a folder of their own, which nobody else looks into."""
-        return self if self.keep else replace(self, folder=Folder(self.folder.path(f"passing-{token_hex(8)}")))
+    def of_one_run(self, origin: str) -> Delivery:
+        """Shards that pass lie in a folder of their own, which nobody else looks into.
+
+        `origin` is the id of the database. One process has it open at a time, so that folders of others for the same
+        database are of processes that were killed: they are removed here.
+        """
+        if self.keep:
+            return self
+        ours = f"passing-{origin}-"
+        for name in self.folder.folders():
+            if name.startswith(ours) and not name.startswith(f"{ours}{os.getpid()}-"):
+                Folder(self.folder.path(name)).remove_all()
+        return replace(self, folder=Folder(self.folder.path(f"{ours}{os.getpid()}-{token_hex(4)}")))
 
 
 def delivery_of(kind: str, place: str | None, database: str) -> Delivery | None:
@@ -108,6 +119,9 @@ class MapShards:
         """What writes the maps of a plan to where they are to be delivered."""
         seconds = _KEPT_SECONDS if delivery.keep else _PASSING_SECONDS
         return cls(delivery.folder, plan.model.model_hash, origin, form, seconds)
+
+    def has_room(self, n_maps: int) -> bool:
+        return not self._waiting or self._n_maps + n_maps <= MOST_ROWS
 
     def add(
         self,

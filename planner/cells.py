@@ -7,7 +7,7 @@ precision (the `CellKey`) and on where the window lies, not on stride, border ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.grid import AxisGrid
 
-__all__ = ["CellKey", "CellSink", "CellSource", "FailedImage", "FloatPlane", "MapCells", "axis_places"]
+__all__ = ["CellKey", "CellSink", "CellSource", "FailedImage", "FloatPlane", "ImageHashes", "MapCells", "axis_places"]
 
 FloatPlane = npt.NDArray[np.float32]
 
@@ -72,8 +72,31 @@ class FailedImage:
     error: str
 
 
+class ImageHashes:
+    """Hashes of images, as a set that takes 16 bytes an image and can be sent to a worker.
+
+    Only the first 16 characters of a hash count, so that another one may seem to be in it, once in 2**64 times.
+    """
+
+    def __init__(self, hashes: Iterable[str] = ()) -> None:
+        self._sorted = np.unique(np.array([each[:16].encode() for each in hashes], dtype="S16"))
+        self._added: set[str] = set()
+
+    def __contains__(self, image_hash: str) -> bool:
+        wanted = np.bytes_(image_hash[:16].encode())
+        at = int(np.searchsorted(self._sorted, wanted))
+        return (at < len(self._sorted) and self._sorted[at] == wanted) or image_hash in self._added
+
+    def add(self, image_hash: str) -> None:
+        self._added.add(image_hash)
+
+
 class CellSource(Protocol):
     """Reads exact cells that are already stored."""
+
+    def images_with_cells(self, model_hash: str, preprocessing_hash: str) -> ImageHashes:
+        """The images of which any cells of a model are stored at this moment."""
+        ...
 
     def stored(self, key: CellKey, class_ids: Sequence[int]) -> Sequence[MapCells]:
         """All maps that hold exact cells of this content, on whatever grid; cells that are not exact are NaN."""

@@ -132,8 +132,9 @@ def lower(
             engine, refused = choices[place]
             refinements[place], engine, why_not = choose_refinement(grid, engine, ways, n_classes, asked, disabled)
             choices[place] = engine, (*refused, Refusal(operator, why_not)) if why_not else refused
-    elif len(scan.images) > 1 and not bound.workers and "batch_images" not in disabled:
-        together = choose_together(network, rates, budget, len(scan.images), lambda n: [e for e, _ in whole(n)])
+    elif len(scan.images) > 1 and "batch_images" not in disabled:
+        n_each = -(-len(scan.images) // max(1, bound.workers))  # every worker gets some
+        together = choose_together(network, rates, budget, n_each, lambda n: [e for e, _ in whole(n)])
         choices = whole(together)
     refusals = [
         replace(refusal, reason=(f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else "") + refusal.reason)

@@ -144,6 +144,7 @@ class IncrementalRun:
         #: by how many images go together and the number of the piece
         self._kept: dict[tuple[int, int], list[_Batch]] = {}
         self._kept_bytes = 0
+        self._keeping = threading.Lock()  # lanes plan pieces side by side
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -294,9 +295,12 @@ class IncrementalRun:
             if number is not None and self._kept_bytes + n_bytes <= self.engine.kept_bytes:
                 kept.append(batch)
             del batch
-        if number is not None and len(kept) == len(parts):
-            self._kept_bytes += n_bytes
-            self._kept[number] = kept
+        if number is None or len(kept) < len(parts):
+            return
+        with self._keeping:
+            if number not in self._kept and self._kept_bytes + n_bytes <= self.engine.kept_bytes:
+                self._kept_bytes += n_bytes
+                self._kept[number] = kept
 
     # ---- batches: what to do, without any numbers of an image --------------------------------------------------
 

@@ -1,6 +1,7 @@
 """Workers: the images of a plan explained by several processes, one coordinator that keeps what they find.
 
     coordinator   distribute(): the loop that hands out images and takes what comes back     (this process)
+    waiting       the images that no worker has, and how many one gets at once
     crew          what it knows of workers, whatever they are
     processes     workers as processes of this machine, each at the end of a pipe
     ray_crew      workers as actors of Ray, each with one call under way; ray_cluster connects
@@ -10,7 +11,8 @@
     worker        what a worker does: `execute`, with its line as feed, sink and source         (the others)
     ray_actor     the process around it where it is one of Ray
 
-A worker asks for an image when it wants one, so that no image waits in a queue and the fast ones get more. What a
+A worker asks for images when it wants some, as many as it computes in a fraction of a second, and the fast ones get
+more. What a
 worker sends waits in its line until the coordinator takes it: a slow store slows the workers and fills no memory.
 """
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -41,19 +41,19 @@ from obeql.executor.workers.messages import (
     Take,
     Unfit,
     Unseen,
+    Work,
 )
 from obeql.executor.workers.processes import ProcessCrew
 from obeql.executor.workers.shards import ShardSink
 from obeql.executor.workers.shipping import send_graph
+from obeql.executor.workers.waiting import MOST_ATTEMPTS, Group, Waiting
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellSource
+from obeql.planner.cells import CellSource, ImageHashes
 from obeql.planner.physical import ExplainPlan
 from obeql.undisturbed import undisturbed
 
-__all__ = ["MOST_ATTEMPTS", "distribute"]
+__all__ = ["distribute"]
 
-#: An image whose worker dies is given to another one, until so many have died of it.
-MOST_ATTEMPTS = 3
 #: Workers that die without an image, none finished in between, before no more are started.
 _MOST_IDLE_DEATHS = 3
 #: Workers of one place that end for reasons of where they run, before it gets no more.
@@ -78,7 +78,7 @@ def distribute(
     """Compute every map of the plan with `plan.workers` workers and hand it to the sink, in the order of finishing.
 
     They are processes of this machine, or actors of Ray where the plan names a cluster. Each computes with as many
-    threads as this process has set, so that its cells are bit by bit those of `execute` with one image at a time. An
+    threads as this process has set, and on the groups of images of `execute`, so that the cells are the same bits. An
     image whose worker dies is tried again in another, and goes to `sink.fail` after `MOST_ATTEMPTS`. The report's
     seconds are summed over workers, but for `total`. Raises what `execute` raises, ModelError when the network cannot
     be given to another process, UnsupportedError where workers of this kind cannot be had, and ExecutionError when they
@@ -88,6 +88,9 @@ def distribute(
         network = Path(folder) / "network.pt"
         send_graph(graph(), network)
         devices = _devices(plan)
+        known = ImageHashes()
+        if source is not None and plan.reuse:
+            known = source.images_with_cells(plan.model.model_hash, plan.model.preprocessing.digest())
         trusted = plan.cluster is None or bool(plan.model.options.get("trust"))
         orders = [
             Order(
@@ -97,9 +100,10 @@ def distribute(
                 torch.get_num_threads(),
                 analyze,
                 on_progress is not None,
+                known,
                 sink.shards,
             )
-            for place in range(min(plan.workers, len(plan.images)))
+            for place in range(min(plan.workers, -(-len(plan.images) // plan.together)))
         ]
         with _crew(plan, orders) as crew:
             coordinator = _Coordinator(plan, crew, load, sink, on_image, on_progress, cancelled, source)
@@ -150,8 +154,9 @@ class _Coordinator:
         self.source = source
         self.started = time.perf_counter()
         self.n_workers = len(crew.workers)
-        self.waiting = deque(range(len(plan.images)))
-        self.attempts: Counter[int] = Counter()
+        self.waiting = Waiting(len(plan.images), plan.together)
+        #: images of which pieces were kept
+        self.kept: set[int] = set()
         self.n_idle_deaths = 0
         #: by place, workers that ended for reasons of where they run
         self.faults: Counter[int] = Counter()
@@ -182,23 +187,28 @@ class _Coordinator:
         until = time.monotonic() + _STOP_SECONDS
         while any(w.heard for w in self.crew.workers) and (left := until - time.monotonic()) > 0:
             for worker in self.crew.ready(left):
-                message = worker.receive()
-                if message is None:
-                    self.crew.remove(worker)
-                elif isinstance(message, (Finished, Kept, Computed, Shard)):
-                    self._take(worker, message)
+                reports = worker.receive()
+                if reports is None:
+                    self.crew.dismiss(worker)
+                for report in reports or ():
+                    if isinstance(report, (Finished, Kept, Computed, Shard)):
+                        self._take(worker, report)
 
     # ---- what workers say --------------------------------------------------------------------------------------
 
     def _listen(self, worker: Worker) -> None:
-        message = worker.receive()
+        reports = worker.receive()
         worker.heard = True
+        if reports is None:
+            self._gone(worker)
+        for report in reports or ():
+            self._hear(worker, report)
+
+    def _hear(self, worker: Worker, message: Report) -> None:
         match message:
-            case None:
-                self._gone(worker)
             case Take(ahead=ahead):
                 if ahead:
-                    worker.answer(self._job_ahead(worker))
+                    worker.answer(self._work_ahead(worker))
                 else:
                     worker.waits = True
             case Unseen(number=number):
@@ -220,10 +230,11 @@ class _Coordinator:
         match message:
             case At(done=done, level=level, bound=bound):
                 worker.n_windows, self.level = done, (level, bound)
-                if worker.jobs:
-                    self.shown = self.plan.images[worker.jobs[0]].shown
+                if worker.groups:
+                    self.shown = self.plan.images[worker.groups[0][0]].shown
             case Kept(number=number, place=place, maps=maps):
                 self.sink.keep(self.plan.images[number], place, maps)
+                self.kept.add(number)
             case Computed(number=number, report=report):
                 self._computed(worker, number, report)
                 worker.computed.append(number)
@@ -247,8 +258,7 @@ class _Coordinator:
                 worker.fault = reason
 
     def _computed(self, worker: Worker, number: int, report: RunReport) -> None:
-        worker.jobs.remove(number)
-        worker.n_windows = 0
+        worker.finished(number)
         worker.report = report
         self.shown = self.plan.images[number].shown
 
@@ -268,13 +278,13 @@ class _Coordinator:
         self.crew.remove(worker)
         if self.n_done == len(self.plan.images):
             return
-        self.waiting.extendleft(reversed(worker.computed))
+        self.waiting.put_back(self._as_groups(worker.computed))
         if worker.fault:
-            self.waiting.extendleft(reversed(worker.jobs))
+            self.waiting.put_back(worker.groups)
             self.faults[worker.place] += 1
-        elif worker.jobs:
-            at_work, *ahead = worker.jobs
-            self.waiting.extendleft(reversed(ahead))
+        elif worker.groups:
+            at_work, *ahead = worker.groups
+            self.waiting.put_back(ahead)
             self._blame(at_work, how)
         elif self.waiting:
             self.n_idle_deaths += 1
@@ -285,11 +295,18 @@ class _Coordinator:
             early = f", {self.n_idle_deaths} before they took an image" if self.n_idle_deaths else ""
             raise ExecutionError(f"All workers are gone{early}; of the last, {how}.")
 
-    def _blame(self, number: int, how: str) -> None:
-        """An image at which a worker has died: for another worker, or given up."""
-        self.attempts[number] += 1
-        if self.attempts[number] < MOST_ATTEMPTS:
-            self.waiting.append(number)
+    def _as_groups(self, numbers: Sequence[int]) -> list[Group]:
+        """Images as the plan groups them."""
+        groups: dict[int, Group] = {}
+        for number in numbers:
+            which = number // self.plan.together
+            groups[which] = (*groups.get(which, ()), number)
+        return list(groups.values())
+
+    def _blame(self, group: Group, how: str) -> None:
+        """A group at which a worker has died is for another worker; an image that too many have died of is given up."""
+        number = self.waiting.blame(group)
+        if number is None:
             return
         self.n_done += 1
         shown = self.plan.images[number].shown
@@ -298,44 +315,48 @@ class _Coordinator:
     # ---- what they are given -----------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        """Give those that wait an image, or the end once all are finished; else they write what they have."""
+        """Give those that wait images, or the end once all are finished; else they write what they have."""
         for worker in self.crew.workers:
             if not worker.waits:
                 continue
-            suspect = any(self.attempts[number] for number in list(self.waiting)[:1])
-            if worker.computed and (suspect or not self.waiting):
+            if worker.computed and (self.waiting.suspect or not self.waiting):
                 worker.waits = False
                 worker.answer(Flush())
-            elif (job := self._job(worker)) is not None or self.n_done == len(self.plan.images):
+            elif (work := self._work(worker)) is not None or self.n_done == len(self.plan.images):
                 worker.waits = False
-                worker.answer(job)
+                worker.answer(work)
 
-    def _job_ahead(self, worker: Worker) -> Job | None:
-        """An image to decode before its turn: only while all workers have enough, and away from those that killed."""
-        suspect = any(self.attempts[number] for number in (*worker.jobs, *list(self.waiting)[:1]))
-        return None if suspect or len(self.waiting) < self.n_workers else self._job(worker)
+    def _work_ahead(self, worker: Worker) -> Work | None:
+        """Images to decode before their turn: only while all workers have enough, and away from those that killed."""
+        suspect = self.waiting.suspect or any(map(self.waiting.suspects, worker.groups))
+        return None if suspect or len(self.waiting) < self.n_workers else self._work(worker)
 
-    def _job(self, worker: Worker) -> Job | None:
-        """The next image that can be read, now the worker's."""
-        while self.waiting:
-            number = self.waiting.popleft()
-            worker.jobs.append(number)
-            image = self.plan.images[number]
-            if image.path is None:
-                job = self._job_with_pixels(worker, number)
-            else:
-                job = Job(number, replace(image, columns={}), str(Path(image.path).absolute()))
-            if job is not None:
-                return job
+    def _work(self, worker: Worker) -> Work | None:
+        """The next groups of images that can be read, now the worker's."""
+        worker.since = worker.since or time.monotonic()
+        image_s = worker.seconds_an_image
+        while groups := self.waiting.take(self.n_workers, image_s and image_s * self.plan.together):
+            worker.groups += groups
+            found = [[self._job(worker, number) for number in group] for group in groups]
+            jobs = [tuple(job for job in group if job is not None) for group in found]
+            if any(jobs):
+                return Work(tuple(group for group in jobs if group))
         return None
+
+    def _job(self, worker: Worker, number: int) -> Job | None:
+        image = self.plan.images[number]
+        if image.path is None:
+            return self._job_with_pixels(worker, number)
+        kept = number in self.kept
+        return Job(number, replace(image, columns={}), str(Path(image.path).absolute()), kept=kept)
 
     def _job_with_pixels(self, worker: Worker, number: int) -> Job | None:
         """An image that the worker has, decoded here; None where that fails."""
         image = self.plan.images[number]
         try:
-            return Job(number, replace(image, columns={}), pixels=self.load(image))
+            return Job(number, replace(image, columns={}), pixels=self.load(image), kept=number in self.kept)
         except ImageError as error:
-            worker.jobs.remove(number)
+            worker.finished(number)
             self.n_done += 1
             self._fail(number, str(error))
             return None
@@ -366,22 +387,7 @@ class _Coordinator:
         self.on_progress(report)
 
     def _summed(self) -> RunReport:
-        total = _sum(self.reports)
+        total = RunReport.sum_of(self.reports)
         total.failures = self.failures
         total.seconds["total"] = time.perf_counter() - self.started
         return total
-
-
-def _sum(reports: Sequence[RunReport]) -> RunReport:
-    total = RunReport()
-    for report in reports:
-        total.n_windows += report.n_windows
-        total.n_stored += report.n_stored
-        total.n_maps += report.n_maps
-        for part, seconds in report.seconds.items():
-            total.add(part, seconds)
-        total.layers += [{} for _ in report.layers[len(total.layers) :]]
-        for layers, measured in zip(total.layers, report.layers, strict=False):
-            for layer, seconds in measured.items():
-                layers[layer] = layers.get(layer, 0.0) + seconds
-    return total

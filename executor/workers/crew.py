@@ -6,6 +6,7 @@ is answered where it asks.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from obeql.executor.progress import RunReport
 from obeql.executor.workers.messages import Order, Report
+from obeql.executor.workers.waiting import Group
 
 __all__ = ["Crew", "Worker"]
 
@@ -22,27 +24,43 @@ class Worker(ABC):
 
     def __init__(self, place: int) -> None:
         self.place = place
-        #: the images it has, by their number: first the one at work
-        self.jobs: list[int] = []
+        #: the groups of images it has, by their numbers: first the one at work
+        self.groups: list[Group] = []
+        #: when it was given its first group, and how many images it has finished since
+        self.since = 0.0
+        self.n_images = 0
         #: the images it has computed whose file it has not told of
         self.computed: list[int] = []
         #: whether it has said anything yet
         self.heard = False
         #: whether it waits for an image that is not to be had yet
         self.waits = False
-        #: windows of the image at work that are computed
+        #: windows of the group at work that are computed
         self.n_windows = 0
         self.report = RunReport()
         #: why it ends, where it said so itself
         self.fault = ""
+
+    def finished(self, number: int) -> None:
+        """Note that an image is computed, or has failed."""
+        (at,) = (at for at, group in enumerate(self.groups) if number in group)
+        left = tuple(other for other in self.groups[at] if other != number)
+        self.groups[at : at + 1] = [left] if left else []
+        self.n_windows = 0
+        self.n_images += 1
+
+    @property
+    def seconds_an_image(self) -> float | None:
+        """Seconds that an image has taken so far; None before the first."""
+        return (time.monotonic() - self.since) / self.n_images if self.n_images else None
 
     @abstractmethod
     def answer(self, message: Any) -> None:
         """Send what it waits for. That it has died meanwhile is noticed by `receive`, not here."""
 
     @abstractmethod
-    def receive(self) -> Report | None:
-        """What it has said; None when it is gone. Only for workers that are `Crew.ready`."""
+    def receive(self) -> Sequence[Report] | None:
+        """What it has said, in order; None when it is gone. Only for workers that are `Crew.ready`."""
 
     @property
     @abstractmethod

@@ -1,8 +1,9 @@
 """What workers and the coordinator say to each other; each is pickled, and carried by a `Line`.
 
-A worker speaks first. `Take`, `Unseen`, `StoredCells` and `StoredTop` are questions, after which it waits for the
-answer; the others are reports. The coordinator only answers, except for `Stop`, which may come at any time, also in
-place of an answer. `shards` says what changes where workers write their maps into files.
+A worker speaks first, in lists: reports wait a moment for others. `Take`, `Unseen`, `StoredCells` and `StoredTop` are
+questions, after which it waits for the answer; the others are reports. The coordinator only answers, except for
+`Stop`, which may come at any time, also in place of an answer. `shards` says what changes where workers write their
+maps into files.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from obeql.executor.images import Placement, SourceFacts, SourceImage
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.cells import CellKey, ImageHashes, MapCells
 from obeql.planner.physical import ExplainPlan
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "Take",
     "Unfit",
     "Unseen",
+    "Work",
 ]
 
 
@@ -47,7 +49,7 @@ class Line(Protocol):
     """A worker's end of what connects it with the coordinator: a pipe, or what looks like one."""
 
     def send(self, message: Any, /) -> None:
-        """Say something; waits while much is unheard. Raises OSError where the coordinator is gone."""
+        """Say something, a list of reports; waits while much is unheard. Raises OSError where nobody is there."""
         ...
 
     def recv(self) -> Any:
@@ -75,13 +77,15 @@ class Order:
     analyze: bool
     #: whether anybody looks at the progress
     tells: bool
+    #: images of which cells are stored; the coordinator need not be asked about others
+    known: ImageHashes
     #: writes the maps into files; None: they go through the pipe
     shards: ShardWriter | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The next image, please. Answered by a Job, or by None: not before its turn, or, if not asked `ahead`, the end."""
+    """More images, please. Answered by Work, or by None: not before their turn, or, if not asked `ahead`, the end."""
 
     ahead: bool
 
@@ -94,11 +98,20 @@ class Job:
     image: ImageRecord
     file: str = ""
     pixels: SourceImage | None = None
+    #: whether pieces of its maps were kept since the worker began
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Groups of images; those of a group go through the network together."""
+
+    groups: tuple[tuple[Job, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """The file of an image is not to be seen from here. Answered by a Job with its pixels, or by None: take another."""
+    """The file of an image is not to be seen from here. Answered by a Job with its pixels, or by None: go without."""
 
     number: int
 
@@ -120,7 +133,7 @@ class StoredTop:
 
 @dataclass(frozen=True, slots=True)
 class At:
-    """How many windows of the image at work are computed, and what is known of a map that is refined."""
+    """How many windows of the group at work are computed, and what is known of a map that is refined."""
 
     done: int
     level: int
@@ -201,7 +214,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """From the coordinator, in place of a Job: write what waits into a file, and ask again."""
+    """From the coordinator, in place of Work: write what waits into a file, and ask again."""
 
 
 Report = (

@@ -37,12 +37,12 @@ class ProcessWorker(Worker):
         with suppress(OSError):
             self.connection.send(message)
 
-    def receive(self) -> Report | None:
+    def receive(self) -> Sequence[Report] | None:
         try:
-            message: Report = self.connection.recv()
+            reports: list[Report] = self.connection.recv()
         except (EOFError, OSError):
             return None
-        return message
+        return reports
 
     @property
     def end(self) -> str:

@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from obeql.executor.workers.messages import Computed, Finished, Order
+from obeql.executor.workers.messages import Order
 from obeql.executor.workers.worker import work
 
 __all__ = ["Actor", "versions"]
 
-#: Messages of a worker that wait to be taken, each with those before it, until it waits itself.
+#: Messages of a worker that wait to be taken, until it waits itself.
 _MOST_WAITING = 4
 
 
@@ -64,27 +64,15 @@ class Actor:
 
 
 class _Line:
-    """The worker's end. Messages are pickled where they are sent: what they hold may change afterwards.
-
-    A call of Ray takes about a millisecond. An image that is finished is told of together with the question for the
-    next one, which follows at once, so that an image takes one call.
-    """
+    """The worker's end. Messages are pickled where they are sent: what they hold may change afterwards."""
 
     def __init__(self) -> None:
         self.inbox: queue.Queue[Any] = queue.Queue()
-        self._outbox: queue.Queue[list[bytes] | None] = queue.Queue(_MOST_WAITING)
-        self._held: list[bytes] = []
+        self._outbox: queue.Queue[bytes | None] = queue.Queue(_MOST_WAITING)
         self._ended = False
 
     def send(self, message: Any) -> None:
-        self._held.append(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
-        if not isinstance(message, (Finished, Computed)):
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._held:
-            self._outbox.put(self._held)
-            self._held = []
+        self._outbox.put(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
 
     def recv(self) -> Any:
         return self.inbox.get()
@@ -93,17 +81,16 @@ class _Line:
         return not self.inbox.empty()
 
     def close(self) -> None:
-        self._flush()
         self._outbox.put(None)
 
     def taken(self) -> list[bytes]:
-        """What was sent; waits for the first message. Empty once the line is closed."""
+        """What was sent, message after message; waits for the first message. Empty once the line is closed."""
         found: list[bytes] = []
         with suppress(queue.Empty):
             while not self._ended:
-                messages = self._outbox.get(block=not found)
-                if messages is None:
+                message = self._outbox.get(block=not found)
+                if message is None:
                     self._ended = True
                 else:
-                    found += messages
+                    found.append(message)
         return found

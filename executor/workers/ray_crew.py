@@ -41,7 +41,7 @@ class RayWorker(Worker):
         #: the call under way
         self.call: Any = actor.arrive.remote()
         #: what it has said, in order; None at the end: it is gone
-        self.said: deque[Report | None] = deque()
+        self.said: deque[Sequence[Report] | None] = deque()
         self._fate = "it is gone"
 
     def answer(self, message: Any) -> None:
@@ -72,9 +72,9 @@ class RayWorker(Worker):
         elif not found:
             self.said.append(None)
         else:
-            self.said += [pickle.loads(message) for message in found]
+            self.said += [pickle.loads(reports) for reports in found]
 
-    def receive(self) -> Report | None:
+    def receive(self) -> Sequence[Report] | None:
         return self.said.popleft()
 
     @property

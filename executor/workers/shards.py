@@ -41,6 +41,10 @@ class ShardWriter(Protocol):
         """Take the maps of an image, those for coming statements beside them. They wait in memory."""
         ...
 
+    def has_room(self, n_maps: int) -> bool:
+        """Whether an image of so many maps can go into the file with what waits."""
+        ...
+
     @property
     def due(self) -> bool:
         """Whether what waits has become much, or has waited long."""

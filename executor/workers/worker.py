@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -39,15 +40,20 @@ from obeql.executor.workers.messages import (
     Take,
     Unfit,
     Unseen,
+    Work,
 )
 from obeql.executor.workers.shipping import receive_graph
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.cells import CellKey, ImageHashes, MapCells
 
 __all__ = ["work"]
 
 #: A worker says no more often than this how far it is.
 _TELL_SECONDS = 0.1
+#: What may wait so long for other reports, because each message costs both sides a fraction of a millisecond, and on
+#: Ray several.
+_PATIENT = (At, Finished, Computed, Failed)
+_HOLD_SECONDS = 0.2
 
 
 def work(line: Line) -> None:
@@ -64,9 +70,11 @@ def work(line: Line) -> None:
         except CancelledError:
             raise
         except (OSError, StoreError) as error:  # a full disk, say
-            link.send(Unfit(str(error)))
+            link.say(Unfit(str(error)))
         except Exception as error:
-            link.send(Broken(_portable(error)))
+            link.say(Broken(_portable(error)))
+        finally:
+            link.flush()
 
 
 class _Link:
@@ -76,7 +84,14 @@ class _Link:
         self._line = line
         self._order = order
         self._per_image = sum(grid.n_windows for grid in order.plan.grids)
-        self._sources: dict[int, SourceImage | str] = {}
+        #: groups that are at hand, and where the images of those at work are
+        self._groups: deque[tuple[Job, ...]] = deque()
+        self._jobs: dict[int, Job] = {}
+        #: images that are done
+        self._n_done = 0
+        #: reports that wait, the first of them since then
+        self._held: list[Report] = []
+        self._held_since = 0.0
         #: the image at work, and what decoding it told
         self._facts: tuple[SourceFacts, Placement] | None = None
         self._beside: Sequence[MapCells] = ()
@@ -102,18 +117,34 @@ class _Link:
             self._report,
         )
         self.ship()
-        self.send(End(_sent(self._report)))
+        self.say(End(_sent(self._report)))
 
     # ---- the line ----------------------------------------------------------------------------------------------
 
-    def send(self, message: Report) -> None:
+    def say(self, report: Report) -> None:
+        """Send a report, or keep it for a moment."""
+        if not self._held:
+            self._held_since = time.monotonic()
+        self._held.append(report)
+        if not isinstance(report, _PATIENT):
+            self.flush()
+        self._flush_late()
+
+    def flush(self) -> None:
+        """Send what waits."""
+        reports, self._held = self._held, []
         try:
-            self._line.send(message)
+            if reports:
+                self._line.send(reports)
         except OSError:  # the coordinator is gone
             raise CancelledError from None
 
+    def _flush_late(self) -> None:
+        if self._held and time.monotonic() - self._held_since >= _HOLD_SECONDS:
+            self.flush()
+
     def _ask(self, question: Report) -> Any:
-        self.send(question)
+        self.say(question)
         try:
             answer = self._line.recv()
         except (EOFError, OSError):
@@ -123,7 +154,8 @@ class _Link:
         return answer
 
     def stopped(self) -> bool:
-        """Whether the coordinator has said Stop or is gone; nothing else comes unasked."""
+        """Whether the coordinator has said Stop or is gone; nothing else comes unasked. Between batches."""
+        self._flush_late()
         try:
             return self._line.poll()
         except OSError:
@@ -131,31 +163,47 @@ class _Link:
 
     # ---- images ------------------------------------------------------------------------------------------------
 
-    def next(self, ahead: bool) -> ImageRecord | None:
-        job = self._job(ahead)
-        while job is not None and job.pixels is None and not Path(job.file).exists():
-            job = self._ask(Unseen(job.number)) or self._job(ahead)
-        if job is None:
-            return None
-        self._sources[job.number] = job.file if job.pixels is None else job.pixels
-        return replace(job.image, image_id=job.number)
+    def next(self, ahead: bool) -> Sequence[ImageRecord] | None:
+        while True:
+            while not self._groups:
+                work = self._ask(Take(ahead))
+                if work is None:
+                    return None
+                if isinstance(work, Flush):
+                    self.ship()
+                else:
+                    assert isinstance(work, Work)
+                    self._groups.extend(work.groups)
+            jobs = [self._seen(job) for job in self._groups.popleft()]
+            group = [replace(job.image, image_id=job.number) for job in jobs if job is not None]
+            if group:
+                return group
 
-    def _job(self, ahead: bool) -> Job | None:
-        while isinstance(job := self._ask(Take(ahead)), Flush):
-            self.ship()
-        assert job is None or isinstance(job, Job)
-        return job
+    def _seen(self, job: Job) -> Job | None:
+        """A job whose image can be read here; None where the coordinator cannot read it either."""
+        known: Job | None = job
+        if job.pixels is None and not Path(job.file).exists():
+            known = self._ask(Unseen(job.number))
+        if known is not None:
+            self._jobs[known.number] = known
+        return known
 
     def load(self, image: ImageRecord) -> SourceImage:
         """Decode an image; on the thread that decodes ahead. Raises ImageError."""
-        source = self._sources.pop(_number(image))
-        return decode_file(source) if isinstance(source, str) else source
+        job = self._jobs.pop(_number(image))
+        source = decode_file(job.file) if job.pixels is None else job.pixels
+        if job.kept:
+            self._order.known.add(source.digest)
+        return source
 
     def decoded(self, image: ImageRecord, facts: SourceFacts, placement: Placement) -> None:
         """Remember what is known of the image whose maps come next."""
         self._facts = facts, placement
 
     # ---- cells -------------------------------------------------------------------------------------------------
+
+    def images_with_cells(self, model_hash: str, preprocessing_hash: str) -> ImageHashes:
+        return self._order.known
 
     def stored(self, key: CellKey, class_ids: Sequence[int]) -> Sequence[MapCells]:
         maps: Sequence[MapCells] = self._ask(StoredCells(key, tuple(class_ids)))
@@ -168,22 +216,26 @@ class _Link:
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         assert self._facts is not None
         beside, self._beside = self._beside, ()
+        self._n_done += 1
         if self._order.shards is None:
-            self.send(Finished(_number(image), *self._facts, maps, beside, _sent(self._report)))
+            self.say(Finished(_number(image), *self._facts, maps, beside, _sent(self._report)))
             return
+        if not self._order.shards.has_room(len(maps) + len(beside)):
+            self.ship()
         self._order.shards.add(image, *self._facts, maps, beside)
         self._computed.append(_number(image))
-        self.send(Computed(_number(image), _sent(self._report)))
+        self.say(Computed(_number(image), _sent(self._report)))
         self.settle()
 
     def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps
 
     def fail(self, image: ImageRecord, error: str) -> None:
-        self.send(Failed(_number(image), error, _sent(self._report)))
+        self._n_done += 1
+        self.say(Failed(_number(image), error, _sent(self._report)))
 
     def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
-        self.send(Kept(_number(image), place, maps))
+        self.say(Kept(_number(image), place, maps))
 
     def settle(self) -> int:
         if self._order.shards is not None and self._order.shards.due:
@@ -195,16 +247,16 @@ class _Link:
         if self._computed:
             assert self._order.shards is not None
             numbers, self._computed = tuple(self._computed), []
-            self.send(Shard(self._order.shards.flush(), numbers))
+            self.say(Shard(self._order.shards.flush(), numbers))
 
     def tell(self, progress: Progress) -> None:
-        """Say how far the image at work is, not too often."""
+        """Say how far the group at work is, not too often."""
         now = time.monotonic()
-        done = progress.done - progress.image * self._per_image
-        if now - self._told_at < _TELL_SECONDS or done >= self._per_image:  # that an image is done, Finished says
+        done = progress.done - self._n_done * self._per_image
+        if now - self._told_at < _TELL_SECONDS or done <= 0:  # that an image is done, Finished says
             return
         self._told_at = now
-        self.send(At(done, progress.level, progress.bound))
+        self.say(At(done, progress.level, progress.bound))
 
 
 def _number(image: ImageRecord) -> int:

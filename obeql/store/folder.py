@@ -83,6 +83,18 @@ class Folder:
             raise StoreError(f"cannot list the folder of shards {self.place!r}: {_reason(error)}") from error
         return sorted(name for name in names if name.endswith(suffix) and not name.rpartition("/")[2].startswith("."))
 
+    def folders(self) -> list[str]:
+        """The names of the folders directly in it; none where it is missing."""
+        try:
+            if self._remote is not None:
+                system, root = self._remote
+                found = system.ls(root, detail=True) if system.exists(root) else []
+                return sorted(str(each["name"]).rpartition("/")[2] for each in found if each["type"] == "directory")
+            root_path = Path(self.place)
+            return sorted(path.name for path in root_path.iterdir() if path.is_dir()) if root_path.is_dir() else []
+        except Exception as error:
+            raise StoreError(f"cannot list the folder of shards {self.place!r}: {_reason(error)}") from error
+
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading. Raises OSError."""
         if self._remote is not None:

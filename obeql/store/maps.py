@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from obeql.errors import InternalError
 from obeql.planner.catalog import StoredGrid
-from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.cells import CellKey, ImageHashes, MapCells
 from obeql.store.images import ImageRows
 from obeql.store.planes import (
     MAP_COLUMNS,
@@ -161,6 +161,15 @@ class MapRows(RunRows, ImageRows):
             map_ids,
         )
         return dict(zip(table["map_id"].to_pylist(), maps_of(self._with_planes(table)), strict=True)) if map_ids else {}
+
+    def images_with_cells(self, model_hash: str, preprocessing_hash: str) -> ImageHashes:
+        """The images of which any cells of a model are stored."""
+        rows = self._database.rows(
+            "SELECT DISTINCT left(image_hash, 16) FROM obeql_store.maps WHERE model_hash = ? "
+            "AND preprocessing_hash = ?",
+            [model_hash, preprocessing_hash],
+        )
+        return ImageHashes(image_hash for (image_hash,) in rows)
 
     def stored(self, key: CellKey, class_ids: Sequence[int]) -> list[MapCells]:
         """All maps that hold exact cells of this content, on whatever grid, oldest first.

@@ -7,7 +7,7 @@ Before it: `incoming` has taken a shard. After it: `maps` reads rows and complet
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -101,7 +101,9 @@ class PlacedRows:
             ),
         )
         if before != set(self._folders()):
-            self._show_shards()
+            # Of a folder that is lost, like one that is forgotten here, the view says so when it is read: it stays.
+            with suppress(StoreError) if not live else nullcontext():
+                self._show_shards()
 
     def _forget_shards(self) -> list[tuple[Folder, str]]:
         """Forget the shards that hold no map any more, inside a transaction; returns those that were its own."""

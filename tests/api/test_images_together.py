@@ -151,3 +151,19 @@ def test_the_plan_says_so(net_db: Any, scans: list[Path], together: Callable[[in
     assert "BatchedImages" not in str(
         net_db.execute(f"{statement} APPROX 0.9 METRIC maxerr".replace("stride=8", "stride=1"))
     )
+
+
+def test_workers_give_the_bits_of_one_process(
+    net_db: Any, scans: list[Path], together: Callable[[int], None], tmp_path: Path
+) -> None:
+    together(3)
+    scans[4].write_bytes(b"no image")  # leaves its group smaller
+    net_db.execute("SET obeql.threads = 1")
+    statement = "EXPLAIN OCCLUDE scans USING net FOR TOP 2 WITH patch=8 stride=8"
+    alone, one, two = (net_db.execute(f"{statement} {tail} NO REUSE") for tail in ("", "workers=1", "workers=2"))
+    for shared in (one, two):
+        assert shared.plan.together == 3 and "BatchedImages" in str(shared.plan)
+        assert [heat.image for heat in shared] == [heat.image for heat in alone] and len(shared.failures) == 1
+        for got, want in zip(shared, alone, strict=True):
+            np.testing.assert_array_equal(got.cells.logit, want.cells.logit)
+            np.testing.assert_array_equal(got.cells.others, want.cells.others)

@@ -336,3 +336,25 @@ def _alive(group: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_folders_of_a_killed_coordinator_are_removed(scans: Any, tmp_path: Path) -> None:
+    place = tmp_path / "passing"
+    scans.execute("SET obeql.threads = 1; SET obeql.store_folder = ?", [str(place)])
+    scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2")
+    origin = scans._store.origin()
+    ours, other = place / f"passing-{origin}-1-dead", place / "passing-of-another-database"
+    for folder in (ours, other):
+        folder.mkdir()
+        (folder / "left.parquet").write_bytes(b"left")
+    scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} workers=2 NO REUSE")
+    assert list(place.iterdir()) == [other]
+
+
+def test_an_image_that_would_overfill_a_file_begins_another(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} NO REUSE")
+    for module in ("obeql.shard_writer", "obeql.store.shards"):
+        monkeypatch.setattr(f"{module}.MOST_ROWS", 8)  # the maps of two images
+    scans.execute("SET obeql.store = 'parquet'")
+    filed = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} NO REUSE")
+    assert [heat.scores.tobytes() for heat in filed] == [heat.scores.tobytes() for heat in plain]

@@ -414,3 +414,18 @@ def test_a_database_opens_without_the_package_of_its_object_store(tmp_path: Path
         assert store.connection.execute("SELECT n_maps FROM runs").fetchall() == [(1,)]
         with pytest.raises(StoreError, match="is gone"):
             store.load_maps(run_id)
+
+
+def test_runs_whose_files_are_lost_can_be_dropped_one_by_one(store: Store, tmp_path: Path) -> None:
+    for number, name in enumerate(("a", "b")):
+        lost = Shards(store, str(tmp_path / name))
+        run_id = store.begin_run(record(name))
+        lost.take(run_id, [lost.put({number: image_maps([sample(number)])})])
+        store.finish_run(run_id, "done")
+    for name in ("a", "b"):
+        shutil.rmtree(tmp_path / name)
+    store.drop_run("a")
+    with pytest.raises(duckdb.Error, match="No files found"):  # the other one's are still missed
+        store.connection.execute("SELECT count(*) FROM heatmaps").fetchall()
+    store.drop_run("b")
+    assert store.connection.execute("SELECT count(*) FROM heatmaps").fetchall() == [(0,)]

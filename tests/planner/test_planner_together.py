@@ -72,7 +72,7 @@ def test_costs_of_shared_batches_fall_and_memory_grows(network: Network) -> None
     [
         ("EXPLAIN OCCLUDE scans USING vgg WITH patch=16 stride=16", {}, True),
         ("EXPLAIN OCCLUDE scan0 USING vgg WITH patch=16 stride=16", {}, False),
-        ("EXPLAIN OCCLUDE scans USING vgg WITH patch=16 stride=16 workers=2", {}, False),
+        ("EXPLAIN OCCLUDE scans USING vgg WITH patch=16 stride=16 workers=2", {}, True),
         ("EXPLAIN OCCLUDE scans USING vgg WITH patch=16 stride=16 WITHIN 5 SECONDS", {}, False),
         ("EXPLAIN OCCLUDE scans USING vgg WITH patch=16 stride=16", {"disabled_rules": "batch_images"}, False),
     ],
