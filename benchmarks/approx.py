@@ -37,6 +37,7 @@ from benchmarks.machine import machine
 from benchmarks.networks import network
 from obeql.executor.grid_run import GridRun
 from obeql.executor.materialise import materialise
+from obeql.executor.models.import_torchvision import torchvision
 from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import occlude
 from obeql.executor.rates import measure_rates
@@ -51,7 +52,10 @@ from obeql.planner.scores import ScoreKind, score_of
 Floats = npt.NDArray[np.float64]
 
 DATA = Path(os.environ.get("OBEQL_DATA", "data"))
-SCANS, PHOTOS = "scans", "photos"
+SCANS, PHOTOS, FASHION = "scans", "photos", "fashion"
+KINDS = (SCANS, PHOTOS, FASHION)
+#: classes whose maps are stored
+CLASSES = {SCANS: "ALL", PHOTOS: "TOP 3", FASHION: "TOP 2"}
 HEAD = "EXPLAIN OCCLUDE {images} USING {model} FOR {classes} WITH patch=16 stride=4 precision={precision} "
 #: what a cell in bfloat16 costs in exact ones: measured on the machine of the committed results
 REDUCED_COST = {SCANS: 0.18, PHOTOS: 0.6}
@@ -60,7 +64,7 @@ LEVEL_COST = {(SCANS, True): 0.035, (SCANS, False): 0.006, (PHOTOS, True): 0.045
 
 
 def session(path: str = ":memory:") -> obeql.Session:
-    """A session with both networks and their images."""
+    """A session with the networks."""
     db = obeql.connect(path)
     db.execute(
         f"CREATE OR REPLACE MODEL scans FROM '{DATA}/tumour/vgg16.onnx' "
@@ -69,13 +73,24 @@ def session(path: str = ":memory:") -> obeql.Session:
     lite = network("efficientnet_lite0")
     look = {"size": 224, "resize": "shortest", "edge": 256, "interpolation": "bicubic", "mean": 127 / 255}
     db.create_model("photos", lite, replace=True, std=128 / 255, **look)
+    db.create_model("fashion", _resnet18(), replace=True, size=224)
     return db
 
 
+def _resnet18() -> torch.nn.Module:
+    """The residual network of `scripts/train_resnet18.py`, with its weights."""
+    module = torchvision("this benchmark").models.resnet18(weights=None, num_classes=10)
+    module.load_state_dict(torch.load(DATA / "resnet18" / "fashion.pt", weights_only=True))
+    module = module.eval().to(memory_format=torch.channels_last)
+    assert isinstance(module, torch.nn.Module)
+    return module
+
+
 def images(kind: str) -> dict[str, Any]:
-    """Images by name: the 17 scans, or 8 photographs and the halves of the wide ones."""
-    if kind == SCANS:
-        return {path.stem: str(path) for path in sorted((DATA / "mri").glob("*.jpg"))}
+    """Images by name: 17 scans, 8 photographs and the halves of the wide ones, or test pictures of Fashion-MNIST."""
+    if kind != PHOTOS:
+        folder = DATA / "mri" if kind == SCANS else DATA / "resnet18" / "test"
+        return {path.stem: str(path) for path in sorted(folder.iterdir()) if path.suffix in (".jpg", ".png")}
     found: dict[str, Any] = {}
     for path in sorted((DATA / "photos").iterdir()):
         pixels = np.asarray(Image.open(path).convert("RGB"))
@@ -96,7 +111,7 @@ def compute_maps(args: argparse.Namespace) -> None:
     arrays: dict[str, Any] = {}
     for kind in args.kinds:
         for name, image in images(kind).items():
-            classes = "ALL" if kind == SCANS else "TOP 3"
+            classes = CLASSES[kind]
             for precision in ("float32", "bfloat16"):
                 started = time.perf_counter()
                 query = HEAD.format(images="$image", model=kind, classes=classes, precision=precision)
@@ -455,7 +470,7 @@ def main() -> None:
     for each in (maps, replays, curve):
         each.add_argument("file")
     for each in (maps, replays, curve, tau, live):
-        each.add_argument("--kinds", nargs="+", default=[SCANS, PHOTOS], choices=[SCANS, PHOTOS])
+        each.add_argument("--kinds", nargs="+", default=[SCANS, PHOTOS], choices=KINDS)
     for each in (replays, curve, tau, live):
         each.add_argument("--out", type=Path, help="write JSON here, and the table beside it as .md")
     for each in (replays, curve):
