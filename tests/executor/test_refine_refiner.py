@@ -10,9 +10,12 @@ import pytest
 
 from obeql.executor.refine.kriging import Axes, Field
 from obeql.executor.refine.quality import ssim
-from obeql.executor.refine.refiner import Goal, Reduced, Refiner
+from obeql.executor.refine.problem import Goal, Problem
+from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import Prices
+from obeql.planner.refinement import MOST_WASTE
 
 Floats = npt.NDArray[np.float64]
 
