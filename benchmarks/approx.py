@@ -42,6 +42,7 @@ from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import occlude
 from obeql.executor.rates import measure_rates
 from obeql.executor.refine.quality import quality_of, ssim
+from obeql.executor.refine.kriging import work_of
 from obeql.executor.refine.problem import Goal, Problem
 from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
@@ -60,9 +61,9 @@ CLASSES = {SCANS: "ALL", PHOTOS: "TOP 3", FASHION: "TOP 2"}
 HEAD = "EXPLAIN OCCLUDE {images} USING {model} FOR {classes} WITH patch=16 stride=4 precision={precision} "
 #: what refining costs, in exact cells of whole grids: measured on the machine of the committed results
 PRICES = {
-    SCANS: Prices(0.007, 0.01, 0.2),
-    PHOTOS: Prices(0.025, 0.01, 0.7),
-    FASHION: Prices(0.016, 0.015, 0.35),
+    SCANS: Prices(0.0015, 0.01, 0.2),
+    PHOTOS: Prices(0.006, 0.01, 0.7),
+    FASHION: Prices(0.004, 0.015, 0.35),
 }
 
 
@@ -237,7 +238,8 @@ def _drive(refiner: Refiner, cells: Stored, prices: Prices) -> float:
             refiner.cells.add_reduced(request.reduced, *reduced[:, request.reduced, None])
         n_looks = len(refiner.history)
         refiner.update()
-        cost += prices.look * (len(refiner.history) > n_looks and not refiner.cells.exact.all())
+        if len(refiner.history) > n_looks and not refiner.cells.exact.all():
+            cost += prices.look * work_of(int(refiner.cells.seen.sum()), n)
         request = refiner.next()
     return cost
 

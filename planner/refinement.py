@@ -65,8 +65,8 @@ MOST_WASTE = 0.09
 _SOME, _MANY = 0.04, 0.25
 #: How many times larger the audit is in a reduced precision.
 REDUCED_AUDIT = 4
-#: Levels, and seconds to estimate one map at one level for each window of the grid.
-_N_LEVELS, _WINDOW_S = 3, 6e-5
+#: Levels, and seconds to estimate one map at one level for each window of the grid, on average and with few known.
+_N_LEVELS, _WINDOW_S, _LEAST_WINDOW_S = 3, 6e-5, 1.5e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ def _options(
     estimating = _N_LEVELS * look_s
     # Full batches are missed by about as many windows whatever the size of a level.
     level = LEVEL_SHARE * max(0.0, ways.levels.cost.seconds / whole_s - 1.0)
-    prices = Prices(look_s / whole_s, level)
+    prices = Prices(n_classes * _LEAST_WINDOW_S * grid.n_windows / whole_s, level)
     yield _Option(plain * ways.levels.cost.seconds + estimating, ways.levels, plain, estimating, prices)
     if ways.reduced is None or only_exact:
         return

@@ -91,7 +91,7 @@ class Estimator:
         shown = self._scored(values[seen])[None, None]
         # Where nothing varies so far, what might vary elsewhere cannot be told from these cells.
         is_flat = bool(np.ptp(shown) <= constant_below(shown)[0])
-        field = fit_field(self.axes, sample.chosen, values[sample.chosen])
+        field = self.fitted(cells, sample, values)
         after = field.posterior(seen, np.stack([values[seen], logit[seen]]), self.draws(field))
         best = self._scored(after.means[0])
         weights = error_weights(metric, best, self._error(after.means[0], after.variance))
@@ -109,6 +109,12 @@ class Estimator:
         rounding = weights * self._error(after.means[0], np.full(gain.shape, (noise or 0.0) ** 2))
         estimate = Estimate(*planes, 0.0 if is_flat else bound)
         return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat)
+
+    def fitted(self, cells: Observed, sample: Sample, values: Floats) -> Field:
+        """The field of `values` (rows, cols), fitted to the chosen cells; any where no cell is left to predict."""
+        if cells.seen.all():
+            return Field(self.axes, 1.0, np.ones(cells.shape), np.ones(1))
+        return fit_field(self.axes, sample.chosen, values[sample.chosen])
 
     def modelled(self, logit: Floats, others: Floats) -> Floats:
         """The values that the field describes: logits where those are the score, else log-odds."""
@@ -130,7 +136,7 @@ class Estimator:
         """How many times larger squared errors may be than the field says: an upper confidence limit, at least 1/4."""
         seen = cells.seen
         audited = sample.audit & ~sample.chosen & seen
-        if not audited.any():
+        if not audited.any() or seen.all():
             return 1.0
         # An audited cell, predicted from all others, is like a cell that was not computed: both lie at random.
         residuals, variances = field.left_out(seen, values[seen])

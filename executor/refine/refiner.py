@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.executor.refine.estimate import Estimate, Estimator, Found, Sample
-from obeql.executor.refine.kriging import Field, select_spread
+from obeql.executor.refine.kriging import select_spread, work_of
 from obeql.executor.refine.observed import Observed
 from obeql.executor.refine.problem import NOTHING, Problem, Request
 from obeql.executor.refine.spending import Spending
-from obeql.planner.refinement import LATTICE_SHARE, REDUCED_AUDIT, audit_size
+from obeql.planner.refinement import LATTICE_SHARE, LEVEL_SHARE, REDUCED_AUDIT, audit_size
 
 __all__ = ["Refiner"]
 
@@ -31,20 +31,22 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-#: Share of all cells that one level adds: at least and at most, in general and where cells cost little more than
-#: estimating, which is what a level costs; between them, so many times what a level costs.
+#: Share of all cells that one level adds: at least and at most, in general and where cells cost little more than what
+#: a level costs beside them; between them, so many times that.
 _LEAST_LEVEL, _MOST_LEVEL = (0.03, 0.12), (0.10, 0.25)
 _LEAST_TIMES, _MOST_TIMES = 2.0, 6.0
 #: Where the target is expected beyond this share of cells, all are computed.
-_GIVE_UP_SHARE = 0.6
+_GIVE_UP_SHARE = 0.7
 #: Cells of the audit, and of the lattice, where there is time for hardly any.
 _TINY_AUDIT = 12
 #: Quality that a reduced precision must allow where no target is asked for.
 _LEAST_REDUCED = 0.5
 #: How much larger the last level is that may be afforded than should be needed for the target.
-_LAST_MARGIN = 1.3
+_LAST_MARGIN = 2.0
 #: Share of the loss that the target allows up to which the loss by the cells computed both ways is of no concern.
 _SURELY = 0.125
+#: The same share by the first look at maps of the reduced precision, beyond which it is given up.
+_NARROWLY = 0.8
 #: How much more rounding is taken out than should be needed for the target.
 _ROUNDING_MARGIN = 1.2
 
@@ -65,7 +67,7 @@ class Refiner:
         self.estimates: list[Estimate] = []
         #: share of cells seen and the worst bound, level by level
         self.history: list[tuple[float, float]] = []
-        self.spending: Spending | None = None
+        self._spending = Spending(problem.prices, self.cells.exact.size, self.cells.exact.size)
         self._estimator = Estimator(problem)
         self._sample = Sample.none(self.shape)
         costs = problem.cell_costs
@@ -85,7 +87,7 @@ class Refiner:
 
     def first(self, most: int | None = None) -> Request:
         """The first windows: the audit and a lattice, about `most` if it is few; or cells to compute both ways."""
-        self.spending = Spending(self.problem.prices, int((~self.cells.exact).sum()))
+        self._spending = Spending(self.problem.prices, int((~self.cells.exact).sum()), self.cells.exact.size)
         return self._taken(self._beginning(most))
 
     def _beginning(self, most: int | None) -> Request:
@@ -116,12 +118,12 @@ class Refiner:
         affordable = None if most is None else int(most / self._price)
         # Without a look the lattice is still to come, or all begins again.
         request = self._beginning(most) if self._worst is None else self._level(self._worst, affordable)
-        if self.goal.target is not None and not self._is_assured and not self._spending.allows(request):
+        if self.goal.target is not None and not self._is_assured and not self._allows(request):
             if self._worst is None and self.has_reduced:
                 # Only a trial so far: a look at maps in the reduced precision would cost too much, should it fail.
                 self.forsake_reduced()
                 request = self._beginning(most)
-            if not self._spending.allows(request):
+            if not self._allows(request):
                 request = self._rest(affordable) or request
         return self._taken(request)
 
@@ -142,12 +144,12 @@ class Refiner:
 
     def _spread(self, worst: Found, share: float, wanted: float, affordable: int | None) -> Request:
         """Cells of large gain, spread out, towards the share that is `wanted`."""
-        n, look = self.cells.exact.size, self.problem.prices.look / self._price
-        least = float(np.clip(_LEAST_TIMES * look, *_LEAST_LEVEL))
-        largest = float(np.clip(_MOST_TIMES * look, *_MOST_LEVEL))
+        n = self.cells.exact.size
+        least = float(np.clip(_LEAST_TIMES * self._level_price, *_LEAST_LEVEL))
+        largest = float(np.clip(_MOST_TIMES * self._level_price, *_MOST_LEVEL))
         add = round(n * float(np.clip(wanted - share, least, largest)))
-        if not self._is_assured and self._spending.is_last():
-            add = max(add, round(n * _LAST_MARGIN * (wanted - share)))
+        if not self._is_assured and self._spending.is_last(round(n * share) + add):
+            add = max(add, round(n * min(_LAST_MARGIN * (wanted - share), _GIVE_UP_SHARE - share)))
         add = max(1, add if affordable is None else min(add, affordable))
         chosen = self._sample.chosen
         # A cell of the audit that was chosen is known already; it is fitted to from now on and audits no more.
@@ -191,20 +193,30 @@ class Refiner:
         return Request(np.flatnonzero(exact & pairs), np.flatnonzero(reduced))
 
     def _taken(self, request: Request) -> Request:
-        self._spending.take(request)
+        self._spending.take(request, self._n_known(request))
         return request
 
-    # ---- where it stands -------------------------------------------------------------------------------------
+    def _allows(self, request: Request) -> bool:
+        return self._spending.allows(request, self._n_known(request))
 
-    @property
-    def _spending(self) -> Spending:
-        assert self.spending is not None
-        return self.spending
+    def _n_known(self, request: Request) -> int:
+        """Cells that are seen when a request is answered."""
+        seen = self.cells.seen.reshape(-1)
+        return int(seen.sum()) + len(np.setdiff1d(np.union1d(request.exact, request.reduced), np.flatnonzero(seen)))
+
+    # ---- where it stands -------------------------------------------------------------------------------------
 
     @property
     def _price(self) -> float:
         """What a cell of a level costs, in exact ones."""
         return self.problem.prices.reduced if self.has_reduced else 1.0
+
+    @property
+    def _level_price(self) -> float:
+        """What a level costs beside its cells, in shares of all cells in the precision of levels."""
+        prices, share = self.problem.prices, LATTICE_SHARE + 2 * LEVEL_SHARE
+        look = prices.look * work_of(round(share * self.cells.exact.size), self.cells.exact.size)
+        return look / self._price if self.has_reduced else look + prices.level
 
     @property
     def _is_assured(self) -> bool:
@@ -272,8 +284,8 @@ class Refiner:
                 self.forsake_reduced()
             return
         found = [self._found(k) for k in range(cells.n_classes)]
-        is_first = not self.history
-        if self.has_reduced and is_first and min(each.reachable for each in found) < self._least_reachable:
+        reachable = min(each.reachable for each in found)
+        if self.has_reduced and not self.history and 1 - reachable > _NARROWLY * (1 - self._least_reachable):
             self.forsake_reduced()
             return
         self.estimates = [each.estimate for each in found]

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.executor.refine.estimate import Estimate, Found
-from obeql.executor.refine.kriging import fit_field
 from obeql.executor.refine.problem import NOTHING, Problem, Request
 from obeql.executor.refine.refiner import Refiner
 
@@ -20,15 +19,16 @@ __all__ = ["TopSearch"]
 Floats = npt.NDArray[np.float64]
 
 #: Share of all cells that the first level adds, or at most where estimating costs much; each later one adds more.
-_LEVEL_SHARE, _MOST_SHARE, _GROWTH = 0.04, 0.1, 1.4
+_LEVEL_SHARE, _MOST_SHARE, _GROWTH = 0.06, 0.1, 1.6
 #: Cells that one level computes exactly, at most: this many or 2 k.
 _FEWEST_EXACT = 20
 #: Standard deviations beyond the k-th best at which a cell is no candidate.
 _UNLIKELY = -4.0
 #: What `quality_of_pairs` is where rounding errors vary as much as the map.
 _LEAST_PAIRED = 2 / 3
-#: Beyond this share of candidates among the cells, all cells are computed.
-_GIVE_UP_SHARE = 0.5
+#: Standard deviations up to which a cell is a good candidate, and the share of these among all cells beyond which all
+#: are computed.
+_LIKELY, _GIVE_UP_SHARE = -2.0, 0.5
 
 
 class TopSearch(Refiner):
@@ -50,8 +50,7 @@ class TopSearch(Refiner):
         n_left = int((~self.cells.exact).sum())
         if self._candidates() > _GIVE_UP_SHARE and (rest := self._rest(affordable)) is not None:
             return rest
-        look = self.problem.prices.look / self._price
-        share = max(_LEVEL_SHARE, min(_MOST_SHARE, 2 * look)) * _GROWTH ** (len(self.history) - 1)
+        share = max(_LEVEL_SHARE, min(_MOST_SHARE, 2 * self._level_price)) * _GROWTH ** (len(self.history) - 1)
         n = min(n_left, max(1, round(share * likely.size)))
         n = n if affordable is None else min(n, affordable)
         order = np.argsort(-likely, kind="stable")
@@ -70,8 +69,8 @@ class TopSearch(Refiner):
         return Request(np.sort(exact), np.sort(fresh))
 
     def _candidates(self) -> float:
-        """Share of the cells that may be among the k and are not known exactly."""
-        return float((~self.cells.exact & (self._likely > _UNLIKELY)).mean())
+        """Share of the cells that may well be among the k and are not known exactly."""
+        return float((~self.cells.exact & (self._likely > _LIKELY)).mean())
 
     @property
     def _is_assured(self) -> bool:
@@ -88,7 +87,7 @@ class TopSearch(Refiner):
         logit, others = cells.planes(k)
         values = estimator.modelled(logit, others)
         seen, exact = cells.seen, cells.exact
-        field = fit_field(estimator.axes, sample.chosen, values[sample.chosen])
+        field = estimator.fitted(cells, sample, values)
         after = field.posterior(seen, values[seen][None], estimator.draws(field))
         even = np.ones(self.shape)
         noise = estimator.noise(cells, sample, k, even) if self.has_reduced else 0.0
