@@ -29,6 +29,7 @@ _LEAST_PAIRED = 2 / 3
 #: Standard deviations up to which a cell is a good candidate, and the share of these among all cells beyond which all
 #: are computed.
 _LIKELY, _GIVE_UP_SHARE = -2.0, 0.5
+_LESS_THAN_ALL = 0.9
 
 
 class TopSearch(Refiner):
@@ -48,8 +49,6 @@ class TopSearch(Refiner):
         """Those most likely to be among the k: exactly if they are known in the reduced precision already."""
         likely = np.where(self.cells.exact, -np.inf, self._likely).ravel()
         n_left = int((~self.cells.exact).sum())
-        if self._candidates() > _GIVE_UP_SHARE and (rest := self._rest(affordable)) is not None:
-            return rest
         share = max(_LEVEL_SHARE, min(_MOST_SHARE, 2 * self._level_price)) * _GROWTH ** (len(self.history) - 1)
         n = min(n_left, max(1, round(share * likely.size)))
         n = n if affordable is None else min(n, affordable)
@@ -68,14 +67,17 @@ class TopSearch(Refiner):
         chosen.flat[fresh] = True
         return Request(np.sort(exact), np.sort(fresh))
 
-    def _candidates(self) -> float:
-        """Share of the cells that may well be among the k and are not known exactly."""
-        return float((~self.cells.exact & (self._likely > _LIKELY)).mean())
+    @property
+    def _is_too_even(self) -> bool:
+        """Whether too many cells may well be among the k; the first look, at hardly any cell, cannot tell."""
+        share = float((~self.cells.exact & (self._likely > _LIKELY)).mean())
+        return len(self.history) > 1 and share > _GIVE_UP_SHARE
 
     @property
     def _is_assured(self) -> bool:
-        """Whether the reduced precision leaves few enough candidates."""
-        return super()._is_assured and self._candidates() <= _GIVE_UP_SHARE
+        """Whether all cells in the reduced precision, and as many exact ones as may be needed, cost less than all."""
+        is_cheap = self.problem.prices.reduced + _GIVE_UP_SHARE < _LESS_THAN_ALL
+        return is_cheap and super()._is_assured and not self._is_too_even
 
     @property
     def _least_paired(self) -> float:
