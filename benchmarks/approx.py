@@ -9,8 +9,9 @@
 `replay` refines stored maps as APPROX would, with the stored cells in place of the network, for many goals and seeds,
 and compares what is stated with what is true. `curve` gives the true SSIM of maps of which a share is known, for
 refinement, for plain strided interpolation and for Krypton's drill-down, `tau` for its projective-field limit.
-`live` runs statements: naive batches of the module, the exact map,
-APPROX 0.9 and TOP 10 CELLS, in turns. The networks and images are those of `scripts/fetch_assets.py --photos`.
+`live` runs statements: naive batches of the module, in float32 and in bfloat16, the exact map, APPROX 0.9 and
+TOP 10 CELLS, in turns. The networks and images are those of `scripts/fetch_assets.py --photos`; with `--kinds fashion`
+those of `scripts/train_resnet18.py`.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ from obeql.executor.models.import_torchvision import torchvision
 from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import occlude
 from obeql.executor.rates import measure_rates
-from obeql.executor.refine.quality import quality_of, ssim
 from obeql.executor.refine.kriging import work_of
 from obeql.executor.refine.problem import Goal, Problem
+from obeql.executor.refine.quality import quality_of, ssim
 from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
@@ -77,7 +78,8 @@ def session(path: str = ":memory:") -> obeql.Session:
     lite = network("efficientnet_lite0")
     look = {"size": 224, "resize": "shortest", "edge": 256, "interpolation": "bicubic", "mean": 127 / 255}
     db.create_model("photos", lite, replace=True, std=128 / 255, **look)
-    db.create_model("fashion", _resnet18(), replace=True, size=224)
+    if (DATA / "resnet18").is_dir():
+        db.create_model("fashion", _resnet18(), replace=True, size=224)
     return db
 
 
@@ -400,6 +402,8 @@ def run_live(args: argparse.Namespace) -> None:
             maps: dict[str, Any] = {}
             for _ in range(args.repeats):
                 seconds.setdefault("naive", []).append(_naive(module, size))
+                seconds.setdefault("naive bfloat16", []).append(_naive(module.to(torch.bfloat16), size))
+                module.float()
                 for clause in ("EXACT", *args.clauses):
                     started = time.perf_counter()
                     maps[clause] = db.execute(f"{head} {clause} NO REUSE", {"image": image})[0]
@@ -407,6 +411,7 @@ def run_live(args: argparse.Namespace) -> None:
             exact = maps["EXACT"]
             n = exact.scores.size
             row = {"network": kind, "image": name, "naive s": statistics.median(seconds["naive"]) * n}
+            row["naive bfloat16 s"] = statistics.median(seconds["naive bfloat16"]) * n
             row["exact s"] = statistics.median(seconds["EXACT"])
             for clause in args.clauses:
                 took = statistics.median(seconds[clause])
@@ -430,13 +435,16 @@ def run_live(args: argparse.Namespace) -> None:
 
 def _module(kind: str) -> tuple[torch.nn.Module, int]:
     """The network as a plain user would run it; the scans' VGG16 has torchvision's layers and 240 pixels."""
+    if kind == FASHION:
+        return _resnet18(), 224
     return (network("vgg16"), 240) if kind == SCANS else (network("efficientnet_lite0"), 224)
 
 
 def _naive(module: torch.nn.Module, size: int, n: int = 32, batches: tuple[int, ...] = (8, 32)) -> float:
     """Seconds of one window in the fastest batch: channels-last, inference mode."""
     grid = WindowGrid.over((size, size), (16, 16), (4, 4))
-    image = torch.rand((1, 3, size, size)).contiguous(memory_format=torch.channels_last)
+    dtype = next(module.parameters()).dtype
+    image = torch.rand((1, 3, size, size), dtype=dtype).contiguous(memory_format=torch.channels_last)
     fill = image.mean((2, 3)).view(3, 1, 1)
     sample = np.random.default_rng(0).choice(grid.n_windows, n, replace=False)
     best = float("inf")

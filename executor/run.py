@@ -37,6 +37,7 @@ from obeql.executor.progress import CancelledError, OnProgress, Progress, RunRep
 from obeql.executor.reuse import known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, CellSource, MapCells
+from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Engine, ExplainPlan, Refinement
 from obeql.planner.scores import score_kind
 

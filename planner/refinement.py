@@ -60,7 +60,7 @@ LATTICE_SHARE, LEVEL_SHARE = 0.07, 0.1
 #: What a refinement may waste, as a share of computing all exactly: estimating, windows in a reduced precision, small
 #: batches. Unless the target is as good as reached, a level that would waste more is not begun; all that is left is
 #: computed at once instead.
-MOST_WASTE = 0.09
+MOST_WASTE = 0.07
 #: Shares of the windows from which on the engines planned for a level, and for all windows, compute a level.
 _SOME, _MANY = 0.04, 0.25
 #: How many times larger the audit is in a reduced precision.

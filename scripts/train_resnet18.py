@@ -131,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         train(module, pictures, labels, stage)
         args.into.mkdir(parents=True, exist_ok=True)
         torch.save(with_mean_and_std(module), args.into / "fashion.pt")
-    print(f"right: {accuracy(module, test_pictures[:500], test_labels[:500], STAGES[-1].size):.1%} of 500 test pictures")
+    print(
+        f"right: {accuracy(module, test_pictures[:500], test_labels[:500], STAGES[-1].size):.1%} of 500 test pictures"
+    )
     folder = args.into / "test"
     folder.mkdir(exist_ok=True)
     for number in range(args.images):

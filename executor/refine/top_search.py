@@ -18,8 +18,9 @@ __all__ = ["TopSearch"]
 
 Floats = npt.NDArray[np.float64]
 
-#: Share of all cells that the first level adds, or at most where estimating costs much; each later one adds more.
-_LEVEL_SHARE, _MOST_SHARE, _GROWTH = 0.06, 0.1, 1.6
+#: Share of all cells that the first level adds at least and at most, between them so many times what a level costs
+#: beside its cells; each later one adds more.
+_LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.05, 0.12, 4.0, 1.3
 #: Cells that one level computes exactly, at most: this many or 2 k.
 _FEWEST_EXACT = 20
 #: Standard deviations beyond the k-th best at which a cell is no candidate.
@@ -29,7 +30,7 @@ _LEAST_PAIRED = 2 / 3
 #: Standard deviations up to which a cell is a good candidate, and the share of these among all cells beyond which all
 #: are computed.
 _LIKELY, _GIVE_UP_SHARE = -2.0, 0.5
-_LESS_THAN_ALL = 0.9
+_LESS_THAN_ALL = 1.0
 
 
 class TopSearch(Refiner):
@@ -49,7 +50,7 @@ class TopSearch(Refiner):
         """Those most likely to be among the k: exactly if they are known in the reduced precision already."""
         likely = np.where(self.cells.exact, -np.inf, self._likely).ravel()
         n_left = int((~self.cells.exact).sum())
-        share = max(_LEVEL_SHARE, min(_MOST_SHARE, 2 * self._level_price)) * _GROWTH ** (len(self.history) - 1)
+        share = max(_LEVEL_SHARE, min(_MOST_SHARE, _TIMES * self._level_price)) * _GROWTH ** (len(self.history) - 1)
         n = min(n_left, max(1, round(share * likely.size)))
         n = n if affordable is None else min(n, affordable)
         order = np.argsort(-likely, kind="stable")

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from obeql.executor.refine.kriging import Axes, Field, work_of
-from obeql.executor.refine.quality import ssim
 from obeql.executor.refine.problem import Goal, Problem
+from obeql.executor.refine.quality import ssim
 from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
@@ -35,7 +35,7 @@ def rough(seed: int) -> Floats:
 
 
 def drive(refiner: Refiner, exact: Floats, reduced: Floats | None = None, most: int | None = None) -> int:
-    """Give the refiner what it asks for; returns the number of requests. No cell is asked for twice in one precision."""
+    """Give the refiner what it asks for; returns the number of requests. None asks for what is known."""
     request, n_levels = refiner.first(most), 0
     while not request.empty:
         cells = refiner.cells
