@@ -9,8 +9,9 @@
 `replay` refines stored maps as APPROX would, with the stored cells in place of the network, for many goals and seeds,
 and compares what is stated with what is true. `curve` gives the true SSIM of maps of which a share is known, for
 refinement, for plain strided interpolation and for Krypton's drill-down, `tau` for its projective-field limit.
-`live` runs statements: naive batches of the module, the exact map,
-APPROX 0.9 and TOP 10 CELLS, in turns. The networks and images are those of `scripts/fetch_assets.py --photos`.
+`live` runs statements: naive batches of the module, in float32 and in bfloat16, the exact map, APPROX 0.9 and
+TOP 10 CELLS, in turns. The networks and images are those of `scripts/fetch_assets.py --photos`; with `--kinds fashion`
+those of `scripts/train_resnet18.py`.
 """
 
 from __future__ import annotations
@@ -37,30 +38,38 @@ from benchmarks.machine import machine
 from benchmarks.networks import network
 from obeql.executor.grid_run import GridRun
 from obeql.executor.materialise import materialise
+from obeql.executor.models.import_torchvision import torchvision
 from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import occlude
 from obeql.executor.rates import measure_rates
+from obeql.executor.refine.kriging import work_of
+from obeql.executor.refine.problem import Goal, Problem
 from obeql.executor.refine.quality import quality_of, ssim
-from obeql.executor.refine.refiner import Goal, Reduced, Refiner
+from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import IncrementalForward
+from obeql.planner.physical import IncrementalForward, Prices
 from obeql.planner.schedule import choose_engine
 from obeql.planner.scores import ScoreKind, score_of
 
 Floats = npt.NDArray[np.float64]
 
 DATA = Path(os.environ.get("OBEQL_DATA", "data"))
-SCANS, PHOTOS = "scans", "photos"
+SCANS, PHOTOS, FASHION = "scans", "photos", "fashion"
+KINDS = (SCANS, PHOTOS, FASHION)
+#: classes whose maps are stored
+CLASSES = {SCANS: "ALL", PHOTOS: "TOP 3", FASHION: "TOP 2"}
 HEAD = "EXPLAIN OCCLUDE {images} USING {model} FOR {classes} WITH patch=16 stride=4 precision={precision} "
-#: what a cell in bfloat16 costs in exact ones: measured on the machine of the committed results
-REDUCED_COST = {SCANS: 0.18, PHOTOS: 0.6}
-#: and what estimating once costs, as a share of computing all cells, in bfloat16 or without
-LEVEL_COST = {(SCANS, True): 0.035, (SCANS, False): 0.006, (PHOTOS, True): 0.045, (PHOTOS, False): 0.028}
+#: what refining costs, in exact cells of whole grids: measured on the machine of the committed results
+PRICES = {
+    SCANS: Prices(0.0015, 0.01, 0.2),
+    PHOTOS: Prices(0.006, 0.01, 0.7),
+    FASHION: Prices(0.004, 0.015, 0.35),
+}
 
 
 def session(path: str = ":memory:") -> obeql.Session:
-    """A session with both networks and their images."""
+    """A session with the networks."""
     db = obeql.connect(path)
     db.execute(
         f"CREATE OR REPLACE MODEL scans FROM '{DATA}/tumour/vgg16.onnx' "
@@ -69,13 +78,25 @@ def session(path: str = ":memory:") -> obeql.Session:
     lite = network("efficientnet_lite0")
     look = {"size": 224, "resize": "shortest", "edge": 256, "interpolation": "bicubic", "mean": 127 / 255}
     db.create_model("photos", lite, replace=True, std=128 / 255, **look)
+    if (DATA / "resnet18").is_dir():
+        db.create_model("fashion", _resnet18(), replace=True, size=224)
     return db
 
 
+def _resnet18() -> torch.nn.Module:
+    """The residual network of `scripts/train_resnet18.py`, with its weights."""
+    module = torchvision("this benchmark").models.resnet18(weights=None, num_classes=10)
+    module.load_state_dict(torch.load(DATA / "resnet18" / "fashion.pt", weights_only=True))
+    module = module.eval().to(memory_format=torch.channels_last)
+    assert isinstance(module, torch.nn.Module)
+    return module
+
+
 def images(kind: str) -> dict[str, Any]:
-    """Images by name: the 17 scans, or 8 photographs and the halves of the wide ones."""
-    if kind == SCANS:
-        return {path.stem: str(path) for path in sorted((DATA / "mri").glob("*.jpg"))}
+    """Images by name: 17 scans, 8 photographs and the halves of the wide ones, or test pictures of Fashion-MNIST."""
+    if kind != PHOTOS:
+        folder = DATA / "mri" if kind == SCANS else DATA / "resnet18" / "test"
+        return {path.stem: str(path) for path in sorted(folder.iterdir()) if path.suffix in (".jpg", ".png")}
     found: dict[str, Any] = {}
     for path in sorted((DATA / "photos").iterdir()):
         pixels = np.asarray(Image.open(path).convert("RGB"))
@@ -96,7 +117,7 @@ def compute_maps(args: argparse.Namespace) -> None:
     arrays: dict[str, Any] = {}
     for kind in args.kinds:
         for name, image in images(kind).items():
-            classes = "ALL" if kind == SCANS else "TOP 3"
+            classes = CLASSES[kind]
             for precision in ("float32", "bfloat16"):
                 started = time.perf_counter()
                 query = HEAD.format(images="$image", model=kind, classes=classes, precision=precision)
@@ -168,18 +189,13 @@ def replay(case: Case) -> dict[str, Any]:
     """Refine a stored map; returns what is stated, what is true, and what it cost, in exact cells."""
     torch.set_num_threads(1)
     cells = case.map
-    price = REDUCED_COST[cells.kind]
-    reduced = Reduced(price) if case.reduced else None
-    way = cells.kind, case.reduced
+    prices = PRICES[cells.kind] if case.reduced else replace(PRICES[cells.kind], reduced=0.0)
     started = time.perf_counter()
-    if case.metric == "top_cells":
-        refiner: Refiner = TopSearch(
-            cells.grid, case.score, 1, int(case.target), 0.95, case.seed, None, reduced, LEVEL_COST[way]
-        )
-    else:
-        goal = Goal(case.metric, 0.95, case.target)
-        refiner = Refiner(cells.grid, case.score, 1, goal, case.seed, None, reduced, LEVEL_COST[way])
-    n_exact, n_reduced = _drive(refiner, cells)
+    is_top = case.metric == "top_cells"
+    goal = Goal(case.metric, 0.95, 1.0 if is_top else case.target)
+    problem = Problem(cells.grid, case.score, 1, goal, case.seed, prices)
+    refiner = TopSearch(problem, int(case.target)) if is_top else Refiner(problem)
+    cost = _drive(refiner, cells, prices)
     truth = cells.scores(case.score)
     found = score_of(case.score, refiner.estimates[0].logit, refiner.estimates[0].others)
     if case.metric == "top_cells":
@@ -189,7 +205,6 @@ def replay(case: Case) -> dict[str, Any]:
         true = len(np.intersect1d(best, named)) / k
     else:
         true = float(quality_of(case.metric, truth[None], found)[0])
-    n = truth.size
     return {
         "kind": cells.kind,
         "image": cells.image,
@@ -203,25 +218,32 @@ def replay(case: Case) -> dict[str, Any]:
         "true": round(true, 4),
         "exact_share": round(float(refiner.cells.exact.mean()), 4),
         "levels": len(refiner.history),
-        "cost": round((n_exact + price * n_reduced) / n, 4),
+        "cost": round(cost, 4),
         "estimating_s": round(time.perf_counter() - started, 3),
     }
 
 
-def _drive(refiner: Refiner, cells: Stored) -> tuple[int, int]:
-    """Give a refiner the cells it asks for until it is done; returns how many were exact and how many reduced."""
+def _drive(refiner: Refiner, cells: Stored, prices: Prices) -> float:
+    """Give a refiner the cells it asks for until it is done; returns what that cost, estimating included.
+
+    1 is the cost of computing all exactly; what a quarter of the windows or more cost at once is as little each.
+    """
     exact, reduced = (plane.reshape(2, -1) for plane in (cells.exact, cells.reduced))
-    n_exact = n_reduced = 0
+    n, cost = exact.shape[1], 0.0
     request = refiner.first()
     while not request.empty:
-        n_exact, n_reduced = n_exact + len(request.exact), n_reduced + len(request.reduced)
+        cost += (len(request.exact) + len(request.reduced) * prices.reduced) / n
+        cost += prices.level if 0 < len(request.exact) < n / 4 else 0.0
         if len(request.exact):
             refiner.cells.add(request.exact, *exact[:, request.exact, None])
         if len(request.reduced):
             refiner.cells.add_reduced(request.reduced, *reduced[:, request.reduced, None])
+        n_looks = len(refiner.history)
         refiner.update()
+        if len(refiner.history) > n_looks and not refiner.cells.exact.all():
+            cost += prices.look * work_of(int(refiner.cells.seen.sum()), n)
         request = refiner.next()
-    return n_exact, n_reduced
+    return cost
 
 
 def cases(maps: list[Stored], seeds: int, scores: list[ScoreKind], goals: list[str], ways: list[bool]) -> list[Case]:
@@ -259,7 +281,10 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "true least": true[0] if true else None,
                 "true 5 %": true[len(true) // 20] if true else None,
                 "true mean": round(statistics.mean(true), 4) if true else None,
+                "at least the bound": sum(row["true"] >= row["bound"] - 1e-9 for row in said),
                 "cost median": round(statistics.median(row["cost"] for row in all_rows), 3),
+                "cost mean": round(statistics.mean(row["cost"] for row in all_rows), 3),
+                "cost most": max(row["cost"] for row in all_rows),
                 "estimating s": round(statistics.median(row["estimating_s"] for row in all_rows), 2),
             }
         )
@@ -315,7 +340,7 @@ def run_curve(args: argparse.Namespace) -> None:
                 for step in (2, 4)
                 for r in (0.25, 0.5)
             ]
-            ways.append(("bfloat16, all cells", REDUCED_COST[cells.kind], score_of(score, *cells.reduced)))
+            ways.append(("bfloat16, all cells", PRICES[cells.kind].reduced, score_of(score, *cells.reduced)))
             for way, cost, plane in ways:
                 rows.append(
                     {"kind": cells.kind, "score": score, "way": way, "cost": cost, "true": float(ssim(truth, plane)[0])}
@@ -377,6 +402,8 @@ def run_live(args: argparse.Namespace) -> None:
             maps: dict[str, Any] = {}
             for _ in range(args.repeats):
                 seconds.setdefault("naive", []).append(_naive(module, size))
+                seconds.setdefault("naive bfloat16", []).append(_naive(module.to(torch.bfloat16), size))
+                module.float()
                 for clause in ("EXACT", *args.clauses):
                     started = time.perf_counter()
                     maps[clause] = db.execute(f"{head} {clause} NO REUSE", {"image": image})[0]
@@ -384,6 +411,7 @@ def run_live(args: argparse.Namespace) -> None:
             exact = maps["EXACT"]
             n = exact.scores.size
             row = {"network": kind, "image": name, "naive s": statistics.median(seconds["naive"]) * n}
+            row["naive bfloat16 s"] = statistics.median(seconds["naive bfloat16"]) * n
             row["exact s"] = statistics.median(seconds["EXACT"])
             for clause in args.clauses:
                 took = statistics.median(seconds[clause])
@@ -407,13 +435,16 @@ def run_live(args: argparse.Namespace) -> None:
 
 def _module(kind: str) -> tuple[torch.nn.Module, int]:
     """The network as a plain user would run it; the scans' VGG16 has torchvision's layers and 240 pixels."""
+    if kind == FASHION:
+        return _resnet18(), 224
     return (network("vgg16"), 240) if kind == SCANS else (network("efficientnet_lite0"), 224)
 
 
 def _naive(module: torch.nn.Module, size: int, n: int = 32, batches: tuple[int, ...] = (8, 32)) -> float:
     """Seconds of one window in the fastest batch: channels-last, inference mode."""
     grid = WindowGrid.over((size, size), (16, 16), (4, 4))
-    image = torch.rand((1, 3, size, size)).contiguous(memory_format=torch.channels_last)
+    dtype = next(module.parameters()).dtype
+    image = torch.rand((1, 3, size, size), dtype=dtype).contiguous(memory_format=torch.channels_last)
     fill = image.mean((2, 3)).view(3, 1, 1)
     sample = np.random.default_rng(0).choice(grid.n_windows, n, replace=False)
     best = float("inf")
@@ -455,7 +486,7 @@ def main() -> None:
     for each in (maps, replays, curve):
         each.add_argument("file")
     for each in (maps, replays, curve, tau, live):
-        each.add_argument("--kinds", nargs="+", default=[SCANS, PHOTOS], choices=[SCANS, PHOTOS])
+        each.add_argument("--kinds", nargs="+", default=[SCANS, PHOTOS], choices=KINDS)
     for each in (replays, curve, tau, live):
         each.add_argument("--out", type=Path, help="write JSON here, and the table beside it as .md")
     for each in (replays, curve):

@@ -37,7 +37,8 @@ from obeql.executor.progress import CancelledError, OnProgress, Progress, RunRep
 from obeql.executor.reuse import CellLookup, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, CellSource, MapCells
-from obeql.planner.physical import ExplainPlan, Refinement
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import Engine, ExplainPlan, Refinement
 from obeql.planner.scores import score_kind
 
 __all__ = ["ImageLoader", "OnImage", "execute"]
@@ -162,9 +163,22 @@ class _Execution:
         return [
             None
             if refinement is None
-            else RefineRun(run, refinement, score_kind(plan.score), plan.seed, self._reduced(run, refinement))
-            for run, refinement in zip(self.runs, plan.refinements or (None,) * len(plan.grids), strict=True)
+            else RefineRun(
+                run,
+                refinement,
+                score_kind(plan.score),
+                plan.seed,
+                partial(self._larger, run.grid, clock),
+                self._reduced(run, refinement),
+            )
+            for run, refinement, clock in zip(
+                self.runs, plan.refinements or (None,) * len(plan.grids), self._clocks, strict=True
+            )
         ]
+
+    def _larger(self, grid: WindowGrid, clock: LayerClock | None, engine: Engine) -> GridRun:
+        """An operator of a refinement for more windows at once than most of its levels have."""
+        return GridRun(self.graph, grid, engine, clock, self.several)
 
     def _reduced(self, run: GridRun, refinement: Refinement) -> GridRun | None:
         """The operator that computes most windows of a refinement in a reduced precision."""

@@ -21,6 +21,7 @@ __all__ = [
     "ExplainPlan",
     "IncrementalForward",
     "OperatorInfo",
+    "Prices",
     "ProgressiveRefine",
     "PrunedTop",
     "ReducedPrecision",
@@ -99,6 +100,23 @@ def part_of(engine: Engine, share: float) -> Engine:
 
 
 @dataclass(frozen=True, slots=True)
+class Prices:
+    """What refining a grid costs, in shares of computing all of its windows exactly and at once.
+
+    `look` is estimating all maps once, `level` what the windows of one level cost more than in full batches.
+    `reduced` is a window in the reduced precision over an exact one; 0 where there is no such precision.
+    """
+
+    look: float = 0.0
+    level: float = 0.0
+    reduced: float = 0.0
+
+    @property
+    def has_reduced(self) -> bool:
+        return self.reduced > 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ReducedPrecision:
     """What computes most windows of a refinement: an engine in a number format that is faster than the run's.
 
@@ -119,6 +137,8 @@ class ProgressiveRefine:
     whole statement have passed; None: without that end. Where the target is too far, the map is computed exactly.
     `expected_share` of the windows is what the estimates rest on, `overhead_s` the estimated seconds of estimating.
     With `reduced`, the engine below computes the audit only, unless that shows that the target is out of reach.
+    `prices` say how soon the rest is computed at once where the target turns out too far, `larger` what computes many
+    windows: engines, each with the share of the windows from which on it does.
     """
 
     metric: str
@@ -127,25 +147,26 @@ class ProgressiveRefine:
     within_s: float | None
     expected_share: float
     overhead_s: float
+    prices: Prices
+    larger: tuple[tuple[float, Engine], ...]
     reduced: ReducedPrecision | None = None
-    #: seconds of estimating once over those of computing all windows
-    level_cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class PrunedTop:
     """Compute windows with the engine below until the `k` of largest importance are known, at `confidence`.
 
-    With `reduced`, the engine below computes the audit and the windows that may be among the k.
+    With `reduced`, the engine below computes the audit and the windows that may be among the k. `prices` and
+    `larger` as of ProgressiveRefine.
     """
 
     k: int
     confidence: float
     expected_share: float
     overhead_s: float
+    prices: Prices
+    larger: tuple[tuple[float, Engine], ...]
     reduced: ReducedPrecision | None = None
-    #: seconds of estimating once over those of computing all windows
-    level_cost: float = 0.0
 
 
 Refinement = ProgressiveRefine | PrunedTop

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import (
     DenseForward,
     Engine,
+    Prices,
     ProgressiveRefine,
     PrunedTop,
     ReducedPrecision,
@@ -29,7 +30,9 @@ from obeql.planner.physical import (
 )
 
 __all__ = [
+    "LATTICE_SHARE",
     "LEVEL_SHARE",
+    "MOST_WASTE",
     "REDUCED_AUDIT",
     "TOP_CELLS_CONFIDENCE",
     "Asked",
@@ -47,17 +50,23 @@ _FEWEST_WINDOWS = 150
 #: share: means over the maps of benchmarks/approx.py.
 _FIRST_SHARE, _FIRST_BOUND, _RATE = 0.15, 0.6, 6.0
 #: A refinement is begun where it is expected to take less than this share of the seconds of computing all: some fail,
-#: and have cost up to a third more by then.
+#: and what they wasted is lost.
 _WORTH_WHILE = 0.5
 _TOP_SHARE = 0.2
 #: Share of the windows in the audit, which has at least and at most so many.
 _AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
-#: Share of the windows that a level computes, about.
-LEVEL_SHARE = 0.1
+#: Shares of the windows that the first lattice and a level after it compute, about.
+LATTICE_SHARE, LEVEL_SHARE = 0.07, 0.1
+#: What a refinement may waste, as a share of computing all exactly: estimating, windows in a reduced precision, small
+#: batches. Unless the target is as good as reached, a level that would waste more is not begun; all that is left is
+#: computed at once instead.
+MOST_WASTE = 0.07
+#: Shares of the windows from which on the engines planned for a level, and for all windows, compute a level.
+_SOME, _MANY = 0.04, 0.25
 #: How many times larger the audit is in a reduced precision.
 REDUCED_AUDIT = 4
-#: Levels, and seconds to estimate one map at one level for each window of the grid.
-_N_LEVELS, _WINDOW_S = 3, 6e-5
+#: Levels, and seconds to estimate one map at one level for each window of the grid, on average and with few known.
+_N_LEVELS, _WINDOW_S, _LEAST_WINDOW_S = 3, 6e-5, 1.5e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +103,7 @@ class _Option:
     engine: Engine
     share: float
     overhead_s: float
-    level_cost: float
+    prices: Prices
     reduced: ReducedPrecision | None = None
 
 
@@ -115,12 +124,15 @@ def choose_refinement(
         return None, engine, why_not
     n_exact = audit_size(grid.n_windows) + 2 * (asked.top_cells or 0)
     audit = min(1.0, n_exact / grid.n_windows)
-    options = list(_options(grid, ways(audit), n_classes, asked, audit, "choose_reduced_precision" in disabled))
+    only_exact = "choose_reduced_precision" in disabled
+    found = ways(audit)
+    options = list(_options(grid, engine, found, n_classes, asked, audit, only_exact))
     best = min(options, key=lambda option: option.seconds)
     if asked.within_s is None and best.seconds > _WORTH_WHILE * engine.cost.seconds:
         return None, engine, "refining would save too little, and may fail"
     below = part_of(best.engine, best.share)
-    measures = best.share, best.overhead_s, best.reduced, best.level_cost
+    larger = (_SOME, found.levels), (_MANY, engine)
+    measures = best.share, best.overhead_s, best.prices, larger, best.reduced
     if asked.top_cells is not None:
         return PrunedTop(asked.top_cells, TOP_CELLS_CONFIDENCE, *measures), below, ""
     metric, confidence = asked.approx.get("metric", "ssim"), asked.approx.get("confidence", 0.95)
@@ -139,25 +151,29 @@ def _hindrance(grid: WindowGrid, asked: Asked, disabled: frozenset[str]) -> str:
 
 
 def _options(
-    grid: WindowGrid, ways: Ways, n_classes: int, asked: Asked, audit: float, only_exact: bool
+    grid: WindowGrid, whole: Engine, ways: Ways, n_classes: int, asked: Asked, audit: float, only_exact: bool
 ) -> Iterator[_Option]:
     """All cells in the run's precision, or most in a reduced one, level by level or at once."""
     share = _TOP_SHARE if asked.top_cells is not None else 1.0
     share = share if asked.target is None else _expected_share(asked.target)
-    level_s = n_classes * _WINDOW_S * grid.n_windows
+    look_s = n_classes * _WINDOW_S * grid.n_windows
+    whole_s = max(1e-9, whole.cost.seconds)
     plain = min(1.0, share + (asked.top_cells or 0) / grid.n_windows)
-    exact_s, estimating = ways.levels.cost.seconds, _N_LEVELS * level_s
-    yield _Option(plain * exact_s + estimating, ways.levels, plain, estimating, level_s / max(1e-9, exact_s))
+    estimating = _N_LEVELS * look_s
+    # Full batches are missed by about as many windows whatever the size of a level.
+    level = LEVEL_SHARE * max(0.0, ways.levels.cost.seconds / whole_s - 1.0)
+    prices = Prices(n_classes * _LEAST_WINDOW_S * grid.n_windows / whole_s, level)
+    yield _Option(plain * ways.levels.cost.seconds + estimating, ways.levels, plain, estimating, prices)
     if ways.reduced is None or only_exact:
         return
-    precision, levels, whole = ways.reduced
+    precision, levels, at_once = ways.reduced
     audit_s = audit * ways.audit.cost.seconds
     some = min(1.0, share + REDUCED_AUDIT * audit_size(grid.n_windows) / grid.n_windows)
-    for engine, part, overhead_s in ((levels, some, estimating), (whole, 1.0, level_s)):
-        reduced_s = engine.cost.seconds
+    prices = replace(prices, reduced=levels.cost.seconds / whole_s)
+    for engine, part, overhead_s in ((levels, some, estimating), (at_once, 1.0, 2 * look_s)):
         reduced = ReducedPrecision(precision, part_of(engine, part), part)
-        seconds = audit_s + part * reduced_s + overhead_s
-        yield _Option(seconds, ways.audit, audit, overhead_s, level_s / max(1e-9, reduced_s), reduced)
+        seconds = audit_s + part * engine.cost.seconds + overhead_s
+        yield _Option(seconds, ways.audit, audit, overhead_s, prices, reduced)
 
 
 def audit_size(n_windows: int) -> int:

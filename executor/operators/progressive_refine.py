@@ -18,11 +18,12 @@ from torch import Tensor
 from obeql.executor.devices import DTYPES
 from obeql.executor.grid_run import GridRun, Planes, Windows
 from obeql.executor.materialise import CleanPass, materialise
-from obeql.executor.refine.refiner import Goal, Reduced, Refiner
+from obeql.executor.refine.problem import Goal, Problem
+from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.executor.reuse import KnownCells
 from obeql.planner.catalog import Activation
-from obeql.planner.physical import ProgressiveRefine, PrunedTop, Refinement
+from obeql.planner.physical import Engine, ProgressiveRefine, PrunedTop, Refinement
 from obeql.planner.refinement import cell_costs
 from obeql.planner.scores import ScoreKind
 
@@ -38,28 +39,34 @@ _LEVEL_SHARE = 0.7
 class RefineRun:
     """One grid of a plan that is refined, image after image, with the engine of `run`.
 
-    `reduced` computes most windows where the refinement has an engine in a reduced precision.
+    `reduced` computes most windows where the refinement has an engine in a reduced precision. `prepare` makes
+    an operator of an engine that computes many windows at once, when one is needed.
     """
 
     def __init__(
-        self, run: GridRun, refinement: Refinement, kind: ScoreKind, seed: int, reduced: GridRun | None = None
+        self,
+        run: GridRun,
+        refinement: Refinement,
+        kind: ScoreKind,
+        seed: int,
+        prepare: Callable[[Engine], GridRun],
+        reduced: GridRun | None = None,
     ) -> None:
         self.run = run
         self.refinement = refinement
         self.kind = kind
         self.seed = seed
+        self._prepare = prepare
+        self._larger: dict[float, GridRun] = {}
         self._reduced = reduced
-        #: cells of the image at work that are computed in the run's precision, and the windows being computed in it
+        #: cells of the image at work that are computed in the run's precision, and what computes windows in it now
         self._planes = Planes.empty(0, 0)
-        self._under_way: Windows | None = None
+        self._under_way: tuple[GridRun, Windows] | None = None
         self._costs = cell_costs(run.graph.network(), run.grid, run.engine)
-        #: seconds a window, estimated until measured: of the run's precision and of the reduced one
-        self._window_s = run.engine.cost.seconds / max(1.0, run.grid.n_windows * refinement.expected_share)
-        self._reduced_s = self._window_s
         if refinement.reduced is not None:
             self._dtype = DTYPES[refinement.reduced.precision]
-            engine, share = refinement.reduced.engine, refinement.reduced.share
-            self._reduced_s = engine.cost.seconds / max(1.0, run.grid.n_windows * share)
+        #: seconds of a window in the run's precision, estimated until measured
+        self._window_s = run.engine.cost.seconds / max(1.0, run.grid.n_windows * refinement.expected_share)
 
     def compute(
         self,
@@ -86,8 +93,12 @@ class RefineRun:
             refiner.cells.add(stored, known.logit[stored].astype(float), known.others[stored].astype(float))
 
         def compute_exact(windows: Windows) -> None:
-            self._under_way = windows
-            fresh, self._window_s = self._timed(self.run, windows, clean, fill, classes, activation, counting(windows))
+            run = self._run_for(len(windows))
+            has_views = set(run.needed) <= set(self.run.needed)
+            its_clean = clean if has_views else materialise(run.graph, clean.image, run.needed)
+            count = counting(windows)
+            self._under_way = run, windows
+            fresh, self._window_s = self._timed(run, windows, its_clean, fill, classes, activation, count)
             self._under_way = None
             self._planes = _where(windows, fresh, self._planes)
             refiner.cells.add(windows, fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy())
@@ -107,7 +118,7 @@ class RefineRun:
                 reduced_clean = materialise(run.graph, clean.image.to(self._dtype), run.needed)
             rounded = fill.to(self._dtype)
             count = counting(windows)
-            fresh, self._reduced_s = self._timed(run, windows, reduced_clean, rounded, classes, activation, count)
+            fresh, _ = self._timed(run, windows, reduced_clean, rounded, classes, activation, count)
             logit, others = fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy()
             try:
                 refiner.cells.add_reduced(windows, logit, others)
@@ -115,7 +126,6 @@ class RefineRun:
                 refiner.forsake_reduced()
 
         request = refiner.first(self._affordable(deadline))
-        level = 0
         while True:
             if len(request.exact):
                 compute_exact(request.exact)
@@ -125,14 +135,21 @@ class RefineRun:
                     return replace(planes, exact=refiner.cells.exact.reshape(-1))
             if len(request.reduced):
                 compute_reduced(request.reduced)
-            if refiner.reduced is not None or not len(request.reduced):
+            if refiner.has_reduced or not len(request.reduced):
                 refiner.update()
-            level += 1
             request = refiner.next(self._affordable(deadline))
-            found = self._found(refiner, self._planes)
             if request.empty:
-                return found
-            on_level(level, refiner.worst, found)
+                return self._found(refiner, self._planes)
+            if refiner.history:
+                on_level(len(refiner.history), refiner.worst, self._found(refiner, self._planes))
+
+    def _run_for(self, n_windows: int) -> GridRun:
+        """The operator planned for about so many windows at once."""
+        chosen = self.run
+        for share, engine in self.refinement.larger:
+            if n_windows >= share * self.run.grid.n_windows and engine != self.run.engine:
+                chosen = self._larger[share] = self._larger.get(share) or self._prepare(engine)
+        return chosen
 
     def computed(self) -> Planes | None:
         """All cells of the image at work that are computed by now, as `GridRun.computed` gives them.
@@ -141,30 +158,22 @@ class RefineRun:
         """
         planes = self._planes
         if self._under_way is not None:
-            fresh = self.run.computed(0, None)
-            planes = planes if fresh is None else _where(self._under_way, fresh, planes)
+            run, windows = self._under_way
+            fresh = run.computed(0, None)
+            planes = planes if fresh is None else _where(windows, fresh, planes)
         return planes.only_computed()
 
     def _refiner(self, n_classes: int) -> Refiner:
-        grid, refinement = self.run.grid, self.refinement
-        reduced = None
-        if refinement.reduced is not None and self._reduced is not None:
-            price = self._reduced_s / max(self._window_s, 1e-12)
-            reduced = Reduced(min(1.0, price), refinement.reduced.share >= 1)
+        refinement = self.refinement
         if isinstance(refinement, PrunedTop):
-            return TopSearch(
-                grid,
-                self.kind,
-                n_classes,
-                refinement.k,
-                refinement.confidence,
-                self.seed,
-                self._costs,
-                reduced,
-                refinement.level_cost,
-            )
-        goal = Goal(refinement.metric, refinement.confidence, refinement.target)
-        return Refiner(grid, self.kind, n_classes, goal, self.seed, self._costs, reduced, refinement.level_cost)
+            goal = Goal("top_cells", refinement.confidence, 1.0)
+        else:
+            goal = Goal(refinement.metric, refinement.confidence, refinement.target)
+        in_one_step = refinement.reduced is not None and refinement.reduced.share >= 1
+        problem = Problem(
+            self.run.grid, self.kind, n_classes, goal, self.seed, refinement.prices, self._costs, in_one_step
+        )
+        return TopSearch(problem, refinement.k) if isinstance(refinement, PrunedTop) else Refiner(problem)
 
     def _affordable(self, deadline: float | None) -> int | None:
         """Windows of the run's precision that the time left allows; None for any number."""

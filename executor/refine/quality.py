@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["METRICS", "constant_below", "quality_of", "ssim"]
+__all__ = ["METRICS", "constant_below", "error_weights", "quality_of", "ssim"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,6 +64,24 @@ def ssim(exact: Floats, estimate: Floats) -> Floats:
     similarity = (2 * ux * uy + c1) * (2 * vxy + c2) / ((ux * ux + uy * uy + c1) * (vx + vy + c2))
     mean: Floats = similarity.mean(axis=(1, 2))
     return mean
+
+
+def error_weights(metric: str, best: Floats, error: Floats) -> Floats:
+    """Return what a squared error at each cell costs in quality, in any unit: (rows, cols), 1 on average.
+
+    `best` is the estimated map, `error` the expected squared errors of its cells. For SSIM the cost of an error in a
+    window is about error^2 / (2 variance + error^2 + C2), and a cell lies in as many as 49 windows.
+    """
+    side = min(_WINDOW, min(best.shape) - (min(best.shape) + 1) % 2)
+    if metric != "ssim" or side < 3:
+        return np.ones(best.shape)
+    spread = float(np.ptp(best)) or 1.0
+    means = _window_means(best[None], side)[0]
+    variance = np.maximum(_window_means((best * best)[None], side)[0] - means * means, 0.0)
+    cost = 1.0 / (2 * variance + _window_means(error[None], side)[0] + (_K2 * spread) ** 2)
+    weights = _window_means(np.pad(cost, side - 1)[None], side)[0]
+    scaled: Floats = weights / weights.mean()
+    return scaled
 
 
 def _window_means(maps: Floats, side: int) -> Floats:

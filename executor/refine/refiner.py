@@ -1,226 +1,243 @@
-"""Decide which windows to compute next, and state how good the map is with those computed so far.
+"""Decide which windows to compute next, until the bound on the map's quality reaches the target.
 
 Before: an operator computes the windows it is told to. After: the reconstruction and its bound become a heat map.
 Nothing here knows a network.
 
 1. Cells of an audit are drawn at random, by the seed, before anything is known; a coarse lattice is computed with them.
-2. A random field is fitted to the chosen cells (the audit's cells aside). It gives each other cell a value and a
-   standard deviation (`kriging`).
-3. The audit's cells, which had no part in 2, tell how large errors are against those standard deviations, weighted by
-   how much an error at a cell costs in quality. The upper confidence limit of that ratio widens the field.
-4. Maps drawn from the widened field are what the exact map may be; the bound is a low quantile of their quality.
-5. While the bound is below the target, cells are added where the error costs most; where the target is too far, the
-   rest is computed.
+2. The maps are estimated and their quality bounded (`estimate`).
+3. While the bound is below the target, cells are added where the error costs most.
+4. Where the target is too far, or a level more would waste too much (`spending`), all that is left is computed at once.
 
-Where a reduced precision is at hand, the lattice and all later cells are computed in it, and the audit's cells both
-ways: their differences say how large rounding errors are (`noise`), which the drawn maps carry too. If rounding alone
-puts the target out of reach, everything starts again without it.
+Where a reduced precision is at hand, the first cells of the audit are computed both ways: their differences say how
+large rounding errors are. If these are small, the lattice and all later cells are computed in the reduced precision.
+If rounding alone puts the target out of reach, everything starts again without it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from statistics import NormalDist
-
 import numpy as np
 import numpy.typing as npt
 
-from obeql.executor.refine.kriging import Axes, Field, Posterior, fit_field, select_spread
+from obeql.executor.refine.estimate import Estimate, Estimator, Found, Sample
+from obeql.executor.refine.kriging import select_spread, work_of
 from obeql.executor.refine.observed import Observed
-from obeql.executor.refine.quality import constant_below, quality_of
-from obeql.planner.grid import WindowGrid
-from obeql.planner.refinement import REDUCED_AUDIT, audit_size
-from obeql.planner.scores import ScoreKind, score_of
+from obeql.executor.refine.problem import NOTHING, Problem, Request
+from obeql.executor.refine.spending import Spending
+from obeql.planner.refinement import LATTICE_SHARE, LEVEL_SHARE, REDUCED_AUDIT, audit_size
 
-__all__ = ["NOTHING", "Estimate", "Found", "Goal", "Reduced", "Refiner", "Request"]
+__all__ = ["Refiner"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-#: Share of the cells in the first lattice.
-_FIRST_SHARE = 0.07
-#: Share of all cells that one level adds: at least and at most, in general and where cells cost little more than
-#: estimating, which is what a level costs; between them, so many times what a level costs.
+#: Share of all cells that one level adds: at least and at most, in general and where cells cost little more than what
+#: a level costs beside them; between them, so many times that.
 _LEAST_LEVEL, _MOST_LEVEL = (0.03, 0.12), (0.10, 0.25)
 _LEAST_TIMES, _MOST_TIMES = 2.0, 6.0
-#: Estimating may cost this share of computing all cells; then the rest is computed, but not before two levels.
-_MOST_ESTIMATING = 0.1
-#: Beyond this share of cells computed the rest is computed too.
-_GIVE_UP_SHARE = 0.6
+#: Where the target is expected beyond this share of cells, all are computed.
+_GIVE_UP_SHARE = 0.7
 #: Cells of the audit, and of the lattice, where there is time for hardly any.
 _TINY_AUDIT = 12
 #: Quality that a reduced precision must allow where no target is asked for.
 _LEAST_REDUCED = 0.5
-_N_DRAWS = 128
-#: Levels that the error probability of the audit is shared among (Bonferroni); most maps take fewer.
-_LOOKS = 4
-#: Standard normal quantiles that stand for a cell's distribution.
-_SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 15) for k in range(15)])
-
-
-NOTHING: Ints = np.empty(0, np.int64)
-_NO_SQUARES: Floats = np.empty(0)
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """The quality asked for: `target` of `metric`, to be reached at `confidence`; None: as good as time allows."""
-
-    metric: str
-    confidence: float
-    target: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Reduced:
-    """A reduced precision: what one of its cells costs, in exact ones; `whole`: all cells are computed at once."""
-
-    cost: float
-    whole: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Request:
-    """Windows to compute next, sorted flat numbers (n,): `exact` in the run's precision, `reduced` in the other."""
-
-    exact: Ints
-    reduced: Ints
-
-    @property
-    def empty(self) -> bool:
-        return not len(self.exact) and not len(self.reduced)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Estimate:
-    """A map as known so far: float64 planes (rows, cols) `logit` and `others`, exact where computed; and its bound."""
-
-    logit: Floats
-    others: Floats
-    bound: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Found:
-    """What is known of one class's map, what a cell more would gain, and the bound that `reduced` could reach."""
-
-    estimate: Estimate
-    gain: Floats
-    field: Field
-    reachable: float
+#: How much larger the last level is that may be afforded than should be needed for the target.
+_LAST_MARGIN = 2.0
+#: Share of the loss that the target allows up to which the loss by the cells computed both ways is of no concern.
+_SURELY = 0.125
+#: The same share by the first look at maps of the reduced precision, beyond which it is given up.
+_NARROWLY = 0.8
+#: How much more rounding is taken out than should be needed for the target.
+_ROUNDING_MARGIN = 1.2
 
 
 class Refiner:
-    """One grid over one image: cells computed so far, for every class asked, and what follows from them.
+    """Cells of one `problem` computed so far, which come next, and the maps as estimated from them.
 
-    `n_classes` maps are refined together, with the same cells. `cost` (rows, cols) is what a cell costs, in any
-    unit. `level_cost` is what estimating once costs, as a share of computing all cells. The same seed, cells and goal
-    lead to the same choices. `most`, where it is given, is what may be spent, in exact cells.
+    `most`, where a method takes it, is what may be spent, in exact cells; None: as much as it takes.
     """
 
-    def __init__(
-        self,
-        grid: WindowGrid,
-        kind: ScoreKind,
-        n_classes: int,
-        goal: Goal,
-        seed: int,
-        cost: Floats | None = None,
-        reduced: Reduced | None = None,
-        level_cost: float = 0.0,
-    ) -> None:
-        self.shape = grid.shape
-        self.goal = goal
-        self.kind = kind
-        self.reduced = reduced
-        self.cells = Observed(self.shape, n_classes)
-        self._seed = seed
-        self._n_draws = _N_DRAWS
-        self._level_cost = level_cost
-        self._cost = np.ones(self.shape) if cost is None else cost / cost.mean()
-        self._axes = Axes(np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1])
-        n = self.shape[0] * self.shape[1]
-        #: all cells in random order, drawn before anything else: the audit's come first
-        self._order: Ints = np.random.default_rng([seed, 0]).permutation(n)
-        #: the cells that measure the quality, and those of them that are computed in both precisions
-        self._is_audit = np.zeros(self.shape, bool)
-        self._is_pair = np.zeros(self.shape, bool)
-        #: cells the field is fitted to
-        self._chosen = np.zeros(self.shape, bool)
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.shape = problem.grid.shape
+        self.goal = problem.goal
+        self.cells = Observed(self.shape, problem.n_classes)
+        #: whether most cells are computed in the reduced precision
+        self.has_reduced = problem.prices.has_reduced
+        self.estimates: list[Estimate] = []
         #: share of cells seen and the worst bound, level by level
         self.history: list[tuple[float, float]] = []
-        self.estimates: list[Estimate] = []
-        self._gain = np.ones(self.shape)
+        self._spending = Spending(problem.prices, self.cells.exact.size, self.cells.exact.size)
+        self._estimator = Estimator(problem)
+        self._sample = Sample.none(self.shape)
+        costs = problem.cell_costs
+        self._costs = np.ones(self.shape) if costs is None else costs / costs.mean()
+        #: all cells in random order, drawn before anything else: the audit's come first
+        self._order: Ints = np.random.default_rng([problem.seed, 0]).permutation(self.cells.exact.size)
+        #: what the last look found of the class that is furthest from its target
+        self._worst: Found | None = None
+        #: whether only cells that try the reduced precision were asked for so far
+        self._is_trial = False
+        #: the best that the reduced precision allows by those cells, of the worst class
+        self._paired = 0.0
         #: whether some map has not varied at all so far
         self._is_flat = False
-        self._field: Field | None = None
 
     # ---- windows to compute ----------------------------------------------------------------------------------
 
     def first(self, most: int | None = None) -> Request:
-        """The windows of the first level: a lattice over the whole grid, and the audit; about `most`, if it is few."""
-        n = self.cells.exact.size
-        price = 1.0 if self.reduced is None else self.reduced.cost
-        share = _FIRST_SHARE
-        n_audit = audit_size(n)
-        if most is not None and most < price * share * n + n_audit:
-            n_audit = min(n_audit, max(_TINY_AUDIT, most // 4))
-            share = max((most - n_audit) / price, _TINY_AUDIT) / n
-        self._is_audit[:] = self._is_pair[:] = False
-        self._is_pair.flat[self._order[:n_audit]] = True
-        self._is_audit.flat[self._order[: n_audit * (1 if self.reduced is None else REDUCED_AUDIT)]] = True
-        # Cells that are known already are as good as chosen: they were not picked by their values.
-        self._chosen |= self.cells.exact & ~self._is_audit
-        if self.reduced is not None and self.reduced.whole and (most is None or most >= price * n):
-            self._chosen[:] = True
-        else:
-            step = max(2, round(share**-0.5))
-            self._chosen[np.ix_(*(_lattice(size, step) for size in self.shape))] = True
-        return self._request(self._chosen | self._is_audit)
+        """The first windows: the audit and a lattice, about `most` if it is few; or cells to compute both ways."""
+        self._spending = Spending(self.problem.prices, int((~self.cells.exact).sum()), self.cells.exact.size)
+        return self._taken(self._beginning(most))
 
-    def _request(self, wanted: Flags) -> Request:
-        """Cells of `wanted` that are not known well enough: pairs both ways, the others as is cheaper."""
-        exact = wanted & ~self.cells.exact
-        if self.reduced is None:
-            return Request(np.flatnonzero(exact), NOTHING)
-        reduced = wanted & ~self.cells.reduced & (~self.cells.exact | self._is_pair)
-        return Request(np.flatnonzero(exact & self._is_pair), np.flatnonzero(reduced))
+    def _beginning(self, most: int | None) -> Request:
+        """What `first` asks for; after a trial of the reduced precision, what goes on from there."""
+        self._choose_first(most)
+        self._is_trial = self.has_reduced and most is None and not self.cells.reduced.any()
+        return self._request(self._sample.pairs if self._is_trial else self._sample.chosen | self._sample.audit)
+
+    def _choose_first(self, most: int | None) -> None:
+        """Draw the audit and lay the lattice."""
+        n, sample = self.cells.exact.size, self._sample
+        share, n_audit = LATTICE_SHARE, audit_size(n)
+        if most is not None and most < self._price * share * n + n_audit:
+            n_audit = min(n_audit, max(_TINY_AUDIT, most // 4))
+            share = max((most - n_audit) / self._price, _TINY_AUDIT) / n
+        sample.audit[:] = sample.pairs[:] = False
+        sample.pairs.flat[self._order[:n_audit]] = True
+        sample.audit.flat[self._order[: n_audit * (REDUCED_AUDIT if self.has_reduced else 1)]] = True
+        # Cells that are known already are as good as chosen: they were not picked by their values.
+        sample.chosen[:] |= self.cells.exact & ~sample.audit
+        step = max(2, round(share**-0.5))
+        sample.chosen[np.ix_(*(_lattice(size, step) for size in self.shape))] = True
 
     def next(self, most: int | None = None) -> Request:
         """The windows of the next level, for at most `most`; none when the map is done."""
         if self.done or (most is not None and most <= 0):
             return Request(NOTHING, NOTHING)
-        if self._field is None:  # all begins again, without the reduced precision
-            return self.first(most)
-        seen = self.cells.seen
-        if seen.all():  # rounding is all that is left
-            rest = np.flatnonzero(~self.cells.exact)
-            return Request(rest if most is None else rest[:most], NOTHING)
-        affordable = None if most is None else int(most / (1.0 if self.reduced is None else self.reduced.cost))
+        affordable = None if most is None else int(most / self._price)
+        # Without a look the lattice is still to come, or all begins again.
+        request = self._beginning(most) if self._worst is None else self._level(self._worst, affordable)
+        if self.goal.target is not None and not self._is_assured and not self._allows(request):
+            if self._worst is None and self.has_reduced:
+                # Only a trial so far: a look at maps in the reduced precision would cost too much, should it fail.
+                self.forsake_reduced()
+                request = self._beginning(most)
+            if not self._allows(request):
+                request = self._rest(affordable) or request
+        return self._taken(request)
+
+    def _level(self, worst: Found, affordable: int | None) -> Request:
+        """What a further level computes, whatever it may waste."""
         share, wanted = self._share(), self._wanted_share()
-        is_far = self.goal.target is not None and (wanted > _GIVE_UP_SHARE or self._has_estimated_enough())
-        if self._is_flat or is_far or share > _GIVE_UP_SHARE:
-            n_left = int((~seen).sum())
-            if affordable is None or affordable >= n_left:
-                return self._request(np.ones(self.shape, bool))
-        least = float(np.clip(_LEAST_TIMES * self._level_cost, *_LEAST_LEVEL))
-        largest = float(np.clip(_MOST_TIMES * self._level_cost, *_MOST_LEVEL))
-        add = round(seen.size * float(np.clip(wanted - share, least, largest)))
+        if self._is_flat and (rest := self._rest(affordable)) is not None:
+            return rest
+        if self.cells.seen.all():  # rounding is all that is left
+            return self._mending(worst, affordable)
+        if share > _GIVE_UP_SHARE or (self.goal.target is not None and wanted > _GIVE_UP_SHARE):
+            rest = self._all_reduced(affordable) if self._is_assured else self._rest(affordable)
+            if rest is not None:
+                return rest
+        if self.has_reduced and self.problem.in_one_step:
+            return self._all_reduced(affordable) or self._spread(worst, share, wanted, affordable)
+        return self._spread(worst, share, wanted, affordable)
+
+    def _spread(self, worst: Found, share: float, wanted: float, affordable: int | None) -> Request:
+        """Cells of large gain, spread out, towards the share that is `wanted`."""
+        n = self.cells.exact.size
+        least = float(np.clip(_LEAST_TIMES * self._level_price, *_LEAST_LEVEL))
+        largest = float(np.clip(_MOST_TIMES * self._level_price, *_MOST_LEVEL))
+        add = round(n * float(np.clip(wanted - share, least, largest)))
+        if not self._is_assured and self._spending.is_last(round(n * share) + add):
+            add = max(add, round(n * min(_LAST_MARGIN * (wanted - share), _GIVE_UP_SHARE - share)))
         add = max(1, add if affordable is None else min(add, affordable))
-        chosen = select_spread(self._gain / self._cost, self._chosen, add, self._field)
+        chosen = self._sample.chosen
         # A cell of the audit that was chosen is known already; it is fitted to from now on and audits no more.
-        self._chosen.flat[chosen] = True
-        request = self._request(self._chosen)
+        chosen.flat[select_spread(worst.gain / self._costs, chosen, add, worst.field)] = True
+        request = self._request(chosen)
         return request if not request.empty else self._request(np.ones(self.shape, bool))
 
-    def _has_estimated_enough(self) -> bool:
-        return len(self.history) >= max(2.0, _MOST_ESTIMATING / max(self._level_cost, 1e-9))
+    def _mending(self, worst: Found, affordable: int | None) -> Request:
+        """With every cell seen: those to compute exactly whose rounding costs most, for the target; or all of them."""
+        target, bound = self.goal.target, worst.estimate.bound
+        left = np.flatnonzero(~self.cells.exact)
+        order = left[np.argsort(-(worst.rounding / self._costs).flat[left], kind="stable")]
+        total = np.cumsum(worst.rounding.flat[order])
+        n = len(left)
+        if target is not None and total[-1] > 0:
+            needed = _ROUNDING_MARGIN * (1.0 - (1.0 - target) / max(1e-9, 1.0 - bound))
+            few = 1 + int(np.searchsorted(total, needed * total[-1]))
+            n = few if few < _GIVE_UP_SHARE * len(left) else n
+        return Request(np.sort(order[: n if affordable is None else min(n, affordable)]), NOTHING)
+
+    def _all_reduced(self, affordable: int | None) -> Request | None:
+        """All cells that were not seen, in the reduced precision where there is one; None if that is too many."""
+        if affordable is not None and affordable < int((~self.cells.seen).sum()):
+            return None
+        return self._request(np.ones(self.shape, bool))
+
+    def _rest(self, affordable: int | None) -> Request | None:
+        """All cells that are not exact, to be computed exactly; None if that is too many."""
+        left = np.flatnonzero(~self.cells.exact)
+        if affordable is not None and affordable * self._price < len(left):
+            return None
+        return Request(left, NOTHING)
+
+    def _request(self, wanted: Flags) -> Request:
+        """Cells of `wanted` that are not known well enough: pairs both ways, the others as is cheaper."""
+        exact = wanted & ~self.cells.exact
+        if not self.has_reduced:
+            return Request(np.flatnonzero(exact), NOTHING)
+        pairs = self._sample.pairs
+        reduced = wanted & ~self.cells.reduced & (~self.cells.exact | pairs)
+        return Request(np.flatnonzero(exact & pairs), np.flatnonzero(reduced))
+
+    def _taken(self, request: Request) -> Request:
+        self._spending.take(request, self._n_known(request))
+        return request
+
+    def _allows(self, request: Request) -> bool:
+        return self._spending.allows(request, self._n_known(request))
+
+    def _n_known(self, request: Request) -> int:
+        """Cells that are seen when a request is answered."""
+        seen = self.cells.seen.reshape(-1)
+        return int(seen.sum()) + len(np.setdiff1d(np.union1d(request.exact, request.reduced), np.flatnonzero(seen)))
+
+    # ---- where it stands -------------------------------------------------------------------------------------
+
+    @property
+    def _price(self) -> float:
+        """What a cell of a level costs, in exact ones."""
+        return self.problem.prices.reduced if self.has_reduced else 1.0
+
+    @property
+    def _level_price(self) -> float:
+        """What a level costs beside its cells, in shares of all cells in the precision of levels."""
+        prices, share = self.problem.prices, LATTICE_SHARE + 2 * LEVEL_SHARE
+        look = prices.look * work_of(round(share * self.cells.exact.size), self.cells.exact.size)
+        return look / self._price if self.has_reduced else look + prices.level
+
+    @property
+    def _is_assured(self) -> bool:
+        """Whether the target is as good as reached: at the latest with all cells in the reduced precision."""
+        if self._worst is None:
+            return self.has_reduced and 1 - self._paired < _SURELY * (1 - self._least_paired)
+        return self.has_reduced and self._worst.reachable >= self._least_reachable
+
+    @property
+    def _least_reachable(self) -> float:
+        return _LEAST_REDUCED if self.goal.target is None else self.goal.target
+
+    @property
+    def _least_paired(self) -> float:
+        """The quality that cells computed both ways must allow for the reduced precision to be tried at all."""
+        return self._least_reachable
 
     @property
     def n_audit(self) -> int:
         """Cells drawn at random to measure the quality."""
-        return int(self._is_audit.sum())
+        return int(self._sample.audit.sum())
 
     def _share(self) -> float:
         return float(self.cells.seen.mean())
@@ -235,7 +252,7 @@ class Refiner:
         """Whether nothing is left to compute for the goal."""
         if self.cells.exact.all():
             return True
-        return bool(self.estimates) and self.goal.target is not None and self.worst >= self.goal.target
+        return bool(self.history) and self.goal.target is not None and self.worst >= self.goal.target
 
     def _wanted_share(self) -> float:
         """The share of cells at which the bound should reach the target, by how fast it rose so far."""
@@ -248,188 +265,53 @@ class Refiner:
         if len(self.history) > 1:
             first_share, first_bound = self.history[max(0, len(self.history) - 3)]
             fallen = np.log(max(1e-9, 1 - first_bound) / max(1e-9, 1 - bound))
-            slope = 0.5 * slope + 0.5 * max(0.1, float(fallen) / (share - first_share))
+            slope = 0.5 * slope + 0.5 * max(0.1, float(fallen) / max(1e-9, share - first_share))
         return share + float(np.log(max(1e-9, 1 - bound) / (1 - target))) / slope
 
     # ---- what follows ----------------------------------------------------------------------------------------
 
     def update(self) -> None:
-        """Reconstruct every map from the cells seen and bound its quality."""
+        """Estimate every map from the cells seen and bound its quality; before the lattice, only try the precision."""
         cells = self.cells
         if cells.exact.all():
             self.estimates = [Estimate(*cells.planes(k), 1.0) for k in range(cells.n_classes)]
             self.history.append((1.0, 1.0))
             return
-        self._is_flat = False
-        found = [self._estimated(k) for k in range(cells.n_classes)]
-        least = _LEAST_REDUCED if self.goal.target is None else self.goal.target
-        if self.reduced is not None and min(each.reachable for each in found) < least:
+        if self._is_trial:
+            classes = range(cells.n_classes)
+            self._paired = min(self._estimator.quality_of_pairs(cells, self._sample, k) for k in classes)
+            if self._paired < self._least_paired:
+                self.forsake_reduced()
+            return
+        found = [self._found(k) for k in range(cells.n_classes)]
+        reachable = min(each.reachable for each in found)
+        if self.has_reduced and not self.history and 1 - reachable > _NARROWLY * (1 - self._least_reachable):
             self.forsake_reduced()
             return
         self.estimates = [each.estimate for each in found]
-        # The class that is furthest from its target says which cells come next.
-        worst = min(found, key=lambda each: each.estimate.bound)
-        self._gain, self._field = worst.gain, worst.field
+        self._is_flat = any(each.is_flat for each in found)
+        self._look_at(found)
         self.history.append((self._share(), self.worst))
+
+    def _found(self, k: int) -> Found:
+        return self._estimator.found(self.cells, self._sample, k, self.has_reduced)
+
+    def _look_at(self, found: list[Found]) -> None:
+        """Note which class is furthest from its target: it says which cells come next."""
+        self._worst = min(found, key=lambda each: (each.reachable >= self._least_reachable, each.estimate.bound))
 
     def forsake_reduced(self) -> None:
         """Begin again without the reduced precision: its errors are too large for the goal."""
-        self.reduced = None
+        self.has_reduced = False
         self.cells.forget_reduced()
-        self._chosen[:] = False
-        self._field = None
+        self._sample.chosen[:] = False
+        self._worst = None
+        self._is_trial = False
         self.history.clear()
-        # All that is known until then are the audit's cells.
         self.estimates = []
-        for k in range(self.cells.n_classes):
-            logit, others = (np.where(np.isnan(x), np.nanmean(x), x) for x in self.cells.planes(k))
-            self.estimates.append(Estimate(logit, others, 0.0))
-
-    def _estimated(self, k: int) -> Found:
-        logit, others = self.cells.planes(k)
-        values = logit if self.kind == "logit" else logit - others
-        seen = self.cells.seen
-        shown = self._scored(values[seen])[None, None]
-        if np.ptp(shown) <= constant_below(shown)[0]:
-            # Nothing varies so far: what might vary elsewhere cannot be told from these cells.
-            self._is_flat = True
-        field = fit_field(self._axes, self._chosen, values[self._chosen])
-        known = np.stack([values[seen], logit[seen]])
-        after = field.posterior(seen, known, field.draws(self._n_draws, self._own_random()))
-        best = self._scored(after.means[0])
-        weights = _weights(self.goal.metric, best, self._error(after.means[0], after.variance))
-        noise = self._noise(k, weights)
-        wider = np.sqrt(self._audited(field, values, weights, noise or 0.0))
-        bound, reachable = self._bounds(best, after, wider, noise)
-        reconstructed = after.means[1]
-        other = others if self.kind == "logit" else reconstructed - after.means[0]
-        if self.kind == "logit":
-            other = field.posterior(seen, np.stack([values[seen], others[seen]])).means[1]
-        planes = np.where(seen, logit, reconstructed), np.where(seen, others, other)
-        # What comes next is chosen without regard to the audit, so that the audit's cells lie as others do.
-        before = field.posterior(self._chosen, values[self._chosen][None])
-        gain = weights * self._error(before.means[0], before.variance)
-        return Found(Estimate(*planes, 0.0 if self._is_flat else bound), gain, field, reachable)
-
-    def _own_random(self) -> np.random.Generator:
-        """Random numbers for draws; the same at every level and for every class."""
-        return np.random.default_rng([self._seed, 1])
-
-    def _scored(self, values: Floats) -> Floats:
-        """Scores of modelled values: log-odds, or logits where the score is the logit."""
-        return values if self.kind in ("logit", "log_odds") else score_of(self.kind, values, np.zeros_like(values))
-
-    def _error(self, mean: Floats, variance: Floats) -> Floats:
-        """Expected squared errors of scores where the modelled value has this mean and variance."""
-        if self.kind in ("logit", "log_odds"):
-            return variance
-        drawn = self._scored(mean + np.sqrt(variance) * _SCORES.reshape(-1, *(1,) * mean.ndim))
-        error: Floats = np.mean((drawn - self._scored(mean)) ** 2, axis=0)
-        return error
-
-    def _audited(self, field: Field, values: Floats, weights: Floats, noise: float) -> float:
-        """How many times larger squared errors may be than the field says: an upper confidence limit, at least 1/4."""
-        seen = self.cells.seen
-        audited = self._is_audit & ~self._chosen & seen
-        if not audited.any():
-            return 1.0
-        # An audited cell, predicted from all others, is like a cell that was not computed: both lie at random.
-        residuals, variances = field.left_out(seen, values[seen])
-        at = audited[seen]
-        mean, variance = values[audited] - residuals[at], variances[at]
-        expected = weights[audited] * self._error(mean, variance + noise**2)
-        error = self._scored(values[audited]) - self._scored(mean)
-        return self._upper_ratio(expected, weights[audited] * error * error, field.squares)
-
-    def _noise(self, k: int, weights: Floats) -> float | None:
-        """The standard deviation of reduced values about exact ones: an upper confidence limit; 0 without any.
-
-        None where it cannot be told.
-        """
-        if self.reduced is None:
-            return 0.0
-        pairs = self.cells.pairs(k, self._is_pair)
-        if pairs is None:
-            return None
-        at, exact, reduced = pairs
-        true, rounded = (x[0] if self.kind == "logit" else x[0] - x[1] for x in (exact, reduced))
-        variance = float(np.mean((true - rounded) ** 2)) * len(at) / (len(at) - 1)
-        expected = weights.flat[at] * self._error(true, np.full(len(at), variance))
-        error = self._scored(true) - self._scored(rounded)
-        return float(np.sqrt(variance * self._upper_ratio(expected, weights.flat[at] * error * error)))
-
-    def _upper_ratio(self, expected: Floats, found: Floats, squares: Floats = _NO_SQUARES) -> float:
-        """The upper confidence limit, at least 1/4, of how many times larger squared errors are than expected.
-
-        `expected` and `found` (n,); `squares` (m,) are other squared errors over their variances, which tell with
-        these how common large ones are.
-        """
-        total = float(expected.sum())
-        if total <= 0.0:
-            return 1.0
-        ratio = float(found.sum()) / total
-        share = expected / total
-        squares = np.concatenate([squares, found[expected > 0] / expected[expected > 0]])
-        # Relative variance of one squared error: 2 for a normal distribution, more where large errors are more common.
-        tail = max(2.0, float(squares.var() / max(squares.mean() ** 2, 1e-30)))
-        freedom = 2.0 / (float((share * share).sum()) * tail)
-        # The bound is looked at after every level, and one of the looks may be lucky.
-        return max(0.25, ratio / _lower_chi_square(freedom, (1 - self.goal.confidence) / _LOOKS))
-
-    def _bounds(self, best: Floats, after: Posterior, wider: float, noise: float | None) -> tuple[float, float]:
-        """The lower bound on the quality of `best`, and the one that all cells in the reduced precision would have.
-
-        The second is 1 without such a precision, 0 where its errors cannot be told.
-        """
-        assert after.draws is not None
-        maps = after.means[0] + wider * (after.draws - after.means[0])
-        rounding = np.zeros(1)
-        if noise:
-            random = np.random.default_rng([self._seed, 2])
-            rounding = noise * random.standard_normal(maps.shape) * ~self.cells.exact
-        low = 1 - self.goal.confidence
-        quality = quality_of(self.goal.metric, self._scored(maps + rounding), best)
-        reachable = 0.0 if noise is None else 1.0
-        if noise:
-            one = quality_of(self.goal.metric, self._scored(maps[0] + rounding), self._scored(maps[0]))
-            reachable = float(np.quantile(one, low, method="lower"))
-        return float(np.quantile(quality, low, method="lower")), reachable
 
 
 def _lattice(size: int, step: int) -> Ints:
     """Places along one axis about `step` apart, the first and the last included."""
     n = max(2, round((size - 1) / step) + 1) if size > 1 else 1
     return np.unique(np.round(np.linspace(0, size - 1, n)).astype(np.int64))
-
-
-def _lower_chi_square(freedom: float, level: float) -> float:
-    """The `level` quantile of chi-square over its degrees of freedom (Wilson and Hilferty 1931), at least 1/50."""
-    spread = 2.0 / (9.0 * freedom)
-    root = 1.0 - spread + NormalDist().inv_cdf(level) * spread**0.5
-    return max(0.02, root) ** 3 if root > 0.2715 else 0.02
-
-
-def _weights(metric: str, best: Floats, error: Floats) -> Floats:
-    """What a squared error at each cell costs in quality, in any unit: (rows, cols).
-
-    For SSIM the cost of an error in a window is about error^2 / (2 variance + error^2 + C2), and a cell lies in as
-    many as 49 windows.
-    """
-    side = min(7, min(best.shape) - (min(best.shape) + 1) % 2)
-    if metric != "ssim" or side < 3:
-        return np.ones(best.shape)
-    spread = float(np.ptp(best)) or 1.0
-    means = _sums(best, side) / side**2
-    variance = np.maximum(_sums(best * best, side) / side**2 - means * means, 0.0)
-    cost = 1.0 / (2 * variance + _sums(error, side) / side**2 + (0.03 * spread) ** 2)
-    padded = np.pad(cost, side - 1)
-    weights = _sums(padded, side)
-    scaled: Floats = weights / weights.mean()
-    return scaled
-
-
-def _sums(plane: Floats, side: int) -> Floats:
-    """Sums over all (side, side) windows inside a plane."""
-    total = np.cumsum(np.cumsum(np.pad(plane, ((1, 0), (1, 0))), axis=0), axis=1)
-    sums: Floats = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
-    return sums

@@ -10,90 +10,95 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from obeql.executor.refine.kriging import fit_field
-from obeql.executor.refine.refiner import NOTHING, Estimate, Found, Goal, Reduced, Refiner, Request
-from obeql.planner.grid import WindowGrid
-from obeql.planner.scores import ScoreKind
+from obeql.executor.refine.estimate import Estimate, Found
+from obeql.executor.refine.problem import NOTHING, Problem, Request
+from obeql.executor.refine.refiner import Refiner
 
 __all__ = ["TopSearch"]
 
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
-#: Share of all cells that one level adds, and at most where estimating costs much.
-_LEVEL_SHARE, _MOST_SHARE = 0.03, 0.1
+#: Share of all cells that the first level adds at least and at most, between them so many times what a level costs
+#: beside its cells; each later one adds more.
+_LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.05, 0.12, 4.0, 1.3
 #: Cells that one level computes exactly, at most: this many or 2 k.
 _FEWEST_EXACT = 20
 #: Standard deviations beyond the k-th best at which a cell is no candidate.
 _UNLIKELY = -4.0
+#: What `quality_of_pairs` is where rounding errors vary as much as the map.
+_LEAST_PAIRED = 2 / 3
+#: Standard deviations up to which a cell is a good candidate, and the share of these among all cells beyond which all
+#: are computed.
+_LIKELY, _GIVE_UP_SHARE = -2.0, 0.5
+_LESS_THAN_ALL = 1.0
 
 
 class TopSearch(Refiner):
     """A `Refiner` that looks for the `k` cells of largest importance, that is of least score, of every class.
 
     Estimates hold NaN where a cell was not computed. Their bound is the share of the k that is right at the
-    confidence: the lower quantile over drawn maps.
+    confidence: the lower quantile over drawn maps. The problem's goal is `top_cells` with a target of 1.
     """
 
-    def __init__(
-        self,
-        grid: WindowGrid,
-        kind: ScoreKind,
-        n_classes: int,
-        k: int,
-        confidence: float,
-        seed: int,
-        cost: Floats | None = None,
-        reduced: Reduced | None = None,
-        level_cost: float = 0.0,
-    ) -> None:
-        super().__init__(grid, kind, n_classes, Goal("top_cells", confidence, 1.0), seed, cost, reduced, level_cost)
-        self.k = min(k, grid.n_windows)
+    def __init__(self, problem: Problem, k: int) -> None:
+        super().__init__(problem)
+        self.k = min(k, problem.grid.n_windows)
+        #: how likely each cell is among the k: standard deviations from the k-th best, (rows, cols)
+        self._likely: Floats = np.ones(self.shape)
 
-    def next(self, most: int | None = None) -> Request:
-        """The windows of the next level: those most likely to be among the k; none when all are found.
-
-        A likely one that is known in the reduced precision is computed exactly, others in whichever is cheaper.
-        """
-        if self.done or (most is not None and most <= 0):
-            return Request(NOTHING, NOTHING)
-        if self._field is None:  # all begins again, without the reduced precision
-            return self.first(most)
-        likely = np.where(self.cells.exact, -np.inf, self._gain).ravel()
+    def _level(self, worst: Found, affordable: int | None) -> Request:
+        """Those most likely to be among the k: exactly if they are known in the reduced precision already."""
+        likely = np.where(self.cells.exact, -np.inf, self._likely).ravel()
         n_left = int((~self.cells.exact).sum())
-        n = max(1, round(max(_LEVEL_SHARE, min(_MOST_SHARE, 2 * self._level_cost)) * likely.size))
-        if self._has_estimated_enough():
-            n = n_left
-        n = min(n_left, n if most is None else min(n, most))
+        share = max(_LEVEL_SHARE, min(_MOST_SHARE, _TIMES * self._level_price)) * _GROWTH ** (len(self.history) - 1)
+        n = min(n_left, max(1, round(share * likely.size)))
+        n = n if affordable is None else min(n, affordable)
         order = np.argsort(-likely, kind="stable")
-        if self.reduced is None:
-            self._chosen.flat[order[:n]] = True
+        chosen = self._sample.chosen
+        if not self.has_reduced:
+            chosen.flat[order[:n]] = True
             return Request(np.sort(order[:n]), NOTHING)
         is_reduced = self.cells.reduced.ravel()[order[:n_left]]
-        candidates = order[:n_left][is_reduced]
-        exact = candidates[: max(_FEWEST_EXACT, 2 * self.k)]
-        exact = exact[likely[exact] > _UNLIKELY] if len(exact) else exact
+        exact = order[:n_left][is_reduced][: max(_FEWEST_EXACT, 2 * self.k)]
+        exact = exact[likely[exact] > _UNLIKELY]
         fresh = order[:n_left][~is_reduced][:n]
         fresh = fresh[likely[fresh] > _UNLIKELY]
         if not len(exact) and not len(fresh):  # nothing is likely, and yet the bound is not met
             exact = order[:n]
-        self._chosen.flat[fresh] = True
+        chosen.flat[fresh] = True
         return Request(np.sort(exact), np.sort(fresh))
 
-    def _search(self, k: int) -> Found:
-        """One class: its cells, the bound, and how likely each cell is among the k."""
-        logit, others = self.cells.planes(k)
-        values = logit if self.kind == "logit" else logit - others
-        seen, exact = self.cells.seen, self.cells.exact
-        field = fit_field(self._axes, self._chosen, values[self._chosen])
-        after = field.posterior(seen, values[seen][None], field.draws(self._n_draws, self._own_random()))
+    @property
+    def _is_too_even(self) -> bool:
+        """Whether too many cells may well be among the k; the first look, at hardly any cell, cannot tell."""
+        share = float((~self.cells.exact & (self._likely > _LIKELY)).mean())
+        return len(self.history) > 1 and share > _GIVE_UP_SHARE
+
+    @property
+    def _is_assured(self) -> bool:
+        """Whether all cells in the reduced precision, and as many exact ones as may be needed, cost less than all."""
+        is_cheap = self.problem.prices.reduced + _GIVE_UP_SHARE < _LESS_THAN_ALL
+        return is_cheap and super()._is_assured and not self._is_too_even
+
+    @property
+    def _least_paired(self) -> float:
+        return _LEAST_PAIRED
+
+    def _found(self, k: int) -> Found:
+        """One class: its cells, the bound, and how likely each cell is among the k as its gain."""
+        estimator, cells, sample = self._estimator, self.cells, self._sample
+        logit, others = cells.planes(k)
+        values = estimator.modelled(logit, others)
+        seen, exact = cells.seen, cells.exact
+        field = estimator.fitted(cells, sample, values)
+        after = field.posterior(seen, values[seen][None], estimator.draws(field))
         even = np.ones(self.shape)
-        noise = self._noise(k, even)
-        wider = np.sqrt(max(1.0, self._audited(field, values, even, noise or 0.0)))
+        noise = estimator.noise(cells, sample, k, even) if self.has_reduced else 0.0
+        wider = np.sqrt(max(1.0, estimator.audited(cells, sample, field, values, even, noise or 0.0)))
         assert after.draws is not None
         maps = after.means[0] + wider * (after.draws - after.means[0])
         if noise:
-            maps = maps + noise * np.random.default_rng([self._seed, 2]).standard_normal(maps.shape) * ~exact
+            maps = maps + estimator.rounding_draws(noise, cells)
         best = np.sort(values[exact])[: self.k]
         limit = best[-1]
         # A cell not computed exactly that lies below the k-th best computed one takes its place.
@@ -107,20 +112,10 @@ class TopSearch(Refiner):
         gain = np.where(deviation > 0, (limit - after.means[0]) / np.where(deviation > 0, deviation, 1.0), -np.inf)
         known = np.where(exact, logit, np.nan), np.where(exact, others, np.nan)
         is_clear = noise is not None and noise < float(values[seen].std())
-        return Found(Estimate(*known, bound), gain, field, float(is_clear))
+        return Found(Estimate(*known, bound), gain, np.zeros(self.shape), field, float(is_clear))
 
-    def update(self) -> None:
-        """Judge every class by the cells seen."""
-        if self.cells.exact.all():
-            super().update()
-            return
-        found = [self._search(k) for k in range(self.cells.n_classes)]
-        if self.reduced is not None and min(each.reachable for each in found) < 1:
-            self.forsake_reduced()
-            return
-        self.estimates = [each.estimate for each in found]
+    def _look_at(self, found: list[Found]) -> None:
+        super()._look_at(found)
         # Of the classes that are not done, whichever holds a cell likeliest says that it comes next.
         left = [each for each in found if each.estimate.bound < 1.0] or found
-        self._gain = np.max([each.gain for each in left], axis=0)
-        self._field = left[0].field
-        self.history.append((self._share(), self.worst))
+        self._likely = np.max([each.gain for each in left], axis=0)

@@ -8,16 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from obeql.executor.refine.kriging import Axes, Field
+from obeql.executor.refine.kriging import Axes, Field, work_of
+from obeql.executor.refine.problem import Goal, Problem
 from obeql.executor.refine.quality import ssim
-from obeql.executor.refine.refiner import Goal, Reduced, Refiner
+from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import Prices
+from obeql.planner.refinement import MOST_WASTE
 
 Floats = npt.NDArray[np.float64]
 
 GRID = WindowGrid.over((108, 108), (16, 16), (4, 4))
 GOAL = Goal("ssim", 0.95, 0.9)
+EXACT, REDUCED = Prices(0.002, 0.005), Prices(0.002, 0.005, 0.2)
 
 
 def smooth(seed: int, length: float = 1.0) -> Floats:
@@ -31,7 +35,7 @@ def rough(seed: int) -> Floats:
 
 
 def drive(refiner: Refiner, exact: Floats, reduced: Floats | None = None, most: int | None = None) -> int:
-    """Give the refiner what it asks for; returns the number of levels. No cell is asked for twice in one precision."""
+    """Give the refiner what it asks for; returns the number of requests. None asks for what is known."""
     request, n_levels = refiner.first(most), 0
     while not request.empty:
         cells = refiner.cells
@@ -52,16 +56,16 @@ def found(refiner: Refiner) -> Floats:
     return refiner.estimates[0].logit - refiner.estimates[0].others
 
 
-def new(reduced: Reduced | None = None, goal: Goal = GOAL, seed: int = 0) -> Refiner:
-    return Refiner(GRID, "log_odds", 1, goal, seed, None, reduced)
+def new(prices: Prices = EXACT, goal: Goal = GOAL, seed: int = 0, in_one_step: bool = False) -> Refiner:
+    return Refiner(Problem(GRID, "log_odds", 1, goal, seed, prices, in_one_step=in_one_step))
 
 
-@pytest.mark.parametrize("reduced", [None, Reduced(0.2)])
-def test_what_is_stated_is_true(reduced: Reduced | None) -> None:
+@pytest.mark.parametrize("prices", [EXACT, REDUCED])
+def test_what_is_stated_is_true(prices: Prices) -> None:
     true, shares = [], []
     for seed in range(6):
         truth = smooth(seed)
-        refiner = new(reduced, seed=seed)
+        refiner = new(prices, seed=seed)
         drive(refiner, truth, truth + 0.01 * rough(seed + 100))
         assert refiner.worst >= 0.9
         true.append(ssim(truth[None], found(refiner))[0])
@@ -81,36 +85,87 @@ def test_the_same_seed_asks_for_the_same_cells() -> None:
     assert (runs[0].cells.exact != runs[2].cells.exact).any()
 
 
-@pytest.mark.parametrize("reduced", [None, Reduced(0.2)])
+@pytest.mark.parametrize("prices", [EXACT, REDUCED])
 @pytest.mark.parametrize("make", [rough, lambda seed: np.full(GRID.shape, 2.5)], ids=["noise", "constant"])
-def test_what_cannot_be_estimated_is_computed(make: Callable[[int], Floats], reduced: Reduced | None) -> None:
+def test_what_cannot_be_estimated_is_computed(make: Callable[[int], Floats], prices: Prices) -> None:
     truth = make(0)
-    refiner = new(reduced)
+    refiner = new(prices)
     drive(refiner, truth, truth + 1e-3 * rough(1))
     assert refiner.worst >= 0.9
     assert ssim(truth[None], found(refiner))[0] >= 0.9
     assert refiner.cells.exact.all() or refiner.cells.reduced.all()
 
 
+PRICES = [Prices(0.002, 0.01), Prices(0.004, 0.016), Prices(0.002, 0.01, 0.2), Prices(0.004, 0.016, 0.6)]
+
+
+def spent(refiner: Refiner, exact: Floats, reduced: Floats) -> float:
+    """What refining costs in all, as a share of computing everything at once, by the prices of the problem."""
+    prices, n, cost = refiner.problem.prices, GRID.n_windows, 0.0
+    request = refiner.first()
+    while not request.empty:
+        cost += (len(request.exact) + prices.reduced * len(request.reduced)) / n
+        cost += prices.level if 0 < len(request.exact) < n / 4 else 0.0
+        nothing = np.zeros((n, 1))
+        refiner.cells.add(request.exact, exact.reshape(-1, 1)[request.exact], nothing[request.exact])
+        refiner.cells.add_reduced(request.reduced, reduced.reshape(-1, 1)[request.reduced], nothing[request.reduced])
+        refiner.update()
+        cost += 0.0 if refiner.cells.exact.all() else prices.look * work_of(int(refiner.cells.seen.sum()), n)
+        request = refiner.next()
+    return cost
+
+
+@pytest.mark.parametrize("k", [0, 10], ids=["map", "top"])
+@pytest.mark.parametrize("rounding", [0.0, 1e-5, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("make", [rough, lambda seed: np.full(GRID.shape, 2.5) + 1e-6 * rough(seed)])
+@pytest.mark.parametrize("prices", PRICES)
+def test_a_map_that_ends_exact_costs_hardly_more(
+    prices: Prices, make: Callable[[int], Floats], rounding: float, k: int
+) -> None:
+    for seed in range(3):
+        truth = make(seed)
+        goal = GOAL if k == 0 else Goal("top_cells", 0.95, 1.0)
+        problem = Problem(GRID, "log_odds", 1, goal, seed, prices)
+        refiner = Refiner(problem) if k == 0 else TopSearch(problem, k)
+        # A search goes on as long as the reduced precision is cheap, even where all cells are alike.
+        searched = prices.reduced if k and prices.reduced < 0.5 else 0.0
+        assert spent(refiner, truth, truth + rounding * rough(seed + 50)) <= 1 + MOST_WASTE + 0.01 + searched
+
+
+@pytest.mark.parametrize("size", [(16, 28), (16, 816), (20, 20)], ids=["1x4", "1x201", "2x2"])
+def test_grids_of_one_row_or_few_cells(size: tuple[int, int]) -> None:
+    grid = WindowGrid.over(size, (16, 16), (4, 4))
+    for seed, truth in enumerate((np.zeros(grid.shape), np.random.default_rng(0).standard_normal(grid.shape))):
+        refiner = Refiner(Problem(grid, "log_odds", 1, GOAL, seed))
+        request = refiner.first()
+        while not request.empty:
+            values = truth.reshape(-1, 1)[request.exact]
+            refiner.cells.add(request.exact, values, np.zeros_like(values))
+            refiner.update()
+            request = refiner.next()
+        assert np.isfinite(found(refiner)).all()
+        assert refiner.worst >= 0.9
+
+
 def test_rounding_as_large_as_the_map_is_not_used() -> None:
     truth = smooth(2)
-    refiner = new(Reduced(0.2))
+    refiner = new(REDUCED)
     drive(refiner, truth, truth + 0.5 * rough(3))
-    assert refiner.reduced is None and not refiner.cells.reduced.any()
+    assert not refiner.has_reduced and not refiner.cells.reduced.any()
     assert ssim(truth[None], found(refiner))[0] >= 0.9
 
 
 def test_a_common_error_of_the_reduced_precision_is_taken_out() -> None:
     truth = smooth(4)
-    refiner = new(Reduced(0.2, whole=True))
-    assert drive(refiner, truth, truth + 3.0) == 1
+    refiner = new(REDUCED, in_one_step=True)
+    assert drive(refiner, truth, truth + 3.0) == 3  # the trial, the first level, all others
     np.testing.assert_allclose(found(refiner), truth, atol=1e-9)
     assert refiner.worst > 0.999 and refiner.cells.exact.mean() < 0.05
 
 
 def test_values_beyond_the_reduced_precision_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
-        new(Reduced(0.2)).cells.add_reduced(np.array([0]), np.array([[np.inf]]), np.zeros((1, 1)))
+        new(REDUCED).cells.add_reduced(np.array([0]), np.array([[np.inf]]), np.zeros((1, 1)))
 
 
 def test_a_budget_is_kept() -> None:
@@ -123,13 +178,13 @@ def test_a_budget_is_kept() -> None:
     assert len(refiner.next(30).exact) <= 30 and refiner.next(0).empty
 
 
-@pytest.mark.parametrize("reduced", [None, Reduced(0.2)])
-def test_the_most_important_cells_are_found(reduced: Reduced | None) -> None:
+@pytest.mark.parametrize("prices", [EXACT, REDUCED])
+def test_the_most_important_cells_are_found(prices: Prices) -> None:
     for seed in range(2):
         truth = smooth(seed)
-        refiner = TopSearch(GRID, "log_odds", 1, 10, 0.95, seed, None, reduced)
+        refiner = TopSearch(Problem(GRID, "log_odds", 1, Goal("top_cells", 0.95, 1.0), seed, prices), 10)
         drive(refiner, truth, truth + 0.01 * rough(seed))
         best = np.argsort(truth, axis=None)[:10]
         named = np.argsort(np.where(np.isnan(found(refiner)), np.inf, found(refiner)), axis=None)[:10]
         assert set(best) == set(named)
-        assert refiner.cells.exact.mean() < (0.6 if reduced is None else 0.15)
+        assert refiner.cells.exact.mean() < (0.15 if prices.has_reduced else 0.6)

@@ -1,0 +1,42 @@
+"""How much larger errors may be than expected, by a sample of them: an upper confidence limit.
+
+Used by `estimate` for the audit's errors and for those of rounding.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["upper_ratio"]
+
+Floats = npt.NDArray[np.float64]
+
+_NONE: Floats = np.empty(0)
+
+
+def upper_ratio(expected: Floats, found: Floats, level: float, squares: Floats = _NONE) -> float:
+    """Return a limit, at least 1/4, of how many times larger squared errors are than expected, on the whole.
+
+    The limit is exceeded with probability `level`. `expected` and `found` (n,) are squared errors of the sample;
+    `squares` (m,) are others over their variances, which tell with these how common large ones are.
+    """
+    total = float(expected.sum())
+    if total <= 0.0:
+        return 1.0
+    ratio = float(found.sum()) / total
+    share = expected / total
+    squares = np.concatenate([squares, found[expected > 0] / expected[expected > 0]])
+    # Relative variance of one squared error: 2 for a normal distribution, more where large errors are more common.
+    tail = max(2.0, float(squares.var() / max(squares.mean() ** 2, 1e-30)))
+    freedom = 2.0 / (float((share * share).sum()) * tail)
+    return max(0.25, ratio / _lower_chi_square(freedom, level))
+
+
+def _lower_chi_square(freedom: float, level: float) -> float:
+    """The `level` quantile of chi-square over its degrees of freedom (Wilson and Hilferty 1931), at least 1/50."""
+    spread = 2.0 / (9.0 * freedom)
+    root = 1.0 - spread + NormalDist().inv_cdf(level) * spread**0.5
+    return max(0.02, root) ** 3 if root > 0.2715 else 0.02
