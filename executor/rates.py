@@ -6,15 +6,18 @@ the planner, whose estimates are built on it.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from obeql.executor.devices import device_name, free_bytes
-from obeql.executor.lanes import lane_count
+from obeql.executor.lanes import lane_count, run_in_lanes
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import materialise
 from obeql.executor.network.graph import LayerGraph
@@ -26,6 +29,7 @@ from obeql.planner.physical import Cost, IncrementalForward
 
 __all__ = ["measure_rates"]
 
+T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 
 #: Whole maps, and vectors, in a pass.
@@ -34,6 +38,8 @@ _VECTORS = 64
 #: Multiply-accumulates of a pass over whole maps, at most, and seconds after which there is no second one.
 _PASS_MACS, _LONG_S = 8e10, 1.0
 _REPEATS = 2
+#: Work that takes longer fills the cores in any way: no other one is tried.
+_OTHER_WAYS_S = 0.3
 #: Batches on boxes: groups an axis, batches of 2 x 2 windows and of _SIDE x _SIDE ones.
 _AXIS_GROUPS, _SMALL_GROUPS, _SIDE, _LARGE_GROUPS = 6, 8, 6, 4
 _COPY_ROWS, _COPY_CHANNELS = 1 << 15, 64
@@ -71,7 +77,10 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
                     if last[j] == i:
                         del live[j]
         call_s = _call_seconds(device, dtype)
-        position_s, batch_s = _box_rates(graph, image[:1])
+        boxes = _box_rates(graph, image[:1])
+        n_lanes = lane_count(device)
+        few = not graph.reason and batch * sum(best) < _OTHER_WAYS_S
+        in_lanes = _lanes_ratio(graph, image, n_lanes) if few and n_lanes > 1 else 0.0
         return Rates(
             bytes_per_s=_copy_rate(device, dtype),
             call_s=call_s,
@@ -79,43 +88,88 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
             free_bytes=free_bytes(device),
             device=device_name(device),
             on_cpu=device.type == "cpu",
-            n_lanes=lane_count(device),
-            box_s=position_s,
-            box_batch_s=batch_s,
+            n_lanes=n_lanes,
+            maps_in_lanes=in_lanes,
+            plain_memory=_plain_memory_ratio(graph, image) if device.type != "cpu" and not graph.reason else 0.0,
+            **boxes,
             pass_s=min(_timed(device, lambda: _clean_pass(graph, image[:1]))[0] for _ in range(_REPEATS)),
         )
 
 
-def _box_rates(graph: LayerGraph, image: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Seconds of each layer on boxes, of one position and of one batch however small: two points of a line each.
+def _box_rates(graph: LayerGraph, image: torch.Tensor) -> dict[str, Any]:
+    """What `Rates` holds of boxes: seconds of each layer, of one position and of one batch however small, and more.
 
-    A batch costs more than the calls: its weights are read once, from far away where there are many of them.
+    The two are a line through two points. A batch costs more than the calls: its weights are read once, from far away
+    where there are many of them.
     """
     network = graph.network()
     regions = region_layers(network, len(network.layers))
     if network.whole or sum(regions) <= 1:
-        return (), ()
+        return {}
     height, width = network.size
     patch = max(1, min(16, height // 4)), max(1, min(16, width // 4))
     grid = WindowGrid.over((height, width), patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)))
     fill = image.mean((2, 3))[0][:, None, None]
     clean = None
     points = []
+    n_lanes, in_turn, beyond = lane_count(image.device), 0.0, float("inf")
     for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, _LARGE_GROUPS)):
         clock = LayerClock(image.device)
         engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
+        engine = replace(engine, n_lanes=n_lanes)
         run = IncrementalRun(graph, grid, engine, clock)
         wanted = _some_windows(run, grid, n_groups, side)
         clean = clean or materialise(graph, image, run.needed)
         for _ in range(2 if side == 2 else 1):  # the first run of all packs the weights
             clock.seconds.clear()
-            run.run(clean, fill, wanted, lambda windows, logits: None)
+            whole_s, _ = _timed(image.device, lambda: run.run(clean, fill, wanted, lambda windows, logits: None))  # noqa: B023
+            beyond = min(beyond, max(0.0, whole_s - sum(clock.seconds.values())) / run.positions(wanted)[1])
         computed, n_batches = run.positions(wanted)
         seconds = np.array([clock.seconds.get(i, 0.0) for i in range(len(regions))])
         points.append((computed / n_batches, seconds / n_batches))
+        if n_lanes > 1 and side == _SIDE and seconds.sum() < _OTHER_WAYS_S:
+            clock.seconds.clear()
+            alone = IncrementalRun(graph, grid, replace(engine, n_lanes=1), clock)
+            alone.run(clean, fill, wanted, lambda windows, logits: None)
+            in_turn = sum(clock.seconds.values()) / max(1e-9, float(seconds.sum()))
     position_s, batch_s = _line(*points)
     boxed = np.array(regions)
-    return tuple(np.where(boxed, position_s, 0.0).tolist()), tuple(np.where(boxed, batch_s, 0.0).tolist())
+    return {
+        "box_s": tuple(np.where(boxed, position_s, 0.0).tolist()),
+        "box_batch_s": tuple(np.where(boxed, batch_s, 0.0).tolist()),
+        "batch_s": beyond,
+        "boxes_in_turn": in_turn,
+    }
+
+
+def _lanes_ratio(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:
+    """Seconds of batches on whole maps side by side in lanes, over those of one after the other with all cores."""
+
+    def piece(stop: threading.Event) -> torch.Tensor:
+        return graph.forward(batch)
+
+    def in_lanes() -> torch.Tensor:
+        found: list[torch.Tensor] = []
+        run_in_lanes([piece] * n_lanes, n_lanes, found.append)
+        return found[0]
+
+    return _fastest(batch.device, in_lanes) / (n_lanes * _fastest(batch.device, lambda: graph.forward(batch)))
+
+
+def _plain_memory_ratio(graph: LayerGraph, batch: torch.Tensor) -> float:
+    """Seconds of whole maps in (N, C, H, W) memory over those in channels-last memory.
+
+    Not asked on CPUs, whose packed kernels are channels-last.
+    """
+    plain, maps, order = graph.in_plain_memory(), batch.contiguous(), range(1, len(graph.layers))
+    usual = _fastest(batch.device, lambda: graph.forward(batch))
+    return _fastest(batch.device, lambda: plain.forward_from({0: maps}, order)) / usual
+
+
+def _fastest(device: torch.device, work: Callable[[], torch.Tensor]) -> float:
+    """Seconds of the faster of two runs, or of the only one where that is long."""
+    first = _timed(device, work)[0]
+    return first if first > _LONG_S else min(first, _timed(device, work)[0])
 
 
 def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
@@ -143,7 +197,7 @@ def _clean_pass(graph: LayerGraph, image: torch.Tensor) -> torch.Tensor:
     return graph.materialise(image, {i for i, boxed in enumerate(regions) if boxed})[1]
 
 
-def _timed(device: torch.device, work: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
+def _timed(device: torch.device, work: Callable[[], T]) -> tuple[float, T]:
     _wait(device)
     started = time.perf_counter()
     result = work()

@@ -38,6 +38,8 @@ class Rates:
     box_s: tuple[float, ...] = ()
     #: measured seconds of layer i for a batch on boxes however small; empty when not measured
     box_batch_s: tuple[float, ...] = ()
+    #: measured seconds of a batch on boxes beyond its layers: working out where its boxes lie
+    batch_s: float = 0.0
     #: measured seconds of one clean pass: the network on a single image, its views kept; 0 when not measured
     pass_s: float = 0.0
     #: memory that may be used beyond the weights, in bytes
@@ -46,8 +48,14 @@ class Rates:
     device: str = "cpu"
 
     on_cpu: bool = True
-    #: batches on boxes that run side by side
+    #: lanes that the cores can be divided into: batches that run side by side
     n_lanes: int = 1
+    #: measured seconds of boxes batch after batch with all cores, over those of batches side by side in lanes
+    boxes_in_turn: float = 0.0
+    #: measured seconds of whole maps side by side in lanes, over those of batches after each other with all cores
+    maps_in_lanes: float = 0.0
+    #: measured seconds of whole maps in plain (N, C, H, W) memory over channels-last; the three are 0 where unmeasured
+    plain_memory: float = 0.0
 
     @property
     def measured(self) -> bool:
@@ -56,7 +64,10 @@ class Rates:
     def in_parts(self, share: float) -> Rates:
         """The rates where only `share` of the windows is computed at once: what a batch costs weighs so much more."""
         return replace(
-            self, call_s=self.call_s / share, box_batch_s=tuple(seconds / share for seconds in self.box_batch_s)
+            self,
+            call_s=self.call_s / share,
+            batch_s=self.batch_s / share,
+            box_batch_s=tuple(seconds / share for seconds in self.box_batch_s),
         )
 
     def to_json(self) -> str:

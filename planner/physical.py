@@ -47,7 +47,11 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class DenseForward:
-    """Run the whole network for every window, `batch` windows at a time. Exact; the reference."""
+    """Run the whole network for every window, `batch` windows at a time. Exact; the reference.
+
+    `n_lanes` batches run side by side, each with its share of the cores. Maps lie in memory `channels_last`, or as
+    (N, C, H, W).
+    """
 
     batch: int
     cost: Cost
@@ -55,6 +59,8 @@ class DenseForward:
     layer_s: tuple[float, ...] = ()
     #: bytes that one window at a time takes, beyond the weights and the clean pass
     least_bytes: float = 0.0
+    n_lanes: int = 1
+    channels_last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,8 @@ class IncrementalForward:
 
     `regions[i]` says whether layer i runs on boxes (True) or on whole maps (False); whole maps follow once a layer
     has turned dense. `n_row_groups`, `n_col_groups` bound how many groups of equal boxes an axis is divided into.
-    `batch` windows go through the boxes at a time, `tail_batch` through the dense rest.
+    `batch` windows go through the boxes at a time, `tail_batch` through the dense rest; `n_lanes` such batches run side
+    by side, each with its share of the cores.
     """
 
     regions: tuple[bool, ...]
@@ -80,6 +87,7 @@ class IncrementalForward:
     least_bytes: float = 0.0
     #: bytes of where boxes lie that may be kept from one image to the next
     kept_bytes: float = 0.0
+    n_lanes: int = 1
     #: no box is wider than this share of its map; below 1 the operator is not exact
     tau: float = 1.0
     #: share of the grid's windows that the cost is of

@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from obeql.planner.arrangement import for_boxes, for_whole_maps
 from obeql.planner.boxes import AxisPlan, Spans, axis_spans, group_windows, merge_steps, region_layers
 from obeql.planner.cost import Rates, box_seconds, layer_seconds, paste_bytes, positions
 from obeql.planner.geometry import Network
@@ -87,7 +88,7 @@ def _chosen(
     disabled: frozenset[str],
     together: int,
 ) -> tuple[Engine, tuple[Refusal, ...]]:
-    dense = _dense(network, grid, rates, budget, batch, together)
+    dense = _dense(network, grid, rates, budget, batch, disabled, together)
     if "choose_engine" in disabled:
         return dense, (Refusal("IncrementalForward", "rule choose_engine is switched off"),)
     if network.whole:
@@ -112,13 +113,23 @@ def _chosen(
 
 
 def _dense(
-    network: Network, grid: WindowGrid, rates: Rates, budget: float, batch: int | None, together: int
+    network: Network,
+    grid: WindowGrid,
+    rates: Rates,
+    budget: float,
+    batch: int | None,
+    disabled: frozenset[str],
+    together: int,
 ) -> DenseForward:
     each = whole_map_bytes(network)
-    fitted = fitting(budget, each, batch or _whole_map_batch(network, rates, range(1, len(network.layers))))
-    n_calls = math.ceil(together * grid.n_windows / fitted) / together
+    arranged = for_whole_maps(rates, disabled)
+    n_lanes = arranged.n_lanes if arranged.n_lanes * each <= budget else 1
+    ratio = arranged.ratio if n_lanes == arranged.n_lanes else arranged.ratio / rates.maps_in_lanes
+    wanted = batch or _whole_map_batch(network, rates, range(1, len(network.layers)))
+    fitted = fitting(budget / n_lanes, each, lane_batch(wanted, together * grid.n_windows, n_lanes))
+    n_calls = math.ceil(together * grid.n_windows / fitted) / together / n_lanes
     layer_s = tuple(
-        layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
+        ratio * layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
         for i in range(len(network.layers))
     )
     return DenseForward(
@@ -127,10 +138,12 @@ def _dense(
             macs=float(network.macs * grid.n_windows),
             bytes=float(sum(layer.work_bytes for layer in network.layers) * grid.n_windows),
             seconds=sum(layer_s),
-            memory=each * fitted,
+            memory=each * fitted * n_lanes,
         ),
         layer_s,
         each,
+        n_lanes,
+        arranged.channels_last,
     )
 
 
@@ -231,17 +244,19 @@ def _incremental(
     disabled: frozenset[str],
     together: int,
 ) -> IncrementalForward:
+    arranged = for_boxes(rates, disabled)
+    n_lanes = arranged.n_lanes
     boxes = _Boxes(network, grid, regions)
     boxed = [i for i, on in enumerate(regions) if on and i]
     rest = [i for i, on in enumerate(regions) if not on]
     views = together * 4 * sum(math.prod(network.layers[i].shape) for i in (0, *boxed))
     need = box_memory(network, regions, boxes.rows.sizes.max(axis=1), boxes.cols.sizes.max(axis=1))
-    least = rates.n_lanes * need.of(1, 1)
+    least = n_lanes * need.of(1, 1)
     # The views of one image come on top of the memory, those of further ones out of it.
     budget = budget if together == 1 else max(1.0, budget - views)
     kept = min(_KEPT_BYTES, need.places * together * grid.n_windows, max(0.0, budget - least) / 8)
     fitted, tail = need.batches(
-        (budget - kept) / rates.n_lanes,
+        (budget - kept) / n_lanes,
         batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, need.widest)),
         batch or _whole_map_batch(network, rates, rest),
     )
@@ -250,16 +265,18 @@ def _incremental(
     a_batch = np.zeros(len(network.layers))  # seconds of a batch however small
     for i in boxed:
         if rates.box_s:
-            each[i], a_batch[i] = rates.box_s[i], rates.box_batch_s[i]
+            each[i], a_batch[i] = arranged.ratio * rates.box_s[i], arranged.ratio * rates.box_batch_s[i]
         else:
             each[i] = layer_seconds(network, i, rates) / positions(network.layers[i])
-            a_batch[i] = rates.call_s / rates.n_lanes
-    in_lane = lane_batch(fitted, together * grid.n_windows, rates.n_lanes)
-    n_row_groups, n_col_groups = _group_counts(boxes, each, in_lane, float(a_batch.sum()), disabled, together)
+            a_batch[i] = rates.call_s / n_lanes
+    in_lane = lane_batch(fitted, together * grid.n_windows, n_lanes)
+    batch_s = arranged.ratio * rates.batch_s + float(a_batch.sum())
+    n_row_groups, n_col_groups = _group_counts(boxes, each, in_lane, batch_s, disabled, together)
     plan = boxes.grouped(n_row_groups, n_col_groups)
     computed = plan.rows.positions * plan.cols.positions
     n_rows, n_cols = _counts(plan.rows), _counts(plan.cols)
-    layer_s = each * computed + a_batch * _n_batches(n_rows, n_cols, in_lane, together)
+    n_batches = _n_batches(n_rows, n_cols, in_lane, together)
+    layer_s = each * computed + a_batch * n_batches
     moved = 0.0
     for i in boxed:
         heights = np.array([float(g.sizes[i]) for g in plan.rows.groups])
@@ -274,7 +291,7 @@ def _incremental(
         n_calls = math.ceil(together * n_windows / tail) / together
         layer_s[i] = layer_seconds(network, i, rates) * n_windows + n_calls * rates.call_s
     at_once = together * n_windows
-    in_lanes = rates.n_lanes * need.of(fitted, max(1, min(tail, at_once // (4 * rates.n_lanes))))
+    in_lanes = n_lanes * need.of(fitted, max(1, min(tail, at_once // (4 * n_lanes))))
     macs = np.array([layer.macs / positions(layer) for layer in network.layers])
     tail_macs = float(sum(network.layers[i].macs for i in rest) * n_windows)
     return IncrementalForward(
@@ -286,13 +303,14 @@ def _incremental(
         cost=Cost(
             macs=float((macs * computed)[boxed].sum()) + tail_macs,
             bytes=float(moved + tail_bytes * n_windows),
-            seconds=float(layer_s.sum()),
+            seconds=float(layer_s.sum()) + n_batches * arranged.ratio * rates.batch_s,
             memory=views + kept + max(in_lanes, need.of(fitted, min(tail, at_once))),
         ),
         bound_macs=float((macs * boxes.least_positions())[boxed].sum()) + tail_macs,
         layer_s=tuple(float(s) for s in layer_s),
         least_bytes=least,
         kept_bytes=kept,
+        n_lanes=n_lanes,
     )
 
 

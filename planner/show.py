@@ -43,6 +43,8 @@ COLUMN_WIDTH = 10
 _OF_REFINEMENTS = ("choose_refinement", "choose_reduced_precision")
 #: Choices that concern several images or statements
 _OF_SETS = ("batch_images", "share_windows")
+#: choices that are left where no window runs on boxes
+_OF_WHOLE_MAPS = ("choose_engine", "choose_batch", "choose_threads", "choose_layout")
 TREE_WIDTH = WIDTH - COLUMN_WIDTH * len(COLUMNS)
 
 
@@ -99,7 +101,9 @@ def _rules(plan: ExplainPlan) -> list[str]:
     made = [choice.name for choice in CHOICES if choice.name not in plan.disabled]
     if not any(isinstance(engine, IncrementalForward) for engine in plan.engines):
         # Without boxes there is nothing to switch or to group.
-        made = [name for name in made if name in {"choose_engine", "choose_batch", *_OF_SETS, *_OF_REFINEMENTS}]
+        made = [name for name in made if name in {*_OF_WHOLE_MAPS, *_OF_SETS, *_OF_REFINEMENTS}]
+    if plan.device == "cpu":
+        made = [name for name in made if name != "choose_layout"]
     if not any(plan.refinements):
         made = [name for name in made if name not in _OF_REFINEMENTS]
     elif not any(each is not None and each.reduced is not None for each in plan.refinements):
@@ -290,7 +294,8 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
 def _details(engine: Engine, whole: float, network: Network) -> Iterator[tuple[str, str]]:
     """Yield (title, text) of what there is to know about one operator; `whole` are the MACs of plain inference."""
     if isinstance(engine, DenseForward):
-        yield "batch", _plural(engine.batch, "window")
+        memory = "" if engine.channels_last else ", maps in plain memory"
+        yield "batch", f"{_plural(engine.batch, 'window')}{_lanes(engine)}{memory}"
         if network.whole:
             yield "network", f"runs as a whole: {network.reason}"
         return
@@ -302,8 +307,12 @@ def _details(engine: Engine, whole: float, network: Network) -> Iterator[tuple[s
         yield "boxes", f"{_plural(len(boxed), 'layer')}, {_layer(network, boxed[0])} to {_layer(network, boxed[-1])}"
     if whole_maps:
         yield "whole maps", f"{_plural(len(whole_maps), 'layer')} from {_layer(network, whole_maps[0])}"
-    yield "batch", f"{_plural(engine.batch, 'window')} on boxes, {engine.tail_batch} on whole maps"
+    yield "batch", f"{_plural(engine.batch, 'window')} on boxes, {engine.tail_batch} on whole maps{_lanes(engine)}"
     yield "groups", f"at most {engine.n_row_groups} x {engine.n_col_groups} sizes of boxes, rows x columns"
+
+
+def _lanes(engine: Engine) -> str:
+    return f", {engine.n_lanes} side by side" if engine.n_lanes > 1 else ""
 
 
 def _work(engine: IncrementalForward, whole: float) -> str:

@@ -51,7 +51,8 @@ _HIDES_NAN = ("relu", "hardtanh")
 class Convolution:
     """y = activation(conv(x, weight) + bias) for x (N, C, H, W), zero padding given at each call.
 
-    With `keeps_nan` no epilogue runs that would turn NaN into a number.
+    With `keeps_nan` no epilogue runs that would turn NaN into a number. With `plain_memory` weights, and maps, lie as
+    (N, C, H, W) instead of channels-last, and nothing is packed.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Convolution:
         groups: int,
         activation: Elementwise | None,
         keeps_nan: bool = False,
+        plain_memory: bool = False,
     ) -> None:
         self.weight = weight.contiguous(memory_format=torch.channels_last)
         self.bias = bias
@@ -81,7 +83,9 @@ class Convolution:
         self._plain_memory = weight.shape[1] * groups == 1 and stride[0] != stride[1]
         if self._plain_memory:
             self.weight = _in_plain_memory(weight)
-        if self._plain_memory or weight.shape[0] == 1:
+        if plain_memory and not self._plain_memory:
+            self.weight = weight.contiguous()
+        if plain_memory or self._plain_memory or weight.shape[0] == 1:
             self._packs = False
         self._packed: dict[tuple[int, int], Tensor] = {}
         #: whether an output is a product of the weights with one input position

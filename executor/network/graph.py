@@ -53,6 +53,10 @@ class LayerGraph:
         _keep_nan(layers)
         return self._placed.setdefault((device, dtype), LayerGraph(layers, self.activation, self.reason))
 
+    def in_plain_memory(self) -> LayerGraph:
+        """The same graph, on its device, for maps in (N, C, H, W) memory instead of channels-last."""
+        return LayerGraph(tuple(layer.in_plain_memory() for layer in self.layers), self.activation, self.reason)
+
     def last_use(self, start: int = 0) -> list[int]:
         """For each layer, the last layer from `start` on that reads it (the last layer of all for the output)."""
         last = [-1] * len(self.layers)

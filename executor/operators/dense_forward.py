@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from obeql.executor.allocator import give_back
+from obeql.executor.lanes import StoppedError, run_in_lanes
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
@@ -48,7 +51,7 @@ class DenseRun:
     def __init__(
         self, graph: LayerGraph, grid: WindowGrid, engine: DenseForward, clock: LayerClock | None = None
     ) -> None:
-        self.graph = graph
+        self.graph = graph if engine.channels_last else graph.in_plain_memory()
         self.grid = grid
         self.engine = engine
         self._clock = clock
@@ -71,9 +74,21 @@ class DenseRun:
             numbers = np.arange(len(clean.image) * self.grid.n_windows)
         else:
             numbers = np.flatnonzero(windows.reshape(-1))
-        clock = None if self._clock is None else self._clock.run
-        for start in range(0, len(numbers), self.engine.batch):
-            part = numbers[start : start + self.engine.batch]
-            values = {0: occlude(clean.image, fill, self.grid, part)}
-            done(part, self.graph.forward_from(values, self._order, clock))
+        clock = None if self._clock is None else partial(self._clock.run, n_lanes=self.engine.n_lanes)
+
+        def batch(part: Windows, stop: threading.Event) -> tuple[Windows, Tensor]:
+            def run_layer(layer: int, work: Callable[[], Tensor]) -> Tensor:
+                if stop.is_set():
+                    raise StoppedError
+                return work() if clock is None else clock(layer, work)
+
+            values = occlude(clean.image, fill, self.grid, part)
+            if not self.engine.channels_last:
+                values = values.contiguous()
+            logits = self.graph.forward_from({0: values}, self._order, run_layer)
             give_back()
+            return part, logits
+
+        starts = range(0, len(numbers), self.engine.batch)
+        parts = (numbers[start : start + self.engine.batch] for start in starts)
+        run_in_lanes((partial(batch, part) for part in parts), self.engine.n_lanes, lambda found: done(*found))

@@ -21,7 +21,7 @@ from torch import Tensor
 from obeql.executor.allocator import give_back
 from obeql.executor.kernels.box_sum import BoxSum, PrefixSums, plan_box_sum
 from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
-from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
+from obeql.executor.lanes import StoppedError, run_in_lanes
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
@@ -170,7 +170,7 @@ class IncrementalRun:
         fills = fill if fill.dim() == 4 else fill.expand(n_images, *fill.shape)
         constant = fills.shape[2:] == (1, 1)
         image = _Clean(clean.views, fills[:, :, 0, 0] if constant else View.of(fills, 0.0), sums)
-        n_lanes = lane_count(clean.image.device)
+        n_lanes = self.engine.n_lanes
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
         keeps = self._keeps and windows is None
         if n_lanes > 1 and self._is_few(self._n_wanted(windows, n_images)):

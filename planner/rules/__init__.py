@@ -44,6 +44,8 @@ CHOICES: tuple[Choice, ...] = (
     Choice("choose_switch_layer", "finds the layer where boxes turn into whole maps", "boxes as far as they go"),
     Choice("bucket_windows", "groups windows by the size of their boxes", "one size for all windows"),
     Choice("choose_batch", "finds the batch size under the memory budget", "a fixed small batch"),
+    Choice("choose_threads", "runs batches side by side or in turn, as measured", "boxes in lanes, whole maps in turn"),
+    Choice("choose_layout", "lays whole maps out in memory as measured, on GPUs", "channels-last"),
     Choice("batch_images", "computes several images together where that fills batches", "one after the other"),
     Choice("share_windows", "computes classes that the next statements ask of the same windows", "each asks anew"),
     Choice("choose_refinement", "computes only the windows that APPROX, TOP .. CELLS or WITHIN need", "all windows"),

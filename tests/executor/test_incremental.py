@@ -376,6 +376,26 @@ def check(case: Case, drive: SimpleNamespace) -> None:
     assert float(error) <= 1e-5 * scale
 
 
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("n_lanes", [1, 3])
+def test_lanes_and_layouts_agree(n_lanes: int, channels_last: bool, drive: SimpleNamespace) -> None:
+    """Batches side by side or in turn, maps channels-last or in plain memory: the same logits."""
+    case = Case(3, (3, 24, 24), [(0, [0]), (5, [1]), (4, [0, 2]), (3, [0])], 0, (6, 6), (3, 3), "cover", None, "map",
+                9, (2, 2), 4, 6, 1.0)  # fmt: skip
+    module = built(case)
+    assert module is not None
+    graph = capture(module, case.size).to(CPU, torch.float32)
+    image, fill = inputs_of(case, torch.float32)
+    grid = grid_of(case)
+    expected = drive.window_logits(graph, grid, drive.dense_engine(8), image, fill)
+    dense = replace(drive.dense_engine(5), n_lanes=n_lanes, channels_last=channels_last)
+    boxes = replace(drive.incremental_engine(graph, 9, (2, 2), 4, 6), n_lanes=n_lanes)
+    for engine in (dense, boxes):
+        found = drive.window_logits(graph, grid, engine, image, fill)
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(found, drive.window_logits(graph, grid, engine, image, fill))
+
+
 BUDGET = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 
 

@@ -27,6 +27,14 @@ def test_rates_of_a_small_network() -> None:
     assert Rates.from_json(rates.to_json()) == rates
 
 
+def test_other_ways_to_use_cores_and_memory_are_measured() -> None:
+    torch.set_num_threads(2)  # put back by the fixture
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    rates = measure_rates(capture(network.eval(), (3, 32, 32)), torch.device("cpu"), torch.float32)
+    assert rates.n_lanes == 2 and rates.boxes_in_turn > 0 and rates.maps_in_lanes > 0
+    assert rates.plain_memory == 0  # a CPU's packed kernels are channels-last
+
+
 def test_a_line_through_two_points() -> None:
     def point(positions: float, seconds: float) -> tuple[np.ndarray, np.ndarray]:
         return np.array([positions]), np.array([seconds])

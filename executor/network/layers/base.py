@@ -64,6 +64,10 @@ class Layer(ABC):
         """Return a copy of the layer with every tensor replaced by change(tensor)."""
         return self
 
+    def in_plain_memory(self) -> Layer:
+        """The layer for maps in (N, C, H, W) memory; most take either."""
+        return self
+
     def macs_per_position(self) -> float:
         """Multiply-accumulates for one position of a map, or for the whole of a vector."""
         return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
@@ -27,6 +28,8 @@ class Conv(Layer):
     reach: Reach = "local"
     #: whether NaN may come in or be made here, so that it has to come out
     keeps_nan: bool = False
+    #: whether maps and weights lie in (N, C, H, W) memory
+    plain_memory: bool = False
 
     def __init__(
         self,
@@ -67,7 +70,14 @@ class Conv(Layer):
     def kernel(self) -> Convolution:
         if self._kernel is None:
             self._kernel = Convolution(
-                self.weight, self.bias, self.stride, self.dilation, self.groups, self.activation, self.keeps_nan
+                self.weight,
+                self.bias,
+                self.stride,
+                self.dilation,
+                self.groups,
+                self.activation,
+                self.keeps_nan,
+                self.plain_memory,
             )
         return self._kernel
 
@@ -80,6 +90,11 @@ class Conv(Layer):
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
         return self.kernel(inputs[0], (0, 0))
+
+    def in_plain_memory(self) -> Conv:
+        twin = copy.copy(self)
+        twin.plain_memory, twin._kernel = True, None
+        return twin
 
     def parameters(self) -> list[Tensor]:
         return [self.weight] if self.bias is None else [self.weight, self.bias]
