@@ -84,14 +84,19 @@ def export_run(result: Result, folder: str | Path, form: str = "parquet") -> lis
 
     `parquet` is one file, heatmaps.parquet, a row a map with its planes as nested lists and NULL where a cell was not
     computed. `npz` (all numbers, as `Heatmap.save`) and `png` (the map over its image) are a file a map, and maps.csv
-    that lists them. Files of the same names are replaced. Raises QueryTypeError for another format, ImageError for a
-    folder that cannot be written.
+    that lists them. Files of the same names are replaced. Raises QueryTypeError for another format and for a new folder
+    named like a file, ImageError for a folder that cannot be written.
     """
     form = form.lower()
     if form not in EXPORT_FORMATS:
         known = ", ".join(EXPORT_FORMATS)
         raise QueryTypeError(f"format {form!r} is unknown; allowed are {known}.{nearest(form, EXPORT_FORMATS)}")
     folder = Path(folder).expanduser()
+    ending = folder.suffix.lower().removeprefix(".")
+    if ending in EXPORT_FORMATS and not folder.is_dir():
+        raise QueryTypeError(
+            f"'{folder}' is named like a file, but a run is exported into a folder: name a folder, and FORMAT {ending}."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["upper_ratio"]
+__all__ = ["tail_ratio", "upper_ratio"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,6 +33,18 @@ def upper_ratio(expected: Floats, found: Floats, level: float, squares: Floats =
     tail = max(2.0, float(squares.var() / max(squares.mean() ** 2, 1e-30)))
     freedom = 2.0 / (float((share * share).sum()) * tail)
     return max(0.25, ratio / _lower_chi_square(freedom, level))
+
+
+def tail_ratio(squares: Floats) -> float:
+    """Return how many times larger the largest error of a sample is than normal errors of its size would have it.
+
+    `squares` (n,) are squared errors over their variances. At least 1.
+    """
+    mean = float(squares.mean()) if len(squares) else 0.0
+    if mean <= 0.0:
+        return 1.0
+    usual = NormalDist().inv_cdf(1.0 - 0.25 / len(squares))  # the median of the largest of n, by size
+    return max(1.0, float(np.sqrt(squares.max() / mean)) / usual)
 
 
 def _lower_chi_square(freedom: float, level: float) -> float:

@@ -15,7 +15,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from obeql.executor.refine.confidence import upper_ratio
+from obeql.executor.refine.confidence import tail_ratio, upper_ratio
 from obeql.executor.refine.kriging import Axes, Field, Posterior, fit_field
 from obeql.executor.refine.observed import Observed
 from obeql.executor.refine.problem import Problem
@@ -97,6 +97,9 @@ class Estimator:
         weights = error_weights(metric, best, self._error(after.means[0], after.variance))
         noise = self.noise(cells, sample, k, weights) if has_reduced else 0.0
         wider = np.sqrt(self.audited(cells, sample, field, values, weights, noise or 0.0))
+        if metric == "maxerr" and not seen.all():
+            # One cell decides, and errors of a reconstruction are more often large than normal ones.
+            wider *= tail_ratio(np.concatenate([field.squares, self._left_out(sample, field, seen, values)]))
         bound, reachable = self._bounds(cells, best, after, float(wider), noise)
         reconstructed = after.means[1]
         other = others if kind == "logit" else reconstructed - after.means[0]
@@ -145,6 +148,13 @@ class Estimator:
         expected = weights[audited] * self._error(mean, variance + noise**2)
         error = self._scored(values[audited]) - self._scored(mean)
         return upper_ratio(expected, weights[audited] * error * error, self._level, field.squares)
+
+    def _left_out(self, sample: Sample, field: Field, seen: Flags, values: Floats) -> Floats:
+        """Squared errors of the audit's cells, predicted from all others, over their variances."""
+        residuals, variances = field.left_out(seen, values[seen])
+        at = (sample.audit & ~sample.chosen)[seen]
+        squares: Floats = residuals[at] ** 2 / np.maximum(variances[at], 1e-30)
+        return squares
 
     def noise(self, cells: Observed, sample: Sample, k: int, weights: Floats) -> float | None:
         """The standard deviation of reduced values about exact ones: an upper confidence limit.

@@ -23,7 +23,7 @@ from obeql.executor.refine.kriging import select_spread, work_of
 from obeql.executor.refine.observed import Observed
 from obeql.executor.refine.problem import NOTHING, Problem, Request
 from obeql.executor.refine.spending import Spending
-from obeql.planner.refinement import LATTICE_SHARE, LEVEL_SHARE, REDUCED_AUDIT, audit_size
+from obeql.planner.refinement import LATTICE_SHARE, LEVEL_SHARE, MOST_WASTE, REDUCED_AUDIT, audit_size
 
 __all__ = ["Refiner"]
 
@@ -67,7 +67,7 @@ class Refiner:
         self.estimates: list[Estimate] = []
         #: share of cells seen and the worst bound, level by level
         self.history: list[tuple[float, float]] = []
-        self._spending = Spending(problem.prices, self.cells.exact.size, self.cells.exact.size)
+        self._spending = self._nothing_spent()
         self._estimator = Estimator(problem)
         self._sample = Sample.none(self.shape)
         costs = problem.cell_costs
@@ -87,8 +87,12 @@ class Refiner:
 
     def first(self, most: int | None = None) -> Request:
         """The first windows: the audit and a lattice, about `most` if it is few; or cells to compute both ways."""
-        self._spending = Spending(self.problem.prices, int((~self.cells.exact).sum()), self.cells.exact.size)
+        self._spending = self._nothing_spent()
         return self._taken(self._beginning(most))
+
+    def _nothing_spent(self) -> Spending:
+        n_left = int((~self.cells.exact).sum())
+        return Spending(self.problem.prices, n_left, self.cells.exact.size, self._most_waste)
 
     def _beginning(self, most: int | None) -> Request:
         """What `first` asks for; after a trial of the reduced precision, what goes on from there."""
@@ -228,6 +232,11 @@ class Refiner:
     @property
     def _least_reachable(self) -> float:
         return _LEAST_REDUCED if self.goal.target is None else self.goal.target
+
+    @property
+    def _most_waste(self) -> float:
+        """What may be wasted, in shares of computing all exactly."""
+        return MOST_WASTE
 
     @property
     def _least_paired(self) -> float:

@@ -16,10 +16,14 @@ __all__ = ["Spending"]
 
 
 class Spending:
-    """Shares of the cost of computing all `n_left` of `n_cells` windows that were not stored, exactly and at once."""
+    """Shares of the cost of computing all `n_left` of `n_cells` windows that were not stored, exactly and at once.
 
-    def __init__(self, prices: Prices, n_left: int, n_cells: int) -> None:
+    `most` is what may be wasted.
+    """
+
+    def __init__(self, prices: Prices, n_left: int, n_cells: int, most: float = MOST_WASTE) -> None:
         self._prices = prices
+        self._most = most
         self._n_left = max(1, n_left)
         self._n_cells = n_cells
         #: estimating, windows in the reduced precision, and what small batches cost more than large ones
@@ -31,11 +35,11 @@ class Spending:
 
     def allows(self, request: Request, n_known: int) -> bool:
         """Whether what is wasted by then stays within bounds, should all be computed exactly in the end."""
-        return self.wasted + self._waste_of(request, n_known) <= MOST_WASTE
+        return self.wasted + self._waste_of(request, n_known) <= self._most
 
     def is_last(self, n_known: int) -> bool:
         """Whether after one more level of exact windows, and a look with so many known, none would be allowed."""
-        return self.wasted + 2 * (self._prices.level + self._look(n_known)) > MOST_WASTE
+        return self.wasted + 2 * (self._prices.level + self._look(n_known)) > self._most
 
     def _waste_of(self, request: Request, n_known: int) -> float:
         wasted = self._look(n_known) + len(request.reduced) * self._prices.reduced / self._n_left

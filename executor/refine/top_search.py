@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Share of all cells that the first level adds at least and at most, between them so many times what a level costs
 #: beside its cells; each later one adds more.
-_LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.05, 0.12, 4.0, 1.3
+_LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.03, 0.1, 2.0, 1.1
 #: Cells that one level computes exactly, at most: this many or 2 k.
 _FEWEST_EXACT = 20
 #: Standard deviations beyond the k-th best at which a cell is no candidate.
@@ -28,9 +28,16 @@ _UNLIKELY = -4.0
 #: What `quality_of_pairs` is where rounding errors vary as much as the map.
 _LEAST_PAIRED = 2 / 3
 #: Standard deviations up to which a cell is a good candidate, and the share of these among all cells beyond which all
-#: are computed.
+#: are computed if their neighbours tell nothing of them.
 _LIKELY, _GIVE_UP_SHARE = -2.0, 0.5
+#: Share of the variance of cells that the others leave unexplained where no cell tells anything of its neighbours.
+_UNEXPLAINED = 0.7
 _LESS_THAN_ALL = 1.0
+#: What a search may waste, as a share of computing all exactly: more than a refinement, as nearly all searches end
+#: early, and those that cannot, among cells that are all alike, are seen to be such by the first looks.
+_MOST_WASTE = 0.2
+#: What a cell in the reduced precision may cost, in exact ones: those that matter are computed exactly as well.
+_DEAR = 0.5
 
 
 class TopSearch(Refiner):
@@ -43,11 +50,14 @@ class TopSearch(Refiner):
     def __init__(self, problem: Problem, k: int) -> None:
         super().__init__(problem)
         self.k = min(k, problem.grid.n_windows)
+        self.has_reduced = 0.0 < problem.prices.reduced <= _DEAR
         #: how likely each cell is among the k: standard deviations from the k-th best, (rows, cols)
         self._likely: Floats = np.ones(self.shape)
 
     def _level(self, worst: Found, affordable: int | None) -> Request:
         """Those most likely to be among the k: exactly if they are known in the reduced precision already."""
+        if self._is_flat and self._is_too_even and (rest := self._rest(affordable)) is not None:
+            return rest
         likely = np.where(self.cells.exact, -np.inf, self._likely).ravel()
         n_left = int((~self.cells.exact).sum())
         share = max(_LEVEL_SHARE, min(_MOST_SHARE, _TIMES * self._level_price)) * _GROWTH ** (len(self.history) - 1)
@@ -81,6 +91,10 @@ class TopSearch(Refiner):
         return is_cheap and super()._is_assured and not self._is_too_even
 
     @property
+    def _most_waste(self) -> float:
+        return _MOST_WASTE
+
+    @property
     def _least_paired(self) -> float:
         return _LEAST_PAIRED
 
@@ -111,8 +125,11 @@ class TopSearch(Refiner):
         deviation = np.sqrt(after.variance * wider**2 + (0.0 if noise is None else noise**2) * ~exact)
         gain = np.where(deviation > 0, (limit - after.means[0]) / np.where(deviation > 0, deviation, 1.0), -np.inf)
         known = np.where(exact, logit, np.nan), np.where(exact, others, np.nan)
-        is_clear = noise is not None and noise < float(values[seen].std())
-        return Found(Estimate(*known, bound), gain, np.zeros(self.shape), field, float(is_clear))
+        spread = float(values[seen].std())
+        is_clear = noise is not None and noise < spread
+        # Like a map that does not vary: from the cells computed nothing follows for the others.
+        is_flat = not seen.all() and float(after.variance[~seen].mean()) > _UNEXPLAINED * spread**2
+        return Found(Estimate(*known, bound), gain, np.zeros(self.shape), field, float(is_clear), is_flat)
 
     def _look_at(self, found: list[Found]) -> None:
         super()._look_at(found)

@@ -92,6 +92,13 @@ def test_mistakes(result: Any, tmp_path: Path) -> None:
         result.export(tmp_path / "file")
 
 
+def test_a_folder_named_like_a_file(result: Any, tmp_path: Path) -> None:
+    with pytest.raises(QueryTypeError, match=r"'.*maps\.npz' is named like a file, .* name a folder, and FORMAT npz\."):
+        result.export(tmp_path / "maps.npz")
+    (tmp_path / "maps.npz").mkdir()
+    assert result.export(tmp_path / "maps.npz", "npz")
+
+
 def test_an_empty_result(result: Any, tmp_path: Path) -> None:
     (file,) = result[:0].export(tmp_path)
     assert duckdb.sql(f"FROM '{file}'").fetchall() == []

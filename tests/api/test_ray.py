@@ -135,6 +135,17 @@ def test_ray_gives_the_cells_of_one_process_and_of_processes(scans: Any) -> None
     assert [p.done for p in seen] == sorted(p.done for p in seen)
 
 
+def test_groups_of_images_give_the_same_bits_on_ray(scans: Any) -> None:
+    scans.execute("RESET obeql.disabled_rules")
+    tail = f"{TAIL} workers=2 NO REUSE"
+    shared = scans.execute(f"EXPLAIN OCCLUDE scans {tail}")
+    scans.execute("RESET obeql.engine")
+    spawned = scans.execute(f"EXPLAIN OCCLUDE scans {tail}")
+    assert shared.plan.cluster and not spawned.plan.cluster
+    assert shared.plan.together == spawned.plan.together > 1 and shared.plan.engines == spawned.plan.engines
+    assert cells(shared) == cells(spawned) and len(shared) == 32
+
+
 def test_plan_shows_ray_and_asks_it_for_its_room(scans: Any, cluster: Any) -> None:
     text = str(scans.execute(f"PLAN EXPLAIN OCCLUDE scans {TAIL}"))
     assert f"Distribute  3 workers on auto, Ray at {cluster.address}" in text.replace("\n", "")  # one of 4 CPUs is free
