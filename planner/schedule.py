@@ -270,7 +270,9 @@ def _incremental(
             each[i] = layer_seconds(network, i, rates) / positions(network.layers[i])
             a_batch[i] = rates.call_s / n_lanes
     in_lane = lane_batch(fitted, together * grid.n_windows, n_lanes)
-    batch_s = arranged.ratio * rates.batch_s + float(a_batch.sum())
+    # Measured with every layer on boxes that can be.
+    beyond_s = arranged.ratio * rates.batch_s * len(boxed) / max(1, sum(region_layers(network, len(regions))) - 1)
+    batch_s = beyond_s + float(a_batch.sum())
     n_row_groups, n_col_groups = _group_counts(boxes, each, in_lane, batch_s, disabled, together)
     plan = boxes.grouped(n_row_groups, n_col_groups)
     computed = plan.rows.positions * plan.cols.positions
@@ -303,7 +305,7 @@ def _incremental(
         cost=Cost(
             macs=float((macs * computed)[boxed].sum()) + tail_macs,
             bytes=float(moved + tail_bytes * n_windows),
-            seconds=float(layer_s.sum()) + n_batches * arranged.ratio * rates.batch_s,
+            seconds=float(layer_s.sum()) + n_batches * beyond_s,
             memory=views + kept + max(in_lanes, need.of(fitted, min(tail, at_once))),
         ),
         bound_macs=float((macs * boxes.least_positions())[boxed].sum()) + tail_macs,
