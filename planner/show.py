@@ -102,7 +102,7 @@ def _rules(plan: ExplainPlan) -> list[str]:
     if not any(isinstance(engine, IncrementalForward) for engine in plan.engines):
         # Without boxes there is nothing to switch or to group.
         made = [name for name in made if name in {*_OF_WHOLE_MAPS, *_OF_SETS, *_OF_REFINEMENTS}]
-    if plan.device == "cpu":
+    if not any(isinstance(engine, DenseForward) and not engine.channels_last for engine in plan.engines):
         made = [name for name in made if name != "choose_layout"]
     if not any(plan.refinements):
         made = [name for name in made if name not in _OF_REFINEMENTS]
