@@ -35,16 +35,22 @@ def upper_ratio(expected: Floats, found: Floats, level: float, squares: Floats =
     return max(0.25, ratio / _lower_chi_square(freedom, level))
 
 
-def tail_ratio(squares: Floats) -> float:
-    """Return how many times larger the largest error of a sample is than normal errors of its size would have it.
+#: How slowly large errors become rarer: their share falls with this power of their size.
+_TAIL_POWER = 3.0
 
-    `squares` (n,) are squared errors over their variances. At least 1.
+
+def tail_ratio(squares: Floats, n_others: int) -> float:
+    """Return how many times larger the largest of `n_others` errors may be than if errors were normal; at least 1.
+
+    `squares` (n,) are squared errors of a sample over their variances. The largest of them is compared with the largest
+    of so many normal ones, and grows with the number of others as the largest of a heavy-tailed distribution does.
     """
     mean = float(squares.mean()) if len(squares) else 0.0
     if mean <= 0.0:
         return 1.0
     usual = NormalDist().inv_cdf(1.0 - 0.25 / len(squares))  # the median of the largest of n, by size
-    return max(1.0, float(np.sqrt(squares.max() / mean)) / usual)
+    more = max(1.0, n_others / len(squares)) ** (1.0 / _TAIL_POWER)
+    return max(1.0, more * float(np.sqrt(squares.max() / mean)) / usual)
 
 
 def _lower_chi_square(freedom: float, level: float) -> float:

@@ -99,7 +99,8 @@ class Estimator:
         wider = np.sqrt(self.audited(cells, sample, field, values, weights, noise or 0.0))
         if metric == "maxerr" and not seen.all():
             # One cell decides, and errors of a reconstruction are more often large than normal ones.
-            wider *= tail_ratio(np.concatenate([field.squares, self._left_out(sample, field, seen, values)]))
+            squares = np.concatenate([field.squares, self._left_out(sample, field, seen, values)])
+            wider *= tail_ratio(squares, int((~seen).sum()))
         bound, reachable = self._bounds(cells, best, after, float(wider), noise)
         reconstructed = after.means[1]
         other = others if kind == "logit" else reconstructed - after.means[0]

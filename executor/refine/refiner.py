@@ -134,6 +134,10 @@ class Refiner:
     def _level(self, worst: Found, affordable: int | None) -> Request:
         """What a further level computes, whatever it may waste."""
         share, wanted = self._share(), self._wanted_share()
+        if self._needs_all:
+            whole = self._all_reduced(affordable) if self._is_assured else self._rest(affordable)
+            if whole is not None:
+                return whole
         if self._is_flat and (rest := self._rest(affordable)) is not None:
             return rest
         if self.cells.seen.all():  # rounding is all that is left
@@ -261,7 +265,13 @@ class Refiner:
         """Whether nothing is left to compute for the goal."""
         if self.cells.exact.all():
             return True
-        return bool(self.history) and self.goal.target is not None and self.worst >= self.goal.target
+        reaches = bool(self.history) and self.goal.target is not None and self.worst >= self.goal.target
+        return reaches and not self._needs_all
+
+    @property
+    def _needs_all(self) -> bool:
+        """Whether cells are left that the target needs: one cell decides about `maxerr`, and no audit finds it."""
+        return self.goal.metric == "maxerr" and self.goal.target is not None and not self.cells.seen.all()
 
     def _wanted_share(self) -> float:
         """The share of cells at which the bound should reach the target, by how fast it rose so far."""

@@ -166,6 +166,16 @@ def test_values_beyond_the_reduced_precision_are_refused() -> None:
         new(REDUCED).cells.add_reduced(np.array([0]), np.array([[np.inf]]), np.zeros((1, 1)))
 
 
+@pytest.mark.parametrize("prices", [EXACT, REDUCED])
+def test_the_largest_error_is_stated_where_every_cell_was_seen(prices: Prices) -> None:
+    """One cell decides, which no sample of cells finds."""
+    truth = smooth(0)
+    refiner = Refiner(Problem(GRID, "log_odds", 1, Goal("maxerr", 0.95, 0.8), 0, prices))
+    drive(refiner, truth, truth + 0.01 * rough(0))
+    assert refiner.cells.seen.all() and refiner.worst >= 0.8
+    assert refiner.cells.exact.all() != prices.has_reduced
+
+
 def test_a_budget_is_kept() -> None:
     refiner = new(goal=Goal("ssim", 0.95))
     truth = smooth(5)
