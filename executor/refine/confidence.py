@@ -49,7 +49,7 @@ def tail_ratio(squares: Floats, n_others: int) -> float:
     if mean <= 0.0:
         return 1.0
     usual = NormalDist().inv_cdf(1.0 - 0.25 / len(squares))  # the median of the largest of n, by size
-    more = max(1.0, n_others / len(squares)) ** (1.0 / _TAIL_POWER)
+    more = float(max(1.0, n_others / len(squares)) ** (1.0 / _TAIL_POWER))
     return max(1.0, more * float(np.sqrt(squares.max() / mean)) / usual)
 
 
