@@ -1,4 +1,4 @@
-"""Measured seconds by layer, for PLAN ANALYZE."""
+"""How operators run a layer: timed for PLAN ANALYZE, and not at all once its result is not wanted any more."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
-__all__ = ["LayerClock"]
+from obeql.executor.lanes import StoppedError
+
+__all__ = ["Clock", "LayerClock", "layer_runner"]
 
 T = TypeVar("T")
+#: runs the work of a layer, whose number it is given
+Clock = Callable[[int, Callable[[], Tensor]], Tensor]
 
 
 @dataclass(slots=True)
@@ -33,3 +38,17 @@ class LayerClock:
         with self._lock:
             self.seconds[layer] = self.seconds.get(layer, 0.0) + elapsed
         return result
+
+
+def layer_runner(clock: Clock | None, stop: threading.Event | None = None) -> Clock:
+    """What runs the work of a layer unless it is not wanted any more: a batch may take seconds, a layer does not.
+
+    It raises StoppedError once `stop` is set.
+    """
+
+    def run_layer(layer: int, work: Callable[[], Tensor]) -> Tensor:
+        if stop is not None and stop.is_set():
+            raise StoppedError
+        return work() if clock is None else clock(layer, work)
+
+    return run_layer

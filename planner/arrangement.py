@@ -32,10 +32,10 @@ def for_boxes(rates: Rates, disabled: frozenset[str]) -> Arrangement:
     return Arrangement(rates.n_lanes)
 
 
-def for_whole_maps(rates: Rates, disabled: frozenset[str]) -> Arrangement:
-    """All cores in turn and channels-last, unless another way is faster."""
+def for_whole_maps(rates: Rates, disabled: frozenset[str], most_lanes: float) -> Arrangement:
+    """All cores in turn and channels-last, unless another way is faster; no more than `most_lanes` fit in memory."""
     n_lanes, channels_last, ratio = 1, True, 1.0
-    if "choose_threads" not in disabled and 0.0 < rates.maps_in_lanes < _CLEARLY:
+    if "choose_threads" not in disabled and 0.0 < rates.maps_in_lanes < _CLEARLY and rates.n_lanes <= most_lanes:
         n_lanes, ratio = rates.n_lanes, rates.maps_in_lanes
     if "choose_layout" not in disabled and 0.0 < rates.plain_memory < _CLEARLY:
         channels_last, ratio = False, ratio * rates.plain_memory

@@ -122,14 +122,13 @@ def _dense(
     together: int,
 ) -> DenseForward:
     each = whole_map_bytes(network)
-    arranged = for_whole_maps(rates, disabled)
-    n_lanes = arranged.n_lanes if arranged.n_lanes * each <= budget else 1
-    ratio = arranged.ratio if n_lanes == arranged.n_lanes else arranged.ratio / rates.maps_in_lanes
+    arranged = for_whole_maps(rates, disabled, budget / each)
+    n_lanes = arranged.n_lanes
     wanted = batch or _whole_map_batch(network, rates, range(1, len(network.layers)))
     fitted = fitting(budget / n_lanes, each, lane_batch(wanted, together * grid.n_windows, n_lanes))
     n_calls = math.ceil(together * grid.n_windows / fitted) / together / n_lanes
     layer_s = tuple(
-        ratio * layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
+        arranged.ratio * layer_seconds(network, i, rates) * grid.n_windows + (n_calls * rates.call_s if i else 0.0)
         for i in range(len(network.layers))
     )
     return DenseForward(

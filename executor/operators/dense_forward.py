@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from obeql.executor.allocator import give_back
-from obeql.executor.lanes import StoppedError, run_in_lanes
-from obeql.executor.layer_clock import LayerClock
+from obeql.executor.lanes import run_in_lanes
+from obeql.executor.layer_clock import LayerClock, layer_runner
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.planner.grid import WindowGrid
@@ -77,15 +77,10 @@ class DenseRun:
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=self.engine.n_lanes)
 
         def batch(part: Windows, stop: threading.Event) -> tuple[Windows, Tensor]:
-            def run_layer(layer: int, work: Callable[[], Tensor]) -> Tensor:
-                if stop.is_set():
-                    raise StoppedError
-                return work() if clock is None else clock(layer, work)
-
             values = occlude(clean.image, fill, self.grid, part)
             if not self.engine.channels_last:
                 values = values.contiguous()
-            logits = self.graph.forward_from({0: values}, self._order, run_layer)
+            logits = self.graph.forward_from({0: values}, self._order, layer_runner(clock, stop))
             give_back()
             return part, logits
 

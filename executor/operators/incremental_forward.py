@@ -21,8 +21,8 @@ from torch import Tensor
 from obeql.executor.allocator import give_back
 from obeql.executor.kernels.box_sum import BoxSum, PrefixSums, plan_box_sum
 from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
-from obeql.executor.lanes import StoppedError, run_in_lanes
-from obeql.executor.layer_clock import LayerClock
+from obeql.executor.lanes import run_in_lanes
+from obeql.executor.layer_clock import Clock, LayerClock, layer_runner
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers import Place
@@ -37,8 +37,6 @@ __all__ = ["IncrementalRun", "Part"]
 Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
 #: runs the work of a layer and notes what it took
-Clock = Callable[[int, Callable[[], Tensor]], Tensor]
-
 #: Windows that are told of all at once take no longer.
 _PROMPT_S = 1.0
 
@@ -179,12 +177,12 @@ class IncrementalRun:
             maps: list[dict[int, Tensor]] = []
 
             def on_boxes(number: int, part: Part, stop: threading.Event) -> list[dict[int, Tensor]]:
-                return self._on_boxes(image, (n_images, number) if keeps else None, [part], _runner(clock, stop))
+                return self._on_boxes(image, (n_images, number) if keeps else None, [part], layer_runner(clock, stop))
 
             run_in_lanes((partial(on_boxes, *each) for each in enumerate(parts)), n_lanes, maps.extend)
             numbers = np.concatenate([part.windows for part in parts])
             alone = None if self._clock is None else self._clock.run
-            logits = self._finish(len(numbers), maps, _runner(alone))
+            logits = self._finish(len(numbers), maps, layer_runner(alone))
             give_back()
             done(numbers, logits)
             return
@@ -265,7 +263,7 @@ class IncrementalRun:
         stop: threading.Event,
     ) -> tuple[Windows, Tensor]:
         """Compute the windows of one piece: on boxes batch by batch, then on whole maps together."""
-        run_layer = _runner(clock, stop)
+        run_layer = layer_runner(clock, stop)
         maps = self._on_boxes(image, number, parts, run_layer)
         windows = np.concatenate([part.windows for part in parts])
         logits = self._finish(len(windows), maps, run_layer)
@@ -438,14 +436,3 @@ class IncrementalRun:
             for start in range(0, n_windows, size)
         ]
         return torch.cat(logits) if len(logits) > 1 else logits[0]
-
-
-def _runner(clock: Clock | None, stop: threading.Event | None = None) -> Clock:
-    """What runs the work of a layer unless it is not wanted any more: a batch may take seconds, a layer does not."""
-
-    def run_layer(layer: int, work: Callable[[], Tensor]) -> Tensor:
-        if stop is not None and stop.is_set():
-            raise StoppedError
-        return work() if clock is None else clock(layer, work)
-
-    return run_layer
