@@ -423,14 +423,19 @@ def test_dropped_runs_give_their_space_back(tmp_path: Path) -> None:
         write(store, "kept", 20)
         write(store, "first")
         store.checkpoint()
-        kept = store.connection.execute("SELECT scores FROM heatmaps WHERE run_name = 'kept'").fetchall()
+        kept = store.connection.execute(
+            "SELECT scores FROM heatmaps WHERE run_name = 'kept' ORDER BY map_id"
+        ).fetchall()
         size = file.stat().st_size
         for turn in range(4):
             store.drop_run("first" if turn == 0 else f"run{turn - 1}")
             write(store, f"run{turn}")
             store.checkpoint()
         assert file.stat().st_size < 2.2 * size
-        assert store.connection.execute("SELECT scores FROM heatmaps WHERE run_name = 'kept'").fetchall() == kept
+        assert (
+            store.connection.execute("SELECT scores FROM heatmaps WHERE run_name = 'kept' ORDER BY map_id").fetchall()
+            == kept
+        )
         compressed = store.connection.execute(
             "SELECT DISTINCT compression FROM pragma_storage_info('obeql_store.maps') "
             "WHERE column_name = 'logit' AND segment_type = 'FLOAT'"
