@@ -3,7 +3,8 @@
 PyTorch's CPU convolution reorders its weights into oneDNN's blocked format on every call. For whole images that is
 noise; for the small batches of small regions that incremental inference runs, it is most of the time (a 512-channel
 3x3 layer on four 6x6 regions: 71 against 196 GFLOP/s). So weights are reordered once, and bias and activation run
-in the kernel's epilogue. Other devices and dtypes take the plain form.
+in the kernel's epilogue; so it is in bfloat16, where the processor multiplies in it. Other devices and dtypes take
+the plain form.
 
 oneDNN chooses the layout of packed weights by the input's shape, and for 1x1 kernels it chooses differently for boxes
 of slightly different size; weights packed for the wrong one are reordered at every call, slowly (17 against 52
@@ -22,7 +23,7 @@ from torch import Tensor
 if TYPE_CHECKING:  # the layers import this module
     from obeql.executor.network.layers.activation import Elementwise
 
-__all__ = ["Convolution", "Linear", "prepacking_available"]
+__all__ = ["PACKED_DTYPES", "Convolution", "Linear"]
 
 
 def _find_prepacking() -> bool:
@@ -38,8 +39,15 @@ def _find_prepacking() -> bool:
         return False
 
 
-#: whether this build of PyTorch has oneDNN's prepacked, fused convolution
-prepacking_available = _find_prepacking()
+def _packed_dtypes() -> tuple[torch.dtype, ...]:
+    if not _find_prepacking():
+        return ()
+    has_bfloat16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return (torch.float32, torch.bfloat16) if has_bfloat16 is not None and has_bfloat16() else (torch.float32,)
+
+
+#: the number formats in which this build of PyTorch, on this processor, has oneDNN's prepacked, fused convolution
+PACKED_DTYPES = _packed_dtypes()
 
 #: the number of positions a product's weights are packed for; the layout serves any number about as well
 _PRODUCT_ROWS = 1024
@@ -77,7 +85,7 @@ class Convolution:
             self._epilogue = activation.fused()
         if keeps_nan and self._epilogue and self._epilogue[0] in _HIDES_NAN:
             self._epilogue = None
-        self._packs = prepacking_available and weight.device.type == "cpu" and weight.dtype == torch.float32
+        self._packs = weight.device.type == "cpu" and weight.dtype in PACKED_DTYPES
         # oneDNN gives wrong numbers (PyTorch 2.13, AVX-512) for one input channel in channels-last memory with
         # strides 1 and more than 1, and with packed weights for one output channel on a map of one position.
         self._plain_memory = weight.shape[1] * groups == 1 and stride[0] != stride[1]

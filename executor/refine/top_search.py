@@ -7,6 +7,8 @@ as the confidence asks for, no cell that was not computed is.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -48,7 +50,8 @@ class TopSearch(Refiner):
     """
 
     def __init__(self, problem: Problem, k: int) -> None:
-        super().__init__(problem)
+        # Probabilities and their logarithms rank cells as log-odds do, whose errors are more alike over the map.
+        super().__init__(replace(problem, kind="logit" if problem.kind == "logit" else "log_odds"))
         self.k = min(k, problem.grid.n_windows)
         self.has_reduced = 0.0 < problem.prices.reduced <= _DEAR
         #: how likely each cell is among the k: standard deviations from the k-th best, (rows, cols)

@@ -1,4 +1,4 @@
-"""The prepared convolution in float32 against PyTorch's in float64: one kernel object, many sizes of input."""
+"""The prepared convolution against PyTorch's in float64: one kernel object, many sizes of input, each number format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obeql.executor.kernels.convolution import Convolution
+from obeql.executor.kernels.convolution import PACKED_DTYPES, Convolution
 from obeql.executor.network.layers.activation import Elementwise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,6 +30,9 @@ ACTIVATIONS = (
 
 Pair = tuple[int, int]
 
+#: Largest error over the largest sum: bfloat16 rounds the sum, and again what an activation makes of it.
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2**-7}
+
 
 def check(
     channels: Pair,
@@ -40,17 +43,18 @@ def check(
     padding: Pair,
     activation: Elementwise | None,
     sizes: list[tuple[int, int, int]],
+    dtype: torch.dtype = torch.float32,
 ) -> None:
     """One kernel run with and without padding on inputs of several sizes (n, h, w), in turn."""
     generator = torch.Generator().manual_seed(0)
     n_in, n_out = channels
-    weight = torch.rand((n_out, n_in // groups, *kernel), generator=generator) - 0.5
-    bias = torch.rand(n_out, generator=generator)
+    weight = (torch.rand((n_out, n_in // groups, *kernel), generator=generator) - 0.5).to(dtype)
+    bias = torch.rand(n_out, generator=generator).to(dtype)
     prepared = Convolution(weight, bias, stride, dilation, groups, activation)
     with torch.inference_mode():
         for i, (n, rows, cols) in enumerate(sizes):
             height, width = rows + dilation[0] * (kernel[0] - 1), cols + dilation[1] * (kernel[1] - 1)
-            x = torch.rand((n, n_in, height, width), generator=generator)
+            x = torch.rand((n, n_in, height, width), generator=generator).to(dtype)
             # Channels last as reads of regions make them: with one channel, `contiguous` would change nothing.
             x = (
                 x.permute(0, 2, 3, 1)
@@ -66,7 +70,8 @@ def check(
                 expected = activation(expected)
             got = prepared(x, pads)
             assert got.shape == expected.shape
-            assert float((got - expected).abs().max()) <= 2e-6 * scale, (n, height, width, pads)
+            assert got.dtype == dtype
+            assert float((got - expected).abs().max()) <= TOLERANCE[dtype] * scale, (n, height, width, pads)
 
 
 @settings(deadline=None, max_examples=80)
@@ -85,7 +90,8 @@ def test_one_kernel_serves_inputs_of_any_size(data: st.DataObject) -> None:
     )
     activation = data.draw(st.sampled_from(ACTIVATIONS))
     kernel, stride, dilation, padding = pair(3, 1, 2, 5), pair(1, 2, 3), pair(1, 2), pair(0, 1, 2)
-    check(channels, kernel, stride, dilation, groups, padding, activation, sizes)
+    dtype = data.draw(st.sampled_from(PACKED_DTYPES or (torch.float32,)))
+    check(channels, kernel, stride, dilation, groups, padding, activation, sizes, dtype)
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 3), (7, 7), (3, 5)])

@@ -16,6 +16,7 @@ from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Prices
 from obeql.planner.refinement import MOST_WASTE
+from obeql.planner.scores import ScoreKind
 
 Floats = npt.NDArray[np.float64]
 
@@ -196,3 +197,15 @@ def test_the_most_important_cells_are_found(prices: Prices) -> None:
         named = np.argsort(np.where(np.isnan(found(refiner)), np.inf, found(refiner)), axis=None)[:10]
         assert set(best) == set(named)
         assert refiner.cells.exact.mean() < (0.15 if prices.has_reduced else 0.6)
+
+
+@pytest.mark.parametrize("kind", ["probability", "log_probability"])
+def test_a_search_by_probability_computes_the_cells_of_one_by_log_odds(kind: ScoreKind) -> None:
+    truth = 8 + 6 * smooth(5)  # most probabilities are close to 1, so that few cells hold all their errors
+    asked = []
+    for each in ("log_odds", kind):
+        refiner = TopSearch(Problem(GRID, each, 1, Goal("top_cells", 0.95, 1.0), 0, EXACT), 10)
+        drive(refiner, truth)
+        asked.append(refiner.cells.exact)
+    np.testing.assert_array_equal(*asked)
+    assert not asked[0].all()
