@@ -49,6 +49,7 @@ from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward, Prices
+from obeql.planner.refinement import MOST_REDUCED_PRICE
 from obeql.planner.schedule import choose_engine
 from obeql.planner.scores import ScoreKind, score_of
 
@@ -62,9 +63,9 @@ CLASSES = {SCANS: "ALL", PHOTOS: "TOP 3", FASHION: "TOP 2"}
 HEAD = "EXPLAIN OCCLUDE {images} USING {model} FOR {classes} WITH patch=16 stride=4 precision={precision} "
 #: what refining costs, in exact cells of whole grids: measured on the machine of the committed results
 PRICES = {
-    SCANS: Prices(0.0015, 0.01, 0.2),
-    PHOTOS: Prices(0.006, 0.01, 0.7),
-    FASHION: Prices(0.004, 0.015, 0.35),
+    SCANS: Prices(0.001, 0.01, 0.54),
+    PHOTOS: Prices(0.005, 0.01, 0.6),
+    FASHION: Prices(0.004, 0.015, 0.5),
 }
 
 
@@ -175,21 +176,25 @@ def stored(file: str) -> Iterator[Stored]:
 
 @dataclass(frozen=True)
 class Case:
-    """One refinement to replay: of which map, with which goal; `reduced`: most cells in bfloat16."""
+    """One refinement to replay: of which map, with which goal; `price` of a bfloat16 cell: None as usual, 0 without."""
 
     map: Stored
     score: ScoreKind
     metric: str
     target: float
     seed: int
-    reduced: bool
+    price: float | None
 
 
 def replay(case: Case) -> dict[str, Any]:
     """Refine a stored map; returns what is stated, what is true, and what it cost, in exact cells."""
     torch.set_num_threads(1)
     cells = case.map
-    prices = PRICES[cells.kind] if case.reduced else replace(PRICES[cells.kind], reduced=0.0)
+    prices = PRICES[cells.kind]
+    if case.price is not None:
+        prices = replace(prices, reduced=case.price)
+    if prices.reduced > MOST_REDUCED_PRICE:  # as the planner would
+        prices = replace(prices, reduced=0.0)
     started = time.perf_counter()
     is_top = case.metric == "top_cells"
     goal = Goal(case.metric, 0.95, 1.0 if is_top else case.target)
@@ -213,7 +218,7 @@ def replay(case: Case) -> dict[str, Any]:
         "metric": case.metric,
         "target": case.target,
         "seed": case.seed,
-        "reduced": case.reduced,
+        "reduced": prices.reduced,
         "bound": round(refiner.worst, 4),
         "true": round(true, 4),
         "exact_share": round(float(refiner.cells.exact.mean()), 4),
@@ -246,12 +251,14 @@ def _drive(refiner: Refiner, cells: Stored, prices: Prices) -> float:
     return cost
 
 
-def cases(maps: list[Stored], seeds: int, scores: list[ScoreKind], goals: list[str], ways: list[bool]) -> list[Case]:
+def cases(
+    maps: list[Stored], seeds: int, scores: list[ScoreKind], goals: list[str], prices: list[float | None]
+) -> list[Case]:
     """`goals` as metric:target, such as ssim:0.9."""
     return [
-        Case(each, score, goal.split(":")[0], float(goal.split(":")[1]), seed, way)
+        Case(each, score, goal.split(":")[0], float(goal.split(":")[1]), seed, price)
         for goal in goals
-        for way in ways
+        for price in prices
         for score in scores
         for seed in range(seeds)
         for each in maps
@@ -274,7 +281,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "network": kind,
                 "score": score,
                 "goal": f"{metric} {target:g}",
-                "bfloat16": reduced,
+                "bfloat16 at": reduced or None,
                 "maps": len(all_rows),
                 "approximate": len(said),
                 "as stated": sum(row["true"] >= least - 1e-9 for row in said),
@@ -295,7 +302,7 @@ def run_replay(args: argparse.Namespace) -> None:
     maps = [each for each in stored(args.file) if not args.kinds or each.kind in args.kinds]
     if args.maps:
         maps = maps[:: max(1, len(maps) // args.maps)]
-    todo = cases(maps, args.seeds, args.scores, args.goals, [True, False] if args.both else [True])
+    todo = cases(maps, args.seeds, args.scores, args.goals, args.prices or [None])
     with ProcessPoolExecutor(args.workers) as pool:
         rows = list(pool.map(replay, todo, chunksize=4))
     found = summary(rows)
@@ -494,7 +501,12 @@ def main() -> None:
     replays.add_argument("--goals", nargs="+", default=["ssim:0.8", "ssim:0.9", "ssim:0.95", "top_cells:10"])
     replays.add_argument("--seeds", type=int, default=2)
     replays.add_argument("--maps", type=int, default=0, help="about so many maps, evenly taken; 0 = all")
-    replays.add_argument("--both", action="store_true", help="without bfloat16 too")
+    replays.add_argument(
+        "--prices",
+        type=float,
+        nargs="+",
+        help="of a bfloat16 cell, in exact ones; 0 without",
+    )
     replays.add_argument("--workers", type=int, default=os.cpu_count())
     live.add_argument("--images", type=int, default=3)
     live.add_argument("--repeats", type=int, default=3)

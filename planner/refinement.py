@@ -30,10 +30,12 @@ from obeql.planner.physical import (
 )
 
 __all__ = [
+    "AUDIT_TIMES",
+    "EXACT_AUDIT_TIMES",
     "LATTICE_SHARE",
     "LEVEL_SHARE",
+    "MOST_REDUCED_PRICE",
     "MOST_WASTE",
-    "REDUCED_AUDIT",
     "TOP_CELLS_CONFIDENCE",
     "Asked",
     "Ways",
@@ -51,22 +53,24 @@ _FEWEST_WINDOWS = 150
 _FIRST_SHARE, _FIRST_BOUND, _RATE = 0.15, 0.6, 6.0
 #: A refinement is begun where it is expected to take less than this share of the seconds of computing all: some fail,
 #: and what they wasted is lost.
-_WORTH_WHILE = 0.5
+_WORTH_WHILE = 0.7
+#: What a window in a reduced precision may cost, in exact ones: where it saves less, rounding eats up the rest.
+MOST_REDUCED_PRICE = 0.55
 _TOP_SHARE = 0.2
-#: Share of the windows in the audit, which has at least and at most so many.
+#: Share of the windows that are drawn at random and computed exactly whatever else is, at least and at most so many.
 _AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
+#: How many times as many the audit has, with most of it in a reduced precision and without one.
+AUDIT_TIMES, EXACT_AUDIT_TIMES = 4, 5
 #: Shares of the windows that the first lattice and a level after it compute, about.
 LATTICE_SHARE, LEVEL_SHARE = 0.07, 0.1
 #: What a refinement may waste, as a share of computing all exactly: estimating, windows in a reduced precision, small
 #: batches. Unless the target is as good as reached, a level that would waste more is not begun; all that is left is
 #: computed at once instead.
-MOST_WASTE = 0.07
+MOST_WASTE = 0.08
 #: Shares of the windows from which on the engines planned for a level, and for all windows, compute a level.
 _SOME, _MANY = 0.04, 0.25
-#: How many times larger the audit is in a reduced precision.
-REDUCED_AUDIT = 4
 #: Levels, and seconds to estimate one map at one level for each window of the grid, on average and with few known.
-_N_LEVELS, _WINDOW_S, _LEAST_WINDOW_S = 3, 6e-5, 1.5e-5
+_N_LEVELS, _WINDOW_S, _LEAST_WINDOW_S = 3, 2.5e-5, 1.8e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +171,10 @@ def _options(
     if ways.reduced is None or only_exact:
         return
     precision, levels, at_once = ways.reduced
+    if at_once.cost.seconds > MOST_REDUCED_PRICE * whole_s:
+        return
     audit_s = audit * ways.audit.cost.seconds
-    some = min(1.0, share + REDUCED_AUDIT * audit_size(grid.n_windows) / grid.n_windows)
+    some = min(1.0, share + AUDIT_TIMES * audit_size(grid.n_windows) / grid.n_windows)
     prices = replace(prices, reduced=levels.cost.seconds / whole_s)
     for engine, part, overhead_s in ((levels, some, estimating), (at_once, 1.0, 2 * look_s)):
         reduced = ReducedPrecision(precision, part_of(engine, part), part)
@@ -177,7 +183,7 @@ def _options(
 
 
 def audit_size(n_windows: int) -> int:
-    """Windows drawn at random and computed exactly, which measure the quality."""
+    """Windows drawn at random and computed exactly: they try a reduced precision, and begin the audit."""
     return min(n_windows, max(_LEAST_AUDIT, min(_MOST_AUDIT, round(_AUDIT_SHARE * n_windows))))
 
 

@@ -146,7 +146,7 @@ class Estimator:
         residuals, variances = field.left_out(seen, values[seen])
         at = audited[seen]
         mean, variance = values[audited] - residuals[at], variances[at]
-        expected = weights[audited] * self._error(mean, variance + noise**2)
+        expected = weights[audited] * self._error(mean, variance + noise**2 * ~cells.exact[audited])
         error = self._scored(values[audited]) - self._scored(mean)
         return upper_ratio(expected, weights[audited] * error * error, self._level, field.squares)
 

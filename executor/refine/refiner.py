@@ -23,7 +23,14 @@ from obeql.executor.refine.kriging import select_spread, work_of
 from obeql.executor.refine.observed import Observed
 from obeql.executor.refine.problem import NOTHING, Problem, Request
 from obeql.executor.refine.spending import Spending
-from obeql.planner.refinement import LATTICE_SHARE, LEVEL_SHARE, MOST_WASTE, REDUCED_AUDIT, audit_size
+from obeql.planner.refinement import (
+    AUDIT_TIMES,
+    EXACT_AUDIT_TIMES,
+    LATTICE_SHARE,
+    LEVEL_SHARE,
+    MOST_WASTE,
+    audit_size,
+)
 
 __all__ = ["Refiner"]
 
@@ -39,6 +46,8 @@ _LEAST_TIMES, _MOST_TIMES = 2.0, 6.0
 _GIVE_UP_SHARE = 0.7
 #: Cells of the audit, and of the lattice, where there is time for hardly any.
 _TINY_AUDIT = 12
+#: Cells that a reduced precision is tried on.
+_TRIAL = 24
 #: Quality that a reduced precision must allow where no target is asked for.
 _LEAST_REDUCED = 0.5
 #: How much larger the last level is that may be afforded than should be needed for the target.
@@ -98,18 +107,23 @@ class Refiner:
         """What `first` asks for; after a trial of the reduced precision, what goes on from there."""
         self._choose_first(most)
         self._is_trial = self.has_reduced and most is None and not self.cells.reduced.any()
-        return self._request(self._sample.pairs if self._is_trial else self._sample.chosen | self._sample.audit)
+        if not self._is_trial:
+            return self._request(self._sample.chosen | self._sample.audit)
+        few = np.zeros(self.shape, bool)
+        few.flat[self._order[:_TRIAL]] = True
+        return self._request(few & self._sample.pairs)
 
     def _choose_first(self, most: int | None) -> None:
         """Draw the audit and lay the lattice."""
         n, sample = self.cells.exact.size, self._sample
-        share, n_audit = LATTICE_SHARE, audit_size(n)
-        if most is not None and most < self._price * share * n + n_audit:
-            n_audit = min(n_audit, max(_TINY_AUDIT, most // 4))
-            share = max((most - n_audit) / self._price, _TINY_AUDIT) / n
+        share, n_pairs, times = LATTICE_SHARE, audit_size(n), self._audit_times
+        if most is not None and most < self._price * (share * n + times * n_pairs) + n_pairs * self.has_reduced:
+            n_pairs = min(n_pairs, max(_TINY_AUDIT, most // 4))
+            times = times if self.has_reduced else 1
+            share = max((most - n_pairs) / self._price, _TINY_AUDIT) / n
         sample.audit[:] = sample.pairs[:] = False
-        sample.pairs.flat[self._order[:n_audit]] = True
-        sample.audit.flat[self._order[: n_audit * (REDUCED_AUDIT if self.has_reduced else 1)]] = True
+        sample.pairs.flat[self._order[:n_pairs]] = True
+        sample.audit.flat[self._order[: times * n_pairs]] = True
         # Cells that are known already are as good as chosen: they were not picked by their values.
         sample.chosen[:] |= self.cells.exact & ~sample.audit
         step = max(2, round(share**-0.5))
@@ -193,10 +207,9 @@ class Refiner:
 
     def _request(self, wanted: Flags) -> Request:
         """Cells of `wanted` that are not known well enough: pairs both ways, the others as is cheaper."""
-        exact = wanted & ~self.cells.exact
+        exact, pairs = wanted & ~self.cells.exact, self._sample.pairs
         if not self.has_reduced:
             return Request(np.flatnonzero(exact), NOTHING)
-        pairs = self._sample.pairs
         reduced = wanted & ~self.cells.reduced & (~self.cells.exact | pairs)
         return Request(np.flatnonzero(exact & pairs), np.flatnonzero(reduced))
 
@@ -236,6 +249,11 @@ class Refiner:
     @property
     def _least_reachable(self) -> float:
         return _LEAST_REDUCED if self.goal.target is None else self.goal.target
+
+    @property
+    def _audit_times(self) -> int:
+        """How many times as many cells the audit has as are computed both ways where there is a reduced precision."""
+        return AUDIT_TIMES if self.has_reduced else EXACT_AUDIT_TIMES
 
     @property
     def _most_waste(self) -> float:

@@ -15,7 +15,7 @@ from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Prices
-from obeql.planner.refinement import MOST_WASTE
+from obeql.planner.refinement import MOST_REDUCED_PRICE, MOST_WASTE
 from obeql.planner.scores import ScoreKind
 
 Floats = npt.NDArray[np.float64]
@@ -97,7 +97,7 @@ def test_what_cannot_be_estimated_is_computed(make: Callable[[int], Floats], pri
     assert refiner.cells.exact.all() or refiner.cells.reduced.all()
 
 
-PRICES = [Prices(0.002, 0.01), Prices(0.004, 0.016), Prices(0.002, 0.01, 0.2), Prices(0.004, 0.016, 0.6)]
+PRICES = [Prices(0.002, 0.01), Prices(0.004, 0.016), Prices(0.002, 0.01, 0.2), Prices(0.004, 0.016, MOST_REDUCED_PRICE)]
 
 
 def spent(refiner: Refiner, exact: Floats, reduced: Floats) -> float:
