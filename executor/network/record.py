@@ -1,7 +1,7 @@
 """The operators that a module reaches, recorded while it runs on tensors without values.
 
 What `torch.fx`'s `make_fx` does on fake tensors, for the modules that classifiers are made of, in a seventh of the
-time: only operators on the image are recorded, each asks PyTorch's meta kernel for its result's shape, and
+time: only operators on the image are recorded, each is asked for its result's shape alone, and
 everything that does not depend on the image is computed as it stands. Where that is not enough (values are looked at,
 constants are written to, memory is resized), it says so, and `capture` has the module traced by PyTorch.
 """
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from obeql.executor.network.meta import on_meta
 from obeql.executor.network.trace import TRACE_BATCH
 
 __all__ = ["CannotRecordError", "record"]
@@ -78,6 +79,11 @@ class _Recorder(TorchDispatchMode):
         #: meta tensors of constants, which are kept so that an id stays theirs
         self._metas: dict[int, tuple[Tensor, Tensor]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """PyTorch would import its compiler, for a second, to leave the method below uncompiled."""
+        return False
+
     def placeholder(self, image: Tensor) -> _Symbol:
         return self._symbol(image, self.graph.placeholder("x"))
 
@@ -90,7 +96,7 @@ class _Recorder(TorchDispatchMode):
             raise CannotRecordError(f"{func} writes into something else than a value of the image")
         if not symbols and not any(type(leaf) is int and leaf == TRACE_BATCH for leaf in leaves):
             return func(*args, **kwargs)
-        result = func(*_mapped(args, self._meta), **_mapped(kwargs, self._meta))
+        result = on_meta(func, _mapped(args, self._meta), _mapped(kwargs, self._meta))
         name = self.graph._target_to_str(func.overloadpacket.__name__)
         node = self.graph.create_node("call_function", func, _mapped(args, _node), _mapped(kwargs, _node), name=name)
         if schema.is_mutable:
