@@ -132,6 +132,7 @@ class _Execution:
         self.started = time.perf_counter()
         self.report = report
         self._captured = graph
+        self._grid_runs: list[GridRun] = []
         #: a feed, of which nobody knows how many images it will give, stands in for a plan without images
         self.several = not 0 < len(plan.images) <= plan.together
         self._clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
@@ -152,7 +153,7 @@ class _Execution:
     def runs(self) -> list[GridRun]:
         """The operators, one a grid, prepared."""
         return [
-            GridRun(self.graph, grid, engine, clock, self.several)
+            self._grid_run(self.graph, grid, engine, clock)
             for grid, engine, clock in zip(self.plan.grids, self.plan.engines, self._clocks, strict=True)
         ]
 
@@ -178,7 +179,7 @@ class _Execution:
 
     def _larger(self, grid: WindowGrid, clock: LayerClock | None, engine: Engine) -> GridRun:
         """An operator of a refinement for more windows at once than most of its levels have."""
-        return GridRun(self.graph, grid, engine, clock, self.several)
+        return self._grid_run(self.graph, grid, engine, clock)
 
     def _reduced(self, run: GridRun, refinement: Refinement) -> GridRun | None:
         """The operator that computes most windows of a refinement in a reduced precision."""
@@ -186,7 +187,12 @@ class _Execution:
             return None
         captured = self._captured if isinstance(self._captured, LayerGraph) else self._captured()
         graph = captured.to(self.device, DTYPES[refinement.reduced.precision])
-        return GridRun(graph, run.grid, refinement.reduced.engine, None, self.several)
+        return self._grid_run(graph, run.grid, refinement.reduced.engine, None)
+
+    def _grid_run(self, graph: LayerGraph, grid: WindowGrid, engine: Engine, clock: LayerClock | None) -> GridRun:
+        run = GridRun(graph, grid, engine, clock, self.several, "skip_unchanged" not in self.plan.disabled)
+        self._grid_runs.append(run)
+        return run
 
     def run(self, feed: ImageFeed) -> RunReport:
         plan = self.plan
@@ -258,6 +264,7 @@ class _Execution:
         with self.report.timed("store"):
             for work in group:
                 self._hand_over(work)
+        self.report.n_skipped = sum(run.n_skipped for run in self._grid_runs)
         self._tell(group[-1], (group[-1].number + 1) * self.per_image)
 
     def _look_up(self, work: ImageAtWork) -> None:
