@@ -21,7 +21,7 @@ from obeql.executor.network.layers.activation import Activation as ActivationLay
 from obeql.executor.network.layers.activation import Elementwise
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.reduce import AtenCall, BatchSize, Flatten, LayerRef
-from obeql.executor.network.lowering_rules import RULES
+from obeql.executor.network.lowering import RULES
 from obeql.executor.network.trace import TRACE_BATCH, CannotLowerError, Traced, TracedGraph
 from obeql.planner.catalog import Activation
 
