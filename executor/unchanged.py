@@ -34,4 +34,5 @@ def unchanged_windows(image: Tensor, fill: Tensor, grid: WindowGrid) -> npt.NDAr
     below, above = sums[:, tops + heights], sums[:, tops]
     n_changed = (below - above)[:, :, lefts + widths] - (below - above)[:, :, lefts]
     unchanged: npt.NDArray[np.bool_] = (n_changed == 0).flatten(1).cpu().numpy()
-    return unchanged & (unchanged.mean(axis=1, keepdims=True) >= _WORTH)
+    unchanged[unchanged.mean(axis=1) < _WORTH] = False
+    return unchanged

@@ -39,15 +39,17 @@ def _elementwise(x: Tensor, *others: Any, **options: Any) -> Tensor | None:
         return None
     for other in (*others, *options.values()):
         if isinstance(other, Tensor):
-            if (
-                other.dtype != x.dtype
-                or other.dim() > x.dim()
-                or x.shape != torch.broadcast_shapes(x.shape, other.shape)
-            ):
+            if other.dtype != x.dtype or not _fits(other, x):
                 return None
         elif not isinstance(other, _SCALAR):
             return None
     return torch.empty_like(x)
+
+
+def _fits(other: Tensor, x: Tensor) -> bool:
+    """Whether a tensor is broadcast to the shape of x."""
+    sizes = zip(reversed(other.shape), reversed(x.shape), strict=False)
+    return other.dim() <= x.dim() and all(ours in (1, its) for ours, its in sizes)
 
 
 def _addmm(bias: Tensor, left: Tensor, right: Tensor, **scales: Any) -> Tensor | None:

@@ -50,7 +50,7 @@ class _Symbol(Tensor):
 
     @staticmethod
     def __new__(cls, meta: Tensor, node: fx.Node, device: torch.device) -> _Symbol:
-        symbol: _Symbol = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        symbol: _Symbol = Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
             strides=meta.stride(),
@@ -65,15 +65,17 @@ class _Symbol(Tensor):
         super().__init__()
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise CannotRecordError(f"{func} runs where nothing is recorded")
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While active, operators on symbols are recorded and give symbols; others run."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.graph = fx.Graph()
         self._device = torch.device("cpu")
         #: meta tensors of constants, which are kept so that an id stays theirs
