@@ -23,6 +23,7 @@ from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.dense_forward import DenseRun
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.executor.reuse import KnownCells
+from obeql.executor.unchanged import unchanged_windows
 from obeql.planner.catalog import Activation
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Engine, IncrementalForward
@@ -78,7 +79,10 @@ class Planes:
 
 
 class GridRun:
-    """One grid of a plan, prepared for image after image, or for several together."""
+    """One grid of a plan, prepared for image after image, or for several together.
+
+    With `skips` windows that hide nothing have the cells of the clean pass; `n_skipped` counts them over all images.
+    """
 
     def __init__(
         self,
@@ -87,12 +91,15 @@ class GridRun:
         engine: Engine,
         clock: LayerClock | None = None,
         several: bool = False,
+        skips: bool = True,
     ) -> None:
         self.graph = graph
         self.grid = grid
         self.engine = engine
+        self.n_skipped = 0
         self._clock = clock
         self._several = several
+        self._skips = skips
         self._operator = self._prepared()
         #: the cells of the images at work, one image after the other, on the device; NaN where not computed yet
         self._cells: Planes | None = None
@@ -142,6 +149,11 @@ class GridRun:
                 told.append(error)
                 raise
 
+        if self._skips:
+            skipped = np.flatnonzero(unchanged_windows(clean.image, fill, self.grid).reshape(-1) & left)
+            self.n_skipped += len(skipped)
+            if len(skipped):
+                take(skipped, clean.logits[torch.from_numpy(skipped // n_windows).to(device)])
         while left.any():
             todo = None if left.all() else left.reshape(n_images, *self.grid.shape).copy()
             try:

@@ -76,9 +76,13 @@ OnProgress = Callable[[Progress], None]
 
 @dataclass(slots=True)
 class RunReport:
-    """What a run did: measured seconds by part, windows computed and taken from the store, images that failed."""
+    """What a run did: measured seconds by part, windows computed and taken from the store, images that failed.
+
+    `n_skipped` of the windows computed hide nothing, so that the clean pass answered for them.
+    """
 
     n_windows: int = 0
+    n_skipped: int = 0
     n_stored: int = 0
     n_maps: int = 0
     failures: list[tuple[ImageRecord, str]] = field(default_factory=list)
@@ -98,6 +102,7 @@ class RunReport:
         total = cls()
         for report in reports:
             total.n_windows += report.n_windows
+            total.n_skipped += report.n_skipped
             total.n_stored += report.n_stored
             total.n_maps += report.n_maps
             for part, seconds in report.seconds.items():

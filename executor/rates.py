@@ -77,7 +77,7 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
                     if last[j] == i:
                         del live[j]
         call_s = _call_seconds(device, dtype)
-        boxes = _box_rates(graph, image[:1])
+        boxes, views = _box_rates(graph, image[:1])
         n_lanes = lane_count(device)
         few = not graph.reason and batch * sum(best) < _OTHER_WAYS_S
         in_lanes = _lanes_ratio(graph, image, n_lanes) if few and n_lanes > 1 else 0.0
@@ -92,12 +92,14 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
             maps_in_lanes=in_lanes,
             plain_memory=_plain_memory_ratio(graph, image) if device.type != "cpu" and not graph.reason else 0.0,
             **boxes,
-            pass_s=min(_timed(device, lambda: _clean_pass(graph, image[:1]))[0] for _ in range(_REPEATS)),
+            pass_s=min(_timed(device, lambda: materialise(graph, image[:1], views))[0] for _ in range(_REPEATS)),
         )
 
 
-def _box_rates(graph: LayerGraph, image: torch.Tensor) -> dict[str, Any]:
+def _box_rates(graph: LayerGraph, image: torch.Tensor) -> tuple[dict[str, Any], list[tuple[int, float]]]:
     """What `Rates` holds of boxes: seconds of each layer, of one position and of one batch however small, and more.
+
+    With the views that boxes are computed against.
 
     The two are a line through two points. A batch costs more than the calls: its weights are read once, from far away
     where there are many of them.
@@ -105,14 +107,14 @@ def _box_rates(graph: LayerGraph, image: torch.Tensor) -> dict[str, Any]:
     network = graph.network()
     regions = region_layers(network, len(network.layers))
     if network.whole or sum(regions) <= 1:
-        return {}
+        return {}, []
     height, width = network.size
     patch = max(1, min(16, height // 4)), max(1, min(16, width // 4))
     grid = WindowGrid.over((height, width), patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)))
     fill = image.mean((2, 3))[0][:, None, None]
     clean = None
     points = []
-    n_lanes, in_turn, beyond = lane_count(image.device), 0.0, float("inf")
+    n_lanes, in_turn, beyond, sums_s = lane_count(image.device), 0.0, float("inf"), 0.0
     for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, _LARGE_GROUPS)):
         clock = LayerClock(image.device)
         engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
@@ -120,10 +122,11 @@ def _box_rates(graph: LayerGraph, image: torch.Tensor) -> dict[str, Any]:
         run = IncrementalRun(graph, grid, engine, clock)
         wanted = _some_windows(run, grid, n_groups, side)
         clean = clean or materialise(graph, image, run.needed)
+        sums_s = min(_timed(image.device, lambda: run.sums(clean))[0] for _ in range(_REPEATS))  # noqa: B023
         for _ in range(2 if side == 2 else 1):  # the first run of all packs the weights
             clock.seconds.clear()
             whole_s, _ = _timed(image.device, lambda: run.run(clean, fill, wanted, lambda windows, logits: None))  # noqa: B023
-            beyond = min(beyond, max(0.0, whole_s - sum(clock.seconds.values())) / run.positions(wanted)[1])
+            beyond = min(beyond, max(0.0, whole_s - sums_s - sum(clock.seconds.values())) / run.positions(wanted)[1])
         computed, n_batches = run.positions(wanted)
         seconds = np.array([clock.seconds.get(i, 0.0) for i in range(len(regions))])
         points.append((computed / n_batches, seconds / n_batches))
@@ -134,12 +137,14 @@ def _box_rates(graph: LayerGraph, image: torch.Tensor) -> dict[str, Any]:
             in_turn = sum(clock.seconds.values()) / max(1e-9, float(seconds.sum()))
     position_s, batch_s = _line(*points)
     boxed = np.array(regions)
-    return {
+    rates = {
         "box_s": tuple(np.where(boxed, position_s, 0.0).tolist()),
         "box_batch_s": tuple(np.where(boxed, batch_s, 0.0).tolist()),
         "batch_s": beyond,
+        "sums_s": sums_s,
         "boxes_in_turn": in_turn,
     }
+    return rates, run.needed
 
 
 def _lanes_ratio(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:
@@ -189,12 +194,6 @@ def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: in
     for rows, cols in pairs[:n_groups]:
         wanted[np.ix_(rows[:side], cols[:side])] = True
     return wanted
-
-
-def _clean_pass(graph: LayerGraph, image: torch.Tensor) -> torch.Tensor:
-    """One image through the network with every map kept that boxes may be cut out of."""
-    regions = region_layers(graph.network(), len(graph.layers))
-    return graph.materialise(image, {i for i, boxed in enumerate(regions) if boxed})[1]
 
 
 def _timed(device: torch.device, work: Callable[[], T]) -> tuple[float, T]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -21,32 +21,27 @@ from obeql.errors import ImageError
 from obeql.executor.ahead import DecodedImage, ImageFeed, ImagesAhead, Listed, decode
 from obeql.executor.allocator import memory_given_back
 from obeql.executor.asked_classes import asked_classes, coming_classes, stored_classes
-from obeql.executor.devices import DTYPES, arithmetic, resolve_device
-from obeql.executor.grid_run import GridRun, Planes
+from obeql.executor.devices import arithmetic, resolve_device
+from obeql.executor.grid_run import Planes
 from obeql.executor.image_at_work import ImageAtWork, Prepared
 from obeql.executor.image_maps import cell_key, overflow_hint, preview_of
 from obeql.executor.images import Placement, SourceFacts, SourceImage
-from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import CleanPass, materialise
-from obeql.executor.network.graph import LayerGraph
 from obeql.executor.not_finite import where_not_finite
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.pieces import Pieces, kept_at_end
+from obeql.executor.plan_operators import GraphSource, PlanOperators
 from obeql.executor.preview import Preview
 from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
 from obeql.executor.reuse import CellLookup, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, CellSource, MapCells
-from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Engine, ExplainPlan, Refinement
-from obeql.planner.scores import score_kind
+from obeql.planner.physical import ExplainPlan
 
 __all__ = ["ImageLoader", "OnImage", "execute"]
 
 
 OnImage = Callable[[ImageRecord, SourceFacts, Placement], None]
-#: the model as captured, on the CPU, or what loads it where a window has to be computed
-GraphSource = LayerGraph | Callable[[], LayerGraph]
 
 
 class ImageLoader(Protocol):
@@ -104,7 +99,7 @@ class _Step:
 
 
 class _Execution:
-    """One run of a plan: the operators, prepared, and what has been done so far."""
+    """One run of a plan: its operators, and what has been done so far."""
 
     def __init__(
         self,
@@ -128,65 +123,15 @@ class _Execution:
         self.cancelled = cancelled
         self.device = device
         self.source = source
-        self.dtype = DTYPES[plan.precision]
         self.started = time.perf_counter()
         self.report = report
-        self._captured = graph
-        #: a feed, of which nobody knows how many images it will give, stands in for a plan without images
-        self.several = not 0 < len(plan.images) <= plan.together
-        self._clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
-        self.report.layers = [clock.seconds for clock in self._clocks if clock is not None]
+        self.operators = PlanOperators(plan, graph, device, analyze)
+        self.report.layers = self.operators.layers
         if source is None:
-            _ = self.runs
+            _ = self.operators.runs
         self.per_image = sum(grid.n_windows for grid in plan.grids)
         self.estimated = plan.seconds * len(plan.images)
         self.report.add("prepare", time.perf_counter() - self.started)
-
-    @cached_property
-    def graph(self) -> LayerGraph:
-        """The network on the device; loaded and moved there when a window has to be computed."""
-        graph = self._captured if isinstance(self._captured, LayerGraph) else self._captured()
-        return graph.to(self.device, self.dtype)
-
-    @cached_property
-    def runs(self) -> list[GridRun]:
-        """The operators, one a grid, prepared."""
-        return [
-            GridRun(self.graph, grid, engine, clock, self.several)
-            for grid, engine, clock in zip(self.plan.grids, self.plan.engines, self._clocks, strict=True)
-        ]
-
-    @cached_property
-    def refined(self) -> list[RefineRun | None]:
-        """What decides which windows of each grid are computed; None where all are."""
-        plan = self.plan
-        return [
-            None
-            if refinement is None
-            else RefineRun(
-                run,
-                refinement,
-                score_kind(plan.score),
-                plan.seed,
-                partial(self._larger, run.grid, clock),
-                self._reduced(run, refinement),
-            )
-            for run, refinement, clock in zip(
-                self.runs, plan.refinements or (None,) * len(plan.grids), self._clocks, strict=True
-            )
-        ]
-
-    def _larger(self, grid: WindowGrid, clock: LayerClock | None, engine: Engine) -> GridRun:
-        """An operator of a refinement for more windows at once than most of its levels have."""
-        return GridRun(self.graph, grid, engine, clock, self.several)
-
-    def _reduced(self, run: GridRun, refinement: Refinement) -> GridRun | None:
-        """The operator that computes most windows of a refinement in a reduced precision."""
-        if refinement.reduced is None:
-            return None
-        captured = self._captured if isinstance(self._captured, LayerGraph) else self._captured()
-        graph = captured.to(self.device, DTYPES[refinement.reduced.precision])
-        return GridRun(graph, run.grid, refinement.reduced.engine, None, self.several)
 
     def run(self, feed: ImageFeed) -> RunReport:
         plan = self.plan
@@ -230,8 +175,8 @@ class _Execution:
         if not np.isfinite(model_input.values).all():
             # Fused kernels may turn NaN into 0, so the network's output need not show it.
             raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
-        pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.dtype)
-        hidden = torch.from_numpy(decoded.fill)[None].to(self.device, self.dtype)
+        pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.operators.dtype)
+        hidden = torch.from_numpy(decoded.fill)[None].to(self.device, self.operators.dtype)
         keys = tuple(cell_key(self.plan, source.digest, grid) for grid in self.plan.grids)
         fill = hidden[:, :, None, None] if hidden.dim() == 2 else hidden
         return Prepared(source.facts, model_input.placement, pixels, fill, keys)
@@ -258,6 +203,7 @@ class _Execution:
         with self.report.timed("store"):
             for work in group:
                 self._hand_over(work)
+        self.report.n_skipped = self.operators.n_skipped
         self._tell(group[-1], (group[-1].number + 1) * self.per_image)
 
     def _look_up(self, work: ImageAtWork) -> None:
@@ -275,9 +221,9 @@ class _Execution:
     def _clean_pass(self, images: Sequence[ImageAtWork], place: int | None) -> CleanPass:
         """Run the network on the images themselves, keeping what one grid reads, or what all of them do."""
         with self.report.timed("clean pass"):
-            runs = self.runs if place is None else [self.runs[place]]
+            runs = self.operators.runs if place is None else [self.operators.runs[place]]
             pixels = torch.cat([work.prepared.pixels for work in images if work.prepared is not None])
-            return materialise(self.graph, pixels, [key for run in runs for key in run.needed])
+            return materialise(self.operators.graph, pixels, [key for run in runs for key in run.needed])
 
     def _look_at(self, passing: Sequence[ImageAtWork], clean: CleanPass) -> None:
         """What the logits of the images themselves say: whether they are numbers, and which classes are asked for."""
@@ -298,7 +244,7 @@ class _Execution:
             index = int(bad.nonzero()[0])
             raise ImageError(
                 f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
-                f"{float(logits[0, index])}){where_not_finite(self.graph, pixels)}; "
+                f"{float(logits[0, index])}){where_not_finite(self.operators.graph, pixels)}; "
                 f"check the image and the model's weights{overflow_hint(self.plan)}"
             )
 
@@ -314,7 +260,7 @@ class _Execution:
             before = group[0].number * self.per_image + len(group) * sum(n_windows[:place])
             before += (len(group) - len(passing)) * n_windows[place]
             step = _Step(place, passing, clean, np.stack(wanted), before)
-            refined = self.refined[place]
+            refined = self.operators.refined[place]
             if refined is None:
                 computed = {work.number: planes for work, planes in zip(passing, self._whole(step), strict=True)}
             else:  # an image at a time
@@ -333,7 +279,7 @@ class _Execution:
 
     def _whole(self, step: _Step) -> list[Planes]:
         """Compute the windows of a grid that are left, keeping them piece by piece where that takes long."""
-        run = self.runs[step.place]
+        run = self.operators.runs[step.place]
         pieces = [] if self.source is None else list(self._pieces(step))  # without reuse nobody would take them
         first = int(step.wanted.any(axis=1).argmax())
         shown = step.images[first]
@@ -357,12 +303,12 @@ class _Execution:
         for slot, work in enumerate(step.images):
             if step.wanted[slot].any():
                 known = work.known[step.place]
-                computed = partial(self.runs[step.place].computed, slot, known)
+                computed = partial(self.operators.runs[step.place].computed, slot, known)
                 yield Pieces(self.sink, work.image, step.place, computed, partial(work.maps_of, step.place))
 
     def _refine(self, step: _Step, work: ImageAtWork, refined: RefineRun) -> Planes:
         """Compute the windows of a grid that its refinement chooses, and estimate the others."""
-        place, run = step.place, self.runs[step.place]
+        place, run = step.place, self.operators.runs[step.place]
         assert work.classes is not None and work.logits is not None
         classes, logits, known = work.classes, work.logits, work.known[place]
         maps_of = partial(work.maps_of, place)

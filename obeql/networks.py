@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Networks"]
 
-_RATES_TOPIC = "rates 2"  # the number counts changes of their form
+_RATES_TOPIC = "rates 3"  # the number counts changes of their form
 
 #: What decides a captured graph: weights and graph, and the shape of the input its layers were traced with.
 GraphKey = tuple[str, tuple[int, int], str]

@@ -40,8 +40,10 @@ class Rates:
     box_batch_s: tuple[float, ...] = ()
     #: measured seconds of a batch on boxes beyond its layers: working out where its boxes lie
     batch_s: float = 0.0
-    #: measured seconds of one clean pass: the network on a single image, its views kept; 0 when not measured
+    #: measured seconds of one clean pass: the network on a single image, views made of it; 0 when not measured
     pass_s: float = 0.0
+    #: measured seconds, image by image, of what layers that sum need of the views: sums over the clean maps
+    sums_s: float = 0.0
     #: memory that may be used beyond the weights, in bytes
     free_bytes: float = 2e9
     #: what was measured, for PLAN: device name, threads, versions
@@ -62,11 +64,12 @@ class Rates:
         return bool(self.layer_s)
 
     def in_parts(self, share: float) -> Rates:
-        """The rates where only `share` of the windows is computed at once: what a batch costs weighs so much more."""
+        """The rates where only `share` of the windows is computed at once: what a batch or an image costs weighs so."""
         return replace(
             self,
             call_s=self.call_s / share,
             batch_s=self.batch_s / share,
+            sums_s=self.sums_s / share,
             box_batch_s=tuple(seconds / share for seconds in self.box_batch_s),
         )
 

@@ -6,8 +6,8 @@ Comes after `optimize`; the choice itself is `obeql.planner.schedule`. The resul
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from obeql.errors import InternalError, QueryTypeError
@@ -39,10 +39,10 @@ from obeql.planner.values import show_pair
 
 __all__ = ["Chooser", "lower", "plan_explain"]
 
+#: an operator, and those that were refused
+Chosen = tuple[Engine, tuple[Refusal, ...]]
 #: (network, grid, rates, memory in bytes, batch, disabled choices, images together) -> operator and those refused
-Chooser = Callable[
-    [Network, WindowGrid, Rates, int | None, int | None, frozenset[str], int], tuple[Engine, tuple[Refusal, ...]]
-]
+Chooser = Callable[[Network, WindowGrid, Rates, int | None, int | None, frozenset[str], int], Chosen]
 
 
 def plan_explain(
@@ -82,65 +82,28 @@ def lower(
     assert isinstance(scan, ScanImages) and isinstance(classify, Classify) and isinstance(score, ScoreCells)
     grids, fill, shared = _grids(logical)
     memory = next((m for m in (bound.memory_bytes, memory_bytes) if m is not None), int(rates.free_bytes))
-    notes = bound.notes
-    budget = memory
-    if classify.precision == "float64":
-        # Costs are those of float32, whose numbers take half the space.
-        budget = memory // 2
-        notes = (*notes, "estimates are those of float32; float64 takes about twice the time and memory")
-    if bound.also:
-        notes = (*notes, "classes that the next statements ask of the same windows are computed with these")
-    disabled = bound.disabled & {choice.name for choice in CHOICES}
+    # Costs are those of float32, whose numbers take half the space of float64's.
+    budget = memory // 2 if classify.precision == "float64" else memory
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
-    network = classify.model.network
-    n_classes = _n_classes(score.classes, classify.model.n_classes)
-    shares = [1.0 - held[grid].n_cells / (grid.n_windows * len(scan.images)) if grid in held else 1.0 for grid in grids]
-
-    def chosen(grid: WindowGrid, share: float, rates: Rates, together: int = 1) -> tuple[Engine, tuple[Refusal, ...]]:
-        engine, refused = choose(network, grid, rates, budget, bound.options["batch"], disabled, together)
-        refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
-        return part_of(engine, share), refused
-
-    def whole(together: int) -> list[tuple[Engine, tuple[Refusal, ...]]]:
-        """What computes all windows that are not stored, grid by grid."""
-        return [
-            chosen(grid, share, rates.in_parts(share) if 0.0 < share < 1.0 else rates, together)
-            for grid, share in zip(grids, shares, strict=True)
-        ]
-
-    choices = whole(1)
-    for grid, (engine, _) in zip(grids, choices, strict=True):
-        if bound.memory_bytes is not None and engine.least_bytes > budget:
-            _refuse_memory(bound.memory_bytes, engine.least_bytes * memory / budget, grid)
+    n_images = len(scan.images)
+    shares = [1.0 - held[grid].n_cells / (grid.n_windows * n_images) if grid in held else 1.0 for grid in grids]
+    disabled = bound.disabled & {choice.name for choice in CHOICES}
+    windows = _Windows(classify.model.network, grids, shares, rates, budget, bound.options["batch"], disabled, choose)
+    choices = windows.chosen()
+    if bound.memory_bytes is not None:
+        _require_memory(bound.memory_bytes, memory, budget, grids, choices)
     together = 1
-    refinements: list[Refinement | None] = [None] * len(grids)
+    refinements: list[Refinement | None] = []
     if bound.estimates:
-        asked = Asked(bound.approx, bound.top_cells, bound.within_s)
-        operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
-        for place, (grid, share) in enumerate(zip(grids, shares, strict=True)):
-
-            def ways(audit: float, grid: WindowGrid = grid, share: float = share) -> Ways:
-                def by(rates: Rates) -> Engine:
-                    return chosen(grid, share, rates)[0]
-
-                fast = None
-                if reduced is not None:
-                    name, its = reduced
-                    fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
-                return Ways(by(rates.in_parts(LEVEL_SHARE)), by(rates.in_parts(audit)), fast)
-
-            engine, refused = choices[place]
-            refinements[place], engine, why_not = choose_refinement(grid, engine, ways, n_classes, asked, disabled)
-            choices[place] = engine, (*refused, Refusal(operator, why_not)) if why_not else refused
-    elif len(scan.images) > 1 and "batch_images" not in disabled:
-        n_each = -(-len(scan.images) // max(1, bound.workers))  # every worker gets some
-        together = choose_together(network, rates, budget, n_each, lambda n: [e for e, _ in whole(n)])
-        choices = whole(together)
-    refusals = [
-        replace(refusal, reason=(f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else "") + refusal.reason)
-        for grid, (_, refused) in zip(grids, choices, strict=True)
-        for refusal in refused
-    ]
+        choices, refinements = _refined(
+            bound, windows, choices, _n_classes(score.classes, classify.model.n_classes), reduced
+        )
+    elif n_images > 1 and "batch_images" not in disabled:
+        n_each = -(-n_images // max(1, bound.workers))  # every worker gets some
+        together = choose_together(
+            windows.network, rates, budget, n_each, lambda n: [engine for engine, _ in windows.chosen(n)]
+        )
+        choices = windows.chosen(together)
     n_passes = sum(share > 0.0 for share in shares)
     text = print_tree(logical)
     return ExplainPlan(
@@ -163,21 +126,110 @@ def lower(
         refinements=tuple(refinements) if any(refinements) else (),
         approx=dict(bound.approx),
         options=_options(bound, grids),
-        refusals=tuple(refusals),
+        refusals=_refusals(grids, choices),
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         together=together,
         shared_pass=shared,
         n_passes=min(1, n_passes) if shared else n_passes,
-        pass_s=clean_pass_seconds(network, rates, together),
+        pass_s=clean_pass_seconds(windows.network, rates, together),
         also=bound.also,
         reuse=bound.reuse,
         held=tuple(held[grid] for grid in grids) if held else (),
         estimated_for=f"{rates.device}, {'rates measured with this model' if rates.measured else 'typical rates'}",
         logical_text=(text, text),
-        notes=notes,
+        notes=_notes(bound, classify.precision),
         workers=bound.workers,
         cluster=bound.cluster,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """What operators are chosen for: the grids, and of each the share of windows that is not stored.
+
+    `budget` bytes may be used; `batch` is that of the options, None for any.
+    """
+
+    network: Network
+    grids: Sequence[WindowGrid]
+    shares: Sequence[float]
+    rates: Rates
+    budget: int
+    batch: int | None
+    disabled: frozenset[str]
+    choose: Chooser
+
+    def chosen(self, together: int = 1) -> list[Chosen]:
+        """What computes all windows that are not stored, grid by grid, so many images at a time."""
+        return [
+            self.of(place, self.rates.in_parts(share) if 0.0 < share < 1.0 else self.rates, together)
+            for place, share in enumerate(self.shares)
+        ]
+
+    def of(self, place: int, rates: Rates, together: int = 1) -> Chosen:
+        """What computes the windows of a grid that are not stored, at these rates."""
+        grid, share = self.grids[place], self.shares[place]
+        engine, refused = self.choose(self.network, grid, rates, self.budget, self.batch, self.disabled, together)
+        refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
+        return part_of(engine, share), refused
+
+    def ways(self, place: int, audit: float, reduced: tuple[str, Rates] | None) -> Ways:
+        """What may compute a grid's windows where they are refined: in levels, or all but the audit at once."""
+
+        def by(rates: Rates) -> Engine:
+            return self.of(place, rates)[0]
+
+        fast = None
+        if reduced is not None:
+            name, its = reduced
+            fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
+        return Ways(by(self.rates.in_parts(LEVEL_SHARE)), by(self.rates.in_parts(audit)), fast)
+
+
+def _refined(
+    bound: BoundExplain, windows: _Windows, choices: Sequence[Chosen], n_classes: int, reduced: tuple[str, Rates] | None
+) -> tuple[list[Chosen], list[Refinement | None]]:
+    """What computes the windows that an approximate statement needs, grid by grid, and what decides which these are."""
+    goal = Asked(bound.approx, bound.top_cells, bound.within_s)
+    operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
+    found: list[Chosen] = []
+    refinements: list[Refinement | None] = []
+    for place, (grid, (whole, refused)) in enumerate(zip(windows.grids, choices, strict=True)):
+
+        def ways(audit: float, place: int = place) -> Ways:
+            return windows.ways(place, audit, reduced)
+
+        refinement, engine, why_not = choose_refinement(grid, whole, ways, n_classes, goal, windows.disabled)
+        found.append((engine, (*refused, Refusal(operator, why_not)) if why_not else refused))
+        refinements.append(refinement)
+    return found, refinements
+
+
+def _refusals(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[Refusal, ...]:
+    """The operators that were not taken, of several grids with the patch that they are about."""
+    return tuple(
+        replace(refusal, reason=(f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else "") + refusal.reason)
+        for grid, (_, refused) in zip(grids, choices, strict=True)
+        for refusal in refused
+    )
+
+
+def _notes(bound: BoundExplain, precision: str) -> tuple[str, ...]:
+    notes = bound.notes
+    if precision == "float64":
+        notes = (*notes, "estimates are those of float32; float64 takes about twice the time and memory")
+    if bound.also:
+        notes = (*notes, "classes that the next statements ask of the same windows are computed with these")
+    return notes
+
+
+def _require_memory(
+    given: int, memory: int, budget: int, grids: Sequence[WindowGrid], choices: Sequence[Chosen]
+) -> None:
+    """Raise QueryTypeError where the memory given does not hold one window of a grid at a time."""
+    for grid, (engine, _) in zip(grids, choices, strict=True):
+        if engine.least_bytes > budget:
+            _refuse_memory(given, engine.least_bytes * memory / budget, grid)
 
 
 def _refuse_memory(given: int, least: float, grid: WindowGrid) -> NoReturn:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.planner.arrangement import for_boxes, for_whole_maps
+from obeql.planner.batches import Batches, Groups
 from obeql.planner.boxes import AxisPlan, Spans, axis_spans, group_windows, merge_steps, region_layers
 from obeql.planner.cost import Rates, box_seconds, layer_seconds, paste_bytes, positions
 from obeql.planner.geometry import Network
@@ -272,11 +273,14 @@ def _incremental(
     # Measured with every layer on boxes that can be.
     beyond_s = arranged.ratio * rates.batch_s * len(boxed) / max(1, sum(region_layers(network, len(regions))) - 1)
     batch_s = beyond_s + float(a_batch.sum())
-    n_row_groups, n_col_groups = _group_counts(boxes, each, in_lane, batch_s, disabled, together)
+    batches = Batches(each, batch_s, in_lane, n_lanes, together)
+    n_row_groups, n_col_groups = _group_counts(boxes, batches, disabled)
     plan = boxes.grouped(n_row_groups, n_col_groups)
     computed = plan.rows.positions * plan.cols.positions
     n_rows, n_cols = _counts(plan.rows), _counts(plan.cols)
-    n_batches = _n_batches(n_rows, n_cols, in_lane, together)
+    n_batches = batches.count(n_rows, n_cols)
+    idle_s = batches.idle_seconds(_groups(plan.rows), _groups(plan.cols))
+    sums_s = rates.sums_s if any(network.layers[i].reach == "sum" for i in boxed) else 0.0
     layer_s = each * computed + a_batch * n_batches
     moved = 0.0
     for i in boxed:
@@ -304,7 +308,7 @@ def _incremental(
         cost=Cost(
             macs=float((macs * computed)[boxed].sum()) + tail_macs,
             bytes=float(moved + tail_bytes * n_windows),
-            seconds=float(layer_s.sum()) + n_batches * beyond_s,
+            seconds=float(layer_s.sum()) + n_batches * beyond_s + idle_s + sums_s,
             memory=views + kept + max(in_lanes, need.of(fitted, min(tail, at_once))),
         ),
         bound_macs=float((macs * boxes.least_positions())[boxed].sum()) + tail_macs,
@@ -320,37 +324,27 @@ def _box_batch(rates: Rates, widest: float) -> int:
     return int(max(_MIN_BATCH, min(_MAX_BATCH, _CACHE_BYTES // max(1.0, widest)))) if rates.on_cpu else _MAX_GPU_BATCH
 
 
-def _group_counts(
-    boxes: _Boxes, each: Floats, batch: int, seconds_a_batch: float, disabled: frozenset[str], together: int
-) -> tuple[int, int]:
-    """How many groups of rows and of columns: many keep boxes small, few keep batches full."""
+def _group_counts(boxes: _Boxes, batches: Batches, disabled: frozenset[str]) -> tuple[int, int]:
+    """How many groups of rows and of columns: many keep boxes small, few keep batches full and lanes busy."""
     if "bucket_windows" in disabled:
         return 1, 1
     rows = _by_count(boxes.rows, boxes.row_weights)
     cols = _by_count(boxes.cols, boxes.col_weights)
-    best = (float("inf"), 1, 1)
-    for kr, (row_positions, n_rows) in rows.items():
-        for kc, (col_positions, n_cols) in cols.items():
-            compute = float((each * row_positions * col_positions).sum())
-            n_batches = _n_batches(n_rows, n_cols, batch, together)
-            best = min(best, (compute + n_batches * seconds_a_batch, kr, kc))
-    return best[1], best[2]
+    return min((batches.seconds(r, c), kr, kc) for kr, r in rows.items() for kc, c in cols.items())[1:]
 
 
-def _by_count(spans: Spans, weights: Floats) -> dict[int, tuple[Floats, Floats]]:
-    """For each number of groups: positions computed at each layer, (layers,), and windows in each group."""
+def _by_count(spans: Spans, weights: Floats) -> dict[int, Groups]:
+    """The groups of an axis for each number of them."""
     found = {}
     for k, groups in merge_steps(spans, weights, _N_GROUPS).items():
         counts = np.array([float(len(g)) for g in groups])
-        sizes = np.stack([spans.sizes[:, g].max(axis=1) for g in groups])  # (groups, layers)
-        found[k] = counts @ sizes, counts
+        found[k] = Groups(counts, np.stack([spans.sizes[:, g].max(axis=1) for g in groups]).astype(float))
     return found
+
+
+def _groups(plan: AxisPlan) -> Groups:
+    return Groups(_counts(plan), np.stack([group.sizes for group in plan.groups]).astype(float))
 
 
 def _counts(plan: AxisPlan) -> Floats:
     return np.array([float(len(group.windows)) for group in plan.groups])
-
-
-def _n_batches(n_rows: Floats, n_cols: Floats, batch: int, together: int) -> float:
-    """Batches over all pairs of row and column groups, for each of the images that share them."""
-    return float(np.ceil(together * n_rows[:, None] * n_cols[None, :] / batch).sum()) / together

@@ -44,7 +44,7 @@ _OF_REFINEMENTS = ("choose_refinement", "choose_reduced_precision")
 #: Choices that concern several images or statements
 _OF_SETS = ("batch_images", "share_windows")
 #: choices that are left where no window runs on boxes
-_OF_WHOLE_MAPS = ("choose_engine", "choose_batch", "choose_threads", "choose_layout")
+_OF_WHOLE_MAPS = ("choose_engine", "choose_batch", "choose_threads", "choose_layout", "skip_unchanged")
 TREE_WIDTH = WIDTH - COLUMN_WIDTH * len(COLUMNS)
 
 

@@ -74,7 +74,7 @@ def layers() -> str:
 
 
 def aten() -> str:
-    from obeql.executor.network.lowering_rules import RULES
+    from obeql.executor.network.lowering import RULES
 
     return ", ".join(f"`{name}`" for name in sorted(RULES)) + "."
 

@@ -1,8 +1,9 @@
 """From any module to a layer graph: trace, lower, fold, and check the result against the module itself.
 
-The module runs once on fake tensors under `torch.fx`'s `make_fx`, which records the ATen operators it reaches. That
-takes any Python control flow that does not depend on pixel values, and needs no forward pass. Where it fails,
-`torch.export` is tried, and what neither captures runs whole: slower, never wrong.
+The module runs once on tensors without values, and the ATen operators that it reaches are recorded. That takes any
+Python control flow that does not depend on pixel values, and needs no forward pass. `record` does it for most modules;
+what it does not follow `torch.fx`'s `make_fx` traces on fake tensors. Where that fails, `torch.export` is tried, and
+what none of them captures runs whole: slower, never wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from obeql.errors import ModelError
@@ -22,6 +22,7 @@ from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.whole import Whole
 from obeql.executor.network.lower import TRACE_BATCH, CannotLowerError, default_activation, lower
+from obeql.executor.network.record import record
 from obeql.executor.network.scale_shift import BatchNormAsScaleShift
 from obeql.planner.catalog import Activation
 
@@ -131,17 +132,20 @@ def main_output(output: Any) -> Tensor:
     raise ModelError(f"the network returns a {type(output).__name__}; a classifier returns a tensor (N, classes)")
 
 
-def _trace_plain(module: nn.Module, input_shape: tuple[int, int, int]) -> GraphModule | None:
-    traced = _traced(module, input_shape, functional=False)
+def _trace_plain(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph | None:
+    try:
+        traced = _recorded(module, input_shape)
+    except Exception:  # tracing by PyTorch follows more, and says better what is wrong
+        traced = _traced(module, input_shape, functional=False)
     # Lowering reads an in-place operator as one with a result; that is wrong where a view of its operand is read.
     return None if _writes_through_views(traced) else traced
 
 
-def _trace_functional(module: nn.Module, input_shape: tuple[int, int, int]) -> GraphModule:
+def _trace_functional(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph:
     return _traced(module, input_shape, functional=True)
 
 
-def _trace_export(module: nn.Module, input_shape: tuple[int, int, int]) -> GraphModule:
+def _trace_export(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph:
     example = torch.zeros((TRACE_BATCH, *input_shape), dtype=module_dtype(module))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -149,7 +153,14 @@ def _trace_export(module: nn.Module, input_shape: tuple[int, int, int]) -> Graph
         return _trace_functional(program.module(), input_shape)
 
 
-def _traced(module: nn.Module, input_shape: tuple[int, int, int], functional: bool) -> GraphModule:
+def _recorded(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph:
+    image = torch.empty((TRACE_BATCH, *input_shape), dtype=module_dtype(module), device="meta")
+    with torch.no_grad(), warnings.catch_warnings(), BatchNormAsScaleShift():
+        warnings.simplefilter("ignore")
+        return record(lambda x: main_output(module(x)), image)
+
+
+def _traced(module: nn.Module, input_shape: tuple[int, int, int], functional: bool) -> fx.Graph:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake = mode.from_tensor(torch.empty((TRACE_BATCH, *input_shape), dtype=module_dtype(module)))
 
@@ -159,12 +170,12 @@ def _traced(module: nn.Module, input_shape: tuple[int, int, int], functional: bo
     with torch.no_grad(), warnings.catch_warnings(), BatchNormAsScaleShift():
         warnings.simplefilter("ignore")
         traced = torch.func.functionalize(run, remove="mutations") if functional else run
-        return make_fx(traced, tracing_mode="real", _allow_non_fake_inputs=True)(fake)
+        return make_fx(traced, tracing_mode="real", _allow_non_fake_inputs=True)(fake).graph
 
 
-def _writes_through_views(traced: GraphModule) -> bool:
+def _writes_through_views(traced: fx.Graph) -> bool:
     """Whether an in-place operator changes a tensor that another node sees through a view."""
-    for node in traced.graph.nodes:
+    for node in traced.nodes:
         if node.op == "call_function" and _aliasing(node) == "writes":
             operands = [arg for arg in node.args if isinstance(arg, fx.Node)][:1]
             while operands and _aliasing(operands[0]) == "writes":

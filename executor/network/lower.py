@@ -21,7 +21,7 @@ from obeql.executor.network.layers.activation import Activation as ActivationLay
 from obeql.executor.network.layers.activation import Elementwise
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.reduce import AtenCall, BatchSize, Flatten, LayerRef
-from obeql.executor.network.lowering_rules import RULES
+from obeql.executor.network.lowering import RULES
 from obeql.executor.network.trace import TRACE_BATCH, CannotLowerError, Traced, TracedGraph
 from obeql.planner.catalog import Activation
 
@@ -32,7 +32,7 @@ _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 
 
 def lower(
-    traced: fx.GraphModule,
+    traced: fx.Graph,
     input_shape: Sequence[int],
     outputs: Literal["logits", "probabilities"] | None,
     activation: Activation | None = None,
@@ -43,11 +43,11 @@ def lower(
     """
     graph = TracedGraph([Image("image", (), input_shape)])
     env: dict[fx.Node, Any] = {}
-    for node in traced.graph.nodes:
+    for node in traced.nodes:
         if node.op == "placeholder":
             env[node] = Traced(0, canonical(TRACE_BATCH, input_shape))
         elif node.op == "get_attr":
-            env[node] = _attribute(traced, str(node.target))
+            env[node] = _attribute(traced.owning_module, str(node.target))
         elif node.op == "call_function":
             env[node] = _call(graph, node, env)
         elif node.op == "output":
@@ -57,8 +57,8 @@ def lower(
     raise CannotLowerError("the traced graph has no output")
 
 
-def _attribute(traced: fx.GraphModule, target: str) -> Tensor:
-    value: Any = traced
+def _attribute(module: fx.GraphModule | None, target: str) -> Tensor:
+    value: Any = module
     for part in target.split("."):
         value = getattr(value, part)
     if not isinstance(value, Tensor):

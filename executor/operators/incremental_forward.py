@@ -36,7 +36,6 @@ __all__ = ["IncrementalRun", "Part"]
 
 Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
-#: runs the work of a layer and notes what it took
 #: Windows that are told of all at once take no longer.
 _PROMPT_S = 1.0
 
@@ -163,11 +162,9 @@ class IncrementalRun:
         image, and their logits (n, K), batch by batch.
         """
         n_images = len(clean.image)
-        summed = {j for i in self.on_boxes if self.graph.layers[i].reach == "sum" for j in self.graph.layers[i].inputs}
-        sums = {j: PrefixSums.of(clean.views[j, self._outside[j][0]]) for j in sorted(summed)}
         fills = fill if fill.dim() == 4 else fill.expand(n_images, *fill.shape)
         constant = fills.shape[2:] == (1, 1)
-        image = _Clean(clean.views, fills[:, :, 0, 0] if constant else View.of(fills, 0.0), sums)
+        image = _Clean(clean.views, fills[:, :, 0, 0] if constant else View.of(fills, 0.0), self.sums(clean))
         n_lanes = self.engine.n_lanes
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
         keeps = self._keeps and windows is None
@@ -198,6 +195,11 @@ class IncrementalRun:
             n_lanes,
             take,
         )
+
+    def sums(self, clean: CleanPass) -> dict[int, PrefixSums]:
+        """Of every map that a layer on boxes sums."""
+        summed = {j for i in self.on_boxes if self.graph.layers[i].reach == "sum" for j in self.graph.layers[i].inputs}
+        return {j: PrefixSums.of(clean.views[j, self._outside[j][0]]) for j in sorted(summed)}
 
     # ---- pieces of work: which windows go together -------------------------------------------------------------
 

@@ -372,3 +372,23 @@ def test_two_input_sizes_of_the_same_weights(db: Any, pixels: Any) -> None:
     assert heat.shape == (3, 3) and heat.placement.model_size == (24, 24)
     (heat,) = db.execute("EXPLAIN OCCLUDE ? USING large WITH patch=8 stride=8", [pixels(1, 40)])
     assert heat.shape == (5, 5)
+
+
+def test_windows_that_hide_nothing_have_the_numbers_of_the_image_itself(net_db: Any, tmp_path: Path) -> None:
+    pixels = np.zeros((SIZE, SIZE, 3), np.uint8)
+    pixels[12:28, 12:28] = np.random.default_rng(0).integers(1, 256, (16, 16, 3))
+    Image.fromarray(pixels).save(tmp_path / "scan.png")
+    query = f"EXPLAIN OCCLUDE '{tmp_path}/scan.png' USING net WITH patch=8 stride=4 fill=black NO REUSE"
+    taken = net_db.execute(query)[0]
+    empty = [
+        (row, col)
+        for row, top in enumerate(range(0, SIZE - 7, 4))
+        for col, left in enumerate(range(0, SIZE - 7, 4))
+        if not pixels[top : top + 8, left : left + 8].any()
+    ]
+    assert len(empty) > 10 and all(taken.importance[at] == 0 for at in empty)
+    plan = str(net_db.execute(f"PLAN ANALYZE {query}"))
+    assert "skip_unchanged" in plan and "windows that hide nothing" in plan
+    net_db.execute("SET obeql.disabled_rules = 'skip_unchanged'")
+    assert "windows that hide nothing" not in str(net_db.execute(f"PLAN ANALYZE {query}"))
+    np.testing.assert_allclose(net_db.execute(query)[0].importance, taken.importance, rtol=0, atol=1e-6)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from obeql.planner.batches import Batches, Groups
 from obeql.planner.cost import Rates
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
@@ -63,3 +65,40 @@ def test_plain_memory(network: Network) -> None:
     rates = replace(RATES, plain_memory=0.5, on_cpu=False)
     assert not dense(network, rates).channels_last
     assert dense(network, rates, "choose_layout").channels_last
+
+
+def groups(*windows_and_sizes: tuple[int, float]) -> Groups:
+    """Groups of an axis in a network of one layer: the windows of each, and its positions there."""
+    counts, sizes = zip(*windows_and_sizes, strict=True)
+    return Groups(np.array(counts, float), np.array(sizes, float)[:, None])
+
+
+def batches(n_lanes: int, size: int = 100, together: int = 1) -> Batches:
+    """A second a position, half a second a batch."""
+    return Batches(np.array([1.0]), 0.5, size, n_lanes, together)
+
+
+def test_lanes_wait_for_the_longest_batch() -> None:
+    rows, cols = groups((2, 3.0), (2, 1.0)), groups((1, 1.0))
+    assert batches(1).seconds(rows, cols) == pytest.approx(2 * 3 + 2 * 1 + 2 * 0.5)
+    # One lane has the six seconds of the larger boxes, the other one waits four of them.
+    assert batches(2).idle_seconds(rows, cols) == pytest.approx(4)
+    assert batches(2).seconds(rows, cols) == pytest.approx(9 + 4)
+    # In batches of one window: 3 and 1 seconds in each lane.
+    assert batches(2, size=1).idle_seconds(rows, cols) == 0
+    # Of two images the batches are twice as large, and so is the wait, of which each image has half.
+    assert batches(2, together=2).idle_seconds(rows, cols) == pytest.approx(4)
+
+
+def test_many_batches_keep_all_lanes_busy() -> None:
+    rows, cols = groups((101, 3.0)), groups((1, 1.0))
+    assert batches(2, size=1).idle_seconds(rows, cols) == 0
+
+
+def test_sums_over_clean_maps_are_counted_once_an_image(network: Network) -> None:
+    rates = replace(RATES, n_lanes=1)
+    before, _ = choose_engine(network, GRID, rates, ROOM)
+    after, _ = choose_engine(network, GRID, replace(rates, sums_s=1e-4), ROOM)
+    assert isinstance(before, IncrementalForward) and isinstance(after, IncrementalForward)
+    on_boxes = [layer for i, layer in enumerate(network.layers) if before.regions[i] and layer.reach == "sum"]
+    assert after.cost.seconds - before.cost.seconds == pytest.approx(1e-4 if on_boxes else 0.0, abs=1e-12)

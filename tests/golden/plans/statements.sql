@@ -42,7 +42,7 @@ EXPLAIN OCCLUDE scans USING vgg FOR CLASS 0 WITH patch=[8, 16] stride=8 INTO aga
 -- plan choose_engine_off disabled_rules=choose_engine
 EXPLAIN OCCLUDE scan0 USING vgg;
 
--- plan other_choices_off disabled_rules=choose_switch_layer,bucket_windows,choose_batch,choose_threads,choose_layout
+-- plan other_choices_off disabled_rules=choose_switch_layer,bucket_windows,choose_batch,choose_threads,choose_layout,skip_unchanged
 EXPLAIN OCCLUDE scan0 USING resnet;
 
 -- plan choose_refinement

@@ -1,0 +1,29 @@
+"""A number a channel that scales and one that shifts: what batch norms and constants come down to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from obeql.executor.network.axes import channel_order
+from obeql.executor.network.layers.pointwise import Affine
+from obeql.executor.network.trace import Traced, TracedGraph
+
+__all__ = ["affine"]
+
+
+def affine(graph: TracedGraph, name: str, value: Traced, scale: Tensor, shift: Tensor) -> Traced | None:
+    """Scale and shift the channels; the numbers come in the order the trace sees the channels in."""
+    axes = value.axes
+    if axes is None:
+        return None
+    n_channels = graph.shape(value)[0]
+    group = next((g for g in axes if g and {a.axis for a in g} == {"C"}), None)
+    order = None if group is None else channel_order(group, n_channels)
+    if n_channels > 1 and (group is None or scale.numel() != n_channels):
+        return None
+    if order is not None:
+        inverse = torch.tensor(order).argsort()
+        scale, shift = scale[inverse], shift[inverse]
+    layer = Affine(name, (value.layer,), graph.shape(value), scale.reshape(-1), shift.reshape(-1))
+    return Traced(graph.add(layer), axes)

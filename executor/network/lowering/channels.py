@@ -1,0 +1,91 @@
+"""Rules of operators that join, part and reorder channels."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from obeql.executor.network.axes import Atom, Axes, channel_order
+from obeql.executor.network.layers.channels import Concat
+from obeql.executor.network.lowering.registry import Args, Kwargs, argument, plain_map, rule
+from obeql.executor.network.trace import Traced, TracedGraph
+
+
+@rule("cat", "concat")
+def cat(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    dim = argument(args, kwargs, 1, "dim", 0)
+    values = args[0]
+    if not all(isinstance(v, Traced) for v in values):
+        return None
+    maps = [graph.map_of(v) for v in values]
+    if dim % 4 != 1 or any(m is None for m in maps):
+        return None
+    sources = [m for m in maps if m is not None]
+    channels = sum(graph.shape(m)[0] for m in sources)
+    shape = (channels, *graph.shape(sources[0])[1:])
+    if len(sources) == 1:
+        return sources[0]
+    return plain_map(graph, graph.add(Concat(name, [m.layer for m in sources], shape)))
+
+
+def _channels_along(graph: TracedGraph, value: Traced, dim: int) -> list[int] | None:
+    """The channels that positions 0, 1, ... of traced axis `dim` stand for; None if it is not the channel axis."""
+    axes = value.axes
+    if axes is None or not graph.shape(value):
+        return None
+    dim %= len(axes)
+    n_channels = graph.shape(value)[0]
+    group = axes[dim]
+    if {a.axis for a in group} != {"C"} or sum(a.axis == "C" for g in axes for a in g) != len(group):
+        return None
+    return channel_order(group, n_channels) or list(range(n_channels))
+
+
+def _selected(graph: TracedGraph, value: Traced, dim: int, channels: list[int], drop: bool = False) -> Traced:
+    assert value.axes is not None
+    dim %= len(value.axes)
+    group = () if len(channels) == 1 else (Atom("C", len(channels)),)
+    middle: Axes = () if drop else (group,)
+    return Traced(graph.select(value.layer, channels), (*value.axes[:dim], *middle, *value.axes[dim + 1 :]))
+
+
+@rule("split", "split_with_sizes")
+def split(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    value, sizes = args[0], args[1]
+    dim = argument(args, kwargs, 2, "dim", 0)
+    channels = _channels_along(graph, value, dim)
+    if channels is None or len(graph.shape(value)) != 3:
+        return None
+    if isinstance(sizes, int):
+        sizes = [min(sizes, len(channels) - i) for i in range(0, len(channels), sizes)]
+    parts, start = [], 0
+    for size in sizes:
+        parts.append(_selected(graph, value, dim, channels[start : start + size]))
+        start += size
+    return parts
+
+
+@rule("slice")
+def slice_(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    value = args[0]
+    dim = argument(args, kwargs, 1, "dim", 0)
+    start = argument(args, kwargs, 2, "start", None) or 0
+    end = argument(args, kwargs, 3, "end", None)
+    step = argument(args, kwargs, 4, "step", 1)
+    end = sys.maxsize if end is None else end
+    size = value.size()[dim]
+    if start == 0 and end >= size and step == 1:
+        return value
+    channels = _channels_along(graph, value, dim)
+    if channels is None or len(graph.shape(value)) != 3 or not channels[start:end:step]:
+        return None
+    return _selected(graph, value, dim, channels[start:end:step])
+
+
+@rule("select")
+def select(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    value, dim, index = args[0], args[1], args[2]
+    channels = _channels_along(graph, value, dim)
+    if channels is None or len(graph.shape(value)) != 3:
+        return None
+    return _selected(graph, value, dim, [channels[index]], drop=True)

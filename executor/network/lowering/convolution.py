@@ -1,0 +1,57 @@
+"""Rules of convolution, and of padding that stands by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from obeql.executor.network.layers.channels import Pad
+from obeql.executor.network.layers.conv import Conv
+from obeql.executor.network.lowering.registry import Args, Kwargs, argument, pair, plain_map, rule
+from obeql.executor.network.trace import Traced, TracedGraph
+
+
+@rule("convolution", "conv2d", "mkldnn_convolution")
+def convolution(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    value, weight, bias = args[0], args[1], argument(args, kwargs, 2, "bias", None)
+    stride, padding = argument(args, kwargs, 3, "stride", 1), argument(args, kwargs, 4, "padding", 0)
+    dilation = argument(args, kwargs, 5, "dilation", 1)
+    transposed = bool(args[6]) if len(args) > 8 else False
+    groups = args[8] if len(args) > 8 else argument(args, kwargs, 6, "groups", 1)
+    source = graph.map_of(value) if isinstance(value, Traced) else None
+    if source is None or transposed or not isinstance(weight, Tensor) or weight.dim() != 4:
+        return None
+    rows, cols = pair(padding)
+    stride, dilation = pair(stride), pair(dilation)
+    _, height, width = graph.shape(source)
+    kh, kw = weight.shape[2:]
+    out = (
+        (height + 2 * rows - dilation[0] * (kh - 1) - 1) // stride[0] + 1,
+        (width + 2 * cols - dilation[1] * (kw - 1) - 1) // stride[1] + 1,
+    )
+    layer = Conv(
+        name,
+        (source.layer,),
+        (weight.shape[0], *out),
+        weight,
+        bias,
+        stride,
+        dilation,
+        groups,
+        (rows, rows, cols, cols),
+    )
+    return plain_map(graph, graph.add(layer))
+
+
+@rule("constant_pad_nd")
+def pad(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    source = graph.map_of(args[0])
+    amounts = [*args[1], 0, 0, 0, 0]
+    if source is None or any(amounts[4:]):
+        return None
+    left, right, top, bottom = amounts[:4]
+    channels, height, width = graph.shape(source)
+    shape = (channels, height + top + bottom, width + left + right)
+    value = float(argument(args, kwargs, 2, "value", 0.0) or 0.0)
+    return plain_map(graph, graph.add(Pad(name, (source.layer,), shape, (top, bottom, left, right), value)))

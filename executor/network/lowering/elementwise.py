@@ -1,0 +1,97 @@
+"""Rules of operators that act on every element alone, of one value or two."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from obeql.executor.network.layers.activation import ELEMENTWISE, Activation, Elementwise
+from obeql.executor.network.layers.pointwise import Combine
+from obeql.executor.network.lowering.affine import affine
+from obeql.executor.network.lowering.registry import RULES, Args, Kwargs, Rule, plain_map
+from obeql.executor.network.trace import Traced, TracedGraph
+
+
+def _elementwise(name_of: str) -> Rule:
+    def apply(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+        value = args[0]
+        if not isinstance(value, Traced) or any(isinstance(a, (Traced, Tensor)) for a in args[1:]):
+            return None
+        function = Elementwise(name_of, tuple(args[1:]), tuple(kwargs.items()))
+        layer = Activation(name, (value.layer,), graph.shape(value), function)
+        return Traced(graph.add(layer), value.axes, value.shape)
+
+    return apply
+
+
+for _name in ELEMENTWISE:
+    RULES.setdefault(_name, _elementwise(_name))
+
+
+def _binary(function: str, scalar: str) -> Rule:
+    def apply(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+        left, right = args[0], args[1]
+        if kwargs.get("alpha", 1) != 1 or kwargs.get("rounding_mode") is not None:
+            return None
+        if isinstance(left, Traced) and isinstance(right, Traced):
+            return _combine(graph, name, function, left, right)
+        if isinstance(left, Traced) and isinstance(right, (int, float)) and not isinstance(right, bool):
+            return _elementwise(scalar)(graph, name, (left, right), {})
+        if isinstance(right, Traced) and function in {"add", "mul"}:
+            left, right = right, left
+        if isinstance(left, Traced) and isinstance(right, Tensor):
+            return _with_constant(graph, name, function, left, right)
+        return None
+
+    return apply
+
+
+for _function in ("add", "sub", "mul", "div"):
+    RULES[_function] = _binary(_function, _function)
+
+
+def _with_constant(graph: TracedGraph, name: str, function: str, value: Traced, constant: Tensor) -> Any:
+    """value o constant, where the constant is one number or one number a channel."""
+    axes = value.axes
+    if axes is None or not constant.is_floating_point() or constant.dim() > len(axes):
+        return None
+    full = constant.reshape((1,) * (len(axes) - constant.dim()) + tuple(constant.shape))
+    varying = [d for d, n in enumerate(full.shape) if n != 1]
+    n_channels = graph.shape(value)[0]
+    if varying:
+        group = axes[varying[0]]
+        if len(varying) > 1 or {a.axis for a in group} != {"C"} or full.numel() != n_channels:
+            return None
+    numbers = full.reshape(-1).double().expand(n_channels)
+    zero, one = torch.zeros_like(numbers), torch.ones_like(numbers)
+    scale, shift = {
+        "add": (one, numbers),
+        "sub": (one, -numbers),
+        "mul": (numbers, zero),
+        "div": (one / numbers, zero),
+    }[function]
+    return affine(graph, name, value, scale, shift)
+
+
+def _combine(graph: TracedGraph, name: str, function: str, left: Traced, right: Traced) -> Any:
+    a, b = graph.shape(left), graph.shape(right)
+    if left.axes is None or right.axes is None or len(a) != len(b):
+        return None
+    if left.axes == right.axes and a == b:
+        return Traced(graph.add(Combine(name, (left.layer, right.layer), a, function, broadcast=False)), left.axes)
+    maps = graph.map_of(left), graph.map_of(right)
+    if maps[0] is None or maps[1] is None:
+        return None
+    a, b = graph.shape(maps[0]), graph.shape(maps[1])
+    shape = tuple(max(m, n) for m, n in zip(a, b, strict=True))
+    gate = (1, 1)
+    if a == b:
+        broadcast = False
+    elif a[0] == b[0] and gate in (a[1:], b[1:]):
+        broadcast = True
+    else:
+        return None
+    layer = Combine(name, (maps[0].layer, maps[1].layer), shape, function, broadcast)
+    return plain_map(graph, graph.add(layer))

@@ -1,0 +1,68 @@
+"""Rules of products with a matrix of weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from obeql.executor.network.axes import Atom, channel_order
+from obeql.executor.network.layers.conv import Conv, as_conv_weight
+from obeql.executor.network.layers.linear import Linear
+from obeql.executor.network.lowering.registry import Args, Kwargs, argument, plain_map, rule
+from obeql.executor.network.trace import Traced, TracedGraph
+
+
+def _linear(graph: TracedGraph, name: str, value: Any, weight: Any, bias: Any) -> Any:
+    """x @ weight.T + bias over the last axis: a vector's Linear, or a 1x1 convolution of a map."""
+    if not isinstance(value, Traced) or not isinstance(weight, Tensor) or weight.dim() != 2:
+        return None
+    if bias is not None and (not isinstance(bias, Tensor) or bias.shape != (weight.shape[0],)):
+        return None
+    axes = value.axes
+    on_map = axes is not None and len(graph.shape(value)) == 3 and {a.axis for a in axes[-1]} <= {"C"}
+    if on_map and axes is not None and graph.shape(value)[1:] != (1, 1):
+        n_in, height, width = graph.shape(value)
+        source = value.layer
+        order = channel_order(axes[-1], n_in)
+        if weight.shape[1] != n_in:
+            return None
+        if order is not None:
+            source = graph.select(source, order)
+        n_out = weight.shape[0]
+        layer = Conv(
+            name,
+            (source,),
+            (n_out, height, width),
+            as_conv_weight(weight),
+            bias,
+            (1, 1),
+            (1, 1),
+            1,
+            (0, 0, 0, 0),
+        )
+        return Traced(graph.add(layer), (*axes[:-1], (Atom("C", n_out),) if n_out > 1 else ()))
+    vector = graph.as_vector(value)
+    if vector is None or weight.shape[1] != graph.shape(vector)[0]:
+        return None
+    linear = Linear(name, (vector.layer,), (weight.shape[0],), weight, bias)
+    return plain_map(graph, graph.add(linear))
+
+
+@rule("linear")
+def linear(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    return _linear(graph, name, args[0], args[1], argument(args, kwargs, 2, "bias", None))
+
+
+@rule("addmm")
+def addmm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    if kwargs.get("alpha", 1) != 1 or kwargs.get("beta", 1) != 1 or not isinstance(args[2], Tensor):
+        return None
+    return _linear(graph, name, args[1], args[2].t(), args[0])
+
+
+@rule("mm", "matmul")
+def mm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    if not isinstance(args[1], Tensor) or args[1].dim() != 2:
+        return None
+    return _linear(graph, name, args[0], args[1].t(), None)
