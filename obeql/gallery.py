@@ -26,6 +26,9 @@ __all__ = ["Gallery", "content_of", "is_pixels"]
 
 _PATH_COLUMNS = ("path", "file", "filename")
 
+#: What a SELECT names its images by, in the words of errors.
+_NAMING_COLUMNS = f"a column {_PATH_COLUMNS[0]} (or {', '.join(_PATH_COLUMNS[1:])}) of texts, or image_id"
+
 #: Pixels of images without a name that are kept from one statement to the next, so that results can be drawn.
 _PASSING_BYTES = 256 * 2**20
 
@@ -128,9 +131,7 @@ class Gallery:
         if path_column is None and len(columns) == 1 and "image_id" not in columns:
             path_column = columns[0]
         if path_column is None and "image_id" not in columns:
-            raise QueryTypeError(
-                f"The SELECT yields the columns {', '.join(columns)}; it needs one named path or image_id."
-            )
+            raise QueryTypeError(f"The SELECT yields the columns {', '.join(columns)}; it needs {_NAMING_COLUMNS}.")
         found: dict[str | int, ImageRecord] = {}
         for number, row in enumerate(rows, start=1):
             record = self._from_row(dict(zip(columns, row, strict=True)), path_column, number)
@@ -179,7 +180,9 @@ class Gallery:
         if path_column is not None and row[path_column] is not None:
             path = row[path_column]
             if not isinstance(path, str):
-                raise QueryTypeError(f"Column {path_column} of the SELECT holds {path!r}; it needs paths as text.")
+                raise QueryTypeError(
+                    f"Column {path_column} of the SELECT holds {path!r}, which is no path; it needs {_NAMING_COLUMNS}."
+                )
             return ImageRecord(path, label=label, columns=rest)
         image_id = row.get("image_id")
         if image_id is None:
