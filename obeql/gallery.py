@@ -121,10 +121,15 @@ class Gallery:
 
         Other columns pass through. Raises QueryTypeError for a SELECT that fails or names no images.
         """
+
+        def read(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], list[tuple[Any, ...]]]:
+            relation = connection.sql(sql, params=dict(parameters) if parameters else None)
+            return (
+                ([name.lower() for name in relation.columns], relation.fetchall()) if relation is not None else ([], [])
+            )
+
         try:
-            relation = self._store.connection.sql(sql, params=dict(parameters) if parameters else None)
-            columns = [name.lower() for name in relation.columns] if relation is not None else []
-            rows = relation.fetchall() if relation is not None else []
+            columns, rows = self._store.on_connection(read)
         except duckdb.Error as error:
             raise QueryTypeError(f"The SELECT that names the images fails: {str(error).splitlines()[0]}") from error
         path_column = next((name for name in _PATH_COLUMNS if name in columns), None)
