@@ -124,6 +124,33 @@ def test_closing_stops_the_statement_of_another_thread(connected: Any, folder: P
         assert again.execute("SELECT status, n_images FROM runs").fetchall() == [("done", 3)]
 
 
+def test_a_run_that_another_session_continues_meanwhile(connected: Any, folder: Path, monkeypatch: Any) -> None:
+    from obeql import recording
+
+    with connected() as first, connected() as second:
+        for db in (first, second):
+            db.execute("SET obeql.disabled_rules = 'batch_images'")
+
+        def stop(progress: Any) -> None:
+            if progress.images_done == 1:
+                first.cancel()
+
+        find = runs.RunRows.unfinished_run
+
+        def find_late(store: Any, record: Any) -> int | None:
+            found = find(store, record)
+            monkeypatch.undo()
+            assert found == 1 and second.execute(STATEMENT, [str(folder)]).run_id == 1
+            return found
+
+        monkeypatch.setattr(recording, "_HOLD_MAPS", 1)
+        with pytest.raises(KeyboardInterrupt):
+            first.execute(STATEMENT, [str(folder)], on_progress=stop)
+        monkeypatch.setattr(runs.RunRows, "unfinished_run", find_late)
+        assert len(first.execute(STATEMENT, [str(folder)])) == 9
+        assert first.execute("SELECT status, n_images FROM runs").fetchall() == [("done", 3)] * 2
+
+
 LONG = "SELECT sum(hash(a.range * b.range) % 7) FROM range(60000) AS a, range(200000) AS b"  # minutes
 
 
