@@ -64,8 +64,9 @@ class Trial:
         self.busy_since: dict[str, float] = {}
         for number, picture in enumerate(_pictures()):
             picture.save(folder / f"scan{number}.png")
+        self.network = _network()
         with obeql.connect() as alone:
-            alone.create_model("net", _network(), size=(SIZE, SIZE))
+            alone.create_model("net", self.network, size=(SIZE, SIZE))
             found = [alone.execute(self._statement("scan*", patch, " NO REUSE")) for patch in PATCHES]
         self.expected = {(heat.image, heat.patch[0], heat.class_id): heat.scores for maps in found for heat in maps}
         self.shared = self._connect()
@@ -167,7 +168,7 @@ class Trial:
 
     def _connect(self) -> Any:
         db = obeql.connect(self.file)
-        db.create_model("net", _network(), size=(SIZE, SIZE))
+        db.create_model("net", self.network, size=(SIZE, SIZE))
         return db
 
     def _explain(self, db: Any, chance: random.Random) -> None:

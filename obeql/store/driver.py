@@ -126,12 +126,20 @@ class Database:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
         with self._lock, self._explained("read"):
-            return self._own.execute(sql, list(parameters)).fetchall()
+            return self._fetched(sql, parameters)
 
     def rows_beside(self, sql: str, batch: pa.Table, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query that names an Arrow table as `obeql_batch`."""
         with self._lock, self._explained("read"), self._registered(batch):
+            return self._fetched(sql, parameters)
+
+    def _fetched(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
             return self._own.execute(sql, list(parameters)).fetchall()
+        except (KeyboardInterrupt, RuntimeError):
+            # Ctrl-C may come between the two calls; DuckDB 2 would refuse other work until the result is read.
+            getattr(self._own, "abort", lambda: None)()
+            raise
 
     def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the result of a query as an Arrow table."""

@@ -21,7 +21,7 @@ import pytest
 import obeql
 from obeql.errors import InternalError, ObeqlError, StoreError
 from obeql.executor.operators import dense_forward, incremental_forward
-from obeql.store import runs
+from obeql.store import Store, runs
 
 SIZE = 32
 STATEMENT = "EXPLAIN OCCLUDE ? USING net FOR ALL WITH patch=8 stride=4 batch=4 score=log_odds"
@@ -206,6 +206,23 @@ def test_ctrl_c_in_sql_is_a_keyboard_interrupt(db: Any) -> None:
         db.execute(f"CREATE TABLE t AS {LONG}")
     timer.join()
     assert db.execute("SELECT 7").fetchall() == [(7,)]
+
+
+def test_ctrl_c_between_a_query_of_the_store_and_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store() as store:
+        own = store._database._own
+
+        class Pressed:
+            abort = staticmethod(getattr(own, "abort", lambda: None))
+
+            def execute(self, *asked: Any) -> Any:
+                own.execute(*asked)
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(store._database, "_own", Pressed())
+            store.run_names()
+        assert store._database.arrow("SELECT 7 AS seven").to_pylist() == [{"seven": 7}]
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------
