@@ -104,8 +104,8 @@ class PlacedRows:
                 }
             ),
         )
-        folders = self._folders()
-        if before != set(folders) or self._n_shown() != len(folders):
+        after = set(self._folders())
+        if before != after or self._n_shown() != len(after):
             # Of a folder that is lost, like one that is forgotten here, the view says so when it is read: it stays.
             with suppress(StoreError) if not live else nullcontext():
                 self._show_shards()
