@@ -203,7 +203,8 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
             recalled_map(each, plan.score, plan.model, writer.names, shown, size, writer.gallery) for each in stored
         ]
         kept[image_key(image)] = [writer.shelf.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)]
-    store.resume_run(earlier)
+    if not store.resume_run(earlier, held):  # another session does so now
+        return {}
     writer.run_id = earlier
     return kept
 

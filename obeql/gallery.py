@@ -26,6 +26,9 @@ __all__ = ["Gallery", "content_of", "is_pixels"]
 
 _PATH_COLUMNS = ("path", "file", "filename")
 
+#: What a SELECT names its images by, in the words of errors.
+_NAMING_COLUMNS = f"a column {_PATH_COLUMNS[0]} (or {', '.join(_PATH_COLUMNS[1:])}) of texts, or image_id"
+
 #: Pixels of images without a name that are kept from one statement to the next, so that results can be drawn.
 _PASSING_BYTES = 256 * 2**20
 
@@ -118,19 +121,22 @@ class Gallery:
 
         Other columns pass through. Raises QueryTypeError for a SELECT that fails or names no images.
         """
+
+        def read(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], list[tuple[Any, ...]]]:
+            relation = connection.sql(sql, params=dict(parameters) if parameters else None)
+            return (
+                ([name.lower() for name in relation.columns], relation.fetchall()) if relation is not None else ([], [])
+            )
+
         try:
-            relation = self._store.connection.sql(sql, params=dict(parameters) if parameters else None)
-            columns = [name.lower() for name in relation.columns] if relation is not None else []
-            rows = relation.fetchall() if relation is not None else []
+            columns, rows = self._store.on_connection(read)
         except duckdb.Error as error:
             raise QueryTypeError(f"The SELECT that names the images fails: {str(error).splitlines()[0]}") from error
         path_column = next((name for name in _PATH_COLUMNS if name in columns), None)
         if path_column is None and len(columns) == 1 and "image_id" not in columns:
             path_column = columns[0]
         if path_column is None and "image_id" not in columns:
-            raise QueryTypeError(
-                f"The SELECT yields the columns {', '.join(columns)}; it needs one named path or image_id."
-            )
+            raise QueryTypeError(f"The SELECT yields the columns {', '.join(columns)}; it needs {_NAMING_COLUMNS}.")
         found: dict[str | int, ImageRecord] = {}
         for number, row in enumerate(rows, start=1):
             record = self._from_row(dict(zip(columns, row, strict=True)), path_column, number)
@@ -179,7 +185,9 @@ class Gallery:
         if path_column is not None and row[path_column] is not None:
             path = row[path_column]
             if not isinstance(path, str):
-                raise QueryTypeError(f"Column {path_column} of the SELECT holds {path!r}; it needs paths as text.")
+                raise QueryTypeError(
+                    f"Column {path_column} of the SELECT holds {path!r}, which is no path; it needs {_NAMING_COLUMNS}."
+                )
             return ImageRecord(path, label=label, columns=rest)
         image_id = row.get("image_id")
         if image_id is None:

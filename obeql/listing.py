@@ -24,7 +24,7 @@ _SHOWN = {
 
 def relation_of(store: Store, table: pa.Table) -> duckdb.DuckDBPyRelation:
     """Return an Arrow table as a relation of the user's connection."""
-    return store.connection.from_arrow(table)
+    return store.on_connection(lambda connection: connection.from_arrow(table))
 
 
 class Listings:
@@ -32,14 +32,14 @@ class Listings:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        rows = store.connection.sql("SELECT current_database()").fetchall()
+        rows = store.on_connection(lambda connection: connection.sql("SELECT current_database()").fetchall())
         name = str(rows[0][0]).replace('"', '""')
         self._views = f'"{name}".main'
 
     def show(self, what: str) -> duckdb.DuckDBPyRelation:
         """SHOW MODELS | IMAGES | RUNS | DEVICES | OPERATORS."""
         if what in _SHOWN:
-            return self._store.connection.sql(_SHOWN[what].format(self._views))
+            return self._sql(_SHOWN[what].format(self._views))
         if what == "devices":
             return relation_of(self._store, _devices())
         operators = {
@@ -64,20 +64,23 @@ class Listings:
 
     def image_set(self, name: str) -> duckdb.DuckDBPyRelation:
         """DESCRIBE IMAGES: one row an image."""
-        return self._store.connection.sql(
+        return self._sql(
             f"SELECT place, image_id, path, label FROM {self._views}.image_sets "
             "WHERE lower(name) = lower($name) ORDER BY place",
-            params={"name": name},
+            {"name": name},
         )
 
     def run(self, run: RunRecord) -> duckdb.DuckDBPyRelation:
         """DESCRIBE RUN: one row a map."""
-        return self._store.connection.sql(
+        return self._sql(
             "SELECT heat.image_id, heat.path, heat.label, heat.class_name, heat.patch_height, heat.patch_width, "
             f'heat."rows", heat.cols, heat.score, heat.clean_score, heat.bound FROM {self._views}.heatmaps AS heat '
             "WHERE heat.run_id = $run ORDER BY heat.image_id, heat.patch_height, heat.class_id",
-            params={"run": run.run_id},
+            {"run": run.run_id},
         )
+
+    def _sql(self, sql: str, parameters: dict[str, Any] | None = None) -> duckdb.DuckDBPyRelation:
+        return self._store.on_connection(lambda connection: connection.sql(sql, params=parameters))
 
 
 def _devices() -> pa.Table:

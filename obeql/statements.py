@@ -180,7 +180,7 @@ class Statements:
 
     def _sql(self, statement: syntax.SqlStatement, call: Call) -> Outcome:
         values = sql_values(statement.text, call.parameters, call.alone)
-        return self._store.connection.sql(statement.text, params=values)
+        return self._store.on_connection(lambda connection: connection.sql(statement.text, params=values))
 
     def _explain(self, statement: syntax.ExplainOcclude, call: Call) -> Result:
         self.require_writable("EXPLAIN OCCLUDE")

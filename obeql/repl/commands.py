@@ -287,7 +287,8 @@ def _result(shell: Shell, run: str | None) -> Result:
         return shell.runner.session.run(int(run) if run.isdigit() else run)
     if shell.runner.last_result is not None:
         return shell.runner.last_result
-    newest = shell.runner.session.connection.execute("SELECT max(run_id) FROM runs WHERE n_maps > 0").fetchone()
-    if newest is None or newest[0] is None:
+    # fetchall, because DuckDB 2 refuses other work on a connection while a result is not read to its end
+    ((newest,),) = shell.runner.session.connection.execute("SELECT max(run_id) FROM runs WHERE n_maps > 0").fetchall()
+    if newest is None:
         raise UnknownNameError("There is no run yet; EXPLAIN OCCLUDE makes one.")
-    return shell.runner.session.run(int(newest[0]))
+    return shell.runner.session.run(int(newest))

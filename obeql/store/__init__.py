@@ -14,8 +14,10 @@ these are stored in the file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import duckdb
 
@@ -46,6 +48,8 @@ __all__ = [
     "Store",
     "StoredMap",
 ]
+
+_T = TypeVar("_T")
 
 
 class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
@@ -87,6 +91,13 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
         if self._database.closed:
             raise StoreError(f"the store {self.path!r} is closed; open it again with connect()")
         return self._database.user
+
+    def on_connection(self, call: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
+        """Call something with `connection`, once no other thread reads a result there.
+
+        Raises StoreError when the store is closed, errors of DuckDB as they are, and KeyboardInterrupt for Ctrl-C.
+        """
+        return self._database.on_user(call)
 
     def in_transaction(self) -> bool:
         """Whether users' SQL has begun a transaction that is not ended.

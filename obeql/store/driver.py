@@ -7,12 +7,13 @@ Before it: `opening` has opened the file. After it: the other modules of `obeql.
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -25,6 +26,12 @@ __all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database"]
 
 # DuckDB 2 warns that the first way copies every row once more; on 1.5 the second takes 30 s for 10,000 maps, not 1 s.
 _ARROW_FROM_EXECUTE = int(duckdb.__version__.split(".")[0]) < 2
+
+#: How DuckDB 2 words that another thread is inside a call on the same connection; DuckDB 1.5 waits for it.
+_BUSY = "busy with another call"
+_BUSY_PAUSE_S = 0.005
+
+_T = TypeVar("_T")
 
 #: How systems word a full disk, a quota, and a limit on the size of files.
 _NO_SPACE = ("No space left on device", "quota exceeded", "File too large", "not enough space on the disk")
@@ -80,14 +87,22 @@ class Database:
             with OPENING:
                 _open_files[self._file] -= 1
                 self._own.close()
-                self.user.close()
+                _when_free(self.user.close, self.user.interrupt)
+
+    def on_user(self, call: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
+        """Call something with the user's connection, once no other thread reads a result there.
+
+        Raises StoreError when the database is closed, errors of DuckDB as they are, and KeyboardInterrupt for Ctrl-C.
+        """
+        self._require_open()
+        with _interruptible():
+            return _when_free(lambda: call(self.user))
 
     def user_in_transaction(self) -> bool:
         """Whether the user's connection is inside BEGIN ... COMMIT; asks without aborting that transaction."""
-        self._require_open()
         try:
-            # fetchall, because DuckDB 2 refuses other work on a connection while a result is not read to its end
-            first, second = (self.user.execute("SELECT txid_current()").fetchall() for _ in range(2))
+            # not execute(..), whose result other threads would find unfinished between that call and fetchall()
+            first, second = (self.on_user(lambda user: user.sql("SELECT txid_current()").fetchall()) for _ in range(2))
         except duckdb.TransactionException:
             return True  # begun, and aborted by an earlier error
         return first == second
@@ -111,12 +126,20 @@ class Database:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query."""
         with self._lock, self._explained("read"):
-            return self._own.execute(sql, list(parameters)).fetchall()
+            return self._fetched(sql, parameters)
 
     def rows_beside(self, sql: str, batch: pa.Table, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a query that names an Arrow table as `obeql_batch`."""
         with self._lock, self._explained("read"), self._registered(batch):
+            return self._fetched(sql, parameters)
+
+    def _fetched(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
             return self._own.execute(sql, list(parameters)).fetchall()
+        except (KeyboardInterrupt, RuntimeError):
+            # Ctrl-C may come between the two calls; DuckDB 2 would refuse other work until the result is read.
+            getattr(self._own, "abort", lambda: None)()
+            raise
 
     def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """Return the result of a query as an Arrow table."""
@@ -272,7 +295,8 @@ class Database:
         """Turn an error of DuckDB into a StoreError that says what could not be done, and to which file."""
         self._require_open()
         try:
-            yield
+            with _interruptible():
+                yield
         except duckdb.Error as error:
             raise StoreError(
                 f"cannot {doing} the store {self.path!r}: {first_sentence(error)}{_way_out(error)}"
@@ -285,6 +309,29 @@ def _ignoring(kind: type[BaseException]) -> Iterator[None]:
         yield
     except kind:
         return
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C, of which DuckDB makes a RuntimeError, is a KeyboardInterrupt again."""
+    try:
+        yield
+    except RuntimeError as error:
+        if str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _when_free(call: Callable[[], _T], meanwhile: Callable[[], object] = lambda: None) -> _T:
+    """Call DuckDB, again as long as another thread is inside a call on the same connection."""
+    while True:
+        try:
+            return call()
+        except duckdb.Error as error:
+            if _BUSY not in str(error):
+                raise
+        meanwhile()
+        time.sleep(_BUSY_PAUSE_S)
 
 
 def _way_out(error: duckdb.Error) -> str:

@@ -124,20 +124,27 @@ CREATE MACRO maps_of(run, image) AS TABLE
 
 -- The cells of one image in one run, those that were computed.
 -- The maps are chosen before their planes are read (through `cells` the planes of every run would be read first), and
--- without a join, whose estimated size would make DuckDB read all planes into a hash table. Most of the time of a query
--- of one map goes into planning: one scan and few formulas are faster than reading fewer planes.
+-- without a join, whose estimated size would make DuckDB read all planes into a hash table. DuckDB reads a plane of all
+-- maps of a row group for one of them, so only the plane that the score is made of is read: of the two scans one looks
+-- for map 0, which no file has, and is spared by the row groups' ranges (looking for no map at all reads one of them).
 CREATE MACRO cells_of(run, image) AS TABLE
     WITH chosen AS MATERIALIZED (SELECT * FROM maps_of(run, image)),
-    opened AS MATERIALIZED (
-        SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, log_odds, logit,
-               top_class
-        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM chosen)
+    wanted AS (
+        SELECT coalesce(list(map_id) FILTER (kind <> 'logit'), [0]) AS by_log_odds,
+               coalesce(list(map_id) FILTER (kind = 'logit'), [0]) AS by_logit
+        FROM chosen
+    ),
+    opened AS (
+        SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, log_odds AS z, top_class
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT unnest(by_log_odds) FROM wanted)
+        UNION ALL
+        SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, logit, top_class
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT unnest(by_logit) FROM wanted)
     ),
     by_cell AS (
         SELECT chosen.*, tops, lefts, heights, widths, n_cols,
                score_of(kind, clean_logit, clean_log_odds) AS clean_score, unnest(range(n_rows * n_cols)) AS cell,
-               unnest(flatten(CASE WHEN kind = 'logit' THEN logit ELSE log_odds END)) AS z,
-               unnest(flatten(top_class)) AS top_class
+               unnest(flatten(z)) AS z, unnest(flatten(top_class)) AS top_class
         FROM opened JOIN chosen USING (map_id)
     ),
     scored AS (

@@ -40,7 +40,11 @@ class PlacedRows:
             "AND table_name = 'shard_rows'"  # which an older file that is open for reading only lacks
         ):
             with suppress(StoreError):  # all else can be read; what is there says so when it is asked for
-                self._read_remote(self._folders())
+                folders = self._folders()
+                self._read_remote(folders)
+                if not self._database.read_only and self._n_shown() != len(folders):
+                    with self._database.transaction():
+                        self._show_shards()
 
     def shard_names(self, folder: str) -> dict[str, int]:
         """The shards of a folder that the store knows: their numbers by their names."""
@@ -100,7 +104,8 @@ class PlacedRows:
                 }
             ),
         )
-        if before != set(self._folders()):
+        after = set(self._folders())
+        if before != after or self._n_shown() != len(after):
             # Of a folder that is lost, like one that is forgotten here, the view says so when it is read: it stays.
             with suppress(StoreError) if not live else nullcontext():
                 self._show_shards()
@@ -116,6 +121,14 @@ class PlacedRows:
 
     def _folders(self) -> list[str]:
         return [place for (place,) in self._database.rows(f"SELECT DISTINCT placed.folder FROM {_LIVE} ORDER BY 1")]
+
+    def _n_shown(self) -> int:
+        """How many folders the view names: too many after one was forgotten while the files of another were lost."""
+        ((sql,),) = self._database.rows(
+            "SELECT sql FROM duckdb_views() WHERE database_name = current_database() AND schema_name = 'obeql_store' "
+            "AND view_name = 'map_rows'"
+        )
+        return str(sql).count("read_parquet(")
 
     def _show_shards(self) -> None:
         """Make the view that has the maps of the table and of all shards, inside a transaction of the caller."""

@@ -5,7 +5,7 @@ Before it: models and images are stored. After it: `maps` adds what a run found.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -109,12 +109,16 @@ class RunRows(PlacedRows):
         )
         return None if rows[0][0] is None else int(rows[0][0])
 
-    def resume_run(self, run_id: int) -> None:
-        """Mark an interrupted run as running again."""
+    def resume_run(self, run_id: int, held: Set[int]) -> bool:
+        """Mark an interrupted run that holds these images as running again.
+
+        False, and nothing is marked, where it is not so any more: another session of this process was faster.
+        """
         with self._database.transaction():
-            if self._status(run_id) != "interrupted":
-                raise StoreError(f"run {run_id} is {self._status(run_id)}; only an interrupted run can be continued")
+            if self._status(run_id) != "interrupted" or self.explained_images(run_id) != held:
+                return False
             self._event(run_id, "running")
+        return True
 
     def explained_images(self, run_id: int) -> set[int]:
         """The ids of the images whose maps the run holds."""

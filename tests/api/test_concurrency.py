@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
 import obeql
 from obeql.errors import InternalError, ObeqlError, StoreError
 from obeql.executor.operators import dense_forward, incremental_forward
-from obeql.store import runs
+from obeql.store import Store, runs
 
 SIZE = 32
 STATEMENT = "EXPLAIN OCCLUDE ? USING net FOR ALL WITH patch=8 stride=4 batch=4 score=log_odds"
@@ -118,6 +122,107 @@ def test_closing_stops_the_statement_of_another_thread(connected: Any, folder: P
     with connected() as again:
         assert len(again.execute(STATEMENT, [str(folder)])) == 9
         assert again.execute("SELECT status, n_images FROM runs").fetchall() == [("done", 3)]
+
+
+def test_a_run_that_another_session_continues_meanwhile(connected: Any, folder: Path, monkeypatch: Any) -> None:
+    from obeql import recording
+
+    with connected() as first, connected() as second:
+        for db in (first, second):
+            db.execute("SET obeql.disabled_rules = 'batch_images'")
+
+        def stop(progress: Any) -> None:
+            if progress.images_done == 1:
+                first.cancel()
+
+        find = runs.RunRows.unfinished_run
+
+        def find_late(store: Any, record: Any) -> int | None:
+            found = find(store, record)
+            monkeypatch.undo()
+            assert found == 1 and second.execute(STATEMENT, [str(folder)]).run_id == 1
+            return found
+
+        monkeypatch.setattr(recording, "_HOLD_MAPS", 1)
+        with pytest.raises(KeyboardInterrupt):
+            first.execute(STATEMENT, [str(folder)], on_progress=stop)
+        monkeypatch.setattr(runs.RunRows, "unfinished_run", find_late)
+        assert len(first.execute(STATEMENT, [str(folder)])) == 9
+        assert first.execute("SELECT status, n_images FROM runs").fetchall() == [("done", 3)] * 2
+
+
+LONG = "SELECT sum(hash(a.range * b.range) % 7) FROM range(60000) AS a, range(200000) AS b"  # minutes
+
+
+@pytest.fixture
+def reading(db: Any) -> Iterator[list[BaseException]]:
+    """Another thread reads a result of SQL that takes minutes; the list is what that raises in the end."""
+    begun = threading.Event()
+    ended: list[BaseException] = []
+
+    def slow(number: int) -> int:
+        begun.set()
+        time.sleep(0.0002)
+        return number
+
+    db.connection.create_function("slow", slow, ["BIGINT"], "BIGINT")
+
+    def read() -> None:
+        try:
+            db.execute("SELECT sum(slow(range)) FROM range(1000000)").fetchall()
+        except duckdb.Error as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert begun.wait(60)
+    yield ended
+    with suppress(StoreError):
+        db.connection.interrupt()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_statements_wait_while_another_thread_reads_a_result(db: Any, reading: list[BaseException]) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(db.execute, text) for text in ("SHOW RUNS", "SELECT 1", "CREATE TABLE t (i INTEGER)")]
+        assert wait(waiting, 0.3).not_done == set(waiting)
+        db.connection.interrupt()
+        assert [each.exception(60) for each in waiting] == [None, None, None]
+    assert isinstance(reading[0], duckdb.InterruptException)
+
+
+def test_closing_stops_a_thread_that_reads_a_result(db: Any, reading: list[BaseException]) -> None:
+    db.close()
+    with pytest.raises(StoreError, match="closed"):
+        db.execute("SELECT 1")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
+def test_ctrl_c_in_sql_is_a_keyboard_interrupt(db: Any) -> None:
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt):
+        timer.start()
+        db.execute(f"CREATE TABLE t AS {LONG}")
+    timer.join()
+    assert db.execute("SELECT 7").fetchall() == [(7,)]
+
+
+def test_ctrl_c_between_a_query_of_the_store_and_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store() as store:
+        own = store._database._own
+
+        class Pressed:
+            abort = staticmethod(getattr(own, "abort", lambda: None))
+
+            def execute(self, *asked: Any) -> Any:
+                own.execute(*asked)
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(store._database, "_own", Pressed())
+            store.run_names()
+        assert store._database.arrow("SELECT 7 AS seven").to_pylist() == [{"seven": 7}]
 
 
 # ---- faults ----------------------------------------------------------------------------------------------------

@@ -135,6 +135,14 @@ def loop(shell: Shell, *texts: str) -> None:
     Shell(shell.runner, read).loop()
 
 
+def test_sql_runs_after_a_command_that_looks_for_the_newest_run(
+    shell: Shell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop(shell, ".export newest.csv", "SELECT 7 AS seven;")
+    out, err = capsys.readouterr()
+    assert "seven" in out and err == ""
+
+
 def test_texts_and_commands_run_until_quit(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
     loop(shell, "SELECT 7 AS seven;", "", ".models", ".quit", "SELECT 8 AS never_run;")
     out, err = capsys.readouterr()

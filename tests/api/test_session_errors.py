@@ -220,8 +220,9 @@ def test_pixels_that_are_no_image(refused: Any, value: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("select", "said"),
     [
-        ("SELECT 1 AS a, 2 AS b", "yields the columns a, b; it needs one named path or image_id"),
-        ("SELECT 42", "needs paths as text"),
+        ("SELECT 1 AS a, 2 AS b", "yields the columns a, b; it needs a column path"),
+        ("SELECT 42", r"42, which is no path; it needs a column path \(or file, filename\) of texts, or image_id"),
+        ("SELECT 42 AS file, 1 AS image_id", "Column file of the SELECT holds 42, which is no path"),
         ("SELECT NULL::VARCHAR AS path", "Row 1 of the SELECT names no image: its path is NULL"),
         ("SELECT 77 AS image_id", "image_id 77, which no image has"),
         ("SELECT 'x' AS path WHERE false", "yields no images"),

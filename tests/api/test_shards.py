@@ -429,3 +429,19 @@ def test_runs_whose_files_are_lost_can_be_dropped_one_by_one(store: Store, tmp_p
         store.connection.execute("SELECT count(*) FROM heatmaps").fetchall()
     store.drop_run("b")
     assert store.connection.execute("SELECT count(*) FROM heatmaps").fetchall() == [(0,)]
+
+
+def test_files_that_are_put_back_are_found_though_the_run_of_other_lost_ones_was_dropped(tmp_path: Path) -> None:
+    with Store(tmp_path / "heat.duckdb") as store:
+        store.register_images(IMAGES)
+        for number, name in enumerate(("a", "b")):
+            shards = Shards(store, str(tmp_path / name))
+            run_id = store.begin_run(record(name))
+            shards.take(run_id, [shards.put({number: image_maps([sample(number)])})])
+            store.finish_run(run_id, "done")
+        shutil.rmtree(tmp_path / "a")
+        (tmp_path / "b").rename(tmp_path / "elsewhere")
+        store.drop_run("a")
+        (tmp_path / "elsewhere").rename(tmp_path / "b")
+    with Store(tmp_path / "heat.duckdb") as store:
+        assert store.connection.execute("SELECT run_name FROM heatmaps").fetchall() == [("b",)]

@@ -44,7 +44,7 @@ def test_a_taker_that_raises_stops_pieces_that_are_running() -> None:
     seen: list[str] = []
 
     def long(stop: threading.Event) -> int:
-        if not stop.wait(5):
+        if not stop.wait(60):
             seen.append("waited in vain")
         raise StoppedError
 
@@ -54,7 +54,7 @@ def test_a_taker_that_raises_stops_pieces_that_are_running() -> None:
     started = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         run_in_lanes([_sleeping(0), long, long], 2, take)
-    assert time.perf_counter() - started < 3
+    assert time.perf_counter() - started < 30
     assert seen == []
 
 

@@ -142,12 +142,12 @@ def test_a_single_statement_is_one() -> None:
     ids=range(18),
 )
 def test_absurd_texts_end_in_an_error_or_a_result(text: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()  # other work of the machine does not count
     try:
         parse_script(text)
     except QuerySyntaxError as error:
         assert len(str(error)) < 2000
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_long_list_parses() -> None:
