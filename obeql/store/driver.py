@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,32 +140,31 @@ class Database:
         with self._lock, self._explained("write"), self._registered(batch):
             self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
 
-    def append_in_bulk(self, table: str, batches: Iterator[pa.RecordBatch]) -> None:
-        """Append Arrow batches, all of its columns in each, to a base table, holding few of them at a time.
+    def insert_side_by_side(
+        self, lanes: Sequence[Sequence[tuple[str, Sequence[Any]]]], cache: int, into_file: bool
+    ) -> None:
+        """Execute INSERTs with their parameters: the lanes at once, each with one thread and in a commit of its own.
 
-        An exception of the iterator passes through. One thread of DuckDB appends: several would each leave a row group
-        that is not full, and the next checkpoint would write all of them once more.
+        (Several threads that share an INSERT would each leave a row group that is not full.) Meanwhile, DuckDB holds
+        no more than `cache` bytes beyond what it holds now, as far as that suffices and nobody else works with the
+        database. `into_file`, for a single lane, writes rows that do not fill a row group into the file at once, and
+        not into the log first, where no other transaction prevents it. What other lanes have committed stays where
+        one fails.
         """
-        failed: list[BaseException] = []
-
-        def watched() -> Iterator[pa.RecordBatch]:
-            try:
-                yield from chain([first], batches)
-            except BaseException as error:  # DuckDB would make a text of it
-                failed.append(error)
-                raise
-
-        if (first := next(batches, None)) is None:
-            return
-        columns = ", ".join(f'"{name}"' for name in first.schema.names)
-        stream = pa.RecordBatchReader.from_batches(first.schema, watched())
-        with self._lock, self._explained("write"), self._one_thread(), self._registered(stream):
-            try:
-                self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
-            except duckdb.Error:
-                if failed:
-                    raise failed[0] from None
-                raise
+        changed = {"threads": "1"}
+        if into_file:  # where a commit is estimated to write so many bytes into the log, there is a checkpoint instead
+            changed |= {"checkpoint_threshold": "'1KB'", "auto_checkpoint_skip_wal_threshold": "0"}
+        with self.writing(), self._explained("write"):
+            if self._alone():
+                ((held,),) = self._own.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()
+                changed["memory_limit"] = f"'{int(held) + cache} bytes'"
+            with self._changed(changed), ExitStack() as cursors:
+                connections = [cursors.enter_context(self._own.cursor()) for _ in lanes]
+                with ThreadPoolExecutor(len(lanes)) as threads:
+                    others = [threads.submit(_commit, *each) for each in zip(connections[1:], lanes[1:], strict=True)]
+                    _commit(connections[0], lanes[0])
+                for other in others:
+                    other.result()
 
     def empty_cache(self) -> None:
         """Let go of the parts of the file that are in memory and not in use; DuckDB keeps them up to its limit.
@@ -205,10 +204,16 @@ class Database:
         return sorted(number for (number,) in rows)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit everything in the block or nothing of it; blocks do not nest. Ctrl-C waits for its end."""
+    def writing(self) -> Iterator[None]:
+        """Let no other store of this process write to the file inside the block. Ctrl-C waits for its end."""
         with self._writer, self._lock, undisturbed():
             self._require_writable()
+            yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything in the block or nothing of it; blocks do not nest. Ctrl-C waits for its end."""
+        with self.writing():
             self.run("BEGIN")
             try:
                 yield
@@ -238,19 +243,30 @@ class Database:
         ((tags,),) = self.rows("SELECT tags FROM duckdb_databases() WHERE database_name = current_database()")
         return str(dict(tags or {}).get("storage_version", ""))
 
-    @contextmanager
-    def _one_thread(self) -> Iterator[None]:
-        # Through another connection: an error, as of a statement that failed inside, has ended this one's transaction.
-        with self.user.cursor() as settings:
-            ((threads,),) = settings.execute("SELECT current_setting('threads')").fetchall()
-            settings.execute("SET threads = 1")
-            try:
-                yield
-            finally:
-                settings.execute(f"SET threads = {threads}")
+    def n_threads(self) -> int:
+        """How many threads DuckDB may use."""
+        ((threads,),) = self.rows("SELECT current_setting('threads')")
+        return int(threads)
+
+    def _alone(self) -> bool:
+        """Whether this store has the only connections of the process to the database."""
+        ((n_connections,),) = self._own.execute("FROM duckdb_connection_count()").fetchall()
+        return bool(n_connections == 2)
 
     @contextmanager
-    def _registered(self, batch: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
+    def _changed(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Other settings inside the block, as far as this DuckDB has them and takes them; values are SQL."""
+        # Through another connection: an error, as of a statement that failed inside, has ended this one's transaction.
+        with self._own.cursor() as connection, ExitStack() as restored:
+            for name, value in settings.items():
+                with _ignoring(duckdb.CatalogException, duckdb.OutOfMemoryException):
+                    ((before,),) = connection.execute("SELECT current_setting(?)", [name]).fetchall()
+                    connection.execute(f"SET {name} = {value}")
+                    restored.callback(connection.execute, f"SET {name} = '{before}'")
+            yield
+
+    @contextmanager
+    def _registered(self, batch: pa.Table) -> Iterator[None]:
         self._own.register("obeql_batch", batch)
         try:
             yield
@@ -279,11 +295,19 @@ class Database:
             ) from error
 
 
+def _commit(connection: duckdb.DuckDBPyConnection, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
+    """Execute statements with their parameters in one transaction."""
+    connection.execute("BEGIN")
+    for sql, parameters in statements:
+        connection.execute(sql, list(parameters))
+    connection.execute("COMMIT")
+
+
 @contextmanager
-def _ignoring(kind: type[BaseException]) -> Iterator[None]:
+def _ignoring(*kinds: type[BaseException]) -> Iterator[None]:
     try:
         yield
-    except kind:
+    except kinds:
         return
 
 
