@@ -4,7 +4,8 @@
 
 Another process writes shards of synthetic maps, as a worker does; this one, which has PyTorch loaded as the coordinator
 of a run has, takes them in batches and commits each, once leaving them as files (parquet) and once passing their planes
-into the database (duckdb). Seconds are those of taking; at the end the maps are listed for a result, without planes.
+into the database (duckdb). Seconds are those of taking; memory is that between commits, at most, and its peak while
+shards are taken; at the end the maps are listed for a result, without planes.
 """
 
 from __future__ import annotations
@@ -65,6 +66,13 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+def peak(anew: bool = False) -> float:
+    """The most memory this process had, MB: ever, or since it was counted `anew`. Linux."""
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM")) / 2**10
+
+
 def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
     """Take the shards of so many images; seconds, and memory before and at most."""
     with tempfile.TemporaryDirectory() as place, Store(Path(place) / "heat.duckdb") as store:
@@ -78,6 +86,7 @@ def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
         ids = {(known.path, known.key): known.image_id or 0 for known in numbered}
         run_id = store.begin_run(RunRecord("q", "model", "model", "preprocessing", "log_odds"))
         before = most = resident()
+        peak(anew=True)
         taken: set[int] = set()
         seconds = 0.0
         left = -(-n_images // SHARD)
@@ -91,6 +100,7 @@ def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
             taken |= store.take_shards(run_id, folder, names, ids, taken, keep).keys()
             seconds += time.perf_counter() - started
             most = max(most, resident())
+        highest = peak()
         writer.join()
         started = time.perf_counter()
         store.finish_run(run_id, "done")
@@ -107,6 +117,7 @@ def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
             "list_s": listed,
             "before_mb": before,
             "most_mb": most,
+            "peak_mb": highest,
             "after_listing_mb": resident(),
             "bytes_a_map": size / n_images,
         }
@@ -124,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
     rows = []
-    print("| kept as | images | maps a second | MB before | MB at most | MB after listing | list, s | bytes a map |")
+    print("| kept as | images | maps a second | MB before | between commits | at most | after listing | bytes a map |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for kept_as in given.kept_as:
         for n_images in given.images:
@@ -136,11 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             row = ours.recv()
             process.join()
             rows.append(row)
-            print(
-                f"| {kept_as} | {n_images:,} | {row['maps_s']:,.0f} | {row['before_mb']:.0f} | {row['most_mb']:.0f} "
-                f"| {row['after_listing_mb']:.0f} | {row['list_s']:.1f} | {row['bytes_a_map']:,.0f} |",
-                flush=True,
-            )
+            numbers = ("maps_s", "before_mb", "most_mb", "peak_mb", "after_listing_mb", "bytes_a_map")
+            cells = " | ".join(f"{row[name]:,.0f}" for name in numbers)
+            print(f"| {kept_as} | {n_images:,} | {cells} |", flush=True)
     if given.out is not None:
         versions = {"duckdb": duckdb.__version__, "pyarrow": pa.__version__, "torch": torch.__version__}
         machine = {"cores": os.cpu_count(), "python": platform.python_version(), **versions}

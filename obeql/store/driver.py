@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -21,10 +21,13 @@ from obeql.errors import StoreError
 from obeql.store.opening import MEMORY, STORAGE_VERSION, connect, first_sentence
 from obeql.undisturbed import undisturbed
 
-__all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database"]
+__all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database", "Lane"]
 
 # DuckDB 2 warns that the first way copies every row once more; on 1.5 the second takes 30 s for 10,000 maps, not 1 s.
 _ARROW_FROM_EXECUTE = int(duckdb.__version__.split(".")[0]) < 2
+
+#: Statements with their parameters, to be committed together.
+Lane: TypeAlias = Sequence[tuple[str, Sequence[Any]]]
 
 #: How systems word a full disk, a quota, and a limit on the size of files.
 _NO_SPACE = ("No space left on device", "quota exceeded", "File too large", "not enough space on the disk")
@@ -140,9 +143,7 @@ class Database:
         with self._lock, self._explained("write"), self._registered(batch):
             self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
 
-    def insert_side_by_side(
-        self, lanes: Sequence[Sequence[tuple[str, Sequence[Any]]]], cache: int, into_file: bool
-    ) -> None:
+    def insert_side_by_side(self, lanes: Sequence[Lane], cache: int, into_file: bool) -> None:
         """Execute INSERTs with their parameters: the lanes at once, each with one thread and in a commit of its own.
 
         (Several threads that share an INSERT would each leave a row group that is not full.) Meanwhile, DuckDB holds
@@ -151,20 +152,27 @@ class Database:
         not into the log first, where no other transaction prevents it. What other lanes have committed stays where
         one fails.
         """
-        changed = {"threads": "1"}
+        changed, limit = {"threads": "1"}, {}
         if into_file:  # where a commit is estimated to write so many bytes into the log, there is a checkpoint instead
             changed |= {"checkpoint_threshold": "'1KB'", "auto_checkpoint_skip_wal_threshold": "0"}
-        with self.writing(), self._explained("write"):
+        with self.writing(), self._explained("write"), self._changed(changed):
             if self._alone():
                 ((held,),) = self._own.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()
-                changed["memory_limit"] = f"'{int(held) + cache} bytes'"
-            with self._changed(changed), ExitStack() as cursors:
-                connections = [cursors.enter_context(self._own.cursor()) for _ in lanes]
-                with ThreadPoolExecutor(len(lanes)) as threads:
-                    others = [threads.submit(_commit, *each) for each in zip(connections[1:], lanes[1:], strict=True)]
-                    _commit(connections[0], lanes[0])
-                for other in others:
-                    other.result()
+                limit = {"memory_limit": f"'{int(held) + cache} bytes'"}
+            with self._changed(limit):
+                failed = self._commit_lanes(lanes)
+            if failed and all(isinstance(error, duckdb.OutOfMemoryException) for _, error in failed):
+                failed = self._commit_lanes([lane for lane, _ in failed])
+            for _, error in failed:
+                raise error
+
+    def _commit_lanes(self, lanes: Sequence[Lane]) -> list[tuple[Lane, duckdb.Error]]:
+        """Execute and commit the lanes, all at once; returns those that failed."""
+        with ExitStack() as cursors, ThreadPoolExecutor(len(lanes)) as threads:
+            connections = [cursors.enter_context(self._own.cursor()) for _ in lanes]
+            others = [threads.submit(_commit, *each) for each in zip(connections[1:], lanes[1:], strict=True)]
+            errors = [_commit(connections[0], lanes[0]), *(other.result() for other in others)]
+        return [(lane, error) for lane, error in zip(lanes, errors, strict=True) if error is not None]
 
     def empty_cache(self) -> None:
         """Let go of the parts of the file that are in memory and not in use; DuckDB keeps them up to its limit.
@@ -295,12 +303,16 @@ class Database:
             ) from error
 
 
-def _commit(connection: duckdb.DuckDBPyConnection, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
-    """Execute statements with their parameters in one transaction."""
-    connection.execute("BEGIN")
-    for sql, parameters in statements:
-        connection.execute(sql, list(parameters))
-    connection.execute("COMMIT")
+def _commit(connection: duckdb.DuckDBPyConnection, lane: Lane) -> duckdb.Error | None:
+    """Execute the statements of a lane in one transaction; returns why that failed."""
+    try:
+        connection.execute("BEGIN")
+        for sql, parameters in lane:
+            connection.execute(sql, list(parameters))
+        connection.execute("COMMIT")
+    except duckdb.Error as error:  # closing the connection rolls back
+        return error
+    return None
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from obeql.errors import StoreError
+from obeql.store.driver import Lane
 from obeql.store.facts import FactRows
 from obeql.store.folder import Folder
 from obeql.store.images import ImageContent
@@ -40,6 +41,8 @@ _NEEDED = tuple(
 _AT_ONCE = 64
 #: Row groups that are filled at once take at most so much memory together.
 _LANES_BYTES = 256 * 2**20
+#: What DuckDB may hold beside them.
+_CACHE_BYTES = 32 * 2**20
 #: What a cell takes in a row group: four planes of four bytes.
 _CELL_BYTES = 16
 #: So many maps are written into the file at once: that writes the row group they are in anew, which is cheaper than the
@@ -152,7 +155,7 @@ class IncomingRows(MapRows, FactRows):
         lanes = [_inserts(folder, shards, numbers, part) for part in np.split(np.array(new), ends)]
         try:
             self._database.insert_side_by_side(
-                lanes, group_bytes * n_lanes + 2**24, into_file=not n_groups and len(new) >= _MANY_ROWS
+                lanes, group_bytes * n_lanes + _CACHE_BYTES, into_file=not n_groups and len(new) >= _MANY_ROWS
             )
         except StoreError:
             for shard in shards:  # if a file is damaged, say which
@@ -230,7 +233,7 @@ def _first_rows(digests: Sequence[str], known: Container[str]) -> list[int]:
 
 def _inserts(
     folder: Folder, shards: Sequence[Shard], numbers: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
-) -> list[tuple[str, Sequence[Any]]]:
+) -> Lane:
     """What inserts the chosen ones of all shards' rows into the table `maps`; `numbers` are the rows' map ids."""
     others = ", ".join(f'"{name}"' for name in MAP_TABLE if name != "map_id")
     wanted = np.zeros_like(numbers)
