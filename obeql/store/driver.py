@@ -181,11 +181,8 @@ class Database:
         """
         if not self._file:
             return
-        with self._lock, self._explained("read"), self.user.cursor() as settings:
-            ((limit,),) = settings.execute("SELECT current_setting('memory_limit')").fetchall()
-            with _ignoring(duckdb.OutOfMemoryException):
-                settings.execute("SET memory_limit = '1KB'")  # refused, unless nothing is in memory
-                settings.execute(f"SET memory_limit = '{limit}'")
+        with self._lock, self._explained("read"), self._changed({"memory_limit": "'1KB'"}):
+            return  # refused, unless nothing is in memory
 
     def append_row(self, table: str, **values: Any) -> None:
         """Append one row to a base table; columns not given become NULL."""
@@ -269,8 +266,8 @@ class Database:
             for name, value in settings.items():
                 with _ignoring(duckdb.CatalogException, duckdb.OutOfMemoryException):
                     ((before,),) = connection.execute("SELECT current_setting(?)", [name]).fetchall()
-                    connection.execute(f"SET {name} = {value}")
                     restored.callback(connection.execute, f"SET {name} = '{before}'")
+                    connection.execute(f"SET {name} = {value}")  # 1.5 shows also a value that it has refused
             yield
 
     @contextmanager
