@@ -155,14 +155,15 @@ class Database:
         changed, limit = {"threads": "1"}, {}
         if into_file:  # where a commit is estimated to write so many bytes into the log, there is a checkpoint instead
             changed |= {"checkpoint_threshold": "'1KB'", "auto_checkpoint_skip_wal_threshold": "0"}
-        with self.writing(), self._explained("write"), self._changed(changed):
+        with self.writing(), self._explained("write"):
             if self._alone():
                 ((held,),) = self._own.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()
                 limit = {"memory_limit": f"'{int(held) + cache} bytes'"}
-            with self._changed(limit):
+            with self._changed(changed | limit):
                 failed = self._commit_lanes(lanes)
             if failed and all(isinstance(error, duckdb.OutOfMemoryException) for _, error in failed):
-                failed = self._commit_lanes([lane for lane, _ in failed])
+                with self._changed(changed):
+                    failed = self._commit_lanes([lane for lane, _ in failed])
             for _, error in failed:
                 raise error
 

@@ -247,6 +247,18 @@ def test_lanes_that_fail_say_why_and_put_settings_back(tmp_path: Path, into_file
         assert store.connection.execute(found).fetchall() == [("good", 6000)]
 
 
+def test_lanes_have_little_memory_where_nobody_else_works_with_the_database(tmp_path: Path) -> None:
+    insert = "INSERT INTO obeql_store.fact_rows (topic) SELECT current_setting('memory_limit')"
+    with Store(tmp_path / "heat.duckdb") as store:
+        store.connection.execute("SET memory_limit = '1GiB'")
+        store._database.insert_side_by_side([[(insert, [])]], 2**26, into_file=False)
+        with store.connection.cursor():
+            store._database.insert_side_by_side([[(insert, [])]], 2**26, into_file=False)
+        (lower,), same = store.connection.execute("SELECT topic FROM obeql_store.fact_rows").fetchall()
+        assert lower.endswith("MiB") and same == ("1.0 GiB",)
+        store._database.insert_side_by_side([[(insert, [])]], 0, into_file=False)  # finds too little, and goes again
+
+
 def test_a_file_that_this_process_has_open_already_is_opened_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "heat.duckdb"
     Store(file).close()
