@@ -2,7 +2,8 @@
 
     python -m benchmarks.ingest --images 1000 5000 20000 --side 53 --out benchmarks/results/cpu2-ingest.json
 
-Another process writes shards of synthetic maps, as a worker does; this one, which has PyTorch loaded as the coordinator
+Another process writes shards of synthetic maps, as a worker does, and makes one ready while this one takes others (with
+`--waiting` it has written all before, and the cores are free); this one, which has PyTorch loaded as the coordinator
 of a run has, takes them in batches and commits each, once leaving them as files (parquet) and once passing their planes
 into the database (duckdb). Seconds are those of taking; memory is that between commits, at most, and its peak while
 shards are taken; at the end the maps are listed for a result, without planes.
@@ -73,7 +74,7 @@ def peak(anew: bool = False) -> float:
     return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM")) / 2**10
 
 
-def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
+def ingest(n_images: int, side: int, keep: bool, waiting: bool) -> dict[str, Any]:
     """Take the shards of so many images; seconds, and memory before and at most."""
     with tempfile.TemporaryDirectory() as place, Store(Path(place) / "heat.duckdb") as store:
         folder = Folder(str(Path(place) / "maps"))
@@ -85,19 +86,23 @@ def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
         numbered = store.register_images([image(number) for number in range(n_images)])
         ids = {(known.path, known.key): known.image_id or 0 for known in numbered}
         run_id = store.begin_run(RunRecord("q", "model", "model", "preprocessing", "log_odds"))
+        names = []
+        for _ in range(-(-n_images // SHARD) if waiting else 0):
+            ours.send("next")
+            names.append(ours.recv())
         before = most = resident()
         peak(anew=True)
         taken: set[int] = set()
         seconds = 0.0
         left = -(-n_images // SHARD)
         while left:
-            names = []
-            for _ in range(min(BATCH, left)):
+            while len(names) < min(BATCH, left):
                 ours.send("next")
                 names.append(ours.recv())
-            left -= len(names)
+            batch, names = names[:BATCH], names[BATCH:]
+            left -= len(batch)
             started = time.perf_counter()
-            taken |= store.take_shards(run_id, folder, names, ids, taken, keep).keys()
+            taken |= store.take_shards(run_id, folder, batch, ids, taken, keep).keys()
             seconds += time.perf_counter() - started
             most = max(most, resident())
         highest = peak()
@@ -132,6 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 5000, 20000])
     parser.add_argument("--side", type=int, default=53)
     parser.add_argument("--kept-as", nargs="+", choices=["parquet", "duckdb"], default=["parquet", "duckdb"])
+    parser.add_argument("--waiting", action="store_true", help="all shards are written before the first is taken")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
     rows = []
@@ -141,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for n_images in given.images:
             ours, theirs = multiprocessing.get_context("spawn").Pipe()
             process = multiprocessing.get_context("spawn").Process(
-                target=alone, args=(theirs, n_images, given.side, kept_as == "parquet")
+                target=alone, args=(theirs, n_images, given.side, kept_as == "parquet", given.waiting)
             )
             process.start()
             row = ours.recv()
@@ -154,7 +160,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         versions = {"duckdb": duckdb.__version__, "pyarrow": pa.__version__, "torch": torch.__version__}
         machine = {"cores": os.cpu_count(), "python": platform.python_version(), **versions}
         given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"side": given.side, "rows": rows, "machine": machine}, indent=1) + "\n")
+        given.out.write_text(
+            json.dumps({"side": given.side, "waiting": given.waiting, "rows": rows, "machine": machine}, indent=1)
+            + "\n"
+        )
 
 
 if __name__ == "__main__":
