@@ -148,7 +148,7 @@ class IncomingRows(MapRows, FactRows):
         numbers = np.zeros(len(digests), np.int64)
         numbers[new] = self._database.next_ids("map_ids", len(new))
         n_cells = np.multiply(*(rows[name].to_numpy().astype(np.int64) for name in ("n_rows", "n_cols")))
-        group_bytes = int(n_cells.max()) * _CELL_BYTES * ROW_GROUP_SIZE
+        group_bytes = max(1, int(n_cells.max())) * _CELL_BYTES * ROW_GROUP_SIZE
         n_groups = len(new) // ROW_GROUP_SIZE
         n_lanes = max(1, min(self._database.n_threads(), n_groups, _LANES_BYTES // group_bytes))
         ends = [n_groups * (lane + 1) // n_lanes * ROW_GROUP_SIZE for lane in range(n_lanes - 1)]
