@@ -2,9 +2,11 @@
 
     python -m benchmarks.ingest --images 1000 5000 20000 --side 53 --out benchmarks/results/cpu2-ingest.json
 
-Another process writes shards of synthetic maps, as a worker does; this one, which has PyTorch loaded as the coordinator
+Another process writes shards of synthetic maps, as a worker does, and makes one ready while this one takes others (with
+`--waiting` it has written all before, and the cores are free); this one, which has PyTorch loaded as the coordinator
 of a run has, takes them in batches and commits each, once leaving them as files (parquet) and once passing their planes
-into the database (duckdb). Seconds are those of taking; at the end the maps are listed for a result, without planes.
+into the database (duckdb). Seconds are those of taking; memory is that between commits, at most, and its peak while
+shards are taken; at the end the maps are listed for a result, without planes.
 """
 
 from __future__ import annotations
@@ -65,7 +67,14 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
-def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
+def peak(anew: bool = False) -> float:
+    """The most memory this process had, MB: ever, or since it was counted `anew`. Linux."""
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith("VmHWM")) / 2**10
+
+
+def ingest(n_images: int, side: int, keep: bool, waiting: bool) -> dict[str, Any]:
     """Take the shards of so many images; seconds, and memory before and at most."""
     with tempfile.TemporaryDirectory() as place, Store(Path(place) / "heat.duckdb") as store:
         folder = Folder(str(Path(place) / "maps"))
@@ -77,20 +86,26 @@ def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
         numbered = store.register_images([image(number) for number in range(n_images)])
         ids = {(known.path, known.key): known.image_id or 0 for known in numbered}
         run_id = store.begin_run(RunRecord("q", "model", "model", "preprocessing", "log_odds"))
+        names = []
+        for _ in range(-(-n_images // SHARD) if waiting else 0):
+            ours.send("next")
+            names.append(ours.recv())
         before = most = resident()
+        peak(anew=True)
         taken: set[int] = set()
         seconds = 0.0
         left = -(-n_images // SHARD)
         while left:
-            names = []
-            for _ in range(min(BATCH, left)):
+            while len(names) < min(BATCH, left):
                 ours.send("next")
                 names.append(ours.recv())
-            left -= len(names)
+            batch, names = names[:BATCH], names[BATCH:]
+            left -= len(batch)
             started = time.perf_counter()
-            taken |= store.take_shards(run_id, folder, names, ids, taken, keep).keys()
+            taken |= store.take_shards(run_id, folder, batch, ids, taken, keep).keys()
             seconds += time.perf_counter() - started
             most = max(most, resident())
+        highest = peak()
         writer.join()
         started = time.perf_counter()
         store.finish_run(run_id, "done")
@@ -107,6 +122,7 @@ def ingest(n_images: int, side: int, keep: bool) -> dict[str, Any]:
             "list_s": listed,
             "before_mb": before,
             "most_mb": most,
+            "peak_mb": highest,
             "after_listing_mb": resident(),
             "bytes_a_map": size / n_images,
         }
@@ -121,31 +137,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 5000, 20000])
     parser.add_argument("--side", type=int, default=53)
     parser.add_argument("--kept-as", nargs="+", choices=["parquet", "duckdb"], default=["parquet", "duckdb"])
+    parser.add_argument("--waiting", action="store_true", help="all shards are written before the first is taken")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
     rows = []
-    print("| kept as | images | maps a second | MB before | MB at most | MB after listing | list, s | bytes a map |")
+    print("| kept as | images | maps a second | MB before | between commits | at most | after listing | bytes a map |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for kept_as in given.kept_as:
         for n_images in given.images:
             ours, theirs = multiprocessing.get_context("spawn").Pipe()
             process = multiprocessing.get_context("spawn").Process(
-                target=alone, args=(theirs, n_images, given.side, kept_as == "parquet")
+                target=alone, args=(theirs, n_images, given.side, kept_as == "parquet", given.waiting)
             )
             process.start()
             row = ours.recv()
             process.join()
             rows.append(row)
-            print(
-                f"| {kept_as} | {n_images:,} | {row['maps_s']:,.0f} | {row['before_mb']:.0f} | {row['most_mb']:.0f} "
-                f"| {row['after_listing_mb']:.0f} | {row['list_s']:.1f} | {row['bytes_a_map']:,.0f} |",
-                flush=True,
-            )
+            numbers = ("maps_s", "before_mb", "most_mb", "peak_mb", "after_listing_mb", "bytes_a_map")
+            cells = " | ".join(f"{row[name]:,.0f}" for name in numbers)
+            print(f"| {kept_as} | {n_images:,} | {cells} |", flush=True)
     if given.out is not None:
         versions = {"duckdb": duckdb.__version__, "pyarrow": pa.__version__, "torch": torch.__version__}
         machine = {"cores": os.cpu_count(), "python": platform.python_version(), **versions}
         given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps({"side": given.side, "rows": rows, "machine": machine}, indent=1) + "\n")
+        given.out.write_text(
+            json.dumps({"side": given.side, "waiting": given.waiting, "rows": rows, "machine": machine}, indent=1)
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

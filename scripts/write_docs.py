@@ -84,10 +84,16 @@ def grammar() -> str:
     return f"```text\n{text.split('// ---- terminals')[0].strip()}\n```"
 
 
+def result(name: str) -> dict[str, Any]:
+    """What a benchmark wrote."""
+    text = (ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
 def measured(name: str) -> list[dict[str, Any]]:
     """The rows that a benchmark wrote."""
-    text = (ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8")
-    rows: list[dict[str, Any]] = json.loads(text)["rows"]
+    rows: list[dict[str, Any]] = result(name)["rows"]
     return rows
 
 
@@ -183,6 +189,32 @@ def images_speed() -> str:
     )
 
 
+def workers_speed() -> str:
+    head = ("workers", "seconds", "images a second, once at work", "this process's share of a core")
+    rows = []
+    for row in measured("cpu2-scale"):
+        apart = row["engine"] == "apart"
+        who = f"{row['workers']} programs that know nothing of each other" if apart else str(row["workers"])
+        busy = "" if apart else f"{row['busy']:.1%}"
+        rows.append((who, f"{row['seconds']:.1f}", f"{row['rate']:.1f}", busy))
+    return table(head, rows)
+
+
+def ray_speed() -> str:
+    rows = []
+    for found in map(result, ("cpu2-ray", "cpu2-ray-slow")):
+        what = f"{found['images']} of {found['size']}x{found['size']}, {found['options']}"
+        rows += [(what, row["engine"], f"{row['seconds']:.1f}", f"{row['rate']:.1f}") for row in found["rows"]]
+    return table(("images", "engine", "seconds, start included", "images a second, once at work"), rows)
+
+
+def ingest_speed() -> str:
+    head = ("kept as", "images", "maps a second", "MB before", "between commits", "at most", "after listing")
+    numbers = ("images", "maps_s", "before_mb", "most_mb", "peak_mb", "after_listing_mb", "bytes_a_map")
+    rows = [(row["kept_as"], *(f"{row[name]:,.0f}" for name in numbers)) for row in measured("cpu2-ingest")]
+    return table((*head, "bytes a map"), rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
     for part in (
@@ -199,6 +231,9 @@ PARTS: dict[str, Callable[[], str]] = {
         store_speed,
         multi_query_speed,
         images_speed,
+        workers_speed,
+        ray_speed,
+        ingest_speed,
     )
 }
 

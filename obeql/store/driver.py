@@ -9,11 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -22,7 +22,7 @@ from obeql.errors import StoreError
 from obeql.store.opening import MEMORY, STORAGE_VERSION, connect, first_sentence
 from obeql.undisturbed import undisturbed
 
-__all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database"]
+__all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database", "Lane"]
 
 # DuckDB 2 warns that the first way copies every row once more; on 1.5 the second takes 30 s for 10,000 maps, not 1 s.
 _ARROW_FROM_EXECUTE = int(duckdb.__version__.split(".")[0]) < 2
@@ -32,6 +32,8 @@ _BUSY = "busy with another call"
 _BUSY_PAUSE_S = 0.005
 
 _T = TypeVar("_T")
+#: Statements with their parameters, to be committed together.
+Lane: TypeAlias = Sequence[tuple[str, Sequence[Any]]]
 
 #: How systems word a full disk, a quota, and a limit on the size of files.
 _NO_SPACE = ("No space left on device", "quota exceeded", "File too large", "not enough space on the disk")
@@ -163,32 +165,37 @@ class Database:
         with self._lock, self._explained("write"), self._registered(batch):
             self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
 
-    def append_in_bulk(self, table: str, batches: Iterator[pa.RecordBatch]) -> None:
-        """Append Arrow batches, all of its columns in each, to a base table, holding few of them at a time.
+    def insert_side_by_side(self, lanes: Sequence[Lane], cache: int, into_file: bool) -> None:
+        """Execute INSERTs with their parameters: the lanes at once, each with one thread and in a commit of its own.
 
-        An exception of the iterator passes through. One thread of DuckDB appends: several would each leave a row group
-        that is not full, and the next checkpoint would write all of them once more.
+        (Several threads that share an INSERT would each leave a row group that is not full.) Meanwhile, DuckDB holds
+        no more than `cache` bytes beyond what it holds now, as far as that suffices and nobody else works with the
+        database. `into_file`, for a single lane, writes rows that do not fill a row group into the file at once, and
+        not into the log first, where no other transaction prevents it. What other lanes have committed stays where
+        one fails.
         """
-        failed: list[BaseException] = []
+        changed, limit = {"threads": "1"}, {}
+        if into_file:  # where a commit is estimated to write so many bytes into the log, there is a checkpoint instead
+            changed |= {"checkpoint_threshold": "'1KB'", "auto_checkpoint_skip_wal_threshold": "0"}
+        with self.writing(), self._explained("write"):
+            if self._alone():
+                ((held,),) = self._own.execute("SELECT sum(memory_usage_bytes) FROM duckdb_memory()").fetchall()
+                limit = {"memory_limit": f"'{int(held) + cache} bytes'"}
+            with self._changed(changed | limit):
+                failed = self._commit_lanes(lanes)
+            if failed and all(isinstance(error, duckdb.OutOfMemoryException) for _, error in failed):
+                with self._changed(changed):
+                    failed = self._commit_lanes([lane for lane, _ in failed])
+            for _, error in failed:
+                raise error
 
-        def watched() -> Iterator[pa.RecordBatch]:
-            try:
-                yield from chain([first], batches)
-            except BaseException as error:  # DuckDB would make a text of it
-                failed.append(error)
-                raise
-
-        if (first := next(batches, None)) is None:
-            return
-        columns = ", ".join(f'"{name}"' for name in first.schema.names)
-        stream = pa.RecordBatchReader.from_batches(first.schema, watched())
-        with self._lock, self._explained("write"), self._one_thread(), self._registered(stream):
-            try:
-                self._own.execute(f"INSERT INTO obeql_store.{table} ({columns}) SELECT {columns} FROM obeql_batch")
-            except duckdb.Error:
-                if failed:
-                    raise failed[0] from None
-                raise
+    def _commit_lanes(self, lanes: Sequence[Lane]) -> list[tuple[Lane, duckdb.Error]]:
+        """Execute and commit the lanes, all at once; returns those that failed."""
+        with ExitStack() as cursors, ThreadPoolExecutor(len(lanes)) as threads:
+            connections = [cursors.enter_context(self._own.cursor()) for _ in lanes]
+            others = [threads.submit(_commit, *each) for each in zip(connections[1:], lanes[1:], strict=True)]
+            errors = [_commit(connections[0], lanes[0]), *(other.result() for other in others)]
+        return [(lane, error) for lane, error in zip(lanes, errors, strict=True) if error is not None]
 
     def empty_cache(self) -> None:
         """Let go of the parts of the file that are in memory and not in use; DuckDB keeps them up to its limit.
@@ -197,11 +204,8 @@ class Database:
         """
         if not self._file:
             return
-        with self._lock, self._explained("read"), self.user.cursor() as settings:
-            ((limit,),) = settings.execute("SELECT current_setting('memory_limit')").fetchall()
-            with _ignoring(duckdb.OutOfMemoryException):
-                settings.execute("SET memory_limit = '1KB'")  # refused, unless nothing is in memory
-                settings.execute(f"SET memory_limit = '{limit}'")
+        with self._lock, self._explained("read"), self._changed({"memory_limit": "'1KB'"}):
+            return  # refused, unless nothing is in memory
 
     def append_row(self, table: str, **values: Any) -> None:
         """Append one row to a base table; columns not given become NULL."""
@@ -228,10 +232,16 @@ class Database:
         return sorted(number for (number,) in rows)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Commit everything in the block or nothing of it; blocks do not nest. Ctrl-C waits for its end."""
+    def writing(self) -> Iterator[None]:
+        """Let no other store of this process write to the file inside the block. Ctrl-C waits for its end."""
         with self._writer, self._lock, undisturbed():
             self._require_writable()
+            yield
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything in the block or nothing of it; blocks do not nest. Ctrl-C waits for its end."""
+        with self.writing():
             self.run("BEGIN")
             try:
                 yield
@@ -261,19 +271,30 @@ class Database:
         ((tags,),) = self.rows("SELECT tags FROM duckdb_databases() WHERE database_name = current_database()")
         return str(dict(tags or {}).get("storage_version", ""))
 
-    @contextmanager
-    def _one_thread(self) -> Iterator[None]:
-        # Through another connection: an error, as of a statement that failed inside, has ended this one's transaction.
-        with self.user.cursor() as settings:
-            ((threads,),) = settings.execute("SELECT current_setting('threads')").fetchall()
-            settings.execute("SET threads = 1")
-            try:
-                yield
-            finally:
-                settings.execute(f"SET threads = {threads}")
+    def n_threads(self) -> int:
+        """How many threads DuckDB may use."""
+        ((threads,),) = self.rows("SELECT current_setting('threads')")
+        return int(threads)
+
+    def _alone(self) -> bool:
+        """Whether this store has the only connections of the process to the database."""
+        ((n_connections,),) = self._own.execute("FROM duckdb_connection_count()").fetchall()
+        return bool(n_connections == 2)
 
     @contextmanager
-    def _registered(self, batch: pa.Table | pa.RecordBatchReader) -> Iterator[None]:
+    def _changed(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Other settings inside the block, as far as this DuckDB has them and takes them; values are SQL."""
+        # Through another connection: an error, as of a statement that failed inside, has ended this one's transaction.
+        with self._own.cursor() as connection, ExitStack() as restored:
+            for name, value in settings.items():
+                with _ignoring(duckdb.CatalogException, duckdb.OutOfMemoryException):
+                    ((before,),) = connection.execute("SELECT current_setting(?)", [name]).fetchall()
+                    restored.callback(connection.execute, f"SET {name} = '{before}'")
+                    connection.execute(f"SET {name} = {value}")  # 1.5 shows also a value that it has refused
+            yield
+
+    @contextmanager
+    def _registered(self, batch: pa.Table) -> Iterator[None]:
         self._own.register("obeql_batch", batch)
         try:
             yield
@@ -303,11 +324,23 @@ class Database:
             ) from error
 
 
+def _commit(connection: duckdb.DuckDBPyConnection, lane: Lane) -> duckdb.Error | None:
+    """Execute the statements of a lane in one transaction; returns why that failed."""
+    try:
+        connection.execute("BEGIN")
+        for sql, parameters in lane:
+            connection.execute(sql, list(parameters))
+        connection.execute("COMMIT")
+    except duckdb.Error as error:  # closing the connection rolls back
+        return error
+    return None
+
+
 @contextmanager
-def _ignoring(kind: type[BaseException]) -> Iterator[None]:
+def _ignoring(*kinds: type[BaseException]) -> Iterator[None]:
     try:
         yield
-    except kind:
+    except kinds:
         return
 
 

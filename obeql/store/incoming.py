@@ -5,24 +5,49 @@ Before it: workers have written shards. After it: the maps are in the tables, or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Container, Mapping, Sequence, Set
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from obeql.errors import StoreError
+from obeql.store.driver import Lane
 from obeql.store.facts import FactRows
 from obeql.store.folder import Folder
 from obeql.store.images import ImageContent
 from obeql.store.maps import MapRows
+from obeql.store.opening import ROW_GROUP_SIZE
+from obeql.store.placed import pattern_of
 from obeql.store.planes import member_batch
-from obeql.store.shards import CONTENTS, MAP_TABLE, SHARD_OF, SUFFIX, Shard, read_maps, read_shard, shard_of
+from obeql.store.shards import CONTENTS, MAP_TABLE, SHARD_OF, SUFFIX, Shard, check_maps, read_shard, shard_of
 
 __all__ = ["IncomingRows"]
 
 _MEMBERS = tuple(name for name in member_batch(0, [], [], []).column_names if name not in ("run_id", "entry_id"))
+#: What has to be known here of maps whose rows DuckDB reads from the shards itself.
+_NEEDED = tuple(
+    dict.fromkeys(
+        (
+            *("map_id", "digest", "n_rows", "n_cols", "path", "key", "place", "image_hash"),
+            *(name for name in _MEMBERS if name != "image_id"),
+            *CONTENTS,
+        )
+    )
+)
 #: Shards that are looked into at once when a folder is taken as it is found.
 _AT_ONCE = 64
+#: Row groups that are filled at once take at most so much memory together.
+_LANES_BYTES = 256 * 2**20
+#: What DuckDB may hold beside them.
+_CACHE_BYTES = 32 * 2**20
+#: What a cell takes in a row group: four planes of four bytes.
+_CELL_BYTES = 16
+#: So many maps are written into the file at once: that writes the row group they are in anew, which is cheaper than the
+#: log first only if they are much of it.
+_MANY_ROWS = 512
 
 
 class IncomingRows(MapRows, FactRows):
@@ -48,21 +73,23 @@ class IncomingRows(MapRows, FactRows):
     ) -> dict[int, list[int]]:
         """Make the maps of shards part of a run, durably, in one commit; the files stay only if `keep`.
 
-        `image_ids` are those of the run's images by (path, key). Images that are `taken` already, or in two of the
-        shards, count once. A map whose every number is stored already is referenced. Raises StoreError, which names
-        the file, for a shard that is missing, damaged or foreign; nothing is taken then. Returns the map ids of each
-        image that was taken, by image id.
+        If not, the maps themselves are committed before that, as cells that belong to no run yet. `image_ids` are the
+        ids of the run's images by (path, key). Images that are `taken` already, or in two of the shards, count once. A
+        map whose every number is stored already is referenced. Raises StoreError, which names the file, for a shard
+        that is missing, damaged or foreign; the run gets nothing then. Returns the map ids of each image that was
+        taken, by image id.
         """
         if not names:
             return {}
-        shards = [read_shard(folder, name) for name in dict.fromkeys(names)]
-        with self._database.transaction():
+        shards = [read_shard(folder, name, None if keep else _NEEDED) for name in dict.fromkeys(names)]
+        rows = pa.concat_tables([shard.rows for shard in shards])
+        with self._database.writing():
             self._require_running(run_id)
-            ids = self._take_maps(folder, shards, keep)
-            rows = pa.concat_tables([shard.rows for shard in shards])
-            map_ids = self._take_members(run_id, rows, ids, image_ids, taken)
-        if not keep:
-            self._database.empty_cache()
+            if not keep:
+                self._take_planes(folder, shards, rows)
+            with self._database.transaction():
+                ids = self._take_facts(folder, shards) if keep else self._map_ids(rows["digest"].to_pylist())
+                map_ids = self._take_members(run_id, rows, ids, image_ids, taken)
         needed = {shard_of(map_id) for map_id in ids.values()} if keep else set()
         for shard in shards:
             if shard.number not in needed:
@@ -83,41 +110,59 @@ class IncomingRows(MapRows, FactRows):
         for start in range(0, len(new), _AT_ONCE):
             shards = [read_shard(folder, name) for name in new[start : start + _AT_ONCE]]
             with self._database.transaction():
-                self._take_maps(folder, shards, keep=True, all_of_them=True)
+                self._take_facts(folder, shards, all_of_them=True)
         if gone := known.keys() - set(listed):
             self._let_go([known[name] for name in gone])
         return len(new)
 
-    def _take_maps(
-        self, folder: Folder, shards: Sequence[Shard], keep: bool, all_of_them: bool = False
-    ) -> dict[str, int]:
-        """Add the maps that are new, inside a transaction; returns the ids of all of them by their digests."""
+    def _take_facts(self, folder: Folder, shards: Sequence[Shard], all_of_them: bool = False) -> dict[str, int]:
+        """Add the maps that are new, whose planes stay in the shards, inside a transaction; returns the ids of all of
+        them by their digests."""
         columns = [name for name in MAP_TABLE if name in shards[0].rows.column_names]
         rows = pa.concat_tables([shard.rows.select(columns) for shard in shards])
         digests = rows["digest"].to_pylist()
         ids = self._map_ids(digests)
-        new: dict[str, int] = {}
-        for row, digest in enumerate(digests):
-            if digest not in ids:
-                new.setdefault(digest, row)
-        if new:
-            if keep:
-                self._database.append("maps", rows.take(list(new.values())))
-                ids.update((digest, rows["map_id"][row].as_py()) for digest, row in new.items())
-            else:
-                ids.update(zip(new, self._database.next_ids("map_ids", len(new)), strict=True))
-                number = {row: ids[digest] for digest, row in new.items()}
-                self._database.append_in_bulk("maps", _numbered(folder, shards, number))
-        if keep:
-            origin = self._known_origin()
-            needed = {shard_of(map_id) for map_id in ids.values()}
-            placed = [
-                (folder.place, shard.number, shard.name, shard.rows.num_rows, shard.origin == origin)
-                for shard in shards
-                if all_of_them or shard.number in needed
-            ]
-            self._note_shards(placed)
+        if new := _first_rows(digests, ids):
+            self._database.append("maps", rows.take(new))
+            ids.update((digests[row], rows["map_id"][row].as_py()) for row in new)
+        origin = self._known_origin()
+        needed = {shard_of(map_id) for map_id in ids.values()}
+        placed = [
+            (folder.place, shard.number, shard.name, shard.rows.num_rows, shard.origin == origin)
+            for shard in shards
+            if all_of_them or shard.number in needed
+        ]
+        self._note_shards(placed)
         return ids
+
+    def _take_planes(self, folder: Folder, shards: Sequence[Shard], rows: pa.Table) -> None:
+        """Commit the maps that are new, with their planes, as cells that belong to no run; `rows` are the shards'.
+
+        DuckDB reads the files itself. Whole row groups are shared out to lanes, which fill them at once.
+        """
+        digests = rows["digest"].to_pylist()
+        new = _first_rows(digests, self._map_ids(digests))
+        if not new:
+            return
+        self._read_remote([folder.place])
+        numbers = np.zeros(len(digests), np.int64)
+        numbers[new] = self._database.next_ids("map_ids", len(new))
+        n_cells = np.multiply(*(rows[name].to_numpy().astype(np.int64) for name in ("n_rows", "n_cols")))
+        group_bytes = max(1, int(n_cells.max())) * _CELL_BYTES * ROW_GROUP_SIZE
+        n_groups = len(new) // ROW_GROUP_SIZE
+        n_lanes = max(1, min(self._database.n_threads(), n_groups, _LANES_BYTES // group_bytes))
+        ends = [n_groups * (lane + 1) // n_lanes * ROW_GROUP_SIZE for lane in range(n_lanes - 1)]
+        lanes = [_inserts(folder, shards, numbers, part) for part in np.split(np.array(new), ends)]
+        try:
+            self._database.insert_side_by_side(
+                lanes, group_bytes * n_lanes + _CACHE_BYTES, into_file=not n_groups and len(new) >= _MANY_ROWS
+            )
+        except StoreError:
+            for shard in shards:  # if a file is damaged, say which
+                check_maps(folder, shard.name)
+            raise
+        finally:
+            self._database.empty_cache()
 
     def _take_members(
         self,
@@ -140,7 +185,9 @@ class IncomingRows(MapRows, FactRows):
                 chosen.append((row, image_id))
         if not chosen:
             return {}
-        rows = rows.take([row for row, _ in chosen])
+        rows = rows.select([name for name in rows.column_names if name in _NEEDED])
+        if len(chosen) < len(rows):
+            rows = rows.take([row for row, _ in chosen])
         owners = [image_id for _, image_id in chosen]
         map_ids = [ids[digest] for digest in rows["digest"].to_pylist()]
         members = rows.select([name for name in _MEMBERS if name not in ("image_id", "map_id")])
@@ -175,14 +222,34 @@ class IncomingRows(MapRows, FactRows):
                 self._forget_shards()
 
 
-def _numbered(folder: Folder, shards: Sequence[Shard], number: Mapping[int, int]) -> Iterator[pa.RecordBatch]:
-    """The maps of shards with their planes: those rows, counted over all shards, that have a number: their id."""
-    row = 0
+def _first_rows(digests: Sequence[str], known: Container[str]) -> list[int]:
+    """The rows whose digest is not known, the first of those that have the same."""
+    new: dict[str, int] = {}
+    for row, digest in enumerate(digests):
+        if digest not in known:
+            new.setdefault(digest, row)
+    return list(new.values())
+
+
+def _inserts(
+    folder: Folder, shards: Sequence[Shard], numbers: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
+) -> Lane:
+    """What inserts the chosen ones of all shards' rows into the table `maps`; `numbers` are the rows' map ids."""
+    others = ", ".join(f'"{name}"' for name in MAP_TABLE if name != "map_id")
+    wanted = np.zeros_like(numbers)
+    wanted[chosen] = numbers[chosen]
+    inserts: list[tuple[str, Sequence[Any]]] = []
+    start = 0
     for shard in shards:
-        for batch in read_maps(folder, shard.name):
-            numbers = [number.get(at) for at in range(row, row + len(batch))]
-            row += len(batch)
-            chosen = [at for at, map_id in enumerate(numbers) if map_id is not None]
-            if chosen:
-                named = batch.set_column(0, "map_id", pa.array(numbers, pa.int64()))
-                yield named if len(chosen) == len(batch) else named.take(pa.array(chosen))
+        ids = wanted[start : start + shard.rows.num_rows].tolist()
+        start += shard.rows.num_rows
+        if any(ids):  # 0 is no id
+            sql = (
+                f"INSERT INTO obeql_store.maps (map_id, {others}) SELECT (?::BIGINT[])[file_row_number + 1], {others} "
+                "FROM read_parquet(?, file_row_number = true, hive_partitioning = false)"
+            )
+            given = [ids, pattern_of(folder.path(shard.name))]
+            inserts.append(
+                (sql, given) if all(ids) else (f"{sql} WHERE (?::BIGINT[])[file_row_number + 1] > 0", [*given, ids])
+            )
+    return inserts

@@ -18,7 +18,7 @@ import duckdb
 
 from obeql.errors import StoreError
 
-__all__ = ["MEMORY", "STORAGE_VERSION", "connect", "first_sentence"]
+__all__ = ["MEMORY", "ROW_GROUP_SIZE", "STORAGE_VERSION", "connect", "first_sentence"]
 
 MEMORY = ":memory:"
 
@@ -26,7 +26,7 @@ MEMORY = ":memory:"
 STORAGE_VERSION = "v1.5.0"
 
 #: Rows of a row group, the least that DuckDB allows.
-_ROW_GROUP_SIZE = 2048
+ROW_GROUP_SIZE = 2048
 
 #: What is attached while the file is not.
 _MEANWHILE = "obeql_opening"
@@ -78,7 +78,7 @@ def _attach_anew(connection: duckdb.DuckDBPyConnection, path: str) -> None:
         f"ATTACH ':memory:' AS {_MEANWHILE}",
         f"USE {_MEANWHILE}",
         f"DETACH {database}",
-        f"ATTACH {file} AS {database} (ROW_GROUP_SIZE {_ROW_GROUP_SIZE})",
+        f"ATTACH {file} AS {database} (ROW_GROUP_SIZE {ROW_GROUP_SIZE})",
         f"USE {database}",
         f"DETACH {_MEANWHILE}",
         "PRAGMA enable_checkpoint_on_shutdown",

@@ -20,7 +20,7 @@ from obeql.store.folder import Folder, is_remote
 from obeql.store.planes import PLANES
 from obeql.store.shards import FIRST_ID, MAP_TABLE, SHARD_OF, SUFFIX, read_rows, row_of, shard_of
 
-__all__ = ["PlacedRows"]
+__all__ = ["PlacedRows", "pattern_of"]
 
 _LIVE = (
     "(FROM obeql_store.shard_rows QUALIFY row_number() OVER (PARTITION BY shard ORDER BY entry_id DESC) = 1) AS placed "
@@ -155,9 +155,14 @@ class PlacedRows:
 
 
 def _pattern(place: str) -> str:
-    """What finds the shards of a folder, whose own name may hold characters that mean something in a pattern."""
+    """What finds the shards of a folder."""
     root = place.rstrip("/") if is_remote(place) else Path(place).as_posix()
-    return "".join(f"[{c}]" if c in "*?[" else c for c in root) + f"/model_hash=*/*{SUFFIX}"
+    return f"{pattern_of(root)}/model_hash=*/*{SUFFIX}"
+
+
+def pattern_of(path: str) -> str:
+    """The pattern that stands for one path, which may hold characters that mean something in patterns."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 
 def _literal(text: str) -> str:

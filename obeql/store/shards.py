@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -37,7 +36,7 @@ __all__ = [
     "SHARD_OF",
     "SUFFIX",
     "Shard",
-    "read_maps",
+    "check_maps",
     "read_rows",
     "read_shard",
     "row_of",
@@ -143,8 +142,8 @@ class Shard:
     rows: pa.Table
 
 
-def read_shard(folder: Folder, name: str) -> Shard:
-    """Read what a shard says of its maps, without their planes.
+def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) -> Shard:
+    """Read what a shard says of its maps, without their planes; `columns` leaves out more.
 
     Raises StoreError, which names the file, where it is missing, damaged, or no shard.
     """
@@ -156,21 +155,15 @@ def read_shard(folder: Folder, name: str) -> Shard:
             if isinstance(said.get("form"), int) and said["form"] > _FORM:
                 why = "was written by a newer OBEQL"
             raise StoreError(f"{folder.path(name)!r} {why}, and its folder is for shards alone; move it away")
-        columns = [column for column in file.schema_arrow.names if column not in PLANES]
-        return Shard(name, int(number), str(said.get("origin", "")), file.read(columns=columns))
+        columns = columns or [column for column in file.schema_arrow.names if column not in PLANES]
+        return Shard(name, int(number), str(said.get("origin", "")), file.read(columns=list(columns)))
 
 
-def read_maps(folder: Folder, name: str) -> Iterator[pa.RecordBatch]:
-    """The maps of a shard with their planes, the columns of MAP_TABLE, some rows at a time and in order.
-
-    The next rows are read while the caller works on those it has. Raises StoreError, as above.
-    """
-    with _opened(folder, name) as file, ThreadPoolExecutor(1) as ahead:
-        batches = file.iter_batches(batch_size=_GROUP_ROWS, columns=list(MAP_TABLE), use_threads=False)
-        coming = ahead.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = ahead.submit(next, batches, None)
-            yield batch.select(MAP_TABLE)
+def check_maps(folder: Folder, name: str) -> None:
+    """Read the maps of a shard with their planes. Raises StoreError, as above, where that fails."""
+    with _opened(folder, name) as file:
+        for _ in file.iter_batches(batch_size=_GROUP_ROWS, columns=list(MAP_TABLE), use_threads=False):
+            continue
 
 
 def read_rows(folder: Folder, name: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:

@@ -338,6 +338,43 @@ def test_a_damaged_page_is_named(shards: Shards, tmp_path: Path) -> None:
         bits(shards.store, run_id)
 
 
+def test_maps_that_pass_fill_row_groups_and_count_once(store: Store, tmp_path: Path) -> None:
+    shards = Shards(store, str(tmp_path / "of [all] *"))
+    store.connection.execute("SET threads = 2")
+    number = np.float32(0)
+    maps = [sample(shape=(1, 2), clean_logit=float(row), logit=np.full((1, 2), number + row)) for row in range(6000)]
+    parts = (maps[:2500], maps[2400:5000], maps[:300] + maps[5000:])
+    run_id = store.begin_run(record())
+    stored = store.write_batch(store.begin_run(record()), [image_maps(maps[7:9], image_id=1)])
+    names = [shards.put({place: image_maps(part)}) for place, part in enumerate(parts)]
+    found = shards.take(run_id, names, keep=False)
+    assert [len(found[image_id]) for image_id in (1, 2, 3)] == [len(part) for part in parts]
+    assert found[1][7:9] == stored and found[1][2400:] == found[2][:100] and found[1][:300] == found[3][:300]
+    kept = store.load_maps(run_id)
+    assert [each.cells.clean_logit for each in kept] == [cells.clean_logit for part in parts for cells in part]
+    assert all((each.cells.logit == each.cells.clean_logit).all() for each in kept)
+    groups = store.connection.execute(
+        "SELECT sum(count) FROM pragma_storage_info('obeql_store.maps') WHERE column_path = '[0]' GROUP BY row_group_id"
+    ).fetchall()
+    assert shards.n_maps == 6000 and sorted(groups) == [(2,), (1902,), (2048,), (2048,)]
+    assert not shards.folder.files(".parquet")
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_damaged_page_of_what_passes_is_named(shards: Shards, tmp_path: Path, many: bool) -> None:
+    run_id = shards.store.begin_run(record())
+    maps = [sample(row, (1, 2)) for row in range(2100 if many else 2)]
+    good, bad = (shards.put({place: image_maps(maps[place::2])}) for place in (0, 1))
+    path = tmp_path / "maps" / bad
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
+    with pytest.raises(StoreError, match=f"the shard '{path}' is damaged"):
+        shards.take(run_id, [good, bad], keep=False)
+    assert not shards.store.load_maps(run_id) and shards.folder.files(".parquet")
+    path.write_bytes(content)
+    assert len(shards.take(run_id, [good, bad], keep=False)) == 2 and shards.n_maps == len(maps)
+
+
 def test_a_foreign_file_is_named(shards: Shards, tmp_path: Path) -> None:
     folder = tmp_path / "maps" / "model_hash=model"
     folder.mkdir(parents=True)

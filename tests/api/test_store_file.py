@@ -4,12 +4,10 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from obeql.errors import StoreError
@@ -228,24 +226,37 @@ def test_row_groups_are_small_and_a_log_left_behind_does_not_change_that(tmp_pat
         assert cursor.execute("SELECT count(*) FROM many").fetchall() == [(10100,)]
 
 
-def test_a_bulk_append_that_fails_says_why_and_puts_settings_back(tmp_path: Path) -> None:
-    settings = "SELECT current_setting('threads'), current_setting('memory_limit')"
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield pa.record_batch({"topic": ["a"], "key": ["b"]})
-        raise StoreError("the shard is damaged")
-
+@pytest.mark.parametrize("into_file", [False, True])
+def test_lanes_that_fail_say_why_and_put_settings_back(tmp_path: Path, into_file: bool) -> None:
+    settings = "SELECT list(value ORDER BY name) FROM duckdb_settings() WHERE name SIMILAR TO '(memory|check|auto).*'"
+    insert = "INSERT INTO obeql_store.fact_rows (entry_id, topic) SELECT range, ? FROM range(3000)"
     with Store(tmp_path / "heat.duckdb") as store:
-        store.connection.execute("SET threads = 3; SET memory_limit = '1GiB'")
+        store.connection.execute("SET threads = 3; SET memory_limit = '1GiB'; SET checkpoint_threshold = '1GiB'")
         before = store.connection.execute(settings).fetchall()
-        with pytest.raises(StoreError, match=r"^the shard is damaged$"), store._database.transaction():
-            store._database.append_in_bulk("fact_rows", batches())
+        bad = insert.replace("range, ?", "range, error(?)")
+        with pytest.raises(StoreError, match=r"^cannot write the store .*: it is damaged$"):
+            store._database.insert_side_by_side(
+                [[(insert, ["good"])], [(insert, ["bad"]), (bad, ["it is damaged"])]], 2**24, into_file
+            )
         store._database.empty_cache()
         assert store.connection.execute(settings).fetchall() == before
-        assert store.recalled("a") == {}
-        with store._database.transaction():
-            store._database.append_in_bulk("fact_rows", iter([pa.record_batch({"topic": ["a"]})] * 3))
-        assert store.connection.execute("SELECT count(*) FROM obeql_store.fact_rows").fetchall() == [(3,)]
+        assert store._database.n_threads() == 3
+        found = "SELECT topic, count(*) FROM obeql_store.fact_rows GROUP BY topic"
+        assert store.connection.execute(found).fetchall() == [("good", 3000)]
+        store._database.insert_side_by_side([[(insert, ["good"])]], 2**24, into_file)
+        assert store.connection.execute(found).fetchall() == [("good", 6000)]
+
+
+def test_lanes_have_little_memory_where_nobody_else_works_with_the_database(tmp_path: Path) -> None:
+    insert = "INSERT INTO obeql_store.fact_rows (topic) SELECT current_setting('memory_limit')"
+    with Store(tmp_path / "heat.duckdb") as store:
+        store.connection.execute("SET memory_limit = '1GiB'")
+        store._database.insert_side_by_side([[(insert, [])]], 2**26, into_file=False)
+        with store.connection.cursor():
+            store._database.insert_side_by_side([[(insert, [])]], 2**26, into_file=False)
+        (lower,), same = store.connection.execute("SELECT topic FROM obeql_store.fact_rows").fetchall()
+        assert lower.endswith("MiB") and same == ("1.0 GiB",)
+        store._database.insert_side_by_side([[(insert, [])]], 0, into_file=False)  # finds too little, and goes again
 
 
 def test_a_file_that_this_process_has_open_already_is_opened_as_it_is(tmp_path: Path) -> None:
