@@ -257,7 +257,7 @@ def _fitted_length(axes: Axes, rows: Ints, cols: Ints, centred: Floats) -> float
         factor = torch.linalg.cholesky(_products(axes, length, rows, cols))
         half = torch.linalg.solve_triangular(factor, torch.from_numpy(centred)[:, None], upper=False)
         variance = float((half * half).mean())
-        return -0.5 * len(rows) * np.log(variance) - float(factor.diagonal().log().sum())
+        return -0.5 * len(rows) * math.log(variance) - float(factor.diagonal().log().sum())
 
     return _highest(_LENGTHS, likelihood)
 
