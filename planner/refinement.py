@@ -31,7 +31,6 @@ from obeql.planner.physical import (
 
 __all__ = [
     "AUDIT_TIMES",
-    "EXACT_AUDIT_TIMES",
     "LATTICE_SHARE",
     "LEVEL_SHARE",
     "MOST_REDUCED_PRICE",
@@ -59,8 +58,8 @@ MOST_REDUCED_PRICE = 0.55
 _TOP_SHARE = 0.2
 #: Share of the windows that are drawn at random and computed exactly whatever else is, at least and at most so many.
 _AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
-#: How many times as many the audit has, with most of it in a reduced precision and without one.
-AUDIT_TIMES, EXACT_AUDIT_TIMES = 4, 5
+#: How many times as many the audit has, in the precision of most windows.
+AUDIT_TIMES = 6
 #: Shares of the windows that the first lattice and a level after it compute, about.
 LATTICE_SHARE, LEVEL_SHARE = 0.07, 0.1
 #: What a refinement may waste, as a share of computing all exactly: estimating, windows in a reduced precision, small
@@ -174,7 +173,8 @@ def _options(
     if at_once.cost.seconds > MOST_REDUCED_PRICE * whole_s:
         return
     audit_s = audit * ways.audit.cost.seconds
-    some = min(1.0, share + AUDIT_TIMES * audit_size(grid.n_windows) / grid.n_windows)
+    first = LATTICE_SHARE + AUDIT_TIMES * audit_size(grid.n_windows) / grid.n_windows
+    some = min(1.0, max(share, first))
     prices = replace(prices, reduced=levels.cost.seconds / whole_s)
     for engine, part, overhead_s in ((levels, some, estimating), (at_once, 1.0, 2 * look_s)):
         reduced = ReducedPrecision(precision, part_of(engine, part), part)

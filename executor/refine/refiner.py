@@ -25,7 +25,6 @@ from obeql.executor.refine.problem import NOTHING, Problem, Request
 from obeql.executor.refine.spending import Spending
 from obeql.planner.refinement import (
     AUDIT_TIMES,
-    EXACT_AUDIT_TIMES,
     LATTICE_SHARE,
     LEVEL_SHARE,
     MOST_WASTE,
@@ -253,7 +252,7 @@ class Refiner:
     @property
     def _audit_times(self) -> int:
         """How many times as many cells the audit has as are computed both ways where there is a reduced precision."""
-        return AUDIT_TIMES if self.has_reduced else EXACT_AUDIT_TIMES
+        return AUDIT_TIMES
 
     @property
     def _most_waste(self) -> float:

@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 #: Share of all cells that the first level adds at least and at most, between them so many times what a level costs
 #: beside its cells; each later one adds more.
-_LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.03, 0.1, 2.0, 1.1
+_LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.03, 0.1, 1.0, 1.1
 #: Cells that one level computes exactly, at most: this many or 2 k.
 _FEWEST_EXACT = 20
 #: Standard deviations beyond the k-th best at which a cell is no candidate.
