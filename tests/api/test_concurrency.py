@@ -198,6 +198,7 @@ def test_closing_stops_a_thread_that_reads_a_result(db: Any, reading: list[BaseE
         db.execute("SELECT 1")
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent otherwise")
 def test_ctrl_c_in_sql_is_a_keyboard_interrupt(db: Any) -> None:
     timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])

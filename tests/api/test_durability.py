@@ -93,6 +93,7 @@ def test_failures_keep_their_place(scans: Any, folder: Path) -> None:
     assert scans.execute("SELECT n_failed FROM runs").fetchall() == [(1,)]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_loses_nothing(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     real = explaining.RunWriter.flush
 
