@@ -84,6 +84,7 @@ class DenseRun:
             give_back()
             return part, logits
 
-        starts = range(0, len(numbers), self.engine.batch)
-        parts = (numbers[start : start + self.engine.batch] for start in starts)
+        # As many batches for each lane, so that none waits for the last one.
+        n_batches = -(-len(numbers) // (self.engine.batch * self.engine.n_lanes)) * self.engine.n_lanes
+        parts = (part for part in np.array_split(numbers, max(1, n_batches)) if len(part))
         run_in_lanes((partial(batch, part) for part in parts), self.engine.n_lanes, lambda found: done(*found))

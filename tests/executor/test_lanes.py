@@ -6,10 +6,17 @@ import threading
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
+from obeql.executor.materialise import materialise
+from obeql.executor.network.capture import capture
+from obeql.executor.operators.dense_forward import DenseRun
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical import Cost, DenseForward
 
 Piece = Callable[[threading.Event], int]
 
@@ -75,3 +82,15 @@ def test_thread_settings_are_put_back_and_lanes_share_the_cores() -> None:
 def test_few_cores_have_a_lane_each_and_gpus_one() -> None:
     assert lane_count(torch.device("cpu")) == min(torch.get_num_threads(), 8)
     assert lane_count(torch.device("cuda")) == 1
+
+
+def test_lanes_that_run_the_whole_network_have_as_many_windows_each() -> None:
+    grid = WindowGrid.over((16, 8), (4, 4), (2, 4))  # 7 x 2 windows
+    graph = capture(nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.LazyLinear(2)), (3, 16, 8))
+    run = DenseRun(graph, grid, DenseForward(6, Cost(0.0, 0.0, 0.0), n_lanes=2))
+    image, sizes = torch.rand(1, 3, 16, 8), []
+    with torch.inference_mode():
+        run.run(materialise(graph, image, []), torch.zeros(3, 1, 1), None, lambda part, _: sizes.append(len(part)))
+        few = np.arange(grid.n_windows)[None] < 1
+        run.run(materialise(graph, image, []), torch.zeros(3, 1, 1), few, lambda part, _: sizes.append(len(part)))
+    assert sizes == [4, 4, 3, 3, 1]
