@@ -35,7 +35,7 @@ _MAP_BYTES = 16e6
 #: Windows in a batch on boxes: at least, at most on a CPU, at most on a GPU (which small batches leave idle).
 _MIN_BATCH, _MAX_BATCH, _MAX_GPU_BATCH = 4, 128, 1024
 #: Windows in a batch on whole maps, at most on a CPU; and for a network whose layers are not known.
-_MAX_WHOLE, _UNSEEN_BATCH = 128, 8
+_MAX_WHOLE, _UNSEEN_BATCH = 128, 4
 #: Bytes of where boxes lie that are kept from one image to the next, at most.
 _KEPT_BYTES = 64e6
 #: Group counts an axis is tried with.
