@@ -6,6 +6,8 @@ Before it: `opening` has opened the file. After it: the other modules of `obeql.
 
 from __future__ import annotations
 
+import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -97,7 +99,7 @@ class Database:
         Raises StoreError when the database is closed, errors of DuckDB as they are, and KeyboardInterrupt for Ctrl-C.
         """
         self._require_open()
-        with _interruptible():
+        with _interruptible(), _ctrl_c_interrupts(self.user):
             return _when_free(lambda: call(self.user))
 
     def user_in_transaction(self) -> bool:
@@ -353,6 +355,32 @@ def _interruptible() -> Iterator[None]:
         if str(error) == "Query interrupted":
             raise KeyboardInterrupt from error
         raise
+
+
+@contextmanager
+def _ctrl_c_interrupts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Ctrl-C interrupts the connection, also while DuckDB waits for threads of its own and looks at no signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def watch() -> None:
+        while number := ours.recv(1):
+            if number[0] == signal.SIGINT:
+                connection.interrupt()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()
+        watcher.join()
+        ours.close()
 
 
 def _when_free(call: Callable[[], _T], meanwhile: Callable[[], object] = lambda: None) -> _T:
