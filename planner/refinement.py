@@ -48,7 +48,7 @@ TOP_CELLS_CONFIDENCE = 0.95
 #: Grids of fewer windows are computed whole: what their quality is could not be told from fewer cells.
 _FEWEST_WINDOWS = 150
 #: Share of the windows that a refinement starts with, how good maps are then, and how fast 1 - bound falls with the
-#: share: means over the maps of benchmarks/approx.py.
+#: share: means over the maps of benchmarks/approx.
 _FIRST_SHARE, _FIRST_BOUND, _RATE = 0.15, 0.6, 6.0
 #: A refinement is begun where it is expected to take less than this share of the seconds of computing all: some fail,
 #: and what they wasted is lost.

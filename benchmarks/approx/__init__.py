@@ -1,0 +1,1 @@
+"""How good and how fast approximate maps are; see `__main__`."""
