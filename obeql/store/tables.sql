@@ -69,14 +69,15 @@ CREATE TABLE obeql_store.run_maps (
 -- Window (r, c) is (tops[r], lefts[c], heights[r], widths[c]) in pixels of the model's input. NULL in a plane: not
 -- computed. `log_odds` = logit - others rounded to float32, kept because nearly every query reads it.
 -- `exact` is NULL where every computed cell is exact. Float planes are not compressed: their mantissas are noise, so
--- that compression saves 0 to 16 % of the file and costs a fifth of the time to write a map.
+-- that compression saves 0 to 16 % of the file and costs a fifth of the time to write a map. Classes come in runs; which
+-- compression is best for them is not tried out for each row group anew.
 CREATE TABLE obeql_store.maps (
     map_id BIGINT, digest VARCHAR, image_hash VARCHAR, model_hash VARCHAR, preprocessing_hash VARCHAR,
     patch_height INTEGER, patch_width INTEGER, fill VARCHAR, "precision" VARCHAR, class_id INTEGER,
     n_rows INTEGER, n_cols INTEGER, tops INTEGER[], lefts INTEGER[], heights INTEGER[], widths INTEGER[],
     clean_logit DOUBLE, clean_others DOUBLE, clean_log_odds DOUBLE, clean_top_class INTEGER,
     logit FLOAT[][] USING COMPRESSION uncompressed, others FLOAT[][] USING COMPRESSION uncompressed,
-    log_odds FLOAT[][] USING COMPRESSION uncompressed, top_class INTEGER[][], exact BOOLEAN[][]
+    log_odds FLOAT[][] USING COMPRESSION uncompressed, top_class INTEGER[][] USING COMPRESSION rle, exact BOOLEAN[][]
 );
 
 -- Small facts that outlive a session: settings, rates measured once per device.
