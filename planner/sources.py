@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from obeql.errors import QueryError, QueryTypeError, UnknownNameError, nearest
+from obeql.errors import ImageError, QueryError, QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import syntax
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord
 from obeql.planner.place import locate
@@ -88,7 +88,13 @@ def _how_to_get(what: str, known: Sequence[str]) -> str:
 
 
 def _at(path: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
-    found = tuple(catalog.images_at(path))
+    try:
+        found = tuple(catalog.images_at(path))
+    except ImageError as missing:
+        if catalog.image_set(path) is None and not catalog.image_named(path):
+            raise
+        name = '"' + path.replace('"', '""') + '"'
+        raise ImageError(f"{missing} Single quotes hold paths; the name of known images is written {name}.") from None
     if not found:
         raise UnknownNameError(f"No image file matches {path!r}.")
     return found

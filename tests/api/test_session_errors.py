@@ -179,7 +179,7 @@ def truncated(picture: Any) -> bytes:
     return whole.getvalue()[: len(whole.getvalue()) // 2]
 
 
-def test_single_images_that_cannot_be_used(refused: Any, folder: Path, pixels: Callable[..., Any]) -> None:
+def test_single_images_that_cannot_be_used(refused: Any, net_db: Any, folder: Path, pixels: Callable[..., Any]) -> None:
     (folder / "words.txt").write_text("no picture")
     (folder / "cut.png").write_bytes(truncated(pixels()))
     (folder / "empty.png").write_bytes(b"")
@@ -196,6 +196,8 @@ def test_single_images_that_cannot_be_used(refused: Any, folder: Path, pixels: C
     for name, said in cases.items():
         for verb in ("EXPLAIN OCCLUDE", "PREDICT", "PLAN EXPLAIN OCCLUDE"):
             refused(f"{verb} '{folder}/{name}' USING net", ImageError, said)
+    net_db.execute(f"CREATE IMAGES some FROM '{folder}/scan1.png'")
+    refused("EXPLAIN OCCLUDE 'some' USING net", ImageError, "'some' does not exist.*known images is written \"some\"")
     for name in ("scan9.png", "*.tif", "hollow"):
         refused(f"CREATE IMAGES s FROM '{folder}/{name}'", ImageError, cases[name])
 
