@@ -57,6 +57,8 @@ _SURELY = 0.125
 _NARROWLY = 0.8
 #: How much more rounding is taken out than should be needed for the target.
 _ROUNDING_MARGIN = 1.2
+#: How many times as many cells the audit has as are computed both ways, at the first look, at least.
+_FEWEST_TIMES = 2
 
 
 class Refiner:
@@ -90,6 +92,8 @@ class Refiner:
         self._paired = 0.0
         #: whether some map has not varied at all so far
         self._is_flat = False
+        #: cells that the audit is to have from the second look on
+        self._n_audit = 0
 
     # ---- windows to compute ----------------------------------------------------------------------------------
 
@@ -120,6 +124,9 @@ class Refiner:
             n_pairs = min(n_pairs, max(_TINY_AUDIT, most // 4))
             times = times if self.has_reduced else 1
             share = max((most - n_pairs) / self._price, _TINY_AUDIT) / n
+        self._n_audit = times * n_pairs
+        if most is None:
+            times = min(times, max(_FEWEST_TIMES, int(self._n_wasted_at_most - share * n) // n_pairs))
         sample.audit[:] = sample.pairs[:] = False
         sample.pairs.flat[self._order[:n_pairs]] = True
         sample.audit.flat[self._order[: times * n_pairs]] = True
@@ -127,6 +134,13 @@ class Refiner:
         sample.chosen[:] |= self.cells.exact & ~sample.audit
         step = max(2, round(share**-0.5))
         sample.chosen[np.ix_(*(_lattice(size, step) for size in self.shape))] = True
+
+    @property
+    def _n_wasted_at_most(self) -> float:
+        """Cells that a first look may be at, should the reduced precision turn out useless then."""
+        prices = self.problem.prices
+        left = self._most_waste - prices.level - prices.look
+        return left / self._price * self.cells.exact.size if self.has_reduced else self.cells.exact.size
 
     def next(self, most: int | None = None) -> Request:
         """The windows of the next level, for at most `most`; none when the map is done."""
@@ -175,7 +189,8 @@ class Refiner:
         chosen = self._sample.chosen
         # A cell of the audit that was chosen is known already; it is fitted to from now on and audits no more.
         chosen.flat[select_spread(worst.gain / self._costs, chosen, add, worst.field)] = True
-        request = self._request(chosen)
+        self._sample.audit.flat[self._order[: self._n_audit]] = True
+        request = self._request(chosen | self._sample.audit)
         return request if not request.empty else self._request(np.ones(self.shape, bool))
 
     def _mending(self, worst: Found, affordable: int | None) -> Request:

@@ -15,7 +15,7 @@ from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Prices
-from obeql.planner.refinement import MOST_REDUCED_PRICE, MOST_WASTE
+from obeql.planner.refinement import AUDIT_TIMES, MOST_REDUCED_PRICE, MOST_WASTE, audit_size
 from obeql.planner.scores import ScoreKind
 
 Floats = npt.NDArray[np.float64]
@@ -129,6 +129,25 @@ def test_a_map_that_ends_exact_costs_hardly_more(
         problem = Problem(GRID, "log_odds", 1, goal, seed, prices)
         refiner = Refiner(problem) if k == 0 else TopSearch(problem, k)
         assert spent(refiner, truth, truth + rounding * rough(seed + 50)) <= 1 + MOST_WASTE + (0.02 if k else 0.01)
+
+
+def test_an_audit_in_a_dear_precision_is_whole_after_the_first_look_only() -> None:
+    prices, shares = Prices(0.001, 0.01, MOST_REDUCED_PRICE), []
+    grid = WindowGrid.over((240, 240), (16, 16), (4, 4))
+    axes = Axes(np.asarray(grid.rows.starts) / 16, np.asarray(grid.cols.starts) / 16)
+    truth = Field(axes, 1.0, np.ones(grid.shape), np.ones(1)).draws(1, np.random.default_rng(5))[0].reshape(-1, 1)
+    refiner = Refiner(Problem(grid, "log_odds", 1, GOAL, 5, prices))
+    request, nothing = refiner.first(), np.zeros_like(truth)
+    while not request.empty:
+        refiner.cells.add(request.exact, truth[request.exact], nothing[request.exact])
+        refiner.cells.add_reduced(request.reduced, truth[request.reduced], nothing[request.reduced])
+        refiner.update()
+        shares.append((float(refiner.cells.reduced.mean()), refiner.n_audit))
+        request = refiner.next()
+    after_trial = shares[1:]
+    assert after_trial[0][0] * MOST_REDUCED_PRICE < MOST_WASTE
+    assert after_trial[0][1] < after_trial[1][1] == AUDIT_TIMES * audit_size(grid.n_windows)
+    assert ssim(truth.reshape(1, *grid.shape), found(refiner))[0] >= 0.9
 
 
 @pytest.mark.parametrize("size", [(16, 28), (16, 816), (20, 20)], ids=["1x4", "1x201", "2x2"])
