@@ -33,9 +33,12 @@ class Spending:
         """Count the windows of a request, and the look at the maps that follows it with `n_known` cells."""
         self.wasted += self._waste_of(request, n_known)
 
-    def allows(self, request: Request, n_known: int) -> bool:
-        """Whether what is wasted by then stays within bounds, should all be computed exactly in the end."""
-        return self.wasted + self._waste_of(request, n_known) <= self._most
+    def allows(self, request: Request, n_known: int, most: float | None = None) -> bool:
+        """Whether what is wasted by then stays within bounds, should all be computed exactly in the end.
+
+        `most` is the bound, if it is another than usually.
+        """
+        return self.wasted + self._waste_of(request, n_known) <= (self._most if most is None else most)
 
     def is_last(self, n_known: int) -> bool:
         """Whether after one more level of exact windows, and a look with so many known, none would be allowed."""

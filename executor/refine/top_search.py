@@ -11,18 +11,24 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from obeql.executor.refine.estimate import Estimate, Found
+from obeql.executor.refine.kriging import select_spread
 from obeql.executor.refine.problem import NOTHING, Problem, Request
 from obeql.executor.refine.refiner import Refiner
 
 __all__ = ["TopSearch"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
 
-#: Share of all cells that the first level adds at least and at most, between them so many times what a level costs
-#: beside its cells; each later one adds more.
-_LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.03, 0.1, 1.0, 1.1
+#: Share of all cells that the first level adds at most, where that is between these, so many times what a level costs
+#: beside its cells; each later one may add more.
+_LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.03, 0.1, 1.0, 1.4
+#: Share of all cells that a level adds at least, and how many times as many cells as are in question.
+_LEAST_SHARE, _MARGIN = 0.01, 1.5
 #: Cells that one level computes exactly, at most: this many or 2 k.
 _FEWEST_EXACT = 20
 #: Standard deviations beyond the k-th best at which a cell is no candidate.
@@ -35,9 +41,9 @@ _LIKELY, _GIVE_UP_SHARE = -2.0, 0.5
 #: Share of the variance of cells that the others leave unexplained where no cell tells anything of its neighbours.
 _UNEXPLAINED = 0.7
 _LESS_THAN_ALL = 1.0
-#: What a search may waste, as a share of computing all exactly: more than a refinement, as nearly all searches end
-#: early, and those that cannot, among cells that are all alike, are seen to be such by the first looks.
-_MOST_WASTE = 0.2
+#: What a search may waste, as a share of computing all exactly; and more where at most a share of all cells is in
+#: question, as such searches end soon.
+_MOST_WASTE, _NEARLY_DONE, _MOST_NEARLY_DONE = 0.1, 0.2, 0.2
 #: What a cell in the reduced precision may cost, in exact ones: those that matter are computed exactly as well.
 _DEAR = 0.5
 
@@ -56,30 +62,43 @@ class TopSearch(Refiner):
         self.has_reduced = 0.0 < problem.prices.reduced <= _DEAR
         #: how likely each cell is among the k: standard deviations from the k-th best, (rows, cols)
         self._likely: Floats = np.ones(self.shape)
+        #: how many cells, the likeliest first, would be enough if maps were as they are estimated, of each class
+        self._needed: Ints = np.zeros(problem.n_classes, np.int64)
 
     def _level(self, worst: Found, affordable: int | None) -> Request:
-        """Those most likely to be among the k: exactly if they are known in the reduced precision already."""
+        """Cells that may be among the k: exactly if they are known in the reduced precision already.
+
+        Where few are in question those, else some that tell most of the others.
+        """
         if self._is_flat and self._is_too_even and (rest := self._rest(affordable)) is not None:
             return rest
-        likely = np.where(self.cells.exact, -np.inf, self._likely).ravel()
-        n_left = int((~self.cells.exact).sum())
+        cells, chosen, n_cells = self.cells, self._sample.chosen, self._likely.size
+        left = ~cells.exact
         share = max(_LEVEL_SHARE, min(_MOST_SHARE, _TIMES * self._level_price)) * _GROWTH ** (len(self.history) - 1)
-        n = min(n_left, max(1, round(share * likely.size)))
+        n_most = round(share * n_cells)
+        n_needed = round(max(_MARGIN * int(self._needed.max()), _LEAST_SHARE * n_cells))
+        n = max(1, min(n_most, n_needed))
         n = n if affordable is None else min(n, affordable)
-        order = np.argsort(-likely, kind="stable")
-        chosen = self._sample.chosen
+        unknown = left & ~cells.reduced if self.has_reduced else left
+        if n_needed <= n_most:
+            fresh = self._likeliest(unknown, n)
+        else:
+            fresh = select_spread(_normal_share(self._likely), ~unknown, n, worst.field)
         if not self.has_reduced:
-            chosen.flat[order[:n]] = True
-            return Request(np.sort(order[:n]), NOTHING)
-        is_reduced = self.cells.reduced.ravel()[order[:n_left]]
-        exact = order[:n_left][is_reduced][: max(_FEWEST_EXACT, 2 * self.k)]
-        exact = exact[likely[exact] > _UNLIKELY]
-        fresh = order[:n_left][~is_reduced][:n]
-        fresh = fresh[likely[fresh] > _UNLIKELY]
+            chosen.flat[fresh] = True
+            return Request(np.sort(fresh), NOTHING)
+        exact = self._likeliest(left & cells.reduced, max(_FEWEST_EXACT, 2 * self.k))
+        exact, fresh = (some[self._likely.flat[some] > _UNLIKELY] for some in (exact, fresh))
         if not len(exact) and not len(fresh):  # nothing is likely, and yet the bound is not met
-            exact = order[:n]
+            exact = self._likeliest(left, n)
         chosen.flat[fresh] = True
         return Request(np.sort(exact), np.sort(fresh))
+
+    def _likeliest(self, among: Flags, n: int) -> Ints:
+        """The n cells of `among` (rows, cols) that are likeliest among the k, flat numbers."""
+        places = np.flatnonzero(among)
+        first: Ints = places[np.argsort(-self._likely.flat[places], kind="stable")[:n]]
+        return first
 
     @property
     def _is_too_even(self) -> bool:
@@ -92,6 +111,11 @@ class TopSearch(Refiner):
         """Whether all cells in the reduced precision, and as many exact ones as may be needed, cost less than all."""
         is_cheap = self.problem.prices.reduced + _GIVE_UP_SHARE < _LESS_THAN_ALL
         return is_cheap and super()._is_assured and not self._is_too_even
+
+    def _allows(self, request: Request) -> bool:
+        is_nearly_done = bool(self.history) and self._needed.max() <= _NEARLY_DONE * self._likely.size
+        most = _MOST_NEARLY_DONE if is_nearly_done else self._most_waste
+        return self._spending.allows(request, self._n_known(request), most)
 
     @property
     def _audit_times(self) -> int:
@@ -124,7 +148,8 @@ class TopSearch(Refiner):
         best = np.sort(values[exact])[: self.k]
         limit = best[-1]
         # A cell not computed exactly that lies below the k-th best computed one takes its place.
-        missed = np.minimum((maps[:, ~exact] < limit).sum(axis=1), self.k)
+        is_missed = (maps < limit) & ~exact
+        missed = np.minimum(is_missed.sum(axis=(1, 2)), self.k)
         bound = float(np.quantile(1.0 - missed / self.k, 1 - self.goal.confidence, method="lower"))
         if len(best) < self.k:
             bound = 0.0
@@ -132,6 +157,7 @@ class TopSearch(Refiner):
         limit = min(limit, float(np.sort(values[seen])[: self.k][-1]))
         deviation = np.sqrt(after.variance * wider**2 + (0.0 if noise is None else noise**2) * ~exact)
         gain = np.where(deviation > 0, (limit - after.means[0]) / np.where(deviation > 0, deviation, 1.0), -np.inf)
+        self._needed[k] = self._enough(is_missed, np.where(exact, -np.inf, gain)) if bound < 1.0 else 0
         known = np.where(exact, logit, np.nan), np.where(exact, others, np.nan)
         spread = float(values[seen].std())
         is_clear = noise is not None and noise < spread
@@ -139,8 +165,21 @@ class TopSearch(Refiner):
         is_flat = not seen.all() and float(after.variance[~seen].mean()) > _UNEXPLAINED * spread**2
         return Found(Estimate(*known, bound), gain, np.zeros(self.shape), field, float(is_clear), is_flat)
 
+    def _enough(self, is_missed: Flags, gain: Floats) -> int:
+        """How many cells of largest `gain` (rows, cols) hold all that are missed, in as many of the maps as asked."""
+        rank = np.empty(gain.size, np.int64)
+        rank[np.argsort(-gain.ravel(), kind="stable")] = np.arange(1, gain.size + 1)
+        last = np.where(is_missed, rank.reshape(gain.shape), 0).max(axis=(1, 2))
+        return int(np.quantile(last, self.goal.confidence, method="higher"))
+
     def _look_at(self, found: list[Found]) -> None:
         super()._look_at(found)
         # Of the classes that are not done, whichever holds a cell likeliest says that it comes next.
         left = [each for each in found if each.estimate.bound < 1.0] or found
         self._likely = np.max([each.gain for each in left], axis=0)
+
+
+def _normal_share(deviations: Floats) -> Floats:
+    """The share of a normal distribution below so many standard deviations."""
+    share: Floats = torch.special.ndtr(torch.from_numpy(deviations)).numpy()
+    return share
