@@ -50,7 +50,8 @@ def main() -> None:
         help="of a bfloat16 cell, in exact ones; 0 without",
     )
     replays.add_argument("--workers", type=int, default=os.cpu_count())
-    live.add_argument("--images", type=int, default=3)
+    for each in (tau, live):
+        each.add_argument("--images", type=int, default=3)
     live.add_argument("--repeats", type=int, default=3)
     live.add_argument("--clauses", nargs="+", default=["APPROX 0.9", "TOP 10 CELLS"])
     maps.set_defaults(run=compute_maps)

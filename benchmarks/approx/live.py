@@ -17,14 +17,20 @@ from obeql.executor.operators.dense_forward import occlude
 from obeql.executor.refine.quality import ssim
 from obeql.planner.grid import WindowGrid
 
+HEAD = "EXPLAIN OCCLUDE $image USING {kind} WITH patch=16 stride=4 score=log_odds"
+
 
 def run_live(args: argparse.Namespace) -> None:
     db = session()
     rows = []
     for kind in args.kinds:
         module, size = module_of(kind)
-        for name, image in list(images(kind).items())[: args.images]:
-            head = f"EXPLAIN OCCLUDE $image USING {kind} WITH patch=16 stride=4 score=log_odds "
+        pictures = list(images(kind).items())[: args.images]
+        started = time.perf_counter()
+        for clause in ("EXACT", *args.clauses):  # rates of the model are measured once, and stored
+            db.execute(f"PLAN {HEAD.format(kind=kind)} {clause} NO REUSE", {"image": pictures[0][1]})
+        print(kind, f"rates measured in {time.perf_counter() - started:.1f} s", flush=True)
+        for name, image in pictures:
             seconds: dict[str, list[float]] = {}
             maps: dict[str, Any] = {}
             for _ in range(args.repeats):
@@ -33,7 +39,7 @@ def run_live(args: argparse.Namespace) -> None:
                 module.float()
                 for clause in ("EXACT", *args.clauses):
                     started = time.perf_counter()
-                    maps[clause] = db.execute(f"{head} {clause} NO REUSE", {"image": image})[0]
+                    maps[clause] = db.execute(f"{HEAD.format(kind=kind)} {clause} NO REUSE", {"image": image})[0]
                     seconds.setdefault(clause, []).append(time.perf_counter() - started)
             exact = maps["EXACT"]
             n = exact.scores.size
