@@ -7,8 +7,8 @@
     python -m benchmarks.approx live --out benchmarks/results/cpu2-approx-live.json
 
 `replay` refines stored maps as APPROX would, with the stored cells in place of the network, for many goals and seeds,
-and compares what is stated with what is true. `curve` gives the true SSIM of maps of which a share is known, for
-refinement, for plain strided interpolation and for Krypton's drill-down, `tau` for its projective-field limit.
+one class at a time, and compares what is stated with what is true. `curve` gives the true SSIM of plain strided
+interpolation and of Krypton's drill-down on the same maps, `tau` that of its projective-field limit.
 `live` runs statements: naive batches of the module, in float32 and in bfloat16, the exact map, APPROX 0.9 and
 TOP 10 CELLS, in turns. The networks and images are those of `scripts/fetch_assets.py --photos`; with `--kinds fashion`
 those of `scripts/train_resnet18.py`.
@@ -52,7 +52,7 @@ def main() -> None:
     replays.add_argument("--workers", type=int, default=os.cpu_count())
     for each in (tau, live):
         each.add_argument("--images", type=int, default=3)
-    live.add_argument("--repeats", type=int, default=3)
+        each.add_argument("--repeats", type=int, default=3)
     live.add_argument("--clauses", nargs="+", default=["APPROX 0.9", "TOP 10 CELLS"])
     maps.set_defaults(run=compute_maps)
     replays.set_defaults(run=run_replay)

@@ -24,6 +24,9 @@ def compute_maps(args: argparse.Namespace) -> None:
     """Every map, exact and in bfloat16, of all classes of a scan and the three likeliest of a photograph."""
     db = session()
     arrays: dict[str, Any] = {}
+    if _planes(args.file).exists():
+        with np.load(_planes(args.file)) as known:
+            arrays |= known
     for kind in args.kinds:
         for name, image in images(kind).items():
             classes = CLASSES[kind]

@@ -28,7 +28,8 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 _N_DRAWS = 128
-#: Looks that the error probability of the audit is shared among (Bonferroni); most maps take fewer.
+#: Looks that the error probability of the audit is shared among (Bonferroni); most maps take fewer, searches for cells
+#: often five or six.
 _LOOKS = 4
 #: Standard normal quantiles that stand for a cell's distribution.
 _SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 15) for k in range(15)])

@@ -3,7 +3,8 @@
 Before: an operator computes the windows it is told to. After: the reconstruction and its bound become a heat map.
 Nothing here knows a network.
 
-1. Cells of an audit are drawn at random, by the seed, before anything is known; a coarse lattice is computed with them.
+1. Cells of an audit are drawn at random, by the seed, before anything is known; a coarse lattice is computed with them,
+   or with as many of them as may be wasted should the reduced precision fail: the others come at the second look.
 2. The maps are estimated and their quality bounded (`estimate`).
 3. While the bound is below the target, cells are added where the error costs most.
 4. Where the target is too far, or a level more would waste too much (`spending`), all that is left is computed at once.
@@ -124,31 +125,34 @@ class Refiner:
             n_pairs = min(n_pairs, max(_TINY_AUDIT, most // 4))
             times = times if self.has_reduced else 1
             share = max((most - n_pairs) / self._price, _TINY_AUDIT) / n
-        self._n_audit = times * n_pairs
-        if most is None:
-            times = min(times, max(_FEWEST_TIMES, int(self._n_wasted_at_most - share * n) // n_pairs))
-        sample.audit[:] = sample.pairs[:] = False
+        sample.pairs[:] = False
         sample.pairs.flat[self._order[:n_pairs]] = True
-        sample.audit.flat[self._order[: times * n_pairs]] = True
+        self._n_audit = times * n_pairs
+        self._draw_audit(self._n_audit)
         # Cells that are known already are as good as chosen: they were not picked by their values.
         sample.chosen[:] |= self.cells.exact & ~sample.audit
         step = max(2, round(share**-0.5))
         sample.chosen[np.ix_(*(_lattice(size, step) for size in self.shape))] = True
+        if most is None and self.has_reduced and self.goal.target is not None:
+            while times > _FEWEST_TIMES and not self._allows(self._request(sample.chosen | sample.audit)):
+                times -= 1
+                self._draw_audit(times * n_pairs)
 
-    @property
-    def _n_wasted_at_most(self) -> float:
-        """Cells that a first look may be at, should the reduced precision turn out useless then."""
-        prices = self.problem.prices
-        left = self._most_waste - prices.level - prices.look
-        return left / self._price * self.cells.exact.size if self.has_reduced else self.cells.exact.size
+    def _draw_audit(self, n: int) -> Ints:
+        """Let the audit have the first n cells that were drawn; returns those that are not computed yet."""
+        self._sample.audit[:] = False
+        self._sample.audit.flat[self._order[:n]] = True
+        return np.flatnonzero(self._sample.audit & ~self.cells.seen)
 
     def next(self, most: int | None = None) -> Request:
         """The windows of the next level, for at most `most`; none when the map is done."""
-        if self.done or (most is not None and most <= 0):
+        if self.done or (most is not None and most <= 0 and self.estimates):
             return Request(NOTHING, NOTHING)
         affordable = None if most is None else int(most / self._price)
-        # Without a look the lattice is still to come, or all begins again.
-        request = self._beginning(most) if self._worst is None else self._level(self._worst, affordable)
+        if self._worst is None:  # the lattice is still to come, or all begins again
+            request = self._beginning(most)
+        else:
+            request = self._level(self._worst, affordable, self._draw_audit(self._n_audit))
         if self.goal.target is not None and not self._is_assured and not self._allows(request):
             if self._worst is None and self.has_reduced:
                 # Only a trial so far: a look at maps in the reduced precision would cost too much, should it fail.
@@ -158,8 +162,8 @@ class Refiner:
                 request = self._rest(affordable) or request
         return self._taken(request)
 
-    def _level(self, worst: Found, affordable: int | None) -> Request:
-        """What a further level computes, whatever it may waste."""
+    def _level(self, worst: Found, affordable: int | None, late: Ints) -> Request:
+        """What a further level computes, whatever it may waste; `late` are cells of the audit that come now."""
         share, wanted = self._share(), self._wanted_share()
         if self._needs_all:
             whole = self._all_reduced(affordable) if self._is_assured else self._rest(affordable)
@@ -174,22 +178,23 @@ class Refiner:
             if rest is not None:
                 return rest
         if self.has_reduced and self.problem.in_one_step:
-            return self._all_reduced(affordable) or self._spread(worst, share, wanted, affordable)
-        return self._spread(worst, share, wanted, affordable)
+            return self._all_reduced(affordable) or self._spread(worst, wanted, affordable, late)
+        return self._spread(worst, wanted, affordable, late)
 
-    def _spread(self, worst: Found, share: float, wanted: float, affordable: int | None) -> Request:
-        """Cells of large gain, spread out, towards the share that is `wanted`."""
-        n = self.cells.exact.size
+    def _spread(self, worst: Found, wanted: float, affordable: int | None, late: Ints) -> Request:
+        """Cells of large gain, spread out, towards the share that is `wanted`, and those of the audit."""
+        n, share = self.cells.exact.size, self._share()
         least = float(np.clip(_LEAST_TIMES * self._level_price, *_LEAST_LEVEL))
         largest = float(np.clip(_MOST_TIMES * self._level_price, *_MOST_LEVEL))
         add = round(n * float(np.clip(wanted - share, least, largest)))
         if not self._is_assured and self._spending.is_last(round(n * share) + add):
             add = max(add, round(n * min(_LAST_MARGIN * (wanted - share), _GIVE_UP_SHARE - share)))
         add = max(1, add if affordable is None else min(add, affordable))
+        if len(late):
+            add = 0 if self._reaches else max(1, add - len(late))
         chosen = self._sample.chosen
-        # A cell of the audit that was chosen is known already; it is fitted to from now on and audits no more.
+        # A cell of the audit that is chosen is fitted to from now on, and audits no more.
         chosen.flat[select_spread(worst.gain / self._costs, chosen, add, worst.field)] = True
-        self._sample.audit.flat[self._order[: self._n_audit]] = True
         request = self._request(chosen | self._sample.audit)
         return request if not request.empty else self._request(np.ones(self.shape, bool))
 
@@ -281,8 +286,8 @@ class Refiner:
 
     @property
     def n_audit(self) -> int:
-        """Cells drawn at random to measure the quality."""
-        return int(self._sample.audit.sum())
+        """Cells drawn at random that measure the quality: those that were not chosen for other reasons."""
+        return int((self._sample.audit & ~self._sample.chosen).sum())
 
     def _share(self) -> float:
         return float(self.cells.seen.mean())
@@ -297,8 +302,12 @@ class Refiner:
         """Whether nothing is left to compute for the goal."""
         if self.cells.exact.all():
             return True
-        reaches = bool(self.history) and self.goal.target is not None and self.worst >= self.goal.target
-        return reaches and not self._needs_all
+        return self._reaches and not self._needs_all and int(self._sample.audit.sum()) >= self._n_audit
+
+    @property
+    def _reaches(self) -> bool:
+        """Whether the bounds are what the goal asks for."""
+        return bool(self.history) and self.goal.target is not None and self.worst >= self.goal.target
 
     @property
     def _needs_all(self) -> bool:

@@ -1,8 +1,9 @@
 """Find the k most important cells with few computed ones.
 
 Like `refiner`, whose field and audit it uses, with another question: can a cell that was not computed still be among
-the k of largest importance? Cells where that is likely come next; the search ends when, in as many of the drawn maps
-as the confidence asks for, no cell that was not computed is.
+the k of largest importance? Cells that tell most of those that may come next, spread out, and once few are left in
+question, these. The search ends when, in as many of the drawn maps as the confidence asks for, no cell that was not
+computed is.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
-#: Share of all cells that the first level adds at most, where that is between these, so many times what a level costs
-#: beside its cells; each later one may add more.
+#: Share of all cells that the first level adds at most: so many times what a level costs beside its cells, but no less
+#: and no more than these; each later one may add more.
 _LEVEL_SHARE, _MOST_SHARE, _TIMES, _GROWTH = 0.03, 0.1, 1.0, 1.4
 #: Share of all cells that a level adds at least, and how many times as many cells as are in question.
 _LEAST_SHARE, _MARGIN = 0.01, 1.5
@@ -41,11 +42,12 @@ _LIKELY, _GIVE_UP_SHARE = -2.0, 0.5
 #: Share of the variance of cells that the others leave unexplained where no cell tells anything of its neighbours.
 _UNEXPLAINED = 0.7
 _LESS_THAN_ALL = 1.0
-#: What a search may waste, as a share of computing all exactly; and more where at most a share of all cells is in
-#: question, as such searches end soon.
-_MOST_WASTE, _NEARLY_DONE, _MOST_NEARLY_DONE = 0.1, 0.2, 0.2
-#: What a cell in the reduced precision may cost, in exact ones: those that matter are computed exactly as well.
-_DEAR = 0.5
+#: What a search may waste, as a share of computing all exactly; more with a reduced precision, whose cells are waste by
+#: that measure, and where at most a share of all cells is in question, as such searches end soon.
+_MOST_WASTE, _MOST_OTHERWISE, _NEARLY_DONE = 0.1, 0.2, 0.2
+#: What a cell in the reduced precision may cost, in exact ones: those that matter are computed exactly as well, and
+#: what it cost is lost where a search fails.
+_DEAR = 0.4
 
 
 class TopSearch(Refiner):
@@ -65,7 +67,7 @@ class TopSearch(Refiner):
         #: how many cells, the likeliest first, would be enough if maps were as they are estimated, of each class
         self._needed: Ints = np.zeros(problem.n_classes, np.int64)
 
-    def _level(self, worst: Found, affordable: int | None) -> Request:
+    def _level(self, worst: Found, affordable: int | None, late: Ints) -> Request:
         """Cells that may be among the k: exactly if they are known in the reduced precision already.
 
         Where few are in question those, else some that tell most of the others.
@@ -86,13 +88,13 @@ class TopSearch(Refiner):
             fresh = select_spread(_normal_share(self._likely), ~unknown, n, worst.field)
         if not self.has_reduced:
             chosen.flat[fresh] = True
-            return Request(np.sort(fresh), NOTHING)
+            return Request(np.union1d(fresh, late), NOTHING)
         exact = self._likeliest(left & cells.reduced, max(_FEWEST_EXACT, 2 * self.k))
         exact, fresh = (some[self._likely.flat[some] > _UNLIKELY] for some in (exact, fresh))
         if not len(exact) and not len(fresh):  # nothing is likely, and yet the bound is not met
             exact = self._likeliest(left, n)
         chosen.flat[fresh] = True
-        return Request(np.sort(exact), np.sort(fresh))
+        return Request(np.sort(exact), np.union1d(fresh, late))
 
     def _likeliest(self, among: Flags, n: int) -> Ints:
         """The n cells of `among` (rows, cols) that are likeliest among the k, flat numbers."""
@@ -114,7 +116,7 @@ class TopSearch(Refiner):
 
     def _allows(self, request: Request) -> bool:
         is_nearly_done = bool(self.history) and self._needed.max() <= _NEARLY_DONE * self._likely.size
-        most = _MOST_NEARLY_DONE if is_nearly_done else self._most_waste
+        most = _MOST_OTHERWISE if self.has_reduced or is_nearly_done else _MOST_WASTE
         return self._spending.allows(request, self._n_known(request), most)
 
     @property
@@ -156,8 +158,10 @@ class TopSearch(Refiner):
         # The exact cells may not be the best yet: what is seen in the reduced precision sets the limit too.
         limit = min(limit, float(np.sort(values[seen])[: self.k][-1]))
         deviation = np.sqrt(after.variance * wider**2 + (0.0 if noise is None else noise**2) * ~exact)
-        gain = np.where(deviation > 0, (limit - after.means[0]) / np.where(deviation > 0, deviation, 1.0), -np.inf)
-        self._needed[k] = self._enough(is_missed, np.where(exact, -np.inf, gain)) if bound < 1.0 else 0
+        sure = np.where(~exact & (after.means[0] < limit), np.inf, -np.inf)
+        gain = np.where(deviation > 0, (limit - after.means[0]) / np.where(deviation > 0, deviation, 1.0), sure)
+        enough = max(self._enough(is_missed, np.where(exact, -np.inf, gain)), self.k - len(best))
+        self._needed[k] = enough if bound < 1.0 else 0
         known = np.where(exact, logit, np.nan), np.where(exact, others, np.nan)
         spread = float(values[seen].std())
         is_clear = noise is not None and noise < spread
@@ -173,9 +177,9 @@ class TopSearch(Refiner):
         return int(np.quantile(last, self.goal.confidence, method="higher"))
 
     def _look_at(self, found: list[Found]) -> None:
-        super()._look_at(found)
-        # Of the classes that are not done, whichever holds a cell likeliest says that it comes next.
         left = [each for each in found if each.estimate.bound < 1.0] or found
+        super()._look_at(left)
+        # Of the classes that are not done, whichever holds a cell likeliest says that it comes next.
         self._likely = np.max([each.gain for each in left], axis=0)
 
 

@@ -142,12 +142,34 @@ def test_an_audit_in_a_dear_precision_is_whole_after_the_first_look_only() -> No
         refiner.cells.add(request.exact, truth[request.exact], nothing[request.exact])
         refiner.cells.add_reduced(request.reduced, truth[request.reduced], nothing[request.reduced])
         refiner.update()
-        shares.append((float(refiner.cells.reduced.mean()), refiner.n_audit))
+        shares.append((float(refiner.cells.reduced.mean()), int(refiner._sample.audit.sum())))
         request = refiner.next()
     after_trial = shares[1:]
     assert after_trial[0][0] * MOST_REDUCED_PRICE < MOST_WASTE
     assert after_trial[0][1] < after_trial[1][1] == AUDIT_TIMES * audit_size(grid.n_windows)
     assert ssim(truth.reshape(1, *grid.shape), found(refiner))[0] >= 0.9
+
+
+def test_a_reduced_precision_that_fails_when_time_is_up_leaves_a_map() -> None:
+    truth = smooth(3)
+    refiner = new(REDUCED, Goal("ssim", 0.95))
+    request = refiner.first(40)
+    nothing = np.zeros((GRID.n_windows, 1))
+    refiner.cells.add(request.exact, truth.reshape(-1, 1)[request.exact], nothing[request.exact])
+    refiner.forsake_reduced()
+    request = refiner.next(0)
+    assert len(request.exact) and not len(request.reduced)
+    refiner.cells.add(request.exact, truth.reshape(-1, 1)[request.exact], nothing[request.exact])
+    refiner.update()
+    assert np.isfinite(found(refiner)).all() and refiner.next(0).empty
+
+
+def test_a_search_has_its_whole_audit_after_the_first_look() -> None:
+    truth = smooth(4)
+    refiner = TopSearch(Problem(GRID, "log_odds", 1, Goal("top_cells", 0.95, 1.0), 0, Prices(0.01, 0.02, 0.4)), 10)
+    drive(refiner, truth, truth + 1e-3 * rough(1))
+    assert refiner.cells.reduced.any() and not refiner.cells.exact.all()
+    assert int(refiner._sample.audit.sum()) == AUDIT_TIMES * audit_size(GRID.n_windows)
 
 
 @pytest.mark.parametrize("size", [(16, 28), (16, 816), (20, 20)], ids=["1x4", "1x201", "2x2"])
