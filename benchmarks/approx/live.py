@@ -50,7 +50,7 @@ def run_live(args: argparse.Namespace) -> None:
                 took = statistics.median(seconds[clause])
                 row |= {f"{clause} s": took, f"{clause} x naive": row["naive s"] / took}
                 row[f"{clause} x exact"] = row["exact s"] / took
-                row[f"{clause} approximate"] = bool(maps[clause].quality.get("approx"))
+                row[f"{clause} approximate"] = maps[clause].approx
                 if "CELLS" not in clause:
                     row[f"{clause} SSIM"] = float(ssim(exact.scores[None], maps[clause].scores)[0])
             rows.append({key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()})

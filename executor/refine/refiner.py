@@ -56,6 +56,8 @@ _LAST_MARGIN = 2.0
 _SURELY = 0.125
 #: The same share by the first look at maps of the reduced precision, beyond which it is given up.
 _NARROWLY = 0.8
+#: Where about so small a share of all cells is missing, as much may be wasted, as a share of computing all exactly.
+_NEARLY_DONE, _MOST_NEARLY_DONE = 0.1, 0.15
 #: How much more rounding is taken out than should be needed for the target.
 _ROUNDING_MARGIN = 1.2
 #: How many times as many cells the audit has as are computed both ways, at the first look, at least.
@@ -237,7 +239,9 @@ class Refiner:
         return request
 
     def _allows(self, request: Request) -> bool:
-        return self._spending.allows(request, self._n_known(request))
+        """Whether a request may be made, should all be computed exactly in the end; more is allowed near that."""
+        is_near = bool(self.history) and self._wanted_share() - self._share() <= _NEARLY_DONE
+        return self._spending.allows(request, self._n_known(request), _MOST_NEARLY_DONE if is_near else None)
 
     def _n_known(self, request: Request) -> int:
         """Cells that are seen when a request is answered."""
