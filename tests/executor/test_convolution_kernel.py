@@ -103,6 +103,16 @@ def test_one_channel_and_narrow_outputs(channels: Pair, kernel: Pair, stride: Pa
     check(channels, kernel, stride, (1, 1), 1, (0, 0), None, sizes)
 
 
+@pytest.mark.parametrize("dtype", PACKED_DTYPES)
+@pytest.mark.parametrize("kernel", [(1, 1), (2, 2), (3, 3), (5, 7)])
+@pytest.mark.parametrize("stride", [(1, 2), (1, 3), (2, 1), (2, 2), (1, 1)])
+@pytest.mark.parametrize(("channels", "groups"), [((2, 6), 2), ((16, 32), 16), ((4, 4), 4)])
+def test_one_channel_of_each_group(channels: Pair, groups: int, kernel: Pair, stride: Pair, dtype: torch.dtype) -> None:
+    """Where oneDNN's kernels for channels-last memory give wrong numbers in bfloat16."""
+    sizes = [(n, height, width) for n in (1, 2, 5) for height in (1, 4, 9) for width in range(1, 5)]
+    check(channels, kernel, stride, (1, 1), groups, (0, 1), None, sizes, dtype)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (3, 1)])
 @pytest.mark.parametrize("channels", [(1, 8), (3, 2), (64, 96), (96, 64), (8, 1)])
