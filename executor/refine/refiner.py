@@ -106,8 +106,7 @@ class Refiner:
         return self._taken(self._beginning(most))
 
     def _nothing_spent(self) -> Spending:
-        n_left = int((~self.cells.exact).sum())
-        return Spending(self.problem.prices, n_left, self.cells.exact.size, self._most_waste)
+        return Spending(self.problem.prices, int((~self.cells.exact).sum()), self.cells.exact.size)
 
     def _beginning(self, most: int | None) -> Request:
         """What `first` asks for; after a trial of the reduced precision, what goes on from there."""
@@ -189,7 +188,7 @@ class Refiner:
         least = float(np.clip(_LEAST_TIMES * self._level_price, *_LEAST_LEVEL))
         largest = float(np.clip(_MOST_TIMES * self._level_price, *_MOST_LEVEL))
         add = round(n * float(np.clip(wanted - share, least, largest)))
-        if not self._is_assured and self._spending.is_last(round(n * share) + add):
+        if not self._is_assured and self._spending.is_last(round(n * share) + add, MOST_WASTE):
             add = max(add, round(n * min(_LAST_MARGIN * (wanted - share), _GIVE_UP_SHARE - share)))
         add = max(1, add if affordable is None else min(add, affordable))
         if len(late):
@@ -239,9 +238,7 @@ class Refiner:
         return request
 
     def _allows(self, request: Request) -> bool:
-        """Whether a request may be made, should all be computed exactly in the end; more is allowed near that."""
-        is_near = bool(self.history) and self._wanted_share() - self._share() <= _NEARLY_DONE
-        return self._spending.allows(request, self._n_known(request), _MOST_NEARLY_DONE if is_near else None)
+        return self._spending.allows(request, self._n_known(request), self._most_waste)
 
     def _n_known(self, request: Request) -> int:
         """Cells that are seen when a request is answered."""
@@ -280,8 +277,9 @@ class Refiner:
 
     @property
     def _most_waste(self) -> float:
-        """What may be wasted, in shares of computing all exactly."""
-        return MOST_WASTE
+        """What may be wasted now, in shares of computing all exactly: more where the target is near."""
+        is_near = bool(self.history) and self._wanted_share() - self._share() <= _NEARLY_DONE
+        return _MOST_NEARLY_DONE if is_near else MOST_WASTE
 
     @property
     def _least_paired(self) -> float:

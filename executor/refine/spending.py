@@ -10,7 +10,6 @@ from __future__ import annotations
 from obeql.executor.refine.kriging import work_of
 from obeql.executor.refine.problem import Request
 from obeql.planner.physical import Prices
-from obeql.planner.refinement import MOST_WASTE
 
 __all__ = ["Spending"]
 
@@ -18,12 +17,11 @@ __all__ = ["Spending"]
 class Spending:
     """Shares of the cost of computing all `n_left` of `n_cells` windows that were not stored, exactly and at once.
 
-    `most` is what may be wasted.
+    `most`, where a method takes it, is what may be wasted.
     """
 
-    def __init__(self, prices: Prices, n_left: int, n_cells: int, most: float = MOST_WASTE) -> None:
+    def __init__(self, prices: Prices, n_left: int, n_cells: int) -> None:
         self._prices = prices
-        self._most = most
         self._n_left = max(1, n_left)
         self._n_cells = n_cells
         #: estimating, windows in the reduced precision, and what small batches cost more than large ones
@@ -33,16 +31,13 @@ class Spending:
         """Count the windows of a request, and the look at the maps that follows it with `n_known` cells."""
         self.wasted += self._waste_of(request, n_known)
 
-    def allows(self, request: Request, n_known: int, most: float | None = None) -> bool:
-        """Whether what is wasted by then stays within bounds, should all be computed exactly in the end.
+    def allows(self, request: Request, n_known: int, most: float) -> bool:
+        """Whether what is wasted by then stays within bounds, should all be computed exactly in the end."""
+        return self.wasted + self._waste_of(request, n_known) <= most
 
-        `most` is the bound, if it is another than usually.
-        """
-        return self.wasted + self._waste_of(request, n_known) <= (self._most if most is None else most)
-
-    def is_last(self, n_known: int) -> bool:
+    def is_last(self, n_known: int, most: float) -> bool:
         """Whether after one more level of exact windows, and a look with so many known, none would be allowed."""
-        return self.wasted + 2 * (self._prices.level + self._look(n_known)) > self._most
+        return self.wasted + 2 * (self._prices.level + self._look(n_known)) > most
 
     def _waste_of(self, request: Request, n_known: int) -> float:
         wasted = self._look(n_known) + len(request.reduced) * self._prices.reduced / self._n_left

@@ -114,11 +114,6 @@ class TopSearch(Refiner):
         is_cheap = self.problem.prices.reduced + _GIVE_UP_SHARE < _LESS_THAN_ALL
         return is_cheap and super()._is_assured and not self._is_too_even
 
-    def _allows(self, request: Request) -> bool:
-        is_nearly_done = bool(self.history) and self._needed.max() <= _NEARLY_DONE * self._likely.size
-        most = _MOST_OTHERWISE if self.has_reduced or is_nearly_done else _MOST_WASTE
-        return self._spending.allows(request, self._n_known(request), most)
-
     @property
     def _audit_times(self) -> int:
         """In the run's precision few: what matters to a search are cells near the best ones."""
@@ -126,7 +121,8 @@ class TopSearch(Refiner):
 
     @property
     def _most_waste(self) -> float:
-        return _MOST_WASTE
+        is_near = bool(self.history) and self._needed.max() <= _NEARLY_DONE * self._likely.size
+        return _MOST_OTHERWISE if self.has_reduced or is_near else _MOST_WASTE
 
     @property
     def _least_paired(self) -> float:
@@ -159,9 +155,8 @@ class TopSearch(Refiner):
         limit = min(limit, float(np.sort(values[seen])[: self.k][-1]))
         deviation = np.sqrt(after.variance * wider**2 + (0.0 if noise is None else noise**2) * ~exact)
         sure = np.where(~exact & (after.means[0] < limit), np.inf, -np.inf)
-        gain = np.where(deviation > 0, (limit - after.means[0]) / np.where(deviation > 0, deviation, 1.0), sure)
-        enough = max(self._enough(is_missed, np.where(exact, -np.inf, gain)), self.k - len(best))
-        self._needed[k] = enough if bound < 1.0 else 0
+        gain = np.divide(limit - after.means[0], deviation, out=sure, where=deviation > 0)
+        self._needed[k] = max(self._enough(is_missed, gain), self.k - len(best)) if bound < 1.0 else 0
         known = np.where(exact, logit, np.nan), np.where(exact, others, np.nan)
         spread = float(values[seen].std())
         is_clear = noise is not None and noise < spread
