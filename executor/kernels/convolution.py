@@ -89,14 +89,13 @@ class Convolution:
         # oneDNN gives wrong numbers (PyTorch 2.13, AVX-512) for one input channel in channels-last memory with
         # strides 1 and more than 1, in bfloat16 also for one input channel of each of several groups; and with packed
         # weights for one output channel on a map of one position.
-        self._plain_memory = weight.shape[1] * groups == 1 and stride[0] != stride[1]
+        has_wrong_groups = weight.shape[0] > groups and weight.dtype == torch.bfloat16
+        self._plain_memory = weight.shape[1] == 1 and stride[0] != stride[1] and (groups == 1 or has_wrong_groups)
         if self._plain_memory:
             self.weight = _in_plain_memory(weight)
         if plain_memory and not self._plain_memory:
             self.weight = weight.contiguous()
-        has_one_in = weight.shape[1] == 1 and weight.shape[0] > groups > 1
-        self._plain_input = has_one_in and stride[0] != stride[1] and weight.dtype == torch.bfloat16
-        if plain_memory or self._plain_memory or self._plain_input or weight.shape[0] == 1:
+        if plain_memory or self._plain_memory or weight.shape[0] == 1:
             self._packs = False
         self._packed: dict[tuple[int, int], Tensor] = {}
         #: whether an output is a product of the weights with one input position
@@ -145,11 +144,7 @@ class Convolution:
                     algorithm,
                 )
             return y if self._epilogue or self.activation is None else self.activation.in_place(y)
-        if self._plain_input:
-            x = x.contiguous()
         y = F.conv2d(x, self.weight, self.bias, self.stride, list(padding), self.dilation, self.groups)
-        if self._plain_input:
-            y = y.contiguous(memory_format=torch.channels_last)
         return y if self.activation is None else self.activation.in_place(y)
 
     def _product(self, x: Tensor, attribute: str, scalars: list[Any], algorithm: str) -> Tensor:
@@ -168,8 +163,8 @@ class Convolution:
 
 
 def _in_plain_memory(x: Tensor) -> Tensor:
-    """A tensor of one channel with the strides of (N, C, H, W): PyTorch takes any stride of that axis for it."""
-    return x.squeeze(1).contiguous().unsqueeze(1)
+    """A tensor with the strides of (N, C, H, W): of one channel, PyTorch takes any stride of that axis for them."""
+    return x.contiguous() if x.shape[1] > 1 else x.squeeze(1).contiguous().unsqueeze(1)
 
 
 class Linear:
