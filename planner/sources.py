@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from obeql.errors import ImageError, QueryError, QueryTypeError, UnknownNameError, nearest
-from obeql.grammar import syntax
+from obeql.grammar import print_name, syntax
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord
 from obeql.planner.place import locate
 from obeql.planner.values import Parameters, parameter_value
@@ -93,8 +93,8 @@ def _at(path: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
     except ImageError as missing:
         if catalog.image_set(path) is None and not catalog.image_named(path):
             raise
-        name = '"' + path.replace('"', '""') + '"'
-        raise ImageError(f"{missing} Single quotes hold paths; the name of known images is written {name}.") from None
+        name = print_name(path)
+        raise ImageError(f"{missing} Single quotes hold paths; known images of that name are {name}.") from None
     if not found:
         raise UnknownNameError(f"No image file matches {path!r}.")
     return found

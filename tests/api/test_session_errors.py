@@ -196,8 +196,10 @@ def test_single_images_that_cannot_be_used(refused: Any, net_db: Any, folder: Pa
     for name, said in cases.items():
         for verb in ("EXPLAIN OCCLUDE", "PREDICT", "PLAN EXPLAIN OCCLUDE"):
             refused(f"{verb} '{folder}/{name}' USING net", ImageError, said)
-    net_db.execute(f"CREATE IMAGES some FROM '{folder}/scan1.png'")
-    refused("EXPLAIN OCCLUDE 'some' USING net", ImageError, "'some' does not exist.*known images is written \"some\"")
+    net_db.execute(f"CREATE IMAGES \"a-b\" FROM '{folder}/scan1.png'")
+    refused(
+        "EXPLAIN OCCLUDE 'a-b' USING net", ImageError, "'a-b' does not exist.*known images of that name are \"a-b\""
+    )
     for name in ("scan9.png", "*.tif", "hollow"):
         refused(f"CREATE IMAGES s FROM '{folder}/{name}'", ImageError, cases[name])
 
