@@ -3,8 +3,8 @@
     python -m benchmarks.approx maps data/approx.duckdb          exact maps, and the same in bfloat16 (half an hour)
     python -m benchmarks.approx replay data/approx.duckdb --out benchmarks/results/cpu2-approx-replay.json
     python -m benchmarks.approx curve data/approx.duckdb --out benchmarks/results/cpu2-approx-curve.json
-    python -m benchmarks.approx tau
-    python -m benchmarks.approx live --out benchmarks/results/cpu2-approx-live.json
+    python -m benchmarks.approx tau --out benchmarks/results/cpu2-approx-tau.json
+    python -m benchmarks.approx live --kinds scans --out benchmarks/results/cpu2-approx-live-scans.json
 
 `replay` refines stored maps as APPROX would, with the stored cells in place of the network, for many goals and seeds,
 one class at a time, and compares what is stated with what is true. `curve` gives the true SSIM of plain strided

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +10,7 @@ import torch
 
 from benchmarks.approx.setting import PRICES
 from benchmarks.approx.stored_maps import stored
-from benchmarks.approx.tables import write
+from benchmarks.approx.tables import medians, write
 from obeql.executor.refine.quality import ssim
 from obeql.planner.scores import score_of
 
@@ -56,24 +55,12 @@ def run_curve(args: argparse.Namespace) -> None:
             for way, cost, plane in ways:
                 rows.append(
                     {
-                        "kind": cells.kind,
+                        "network": cells.kind,
                         "score": score,
                         "way": way,
                         "cost": cost,
                         "true": float(ssim(truth[None], plane)[0]),
                     }
                 )
-    found = []
-    for key in dict.fromkeys((row["kind"], row["score"], row["way"]) for row in rows):
-        same = [row for row in rows if (row["kind"], row["score"], row["way"]) == key]
-        true = [row["true"] for row in same]
-        found.append(
-            dict(zip(("network", "score", "way"), key, strict=True))
-            | {
-                "maps": len(same),
-                "cost": round(statistics.median(row["cost"] for row in same), 3),
-                "true median": round(statistics.median(true), 3),
-                "true least": round(min(true), 3),
-            }
-        )
+    found = medians(rows, ("network", "score", "way"), "maps")
     write(args.out, {"summary": found}, found)

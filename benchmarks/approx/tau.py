@@ -18,7 +18,7 @@ import torch
 
 import obeql
 from benchmarks.approx.setting import images, session
-from benchmarks.approx.tables import write
+from benchmarks.approx.tables import medians, write
 from obeql.executor.grid_run import GridRun
 from obeql.executor.images import decode_file, decode_object, preprocess
 from obeql.executor.materialise import materialise
@@ -37,20 +37,7 @@ def run_tau(args: argparse.Namespace) -> None:
     with torch.inference_mode():
         for kind in args.kinds:
             rows += _rows_of(db, kind, args.images, args.repeats)
-    keys = dict.fromkeys((row["network"], row["precision"], row["tau"]) for row in rows)
-    found = []
-    for key in keys:
-        same = [row for row in rows if (row["network"], row["precision"], row["tau"]) == key]
-        true = [row["true"] for row in same]
-        found.append(
-            dict(zip(("network", "precision", "tau"), key, strict=True))
-            | {
-                "images": len(same),
-                "cost": round(statistics.median(row["cost"] for row in same), 3),
-                "true median": round(statistics.median(true), 3),
-                "true least": round(min(true), 3),
-            }
-        )
+    found = medians(rows, ("network", "precision", "tau"), "images")
     write(args.out, {"summary": found, "rows": rows}, found)
 
 
