@@ -18,7 +18,7 @@ from obeql.store.driver import Database
 __all__ = ["ADDED", "SCHEMA_VERSION", "prepare_schema", "table_definition"]
 
 #: Raised by one with every change of the scripts that older programs cannot read.
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 _SCHEMA = "obeql_store"
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
@@ -35,6 +35,7 @@ ADDED = {
     2: frozenset({"box_cells", "maps_of", "cells_of", "pixel_map", "deletion_order", "centre_of_mass"}),
     3: frozenset({"evaluations"}),
     5: frozenset({"run_of", "image_of"}),
+    6: frozenset(),
 }
 
 
