@@ -88,6 +88,8 @@ def maps_of(
         )
     quality = {"approx": False, "n_exact": grid.n_windows, "n_audit": 0, "seed": plan.seed, "bound": 1.0}
     quality |= plan.approx
+    if plan.top_cells is not None:
+        quality["k"] = min(plan.top_cells, grid.n_windows)
     if n_stored:
         quality["n_stored"] = n_stored
     axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from obeql.colours import blended, symmetric_limit
 from obeql.errors import QueryTypeError, nearest
+from obeql.quality import estimated_note
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -125,7 +126,9 @@ def _frame(
     font = ImageFont.load_default(13)
     score = f"{heat.score_kind.replace('_', '-')} {heat.clean_score:.3g} -> {cell.score:.3g}"
     draw.text((_GAP_PX, 4), f"window {index + 1} of {heat.scores.size} hidden: {score}", "black", font)
-    said = f"importance {cell.importance:+.3g}" if math.isfinite(cell.importance) else "not computed"
+    said = f"importance {cell.importance_text}" if math.isfinite(cell.importance) else "not computed"
+    if math.isfinite(cell.importance) and not cell.exact:
+        said += f" ({estimated_note(heat.cells.quality)})"
     draw.text((_GAP_PX, 21), f"{heat.class_name}: {said}", "black", font)
     return frame
 

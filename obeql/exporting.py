@@ -41,6 +41,8 @@ _LISTED = (
     "score",
     "clean_score",
     "max_importance",
+    "max_is_exact",
+    "quality",
 )
 
 _PLANE = pa.list_(pa.list_(pa.float32()))
@@ -188,6 +190,8 @@ def _file_a_map(result: Result, folder: Path, form: str) -> list[Path]:
                 heat.score_kind,
                 heat.clean_score,
                 best[0].importance if best else None,
+                best[0].exact if best else None,
+                heat.quality,
             )
         )
     write_file(folder / "maps.csv", listing.getvalue().encode())

@@ -21,7 +21,7 @@ from obeql.executor.images.placement import Placement
 from obeql.pixels import mean_over_windows, on_source
 from obeql.planner.cells import FloatPlane, MapCells
 from obeql.planner.scores import ScoreKind, importance_of, is_constant, score_kind, score_of
-from obeql.quality import quality_text
+from obeql.quality import importance_text, n_asked, quality_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,13 +29,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "Heatmap", "Picture", "write_file"]
 
+#: Most important cells that are listed of a map that asks for no number of them.
+_N_LISTED = 5
+
 #: Where the picture under a map comes from; it is opened only when the map is drawn.
 Picture = SourceImage | str | Path | Callable[[], SourceImage] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One window: its place on the grid, its box in pixels of the model's input, and what hiding it does."""
+    """One window: its place on the grid, its box in pixels of the model's input, and what hiding it does.
+
+    Where it is not `exact`, the network did not compute it in the precision of the statement: it is estimated.
+    """
 
     row: int
     col: int
@@ -47,6 +53,11 @@ class Cell:
     importance: float
     top_class: int
     exact: bool
+
+    @property
+    def importance_text(self) -> str:
+        """The importance as lists show it, marked with `~` where it is estimated."""
+        return importance_text(self.importance, self.exact)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -255,8 +266,17 @@ class Heatmap:
             exact=cells.exact is None or bool(cells.exact[row, col]),
         )
 
-    def top(self, k: int = 5) -> list[Cell]:
-        """The `k` cells of largest importance, ties in row-major order; cells not computed never appear."""
+    @property
+    def n_listed(self) -> int:
+        """Most important cells that lists show: those that TOP k CELLS asked for, 5 otherwise."""
+        return n_asked(self.cells.quality) or _N_LISTED
+
+    def top(self, k: int | None = None) -> list[Cell]:
+        """The `k` cells of largest importance, ties in row-major order; `n_listed` of them without a number.
+
+        Of an approximate map some may be estimates (`Cell.exact` is False). Cells without a value never appear.
+        """
+        k = self.n_listed if k is None else k
         if k < 1:
             raise QueryTypeError(f"top({k}): ask for at least one cell")
         flat = self._importance.ravel()
@@ -356,13 +376,22 @@ class Heatmap:
 
     def __repr__(self) -> str:
         rows, cols = self.shape
-        finite = self.importance[np.isfinite(self.importance)]
-        span = f"importance {finite.min():+.3g} .. {finite.max():+.3g}" if finite.size else "no cell computed"
+        ends = [self._end(np.argmin), self._end(np.argmax)]
+        span = f"importance {ends[0]} .. {ends[1]}" if all(ends) else "no cell computed"
         quality = f", {self.quality}" if self.approx else ""
         return (
             f"<Heatmap {Path(self.image).name}, {self.class_name}: {rows} x {cols} cells, "
             f"clean {self.score_kind} {self.clean_score:.4g}, {span}{quality}>"
         )
+
+    def _end(self, which: Callable[[Any], np.intp]) -> str:
+        """The least or largest importance, marked where it is estimated; empty where there is none."""
+        known = np.isfinite(self._importance)
+        if not known.any():
+            return ""
+        index = np.flatnonzero(known)[which(self._importance[known])]
+        cell = self.cell(*divmod(int(index), self.shape[1]))
+        return importance_text(cell.importance, cell.exact, 3)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -29,9 +29,6 @@ __all__ = ["MODES", "OutputMode", "output_mode", "write_outcome"]
 OutputMode = Literal["box", "csv", "json", "jsonl", "markdown", "line"]
 MODES: tuple[OutputMode, ...] = get_args(OutputMode)
 
-#: Most important cells shown of each map.
-N_CELLS = 5
-
 _RESULT_COLUMNS = (
     "run_id", "image", "class_name", "score_kind", "clean_score", "rank", "row", "col",
     "top_px", "left_px", "height_px", "width_px", "importance", "score", "top_class", "exact",
@@ -97,7 +94,7 @@ def _write_box(outcome: Result | Plan | DuckDBPyRelation, stream: TextIO, draw: 
         draw_result(outcome, Console(file=stream))
     else:
         # repr says what was run and what failed; the table, what matters in each map.
-        print(f"{outcome!r}\n\n{outcome.table(N_CELLS)}\n" if outcome.maps else repr(outcome), file=stream)
+        print(f"{outcome!r}\n\n{outcome.table()}\n" if outcome.maps else repr(outcome), file=stream)
 
 
 def _as_table(outcome: Result | Plan | DuckDBPyRelation) -> _Table:
@@ -111,7 +108,7 @@ def _as_table(outcome: Result | Plan | DuckDBPyRelation) -> _Table:
 
 
 def _cell_rows(heat: Any) -> Iterable[Sequence[Any]]:
-    for rank, cell in enumerate(heat.top(N_CELLS), start=1):
+    for rank, cell in enumerate(heat.top(), start=1):
         top_class = top_class_text(cell.top_class, heat.classes) or None
         yield (
             heat.run_id, heat.image, heat.class_name, heat.score_kind, heat.clean_score, rank, cell.row, cell.col,

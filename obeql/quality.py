@@ -1,6 +1,7 @@
 """What is stated of a map's quality, in words: `ssim >= 0.93, 12% of cells computed, 30% in bfloat16`.
 
-Read from the dictionary that the executor states and the store keeps; maps, tables and the live drawing show it.
+Read from the dictionary that the executor states and the store keeps; maps, tables and the live drawing show it. A cell
+that was not computed in the precision of the statement is marked with `~` wherever cells are listed.
 """
 
 from __future__ import annotations
@@ -8,7 +9,35 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["quality_sentence", "quality_text", "top_class_text"]
+__all__ = [
+    "ESTIMATED",
+    "estimated_note",
+    "importance_text",
+    "n_asked",
+    "quality_sentence",
+    "quality_text",
+    "top_class_text",
+]
+
+#: Stands before a number that the network did not compute in the precision of the statement.
+ESTIMATED = "~"
+
+
+def n_asked(quality: Mapping[str, Any]) -> int | None:
+    """Return the k of a map of TOP k CELLS; None of other maps."""
+    found = quality.get("k")
+    return None if found is None else int(found)
+
+
+def importance_text(importance: float, exact: bool, digits: int = 4) -> str:
+    """Return an importance with its sign, marked where it is an estimate: `+1.25`, `~+1.25`."""
+    return f"{'' if exact else ESTIMATED}{importance:+.{digits}g}"
+
+
+def estimated_note(quality: Mapping[str, Any]) -> str:
+    """Return what the mark says of a map's cells: estimated, or computed in a reduced precision."""
+    precision = quality.get("reduced_precision") if quality.get("n_reduced") else None
+    return "estimated" if precision is None else f"estimated, or computed in {precision}"
 
 
 def quality_text(quality: Mapping[str, Any], n_cells: int) -> str:
@@ -17,6 +46,8 @@ def quality_text(quality: Mapping[str, Any], n_cells: int) -> str:
         return "exact"
     metric, bound = quality.get("metric"), quality.get("bound")
     parts = ["approximate" if bound is None else f"{metric} >= {bound:.3g}"]
+    if metric == "top_cells":
+        parts = [_found(quality)]
     n_exact, n_reduced = quality.get("n_exact"), quality.get("n_reduced", 0)
     if n_exact is not None:
         parts.append(f"{n_exact / n_cells:.0%} of cells computed")
@@ -32,7 +63,7 @@ def quality_sentence(quality: Mapping[str, Any], n_cells: int) -> str:
     text = "approximate"
     bound, target, confidence = (quality.get(name) for name in ("bound", "target", "confidence"))
     if quality.get("metric") == "top_cells":
-        text += f": the most important cells are the right ones at confidence {confidence:g}"
+        text += f": {_found(quality)}"
     elif bound is not None:
         text += f": {quality.get('metric')} against the exact map is at least {bound:.3g}"
         text += "" if confidence is None else f" at confidence {confidence:g}"
@@ -41,10 +72,24 @@ def quality_sentence(quality: Mapping[str, Any], n_cells: int) -> str:
     if n_exact is not None:
         text += f"; {n_exact / n_cells:.0%} of the cells computed"
         text += f", {n_reduced / n_cells:.0%} in {quality.get('reduced_precision')}" if n_reduced else ""
-        text += ", the others estimated" if n_exact + n_reduced < n_cells else ""
+        others = "left out" if quality.get("metric") == "top_cells" else "estimated"
+        text += f", the others {others}" if n_exact + n_reduced < n_cells else ""
     if quality.get("n_audit"):
         text += f"; measured on {quality['n_audit']} cells drawn at random"
     return text
+
+
+def _found(quality: Mapping[str, Any]) -> str:
+    """How many of the most important cells a search has found, and how sure that is."""
+    k, bound, confidence = n_asked(quality), quality.get("bound"), quality.get("confidence")
+    sure = "" if confidence is None else f" ({confidence:.3g} confidence)"
+    which = "the most important cells" if k is None else f"the {k} most important cells" if k > 1 else "the best cell"
+    if bound is None:
+        return f"{which}, as far as the search came"
+    if bound >= 1:
+        return f"{which} found{sure}"
+    n_found = "some of" if k is None else f"at least {int(bound * k + 1e-9)} of"
+    return f"{n_found} {which} found{sure}"
 
 
 def top_class_text(top_class: int, classes: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from obeql.colours import evidence_colours, shared_limits
 from obeql.errors import ImageError, QueryTypeError
-from obeql.quality import quality_sentence
+from obeql.quality import estimated_note, quality_sentence
 
 if TYPE_CHECKING:
     from obeql.heatmap import Heatmap
@@ -30,7 +30,6 @@ MAX_REPORT = 200
 
 #: Longest side in pixels of the pictures in a report.
 _LARGEST_PX = 640
-_N_BEST = 5
 
 
 def report_text(result: Result, plan: str | None = None) -> str:
@@ -88,10 +87,10 @@ def _map(heat: Heatmap, limit: float) -> dict[str, Any]:
         "importance": _numbers(heat.importance),
         "scores": _numbers(heat.scores),
         "top_class": heat.top_class.tolist(),
-        "inexact": f"estimated, or computed in {heat.reduced_precision}" if heat.reduced_precision else "estimated",
+        "inexact": estimated_note(heat.cells.quality),
         "exact": None if heat.cells.exact is None else heat.cells.exact.astype(int).tolist(),
         "class_names": names,
-        "best": [(cell.row, cell.col) for cell in heat.top(_N_BEST)],
+        "best": [(cell.row, cell.col) for cell in heat.top()],
         "picture": _picture(heat),
         "overlay": _overlay(heat, limit),
     }

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 from obeql.errors import QueryTypeError
 from obeql.heatmap import Cell, Heatmap, write_file
 from obeql.planner.cells import FailedImage
-from obeql.quality import top_class_text
+from obeql.quality import ESTIMATED, estimated_note, importance_text, top_class_text
 from obeql.shelf import HeatmapList
 
 if TYPE_CHECKING:
@@ -72,24 +72,29 @@ class Result(Sequence[Heatmap]):
             return replace(self, maps=self.maps.as_score(kind))
         return replace(self, maps=tuple(heat.as_score(kind) for heat in self.maps))
 
-    def table(self, k: int = 5) -> str:
-        """Text: for each map its `k` most important cells, with boxes in pixels of the model's input."""
+    def table(self, k: int | None = None) -> str:
+        """Text: for each map its `k` most important cells, with boxes in pixels of the model's input.
+
+        Without `k`, those that TOP k CELLS asked for, else 5. A `~` marks cells that were estimated, not computed.
+        """
         blocks = []
         for heat in self.maps:
+            cells = heat.top(k)
             rows = [
                 (
                     str(rank),
                     f"({cell.row}, {cell.col})",
                     f"({cell.top}, {cell.left}, {cell.height}, {cell.width})",
-                    f"{cell.importance:+.4g}",
+                    cell.importance_text,
                     f"{cell.score:.4g}",
                     _class_name(heat, cell.top_class),
                 )
-                for rank, cell in enumerate(heat.top(k), start=1)
+                for rank, cell in enumerate(cells, start=1)
             ]
             head = ("#", "cell", "top, left, height, width", "importance", heat.score_kind, "top class")
             line = f"{heat.image} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}"
-            blocks.append(f"{line}\n{_aligned(head, rows)}" if rows else f"{line}\n(no cell computed)")
+            note = "" if all(cell.exact for cell in cells) else f"\n  {ESTIMATED} {estimated_note(heat.cells.quality)}"
+            blocks.append(f"{line}\n{_aligned(head, rows)}{note}" if rows else f"{line}\n(no cell computed)")
         return "\n\n".join(blocks)
 
     def plot(self, **options: Any) -> Figure:
@@ -171,7 +176,7 @@ def _row(index: int, heat: Heatmap) -> tuple[str, ...]:
         "x".join(map(str, heat.shape)),
         heat.score_kind,
         f"{heat.clean_score:.4g}",
-        f"{best[0].importance:+.3g}" if best else "-",
+        importance_text(best[0].importance, best[0].exact, 3) if best else "-",
         heat.quality + (" (!)" if heat.warning else ""),
     )
 
@@ -187,7 +192,8 @@ def _aligned(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     rows = list(rows)
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
-    numeric = [all(cell[-1:].isdigit() and cell[:1] in "+-0123456789" for cell in column[1:]) for column in columns]
+    signs = f"+-0123456789{ESTIMATED}"
+    numeric = [all(cell[-1:].isdigit() and cell[:1] in signs for cell in column[1:]) for column in columns]
     lines = []
     for line in (head, *rows):
         cells = [

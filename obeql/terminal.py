@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from obeql.colours import blended, shared_limits, symmetric_limit
 from obeql.errors import ImageError
-from obeql.quality import top_class_text
+from obeql.quality import ESTIMATED, estimated_note, top_class_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -32,8 +32,8 @@ FOR, AGAINST = ".:*#@", ",-=%&"
 
 #: Maps of one result that are drawn; more would scroll away.
 N_DRAWN = 4
-#: Most important cells listed beside a map.
-N_CELLS = 8
+#: Most important cells listed beside a map that asks for no number of them, and at most.
+N_CELLS, MOST_CELLS = 8, 30
 
 #: Columns of a terminal from which boxes and scores fit beside a map, and up to which the table comes below it.
 _WIDE, _NARROW = 118, 66
@@ -82,9 +82,15 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> R
     notes = [_legend(limit, heat.score_kind, canvas)]
     if heat.approx:
         notes.append(Text(f"approximate: {heat.quality}"))
+    n_listed = max(N_CELLS, heat.n_listed)
+    listed = heat.top(min(n_listed, MOST_CELLS))
+    if not all(cell.exact for cell in listed):
+        notes.append(Text(f"{ESTIMATED} {estimated_note(heat.cells.quality)}"))
+    if n_listed > MOST_CELLS:
+        notes.append(Text(f"{n_listed - MOST_CELLS} more of the cells asked for: FROM top_cells(run, image, k)"))
     if heat.warning:
         notes.append(Text(heat.warning, style="yellow"))
-    table = cells_table(heat.top(N_CELLS), heat.score_kind, heat.classes, canvas.width >= _WIDE)
+    table = cells_table(listed, heat.score_kind, heat.classes, canvas.width >= _WIDE)
     return _framed(title, text, table, notes, canvas)
 
 
@@ -125,7 +131,7 @@ def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wi
     for rank, cell in enumerate(cells, start=1):
         name = top_class_text(cell.top_class, classes)
         box = f"{cell.top}, {cell.left}, {cell.height}, {cell.width}"
-        place, importance = f"{cell.row}, {cell.col}", f"{cell.importance:+.4g}"
+        place, importance = f"{cell.row}, {cell.col}", cell.importance_text
         values = (place, box, importance, f"{cell.score:.4g}") if wide else (place, importance)
         table.add_row(str(rank), *values, _plain(name))
     return table

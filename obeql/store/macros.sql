@@ -65,7 +65,8 @@ CREATE MACRO centre_of_mass(plane) AS
                / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE))
     } END;
 
--- A box of cells of every map: `scores` and `importance` are lists of its cells, row by row, NULL where not computed.
+-- A box of cells of every map: `scores`, `importance` and `exact` are lists of its cells, row by row, NULL where there is
+-- no value; a value that is not exact is estimated.
 -- The box is cut out of the stored planes before anything is made of them, so that a query over a whole corpus reads
 -- them once; box_mean(importance, ..) over `heatmaps` works on all cells of each map first.
 CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
@@ -78,11 +79,15 @@ CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
         SELECT map_id, false AS by_logit, clean_log_odds AS clean, clean_log_odds::FLOAT AS clean_float, patch_height,
                patch_width,
                flatten(list_transform(log_odds[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
-                   lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])) AS z
+                   lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])) AS z,
+               flatten(list_transform(exact[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
+                   lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])) AS listed_exact
         FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score <> 'logit')
         UNION ALL
         SELECT map_id, true, clean_logit, clean_logit::FLOAT, patch_height, patch_width,
                flatten(list_transform(logit[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
+                   lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])),
+               flatten(list_transform(exact[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)]))
         FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score = 'logit')
     )
@@ -96,6 +101,8 @@ CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
                 ELSE list_transform(cut.z, lambda _z: (score_of(member.score, cut.clean, cut.clean)
                                                        - score_of(member.score, _z, _z))::FLOAT)
            END AS importance,
+           list_transform(cut.z, lambda _z, _i:
+               CASE WHEN _z IS NOT NULL THEN coalesce(cut.listed_exact[_i], true) END) AS exact,
            cut.map_id
     FROM cut JOIN member ON member.map_id = cut.map_id AND cut.by_logit = (member.score = 'logit')
     LEFT JOIN images AS image ON image.image_id = member.image_id;
@@ -122,7 +129,7 @@ CREATE MACRO maps_of(run, image) AS TABLE
     FROM obeql_store.run_maps AS member JOIN obeql_store.run_rows AS chosen ON chosen.run_id = member.run_id
     WHERE member.run_id = run_of(run) AND member.image_id = image_of(image);
 
--- The cells of one image in one run, those that were computed.
+-- The cells of one image in one run that have a value; those that are not `exact` are estimated, not computed.
 -- The maps are chosen before their planes are read (through `cells` the planes of every run would be read first), and
 -- without a join, whose estimated size would make DuckDB read all planes into a hash table. DuckDB reads a plane of all
 -- maps of a row group for one of them, so only the plane that the score is made of is read: of the two scans one looks
@@ -135,44 +142,50 @@ CREATE MACRO cells_of(run, image) AS TABLE
         FROM chosen
     ),
     opened AS (
-        SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, log_odds AS z, top_class
+        SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, log_odds AS z, top_class,
+               exact
         FROM obeql_store.map_rows WHERE map_id IN (SELECT unnest(by_log_odds) FROM wanted)
         UNION ALL
-        SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, logit, top_class
+        SELECT map_id, clean_log_odds, clean_logit, n_rows, n_cols, tops, lefts, heights, widths, logit, top_class, exact
         FROM obeql_store.map_rows WHERE map_id IN (SELECT unnest(by_logit) FROM wanted)
     ),
     by_cell AS (
         SELECT chosen.*, tops, lefts, heights, widths, n_cols,
                score_of(kind, clean_logit, clean_log_odds) AS clean_score, unnest(range(n_rows * n_cols)) AS cell,
-               unnest(flatten(z)) AS z, unnest(flatten(top_class)) AS top_class
+               unnest(flatten(z)) AS z, unnest(flatten(top_class)) AS top_class,
+               unnest(flatten(exact)) AS listed_exact  -- without a list, NULL for every cell
         FROM opened JOIN chosen USING (map_id)
     ),
     scored AS (
         SELECT run_id, image_id, class_id, class_name, cell // n_cols AS "row", cell % n_cols AS col, tops, lefts,
-               heights, widths, score_of(kind, z, z) AS score, clean_score, top_class, map_id
+               heights, widths, score_of(kind, z, z) AS score, clean_score, top_class, map_id,
+               coalesce(listed_exact, true) AS exact
         FROM by_cell
         WHERE z IS NOT NULL
     )
     SELECT run_id, image_id, class_id, class_name, "row", col, tops["row" + 1] AS top_px, lefts[col + 1] AS left_px,
            heights["row" + 1] AS height_px, widths[col + 1] AS width_px, score, clean_score - score AS importance,
-           top_class, map_id
+           top_class, exact, map_id
     FROM scored;
 
--- The k cells of largest importance of each map of one image in one run, best first, ties row-major.
+-- The k cells of largest importance of each map of one image in one run, best first, ties row-major. An approximate
+-- map's may be estimates: `exact` says which were computed.
 CREATE MACRO top_cells(run, image, k) AS TABLE
     SELECT * EXCLUDE (map_id)
     FROM cells_of(run, image)
     QUALIFY row_number() OVER (PARTITION BY map_id ORDER BY importance DESC, "row", col) <= k
     ORDER BY class_id, map_id, importance DESC, "row", col;
 
--- The map of one image by pixels of the model's input: for each pixel the plain mean of the windows that cover it.
+-- The map of one image by pixels of the model's input: for each pixel the plain mean of the windows that cover it, which
+-- is `exact` where all of these are.
 CREATE MACRO pixel_map(run, image) AS TABLE
-    SELECT run_id, image_id, class_id, class_name, map_id, y, x, avg(importance) AS importance
+    SELECT run_id, image_id, class_id, class_name, map_id, y, x, avg(importance) AS importance,
+           bool_and(exact) AS exact
     FROM (
-        SELECT run_id, image_id, class_id, class_name, map_id, importance, y,
+        SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, y,
                unnest(range(left_px, left_px + width_px)) AS x
         FROM (
-            SELECT run_id, image_id, class_id, class_name, map_id, importance, left_px, width_px,
+            SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, left_px, width_px,
                    unnest(range(top_px, top_px + height_px)) AS y
             FROM cells_of(run, image)
         )

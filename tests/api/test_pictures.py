@@ -155,7 +155,7 @@ def test_a_report_states_the_quality(make_heatmap: Callable[..., Any], tmp_path:
     maps = (
         make_heatmap(bump(2), quality=stated),
         make_heatmap(bump(2)),
-        make_heatmap(bump(2), quality={**stated, "metric": "top_cells"}),
+        make_heatmap(bump(2), quality={**stated, "metric": "top_cells", "bound": 1.0, "k": 3}),
     )
     approx, exact, top = report_of(Result(maps), tmp_path / "r.html")["maps"]
     assert approx["quality"] == (
@@ -164,7 +164,8 @@ def test_a_report_states_the_quality(make_heatmap: Callable[..., Any], tmp_path:
     )
     assert exact["quality"] == "exact: every cell was computed" and exact["exact"] is None
     assert approx["inexact"] == "estimated, or computed in bfloat16"
-    assert "the most important cells are the right ones at confidence 0.95" in top["quality"]
+    assert "the 3 most important cells found (0.95 confidence)" in top["quality"]
+    assert len(top["best"]) == 3
 
 
 def test_a_report_of_odd_maps(make_heatmap: Callable[..., Any], tmp_path: Path) -> None:

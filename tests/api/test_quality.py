@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from obeql.quality import quality_text, top_class_text
+from obeql.quality import estimated_note, importance_text, quality_sentence, quality_text, top_class_text
 
 
 def test_a_map_in_words() -> None:
@@ -15,3 +15,18 @@ def test_a_map_in_words() -> None:
 
 def test_an_estimated_cell_has_no_class_that_wins() -> None:
     assert [top_class_text(k, ("ant", "bee")) for k in (-1, 1, 7)] == ["", "bee", "7"]
+
+
+def test_a_search_says_what_it_found() -> None:
+    stated = {"approx": True, "metric": "top_cells", "bound": 1.0, "confidence": 0.95, "n_exact": 20, "k": 10}
+    assert quality_text(stated, 100) == "the 10 most important cells found (0.95 confidence), 20% of cells computed"
+    assert quality_sentence(stated, 100).endswith("20% of the cells computed, the others left out")
+    assert quality_text(stated | {"bound": 0.7}, 100).startswith("at least 7 of the 10 most important cells found")
+    without = {name: value for name, value in stated.items() if name not in ("k", "bound")}
+    assert quality_text(without, 100).startswith("the most important cells, as far as the search came")
+
+
+def test_what_was_not_computed_is_marked() -> None:
+    assert [importance_text(1.25, exact) for exact in (True, False)] == ["+1.25", "~+1.25"]
+    assert estimated_note({"n_reduced": 0, "reduced_precision": "bfloat16"}) == "estimated"
+    assert estimated_note({"n_reduced": 3, "reduced_precision": "bfloat16"}).endswith("computed in bfloat16")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from obeql.executor.refine.quality import quality_of
+from obeql.result import Result
 
 HEAD = "EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch=8 stride=1 score=log_odds seed=3 "
 
@@ -62,6 +64,35 @@ def test_top_cells(asked: Any) -> None:
     np.testing.assert_allclose(
         np.sort(found.importance[np.isfinite(found.importance)])[-5:], best, rtol=1e-3, atol=1e-4
     )
+
+
+def test_top_cells_lists_as_many_as_were_asked_for(db: Any, asked: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    from obeql.output import write_outcome
+
+    found, exact = asked("TOP 7 CELLS"), asked("EXACT")
+    assert found.n_listed == 7 and len(found.top()) == 7 and exact.n_listed == 5
+    assert found.quality == "exact" or found.quality.startswith("the 7 most important cells found (0.95 confidence)")
+    for mode, n_lines in (("csv", 8), ("jsonl", 7)):
+        write_outcome(Result((found,)), mode)
+        assert len(capsys.readouterr().out.splitlines()) == n_lines
+    assert len(Result((found,)).table().splitlines()) == 2 + 7
+    (n_rows,) = db.connection.execute(
+        "SELECT count(*) FROM top_cells(?, ?, 7)", [found.run_id, found.image_id]
+    ).fetchone()
+    assert n_rows == 7
+
+
+def test_estimates_among_the_most_important_cells_are_marked(make_heatmap: Any) -> None:
+    importance = np.zeros((11, 11))
+    importance[2, 2], importance[5, 5] = 3, 2
+    heat = make_heatmap(importance, quality={"approx": True, "metric": "ssim", "bound": 0.9, "n_exact": 60})
+    exact = np.ones((11, 11), bool)
+    exact[2, 2] = False
+    heat = replace(heat, cells=replace(heat.cells, exact=exact))
+    assert [cell.exact for cell in heat.top(2)] == [False, True]
+    lines = Result((heat,)).table(2).splitlines()
+    assert "~+3" in lines[2] and " +2" in lines[3] and "~" not in lines[3] and lines[4].strip() == "~ estimated"
+    assert "~+3" in repr(heat) and "~+3" in str(Result((heat,)))
 
 
 def test_within(asked: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import duckdb
@@ -131,6 +132,36 @@ def test_centre_of_mass(store: Store, seed: int) -> None:
     rows, cols = np.indices(weight.shape)
     wanted = {"row": (rows * weight).sum() / weight.sum(), "col": (cols * weight).sum() / weight.sum()}
     assert row[0] == pytest.approx(wanted, rel=1e-5)
+
+
+def partly_exact(seed: int) -> MapCells:
+    """As `drawn`, with cells that have a value and were not computed."""
+    cells = drawn(seed)
+    exact = ~np.isnan(cells.logit) & (np.random.default_rng(seed).random(cells.logit.shape) < 0.5)
+    return replace(cells, exact=exact, quality={"approx": True, "n_exact": int(exact.sum())})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_cells_that_were_not_computed_are_told_apart(store: Store, kind: str, seed: int) -> None:
+    approximate, whole = partly_exact(seed), drawn(seed + 50)
+    stored(store, kind, approximate, whole)
+    run = store.connection.execute
+    for image, cells in (("scan0", approximate), ("scan1", whole)):
+        computed = ~np.isnan(cells.logit) if cells.exact is None else cells.exact
+        wanted = {(row, col): bool(computed[row, col]) for row, col in np.argwhere(~np.isnan(cells.logit)).tolist()}
+        for macro in (f"cells_of('mine', '{image}')", f"top_cells('mine', '{image}', 100)"):
+            found = run(f'SELECT "row", col, exact FROM {macro}').fetchall()
+            assert {(row, col): exact for row, col, exact in found} == wanted
+        ((boxed,),) = run(f"SELECT exact FROM box_cells(0, 0, 9, 9) WHERE path = '{image}.jpg'").fetchall()
+        assert boxed == [wanted.get((row, col)) for row, col in np.ndindex(cells.logit.shape)]
+        for y, x, exact in run(f"SELECT y, x, exact FROM pixel_map('mine', '{image}')").fetchall():
+            over = [
+                computed[row, col]
+                for row, col in wanted
+                if 0 <= y - cells.tops[row] < cells.heights[row] and 0 <= x - cells.lefts[col] < cells.widths[col]
+            ]
+            assert exact == all(over)
 
 
 def test_nothing_positive_has_no_centre() -> None:
