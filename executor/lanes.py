@@ -2,18 +2,23 @@
 
 A convolution over a few small boxes has too little work to share: with all cores inside one operator, waiting at its
 end costs more than the arithmetic saves. So cores are divided into lanes, and a lane computes whole pieces of work by
-itself. What belongs to a piece is fixed beforehand, so the numbers do not depend on which lane took it.
+itself. What belongs to a piece is fixed beforehand, so the numbers do not depend on which lane took it. Lanes are
+kept for the next call: starting them costs as much as a small network takes for an image.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
+
+from obeql.executor.threads import set_own_threads
 
 __all__ = ["StoppedError", "lane_count", "run_in_lanes"]
 
@@ -21,6 +26,12 @@ T = TypeVar("T")
 
 #: More lanes than this want more memory than they save time; further cores work inside the operators.
 _MOST_LANES = 8
+#: Sets of lanes that are kept while nobody uses them.
+_MOST_KEPT = 4
+
+#: lanes that nobody uses now, by their number and the threads of each; the ones used last come last
+_idle: list[tuple[tuple[int, int], ThreadPoolExecutor]] = []
+_lending = threading.Lock()
 
 
 class StoppedError(Exception):
@@ -43,27 +54,49 @@ def run_in_lanes(pieces: Iterable[Callable[[threading.Event], T]], n_lanes: int,
         for piece in pieces:
             take(piece(stop))
         return
-    n_threads = torch.get_num_threads()
-
-    def start() -> None:
-        torch.set_num_threads(max(1, n_threads // n_lanes))
 
     def work(piece: Callable[[threading.Event], T]) -> T:
         with torch.inference_mode():  # a mode belongs to the thread it was entered in
             return piece(stop)
 
     waiting: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(n_lanes, "obeql-lane", initializer=start)
-    try:
-        for piece in pieces:
-            waiting.append(pool.submit(work, piece))
-            if len(waiting) > 2 * n_lanes:
-                take(waiting.popleft().result())
-        while waiting:
-            take(waiting.popleft().result())
-    finally:
-        stop.set()
+    with _lanes(n_lanes, max(1, torch.get_num_threads() // n_lanes)) as lanes:
         try:
-            pool.shutdown(wait=True, cancel_futures=True)
-        finally:  # a second Ctrl-C ends the waiting
-            torch.set_num_threads(n_threads)  # the setting is the thread's own, but also what new threads start with
+            for piece in pieces:
+                waiting.append(lanes.submit(work, piece))
+                if len(waiting) > 2 * n_lanes:
+                    take(waiting.popleft().result())
+            while waiting:
+                take(waiting.popleft().result())
+        finally:
+            stop.set()
+            wait([future for future in waiting if not future.cancel()])
+
+
+@contextmanager
+def _lanes(n_lanes: int, n_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Lanes for the caller alone; kept afterwards, unless a second Ctrl-C has ended the waiting for them."""
+    key = n_lanes, n_threads
+    with _lending:
+        found = next((each for each in reversed(_idle) if each[0] == key), None)
+        if found is not None:
+            _idle.remove(found)
+    if found is None:
+        found = key, ThreadPoolExecutor(n_lanes, "obeql-lane", initializer=set_own_threads, initargs=(n_threads,))
+    at_rest = True
+    try:
+        yield found[1]
+    except KeyboardInterrupt:
+        at_rest = False  # pieces may still be at work
+        raise
+    finally:
+        with _lending:
+            if at_rest:
+                _idle.append(found)
+            gone = [_idle.pop(0) for _ in range(len(_idle) - _MOST_KEPT)]
+        for _, lanes in gone if at_rest else [*gone, found]:
+            lanes.shutdown(wait=False)
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of these threads
+    os.register_at_fork(after_in_child=_idle.clear)

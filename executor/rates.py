@@ -53,7 +53,7 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
     """
     graph = graph.to(device, dtype)
     batch = max(1, min(_BATCH, int(_PASS_MACS // max(1, graph.network().macs))))
-    image = torch.rand((batch, *graph.layers[0].shape), device=device, dtype=dtype)
+    image = _some_numbers((batch, *graph.layers[0].shape), device, dtype)
     image = image.contiguous(memory_format=torch.channels_last)
     best = [float("inf")] * len(graph.layers)
     best[0] = 0.0
@@ -204,6 +204,11 @@ def _timed(device: torch.device, work: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - started, result
 
 
+def _some_numbers(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers in 0..1, always the same: PyTorch's own generator is the user's."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+
+
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -211,16 +216,16 @@ def _wait(device: torch.device) -> None:
 
 def _copy_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Bytes a second of a gather, counted once read and once written, with the paste that follows it."""
-    rows = torch.rand((_COPY_ROWS, _COPY_CHANNELS), device=device, dtype=dtype)
-    index = torch.randperm(_COPY_ROWS, device=device)
+    rows = _some_numbers((_COPY_ROWS, _COPY_CHANNELS), device, dtype)
+    index = torch.randperm(_COPY_ROWS, generator=torch.Generator().manual_seed(0)).to(device)
     seconds = min(_timed(device, lambda: rows.index_select(0, index))[0] for _ in range(5))
     return 2 * rows.numel() * rows.element_size() / max(seconds, 1e-9)
 
 
 def _call_seconds(device: torch.device, dtype: torch.dtype) -> float:
     """Seconds of one layer on a batch however small: a few library calls and the Python around them."""
-    weight = torch.rand((8, 8, 3, 3), device=device, dtype=dtype)
-    x = torch.rand((1, 8, 4, 4), device=device, dtype=dtype)
+    weight = _some_numbers((8, 8, 3, 3), device, dtype)
+    x = _some_numbers((1, 8, 4, 4), device, dtype)
     torch.nn.functional.conv2d(x, weight)
     # The fastest of many: an interruption would count for every layer of every batch.
     fastest = min(_timed(device, lambda: torch.nn.functional.conv2d(x, weight))[0] for _ in range(30))

@@ -128,7 +128,12 @@ class Runner:
 
 
 def _set_handler(handler: Any) -> Any:
-    """Set the handler of Ctrl-C and return the one before; only a process's main thread may."""
+    """Set the handler of Ctrl-C and return the one before; only a process's main thread may.
+
+    None, and nothing is set, in other threads, and where a program that embeds Python handles Ctrl-C itself.
+    """
+    if handler is None or signal.getsignal(signal.SIGINT) is None:
+        return None
     try:
         return signal.signal(signal.SIGINT, handler)
     except ValueError:

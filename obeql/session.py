@@ -174,7 +174,10 @@ class Session:
         return self._statements.setting(name)
 
     def close(self) -> None:
-        """Close the database; a second call does nothing. A statement that runs in another thread is stopped first."""
+        """Close the database; a second call does nothing. A statement that runs in another thread is stopped first.
+
+        Raises QueryError in a callback of a statement: `cancel` there, and close after it.
+        """
         with self._statements.stopped():
             self._networks.release()
             self._store.close()

@@ -46,7 +46,7 @@ def sharing_a_device(bound: BoundExplain, threads: int | None) -> int:
 
 @contextmanager
 def threads_set(threads: int | None, plan: BoundExplain | ExplainPlan | None = None) -> Iterator[None]:
-    """Compute with so many threads, those of obeql.threads, and leave the process as it was.
+    """Compute with so many threads, those of obeql.threads, and leave this thread as it was, and others alone.
 
     Where that setting is None, processes share the threads of this machine's CPU, and workers of Ray have one each.
     """
@@ -56,16 +56,18 @@ def threads_set(threads: int | None, plan: BoundExplain | ExplainPlan | None = N
         return
     import torch  # noqa: PLC0415
 
+    from obeql.executor.threads import set_own_threads  # noqa: PLC0415
+
     before = torch.get_num_threads()
     if threads is None:
         assert plan is not None
         shared = max(1, before // n_workers) if _on_cpu(plan.device) else before
         threads = shared if plan.cluster is None else 1
-    torch.set_num_threads(threads)
+    set_own_threads(threads)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        set_own_threads(before)
 
 
 def _on_cpu(device: str) -> bool:

@@ -118,10 +118,23 @@ class Statements:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stop the statement of another thread, and keep others from beginning while the block runs."""
-        self._cancel.set()
-        with self._running:
-            yield
+        """Stop the statement of another thread, and keep others from beginning while the block runs.
+
+        Raises QueryError in a callback of a statement, which cannot wait for its own end.
+        """
+        mine = self._running.acquire(blocking=False)  # at once in the thread whose statement runs, too
+        try:
+            if mine and self._depth:
+                raise QueryError(
+                    "close() was called in a callback of the statement that runs: call cancel() there, and close() "
+                    "after the statement."
+                )
+            self._cancel.set()
+            with self._running:
+                yield
+        finally:
+            if mine:
+                self._running.release()
 
     def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
         self.require_open()

@@ -6,26 +6,28 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 __all__ = ["undisturbed"]
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C back inside the block, which should be short; it takes effect at its end.
+    """Hold Ctrl-C back inside the block, which should be short; it takes effect at its end, whatever it does.
 
-    Only the main thread is interrupted by Ctrl-C, so that in any other this does nothing.
+    Only the main thread is interrupted by Ctrl-C, so that in any other this does nothing; nor where a program that
+    embeds Python handles Ctrl-C itself, which could not be put back.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is None:
         yield
         return
-    held: list[tuple[int, Any]] = []
+    held: list[tuple[int, FrameType | None]] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: held.append((number, frame)))
     try:
         yield
     finally:
-        # None: installed by a program that embeds Python, which cannot be put back from here
-        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)
+        signal.signal(signal.SIGINT, before)
         if held and callable(before):
             before(*held[0])
+        elif held:
+            signal.raise_signal(signal.SIGINT)  # what the system does with it: end the process, or nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from PIL import Image
 
 import obeql
 import obeql.executor.ahead as decoding
-from obeql.errors import QueryTypeError, StoreError
+from obeql.errors import QueryError, QueryTypeError, StoreError
 
 SIZE = 32
 STATEMENT = "EXPLAIN OCCLUDE scans USING net FOR CLASSES (1, 0) WITH patch=[16, 8] stride=8 batch=2 INTO mine"
@@ -243,6 +244,41 @@ def test_an_interrupted_run_outlives_the_session(tmp_path: Path, folder: Path, t
         seen: list[Any] = []
         assert len(db.execute(STATEMENT, on_progress=seen.append)) == 12
         assert seen[-1].n_images == 1 and counts(db) == [("done", 3, 12, 0)]
+
+
+def test_close_in_a_callback_is_told_what_to_do_instead(scans: Any) -> None:
+    with pytest.raises(QueryError, match=r"close\(\) was called in a callback.*call cancel\(\) there"):
+        scans.execute(STATEMENT, on_progress=StopAt(1, scans.close))
+    assert counts(scans) == [("interrupted", 1, 4, 0)]
+    assert len(scans.execute(STATEMENT)) == 12
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals as on Unix")
+@pytest.mark.parametrize(("handler", "status"), [("SIG_DFL", -signal.SIGINT), ("SIG_IGN", 0)])
+def test_ctrl_c_while_storing_does_what_the_system_does_with_it(handler: str, status: int) -> None:
+    code = f"""
+import os, signal
+from obeql.undisturbed import undisturbed
+signal.signal(signal.SIGINT, signal.{handler})
+with undisturbed():
+    os.kill(os.getpid(), signal.SIGINT)
+    print("stored", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (status, "stored\n")
+
+
+@pytest.mark.parametrize("how", ["", " APPROX 0.9", " TOP 3 CELLS"])
+def test_random_numbers_are_the_users(scans: Any, how: str) -> None:
+    import random
+
+    import torch
+
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    for verb in ("PLAN ", ""):
+        scans.execute(f"{verb}EXPLAIN OCCLUDE scan1 USING net WITH patch=6 stride=2{how}")
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
 
 
 # ---- the session itself ------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import DenseRun
+from obeql.executor.threads import set_own_threads
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Cost, DenseForward
 
@@ -27,6 +29,15 @@ def _sleeping(number: int) -> Piece:
         return number
 
     return piece
+
+
+def run_elsewhere(call: Callable[[], int]) -> int:
+    """What `call` returns in a thread born for it."""
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
 
 
 @pytest.mark.parametrize("n_lanes", [1, 2, 3])
@@ -77,6 +88,40 @@ def test_thread_settings_are_put_back_and_lanes_share_the_cores() -> None:
     run_in_lanes([piece] * 4, 2, lambda _: None)
     assert torch.get_num_threads() == before
     assert set(inside) == {max(1, before // 2)}
+
+
+def test_a_thread_born_while_lanes_are_at_work_has_the_threads_of_others() -> None:
+    usual = run_elsewhere(torch.get_num_threads)
+    inside: list[int] = []
+    run_in_lanes([lambda stop: run_elsewhere(torch.get_num_threads)] * 4, 2, inside.append)
+    assert {*inside, run_elsewhere(torch.get_num_threads)} == {usual}
+
+
+def test_a_thread_may_set_threads_for_itself_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        set_own_threads(before + 1)
+        assert torch.get_num_threads() == before + 1
+        assert run_elsewhere(torch.get_num_threads) == before
+    finally:
+        set_own_threads(before)
+
+
+def test_lanes_stay_for_the_next_call_also_after_a_piece_that_failed() -> None:
+    def broken(stop: threading.Event) -> int:
+        raise ValueError("broken")
+
+    seen: list[set[int]] = []
+    for last in (_named, broken, _named):
+        names: list[int] = []
+        with suppress(ValueError):
+            run_in_lanes([_named, _named, last], 2, names.append)
+        seen.append(set(names))
+    assert seen[2] <= seen[0] | seen[1]
+
+
+def _named(stop: threading.Event) -> int:
+    return threading.get_ident()
 
 
 def test_few_cores_have_a_lane_each_and_gpus_one() -> None:
