@@ -88,12 +88,16 @@ class Heatmap:
     @cached_property
     def scores(self) -> FloatPlane:
         """float32 (rows, cols): the class's score with the window hidden; NaN where not computed."""
-        return _fixed(score_of(self.score_kind, self.cells.logit, self.cells.others))
+        return _fixed(self._scores)
 
     @cached_property
     def importance(self) -> FloatPlane:
         """float32 (rows, cols): clean score - score; positive is evidence for the class."""
         return _fixed(self._importance)
+
+    @cached_property
+    def _scores(self) -> npt.NDArray[np.float64]:
+        return score_of(self.score_kind, self.cells.logit, self.cells.others)
 
     @cached_property
     def _importance(self) -> npt.NDArray[np.float64]:
@@ -103,12 +107,17 @@ class Heatmap:
     @property
     def clean_score(self) -> float:
         """The class's score on the unoccluded image."""
-        return float(score_of(self.score_kind, self.cells.clean_logit, self.cells.clean_others))
+        return float(score_of(self.score_kind, *self._clean))
 
     @property
     def clean_probability(self) -> float:
         """The class's probability on the unoccluded image."""
-        return float(score_of("probability", self.cells.clean_logit, self.cells.clean_others))
+        return float(score_of("probability", *self._clean))
+
+    @property
+    def _clean(self) -> tuple[np.float32, np.float32]:
+        """(logit, others) of the unoccluded image, in the precision of the cells."""
+        return np.float32(self.cells.clean_logit), np.float32(self.cells.clean_others)
 
     @property
     def top_class(self) -> npt.NDArray[np.int32]:
@@ -216,7 +225,7 @@ class Heatmap:
     @cached_property
     def warning(self) -> str:
         """What to know before trusting the map's contrast; empty when there is nothing."""
-        scores = score_of(self.score_kind, self.cells.logit, self.cells.others)
+        scores = self._scores
         if not np.isfinite(scores).any():
             return "no cell was computed"
         if not is_constant(scores):
@@ -260,8 +269,8 @@ class Heatmap:
             left=int(cells.lefts[col]),
             height=int(cells.heights[row]),
             width=int(cells.widths[col]),
-            score=float(self.scores[row, col]),
-            importance=float(self.importance[row, col]),
+            score=float(self._scores[row, col]),
+            importance=float(self._importance[row, col]),
             top_class=int(cells.top_class[row, col]),
             exact=cells.exact is None or bool(cells.exact[row, col]),
         )

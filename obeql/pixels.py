@@ -45,13 +45,13 @@ def on_source(pixels: npt.NDArray[np.float32], placement: Placement) -> npt.NDAr
 def _axis_sum(plane: Plane, starts: Starts, lengths: Starts, size: int) -> Plane:
     """Sum (windows, n) over the windows that cover each of `size` positions: (size, n).
 
-    Each window adds its value where it starts and takes it away where it ends; a running sum does the rest, in
-    O(windows + size) instead of O(windows x length).
+    Each window is added where it lies. A running sum would take it away again where it ends, and leave a rounding
+    error there that outweighs the small values of a saturated network.
     """
-    steps = np.zeros((size + 1, plane.shape[1]), np.float64)
-    np.add.at(steps, starts, plane)
-    np.subtract.at(steps, starts + lengths, plane)
-    return np.cumsum(steps[:-1], axis=0)
+    sums = np.zeros((size, plane.shape[1]), np.float64)
+    for values, start, length in zip(plane, starts.tolist(), lengths.tolist(), strict=True):
+        sums[start : start + length] += values
+    return sums
 
 
 def _nearest(n_source: int, offset: float, scale: float) -> npt.NDArray[np.intp]:

@@ -2,7 +2,8 @@
 
 With z the class's logit and o the logsumexp of the other classes' logits (0 for sigmoid outputs) every score is a
 view: logit = z, log-odds = z - o, probability = sigmoid(z - o), log-probability = log sigmoid(z - o). Importance is
-f(clean) - f(occluded), computed without the cancellation that subtracting two probabilities near 1 would suffer.
+f(clean) - f(occluded). The formulas are those of the store's views (`views.sql`), which say why they are safe: what
+Python and SQL say of a cell agrees, in value and in rank.
 """
 
 from __future__ import annotations
@@ -32,16 +33,14 @@ def score_kind(name: str) -> ScoreKind:
 
 
 def score_of(kind: ScoreKind, logit: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
-    """Return the score as float64 of the inputs' shape; NaN where an input is NaN."""
-    z, o = np.asarray(logit, np.float64), np.asarray(others, np.float64)
-    if kind == "logit":
-        return z.copy()
-    with np.errstate(invalid="ignore"):
-        odds = z - o
-    if kind == "log_odds":
-        return odds
-    log_probability = _log_sigmoid(odds)
-    return log_probability if kind == "log_probability" else np.exp(log_probability)
+    """Return the score as float64 of the inputs' shape; NaN where an input is NaN.
+
+    Log-odds are taken in the precision of the inputs: of float32 planes, as stored ones are, rounded to float32.
+    """
+    z = _ranked(kind, logit, others)
+    if kind in ("logit", "log_odds"):
+        return z
+    return _log_sigmoid(z) if kind == "log_probability" else _sigmoid(z)
 
 
 def importance_of(
@@ -53,21 +52,19 @@ def importance_of(
     """Return f(clean) - f(occluded) as float64; `clean` is (logit, others) of the unoccluded image.
 
     Positive is evidence for the class. Differences of probabilities keep their relative precision where both are
-    close to 1 (1e-20 is not rounded to 0).
+    close to 1 (1e-20 is not rounded to 0). `clean` is rounded as the cells are: where nothing changes, 0 is exact.
     """
-    z, o = np.asarray(logit, np.float64), np.asarray(others, np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        if kind == "logit":
-            return np.asarray(clean[0] - z)
-        before, after = np.float64(clean[0]) - np.float64(clean[1]), z - o
-        if kind == "log_odds":
+    precision = np.result_type(np.asarray(logit), np.asarray(others))
+    before, after = _ranked(kind, *np.asarray(clean, precision)), _ranked(kind, logit, others)
+    with np.errstate(invalid="ignore"):
+        if kind in ("logit", "log_odds"):
             return np.asarray(before - after)
         if kind == "log_probability":
             return np.asarray(_log_sigmoid(before) - _log_sigmoid(after))
-        # s(a) - s(b) = s(a) s(-b) (1 - exp(b - a)) for a >= b, where s is the sigmoid.
-        high, low = np.maximum(before, after), np.minimum(before, after)
-        size = -np.expm1(low - high) * np.exp(_log_sigmoid(high) + _log_sigmoid(-low))
-        return np.asarray(np.where(before >= after, size, -size))
+        # Near 1 the digits are in what is missing to 1, which is the sigmoid of -z.
+        if before > 0:
+            return np.asarray(_sigmoid(-after) - _sigmoid(-before))
+        return np.asarray(_sigmoid(before) - _sigmoid(after))
 
 
 def is_constant(scores: npt.NDArray[Any]) -> bool:
@@ -78,7 +75,20 @@ def is_constant(scores: npt.NDArray[Any]) -> bool:
     return bool(np.ptp(finite) < 1e-6 * max(1.0, float(np.abs(finite).max())))
 
 
-def _log_sigmoid(x: npt.ArrayLike) -> Floats:
+def _ranked(kind: ScoreKind, logit: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
+    """What the score is made of: the logit, or the log-odds in the precision of the inputs, as they are stored."""
+    if kind == "logit":
+        return np.array(logit, np.float64)
     # numpy flags NaN here, which is no more than a cell that was not computed.
-    with np.errstate(invalid="ignore"):
-        return -np.logaddexp(0.0, -np.asarray(x, np.float64))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(np.asarray(logit) - np.asarray(others), np.float64)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(1.0 / (1.0 + np.exp(-x)))
+
+
+def _log_sigmoid(x: Floats) -> Floats:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(np.minimum(x, 0.0) - 2.0 * np.arctanh(1.0 / (1.0 + 2.0 * np.exp(np.abs(x)))))

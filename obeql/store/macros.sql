@@ -46,12 +46,14 @@ CREATE MACRO score_of(kind, logit_z, log_odds_z) AS
         WHEN 'log_odds' THEN log_odds_z::DOUBLE
         WHEN 'logit' THEN logit_z::DOUBLE
         WHEN 'probability' THEN 1 / (1 + exp(-log_odds_z))
-        WHEN 'log_probability' THEN CASE
-            WHEN log_odds_z > 15 THEN
-                0 - exp(-log_odds_z) * (1 - exp(-log_odds_z) * (0.5::DOUBLE - exp(-log_odds_z) / 3))
-            WHEN log_odds_z >= 0 THEN 0 - ln(1 + exp(-log_odds_z))
-            ELSE log_odds_z - ln(1 + exp(log_odds_z))
-        END
+        WHEN 'log_probability' THEN least(log_odds_z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(log_odds_z))))
+    END;
+
+-- What hiding a window costs, score of the image - score of the window, from the same numbers of both.
+CREATE MACRO importance_of(kind, clean_logit_z, clean_log_odds_z, logit_z, log_odds_z) AS
+    CASE WHEN kind = 'probability' AND clean_log_odds_z > 0
+         THEN 1 / (1 + exp(log_odds_z)) - 1 / (1 + exp(clean_log_odds_z))
+         ELSE score_of(kind, clean_logit_z, clean_log_odds_z) - score_of(kind, logit_z, log_odds_z)
     END;
 
 -- Where the importance lies: (row, col) of the mean cell, weighted by what is positive; NULL where nothing is.
@@ -91,21 +93,31 @@ CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)]))
         FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score = 'logit')
     )
-    SELECT member.run_id, member.run_name, member.image_id, image.path, image.label, member.class_id,
-           member.class_name, member.model, member.score, cut.patch_height, cut.patch_width,
-           score_of(member.score, cut.clean, cut.clean) AS clean_score,
-           CASE WHEN member.score IN ('log_odds', 'logit') THEN cut.z
-                ELSE list_transform(cut.z, lambda _z: score_of(member.score, _z, _z)::FLOAT) END AS scores,
-           CASE WHEN member.score IN ('log_odds', 'logit')
-                THEN list_transform(cut.z, lambda _z: cut.clean_float - _z)
-                ELSE list_transform(cut.z, lambda _z: (score_of(member.score, cut.clean, cut.clean)
-                                                       - score_of(member.score, _z, _z))::FLOAT)
+    SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, score, patch_height, patch_width,
+           clean_score,
+           CASE score
+               WHEN 'probability' THEN list_transform(z, lambda _z: (1 / (1 + exp(-_z)))::FLOAT)
+               WHEN 'log_probability' THEN list_transform(
+                   z, lambda _z: (least(_z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(_z)))))::FLOAT)
+               ELSE z
+           END AS scores,
+           CASE
+               WHEN score = 'probability' AND clean > 0
+               THEN list_transform(z, lambda _z: (1 / (1 + exp(_z)) - clean_rest)::FLOAT)
+               WHEN score = 'probability' THEN list_transform(z, lambda _z: (clean_score - 1 / (1 + exp(-_z)))::FLOAT)
+               WHEN score = 'log_probability' THEN list_transform(
+                   z, lambda _z: (clean_score - (least(_z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(_z))))))::FLOAT)
+               ELSE list_transform(z, lambda _z: clean_float - _z)
            END AS importance,
-           list_transform(cut.z, lambda _z, _i:
-               CASE WHEN _z IS NOT NULL THEN coalesce(cut.listed_exact[_i], true) END) AS exact,
-           cut.map_id
-    FROM cut JOIN member ON member.map_id = cut.map_id AND cut.by_logit = (member.score = 'logit')
-    LEFT JOIN images AS image ON image.image_id = member.image_id;
+           list_transform(z, lambda _z, _i: CASE WHEN _z IS NOT NULL THEN coalesce(listed_exact[_i], true) END) AS exact,
+           map_id
+    FROM (
+        -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
+        SELECT member.*, cut.* EXCLUDE (map_id), image.path, image.label,
+               score_of(member.score, cut.clean, cut.clean) AS clean_score, 1 / (1 + exp(cut.clean)) AS clean_rest
+        FROM cut JOIN member ON member.map_id = cut.map_id AND cut.by_logit = (member.score = 'logit')
+        LEFT JOIN images AS image ON image.image_id = member.image_id
+    );
 
 -- The id of a run by its name or id, and of an image by its path, id or file stem; an error where there is none.
 CREATE MACRO run_of(run) AS coalesce(
@@ -150,22 +162,22 @@ CREATE MACRO cells_of(run, image) AS TABLE
         FROM obeql_store.map_rows WHERE map_id IN (SELECT unnest(by_logit) FROM wanted)
     ),
     by_cell AS (
-        SELECT chosen.*, tops, lefts, heights, widths, n_cols,
-               score_of(kind, clean_logit, clean_log_odds) AS clean_score, unnest(range(n_rows * n_cols)) AS cell,
+        SELECT chosen.*, tops, lefts, heights, widths, n_cols, clean_logit, clean_log_odds,
+               unnest(range(n_rows * n_cols)) AS cell,
                unnest(flatten(z)) AS z, unnest(flatten(top_class)) AS top_class,
                unnest(flatten(exact)) AS listed_exact  -- without a list, NULL for every cell
         FROM opened JOIN chosen USING (map_id)
     ),
     scored AS (
         SELECT run_id, image_id, class_id, class_name, cell // n_cols AS "row", cell % n_cols AS col, tops, lefts,
-               heights, widths, score_of(kind, z, z) AS score, clean_score, top_class, map_id,
+               heights, widths, score_of(kind, z, z) AS score,
+               importance_of(kind, clean_logit, clean_log_odds, z, z) AS importance, top_class, map_id,
                coalesce(listed_exact, true) AS exact
         FROM by_cell
         WHERE z IS NOT NULL
     )
     SELECT run_id, image_id, class_id, class_name, "row", col, tops["row" + 1] AS top_px, lefts[col + 1] AS left_px,
-           heights["row" + 1] AS height_px, widths[col + 1] AS width_px, score, clean_score - score AS importance,
-           top_class, exact, map_id
+           heights["row" + 1] AS height_px, widths[col + 1] AS width_px, score, importance, top_class, exact, map_id
     FROM scored;
 
 -- The k cells of largest importance of each map of one image in one run, best first, ties row-major. An approximate

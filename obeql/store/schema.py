@@ -35,7 +35,7 @@ ADDED = {
     2: frozenset({"box_cells", "maps_of", "cells_of", "pixel_map", "deletion_order", "centre_of_mass"}),
     3: frozenset({"evaluations"}),
     5: frozenset({"run_of", "image_of"}),
-    6: frozenset(),
+    6: frozenset({"importance_of"}),
 }
 
 

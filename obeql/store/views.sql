@@ -2,8 +2,10 @@
 --
 -- Formulas are written out instead of shared through macros: a view keeps working when the file is attached under
 -- another name, a macro called by it would not be found there. sigmoid(z) = 1 / (1 + exp(-z)) is safe as it stands:
--- exp overflows to infinity and the quotient to 0. log sigmoid(z) is a series for large z, where 1 + exp(-z) rounds
--- to 1, and z - ln(1 + exp(z)) for negative z.
+-- exp overflows to infinity and the quotient to 0. log sigmoid(z) = min(z, 0) - log(1 + exp(-|z|)), and 2 atanh(x) =
+-- log((1 + x) / (1 - x)) keeps the digits of a logarithm near log(1), where ln(1 + ..) loses them. Probabilities near 1
+-- have their digits in what they lack to 1, which is sigmoid(-z): a class that the image itself has with more than 1/2
+-- has the importance sigmoid(-z of the window) - sigmoid(-z of the image). obeql.planner.scores has the same formulas.
 
 CREATE VIEW models AS
 SELECT name, model_hash, uri, n_classes, input_height, input_width, activation, classes, preprocessing, options,
@@ -97,25 +99,21 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
            WHEN 'logit' THEN logit
            WHEN 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (1 / (1 + exp(-z)))::FLOAT))
-           ELSE list_transform(log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (CASE
-               WHEN z > 15 THEN 0 - exp(-z) * (1 - exp(-z) * (0.5::DOUBLE - exp(-z) / 3))
-               WHEN z >= 0 THEN 0 - ln(1 + exp(-z))
-               ELSE z - ln(1 + exp(z))
-           END)::FLOAT))
+           ELSE list_transform(log_odds, lambda cells_of_row: list_transform(
+               cells_of_row, lambda z: (least(z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(z)))))::FLOAT))
        END AS scores,
-       CASE score
-           WHEN 'log_odds' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
+       CASE
+           WHEN score = 'log_odds' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: clean_log_odds_float - z))
-           WHEN 'logit' THEN list_transform(logit, lambda cells_of_row: list_transform(
+           WHEN score = 'logit' THEN list_transform(logit, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: clean_logit_float - z))
-           WHEN 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
+           WHEN score = 'probability' AND clean_log_odds > 0
+           THEN list_transform(log_odds, lambda cells_of_row: list_transform(
+               cells_of_row, lambda z: (1 / (1 + exp(z)) - clean_rest)::FLOAT))
+           WHEN score = 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (clean_score - 1 / (1 + exp(-z)))::FLOAT))
-           ELSE list_transform(log_odds, lambda cells_of_row: list_transform(cells_of_row, lambda z: (
-               clean_score - CASE
-                   WHEN z > 15 THEN 0 - exp(-z) * (1 - exp(-z) * (0.5::DOUBLE - exp(-z) / 3))
-                   WHEN z >= 0 THEN 0 - ln(1 + exp(-z))
-                   ELSE z - ln(1 + exp(z))
-               END)::FLOAT))
+           ELSE list_transform(log_odds, lambda cells_of_row: list_transform(
+               cells_of_row, lambda z: (clean_score - (least(z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(z))))))::FLOAT))
        END AS importance,
        log_odds, logit, others, top_class, exact, tops, lefts, heights, widths, input_height, input_width,
        source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality
@@ -128,15 +126,9 @@ FROM (
                WHEN 'log_odds' THEN map.clean_log_odds
                WHEN 'logit' THEN map.clean_logit
                WHEN 'probability' THEN 1 / (1 + exp(-map.clean_log_odds))
-               ELSE CASE
-                   WHEN map.clean_log_odds > 15 THEN
-                       0 - exp(-map.clean_log_odds)
-                       * (1 - exp(-map.clean_log_odds) * (0.5::DOUBLE - exp(-map.clean_log_odds) / 3))
-                   WHEN map.clean_log_odds >= 0 THEN 0 - ln(1 + exp(-map.clean_log_odds))
-                   ELSE map.clean_log_odds - ln(1 + exp(map.clean_log_odds))
-               END
+               ELSE least(map.clean_log_odds, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(map.clean_log_odds))))
            END AS clean_score,
-           1 / (1 + exp(-map.clean_log_odds)) AS clean_probability,
+           1 / (1 + exp(-map.clean_log_odds)) AS clean_probability, 1 / (1 + exp(map.clean_log_odds)) AS clean_rest,
            map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float
     FROM obeql_store.run_maps AS member
     JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id
@@ -166,30 +158,30 @@ LEFT JOIN images AS image ON image.image_id = row.image_id;
 -- One row a window. row and col count from 0; pixels are those of the model's input; NULL: not computed.
 CREATE VIEW cells AS
 SELECT run_id, image_id, class_id, class_name, "row", col, top_px, left_px, height_px, width_px, score,
-       clean_score - score AS importance, probability, log_probability, log_odds, logit, top_class, exact
+       CASE WHEN clean_rest IS NOT NULL THEN 1 / (1 + exp(log_odds)) - clean_rest ELSE clean_score - score END
+           AS importance,
+       probability, log_probability, log_odds, logit, top_class, exact
 FROM (
     SELECT *,
            CASE WHEN log_odds IS NOT NULL THEN coalesce(listed_exact, true) END AS exact,
            1 / (1 + exp(-log_odds)) AS probability,
-           CASE
-               WHEN log_odds > 15 THEN
-                   0 - exp(-log_odds) * (1 - exp(-log_odds) * (0.5::DOUBLE - exp(-log_odds) / 3))
-               WHEN log_odds >= 0 THEN 0 - ln(1 + exp(-log_odds))
-               ELSE log_odds - ln(1 + exp(log_odds))
-           END AS log_probability,
+           least(log_odds, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(log_odds)))) AS log_probability,
            CASE score_kind
                WHEN 'log_odds' THEN log_odds::DOUBLE
                WHEN 'logit' THEN logit::DOUBLE
-               WHEN 'probability' THEN 1 / (1 + exp(-log_odds))
+               WHEN 'probability' THEN probability
                ELSE log_probability
            END AS score
     FROM (
-        SELECT run_id, image_id, class_id, class_name, score_kind, clean_score, "row", top_px, height_px,
+        SELECT run_id, image_id, class_id, class_name, score_kind, clean_score, clean_rest, "row", top_px, height_px,
                unnest(range(cols)) AS col, unnest(lefts) AS left_px, unnest(widths) AS width_px,
                unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
                unnest(exact) AS listed_exact
         FROM (
-            SELECT run_id, image_id, class_id, class_name, score AS score_kind, clean_score, cols, lefts, widths,
+            SELECT run_id, image_id, class_id, class_name, score AS score_kind, clean_score,
+                   CASE WHEN score = 'probability' AND clean_log_odds > 0 THEN 1 / (1 + exp(clean_log_odds)) END
+                       AS clean_rest,
+                   cols, lefts, widths,
                    unnest(range("rows")) AS "row", unnest(tops) AS top_px, unnest(heights) AS height_px,
                    unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
                    unnest(exact) AS exact

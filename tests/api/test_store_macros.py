@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal, localcontext
 from typing import Any
 
 import duckdb
@@ -198,3 +199,51 @@ def test_a_run_or_image_that_is_not_there_is_an_error_and_not_an_empty_table(sto
         rows("'other'", "'scan0'")
     with pytest.raises(duckdb.Error, match=r"There is no image 'scan7'\."):
         rows("'mine'", "'scan7'")
+
+
+def saturated(seed: int, clean: float) -> MapCells:
+    """A map of a network that is sure: its probabilities differ by less than a float64 near 1 tells apart."""
+    rng = np.random.default_rng(seed)
+    others = rng.normal(size=(5, 6)).astype(np.float32)
+    logit = (others + clean + rng.normal(size=(5, 6)) * rng.choice([1e-3, 0.1, 3.0], (5, 6))).astype(np.float32)
+    logit[0, 0] = others[0, 0] - clean  # a window that turns the class over
+    axes: dict[str, Any] = {
+        "tops": np.arange(5),
+        "lefts": np.arange(6),
+        "heights": np.full(5, 3),
+        "widths": np.full(6, 3),
+    }
+    classes = np.full((5, 6), 3, np.int32)
+    beside = {name: axis.astype(np.int32) for name, axis in axes.items()}
+    return drawn(0, logit=logit, others=others, top_class=classes, clean_logit=clean, clean_others=0.0, **beside)
+
+
+@pytest.mark.parametrize("clean", [45.0, 12.0, -45.0, 0.0, 200.0])
+@pytest.mark.parametrize("kind", KINDS)
+def test_importance_keeps_its_digits_in_sql_as_in_python(store: Store, kind: Any, clean: float) -> None:
+    cells = saturated(int(abs(clean)), clean)
+    stored(store, kind, cells)
+    wanted = importance(kind, cells)
+    if kind == "probability" and clean >= 0:
+        exact = [_one_minus(clean, odds) for odds in (cells.logit - cells.others).ravel()]
+        np.testing.assert_allclose(wanted.ravel(), exact, rtol=1e-7, atol=0 if clean else 1e-16)
+    places = '"row", col'
+    found = store.connection.execute(f"SELECT importance FROM cells ORDER BY {places}").fetchall()
+    np.testing.assert_allclose(np.array(found).reshape(5, 6), wanted, rtol=1e-9, atol=0 if clean > 0 else 1e-16)
+    found = store.connection.execute(f"SELECT importance FROM cells_of('mine', 1) ORDER BY {places}").fetchall()
+    np.testing.assert_allclose(np.array(found).reshape(5, 6), wanted, rtol=1e-9, atol=0 if clean > 0 else 1e-16)
+    for sql in ("SELECT importance FROM heatmaps", "SELECT importance FROM box_cells(0, 0, 5, 6)"):
+        plane = np.array(store.connection.execute(sql).fetchone()).reshape(5, 6)
+        np.testing.assert_allclose(plane, wanted.astype(np.float32), rtol=1e-6, atol=0 if clean > 0 else 1e-16)
+    ranked = store.connection.execute(f"SELECT {places} FROM top_cells('mine', 'scan0', 30)").fetchall()
+    assert ranked == [divmod(int(at), 6) for at in np.argsort(-wanted.ravel(), kind="stable")]
+    found = store.connection.execute("SELECT y, x, importance FROM pixel_map('mine', 'scan0')").fetchall()
+    assert {(y, x): value for y, x, value in found} == pytest.approx(pixels_of(kind, cells), rel=1e-9, abs=0)
+
+
+def _one_minus(before: float, after: float) -> float:
+    """sigmoid(before) - sigmoid(after) in 150 digits."""
+    with localcontext() as context:
+        context.prec = 150
+        first, second = (1 / (1 + (-Decimal(float(x))).exp()) for x in (before, after))
+        return float(first - second)
