@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from obeql.errors import DeviceError
+from obeql.executor.devices import device_of
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.logits import logit_and_others, top_class
 from obeql.executor.materialise import CleanPass
@@ -156,12 +157,15 @@ class GridRun:
                 take(skipped, clean.logits[torch.from_numpy(skipped // n_windows).to(device)])
         while left.any():
             todo = None if left.all() else left.reshape(n_images, *self.grid.shape).copy()
+            short = ""
             try:
                 self._operator.run(clean, fill, todo, take)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or error in told:
                     raise
-                self._shrink(device, error)
+                short = str(error)
+            if short:  # once the error is let go of, and with it the tensors of the batch that failed
+                self._shrink(device, short)
         self._cells = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
         return [planes for number in range(n_images) if (planes := self.partial(number)) is not None]
 
@@ -186,22 +190,21 @@ class GridRun:
             return IncrementalRun(self.graph, self.grid, self.engine, self._clock, self._several)
         return DenseRun(self.graph, self.grid, self.engine, self._clock)
 
-    def _shrink(self, device: torch.device, error: Exception) -> None:
-        """Halve the batches, for this image and the ones after it."""
+    def _shrink(self, device: torch.device, reason: str) -> None:
+        """Halve the batches, for this image and the ones after it; `reason` is what the allocator said."""
         engine = self.engine
         largest = max(engine.batch, engine.tail_batch) if isinstance(engine, IncrementalForward) else engine.batch
         if largest <= 1:
             raise DeviceError(
                 f"{device} has not enough memory for one window at a time; "
-                "free some memory or use another device with ON"
-            ) from error
+                f"free some memory or use another device with ON ({reason.splitlines()[0]})"
+            )
         if isinstance(engine, IncrementalForward):
             self.engine = replace(engine, batch=max(1, engine.batch // 2), tail_batch=max(1, engine.tail_batch // 2))
         else:
             self.engine = replace(engine, batch=max(1, engine.batch // 2))
         self._operator = self._prepared()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        device_of(device).empty_cache()
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -20,12 +20,10 @@ import torch
 
 from obeql.executor.threads import set_own_threads
 
-__all__ = ["StoppedError", "lane_count", "run_in_lanes"]
+__all__ = ["StoppedError", "run_in_lanes"]
 
 T = TypeVar("T")
 
-#: More lanes than this want more memory than they save time; further cores work inside the operators.
-_MOST_LANES = 8
 #: Sets of lanes that are kept while nobody uses them.
 _MOST_KEPT = 4
 
@@ -36,11 +34,6 @@ _lending = threading.Lock()
 
 class StoppedError(Exception):
     """Raised inside a piece of work that is not wanted any more."""
-
-
-def lane_count(device: torch.device) -> int:
-    """How many lanes a device's work is divided into: one a core on CPUs with few, one on GPUs."""
-    return min(torch.get_num_threads(), _MOST_LANES) if device.type == "cpu" else 1
 
 
 def run_in_lanes(pieces: Iterable[Callable[[threading.Event], T]], n_lanes: int, take: Callable[[T], None]) -> None:

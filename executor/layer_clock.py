@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from obeql.executor.devices import device_of
 from obeql.executor.lanes import StoppedError
 
 __all__ = ["Clock", "LayerClock", "layer_runner"]
@@ -32,8 +33,7 @@ class LayerClock:
         """Run the work of a layer and note its share of the wall-clock time, of which `n_lanes` lanes have one each."""
         started = time.perf_counter()
         result = work()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        device_of(self.device).synchronize()
         elapsed = (time.perf_counter() - started) / n_lanes
         with self._lock:
             self.seconds[layer] = self.seconds.get(layer, 0.0) + elapsed

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from obeql.executor.devices import device_name, free_bytes
-from obeql.executor.lanes import lane_count, run_in_lanes
+from obeql.executor.devices import device_of
+from obeql.executor.devices.cpu import Cpu
+from obeql.executor.lanes import run_in_lanes
 from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import materialise
 from obeql.executor.network.graph import LayerGraph
@@ -78,19 +79,20 @@ def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -
                         del live[j]
         call_s = _call_seconds(device, dtype)
         boxes, views = _box_rates(graph, image[:1])
-        n_lanes = lane_count(device)
+        n_lanes = device_of(device).n_lanes
+        on_cpu = device_of(device).kind == Cpu.kind
         few = not graph.reason and batch * sum(best) < _OTHER_WAYS_S
         in_lanes = _lanes_ratio(graph, image, n_lanes) if few and n_lanes > 1 else 0.0
         return Rates(
             bytes_per_s=_copy_rate(device, dtype),
             call_s=call_s,
             layer_s=tuple(best),
-            free_bytes=free_bytes(device),
-            device=device_name(device),
-            on_cpu=device.type == "cpu",
+            free_bytes=device_of(device).free_bytes,
+            device=device_of(device).hardware,
+            on_cpu=on_cpu,
             n_lanes=n_lanes,
             maps_in_lanes=in_lanes,
-            plain_memory=_plain_memory_ratio(graph, image) if device.type != "cpu" and not graph.reason else 0.0,
+            plain_memory=_plain_memory_ratio(graph, image) if not on_cpu and not graph.reason else 0.0,
             **boxes,
             pass_s=min(_timed(device, lambda: materialise(graph, image[:1], views))[0] for _ in range(_REPEATS)),
         )
@@ -114,7 +116,7 @@ def _box_rates(graph: LayerGraph, image: torch.Tensor) -> tuple[dict[str, Any], 
     fill = image.mean((2, 3))[0][:, None, None]
     clean = None
     points = []
-    n_lanes, in_turn, beyond, sums_s = lane_count(image.device), 0.0, float("inf"), 0.0
+    n_lanes, in_turn, beyond, sums_s = device_of(image.device).n_lanes, 0.0, float("inf"), 0.0
     for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, _LARGE_GROUPS)):
         clock = LayerClock(image.device)
         engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
@@ -197,21 +199,16 @@ def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: in
 
 
 def _timed(device: torch.device, work: Callable[[], T]) -> tuple[float, T]:
-    _wait(device)
+    device_of(device).synchronize()
     started = time.perf_counter()
     result = work()
-    _wait(device)
+    device_of(device).synchronize()
     return time.perf_counter() - started, result
 
 
 def _some_numbers(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Numbers in 0..1, always the same: PyTorch's own generator is the user's."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _copy_rate(device: torch.device, dtype: torch.dtype) -> float:

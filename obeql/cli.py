@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
         "-f", "--script", dest="inputs", action="append", type=_Script, metavar="FILE", help="run a script"
     )
     built.add_argument("--read-only", action="store_true", help="open the file for reading alone")
-    built.add_argument("--device", metavar="D", help="auto, cpu, cuda or cuda:<number>, for statements without ON")
+    built.add_argument(
+        "--device", metavar="D", help="auto, cpu, cuda, cuda:<number>, xpu or mps, for statements without ON"
+    )
     form = built.add_mutually_exclusive_group()
     form.add_argument("--mode", choices=MODES, default="box", help="how results are written (default: box)")
     form.add_argument("--json", dest="mode", action="store_const", const="json", help="the same as --mode json")

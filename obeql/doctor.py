@@ -106,10 +106,10 @@ def _store() -> Finding:
 def _devices() -> Iterator[Finding]:
     import torch  # noqa: PLC0415
 
-    from obeql.executor.devices import available_devices, device_name  # noqa: PLC0415
+    from obeql.executor.devices import available_devices, device_of  # noqa: PLC0415
 
     for device in available_devices():
-        name = device_name(torch.device(device))
+        name = device_of(torch.device(device)).hardware
         try:
             largest = _largest_error(device)
         except Exception as error:

@@ -86,13 +86,13 @@ class Listings:
 def _devices() -> pa.Table:
     import torch  # noqa: PLC0415
 
-    from obeql.executor.devices import available_devices, device_name, free_bytes  # noqa: PLC0415
+    from obeql.executor.devices import available_devices, device_of  # noqa: PLC0415
 
-    devices = available_devices()
+    devices = [device_of(torch.device(name)) for name in available_devices()]
     return pa.table(
         {
-            "device": devices,
-            "name": [device_name(torch.device(d)) for d in devices],
-            "usable_gb": [round(free_bytes(torch.device(d)) / 1e9, 1) for d in devices],
+            "device": available_devices(),
+            "name": [device.hardware for device in devices],
+            "usable_gb": [round(device.free_bytes / 1e9, 1) for device in devices],
         }
     )

@@ -95,7 +95,7 @@ class Networks:
         """
         import torch  # noqa: PLC0415
 
-        from obeql.executor.devices import DTYPES, free_bytes, resolve_device  # noqa: PLC0415
+        from obeql.executor.devices import DTYPES, device_of, resolve_device  # noqa: PLC0415
         from obeql.executor.rates import measure_rates  # noqa: PLC0415
 
         place = resolve_device(device)
@@ -111,7 +111,7 @@ class Networks:
                 known = measure_rates(graph, place, DTYPES[precision])
                 self._unsaved.add(key)
             self._rates[key] = known
-        return replace(self._rates[key], free_bytes=free_bytes(place) / n_sharing)
+        return replace(self._rates[key], free_bytes=device_of(place).free_bytes / n_sharing)
 
     def reduced_rates(
         self, model: ModelRecord, device: str, precision: str, say: Say = unsaid
@@ -120,9 +120,9 @@ class Networks:
 
         A network that was not captured runs as it is: its code may not take another precision.
         """
-        from obeql.executor.devices import reduced_precision, resolve_device  # noqa: PLC0415
+        from obeql.executor.devices import device_of, resolve_device  # noqa: PLC0415
 
-        name = reduced_precision(resolve_device(device))
+        name = device_of(resolve_device(device)).reduced_precision
         if name is None or precision != "float32" or model.network.whole:
             return None
         return name, self.rates(model, device, name, say=say)

@@ -34,9 +34,6 @@ DEFAULT_CLASSES: ClassSelector = ("predicted", None)
 METRICS = ("ssim", "top10pct", "pearson", "maxerr")
 DEFAULT_CONFIDENCE = 0.95
 
-#: Devices of the language that this version does not run on.
-_LATER_DEVICES = ("mps",)
-
 
 def check_clauses(statement: syntax.ExplainOcclude, text: str) -> None:
     """Raise QueryTypeError for numbers that make no sense whatever the model: WITHIN 0, TOP 0 CELLS, REGION (.., 0)."""
@@ -83,13 +80,9 @@ def bind_top_cells(statement: syntax.ExplainOcclude) -> int | None:
 
 
 def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
-    """Return the device of ON, or of obeql.device. Raises UnsupportedError for devices of later versions."""
+    """Return the device of ON, or of obeql.device. Raises QueryTypeError for words that name none."""
     if node is None or node.name == RAY:  # whose workers compute on the device of the setting
         return str(catalog.setting("device") or DEVICES[0])
-    if node.name in _LATER_DEVICES:
-        raise UnsupportedError(
-            f"ON {node.name} is not carried out by this version; it runs on cpu, cuda, cuda:<number>, cuda:* or ray."
-        )
     try:
         return device_name("ON", node.name)
     except BadValue as wrong:

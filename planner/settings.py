@@ -18,6 +18,7 @@ from obeql.planner.values import BadValue, Parameters, Parser, choice, flag, pla
 
 __all__ = [
     "ALL_GPUS",
+    "DEVICE_NAMES",
     "RAY",
     "SETTINGS",
     "SettingInfo",
@@ -27,17 +28,20 @@ __all__ = [
     "setting_default",
 ]
 
-DEVICES = ("auto", "cpu", "cuda")
+#: Kinds of devices, beside `auto`; all but the CPU take a number.
+DEVICES = ("auto", "cpu", "cuda", "xpu", "mps")
+#: What completion offers.
+DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:0", "xpu", "mps")
 #: Every GPU of the machine, one worker process each.
 ALL_GPUS = "cuda:*"
 #: Actors of a Ray cluster share the images.
 RAY = "ray"
-_CUDA = re.compile(r"cuda:[0-9]{1,3}")
+_NUMBERED = re.compile(r"(cuda|xpu):[0-9]{1,3}")
 
 
 def device_name(name: str, value: Any) -> str:
-    """Parse `auto`, `cpu`, `cuda`, `cuda:<i>` or `cuda:*`; whether the machine has it is known when the run starts."""
-    if isinstance(value, str) and (value.lower() == ALL_GPUS or _CUDA.fullmatch(value.lower())):
+    """Parse `auto`, a kind of device, `cuda:<i>`, `xpu:<i>` or `cuda:*`; only the run tells whether it is there."""
+    if isinstance(value, str) and (value.lower() == ALL_GPUS or _NUMBERED.fullmatch(value.lower())):
         return value.lower()
     return str(choice(*DEVICES, "cuda:<number>")(name, value))
 
@@ -71,7 +75,7 @@ class SettingInfo:
 
 
 SETTINGS: tuple[SettingInfo, ...] = (
-    SettingInfo("device", device_name, "auto", "auto, cpu, cuda, cuda:0", "Device of statements without ON."),
+    SettingInfo("device", device_name, "auto", ", ".join(DEVICE_NAMES), "Device of statements without ON."),
     SettingInfo(
         "disabled_rules", _rules, (), "'rule, rule'", "Rules and choices of the planner that are left out, by name."
     ),

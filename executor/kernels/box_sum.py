@@ -10,15 +10,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from obeql.executor.kernels.paste import Boxes, Ints, View
+from obeql.executor.devices import device_of
+from obeql.executor.kernels.paste import View
+from obeql.executor.kernels.place import Place
 
 __all__ = ["BoxSum", "PrefixSums", "plan_box_sum", "position_sums"]
 
 
 def position_sums(x: Tensor) -> Tensor:
     """The sum over all positions of x (N, C, H, W): float64 (N, C)."""
-    if x.device.type != "cpu":
-        return x.sum(dim=(2, 3), dtype=torch.float64)
+    device = device_of(x.device)
+    if device.is_asynchronous:
+        return x.sum(dim=(2, 3), dtype=device.wide_dtype)
     # Map by map the copy in float64 stays in the cache: a third of the time of one sum over the batch.
     return torch.stack([values.double().sum(dim=(1, 2)) for values in x])
 
@@ -36,7 +39,8 @@ class PrefixSums:
     @classmethod
     def of(cls, view: View) -> PrefixSums:
         channels = view.rows.shape[1]
-        values = view.rows.view(-1, view.height * view.width + 1, channels)[:, :-1].double()
+        values = view.rows.view(-1, view.height * view.width + 1, channels)[:, :-1]
+        values = values.to(device_of(view.rows.device).wide_dtype)
         values = values.view(-1, view.height, view.width, channels)
         sums = values.new_zeros((len(values), view.height + 1, view.width + 1, channels))
         sums[:, 1:, 1:] = values.cumsum(1).cumsum(2)
@@ -64,11 +68,10 @@ class BoxSum:
         return rows[self.bottom_right] - rows[self.top_right] - rows[self.bottom_left] + rows[self.top_left]
 
 
-def plan_box_sum(size: tuple[int, int], box: Boxes, images: Ints, device: torch.device) -> BoxSum:
-    """Work out the corners of boxes on maps of `size` (height, width); `images` (n,) says on whose."""
+def plan_box_sum(size: tuple[int, int], box: Place, images: Tensor) -> BoxSum:
+    """Work out the corners of boxes on maps of `size` (height, width); `images` int64 (n,) says on whose."""
     row = size[1] + 1
-    first = images * (size[0] + 1) * row
-    top, bottom = first + box.tops * row, first + (box.tops + box.height) * row
+    top = images * ((size[0] + 1) * row) + box.tops * row
+    bottom = top + box.height * row
     left, right = box.lefts, box.lefts + box.width
-    corners = (torch.from_numpy(a + b).to(device) for a in (top, bottom) for b in (left, right))
-    return BoxSum(torch.from_numpy(images).to(device), *corners)
+    return BoxSum(images, top + left, top + right, bottom + left, bottom + right)

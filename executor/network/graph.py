@@ -47,7 +47,8 @@ class LayerGraph:
             return self._placed[device, dtype]
 
         def change(tensor: Tensor) -> Tensor:
-            return tensor.to(device, dtype if tensor.is_floating_point() else tensor.dtype)
+            # The format first: a device that lacks float64, in which weights are folded, cannot take them otherwise.
+            return (tensor.to(dtype) if tensor.is_floating_point() else tensor).to(device)
 
         layers = tuple(layer.map_parameters(change) for layer in self.layers)
         _keep_nan(layers)

@@ -19,14 +19,16 @@ import torch
 from torch import Tensor
 
 from obeql.executor.allocator import give_back
+from obeql.executor.devices import device_of
 from obeql.executor.kernels.box_sum import BoxSum, PrefixSums, plan_box_sum
-from obeql.executor.kernels.paste import Boxes, Read, View, plan_read
+from obeql.executor.kernels.paste import Boxes, View
+from obeql.executor.kernels.place import Place
 from obeql.executor.lanes import run_in_lanes
 from obeql.executor.layer_clock import Clock, LayerClock, layer_runner
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.network.layers import Place
 from obeql.executor.network.layers.reduce import GlobalMean
+from obeql.executor.operators.batch_reads import AnyRead, BatchReads
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward
@@ -45,10 +47,10 @@ class _Step:
     """One layer on one batch: how each input is read, from which view, and where the output boxes lie."""
 
     layer: int
-    reads: tuple[tuple[int, tuple[int, float], Read], ...]
+    reads: tuple[tuple[int, tuple[int, float], AnyRead], ...]
     place: Place
     #: how the whole map is put together for layers that need it, None if none does
-    crossing: Read | None
+    crossing: AnyRead | None
     #: inputs nobody reads after this layer
     spent: tuple[int, ...]
     #: for a layer that sums its input: where the input's boxes lie in the clean map's prefix sums
@@ -94,13 +96,14 @@ class _Batch:
     box: Boxes
     hidden: Tensor | None
     #: reads a map of the image's size at the windows' boxes
-    image_read: Read
+    image_read: AnyRead
     steps: tuple[_Step, ...]
 
     @property
     def n_bytes(self) -> int:
         reads = [read for step in self.steps for _, _, read in step.reads]
-        return sum(read.n_bytes for read in reads)
+        places = 16 * len(self.images) * (1 + len(self.steps))
+        return places + sum(read.n_bytes for read in reads)
 
 
 class IncrementalRun:
@@ -310,54 +313,30 @@ class IncrementalRun:
             i: Boxes(rows.starts[i][row_of], cols.starts[i][col_of], int(rows.sizes[i]), int(cols.sizes[i]))
             for i in self.on_boxes
         }
-        first = boxes[0]
-        nothing = Boxes(first.tops, first.lefts, 0, 0)
-        image_read = plan_read(self._size(0), first, nothing, images, device)
+        reading = BatchReads(boxes, images, self._size, device)
         steps = []
         for i in self.on_boxes:
             layer = self.graph.layers[i]
-            box = boxes[i]
             reads = []
             box_sum = None
             if layer.reach == "sum":
                 (j,) = layer.inputs
-                box_sum = plan_box_sum(self._size(j), boxes[j], images, device)
+                box_sum = plan_box_sum(self._size(j), reading.places[j], reading.images)
             for j in layer.inputs if box_sum is None else ():
                 # A layer without a sliding window reads inside the map, where every view is the same.
                 outside = layer.outside if layer.window is not None else self._outside[j][0]
-                read = plan_read(self._size(j), self._region(i, box), boxes[j], images, device)
-                reads.append((j, (j, outside), read))
-            place = Place(
-                torch.from_numpy(box.tops).to(device), torch.from_numpy(box.lefts).to(device), box.height, box.width
-            )
+                reads.append((j, (j, outside), reading.of_input(j, i, layer.window)))
             spent = tuple(j for j in sorted(set(layer.inputs)) if self._last[j] == i)
             crossing = None
             if i in self.crossing:
-                crossing = plan_read(self._size(i), self._everywhere(i, box), box, images, device)
-            steps.append(_Step(i, tuple(reads), place, crossing, spent, box_sum))
-        hidden = self._hidden(rows, cols, row_of, col_of, first, device)
-        return _Batch(torch.from_numpy(images).to(device), first, hidden, image_read, tuple(steps))
+                crossing = reading.of_whole(i)
+            steps.append(_Step(i, tuple(reads), reading.places[i], crossing, spent, box_sum))
+        hidden = self._hidden(rows, cols, row_of, col_of, boxes[0], device)
+        return _Batch(reading.images, boxes[0], hidden, reading.of_image(), tuple(steps))
 
     def _size(self, layer: int) -> tuple[int, int]:
         _, height, width = self.graph.layers[layer].shape
         return height, width
-
-    def _region(self, layer: int, box: Boxes) -> Boxes:
-        """What a layer reads for its output boxes."""
-        window = self.graph.layers[layer].window
-        if window is None:
-            return box
-        rows, cols = window
-        return Boxes(
-            box.tops * rows.stride - rows.pad,
-            box.lefts * cols.stride - cols.pad,
-            (box.height - 1) * rows.stride + rows.extent,
-            (box.width - 1) * cols.stride + cols.extent,
-        )
-
-    def _everywhere(self, layer: int, box: Boxes) -> Boxes:
-        zeros = np.zeros(len(box.tops), np.int64)
-        return Boxes(zeros, zeros, *self._size(layer))
 
     def _hidden(
         self, rows: AxisGroup, cols: AxisGroup, row_of: Windows, col_of: Windows, box: Boxes, device: torch.device
@@ -375,7 +354,7 @@ class IncrementalRun:
         if inside[0].all() and inside[1].all():
             return None
         hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        return torch.from_numpy(hidden).to(device)
+        return device_of(device).upload(hidden)
 
     # ---- execution --------------------------------------------------------------------------------------------
 

@@ -122,7 +122,9 @@ def command_words(line: str, names: Names) -> Iterator[Suggestion]:
         case "modes":
             words = MODES
         case "devices":
-            words = ("auto", "cpu", "cuda", "cuda:0")
+            from obeql.planner.settings import DEVICE_NAMES  # noqa: PLC0415
+
+            words = DEVICE_NAMES
         case "switch":
             words = ("on", "off")
         case "paths":

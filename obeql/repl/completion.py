@@ -141,7 +141,9 @@ def _names_for(found: Expected, names: Names) -> Iterator[tuple[str, str]]:
         case "_METRIC":
             yield from ((name, "metric") for name in METRICS)
         case "_ON":
-            yield from ((name, "device") for name in ("auto", "cpu", "cuda", "cuda:0"))
+            from obeql.planner.settings import DEVICE_NAMES  # noqa: PLC0415
+
+            yield from ((name, "device") for name in DEVICE_NAMES)
     if "STRING" in found.terminals and _names_a_class(types):
         yield from ((f"'{name}'", "class") for name in _classes(found, names))
     if last in ("EQUAL", "_TO") and "NAME" in found.terminals:

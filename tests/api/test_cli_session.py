@@ -112,7 +112,7 @@ BAD = [
     ("EXPLAIN OCCLUDE 'pictures/one.png' USING net WITH stride=0", (2,), "stride"),
     ("EXPLAIN OCCLUDE 'pictures/one.png' USING net WITH stride=25", (2,), "24x24"),
     ("EXPLAIN OCCLUDE 'pictures/one.png' USING net REGION (0, 0, 30, 30)", (2,), "REGION"),
-    ("EXPLAIN OCCLUDE 'pictures/one.png' USING net ON mps", (3,), "ON mps"),
+    ("EXPLAIN OCCLUDE 'pictures/one.png' USING net ON mps", (6,), "no device 'mps'"),
     ("EXPLAIN OCCLUDE 'pictures/one.png' USING net ON cuda:99", (6,), "cuda:99"),
     ("EXPLAIN OCCLUDE 'pictures/one.png' USING bad WITH patch=8", (5,), "not finite"),
     ("CREATE MODEL net2 FROM 'gone.onnx'", (4,), "gone.onnx"),

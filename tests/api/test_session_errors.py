@@ -60,7 +60,6 @@ def refused(net_db: Any, dump: Any) -> Callable[..., ObeqlError]:
 @pytest.mark.parametrize(
     ("clause", "named"),
     [
-        ("ON mps", "ON mps"),
         ("WITH workers=2 WITHIN 5 SECONDS", "workers=2"),
     ],
 )
@@ -70,7 +69,7 @@ def test_unsupported_clauses(refused: Any, folder: Path, clause: str, named: str
 
 
 def test_unsupported_comes_before_the_catalog(refused: Any) -> None:
-    refused("EXPLAIN OCCLUDE nothing USING nobody ON mps", UnsupportedError, "ON mps")
+    refused("EXPLAIN OCCLUDE nothing USING nobody ON ray WITHIN 5 SECONDS", UnsupportedError, "ON ray")
 
 
 def test_without_ray(refused: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

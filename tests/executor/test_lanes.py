@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from obeql.executor.lanes import StoppedError, lane_count, run_in_lanes
+from obeql.executor.devices import device_of
+from obeql.executor.lanes import StoppedError, run_in_lanes
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import DenseRun
@@ -125,8 +126,8 @@ def _named(stop: threading.Event) -> int:
 
 
 def test_few_cores_have_a_lane_each_and_gpus_one() -> None:
-    assert lane_count(torch.device("cpu")) == min(torch.get_num_threads(), 8)
-    assert lane_count(torch.device("cuda")) == 1
+    assert device_of(torch.device("cpu")).n_lanes == min(torch.get_num_threads(), 8)
+    assert device_of(torch.device("cuda")).n_lanes == 1
 
 
 def test_lanes_that_run_the_whole_network_have_as_many_windows_each() -> None:

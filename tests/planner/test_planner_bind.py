@@ -114,7 +114,6 @@ def test_place_counts_from_the_start_of_the_script(catalog: Any) -> None:
     ("clause", "named"),
     [
         ("ON ray WITHIN 5 SECONDS", "ON ray"),
-        ("ON mps", "mps"),
         ("WITH workers=2 WITHIN 5 SECONDS", "workers=2"),
         ("WITHIN 5 SECONDS ON cuda:*", "cuda:*"),
     ],

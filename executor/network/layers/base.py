@@ -7,25 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from obeql.executor.kernels.place import Place
 from obeql.planner.geometry import AxisWindow, LayerSpec, Reach
 
 __all__ = ["Layer", "Place"]
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where the output boxes of a batch lie: `tops`, `lefts` int64 (N,), one box size (height, width) for all."""
-
-    tops: Tensor
-    lefts: Tensor
-    height: int
-    width: int
 
 
 class Layer(ABC):

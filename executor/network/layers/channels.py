@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -75,16 +76,19 @@ class SelectChannels(Layer):
     def __init__(self, name: str, inputs: Sequence[int], shape: Sequence[int], order: Sequence[int]) -> None:
         super().__init__(name, inputs, shape)
         self.order = tuple(order)
-        self._index = torch.tensor(self.order)
+        self.index = torch.tensor(self.order)
         self._contiguous = self.order == tuple(range(self.order[0], self.order[0] + len(self.order)))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         x = inputs[0]
         if self._contiguous:
             return x.narrow(1, self.order[0], len(self.order))
-        if self._index.device != x.device:
-            self._index = self._index.to(x.device)
-        return x.index_select(1, self._index)
+        return x.index_select(1, self.index)
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> SelectChannels:
+        moved = copy.copy(self)  # a graph's own, so that one on another device is left alone
+        moved.index = change(self.index)
+        return moved
 
 
 class Pad(Layer):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -92,10 +93,17 @@ class AveragePool(Layer):
         if self._counts is None:
             return F.avg_pool2d(x, self.kernel, self.stride, 0, divisor_override=self.divisor)
         total = F.avg_pool2d(x, self.kernel, self.stride, 0, divisor_override=1)
-        rows, cols = (c.to(x.device) for c in self._counts)
+        rows, cols = self._counts
         n_rows = rows[place.tops[:, None] + torch.arange(place.height, device=x.device)]  # (N, h)
         n_cols = cols[place.lefts[:, None] + torch.arange(place.width, device=x.device)]  # (N, w)
         return total / (n_rows[:, None, :, None] * n_cols[:, None, None, :]).to(x.dtype)
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> AveragePool:
+        if self._counts is None:
+            return self
+        moved = copy.copy(self)
+        moved._counts = tuple(change(counts) for counts in self._counts)
+        return moved
 
 
 def _counts(size: int, n_out: int, window: AxisWindow, include_pad: bool) -> list[int]:
