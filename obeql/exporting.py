@@ -20,6 +20,7 @@ import pyarrow as pa
 from obeql.errors import ImageError, QueryTypeError, nearest
 from obeql.grammar.syntax import EXPORT_FORMATS
 from obeql.heatmap import Heatmap, write_file
+from obeql.planner.catalog import image_name
 from obeql.planner.cells import FloatPlane
 from obeql.store.codec import dump
 
@@ -174,7 +175,7 @@ def _file_a_map(result: Result, folder: Path, form: str) -> list[Path]:
     writer.writerow(_LISTED)
     files = []
     for heat, name in zip(result, _names(len(result)), strict=False):
-        path = folder / f"{name}_{_word(Path(heat.image).stem)}_{_word(heat.class_name)}_{_pair(heat.patch)}.{form}"
+        path = folder / f"{name}_{_word(image_name(heat.image))}_{_word(heat.class_name)}_{_pair(heat.patch)}.{form}"
         heat.save(path)
         files.append(path)
         best = heat.top(1)

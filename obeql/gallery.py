@@ -16,6 +16,7 @@ import duckdb
 
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner import ImageRecord, ImageSet
+from obeql.planner.catalog import split_page
 from obeql.store import ImageContent
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class Gallery:
 def _stamp(path: str) -> tuple[Any, ...] | None:
     """What tells whether the file at a path is still the one that was read."""
     try:
-        status = Path(path).stat()
+        status = Path(split_page(path)[0]).stat()
     except OSError:
         return None
     return path, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

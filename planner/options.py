@@ -207,7 +207,7 @@ MODEL_OPTIONS: tuple[OptionInfo, ...] = (
         choice("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
         None,
         "nearest, bilinear, bicubic, box, hamming, lanczos",
-        "How resizing interpolates.",
+        "How resizing interpolates; bicubic unless the weights declare another.",
     ),
     OptionInfo(
         "mean", _numbers, None, "(0.485, 0.456, 0.406)", "Subtracted from pixels in 0..1, in model channel order."

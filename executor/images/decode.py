@@ -1,12 +1,14 @@
 """From a file, PIL image, array or tensor to RGB pixels with an identity.
 
-Comes after the images of a statement are known and before `preprocess`. The digest of the pixels is the image's
-identity in the store, so that a renamed or copied file keeps its heat maps.
+Comes after the images of a statement are known and before `preprocess`; `pillow`, `tiff`, `deep` and `dicom` read the
+files. The digest of the pixels is the image's identity in the store, so that a renamed or copied file keeps its heat
+maps.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import sys
 import zlib
@@ -22,7 +24,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from obeql.errors import ImageError
 from obeql.executor.images.deep import is_deep_colour, read_deep_colour
 from obeql.executor.images.dicom import is_dicom, read_dicom
-from obeql.executor.images.locate import missing_file
+from obeql.executor.images.locate import missing_file, no_page
+from obeql.executor.images.tiff import TiffPixels, read_tiff
+from obeql.executor.images.tiff_tags import is_tiff, n_tiff_pages
+from obeql.planner.catalog import split_page
 
 __all__ = ["Pixels", "SourceFacts", "SourceImage", "decode_file", "decode_object"]
 
@@ -38,6 +43,7 @@ _DECODER_ERRORS: tuple[type[Exception], ...] = (
     LookupError,
     OverflowError,
     MemoryError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
@@ -47,6 +53,9 @@ _RUNS_PROGRAMS = frozenset({"EPS", "WMF"})
 
 #: Float pixels may leave 0..1 by this much, as rounding makes them; they are clipped.
 _ROUNDING = 1e-6
+
+#: Formats whose further pictures are not pages: layers, and what cameras put beside a photo.
+_ONE_PAGE = frozenset({"PSD", "MPO"})
 
 #: TIFF's tag that says whether zero is black (1) or white (0)
 _PHOTOMETRIC = 262
@@ -62,6 +71,7 @@ class SourceFacts:
     size: tuple[int, int]
     series_uid: str | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
+    n_pages: int = 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +82,8 @@ class SourceImage:
     A grey image has three equal channels. `digest` is the hex SHA-256 of kind, dtype, shape and pixels. `shown` is
     the name used in messages and titles; `path` is None for an image that is no file. `ready` is True for arrays
     and tensors: those are used as they are when they already have the model's size. `series_uid` and
-    `pixel_spacing_mm` (vertical, horizontal) are what a DICOM file says of its series and scale.
+    `pixel_spacing_mm` (vertical, horizontal) are what a DICOM file says of its series and scale. `n_pages` counts the
+    pages of a file of which the first was taken because none was named, and is 1 otherwise.
     """
 
     pixels: Pixels
@@ -82,6 +93,7 @@ class SourceImage:
     ready: bool = False
     series_uid: str | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
+    n_pages: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -91,7 +103,7 @@ class SourceImage:
     @property
     def facts(self) -> SourceFacts:
         """What the store remembers of the image."""
-        return SourceFacts(self.digest, self.size, self.series_uid, self.pixel_spacing_mm)
+        return SourceFacts(self.digest, self.size, self.series_uid, self.pixel_spacing_mm, self.n_pages)
 
     def unit_pixels(self) -> npt.NDArray[np.float32]:
         """The pixels as float32 in 0..1, (H, W, 3)."""
@@ -99,21 +111,25 @@ class SourceImage:
 
 
 def decode_file(path: str | Path) -> SourceImage:
-    """Decode an image file that Pillow can read, or a DICOM file.
+    """Decode an image file that Pillow can read, a TIFF file of more than 8 bits, or a DICOM file.
 
     The EXIF orientation is applied. Transparent pixels are laid over white, which is what viewers, browsers and
-    paper show. Palettes, 1-bit, CMYK and grey with alpha become RGB; 16-bit grey is divided by 65535 and keeps its
-    precision, and so does 16-bit colour where `deep.read_deep_colour` can read it; of an animation or a stack the first
-    frame is taken. Colour profiles are not applied. DICOM files are shown as `dicom.read_dicom` says.
+    paper show; bands beyond the colours that are no opacity are left out. Palettes, 1-bit, CMYK and grey with alpha
+    become RGB; 16-bit grey is divided by 65535 and keeps its precision, and so does 16-bit colour of TIFF files, and of
+    others where `deep.read_deep_colour` can read it. Colour profiles are not applied. DICOM files are shown as
+    `dicom.read_dicom` says. Of an animation, a stack or a DICOM file of several frames the first picture is taken, or
+    the one that the path names: `stack.tif#page=3`, counted from 1.
 
-    Raises ImageError for a file that is missing, empty, a folder, no image, damaged, or larger than Pillow's limit.
+    Raises ImageError for a file that is missing, empty, a folder, no image, damaged, of a kind that cannot be read
+    rightly, larger than Pillow's limit, or without the page.
     """
-    path = _existing(Path(path))
-    shown = str(path)
+    found, page = split_page(str(path))
+    file = _existing(Path(found))
+    shown = str(path) if page is not None else str(file)
     try:
-        return _decode_known(path, shown)
+        return _decode_known(file, shown, page)
     except UnidentifiedImageError:
-        raise ImageError(f"'{shown}' {_why_unreadable(path)}") from None
+        raise ImageError(f"'{shown}' {_why_unreadable(file)}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise _too_large(shown) from None
     except PermissionError:
@@ -122,16 +138,63 @@ def decode_file(path: str | Path) -> SourceImage:
         raise _damaged(shown, error) from None
 
 
-def _decode_known(path: Path, shown: str) -> SourceImage:
-    """Decode a file by Pillow, or as DICOM where it has that mark; raises what they raise."""
+def _decode_known(file: Path, shown: str, page: int | None) -> SourceImage:
+    """Decode a file by its own reader or by Pillow, or as DICOM where it has that mark; raises what they raise."""
+    if is_tiff(file):
+        samples = read_tiff(file, 1 if page is None else page)
+        if samples is not None:
+            n_pages = n_tiff_pages(file) if page is None else 1
+            return replace(_finish(_of_tiff(samples, shown), shown, shown, ready=False), n_pages=n_pages)
     try:
-        with Image.open(path, formats=_formats()) as image:
-            return _decode_pil(image, shown, shown)
+        with Image.open(file, formats=_formats()) as image:
+            n_pages = _n_pages(image, file) if page is None else 1
+            if page is not None and page != 1:
+                _turn_to(image, page, shown)
+            return replace(_decode_pil(image, shown, file), n_pages=n_pages)
     except UnidentifiedImageError:
-        if not is_dicom(path):
+        if not is_dicom(file):
             raise
-    pixels, facts = read_dicom(path)
+    pixels, facts = read_dicom(file, page)
     return replace(_finish(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shown, shown, ready=False), **facts)
+
+
+def _n_pages(image: Image.Image, file: Path) -> int:
+    """How many pages an open file has; 1 where that cannot be found out."""
+    if image.format in _ONE_PAGE or not getattr(image, "is_animated", False):
+        return 1
+    try:
+        return n_tiff_pages(file) if image.format == "TIFF" else int(getattr(image, "n_frames", 1))
+    except _DECODER_ERRORS:
+        return 1
+
+
+def _turn_to(image: Image.Image, page: int, shown: str) -> None:
+    """Go to a page of an open file, counted from 1. Raises ImageError where there is none."""
+    n_pages = 1 if image.format in _ONE_PAGE else int(getattr(image, "n_frames", 1))
+    if not 1 <= page <= n_pages:
+        raise no_page(shown, n_pages)
+    image.seek(page - 1)
+
+
+def _of_tiff(samples: TiffPixels, shown: str) -> Pixels:
+    """RGB pixels (H, W, 3) of a TIFF file's samples, laid over white where they have an opacity."""
+    scaled = [_scaled(each, samples.white, shown) for each in (samples.colour, samples.alpha) if each is not None]
+    colour = np.broadcast_to(scaled[0], (*scaled[0].shape[:2], 3))
+    if samples.alpha is None:
+        return colour
+    if not samples.weighted:
+        return _over_white(np.concatenate([colour, scaled[1]], axis=2))
+    if colour.dtype == np.uint8:
+        return np.asarray(np.minimum(colour.astype(np.int32) + (255 - scaled[1].astype(np.int32)), 255), np.uint8)
+    return np.asarray(np.minimum(colour + (1 - scaled[1]), 1), np.float32)
+
+
+def _scaled(samples: npt.NDArray[Any], white: int | None, shown: str) -> Pixels:
+    if white is None:
+        return _standard_dtype(samples, shown)
+    if white == 255:
+        return samples.astype(np.uint8)
+    return np.asarray(np.clip(samples.astype(np.float32) / np.float32(white), 0, 1), np.float32)
 
 
 def _existing(path: Path) -> Path:
@@ -167,6 +230,8 @@ def decode_object(obj: Any, key: str) -> SourceImage:
         return decode_file(obj)
     if isinstance(obj, Image.Image):
         try:
+            if (file := _unread_tiff(obj)) is not None and (samples := read_tiff(file, obj.tell() + 1)) is not None:
+                return _finish(_of_tiff(samples, key), key, None, ready=False)
             return _decode_pil(obj, key, None)
         except _DECODER_ERRORS as error:
             raise _damaged(key, error) from None
@@ -189,26 +254,41 @@ def decode_object(obj: Any, key: str) -> SourceImage:
     return _finish(pixels, key, None, ready=True)
 
 
-def _decode_pil(image: Image.Image, shown: str, path: str | None) -> SourceImage:
+def _unread_tiff(image: Image.Image) -> Path | None:
+    """The file of a TIFF that Pillow has opened and not read yet: it would not read every kind rightly."""
+    name = getattr(image, "filename", "")
+    if image.format != "TIFF" or not name or not getattr(image, "tile", ()):
+        return None
+    file = Path(os.fsdecode(name))
+    return file if file.is_file() else None
+
+
+def _decode_pil(image: Image.Image, shown: str, file: Path | None) -> SourceImage:
+    path = None if file is None else shown
     if 0 in image.size:
         raise ImageError(f"image '{shown}' has no pixels: it is {image.height} x {image.width} (height x width)")
     limit = Image.MAX_IMAGE_PIXELS
     # For sizes between one and two times the limit Pillow only warns.
     if path is not None and limit is not None and image.width * image.height > limit:
         raise _too_large(shown)
-    if path is not None and is_deep_colour(image) and (deep := read_deep_colour(Path(path), image)) is not None:
-        return _finish(_over_white(deep) if deep.shape[2] == 4 else deep, shown, path, ready=False)
+    if file is not None and is_deep_colour(image):
+        image.load()  # which finds damage that OpenCV does not tell of
+        if (deep := read_deep_colour(file, image)) is not None:
+            return _finish(_over_white(deep) if deep.shape[2] == 4 else deep, shown, path, ready=False)
     # Pillow turns 8-bit TIFFs whose zero is white, and hands 16-bit ones over as they are.
     turned = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-    pixels = _rgb(ImageOps.exif_transpose(image), shown)
+    pixels = _rgb(ImageOps.exif_transpose(image), shown, image.format)
     return _finish(1 - pixels if turned else pixels, shown, path, ready=False)
 
 
-def _rgb(image: Image.Image, shown: str) -> Pixels:
-    """RGB pixels (H, W, 3) of a PIL image of any mode."""
+def _rgb(image: Image.Image, shown: str, form: str | None) -> Pixels:
+    """RGB pixels (H, W, 3) of a PIL image of any mode, which was read from a file of the format `form`, if any."""
     mode = image.mode
     if mode.startswith("I;16"):
-        grey = np.asarray(image).astype(np.float32) / np.float32(65535)
+        deep = np.asarray(image)
+        grey = deep.astype(np.float32) / np.float32(65535)
+        if isinstance(clear := image.info.get("transparency"), int):  # the one grey value that is not shown
+            grey[deep == clear] = 1
         return np.repeat(grey[:, :, None], 3, axis=2)
     if mode == "I":
         wide = np.asarray(image)
@@ -217,7 +297,9 @@ def _rgb(image: Image.Image, shown: str) -> Pixels:
                 f"image '{shown}' has 32-bit integer pixels from {wide.min()} to {wide.max()}, which have no agreed "
                 "white; scale them to 0..1 and pass the array"
             )
-        grey = wide.astype(np.float32) / np.float32(65535)
+        # PNG and PGM files that Pillow reads so have 16 bits; other integers are those of 8 or 16 bits written wider.
+        white = 255 if form in (None, "TIFF") and wide.max() <= 255 else 65535
+        grey = wide.astype(np.float32) / np.float32(white)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if mode == "F":
         return np.repeat(_standard_dtype(np.asarray(image)[:, :, None], shown), 3, axis=2)

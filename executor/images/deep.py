@@ -1,6 +1,7 @@
-"""Colour files of 16 bits a channel, which Pillow cuts to 8: read in full with OpenCV (`pip install "obeql[deep]"`).
+"""Files of 16 bits a channel in colour, which Pillow cuts to 8: read in full with OpenCV (`pip install "obeql[deep]"`).
 
-Called by `decode` for files that Pillow has opened. Without OpenCV a warning says what is lost.
+Called by `decode` for files that Pillow has opened; TIFF files are read by `tiff`. Without OpenCV a warning says what
+is lost.
 """
 
 from __future__ import annotations
@@ -12,27 +13,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
-__all__ = ["is_deep_colour", "read_deep_colour"]
+from obeql.executor.images.upright import upright
 
-#: By EXIF orientation: whether a picture is transposed, and by how many quarter turns anticlockwise it is turned then.
-_UPRIGHT = {
-    1: (False, 0),
-    2: (True, 3),
-    3: (False, 2),
-    4: (True, 1),
-    5: (True, 0),
-    6: (False, 3),
-    7: (True, 2),
-    8: (False, 1),
-}
+__all__ = ["is_deep_colour", "read_deep_colour"]
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Whether an open PNG or TIFF has 16 bits in each of its colour channels; Pillow reads 8 of them."""
+    """Whether an open file has 16 bits in each channel of several; Pillow reads 8 of them."""
     modes = (
         tile.args if isinstance(tile.args, str) else tile.args[0] for tile in getattr(image, "tile", ()) if tile.args
     )
-    return any(isinstance(mode, str) and mode.startswith("RGB") and ";16" in mode for mode in modes)
+    return any(isinstance(mode, str) and mode.startswith(("RGB", "LA")) and ";16" in mode for mode in modes)
 
 
 def read_deep_colour(path: Path, image: Image.Image) -> npt.NDArray[np.float32] | None:
@@ -53,9 +44,8 @@ def read_deep_colour(path: Path, image: Image.Image) -> npt.NDArray[np.float32] 
         _warn(f"{path}: 16-bit colour of a kind that OpenCV does not read; 8 bits of each channel are used")
         return None
     order = [2, 1, 0, *range(3, found.shape[2])]  # OpenCV has blue first
-    transposed, turns = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1), (False, 0))
     pixels = found[:, :, order].astype(np.float32) / np.float32(65535)
-    return np.ascontiguousarray(np.rot90(pixels.transpose(1, 0, 2) if transposed else pixels, turns))
+    return upright(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def _warn(text: str) -> None:

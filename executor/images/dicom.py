@@ -5,6 +5,7 @@ Called by `decode` for files that are DICOM; pydicom does the reading (`pip inst
 
 from __future__ import annotations
 
+import re
 import warnings
 import zlib
 from pathlib import Path
@@ -15,6 +16,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from obeql.errors import ImageError
+from obeql.executor.images.locate import no_page
+from obeql.planner.catalog import with_page
 
 __all__ = ["is_dicom", "read_dicom"]
 
@@ -22,6 +25,13 @@ Pixels = npt.NDArray[np.uint8 | np.float32]
 
 #: Beyond the range of any stored value: what a window makes of it is the end of the window's output.
 _FAR = 1e12
+#: The functional groups of a frame that decide how it is shown, and their elements that count here.
+_MACROS = {
+    "PixelValueTransformationSequence": ("RescaleIntercept", "RescaleSlope", "ModalityLUTSequence"),
+    "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    "PixelMeasuresSequence": ("PixelSpacing",),
+}
+_PIXEL_DATA = 0x7FE00010
 #: Bytes before the file's meta information: preamble, mark, and the element that gives the length of the rest.
 _META_START = 128 + 4 + 12
 
@@ -32,17 +42,19 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_dicom(path: Path) -> tuple[Pixels, dict[str, Any]]:
+def read_dicom(path: Path, page: int | None = None) -> tuple[Pixels, dict[str, Any]]:
     """Return the pixels (H, W, 1) float32 in 0..1, or (H, W, 3) uint8 or float32, and the facts of the file.
 
     Grey values are rescaled (slope and intercept, or the modality look-up table), then mapped to 0..1 by the first
-    window or look-up table for viewing, and without one from the smallest to the largest value of the image.
-    MONOCHROME1, where large values are dark, is inverted. Of several frames the first is taken. Facts are
-    `series_uid` and `pixel_spacing_mm` (vertical, horizontal), those that the file has.
+    window or look-up table for viewing, and without one from the smallest to the largest value of the image; what an
+    enhanced file says of these in the functional groups of the frame, or of all frames, goes before. MONOCHROME1,
+    where large values are dark, is inverted. `page` is the frame, counted from 1; without it the first is taken.
+    Facts are `n_pages`, the frames of a file of which none was named, and `series_uid` and `pixel_spacing_mm`
+    (vertical, horizontal), those that the file has.
 
-    Raises ImageError where pydicom is missing, or cannot read the file or its pixels, where these are not numbers, or
-    a packed data set holds more than Pillow's limit of pixels takes; DecompressionBombError of Pillow where the image
-    is larger than that.
+    Raises ImageError where pydicom is missing, or cannot read the file or its pixels, where these are not numbers,
+    the frame is not there, or a packed data set holds more than Pillow's limit of pixels takes; DecompressionBombError
+    of Pillow where the image is larger than that.
     """
     shown = str(path)
     try:
@@ -58,7 +70,12 @@ def read_dicom(path: Path) -> tuple[Pixels, dict[str, Any]]:
             header = pydicom.dcmread(path)
             if "PixelData" not in header and "FloatPixelData" not in header:
                 raise ImageError(f"'{shown}' is a DICOM file without an image: it has no pixels")
-            return _pixels(header, shown), _facts(header)
+            n_frames = max(1, int(header.get("NumberOfFrames") or 1))
+            if page is not None and not 1 <= page <= n_frames:
+                raise no_page(with_page(shown, page), n_frames)
+            index = 0 if page is None else page - 1
+            said = _said_of_frame(header, index)
+            return _pixels(header, said, index, shown), _facts(said) | {"n_pages": n_frames if page is None else 1}
     except InvalidDicomError as error:
         raise ImageError(f"'{shown}' is a damaged DICOM file: {error}") from None
     except (ImageError, Image.DecompressionBombError):
@@ -66,7 +83,7 @@ def read_dicom(path: Path) -> tuple[Pixels, dict[str, Any]]:
     except RecursionError:
         raise ImageError(f"'{shown}' is a damaged DICOM file: its sequences are nested too deeply") from None
     except (RuntimeError, NotImplementedError) as error:  # a compression that no installed library decodes
-        raise ImageError(f"the pixels of the DICOM file '{shown}' cannot be decoded: {_first_line(error)}") from None
+        raise ImageError(f"the pixels of the DICOM file '{shown}' cannot be decoded: {_why_not(error)}") from None
     except MemoryError:
         raise ImageError(f"'{shown}' is a DICOM file that does not fit in memory") from None
     except Exception as error:  # pydicom and its decoders have many kinds of their own
@@ -89,17 +106,40 @@ def _require_small(path: Path, meta: Any) -> None:
             raise ImageError(f"'{path}' is a DICOM file that swells to more than {8 * limit} bytes when it is unpacked")
 
 
-def _pixels(header: Any, shown: str) -> Pixels:
+def _said_of_frame(header: Any, index: int) -> Any:
+    """What a file says of one frame: the data set with the elements of the functional groups that change pixels."""
+    from pydicom.dataset import Dataset  # noqa: PLC0415
+
+    frames = header.get("PerFrameFunctionalGroupsSequence") or ()
+    groups = [*(header.get("SharedFunctionalGroupsSequence") or ())[:1], *frames[index : index + 1]]
+    if not groups:
+        return header
+    said = Dataset()
+    said.update({each.tag: each for each in header if each.tag != _PIXEL_DATA and each.VR != "SQ"})
+    for name in ("ModalityLUTSequence", "VOILUTSequence"):
+        if name in header:
+            said[name] = header[name]
+    for group in groups:
+        for macro, elements in _MACROS.items():
+            for item in (group.get(macro) or ())[:1]:
+                # A macro holds as a whole: what the frame says is not mixed with what is said of all.
+                for element in elements:
+                    said.pop(element, None)
+                said.update({each.tag: each for each in item if each.keyword in elements})
+    return said
+
+
+def _pixels(header: Any, said: Any, index: int, shown: str) -> Pixels:
     from pydicom.pixels.processing import apply_color_lut  # noqa: PLC0415
 
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and int(header.Rows) * int(header.Columns) > limit:
         raise Image.DecompressionBombError
-    header.pixel_array_options(index=0)  # the first of several frames, without decoding the others
+    header.pixel_array_options(index=index)  # without decoding the other frames
     frame = header.pixel_array
     kind = str(header.PhotometricInterpretation)
     if kind.startswith("MONOCHROME"):
-        grey = _grey(frame, header)
+        grey = _grey(frame, said)
         if kind == "MONOCHROME1":
             grey = 1 - grey
         return np.asarray(grey[:, :, None], np.float32)
@@ -143,6 +183,17 @@ def _facts(header: Any) -> dict[str, Any]:
     if spacing is not None and len(spacing) == 2:
         facts["pixel_spacing_mm"] = (float(spacing[0]), float(spacing[1]))
     return facts
+
+
+def _why_not(error: BaseException) -> str:
+    """Why pydicom cannot decode the pixels, in one line: the libraries that would, or what failed."""
+    first, *others = (line.strip() for line in str(error).strip().splitlines() or [type(error).__name__])
+    needed = [found[1] for line in others if (found := re.search(r"requires (.+)", line))]
+    if needed:
+        kind = re.search(r"'(.+)'", first)
+        named = kind[1] if kind else "its compression"
+        return f"{named} is decoded by {', or by '.join(needed)}, which can be installed with pip"
+    return re.sub(r"<_io\.BytesIO object at \w+>", "the packed data", " ".join([first, "; ".join(others)]).strip())
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from obeql.errors import ImageError, nearest
+from obeql.planner.catalog import split_page, with_page
 
-__all__ = ["IMAGE_SUFFIXES", "expand", "missing_file"]
+__all__ = ["IMAGE_SUFFIXES", "expand", "missing_file", "no_page"]
 
 #: Suffixes (lower case) that count as images where a folder or a pattern without a suffix is given.
 IMAGE_SUFFIXES = frozenset(
@@ -24,6 +25,8 @@ IMAGE_SUFFIXES = frozenset(
 def expand(pattern: str | Path) -> list[Path]:
     """Return the image files that a path, a folder or a glob pattern names, in natural order (`a2` before `a10`).
 
+    `#page=3` behind any of them is kept behind each file.
+
     An existing file is returned whatever its name, also when the name holds `*`, `?` or `[`. A folder stands for
     the images directly inside it. In a pattern `**` crosses folders and `~` is the home folder; hidden files do not
     match. Folders, and patterns whose last part spells out no suffix (`scans/*`), yield known image suffixes alone;
@@ -31,8 +34,10 @@ def expand(pattern: str | Path) -> list[Path]:
 
     Raises ImageError when nothing matches, and for what no file can be called.
     """
+    files, page = split_page(str(pattern))
     try:
-        return _expand(pattern)
+        found = _expand(files)
+        return found if page is None else [Path(with_page(str(path), page)) for path in found]
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such ~user, NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ImageError(f"images cannot be looked for at '{pattern}': {reason}") from None
@@ -78,6 +83,12 @@ def missing_file(path: Path) -> ImageError:
         return ImageError(f"image '{path}' does not exist: there is no folder '{folder}'.{hint}")
     hint = nearest(path.name, (child.name for child in _children(folder) if child.is_file()))
     return ImageError(f"image '{path}' does not exist.{hint}")
+
+
+def no_page(shown: str, n_pages: int) -> ImageError:
+    """The error for a page that a file does not have."""
+    there = "it has one page" if n_pages == 1 else f"it has {n_pages} pages, counted from 1"
+    return ImageError(f"there is no image '{shown}': {there}")
 
 
 def _children(folder: Path) -> list[Path]:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from obeql.errors import StoreError, UnknownNameError, nearest
-from obeql.planner.catalog import ImageRecord, ImageSet
+from obeql.planner.catalog import ImageRecord, ImageSet, image_name
 from obeql.store.codec import dump, load, utc_now
 from obeql.store.driver import Database
 
@@ -320,7 +319,7 @@ def _common_columns(images: Sequence[ImageRecord]) -> dict[str, pa.Array]:
 
 
 def _image_batch(entries: Sequence[int], images: Sequence[ImageRecord]) -> pa.Table:
-    names = [PurePath(image.path).stem if image.path is not None else image.key for image in images]
+    names = [image_name(image.path) if image.path is not None else image.key for image in images]
     return pa.table(
         {
             "entry_id": pa.array(entries, pa.int64()),

@@ -196,3 +196,96 @@ def test_a_compression_that_nothing_here_decodes(made: Callable[..., Path]) -> N
     header.save_as(path)
     with pytest.raises(ImageError, match=r"cannot be decoded|is a damaged DICOM file"):
         decode_file(path)
+
+
+def group(**macros: dict[str, Any]) -> Any:
+    """A functional group of an enhanced file: its macros with their elements."""
+    from pydicom.dataset import Dataset
+    from pydicom.sequence import Sequence
+
+    found = Dataset()
+    for name, elements in macros.items():
+        item = Dataset()
+        for keyword, value in elements.items():
+            setattr(item, keyword, value)
+        setattr(found, name, Sequence([item]))
+    return found
+
+
+def test_functional_groups_of_a_frame_go_before_those_of_all(made: Callable[..., Path]) -> None:
+    frames = np.stack([VALUES, VALUES // 2, VALUES // 3])
+    of_all = group(
+        PixelValueTransformationSequence={"RescaleSlope": 2, "RescaleIntercept": -100},
+        FrameVOILUTSequence={"WindowCenter": 700, "WindowWidth": 900, "VOILUTFunction": "LINEAR_EXACT"},
+        PixelMeasuresSequence={"PixelSpacing": [0.5, 0.25]},
+    )
+    of_each = [group(FrameVOILUTSequence={"WindowCenter": 300 + 100 * i, "WindowWidth": 500}) for i in range(2)]
+    path = made(
+        frames,
+        NumberOfFrames=3,
+        Rows=3,
+        Columns=4,
+        WindowCenter=1,
+        WindowWidth=2,
+        SharedFunctionalGroupsSequence=[of_all],
+        PerFrameFunctionalGroupsSequence=[*of_each, group()],
+    )
+    for i in range(2):
+        np.testing.assert_allclose(
+            grey(Path(f"{path}#page={i + 1}")), linear(frames[i] * 2.0 - 100, 300 + 100 * i, 500), atol=1e-6
+        )
+    exact = np.clip((frames[2] * 2.0 - 100 - 700) / 900 + 0.5, 0, 1)
+    np.testing.assert_allclose(grey(Path(f"{path}#page=3")), exact, atol=1e-6)
+    source = decode_file(path)
+    assert source.pixel_spacing_mm == (0.5, 0.25) and source.n_pages == 3
+    assert np.array_equal(source.pixels, decode_file(f"{path}#page=1").pixels)
+    with pytest.raises(ImageError, match=r"no image '.*scan.dcm#page=4': it has 3 pages, counted from 1"):
+        decode_file(f"{path}#page=4")
+
+
+def test_inverted_grey_of_an_enhanced_file(made: Callable[..., Path]) -> None:
+    of_all = group(FrameVOILUTSequence={"WindowCenter": 2000, "WindowWidth": 4000})
+    path = made(PhotometricInterpretation="MONOCHROME1", SharedFunctionalGroupsSequence=[of_all])
+    np.testing.assert_allclose(grey(path), 1 - linear(VALUES, 2000, 4000), atol=1e-6)
+
+
+def test_bits_beyond_those_stored_are_left_out(made: Callable[..., Path]) -> None:
+    overlaid = made(VALUES | 0x8000, WindowCenter=1000, WindowWidth=2000)
+    np.testing.assert_allclose(grey(overlaid), linear(VALUES, 1000, 2000), atol=1e-6)
+    signed = VALUES[:2].astype(np.int16) - 350
+    path = made((signed & 0xFFF).astype(np.uint16), PixelRepresentation=1, WindowCenter=0, WindowWidth=500)
+    np.testing.assert_allclose(grey(path), linear(signed, 0, 500), atol=1e-6)
+
+
+@pytest.mark.parametrize("planes", [0, 1])
+def test_colour_side_by_side_and_in_planes(planes: int, made: Callable[..., Path]) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    data = rgb.transpose(2, 0, 1).tobytes() if planes else rgb.tobytes()
+    assert np.array_equal(decode_file(made(rgb, bits=8, PlanarConfiguration=planes, PixelData=data)).pixels, rgb)
+
+
+def test_decoders_that_are_missing_are_named(made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEGLSLossless
+
+    lacking = (
+        "Unable to decompress 'JPEG-LS Lossless Image Compression' pixel data because all plugins are missing "
+        "dependencies:\n\tgdcm - requires gdcm>=3.0.10\n\tpyjpegls - requires numpy and pyjpegls>=1.2"
+    )
+
+    def refuse(self: Any) -> None:
+        raise RuntimeError(lacking)
+
+    path = made()
+    header = pydicom.dcmread(path)
+    header.file_meta.TransferSyntaxUID = JPEGLSLossless
+    header.PixelData = encapsulate([b"\xff\xd8nothing!"])
+    header["PixelData"].is_undefined_length = True
+    header.save_as(path)
+    monkeypatch.setattr(pydicom.Dataset, "pixel_array", property(refuse))
+    with pytest.raises(ImageError) as told:
+        decode_file(path)
+    assert str(told.value).endswith(
+        "cannot be decoded: JPEG-LS Lossless Image Compression is decoded by gdcm>=3.0.10, or by numpy and "
+        "pyjpegls>=1.2, which can be installed with pip"
+    )

@@ -71,3 +71,12 @@ def test_nothing_found(folder: Path, pattern: str, says: str) -> None:
 def test_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="holds no image"):
         expand(tmp_path)
+
+
+def test_pages_are_kept_behind_each_file(tmp_path: Path) -> None:
+    for name in ("a10.tif", "a2.tif"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path in expand(f"{tmp_path}/*.tif#page=2")] == ["a2.tif#page=2", "a10.tif#page=2"]
+    assert expand(f"{tmp_path}/a2.tif#page=12") == [tmp_path / "a2.tif#page=12"]
+    with pytest.raises(ImageError, match=r"does not exist\. Did you mean 'a2.tif'"):
+        expand(tmp_path / "a3.tif#page=2")
