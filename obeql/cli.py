@@ -10,7 +10,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import obeql
 from obeql.errors import QueryError
 from obeql.output import MODES
 from obeql.reporting import INTERRUPTED, report_error, report_stop, versions
+from obeql.streams import command_text, let_go, prepare, read_input, writing
 
 if TYPE_CHECKING:
     from obeql.runner import ProgressView, Runner
@@ -38,17 +38,17 @@ Exit codes: 0 done, 2 query or usage, 3 not supported, 4 model, 5 image, 6 run o
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments` (those of the process) and return the exit code."""
-    options = parser().parse_args(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # a stream that was replaced, as by a test
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    prepare()
     try:
+        with writing():  # such as --help
+            options = parser().parse_args(arguments)
         code = _run(options)
-        sys.stdout.flush()
+        with writing():
+            sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The interpreter flushes once more at exit: give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        for stream in (sys.stdout, sys.stderr):
+            let_go(stream)
         return _PIPE_CLOSED
     except KeyboardInterrupt as stop:
         return report_stop(stop)
@@ -99,7 +99,7 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(versions())
+        print(versions(), flush=True)
         parser.exit()
 
 
@@ -110,8 +110,7 @@ class _Text:
     text: str
 
     def read(self) -> str:
-        # Where the locale is C, Python hands over what is beyond ASCII as single bytes.
-        return os.fsencode(self.text).decode("utf-8", errors="replace")
+        return command_text(self.text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.file == "doctor" and not Path("doctor").exists():
         from obeql.doctor import examine  # noqa: PLC0415
 
-        return examine()
+        with writing():
+            return examine()
     if options.db is not None and options.file is not None:
         raise QueryError(f"two databases are named, {options.file!r} and --db {options.db!r}; one can be open")
     inputs = options.inputs or []
@@ -154,7 +154,7 @@ def _run(options: argparse.Namespace) -> int:
         return start(connect, lambda session: _prompt_runner(session, options), f"{versions()} · {shown}")
     with connect() as session:
         runner = _runner(session, options)
-        for text in texts or [sys.stdin.read()]:
+        for text in texts or [read_input()]:
             runner.run(text)
     return 0
 

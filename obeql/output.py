@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO, get_args
 from obeql.errors import QueryTypeError, nearest
 from obeql.outcome import Message, Plan
 from obeql.quality import top_class_text
+from obeql.streams import as_utf8
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -71,6 +72,7 @@ def write_outcome(
     else:
         for failure in getattr(outcome, "failures", ()):
             print(f"failed: {failure.shown}: {failure.error}", file=notes)
+        as_utf8(stream)
         _WRITERS[mode](_as_table(outcome), stream)
 
 

@@ -10,7 +10,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from obeql.errors import InternalError, ObeqlError, QueryError
+from obeql.errors import ExecutionError, InternalError, ObeqlError, QueryError
 
 __all__ = ["INTERRUPTED", "report_error", "report_stop", "versions"]
 
@@ -43,7 +43,8 @@ def report_error(error: Exception) -> int:
         error = _explained(error)
     with suppress(OSError):
         sys.stdout.flush()  # so that the error stands behind what was written before it
-    print(f"{_heading('error:')} {error}", file=sys.stderr)
+    with suppress(OSError):  # nobody can be told; the exit code is all that is left
+        print(f"{_heading('error:')} {error}", file=sys.stderr)
     return error.exit_code
 
 
@@ -58,6 +59,10 @@ def _explained(error: Exception) -> ObeqlError:
     text = str(error).strip() or "(no message)"
     if type(error).__module__.partition(".")[0] in ("duckdb", "_duckdb"):
         return QueryError(text)
+    if isinstance(error, OSError) and error.errno is not None:
+        # The system refuses, such as a disk that is full or a folder that may not be read: nothing is wrong here.
+        named = "" if error.filename is None else f": '{error.filename}'"
+        return ExecutionError(f"{error.strerror}{named}")
     return InternalError(
         f"{type(error).__name__}: {text}\nThis is a bug in OBEQL. Please report it with the statement and these "
         f"versions: {versions()}. OBEQL_DEBUG=1 shows where it happened."

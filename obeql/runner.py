@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from obeql.output import OutputMode, write_outcome
+from obeql.streams import writing
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -80,8 +81,9 @@ class Runner:
     def show(self, outcome: Any) -> None:
         """Write one outcome where results go, in the mode of the moment."""
         stream = sys.stdout if self.output is None else self.output
-        write_outcome(outcome, self.mode, stream, draw=self.draw and self.output is None)
-        stream.flush()  # results of a long script appear as they come, also in a pipe
+        with writing() if self.output is None else writing(repr(stream.name)):
+            write_outcome(outcome, self.mode, stream, draw=self.draw and self.output is None)
+            stream.flush()  # results of a long script appear as they come, also in a pipe
 
     def _remember(self, outcome: Any, text: str) -> None:
         from obeql.outcome import Plan  # noqa: PLC0415

@@ -18,6 +18,7 @@ from obeql.repl.commands import command_words, run_command
 from obeql.repl.editor import Editor
 from obeql.repl.names import Names, gather
 from obeql.reporting import report_error, report_stop
+from obeql.streams import writing
 
 if TYPE_CHECKING:
     from obeql.result import Result
@@ -155,8 +156,9 @@ class Shell:
     def write_to(self, path: Path | None) -> None:
         """Send the results that follow to a file, or to the screen. Raises QueryError when it cannot be written."""
         if self.runner.output is not None:
-            self.runner.output.close()
-            self.runner.output = None
+            written, self.runner.output = self.runner.output, None
+            with writing(repr(written.name)):
+                written.close()
         if path is not None:
             try:
                 self.runner.output = path.open("w", encoding="utf-8")
