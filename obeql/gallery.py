@@ -40,7 +40,7 @@ def content_of(facts: SourceFacts) -> ImageContent:
 
 
 def is_pixels(value: Any) -> bool:
-    """Whether a Python value is an image itself: an array, a tensor or a PIL image (a number of numpy's is not)."""
+    """Whether a Python value is pixels: an array, a tensor or a PIL image (a number of numpy's is not); or a batch."""
     if hasattr(value, "shape"):
         return getattr(value, "ndim", 1) != 0
     return hasattr(value, "getbands") and hasattr(value, "convert")
@@ -91,12 +91,13 @@ class Gallery:
         return None if held is None else held.digest
 
     def listed(self, items: Sequence[Any], name: str | None, shown: str) -> list[ImageRecord]:
-        """Images of a Python list: paths, pixels and records, mixed.
+        """Images of a Python list: paths, pixels and records, mixed; a batch (N, C, H, W) or (N, H, W, C) is N of them.
 
         Pixels are called `<name>_<place>`, and by their content when there is no name. `shown` is what messages
         call the list.
         """
         found: list[ImageRecord] = []
+        items = [part for item in items for part in _one_by_one(item)]
         for place, item in enumerate(items):
             which = f"{shown}, item {place}" if len(items) > 1 else shown
             if isinstance(item, ImageRecord):
@@ -197,6 +198,11 @@ class Gallery:
         if known is None:
             raise QueryTypeError(f"The SELECT yields image_id {image_id!r}, which no image has.")
         return ImageRecord(known.path, known.image_id, label or known.label, known.key, rest or known.columns)
+
+
+def _one_by_one(item: Any) -> Sequence[Any]:
+    """The images of a batch, an array or tensor with an axis more than an image has; else the item itself."""
+    return list(item) if is_pixels(item) and getattr(item, "ndim", 0) == 4 else [item]
 
 
 def _stamp(path: str) -> tuple[Any, ...] | None:

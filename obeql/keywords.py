@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from obeql.errors import QueryTypeError
+from obeql.errors import QueryTypeError, UnknownNameError, nearest
 from obeql.gallery import is_pixels
 from obeql.grammar import syntax
 from obeql.planner import ImageRecord, ImageSet
+from obeql.planner.options import EXPLAIN_OPTIONS, MODEL_OPTIONS
 
-__all__ = ["explain_statement"]
+__all__ = ["CLAUSES", "LiveModel", "explain_statement", "live_model"]
+
+#: Keywords that are clauses; all others are options of WITH.
+CLAUSES = (
+    "classes", "top", "region", "top_cells", "within", "approx", "metric", "confidence", "exact", "into", "replace",
+    "device", "reuse",
+)  # fmt: skip
 
 _SELECTORS: Mapping[str, type[syntax.ForPredicted | syntax.ForLabel | syntax.ForAll]] = {
     "predicted": syntax.ForPredicted,
@@ -25,8 +33,16 @@ def explain_statement(
 ) -> tuple[syntax.ExplainOcclude, list[Any] | None]:
     """Return the statement and the values of its parameters (the source, unless `is_name`).
 
-    `options` are the keywords; those that are no clause are options of WITH, and None leaves one out.
+    `options` are the keywords; those that are no clause are options of WITH, and None leaves one out. Raises
+    UnknownNameError for a keyword that is neither, QueryTypeError for a value of the wrong kind.
     """
+    known = [*CLAUSES, *(row.name for row in EXPLAIN_OPTIONS)]
+    for name in options:
+        if name.lower() not in known:
+            hint = nearest(name, known)
+            if name.lower() in {row.name for row in MODEL_OPTIONS}:
+                hint = f" {name} is an option of create_model."
+            raise UnknownNameError(f"explain has no keyword {name!r}; it has {', '.join(known)}.{hint}")
     rest = {name: value for name, value in options.items() if value is not None}
     classes, top, region = rest.pop("classes", None), rest.pop("top", None), rest.pop("region", None)
     if classes is not None and top is not None:
@@ -50,7 +66,7 @@ def explain_statement(
             within=None if within is None else syntax.Within(_number("within", within)),
             device=None if device is None else syntax.Device(str(device).lower()),
             reuse=bool(reuse),
-            into=None if into is None else syntax.Into(syntax.Name(str(into)), bool(replace)),
+            into=None if into is None else syntax.Into(syntax.Name(_name("into", into)), bool(replace)),
         ),
         parameters,
     )
@@ -105,13 +121,19 @@ def _value(name: str, value: Any) -> syntax.Value:
         return syntax.Number(value)
     if isinstance(value, str):
         return syntax.Text(value)
-    if isinstance(value, (tuple, list)) and value:
+    if isinstance(value, (tuple, list)):
         pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value)
         if pair and name.lower() in {"patch", "stride"}:
             return syntax.Pair(value[0], value[1])
         items: Any = tuple(_value(name, item) for item in value)
         return syntax.TupleValue(items) if isinstance(value, tuple) else syntax.ListValue(items)
-    raise QueryTypeError(f"Option {name} does not take a {type(value).__name__}.")
+    raise QueryTypeError(f"{name} does not take a value of type {type(value).__name__}: {value!r:.60}.")
+
+
+def _name(name: str, value: Any) -> str:
+    if isinstance(value, str) and value:
+        return value
+    raise QueryTypeError(f"{name} takes a name, not {value!r}.")
 
 
 def _whole(name: str, value: Any) -> int:
@@ -131,3 +153,54 @@ def _number(name: str, value: Any) -> int | float:
 def _plain(value: Any) -> Any:
     """Return a number of numpy's as Python's own."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """What `explain` was told of a module without a name: the options of its model, and those of the statement."""
+
+    name: str
+    options: dict[str, Any]
+    rest: dict[str, Any]
+
+
+def live_model(module: Any, source: Any, options: Mapping[str, Any]) -> LiveModel:
+    """Return how a module is made a model on the way: its name, and the options of CREATE MODEL among the keywords.
+
+    Without `size`, arrays and tensors say it, which are the model's input as they are; one channel means gray.
+    """
+    names = {row.name for row in MODEL_OPTIONS} - {row.name for row in EXPLAIN_OPTIONS} - set(CLAUSES) - _OF_FILES
+    said = {name.lower(): value for name, value in options.items() if name.lower() in names and value is not None}
+    rest = {name: value for name, value in options.items() if name.lower() not in names}
+    shape = _shape(source)
+    if shape is not None:
+        said.setdefault("size", shape[1:])
+        if shape[0] == 1:
+            said.setdefault("channels", "gray")
+    if "size" not in said:
+        raise QueryTypeError(
+            "The input of a live module has a size that only arrays and tensors tell; give size=(height, width)."
+        )
+    return LiveModel(type(module).__name__, said, rest)
+
+
+#: Options of models that a live module has no use for.
+_OF_FILES = {"weights", "trust"}
+
+
+def _shape(source: Any) -> tuple[int, int, int] | None:
+    """(C, H, W) of an array or tensor, of the images of a batch, or of the first image of a list; None for others."""
+    if isinstance(source, (list, tuple)) and source:
+        return _shape(source[0])
+    if not is_pixels(source) or not hasattr(source, "shape"):
+        return None
+    sides = [int(side) for side in source.shape][-3:]
+    if len(sides) == 2:
+        return 1, sides[0], sides[1]
+    if len(sides) != 3:
+        return None
+    last = sides[2] in _CHANNELS and not (sides[0] in _CHANNELS and hasattr(source, "requires_grad"))
+    return (sides[2], sides[0], sides[1]) if last else (sides[0], sides[1], sides[2])
+
+
+_CHANNELS = (1, 3, 4)

@@ -1,6 +1,8 @@
 """`%load_ext obeql`: statements in notebook cells, with Python's variables as parameters.
 
     %obeql heat.duckdb                connects; without a file, in memory
+    %obeql SHOW RUNS                  runs one line
+    %obeql .heat first                carries out a command of the prompt
     %%obeql                           runs the cell; what its last statement yields is the cell's output
     %%obeql --into found              ... and is bound to the name `found`
 
@@ -9,6 +11,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -41,14 +44,18 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
     @argument("--no-progress", action="store_true", help="draw no progress bar")
     @line_cell_magic
     def obeql(self, line: str, cell: str | None = None) -> Any:
-        """Connect to a database (%obeql), or run statements on it (%%obeql)."""
+        """Connect to a database (%obeql file), or run statements on it (%obeql statement, %%obeql)."""
+        if cell is None and _is_statement(line):
+            line, cell = "", line
         options = parse_argstring(self.obeql, line)
-        if self.session is None or options.file is not None:
-            self._connect(options.file or ":memory:")
-        assert self.session is not None
-        if cell is None:
-            return self.session
         try:
+            if self.session is None or options.file is not None:
+                self._connect((options.file or ":memory:").strip("\"'"))
+            assert self.session is not None
+            if cell is None:
+                return self.session
+            if _is_command(cell):
+                return self._carry_out(cell)
             outcome = self._run(cell, not options.no_progress)
         except ObeqlError as error:
             # One message instead of a traceback through the library; the next cell still runs.
@@ -60,10 +67,20 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
         return outcome
 
     def _connect(self, file: str) -> None:
-        if self.session is not None:
-            self.session.close()
-        self.session = obeql.connect(file)
+        before, self.session = self.session, obeql.connect(file)  # which stays where the file cannot be opened
+        if before is not None:
+            before.close()
         self.shell.push({"db": self.session})
+
+    def _carry_out(self, line: str) -> None:
+        """Carry out a dot-command of the prompt, and print what it shows."""
+        from obeql.repl.commands import run_command  # noqa: PLC0415
+        from obeql.repl.shell import Shell  # noqa: PLC0415
+        from obeql.runner import Runner  # noqa: PLC0415
+
+        assert self.session is not None
+        with suppress(EOFError):  # there is no prompt to leave
+            run_command(Shell(Runner(self.session), lambda: ""), line)
 
     def _run(self, text: str, shows_progress: bool) -> Any:
         assert self.session is not None
@@ -86,6 +103,18 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
                 f"${missing[0]}: there is no Python variable {missing[0]!r}.{nearest(missing[0], known)}"
             )
         return {name: self.shell.user_ns[name] for name in names} or None
+
+
+def _is_command(text: str) -> bool:
+    """Whether a text is a dot-command, and no path such as `./heat.duckdb` or a file that begins with a dot."""
+    first = text.split(maxsplit=1)[:1]
+    return bool(first) and first[0].startswith(".") and "/" not in first[0] and "\n" not in text.strip()
+
+
+def _is_statement(line: str) -> bool:
+    """Whether the line of %obeql is to be run: a dot-command, or several words that are neither quoted nor options."""
+    words = line.split()
+    return _is_command(line) or (len(words) > 1 and words[0][0] not in "-\"'" and not words[1].startswith("--"))
 
 
 def _kind_of_bar() -> Any:

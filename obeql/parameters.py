@@ -50,7 +50,9 @@ def bound_values(
     name = statement.name.value if isinstance(statement, syntax.CreateImages) else None
     for parameter, value in given.items():
         if parameter == source:
-            given[parameter] = _images(value, gallery, f"parameter {_shown(parameter)}", name)
+            # without a text the statement comes from Python's keywords
+            shown = f"parameter {_shown(parameter)}" if text else "source"
+            given[parameter] = _images(value, gallery, shown, name)
         elif hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
             given[parameter] = value.tolist()
     return given

@@ -7,6 +7,7 @@ The whole pipeline meets here: text is cut and parsed (`grammar`), bound and pla
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
@@ -17,8 +18,8 @@ import duckdb
 
 from obeql.errors import QueryTypeError
 from obeql.gallery import Gallery, is_pixels
-from obeql.grammar import ExplainOcclude, parse_script, print_statement
-from obeql.keywords import explain_statement
+from obeql.grammar import ExplainOcclude, parse_script
+from obeql.keywords import explain_statement, live_model
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, check_parameters
@@ -91,20 +92,34 @@ class Session:
             yield self._statements.run(statement, call)
 
     def explain(
-        self, source: Any, model: str | ModelRecord, *, on_progress: OnProgress | None = None, **options: Any
+        self,
+        source: Any,
+        model: str | ModelRecord | nn.Module,
+        *,
+        on_progress: OnProgress | None = None,
+        **options: Any,
     ) -> Result:
         """The keyword form of EXPLAIN OCCLUDE: `db.explain("scan.png", "tumour", patch=16, stride=4)`.
 
-        `source` is a name, path or glob, an image as pixels, or a list of paths and pixels; a text is a name if the
-        database knows it, else a path. Keywords are the options of WITH and the clauses: classes ("predicted",
-        "label", "all", a class or a list of them), top (k classes), region (top, left, height, width), approx,
-        metric, confidence, exact, top_cells, within, device, reuse, into, replace. None leaves a keyword out.
+        `source` is a name, path or glob, an image as pixels, a batch (N, C, H, W), or a list of paths and pixels; a
+        text is a name if the database knows it, else a path. Keywords are the options of WITH and the clauses: classes
+        ("predicted", "label", "all", a class or a list of them), top (k classes), region (top, left, height, width),
+        approx, metric, confidence, exact, top_cells, within, device, reuse, into, replace. None leaves a keyword out.
+
+        `model` is a name, or a live module, which becomes a model called after its class. Options of `create_model`,
+        such as size, mean and std, may then be given too; without size, arrays and tensors are of the model's size.
         """
         self._statements.require_open()
+        if _is_module(model):
+            live = live_model(model, source, options)
+            model, options = self._adopted(live.name, model, live.options), live.rest
+        if not isinstance(model, (str, ModelRecord)):
+            raise QueryTypeError(f"model is a name or a torch.nn.Module, not {type(model).__name__}.")
         is_name = isinstance(source, str) and self._is_name(source)
         name = model.name if isinstance(model, ModelRecord) else model
         statement, parameters = explain_statement(source, name, options, is_name)
-        result = self.execute(print_statement(statement), parameters, on_progress)
+        # A tree without a text: errors speak of keywords, and point nowhere.
+        result = self._statements.run(statement, Call("", parameters, on_progress, alone=True))
         assert isinstance(result, Result)
         return result
 
@@ -193,10 +208,21 @@ class Session:
     def __repr__(self) -> str:
         return f"<obeql session on {self.path}>"
 
+    def _adopted(self, name: str, module: Any, options: dict[str, Any]) -> ModelRecord:
+        """A live module as a model of this name, or, where that stands for another one, with its hash behind it."""
+        record = self._statements.with_free_name(self._networks.adopt(name, module, options))
+        self._statements.put_model(record, False)
+        return record
+
     def _is_name(self, source: str) -> bool:
         if self._statements.is_image_name(source):
             return True
         return source.isidentifier() and not os.path.exists(source)  # noqa: PTH110  Path's raises for long texts
+
+
+def _is_module(model: Any) -> bool:
+    torch = sys.modules.get("torch")  # a module can only exist once torch has been imported
+    return torch is not None and isinstance(model, torch.nn.Module)
 
 
 def _check_name(what: str, name: Any) -> None:

@@ -6,6 +6,7 @@ store for the statements about models, images and runs, DuckDB for everything el
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import threading
@@ -176,6 +177,14 @@ class Statements:
     def setting(self, name: str) -> Any:
         """The value of a setting in this session, its default unless SET. Raises UnknownNameError."""
         return self._catalog.setting(name)
+
+    def with_free_name(self, record: ModelRecord) -> ModelRecord:
+        """The record, renamed by a hash of its content where its name stands for another model."""
+        known = self._store.model(record.name)
+        if known is None or _content(known) == _content(record):
+            return record
+        digest = hashlib.sha256(repr((record.model_hash, record.preprocessing, record.activation)).encode())
+        return replace(record, name=f"{record.name}_{digest.hexdigest()[:8]}")
 
     def put_model(self, record: ModelRecord, replace: bool) -> None:
         """Store a model, or, in a read-only database, see that it is the one of this name."""

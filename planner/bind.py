@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast, overload
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError
-from obeql.grammar import print_statement, syntax
+from obeql.grammar import print_name, print_statement, syntax
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
 from obeql.planner.classes import class_number, find_class
 from obeql.planner.clauses import (
@@ -42,6 +42,7 @@ from obeql.planner.reuse import held_cells
 from obeql.planner.rules import rule_names
 from obeql.planner.sources import resolve_model, resolve_source
 from obeql.planner.values import Parameters, parameter_value, show_pair
+from obeql.planner.words import clause
 
 __all__ = ["BoundExplain", "BoundPredict", "bind"]
 
@@ -182,7 +183,7 @@ def _bind_explain(
     approx = bind_approx(statement.accuracy, text)
     device = bind_device(statement.device, catalog, text)
     cluster = bind_cluster(statement.device, catalog)
-    refuse_unsupported(statement, options, device, cluster)
+    refuse_unsupported(statement, options, device, cluster, text)
     model = resolve_model(statement.model, catalog, text, parameters)
     source, images = resolve_source(statement.source, catalog, text, parameters)
     classes = _bind_classes(statement, model, images, text, parameters)
@@ -244,7 +245,8 @@ def _notes(options: Mapping[str, Any], strides: tuple[tuple[int, int], ...]) -> 
 def _top(node: syntax.ForTop, model: ModelRecord, text: str) -> int:
     if not 1 <= node.k <= model.n_classes:
         limit = f"model {model.name!r} has {model.n_classes}" if node.k >= 1 else "at least one is needed"
-        raise locate(QueryTypeError(f"FOR TOP {node.k} asks for {node.k} classes; {limit}."), text, node)
+        asked = f"FOR TOP {node.k}" if text else f"top={node.k}"
+        raise locate(QueryTypeError(f"{asked} asks for {node.k} classes; {limit}."), text, node)
     return node.k
 
 
@@ -289,8 +291,9 @@ def _check_labels(node: syntax.ForLabel, model: ModelRecord, images: tuple[Image
     """Raise unless some image has a label that names a class; an image without one fails by itself, later."""
     labels = [image.label for image in images if image.label is not None]
     if not labels:
-        lacking = "the image has" if len(images) == 1 else f"none of the {len(images)} images has"
-        raise locate(QueryTypeError(f"FOR LABEL needs images with labels; {lacking} a label."), text, node)
+        lacking = "the image has none" if len(images) == 1 else f"none of the {len(images)} images has one"
+        message = f"{clause('FOR LABEL', text)} needs images with labels; {lacking}."
+        raise locate(QueryTypeError(message), text, node)
     failure: QueryError | None = None
     for label in dict.fromkeys(labels):
         try:
@@ -300,7 +303,7 @@ def _check_labels(node: syntax.ForLabel, model: ModelRecord, images: tuple[Image
         else:
             return
     if failure is not None:
-        message = f"FOR LABEL: no image's label names a class. {failure.message}"
+        message = f"{clause('FOR LABEL', text)}: no image's label names a class. {failure.message}"
         raise locate(UnknownNameError(message), text, node)
 
 
@@ -351,7 +354,9 @@ def _bind_grids(
     region = None if box is None else (box.top, box.left, box.height, box.width)
     if box is not None and (box.top + box.height > size[0] or box.left + box.width > size[1]):
         shown = f"({box.top}, {box.left}, {box.height}, {box.width})"
-        message = f"REGION {shown} reaches outside the {show_pair(size)} input of model {model.name!r}."
+        message = (
+            f"{clause('REGION', text)} {shown} reaches outside the {show_pair(size)} input of model {model.name!r}."
+        )
         raise locate(QueryTypeError(message), text, box)
     border = cast(Border, options["border"])
     grids = []
@@ -359,8 +364,8 @@ def _bind_grids(
         grid = WindowGrid.over(size, patch, stride, border, region)
         if grid.n_windows == 0 and box is not None:
             message = (
-                f"REGION of {box.height}x{box.width} pixels holds no window of patch {show_pair(patch)} "
-                f"and stride {show_pair(stride)}; windows must lie wholly inside."
+                f"{clause('REGION', text)} of {box.height}x{box.width} pixels holds no window of "
+                f"patch {show_pair(patch)} and stride {show_pair(stride)}; windows must lie wholly inside."
             )
             raise locate(QueryTypeError(message), text, box)
         grids.append(grid)
@@ -397,6 +402,7 @@ def _bind_into(node: syntax.Into | None, catalog: Catalog, text: str) -> tuple[s
     if node is None:
         return None, False
     if not node.replace and catalog.run_exists(node.name.value):
-        message = f"Run {node.name.value!r} exists already; write INTO OR REPLACE {node.name.value} to replace it."
+        way = f"write INTO OR REPLACE {print_name(node.name.value)}" if text else "give replace=True"
+        message = f"Run {node.name.value!r} exists already; {way} to replace it."
         raise locate(QueryTypeError(message), text, node.name)
     return node.name.value, node.replace

@@ -16,6 +16,7 @@ from obeql.planner.logical import ClassSelector
 from obeql.planner.place import locate
 from obeql.planner.settings import ALL_GPUS, DEVICES, RAY, device_name
 from obeql.planner.values import BadValue
+from obeql.planner.words import clause
 
 __all__ = [
     "DEFAULT_CLASSES",
@@ -34,24 +35,49 @@ DEFAULT_CLASSES: ClassSelector = ("predicted", None)
 METRICS = ("ssim", "top10pct", "pearson", "maxerr")
 DEFAULT_CONFIDENCE = 0.95
 
+#: What a thread can be made to wait for is limited; nobody waits so long.
+_MOST_SECONDS = 365 * 86400
+
 
 def check_clauses(statement: syntax.ExplainOcclude, text: str) -> None:
-    """Raise QueryTypeError for numbers that make no sense whatever the model: WITHIN 0, TOP 0 CELLS, REGION (.., 0)."""
-    if statement.within is not None and statement.within.seconds <= 0:
-        raise locate(QueryTypeError("WITHIN takes more than 0 seconds."), text, statement.within)
-    if statement.top_cells is not None and statement.top_cells.k < 1:
-        raise locate(QueryTypeError("TOP .. CELLS takes at least 1 cell."), text, statement.top_cells)
-    if statement.region is not None and min(statement.region.height, statement.region.width) < 1:
-        message = "REGION (top, left, height, width) takes a height and a width of at least 1 pixel."
-        raise locate(QueryTypeError(message), text, statement.region)
-    if statement.within is not None and isinstance(statement.accuracy, syntax.Exact):
-        message = "EXACT asks for every cell and WITHIN for those that fit in the time; write one of them."
-        raise locate(QueryTypeError(message), text, statement.within)
-    if statement.top_cells is not None and (statement.within or isinstance(statement.accuracy, syntax.Approx)):
-        message = "TOP .. CELLS goes with EXACT or alone, not with APPROX or WITHIN."
-        raise locate(QueryTypeError(message), text, statement.top_cells)
+    """Raise QueryTypeError for numbers that make no sense: WITHIN 0, TOP 0 CELLS, REGION (-1, ..)."""
+    within, top_cells, region = statement.within, statement.top_cells, statement.region
+    if within is not None and not 0 < within.seconds <= _MOST_SECONDS:
+        message = f"{clause('WITHIN', text)} takes more than 0 seconds, up to a year, not {within.seconds:g}."
+        raise locate(QueryTypeError(message), text, within)
+    if top_cells is not None and top_cells.k < 1:
+        message = f"{clause('TOP .. CELLS', text)} takes at least 1 cell, not {top_cells.k}."
+        raise locate(QueryTypeError(message), text, top_cells)
+    if region is not None:
+        _check_region(region, text)
+    if within is not None and isinstance(statement.accuracy, syntax.Exact):
+        message = (
+            f"{clause('EXACT', text)} asks for every cell and {clause('WITHIN', text)} for those that fit in the time; "
+            "give one of them."
+        )
+        raise locate(QueryTypeError(message), text, within)
+    if top_cells is not None and (within or isinstance(statement.accuracy, syntax.Approx)):
+        message = (
+            f"{clause('TOP .. CELLS', text)} goes with {clause('EXACT', text)} or alone, not with "
+            f"{clause('APPROX', text)} or {clause('WITHIN', text)}."
+        )
+        raise locate(QueryTypeError(message), text, top_cells)
     if isinstance(statement.selector, syntax.ForTop) and statement.selector.k < 1:
-        raise locate(QueryTypeError("FOR TOP takes at least 1 class."), text, statement.selector)
+        message = f"{clause('FOR TOP', text)} takes at least 1 class, not {statement.selector.k}."
+        raise locate(QueryTypeError(message), text, statement.selector)
+
+
+def _check_region(region: syntax.Region, text: str) -> None:
+    """Raise QueryTypeError for a box that begins outside every image or is empty."""
+    shown = f"({region.top}, {region.left}, {region.height}, {region.width})"
+    what = f"{clause('REGION', text)} (top, left, height, width)"
+    if min(region.top, region.left) < 0:
+        message = f"{what} begins inside the model's input: top and left are at least 0, not as in {shown}."
+    elif min(region.height, region.width) < 1:
+        message = f"{what} takes a height and a width of at least 1 pixel, not {shown}."
+    else:
+        return
+    raise locate(QueryTypeError(message), text, region)
 
 
 def bind_approx(node: syntax.Exact | syntax.Approx | None, text: str) -> dict[str, Any]:
@@ -59,15 +85,16 @@ def bind_approx(node: syntax.Exact | syntax.Approx | None, text: str) -> dict[st
     if not isinstance(node, syntax.Approx):
         return {}
     if not 0 < node.quality <= 1:
-        message = f"APPROX takes a quality above 0 and at most 1, not {node.quality:g}."
+        message = f"{clause('APPROX', text)} takes a quality above 0 and at most 1, not {node.quality:g}."
         raise locate(QueryTypeError(message), text, node, node.quality_span.start)
     metric = METRICS[0] if node.metric is None else node.metric.lower()
     if metric not in METRICS:
-        message = f"METRIC takes {', '.join(METRICS)}, not {node.metric!r}.{nearest(metric, METRICS)}"
+        listed = f"{', '.join(METRICS[:-1])} or {METRICS[-1]}"
+        message = f"{clause('METRIC', text)} takes {listed}, not {node.metric!r}.{nearest(metric, METRICS)}"
         raise locate(QueryTypeError(message), text, node, node.metric_span.start)
     confidence = DEFAULT_CONFIDENCE if node.confidence is None else node.confidence
     if not 0 < confidence < 1:
-        message = f"CONFIDENCE takes a number between 0 and 1, not {confidence:g}."
+        message = f"{clause('CONFIDENCE', text)} takes a number above 0 and below 1, not {confidence:g}."
         raise locate(QueryTypeError(message), text, node, node.confidence_span.start)
     return {"target": float(node.quality), "metric": metric, "confidence": float(confidence)}
 
@@ -84,7 +111,7 @@ def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
     if node is None or node.name == RAY:  # whose workers compute on the device of the setting
         return str(catalog.setting("device") or DEVICES[0])
     try:
-        return device_name("ON", node.name)
+        return device_name(clause("ON", text), node.name)
     except BadValue as wrong:
         raise locate(QueryTypeError(str(wrong)), text, node, node.span.end - len(node.name)) from None
 
@@ -100,13 +127,16 @@ def bind_cluster(node: syntax.Device | None, catalog: Catalog) -> str | None:
 
 
 def refuse_unsupported(
-    statement: syntax.ExplainOcclude, options: Mapping[str, Any], device: str, cluster: str | None
+    statement: syntax.ExplainOcclude, options: Mapping[str, Any], device: str, cluster: str | None, text: str
 ) -> None:
     """Raise UnsupportedError, naming the clause, for what is well-formed and not carried out yet."""
     if cluster is not None and device.startswith("cuda:") and device != ALL_GPUS:
         raise UnsupportedError(f"Ray chooses the GPU of each worker: write cuda in place of {device}.")
     if statement.within is not None and (options["workers"] > 0 or device == ALL_GPUS or cluster is not None):
-        what = f"workers={options['workers']}" if options["workers"] > 0 else f"ON {RAY if cluster else device}"
+        where = RAY if cluster else device
+        what = f"ON {where}" if text else f"device={where!r}"
+        what = f"workers={options['workers']}" if options["workers"] > 0 else what
         raise UnsupportedError(
-            f"WITHIN with {what} is not carried out by this version: one process divides the time among the images."
+            f"{clause('WITHIN', text)} with {what} is not carried out by this version: "
+            "one process divides the time among the images."
         )

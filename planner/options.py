@@ -103,6 +103,14 @@ def _workers(name: str, value: Any) -> int:
     return found
 
 
+def _seed(name: str, value: Any) -> int:
+    """Parse a seed: what generators and the columns of a table take."""
+    found: int = whole(0)(name, value)
+    if found >= 2**63:
+        raise BadValue(f"{name} is at most {2**63 - 1}, not {shown(found)}.")
+    return found
+
+
 def fill_text(colour: Sequence[float]) -> str:
     """Return the canonical text of a colour, `(0.5,0,1)`; it is part of a cell's identity."""
     return "(" + ",".join(repr(float(part)).removesuffix(".0") for part in colour) + ")"
@@ -173,7 +181,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         "'2GB', '512MiB'",
         "Most memory for activations, beyond one clean pass; kB, MB, GB, TB count by 1000, KiB, MiB, GiB, TiB by 1024.",
     ),
-    OptionInfo("seed", whole(0), 0, "0", "Seed of random choices; exact maps make none."),
+    OptionInfo("seed", _seed, 0, "0", "Seed of random choices; exact maps make none."),
 )
 
 

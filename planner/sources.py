@@ -14,6 +14,7 @@ from obeql.grammar import print_name, syntax
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord
 from obeql.planner.place import locate
 from obeql.planner.values import Parameters, parameter_value
+from obeql.planner.words import clause
 
 __all__ = ["resolve_model", "resolve_source"]
 
@@ -25,11 +26,12 @@ def resolve_model(node: syntax.Model, catalog: Catalog, text: str, parameters: P
         if isinstance(named, ModelRecord):
             return named
         if not isinstance(named, str):
-            raise QueryTypeError(f"USING takes the name of a model, not {type(named).__name__}.")
+            raise QueryTypeError(f"{clause('USING', text)} takes the name of a model, not {type(named).__name__}.")
         model = catalog.model(named)
         if model is None:
             known = list(catalog.model_names())
-            raise UnknownNameError(f"There is no model {named!r}.{nearest(named, known)}{_how_to_get('model', known)}")
+            how = _how_to_get("model", known, text)
+            raise UnknownNameError(f"There is no model {named!r}.{nearest(named, known)}{how}")
         return model
     except QueryError as wrong:
         raise locate(wrong, text, node) from None
@@ -46,7 +48,7 @@ def resolve_source(
     try:
         match source:
             case syntax.NameSource():
-                return source.name, _named(source.name, catalog)
+                return source.name, _named(source.name, catalog, text)
             case syntax.PathSource():
                 return repr(source.path), _at(source.path, catalog)
             case syntax.SelectSource():
@@ -60,7 +62,7 @@ def resolve_source(
         raise locate(wrong, text, source) from None
 
 
-def _named(name: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
+def _named(name: str, catalog: Catalog, text: str) -> tuple[ImageRecord, ...]:
     image_set = catalog.image_set(name)
     if image_set is not None:
         if not image_set.images:
@@ -73,18 +75,19 @@ def _named(name: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
     if not found:
         known = list(catalog.image_names())
         raise UnknownNameError(
-            f"There is no image or image set {name!r}.{nearest(name, known)}{_how_to_get('image', known)}"
+            f"There is no image or image set {name!r}.{nearest(name, known)}{_how_to_get('image', known, text)}"
         )
     return found
 
 
-def _how_to_get(what: str, known: Sequence[str]) -> str:
+def _how_to_get(what: str, known: Sequence[str], text: str) -> str:
     if known:
         listed = ", ".join(sorted(known)[:8]) + (", .." if len(known) > 8 else "")
         return f" Known are {listed}."
     if what == "model":
-        return " There are none yet: CREATE MODEL name FROM 'uri'."
-    return " There are none yet: CREATE IMAGES name FROM 'glob', or give a path as a string."
+        return f" There are none yet: {'CREATE MODEL name FROM uri' if text else 'create_model(name, module or uri)'}."
+    way = "CREATE IMAGES name FROM 'glob', or give" if text else "create_images(name, images), or give"
+    return f" There are none yet: {way} a path as a string."
 
 
 def _at(path: str, catalog: Catalog) -> tuple[ImageRecord, ...]:

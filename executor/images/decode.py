@@ -358,9 +358,14 @@ def _standard_dtype(array: npt.NDArray[Any], key: str) -> Pixels:
         n_bad = int(np.count_nonzero(~np.isfinite(array)))
         raise ImageError(f"image '{key}' has {n_bad} of {array.size} values that are NaN or infinite")
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        hint = "divide by 255" if low >= 0 and high <= 255 else "pass pixels before normalisation"
+        way = "divide them by 255."
+        if low < 0 or high > 255:
+            way = (
+                "hand over pixels before normalisation, and give mean=.. and std=.. to create_model: "
+                "the model then normalises them."
+            )
         raise ImageError(
-            f"image '{key}' has values from {low:.4g} to {high:.4g}; floating-point pixels lie in 0..1 ({hint})"
+            f"image '{key}' has values from {low:.4g} to {high:.4g}; floating-point pixels lie in 0..1: {way}"
         )
     return np.asarray(np.clip(array, 0, 1), np.float32)
 

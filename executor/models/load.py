@@ -90,7 +90,7 @@ def adopt(module: nn.Module, **options: Any) -> LoadedModel:
     """
     parsed = parse_options(options)
     if not isinstance(module, nn.Module):
-        raise ModelError(f"A model must be a torch.nn.Module, not a {type(module).__name__}.")
+        raise ModelError(f"A model is a torch.nn.Module or a uri, not {type(module).__name__}.")
     if parsed.weights is not None:
         raise ModelError("A live module carries its weights; the option weights does not apply to it.")
     if isinstance(module, nn.DataParallel):

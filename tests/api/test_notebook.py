@@ -45,6 +45,32 @@ def test_another_file_is_another_session(shell: Any, tmp_path: Any) -> None:
     assert shell.run_line_magic("obeql", "") is second
 
 
+def test_a_line_may_be_a_statement_or_a_command(
+    shell: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    session = shell.run_line_magic("obeql", "")
+    assert shell.run_line_magic("obeql", "SELECT 7 AS seven").fetchall() == [(7,)]
+    for command in (".runs", ".mode csv", ".quit"):
+        assert shell.run_line_magic("obeql", command) is None
+    assert shell.run_cell_magic("obeql", "", ".tables\n") is None
+    out = capsys.readouterr().out
+    assert "run_name" in out and "mode csv" in out and "heatmaps" in out
+    assert shell.run_line_magic("obeql", ".runz") is None
+    assert "Did you mean 'runs'" in "".join(capsys.readouterr())
+    assert shell.run_line_magic("obeql", "") is session and list(tmp_path.glob("*.*")) == []
+    assert shell.run_line_magic("obeql", "./.hidden.duckdb").path == "./.hidden.duckdb"
+    assert shell.run_line_magic("obeql", '"two words.duckdb" --no-progress').path == "two words.duckdb"
+
+
+def test_a_file_that_cannot_be_opened_leaves_the_session(shell: Any, tmp_path: Any, capsys: Any) -> None:
+    session = shell.run_line_magic("obeql", "")
+    assert shell.run_line_magic("obeql", str(tmp_path / "nowhere" / "heat.duckdb")) is None
+    assert "does not exist" in "".join(capsys.readouterr())
+    assert shell.run_line_magic("obeql", "") is session
+    assert shell.run_line_magic("obeql", "SELECT 7").fetchall() == [(7,)]
+
+
 def test_errors_are_one_message(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert shell.run_cell_magic("obeql", "", "EXPLAIN OCCLUDE x USING nothing") is None
     assert shell.run_cell_magic("obeql", "", "SELECT $missing") is None

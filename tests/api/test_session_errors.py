@@ -100,7 +100,7 @@ def test_without_ray(refused: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
         ("FOR CLASS 'bea'", UnknownNameError, "Did you mean 'bee'"),
         ("FOR CLASS 3", QueryTypeError, "has the classes 0 to 2"),
         ("FOR TOP 4", QueryTypeError, "asks for 4 classes; model 'net' has 3"),
-        ("FOR LABEL", QueryTypeError, "has a label"),
+        ("FOR LABEL", QueryTypeError, "the image has none"),
         ("APPROX 1.5", QueryTypeError, "APPROX takes a quality"),
         ("APPROX 0.9 METRIC sim", QueryTypeError, "Did you mean 'ssim'"),
         ("ON cda", QueryTypeError, "Did you mean 'cuda'"),
@@ -206,9 +206,9 @@ def test_single_images_that_cannot_be_used(refused: Any, net_db: Any, folder: Pa
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (np.zeros((4, 4, 4, 3), np.uint8), "parameter 1' has shape 4x4x4x3"),
+        (np.zeros((1, 4, 4, 4, 3), np.uint8), "parameter 1' has shape 1x4x4x4x3"),
         (np.zeros((4, 4, 3), np.int64), "parameter 1' has pixels of type int64"),
-        (np.full((4, 4, 3), 2.0), "divide by 255"),
+        (np.full((4, 4, 3), 2.0), "divide them by 255"),
         (np.full((4, 4, 3), np.nan), "NaN"),
         (np.zeros((0, 4, 3), np.uint8), "no pixels"),
         (torch.zeros(5, 8, 8), "channels"),

@@ -513,7 +513,7 @@ def test_explain_takes_the_clauses_as_keywords(net_db: Any, folder: Path, pixels
         ({"region": (1, 2)}, "region takes"),
         ({"region": (0, 0, 1.5, 3)}, "region takes a whole number"),
         ({"replace": True}, "give into"),
-        ({"patch": object()}, "Option patch does not take a object"),
+        ({"patch": object()}, "patch does not take a value of type object"),
         ({"patch": 0}, "at least 1 pixel"),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_pipe_that_nobody_reads_any_more_ends_quietly() -> None:
 
 
 def test_closed_streams_do_not_harm_the_database(tmp_path: Path) -> None:
-    line = f'"{sys.executable}" -m obeql "{tmp_path}/a.duckdb" -c "CREATE TABLE t AS SELECT 1 AS x" -c "FROM t" >&- 2>&-'
+    line = f'"{sys.executable}" -m obeql "{tmp_path}/a.duckdb" -c "CREATE TABLE t AS SELECT 1 x" -c "FROM t" >&- 2>&-'
     assert subprocess.run(line, shell=True, check=False).returncode == 0
     done = obeql(f"{tmp_path}/a.duckdb", "--csv", "-c", "FROM t")
     assert (done.stdout, done.stderr) == (b"x\n1\n", b"")

@@ -155,7 +155,7 @@ def test_tensors() -> None:
         (np.zeros((0, 4)), "no pixels: its shape is 0x4"),
         (np.array([[0.5, np.nan]]), "1 of 2 values that are NaN or infinite"),
         (np.array([[0.5, np.inf]]), "NaN or infinite"),
-        (np.full((2, 2), 200.0), r"values from 200 to 200.*divide by 255"),
+        (np.full((2, 2), 200.0), r"values from 200 to 200.*divide them by 255"),
         (np.full((2, 2), -0.5), r"values from -0.5 to -0.5.*before normalisation"),
         (np.zeros((2, 2), np.int64), "pixels of type int64; allowed are uint8"),
         (np.zeros((2, 2), complex), "pixels of type complex128"),
