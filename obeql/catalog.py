@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from obeql.errors import ImageError
 from obeql.gallery import Gallery
 from obeql.planner import ImageRecord, ImageSet, ModelRecord, setting_default
-from obeql.planner.catalog import StoredGrid
+from obeql.planner.catalog import StoredMaps
 
 if TYPE_CHECKING:
     from obeql.store import Store
@@ -52,7 +52,7 @@ class SessionCatalog:
 
     def stored_grids(
         self, images: Sequence[ImageRecord], model: ModelRecord, fill: str, precision: str
-    ) -> Sequence[StoredGrid]:
+    ) -> Sequence[StoredMaps]:
         hashes = self._hashes(images)
         if not any(hashes):
             return []

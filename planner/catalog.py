@@ -27,6 +27,7 @@ __all__ = [
     "ModelRecord",
     "Preprocessing",
     "StoredGrid",
+    "StoredMaps",
     "image_name",
     "split_page",
     "with_page",
@@ -150,12 +151,10 @@ class ImageSet:
 class StoredGrid:
     """The windows of a stored map: what planning needs to know of it.
 
-    `image` is the image's place in the statement, `rows` the tops and heights of the windows, `cols` their lefts and
-    widths. `exact` (rows, cols) says which cells are exact, None that all are. `run` is how the oldest run that has
-    the map is shown.
+    `rows` are the tops and heights of the windows, `cols` their lefts and widths. `exact` (rows, cols) says which cells
+    are exact, None that all are. `run` is how the oldest run that has the map is shown.
     """
 
-    image: int
     class_id: int
     patch: tuple[int, int]
     rows: tuple[tuple[int, ...], tuple[int, ...]]
@@ -163,6 +162,17 @@ class StoredGrid:
     clean_top_class: int
     run: str
     exact: npt.NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredMaps:
+    """The maps, oldest first, that are stored of each of some images: `images` are their places in the statement.
+
+    Thousands of images that one run explained alike are one such record.
+    """
+
+    images: Sequence[int]
+    maps: Sequence[StoredGrid]
 
 
 class Catalog(Protocol):
@@ -195,8 +205,8 @@ class Catalog(Protocol):
 
     def stored_grids(
         self, images: Sequence[ImageRecord], model: ModelRecord, fill: str, precision: str
-    ) -> Sequence[StoredGrid]:
-        """The stored maps of the images as they were seen last, oldest first."""
+    ) -> Sequence[StoredMaps]:
+        """The stored maps of the images as they were seen last; images of which none are stored are left out."""
         ...
 
     def setting(self, name: str) -> Any:

@@ -7,14 +7,16 @@ taken in the end is decided by content, image by image, when the statement runs 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from obeql.errors import QueryError
-from obeql.planner.catalog import ImageRecord, ModelRecord, StoredGrid
+from obeql.planner.catalog import ImageRecord, ModelRecord, StoredGrid, StoredMaps
 from obeql.planner.cells import axis_places
 from obeql.planner.classes import find_class
 from obeql.planner.grid import WindowGrid
@@ -40,24 +42,21 @@ def held_cells(
     model: ModelRecord,
     classes: ClassSelector,
     grids: Sequence[WindowGrid],
-    stored: Sequence[StoredGrid],
+    stored: Sequence[StoredMaps],
 ) -> tuple[HeldCells, ...]:
     """Return, for each grid, how many of its windows over all images are stored for every asked class, and where.
 
     Classes that only the network can tell (FOR TOP, or FOR PREDICTED of an image without a stored map) count as not
     stored. A window that several runs hold counts for the oldest.
     """
-    by_image: dict[int, list[StoredGrid]] = {}
-    for each in stored:
-        by_image.setdefault(each.image, []).append(each)
     parts: dict[tuple[int, int, int], _Part] = {}
     counts: list[dict[str, int]] = [{} for _ in grids]
-    for place, found in by_image.items():
-        asked = _asked(classes, model, images[place], found)
-        for number, grid in enumerate(grids):
-            maps = [each for each in found if each.patch == grid.patch]
-            for run, n_cells in _by_run(grid, number, asked, maps, parts).items():
-                counts[number][run] = counts[number].get(run, 0) + n_cells
+    for alike in stored:
+        for asked, n_images in _asked(classes, model, images, alike).items():
+            for number, grid in enumerate(grids):
+                maps = [each for each in alike.maps if each.patch == grid.patch]
+                for run, n_cells in _by_run(grid, number, asked, maps, parts).items():
+                    counts[number][run] = counts[number].get(run, 0) + n_cells * n_images
     return tuple(
         HeldCells(grid, sum(runs.values()), tuple(sorted(runs.items(), key=lambda item: -item[1])))
         for grid, runs in zip(grids, counts, strict=True)
@@ -65,22 +64,25 @@ def held_cells(
 
 
 def _asked(
-    classes: ClassSelector, model: ModelRecord, image: ImageRecord, found: Sequence[StoredGrid]
-) -> tuple[int, ...]:
-    """The classes asked of an image, as far as they are known without running the network; else none."""
+    classes: ClassSelector, model: ModelRecord, images: Sequence[ImageRecord], alike: StoredMaps
+) -> dict[tuple[int, ...], int]:
+    """The classes asked of images with the same maps, and of how many of them; none where only the network can tell."""
+    n_images = len(alike.images)
     match classes:
         case ("ids", ids):
-            return tuple(ids)
+            return {tuple(ids): n_images}
         case ("all", _):
-            return tuple(range(model.n_classes))
+            return {tuple(range(model.n_classes)): n_images}
         case ("label", _):
-            try:
-                return (find_class(model, image.label or ""),)
-            except QueryError:
-                return ()
+            found: dict[tuple[int, ...], int] = {}
+            for label, count in Counter(images[place].label for place in alike.images).items():
+                with suppress(QueryError):
+                    asked = (find_class(model, label or ""),)
+                    found[asked] = found.get(asked, 0) + count
+            return found
         case ("predicted", _):
-            return (0,) if model.n_classes == 1 else (found[0].clean_top_class,)
-    return ()
+            return {(0,) if model.n_classes == 1 else (alike.maps[0].clean_top_class,): n_images}
+    return {}
 
 
 def _by_run(

@@ -6,7 +6,7 @@ Before it: `begin_run` has given a run its id. After it: the views of views.sql,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from obeql.errors import InternalError
-from obeql.planner.catalog import StoredGrid
+from obeql.planner.catalog import StoredGrid, StoredMaps
 from obeql.planner.cells import CellKey, ImageHashes, MapCells
 from obeql.store.images import ImageRows
 from obeql.store.planes import (
@@ -35,6 +35,10 @@ from obeql.store.planes import (
 from obeql.store.runs import RunRows
 
 __all__ = ["MapRows"]
+
+_Axis = tuple[tuple[int, ...], tuple[int, ...]]
+#: patch, rows and columns of a grid as `StoredGrid` takes them
+_Grid = tuple[tuple[int, int], _Axis, _Axis]
 
 
 class MapRows(RunRows, ImageRows):
@@ -205,48 +209,61 @@ class MapRows(RunRows, ImageRows):
 
     def stored_grids(
         self, hashes: Sequence[str | None], model_hash: str, preprocessing_hash: str, fill: str, precision: str
-    ) -> list[StoredGrid]:
-        """The stored maps of images with these content hashes, oldest first; `image` is a hash's place."""
+    ) -> list[StoredMaps]:
+        """The stored maps of images with these content hashes; an image's place is that of its hash."""
+        batch = pa.table(
+            {"place": pa.array(range(len(hashes)), pa.int64()), "image_hash": pa.array(hashes, pa.string())}
+        )
+        # Images whose maps differ in nothing that matters here are one row, so that few rows come back. A map of which
+        # cells are missing is like no other.
         rows = self._database.rows_beside(
-            "SELECT map.map_id, batch.place, map.class_id, map.patch_height, map.patch_width, map.tops, map.heights, "
-            "map.lefts, map.widths, map.clean_top_class, coalesce(runs.run_name, 'run ' || member.run_id, 'no run'), "
-            "coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, false) "
+            "WITH found AS ("
+            "SELECT batch.place, map.map_id, map.class_id, map.clean_top_class, map.patch_height, map.patch_width, "
+            "map.tops, map.heights, map.lefts, map.widths, coalesce(run.run_name, 'run ' || member.run_id, 'no run') "
+            "AS run, coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, false) AS is_partial "
             "FROM obeql_store.maps AS map JOIN obeql_batch AS batch ON batch.image_hash = map.image_hash "
             "LEFT JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
             "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "
-            "LEFT JOIN main.runs AS runs ON runs.run_id = member.run_id "
-            'WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND map.fill = ? AND map."precision" = ? '
-            "ORDER BY map.map_id",
-            pa.table({"place": pa.array(range(len(hashes)), pa.int64()), "image_hash": pa.array(hashes, pa.string())}),
+            "LEFT JOIN obeql_store.live_runs AS run ON run.run_id = member.run_id "
+            'WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND map.fill = ? AND map."precision" = ?'
+            "), on_grid AS (SELECT *, min(map_id) OVER (PARTITION BY patch_height, patch_width, tops, heights, lefts, "
+            "widths) AS first_on_grid FROM found), by_image AS ("
+            "SELECT place, list((first_on_grid, class_id, clean_top_class, run, CASE WHEN is_partial THEN map_id END) "
+            "ORDER BY map_id) AS maps FROM on_grid GROUP BY place) "
+            "SELECT maps, list(place ORDER BY place) AS places FROM by_image GROUP BY maps ORDER BY min(place)",
+            batch,
             [model_hash, preprocessing_hash, fill, precision],
         )
-        partial = self._exact_masks([row[0] for row in rows if row[11]])
-        axes: dict[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], tuple[int, ...]]] = {}
-        found = []
-        for map_id, place, class_id, height, width, tops, heights, lefts, widths, top_class, run, _ in rows:
-            rows_axis, cols_axis = (tuple(tops), tuple(heights)), (tuple(lefts), tuple(widths))
-            found.append(
-                StoredGrid(
-                    place,
-                    class_id,
-                    (height, width),
-                    axes.setdefault(rows_axis, rows_axis),
-                    axes.setdefault(cols_axis, cols_axis),
-                    top_class,
-                    run,
-                    partial.get(map_id),
-                )
+        maps = [one for row in rows for one in row[0]]
+        masks = self._exact_masks({map_id for *_, map_id in maps if map_id is not None})
+        grids = self._grids({first for first, *_ in maps})
+        return [
+            StoredMaps(
+                places,
+                [
+                    StoredGrid(class_id, *grids[first], top_class, run, masks.get(map_id))
+                    for first, class_id, top_class, run, map_id in found
+                ],
             )
-        return found
+            for found, places in rows
+        ]
 
-    def _exact_masks(self, map_ids: Sequence[int]) -> dict[int, npt.NDArray[np.bool_]]:
+    def _grids(self, map_ids: Set[int]) -> dict[int, _Grid]:
+        """Patch and axes of some maps."""
+        rows = self._database.rows_beside(
+            "SELECT map_id, patch_height, patch_width, tops, heights, lefts, widths FROM obeql_store.maps "
+            "WHERE map_id IN (SELECT map_id FROM obeql_batch)",
+            pa.table({"map_id": pa.array(sorted(map_ids), pa.int64())}),
+        )
+        return {
+            map_id: ((height, width), (tuple(tops), tuple(heights)), (tuple(lefts), tuple(widths)))
+            for map_id, height, width, tops, heights, lefts, widths in rows
+        }
+
+    def _exact_masks(self, map_ids: Set[int]) -> dict[int, npt.NDArray[np.bool_]]:
         """Which cells of these maps are computed and exact."""
-        if not map_ids:
-            return {}
-        marks = ", ".join("?" for _ in map_ids)
-        found = self._maps(f"map.map_id IN ({marks})", map_ids)
-        computed = [exact_only(cells).logit for cells in found]
-        return {map_id: ~np.isnan(plane) for map_id, plane in zip(sorted(map_ids), computed, strict=True)}
+        found = self.cells_of(sorted(map_ids)) if map_ids else {}
+        return {map_id: ~np.isnan(exact_only(cells).logit) for map_id, cells in found.items()}
 
     def _maps(self, condition: str, parameters: Sequence[Any]) -> list[MapCells]:
         table = self._database.arrow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,48 @@ def test_approximate_cells_never_pass_for_exact(net_db: Any, image: Any, compute
     (got,) = net_db.execute(f"{STATEMENT} WITH patch=8 stride=8", [image])
     assert computed.take() == (12, 1) and got.cells.exact is None
     assert_close(got, heat)
+
+
+@pytest.mark.parametrize("tail", ["TOP 3 CELLS", "APPROX 0.8"])
+def test_copies_of_an_image_take_what_an_approximate_map_has_of_it(net_db: Any, folder: Path, tail: str) -> None:
+    (folder / "copy.png").write_bytes((folder / "scan1.png").read_bytes())
+    net_db.create_images("all", str(folder / "*.png"))
+    wanted = net_db.execute("EXPLAIN OCCLUDE all USING net FOR CLASS 1 WITH patch=6 stride=2 NO REUSE")
+    net_db.execute(f"DROP RUN {wanted.run_id}")
+    (heat,) = net_db.execute(f"EXPLAIN OCCLUDE '{folder}/scan1.png' USING net FOR CLASS 1 WITH patch=6 stride=2 {tail}")
+    n_held = int(np.isfinite(heat.scores).sum() if heat.cells.exact is None else heat.cells.exact.sum())
+    statement = "EXPLAIN OCCLUDE all USING net FOR CLASS 1 WITH patch=6 stride=2"
+    assert f"{2 * n_held:,} of {4 * heat.scores.size:,} cells are stored" in str(net_db.execute(f"PLAN {statement}"))
+    found = net_db.execute(statement)
+    for got, want in zip(found, wanted, strict=True):
+        assert_close(got, want)
+
+
+def test_a_plan_counts_stored_cells_image_by_image(net_db: Any, folder: Path) -> None:
+    """Images whose maps are alike are counted together, whatever class is asked of each."""
+    for number in range(4, 8):
+        Image.fromarray(np.full((32, 32, 3), 20 * number, np.uint8)).save(folder / f"scan{number}.png")
+    labels = (
+        "CASE WHEN file LIKE '%1.png' OR file LIKE '%5.png' THEN 'bee' WHEN file LIKE '%7.png' THEN 'x' ELSE 'ant' END"
+    )
+    net_db.execute(f"CREATE IMAGES all FROM (SELECT file, {labels} AS label FROM glob('{folder}/*.png'))")
+    for tail in (
+        "FOR CLASS 'ant' WITH patch=8 stride=8 INTO first",
+        "FOR CLASS 'bee' WITH patch=8 stride=16 INTO second",
+        "FOR CLASS 'ant' REGION (0, 0, 16, 16) WITH patch=16 stride=8 INTO third",
+    ):
+        net_db.execute(f"EXPLAIN OCCLUDE all USING net {tail}")
+
+    def held(tail: str) -> Any:
+        plan = str(net_db.execute(f"PLAN EXPLAIN OCCLUDE all USING net {tail}"))
+        return re.findall(r"([\d,]+) of ([\d,]+) cells are stored", plan)
+
+    # 8 every 8 has 16 windows, 9 of which lie where 8 every 16 has one: at 0, 16 and, at the edge, 24
+    assert held("FOR CLASS 'ant' WITH patch=8 stride=8") == [("112", "112")]
+    assert held("FOR CLASSES ('ant', 'bee') WITH patch=8 stride=8") == [("63", "112")]
+    assert held("FOR LABEL WITH patch=8 stride=8") == [(str(4 * 16 + 2 * 9), "112")]
+    assert held("FOR CLASS 'ant' WITH patch=[8, 16] stride=8") == [("112", "112"), ("7", str(7 * 9))]
+    assert held("FOR CLASS 'cat' WITH patch=8 stride=8") == []
 
 
 # ---- laying stored cells out, against a loop -------------------------------------------------------------

@@ -26,7 +26,7 @@ from obeql.planner import (
     plan_explain,
     setting_default,
 )
-from obeql.planner.catalog import StoredGrid
+from obeql.planner.catalog import StoredGrid, StoredMaps
 from obeql.planner.physical import Cost, Refusal
 
 
@@ -124,7 +124,7 @@ class FakeCatalog:
     runs: set[str] = field(default_factory=lambda: {"monday"})
     settings: dict[str, Any] = field(default_factory=dict)
     selected: list[tuple[str, Any]] = field(default_factory=list)
-    stored: list[StoredGrid] = field(default_factory=list)
+    stored: list[StoredMaps] = field(default_factory=list)
 
     def model(self, name: str) -> ModelRecord | None:
         return next((m for known, m in self.models.items() if known.lower() == name.lower()), None)
@@ -153,9 +153,10 @@ class FakeCatalog:
 
     def stored_grids(
         self, images: Sequence[ImageRecord], model: ModelRecord, fill: str, precision: str
-    ) -> Sequence[StoredGrid]:
+    ) -> Sequence[StoredMaps]:
         """What a test says is stored, of images filled with their mean."""
-        return [each for each in self.stored if each.image < len(images)] if fill == "mean" else ()
+        known = [each for each in self.stored if max(each.images) < len(images)]
+        return known if fill == "mean" else ()
 
     def setting(self, name: str) -> Any:
         return self.settings.get(name, setting_default(name))
@@ -220,9 +221,12 @@ def stored(catalog: FakeCatalog) -> Callable[[], None]:
     def fill() -> None:
         full = WindowGrid.over((64, 64), (16, 16), (4, 4))
         corner = WindowGrid.over((64, 64), (8, 8), (8, 8), region=(0, 0, 32, 32))
-        for image, grid, run in ((0, full, "monday"), (1, full, "monday"), (1, full, "run 7"), (2, corner, "run 7")):
-            axes = ((axis.starts, axis.lengths) for axis in (grid.rows, grid.cols))
-            catalog.stored.append(StoredGrid(image, 0, grid.patch, *axes, clean_top_class=0, run=run))
+        for image, maps in enumerate(([(full, "monday")], [(full, "monday"), (full, "run 7")], [(corner, "run 7")])):
+            grids = []
+            for grid, run in maps:
+                axes = ((axis.starts, axis.lengths) for axis in (grid.rows, grid.cols))
+                grids.append(StoredGrid(0, grid.patch, *axes, clean_top_class=0, run=run))
+            catalog.stored.append(StoredMaps([image], grids))
 
     return fill
 
