@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from obeql.errors import ImageError
 from obeql.executor.grid_run import GridRun, Planes
+from obeql.executor.images.preprocess import from_model_space
 from obeql.executor.logits import logit_and_others, top_class
 from obeql.executor.preview import Preview
 from obeql.planner.cells import CellKey, MapCells
@@ -27,11 +29,17 @@ Clean = tuple[float, float, int]
 
 
 def preview_of(
-    plan: ExplainPlan, run: GridRun, slot: int, classes: Sequence[int], clean: Tensor, planes: Planes | None = None
+    plan: ExplainPlan,
+    run: GridRun,
+    slot: int,
+    classes: Sequence[int],
+    clean: Tensor,
+    image: Tensor,
+    planes: Planes | None = None,
 ) -> Preview:
     """The map at work: `planes` as they stand after a level, or what the run has filled in so far.
 
-    `slot` says which of the images at work is shown, `clean` (1, K) are its logits.
+    `slot` says which of the images at work is shown, `clean` (1, K) are its logits and `image` (C, H, W) is itself.
     """
     z, rest = logit_and_others(clean, classes[:1], plan.model.activation)
     name = plan.model.class_name(classes[0])
@@ -40,7 +48,10 @@ def preview_of(
         found = run.partial(slot) if planes is None else planes
         return None if found is None else (found.logit, found.others)
 
-    return Preview(run.grid, name, score_kind(plan.score), (z[0, 0], rest[0, 0]), cells)
+    def picture() -> npt.NDArray[np.float32]:
+        return from_model_space(image.float().cpu().numpy(), plan.model.preprocessing)
+
+    return Preview(run.grid, name, score_kind(plan.score), (z[0, 0], rest[0, 0]), cells, picture)
 
 
 def overflow_hint(plan: ExplainPlan) -> str:

@@ -23,7 +23,8 @@ class Preview:
     """The map of one image, grid and class so far.
 
     `clean` is (logit, others) of the image; `cells` returns (logit, others) of its cells, (windows, classes) with the
-    class asked about first, NaN where not computed yet, or None before the first batch.
+    class asked about first, NaN where not computed yet, or None before the first batch. `picture` returns the model's
+    input as RGB (H, W, 3) in 0..1.
     """
 
     grid: WindowGrid
@@ -31,6 +32,7 @@ class Preview:
     score_kind: ScoreKind
     clean: tuple[Tensor, Tensor]
     cells: Callable[[], tuple[Tensor, Tensor] | None]
+    picture: Callable[[], npt.NDArray[np.float32]] | None = None
 
     def importance(self) -> npt.NDArray[np.float32]:
         """float32 (rows, cols): clean score - score; NaN where not computed yet."""

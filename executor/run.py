@@ -284,7 +284,7 @@ class _Execution:
         first = int(step.wanted.any(axis=1).argmax())
         shown = step.images[first]
         assert shown.classes is not None and shown.logits is not None
-        preview = preview_of(self.plan, run, first, shown.classes, shown.logits)
+        preview = preview_of(self.plan, run, first, shown.classes, shown.logits, step.clean.image[first])
 
         def tell(n_done: int) -> None:
             for each in pieces:
@@ -313,7 +313,7 @@ class _Execution:
         classes, logits, known = work.classes, work.logits, work.known[place]
         maps_of = partial(work.maps_of, place)
         pieces = [] if self.source is None else [Pieces(self.sink, work.image, place, refined.computed, maps_of)]
-        preview = preview_of(self.plan, run, 0, classes, logits)
+        preview = preview_of(self.plan, run, 0, classes, logits, step.clean.image[0])
 
         def tell(n_done: int) -> None:
             for each in pieces:
@@ -324,7 +324,7 @@ class _Execution:
             stated = planes.quality[0]
             n_known = int(stated["n_exact"]) + int(stated.get("n_reduced", 0))
             maps = () if self.on_progress is None else tuple(work.maps_of(place, planes))
-            seen = preview_of(self.plan, run, 0, classes, logits, planes)
+            seen = preview_of(self.plan, run, 0, classes, logits, step.clean.image[0], planes)
             self._tell(work, step.before + n_known, level, bound, maps, seen)
 
         deadline = self._deadline(work, place, refined)

@@ -7,41 +7,50 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from obeql.colours import shared_limits
+from obeql.colors import Palette, checked_limit, palette, shared_limits
 from obeql.errors import QueryTypeError
 from obeql.render import (
+    add_titles,
     bare,
-    colour_bar,
+    color_bar,
+    draw_hatches,
     draw_picture,
     draw_pixels,
-    headline,
     overlay,
     picture_of,
-    plain_text,
 )
+from obeql.showing import MapFigure, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
+    from obeql.colors import Sign
     from obeql.heatmap import Heatmap
 
 __all__ = ["side_by_side"]
 
 
-def side_by_side(first: Heatmap, second: Heatmap, *, alpha: float = 0.7) -> Figure:
+def side_by_side(
+    first: Heatmap,
+    second: Heatmap,
+    *,
+    limit: float | None = None,
+    alpha: float | None = None,
+    cmap: Any = None,
+    sign: Sign = "all",
+) -> MapFigure:
     """Draw two maps on one scale, and, where both are of one image and input size, their difference.
 
     For an exact map and its approximation, two classes, two patch sizes, two models. The titles say what differs; the
     difference (second - first, per pixel) has a scale of its own. Raises QueryTypeError for two different scores.
     """
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
+    chosen = palette(alpha, cmap, sign)
     if first.score_kind != second.score_kind:
         raise QueryTypeError(
             f"the maps show {first.score_kind} and {second.score_kind}, which share no scale; "
@@ -51,15 +60,14 @@ def side_by_side(first: Heatmap, second: Heatmap, *, alpha: float = 0.7) -> Figu
     height, width = first.placement.source_size
     aspect = min(2.0, max(0.5, width / height))
     n_panels = 3 if same_image else 2
-    panel = 4.6 * min(aspect, 1.3)  # inches, of which the colour bar takes one
-    figure = Figure(figsize=(n_panels * panel, (panel - 1.0) / aspect + 0.8))
-    figure.set_layout_engine("constrained", wspace=0.05)
-    axes = figure.subplots(1, n_panels)
-    limit = shared_limits([first, second])[first.score_kind]
+    panel = 4.6 * min(aspect, 1.3)  # inches, of which the color bar takes one
+    figure = new_figure((n_panels * panel, (panel - 1.0) / aspect + 1.0))
+    axes = figure.panels(1, n_panels)[0]
+    limit = checked_limit(limit) or shared_limits([first, second], sign)[first.score_kind]
     for ax, heat, name in zip(axes, (first, second), _what_differs(first, second), strict=False):
-        overlay(heat, ax, limit=limit, alpha=alpha, title=name)
+        overlay(heat, ax, limit=limit, alpha=chosen.alpha, cmap=chosen.cmap, sign=sign, title=name)
     if same_image:
-        _draw_difference(axes[2], first, second, alpha)
+        _draw_difference(axes[2], first, second, replace(chosen, sign="all"))
     return figure
 
 
@@ -79,17 +87,17 @@ def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
     return " · ".join(pair[0] for pair in different), " · ".join(pair[1] for pair in different)
 
 
-def _draw_difference(ax: Axes, first: Heatmap, second: Heatmap, alpha: float) -> None:
+def _draw_difference(ax: Axes, first: Heatmap, second: Heatmap, chosen: Palette) -> None:
     a, b = first.to_pixels(), second.to_pixels()
     difference = b - a
     picture, _ = picture_of(first)
     draw_picture(ax, first, picture)
-    mappable = draw_pixels(ax, first, difference, None, alpha, smooth=False)
+    mappable = draw_pixels(ax, first, difference, None, chosen, smooth=False)
+    draw_hatches(ax, first, ~np.isfinite(difference))
     bare(ax)
-    colour_bar(ax, mappable, "← first larger    difference    second larger →")
+    color_bar(ax, mappable, ("← first larger", "difference", "second larger →"))
     both = np.isfinite(a) & np.isfinite(b)
     largest = float(np.abs(difference[both]).max()) if both.any() else math.nan
     varies = both.any() and float(np.ptp(a[both])) > 0 and float(np.ptp(b[both])) > 0
     correlation = f", correlation {np.corrcoef(a[both], b[both])[0, 1]:.3f}" if varies else ""
-    plain_text(ax.set_title(f"largest difference {largest:.3g}{correlation}", fontsize=8, loc="left", color="0.35"))
-    headline(ax, "second − first")
+    add_titles(ax, "second − first", [f"largest difference {largest:.3g}{correlation}"])

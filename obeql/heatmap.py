@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from obeql.errors import ImageError, QueryTypeError, nearest
+from obeql.errors import ImageError, QueryTypeError
 from obeql.executor.images.decode import SourceImage, decode_file
 from obeql.executor.images.placement import Placement
 from obeql.pixels import mean_over_windows, on_source
@@ -26,6 +25,8 @@ from obeql.quality import importance_text, n_asked, quality_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from obeql.colors import Sign
 
 __all__ = ["Cell", "Heatmap", "Picture", "write_file"]
 
@@ -220,7 +221,12 @@ class Heatmap:
     @property
     def quality(self) -> str:
         """What is stated of the map, in words: exact, or its bound and how its cells were found."""
-        return quality_text(self.cells.quality, self.cells.logit.size)
+        return quality_text(self.cells.quality, self.cells.logit.size, self.n_known)
+
+    @property
+    def n_known(self) -> int:
+        """Cells that have a value, computed or estimated."""
+        return int(np.isfinite(self.cells.logit).sum())
 
     @cached_property
     def warning(self) -> str:
@@ -308,53 +314,101 @@ class Heatmap:
             raise ImageError(f"'{self.image}' is no longer the image that was explained: its pixels have changed")
         return picture
 
-    def plot(self, ax: Axes | None = None, **options: Any) -> Axes:
-        """Draw the map over its image, in `ax` or a new figure (`.figure` of what is returned); see render.overlay."""
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        limit: float | None = None,
+        alpha: float | None = None,
+        cmap: Any = None,
+        sign: Sign = "all",
+        colorbar: bool = True,
+        beside: bool = False,
+        smooth: bool = True,
+        outline: bool = True,
+        title: str | None = None,
+    ) -> Axes:
+        """Draw the map over its image, in `ax` or a new figure (`.figure` of what is returned), and return the axes.
+
+        Axes are pixels of the source image. Red is evidence for the class, blue against it; what no computed window
+        covers is hatched. Notebooks show a new figure at the end of the cell.
+
+        - `limit`: where the scale ends, in the map's score; default the largest |importance| of a window. Give one
+          number to compare maps.
+        - `alpha`: opacity at the ends of the scale, in 0..1, default 0.75; it grows with |importance|.
+        - `cmap`: a colormap of matplotlib, by name or itself, in place of blue to red.
+        - `sign`: "all", or only "positive" evidence for the class, only "negative", or "absolute", |importance|. The
+          scale then begins or ends at zero.
+        - `colorbar`: whether the scale stands beside the map.
+        - `beside`: adds the bare image to the left, in new figures.
+        - `smooth`: interpolates between windows.
+        - `outline`: frames the most important window, dashed where it is estimated, and draws one window to scale.
+        - `title`: in place of image and class.
+
+        Raises QueryTypeError for a value that none of these takes.
+        """
         from obeql.render import overlay  # noqa: PLC0415 - matplotlib is slow to import
 
-        return overlay(self, ax, **options)
+        axes = overlay(
+            self,
+            ax,
+            limit=limit,
+            alpha=alpha,
+            cmap=cmap,
+            sign=sign,
+            colorbar=colorbar,
+            beside=beside,
+            smooth=smooth,
+            outline=outline,
+            title=title,
+        )
+        if ax is None:
+            from obeql.showing import show_later  # noqa: PLC0415
+
+            show_later(axes.get_figure(root=True))
+        return axes
 
     def save(self, path: str | Path, **options: Any) -> None:
-        """Write a picture (.png, .jpg, .pdf, .svg), the importance (.npy) or all numbers (.npz).
+        """Write a picture (.png, .jpg, .pdf, .svg), a film (.gif, .apng), a report (.html), or numbers (.npy, .npz).
 
-        Options go to render.overlay, and `dpi` to the file. The numbers are float32 (rows, cols) planes, the int32
-        window axes and the names; `np.load(path, allow_pickle=False)` reads them.
+        Pictures take the options of `plot` and `dpi` (150), films those of `animate`, reports those of
+        `Result.report`. `.npy` is the importance, `.npz` all numbers: float32 (rows, cols) planes, the int32 axes of
+        windows and the names; `np.load(path, allow_pickle=False)` reads them. Raises QueryTypeError for another suffix
+        or option, ImageError where the file cannot be written.
         """
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix in (".npy", ".npz"):
-            if options:
-                raise QueryTypeError(f"'{suffix}' files take no drawing options, such as {next(iter(options))}")
-            buffer = BytesIO()
-            if suffix == ".npy":
-                np.save(buffer, self.importance)
-            else:
-                np.savez_compressed(buffer, **self._arrays())
-            write_file(path, buffer.getvalue())
-            return
-        from obeql.render import PICTURE_SUFFIXES, overlay, picture_bytes  # noqa: PLC0415
+        from obeql.files import save_map  # noqa: PLC0415
 
-        if suffix not in PICTURE_SUFFIXES:
-            known = (*PICTURE_SUFFIXES, ".npy", ".npz")
-            raise QueryTypeError(f"'{path.name}' needs a suffix of {' '.join(known)}.{nearest(suffix, known)}")
-        dpi = options.pop("dpi", 150)
-        figure = overlay(self, None, **options).get_figure(root=True)
-        write_file(path, picture_bytes(figure, suffix, dpi))
+        save_map(self, path, options)
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The importance (rows, cols), for `np.asarray(heat)`."""
+        return np.array(self.importance, dtype, copy=copy)
 
     def compare(self, other: Heatmap, **options: Any) -> Figure:
-        """Draw this map and another on one scale, with their difference; see comparing.side_by_side."""
-        from obeql.comparing import side_by_side  # noqa: PLC0415
+        """Draw this map and another on one scale, with their difference, and return the figure.
 
-        return side_by_side(self, other, **options)
+        `limit`, `alpha`, `cmap` and `sign` are those of `plot`. Raises QueryTypeError for two different scores.
+        """
+        from obeql.comparing import side_by_side  # noqa: PLC0415
+        from obeql.showing import show_later  # noqa: PLC0415
+
+        figure = side_by_side(self, other, **options)
+        show_later(figure)
+        return figure
 
     def animate(self, path: str | Path, **options: Any) -> None:
-        """Write a film of the sliding window (.gif, .apng), for teaching; options as in animation.film_bytes."""
+        """Write a film of the sliding window (.gif, .apng), for teaching.
+
+        `seconds` (8) is how long it takes, `n_frames` (80) how many windows it shows, `panel_px` (300) the longer side
+        of a panel; `limit`, `alpha`, `cmap` and `sign` are those of `plot`.
+        """
         from obeql.animation import film_bytes  # noqa: PLC0415
 
         path = Path(path)
         write_file(path, film_bytes(self, path.suffix.lower(), **options))
 
-    def _arrays(self) -> dict[str, Any]:
+    def arrays(self) -> dict[str, Any]:
+        """Return all numbers and names of the map as arrays, as `.npz` files hold them."""
         cells = self.cells
         arrays: dict[str, Any] = {
             "scores": self.scores,

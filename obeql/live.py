@@ -37,6 +37,7 @@ class LiveMap:
         self._status: Any = None
         self._drawn_at = 0.0
         self._level: _Level | None = None
+        self._under: tuple[int, npt.NDArray[np.float32]] | None = None
 
     def __call__(self, progress: Progress) -> None:
         """Draw the state of a run, at most four times a second; a level of refinement and a phase always."""
@@ -66,6 +67,7 @@ class LiveMap:
             self._live.stop()
         self._live = None
         self._level = None
+        self._under = None
 
     def _screen(self) -> Console:
         from rich.console import Console  # noqa: PLC0415
@@ -119,9 +121,25 @@ class LiveMap:
         canvas = Canvas.of(self._console)
         title = f"{title} · {preview.class_name}"
         level = self._level if self._level is not None and self._level.is_of(progress, preview) else None
-        importance = preview.importance() if level is None else level.importance
-        stated = None if level is None else level.stated
-        return Group(draw_plane(importance, preview.grid.patch, preview.score_kind, title, canvas, stated), line)
+        drawing = draw_plane(
+            preview.importance() if level is None else level.importance,
+            preview.grid,
+            preview.score_kind,
+            title,
+            canvas,
+            picture=self._picture_under(progress, preview),
+            exact=None if level is None else level.exact,
+            stated=None if level is None else level.stated,
+        )
+        return Group(drawing, line)
+
+    def _picture_under(self, progress: Progress, preview: Preview) -> npt.NDArray[np.float32] | None:
+        """The image at work as the model sees it, made once."""
+        if preview.picture is None:
+            return None
+        if self._under is None or self._under[0] != progress.image:
+            self._under = progress.image, preview.picture()
+        return self._under[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,15 +149,17 @@ class _Level:
     image: int
     grid: WindowGrid
     importance: npt.NDArray[np.float32]
+    exact: npt.NDArray[np.bool_] | None
     stated: str
 
     @classmethod
     def of(cls, progress: Progress, preview: Preview) -> _Level:
-        stated = f"level {progress.level}"
+        stated, exact = f"level {progress.level}", None
         if progress.partial:  # the bound of the map that is drawn; progress.bound is the worst of all maps
             cells = progress.partial[0]
+            exact = cells.exact
             stated += f": {quality_text(cells.quality, cells.logit.size)}"
-        return cls(progress.image, preview.grid, preview.importance(), stated)
+        return cls(progress.image, preview.grid, preview.importance(), exact, stated)
 
     def is_of(self, progress: Progress, preview: Preview) -> bool:
         """Whether the run is still at the map that the level is of."""

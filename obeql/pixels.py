@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from obeql.executor.images.placement import Placement
 
-__all__ = ["mean_over_windows", "on_source"]
+__all__ = ["mean_over_windows", "on_source", "spread"]
 
 Plane = npt.NDArray[np.float64]
 Starts = npt.NDArray[np.int32]
@@ -40,6 +40,20 @@ def on_source(pixels: npt.NDArray[np.float32], placement: Placement) -> npt.NDAr
     inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
     found = pixels[np.clip(rows, 0, height - 1)[:, None], np.clip(cols, 0, width - 1)]
     return np.where(inside, found, np.float32(np.nan))
+
+
+def spread(values: npt.NDArray[np.float32], reach: int) -> npt.NDArray[np.float32]:
+    """Return the plane (rows, cols) with cells that are NaN filled from the nearest others, up to `reach` cells off."""
+    found = values.copy()
+    for _ in range(reach):
+        unknown = np.isnan(found)
+        if not unknown.any():
+            break
+        around = np.pad(found, 1, constant_values=np.nan)
+        # In this order a coarse lattice grows to blocks with its windows in the upper left.
+        for near in (around[1:-1, :-2], around[:-2, 1:-1], around[:-2, :-2], around[1:-1, 2:], around[2:, 1:-1]):
+            found = np.where(np.isnan(found), near, found)
+    return found
 
 
 def _axis_sum(plane: Plane, starts: Starts, lengths: Starts, size: int) -> Plane:

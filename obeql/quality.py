@@ -40,10 +40,13 @@ def estimated_note(quality: Mapping[str, Any]) -> str:
     return "estimated" if precision is None else f"estimated, or computed in {precision}"
 
 
-def quality_text(quality: Mapping[str, Any], n_cells: int) -> str:
-    """Return what is stated of a map of so many cells: `exact`, or its bound and the shares of cells computed."""
+def quality_text(quality: Mapping[str, Any], n_cells: int, n_known: int | None = None) -> str:
+    """Return what is stated of a map of so many cells: `exact`, or its bound and the shares of cells computed.
+
+    `n_known` of them have a value; where an exact map lacks some, it is not finished.
+    """
     if not quality.get("approx", False):
-        return "exact"
+        return "exact" if n_known is None or n_known == n_cells else _unfinished(n_known, n_cells)
     metric, bound = quality.get("metric"), quality.get("bound")
     parts = ["approximate" if bound is None else f"{metric} >= {bound:.3g}"]
     if metric == "top_cells":
@@ -56,10 +59,14 @@ def quality_text(quality: Mapping[str, Any], n_cells: int) -> str:
     return ", ".join(parts)
 
 
-def quality_sentence(quality: Mapping[str, Any], n_cells: int) -> str:
-    """Return all that is stated of a map of so many cells: bound, target, confidence, shares of cells, audit."""
+def quality_sentence(quality: Mapping[str, Any], n_cells: int, n_known: int | None = None) -> str:
+    """Return all that is stated of a map of so many cells: bound, target, confidence, shares of cells, audit.
+
+    `n_known` is as in `quality_text`.
+    """
     if not quality.get("approx", False):
-        return "exact: every cell was computed"
+        whole = n_known is None or n_known == n_cells
+        return "exact: every cell was computed" if whole else _unfinished(n_known or 0, n_cells)
     text = "approximate"
     bound, target, confidence = (quality.get(name) for name in ("bound", "target", "confidence"))
     if quality.get("metric") == "top_cells":
@@ -77,6 +84,10 @@ def quality_sentence(quality: Mapping[str, Any], n_cells: int) -> str:
     if quality.get("n_audit"):
         text += f"; measured on {quality['n_audit']} cells drawn at random"
     return text
+
+
+def _unfinished(n_known: int, n_cells: int) -> str:
+    return f"not finished: {n_known:,} of {n_cells:,} cells computed"
 
 
 def _found(quality: Mapping[str, Any]) -> str:

@@ -1,14 +1,13 @@
-"""Drawing: a heat map over its image, and sheets of many.
+"""Drawing one heat map over its image with matplotlib; `sheets` draws many on one figure.
 
-Comes last. Matplotlib is imported inside the functions and used through its Figure objects alone (no pyplot, no
-global state), so that drawing works in threads and without a display.
+Matplotlib is imported inside the functions and used through its Figure objects alone (no pyplot, no global state), so
+that drawing works in threads and without a display.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,58 +15,60 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import evidence_colours, shared_limits, symmetric_limit
-from obeql.errors import ImageError, QueryTypeError
-from obeql.planner.scores import ScoreKind, score_of
+from obeql.colors import Palette, checked_limit, hatching, limit_of, palette, symmetric_limit
+from obeql.errors import ImageError
+from obeql.legend import NOT_COMPUTED, OUTSIDE, SCORES, ends_text, outside, scale_text, uncovered
+from obeql.planner.scores import score_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
+    from obeql.colors import Sign
     from obeql.heatmap import Heatmap
 
 __all__ = [
-    "MAX_SHEET",
     "PICTURE_SUFFIXES",
+    "add_key",
+    "add_note",
+    "add_titles",
+    "bar_beside",
+    "bar_label",
     "bare",
-    "colour_bar",
-    "colour_map",
+    "color_bar",
+    "color_map",
+    "draw_hatches",
+    "draw_map",
     "draw_picture",
     "draw_pixels",
-    "headline",
+    "key_of",
     "overlay",
     "picture_bytes",
     "picture_of",
     "plain_text",
-    "sheet",
+    "quality_lines",
+    "score_line",
+    "shortened",
+    "window_line",
 ]
 
 #: Picture files that can be written.
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
-#: Most maps on one sheet; beyond it they are too small to read.
-MAX_SHEET = 64
+#: Width of a character on a color bar, and in the lines above a map.
+_CHARACTER_INCHES, _DETAIL_INCHES = 0.057, 0.062
 
-#: Width of a character on a colour bar.
-_CHARACTER_INCHES = 0.057
-
-#: What the colour bar calls a score, and its unit.
-_SCALE: dict[ScoreKind, tuple[str, str]] = {
-    "probability": ("probability", ""),
-    "log_odds": ("log-odds", "nats"),
-    "log_probability": ("log-probability", "nats"),
-    "logit": ("logit", ""),
-}
+#: Pixels that the longer side of a hatch has at least, and lines along it.
+_HATCH_PX, _HATCH_LINES = 640, 34
 
 
-def colour_map(alpha: float = 0.7) -> LinearSegmentedColormap:
-    """Diverging colours from blue (-1) over transparent (0) to red (+1); opacity grows with distance to `alpha`."""
-    from matplotlib.colors import LinearSegmentedColormap  # noqa: PLC0415
+def color_map(chosen: Palette) -> ListedColormap:
+    """The colors of a palette from the low to the high end of its scale, transparent at zero, for matplotlib."""
+    from matplotlib.colors import ListedColormap  # noqa: PLC0415
 
-    n = 257  # odd, so that zero has a colour of its own: none
-    rgba = evidence_colours(np.linspace(-1, 1, n), alpha)
-    return LinearSegmentedColormap.from_list("obeql_evidence", [tuple(row) for row in rgba], N=n)
+    # An odd number, so that zero has a color of its own: none.
+    return ListedColormap(chosen.scale(257), name="obeql_evidence")
 
 
 def overlay(
@@ -75,87 +76,67 @@ def overlay(
     ax: Axes | None = None,
     *,
     limit: float | None = None,
-    alpha: float = 0.7,
+    alpha: float | None = None,
+    cmap: Any = None,
+    sign: Sign = "all",
+    colorbar: bool = True,
     beside: bool = False,
     smooth: bool = True,
     outline: bool = True,
     title: str | None = None,
+    key: bool = True,
 ) -> Axes:
-    """Draw a map over its image and return the axes.
+    """Draw a map over its image and return the axes; the arguments are those of `Heatmap.plot`.
 
-    Axes are pixels of the source image. Red is evidence for the class, blue against it; opacity grows with
-    |importance|, so that the image shows through. The scale is symmetric around zero and ends at `limit` (default:
-    the map's largest |per-pixel importance|; give one number to compare maps). `beside` adds the bare image to the
-    left (new figures only), `smooth` interpolates between pixels of the model's input, `outline` frames the most
-    important window and draws one window to scale in the lower left corner.
-
-    Without `ax` a new Figure is made, at `.figure` of the result. Raises QueryTypeError for a bad `limit` or `alpha`.
+    Without `key`, what hatches and frames mean is left to the caller to say.
     """
-    if limit is not None and not (math.isfinite(limit) and limit > 0):
-        raise QueryTypeError(f"limit must be a positive number, not {limit}")
-    if not 0 < alpha <= 1:
-        raise QueryTypeError(f"alpha must lie in 0..1, not {alpha}")
+    chosen = palette(alpha, cmap, sign)
+    checked_limit(limit)
     picture, problem = picture_of(heat)
     if ax is None:
-        from matplotlib.figure import Figure  # noqa: PLC0415
+        from obeql.showing import new_figure  # noqa: PLC0415 - imports matplotlib
 
         height, width = heat.placement.source_size
         aspect = min(3.0, max(1 / 3, width / height))
         n_panels = 2 if beside else 1
-        figure = Figure(figsize=(5.0 * n_panels * min(aspect, 1.6) + 1.2, 5.0 * min(aspect, 1.6) / aspect + 1.0))
-        figure.set_layout_engine("constrained")
+        figure = new_figure((5.0 * n_panels * min(aspect, 1.6) + 1.2, 5.0 * min(aspect, 1.6) / aspect + 1.2))
         if beside:
-            left, ax = figure.subplots(1, 2)
+            left, ax = figure.panels(1, 2)[0]
             draw_picture(left, heat, picture)
             bare(left)
         else:
-            ax = figure.subplots()
-    draw_picture(ax, heat, picture)
-    mappable = draw_pixels(ax, heat, heat.to_pixels(), limit, alpha, smooth)
-    bare(ax)
-    if outline:
-        _draw_outlines(ax, heat)
-    colour_bar(ax, mappable, _bar_label(heat))
-    main, detail = _titles(heat)
-    plain_text(ax.set_title(detail, fontsize=8, loc="left", color="0.35"))
-    headline(ax, main if title is None else title)
+            ax = figure.panels(1, 1)[0][0]
+    mappable = draw_map(ax, heat, picture, limit, chosen, smooth, outline)
+    if colorbar:
+        color_bar(ax, mappable, bar_label(heat, sign))
+    main, details = _titles(heat)
+    add_titles(ax, main if title is None else title, details)
+    entries = key_of([heat], outline) if key else []
+    add_key(ax, entries)
     note = "; ".join(text for text in (problem, heat.warning) if text)
     if note:
-        n_characters = max(30, int(ax.bbox.width / ax.figure.dpi * 15))
-        plain_text(ax.set_xlabel(textwrap.fill(note, n_characters), fontsize=8, color="#a03000", loc="left"))
+        add_note(ax, note, max(30, int(ax.bbox.width / ax.figure.dpi * 15)), below_key=bool(entries))
     return ax
 
 
-def sheet(heats: Sequence[Heatmap], *, columns: int | None = None, shared: bool = True, **options: Any) -> Figure:
-    """Draw many maps on one figure, in rows of `columns` (default: close to a square).
-
-    `shared` gives all maps of one score the same scale (their largest limit), so that they compare; without it each
-    map has its own. Other options go to `overlay`. Raises QueryTypeError for no map or more than MAX_SHEET.
-    """
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    if not heats:
-        raise QueryTypeError("there is no heat map to draw")
-    if len(heats) > MAX_SHEET:
-        raise QueryTypeError(f"a sheet holds at most {MAX_SHEET} maps, not {len(heats)}; slice the result, [:64]")
-    n_columns = columns or math.ceil(math.sqrt(len(heats)))
-    if n_columns < 1:
-        raise QueryTypeError(f"columns must be positive, not {columns}")
-    n_columns = min(n_columns, len(heats))
-    n_rows = math.ceil(len(heats) / n_columns)
-    limit = options.pop("limit", None)
-    limits = dict.fromkeys((heat.score_kind for heat in heats), limit)
-    if shared and limit is None:
-        limits = shared_limits(heats)
-    tallest = min(2.0, max(0.4, *(heat.placement.source_size[0] / heat.placement.source_size[1] for heat in heats)))
-    figure = Figure(figsize=(4.6 * n_columns, (3.5 * tallest + 0.85) * n_rows))  # of 4.6 inches, the image has 3.5
-    figure.set_layout_engine("constrained")
-    panels = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for panel, heat in zip(panels, heats, strict=False):
-        overlay(heat, panel, limit=limits[heat.score_kind], **options)
-    for panel in panels[len(heats) :]:
-        panel.set_axis_off()
-    return figure
+def draw_map(
+    ax: Axes,
+    heat: Heatmap,
+    picture: npt.NDArray[np.float32] | None,
+    limit: float | None,
+    chosen: Palette,
+    smooth: bool,
+    outline: bool,
+) -> Any:
+    """Draw the image, the map, its hatches and its frames, without any words; returns the mappable."""
+    draw_picture(ax, heat, picture)
+    limit = limit_of(heat, chosen.sign) if limit is None else limit
+    mappable = draw_pixels(ax, heat, heat.to_pixels(), limit, chosen, smooth)
+    draw_hatches(ax, heat, uncovered(heat))
+    bare(ax)
+    if outline:
+        _draw_outlines(ax, heat)
+    return mappable
 
 
 def picture_bytes(figure: Any, suffix: str, dpi: float) -> bytes:
@@ -188,7 +169,7 @@ def draw_picture(ax: Axes, heat: Heatmap, picture: npt.NDArray[np.float32] | Non
     if picture is None:
         ax.set_facecolor("0.85")
     else:
-        # RGB values are drawn as they are: no colour map and no stretching, so grey stays grey.
+        # RGB values are drawn as they are: no colormap and no stretching, so grey stays grey.
         ax.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
     ax.set_xlim(0, width)
     ax.set_ylim(height, 0)
@@ -196,19 +177,22 @@ def draw_picture(ax: Axes, heat: Heatmap, picture: npt.NDArray[np.float32] | Non
 
 
 def draw_pixels(
-    ax: Axes, heat: Heatmap, pixels: npt.NDArray[np.float32], limit: float | None, alpha: float, smooth: bool
+    ax: Axes, heat: Heatmap, pixels: npt.NDArray[np.float32], limit: float | None, chosen: Palette, smooth: bool
 ) -> Any:
     """Draw values of the model's pixels (H, W) where they lie in the source image of `heat`; returns the mappable."""
     from matplotlib.colors import Normalize  # noqa: PLC0415
 
-    limit = symmetric_limit(pixels) if limit is None else limit
+    limit = symmetric_limit(pixels, chosen.sign) if limit is None else limit
     if smooth:
         pixels = _between_steps(pixels, heat)
+    if chosen.sign == "absolute":
+        pixels = np.abs(pixels)
     left, top, right, bottom = _extent(heat, (0, 0, *heat.placement.model_size))
+    low, high = chosen.span
     mappable = ax.imshow(
         np.ma.masked_invalid(pixels),
-        cmap=colour_map(alpha),
-        norm=Normalize(-limit, limit),
+        cmap=color_map(chosen),
+        norm=Normalize(low * limit, high * limit),
         extent=(left, right, bottom, top),
         interpolation="bilinear" if smooth else "nearest",
         interpolation_stage="data",
@@ -243,6 +227,26 @@ def _between_steps(pixels: npt.NDArray[np.float32], heat: Heatmap) -> npt.NDArra
     return np.where(np.isfinite(pixels), filled, pixels)
 
 
+def draw_hatches(ax: Axes, heat: Heatmap, unknown: npt.NDArray[np.bool_]) -> None:
+    """Hatch the model's pixels (H, W) that are `unknown`, which are not zero, and the parts that it does not see."""
+    height, width = heat.placement.source_size
+    top, left, model_height, model_width = heat.placement.source_box(0, 0, *heat.placement.model_size)
+    zoom = _HATCH_PX / max(height, width)
+    rows, cols = (np.arange(max(1, round(n * zoom))) + 0.5 for n in (height, width))
+    period = max(3, _HATCH_PX // _HATCH_LINES)
+    y = np.floor((rows / zoom - top) / model_height * heat.placement.model_size[0]).astype(int)
+    x = np.floor((cols / zoom - left) / model_width * heat.placement.model_size[1]).astype(int)
+    seen = ((y >= 0) & (y < heat.placement.model_size[0]))[:, None] & ((x >= 0) & (x < heat.placement.model_size[1]))
+    for part, falling in ((_at(unknown, y, x) & seen, False), (~seen & outside(heat.placement), True)):
+        if part.any():
+            ax.imshow(hatching(part, period, falling), extent=(0, width, height, 0), interpolation="antialiased")
+
+
+def _at(plane: npt.NDArray[np.bool_], y: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """The plane (H, W) at rows `y` and columns `x`; those beyond it take its border."""
+    return np.asarray(plane[np.clip(y, 0, plane.shape[0] - 1)[:, None], np.clip(x, 0, plane.shape[1] - 1)])
+
+
 def _extent(heat: Heatmap, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
     """(left, top, right, bottom) in source pixels of a box (top, left, height, width) of the model's input."""
     top, left, height, width = heat.placement.source_box(*box)
@@ -254,7 +258,8 @@ def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
 
     best = heat.top(1)
     if best and best[0].importance > 0:
-        _frame(ax, _extent(heat, (best[0].top, best[0].left, best[0].height, best[0].width)), "-")
+        box = _extent(heat, (best[0].top, best[0].left, best[0].height, best[0].width))
+        _frame(ax, box, "-" if best[0].exact else (0, (3, 2)))
     height, width = heat.placement.source_size
     margin = 0.03 * min(height, width)
     left, top, right, bottom = _extent(heat, (0, 0, *heat.patch))
@@ -265,19 +270,19 @@ def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
     label.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
 
 
-def _frame(ax: Axes, box: tuple[float, float, float, float], style: str) -> None:
+def _frame(ax: Axes, box: tuple[float, float, float, float], style: Any) -> None:
     """A white frame on a black one: visible on every background."""
     from matplotlib.patches import Rectangle  # noqa: PLC0415
 
     left, top, right, bottom = box
-    for colour, line_width, line_style in (("black", 2.6, "-"), ("white", 1.2, style)):
+    for color, line_width, line_style in (("black", 2.6, "-"), ("white", 1.2, style)):
         ax.add_patch(
             Rectangle(
                 (left, top),
                 right - left,
                 bottom - top,
                 fill=False,
-                edgecolor=colour,
+                edgecolor=color,
                 linewidth=line_width,
                 linestyle=line_style,
                 joinstyle="miter",
@@ -285,26 +290,41 @@ def _frame(ax: Axes, box: tuple[float, float, float, float], style: str) -> None
         )
 
 
-def colour_bar(ax: Axes, mappable: Any, label: str) -> None:
-    """Draw the scale of the evidence's colours to the right of the axes; `label` is low end, what, high end."""
-    from matplotlib.patches import Rectangle  # noqa: PLC0415
-    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
+# ---- scale and key -----------------------------------------------------------------------------------------------
 
+
+def color_bar(ax: Axes, mappable: Any, label: tuple[str, str, str]) -> None:
+    """Draw the scale of the evidence's colors to the right of the axes; `label` is low end, what, high end."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     # An inset is placed by the axes themselves: it works in a caller's axes whatever their layout.
     bar_axes = ax.inset_axes((1.03, 0.0, 0.045, 1.0))
-    bar = figure.colorbar(mappable, cax=bar_axes)
-    # The colours are transparent: the left half shows them over black, the right half over white.
+    _finish_bar(figure.colorbar(mappable, cax=bar_axes), label, _height_inches(ax))
+
+
+def bar_beside(figure: Any, panels: Any, mappable: Any, label: tuple[str, str, str], inches: float) -> None:
+    """Draw one scale to the right of several panels, `inches` high."""
+    n_rows = len(panels)
+    shrink = 0.95 if n_rows == 1 else max(0.3, 1.4 / n_rows)
+    flat = [ax for row in panels for ax in row]
+    bar = figure.colorbar(mappable, ax=flat, fraction=0.03, aspect=18, pad=0.015, shrink=shrink)
+    _finish_bar(bar, label, inches)
+
+
+def _finish_bar(bar: Any, label: tuple[str, str, str], inches: float) -> None:
+    from matplotlib.patches import Rectangle  # noqa: PLC0415
+    from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
+
+    # The colors are transparent: the left half shows them over black, the right half over white.
     for left, grey in ((0.0, "0.0"), (0.5, "1.0")):
-        ground = Rectangle((left, 0), 0.5, 1, transform=bar_axes.transAxes, facecolor=grey, edgecolor="none", zorder=0)
-        bar_axes.add_patch(ground)
+        ground = Rectangle((left, 0), 0.5, 1, transform=bar.ax.transAxes, facecolor=grey, edgecolor="none", zorder=0)
+        bar.ax.add_patch(ground)
     if bar.solids is not None:
         bar.solids.set_zorder(1)
-    bar.set_label(_fitted(label, _height_inches(ax)), fontsize=7.5)
-    bar_axes.tick_params(labelsize=7)
+    bar.set_label(_fitted(label, inches), fontsize=7.5)
+    bar.ax.tick_params(labelsize=7)
     # Each label whole: a shared power of ten would stand in the way of the title.
-    bar_axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
 
 
 def _height_inches(ax: Axes) -> float:
@@ -316,31 +336,98 @@ def _height_inches(ax: Axes) -> float:
     return float(min(ax.bbox.height, ax.bbox.width * abs((high - low) / (right - left))) / figure.dpi)
 
 
-def _fitted(label: str, inches: float) -> str:
+def _width_inches(ax: Axes) -> float:
+    """How wide an axes will be, about."""
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return float(ax.bbox.width / figure.dpi)
+
+
+def _fitted(label: tuple[str, str, str], inches: float) -> str:
     """A label of three parts as one line, or, where it would be longer than the bar, with its ends in a second one."""
-    if len(label) * _CHARACTER_INCHES <= inches:
-        return label
-    low, middle, high = (part.strip() for part in label.split("    "))
-    return f"{middle}\n{low}        {high}"
+    low, middle, high = label
+    line = "    ".join(part for part in label if part)
+    if len(line) * _CHARACTER_INCHES <= inches or not (low or high):
+        return line
+    return f"{middle}\n{'        '.join(part for part in (low, high) if part)}"
 
 
-def _bar_label(heat: Heatmap) -> str:
-    name, unit = _SCALE[heat.score_kind]
-    unit = f" ({unit})" if unit else ""
-    return f"← against    drop in {name} when hidden{unit}    for →"
+def bar_label(heat: Heatmap, sign: Sign = "all") -> tuple[str, str, str]:
+    """What stands beside a scale: its low end, what it measures, its high end."""
+    low, high = ends_text(sign)
+    return f"← {low}" if low else "", scale_text(heat.score_kind), f"{high} →" if high else ""
 
 
-def _titles(heat: Heatmap) -> tuple[str, str]:
-    name = _shorten(Path(heat.image).name, 34)
+def key_of(heats: list[Heatmap], outline: bool) -> list[tuple[Any, str]]:
+    """What the marks of drawn maps mean: (handle, words) of each that occurs."""
+    from matplotlib.patches import Patch  # noqa: PLC0415
+
+    entries: list[tuple[Any, str]] = []
+    best = [cells[0] for heat in heats if (cells := heat.top(1)) and cells[0].importance > 0] if outline else []
+    if any(cell.exact for cell in best):
+        entries.append((Patch(facecolor="none", edgecolor="0.2", linewidth=1.2), "most important window"))
+    if any(not cell.exact for cell in best):
+        dashed = Patch(facecolor="none", edgecolor="0.2", linewidth=1.2, linestyle="--")
+        entries.append((dashed, "most important window, estimated"))
+    if any(uncovered(heat).any() for heat in heats):
+        entries.append((Patch(facecolor="0.75", edgecolor="0.35", hatch="/////", linewidth=0), NOT_COMPUTED))
+    if any(outside(heat.placement) for heat in heats):
+        entries.append((Patch(facecolor="0.75", edgecolor="0.35", hatch="\\\\\\\\\\", linewidth=0), OUTSIDE))
+    return entries
+
+
+def add_key(place: Axes | Figure, entries: list[tuple[Any, str]]) -> None:
+    """Write what marks mean below an axes, or at the foot of a figure."""
+    if not entries:
+        return
+    handles, words = zip(*entries, strict=True)
+    style: dict[str, Any] = {"fontsize": 7, "frameon": False, "handlelength": 1.4, "handletextpad": 0.5}
+    style |= {"ncols": len(entries), "columnspacing": 1.2, "borderaxespad": 0.3}
+    if hasattr(place, "bbox_inches"):
+        place.legend(handles, words, loc="outside lower left", **style)
+    else:
+        place.legend(handles, words, loc="upper left", bbox_to_anchor=(-0.01, 0.0), **style)
+
+
+def add_note(ax: Axes, note: str, n_characters: int, below_key: bool) -> None:
+    """Write below the axes what to know before trusting the map."""
+    plain_text(ax.set_xlabel(textwrap.fill(note, n_characters), fontsize=8, color="#a03000", loc="left"))
+    ax.xaxis.labelpad = 20 if below_key else 4
+
+
+# ---- words -------------------------------------------------------------------------------------------------------
+
+
+def _titles(heat: Heatmap) -> tuple[str, list[str]]:
+    details = [score_line(heat), window_line(heat), *quality_lines(heat)]
+    return f"{shortened(Path(heat.image).name, 34)} · {shortened(heat.class_name, 24)}", details
+
+
+def score_line(heat: Heatmap) -> str:
+    """The clean score of a map, with the probability beside other scores."""
     score = f"probability {_probability(heat)}"
     if heat.score_kind != "probability":
-        score = f"{_SCALE[heat.score_kind][0]} {heat.clean_score:.4g} ({score})"
-    window = "x".join(map(str, heat.patch)) if heat.patch[0] != heat.patch[1] else f"{heat.patch[0]}x{heat.patch[0]}"
+        score = f"{SCORES[heat.score_kind][0]} {heat.clean_score:.4g} ({score})"
+    return score
+
+
+def window_line(heat: Heatmap) -> str:
+    """Size and stride of a map's windows."""
     stride = "x".join(map(str, heat.stride)) if heat.stride[0] != heat.stride[1] else str(heat.stride[0])
-    detail = f"{score} · window {window} px, stride {stride}"
-    if heat.approx and heat.bound is not None:
-        detail += f" · {heat.metric} ≥ {heat.bound:.3g}"
-    return f"{name} · {_shorten(heat.class_name, 24)}", detail
+    return f"window {heat.patch[0]}x{heat.patch[1]} px, stride {stride}"
+
+
+def quality_lines(heat: Heatmap) -> list[str]:
+    """What is stated of a map that is not exact, in few words; nothing of others."""
+    return [_quality_line(heat)] if heat.quality != "exact" else []
+
+
+def _quality_line(heat: Heatmap) -> str:
+    if not heat.approx:
+        return heat.quality
+    if heat.metric == "top_cells":
+        return f"only the {heat.n_listed} most important windows sought"
+    return f"{heat.metric} ≥ {heat.bound:.3g}" if heat.bound is not None else "approximate"
 
 
 def _probability(heat: Heatmap) -> str:
@@ -349,7 +436,8 @@ def _probability(heat: Heatmap) -> str:
     return f"{heat.clean_probability:.4g}" if short_of_one >= 1e-3 else f"1 − {short_of_one:.1g}"
 
 
-def _shorten(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
+    """A text without its middle where it is longer."""
     if len(text) <= length:
         return text
     tail = (length - 1) // 2
@@ -362,13 +450,20 @@ def plain_text(text: Any) -> None:
     text.set_parse_math(False)
 
 
-def headline(ax: Axes, text: str) -> None:
-    """Write the main line above an axes' title line; both move together under every layout engine."""
+def add_titles(ax: Axes, headline: str, details: list[str]) -> None:
+    """Write a main line above an axes, and details in small lines below it, as many as their width asks for."""
+    lines = [""]
+    n_characters = max(30, int(_width_inches(ax) / _DETAIL_INCHES))
+    for detail in details:
+        joined = f"{lines[-1]} · {detail}" if lines[-1] else detail
+        lines[-1:] = [joined] if len(joined) <= n_characters or not lines[-1] else [lines[-1], detail]
+    plain_text(ax.set_title("\n".join(lines), fontsize=8, loc="left", color="0.35"))
+    # Both move together under every layout engine.
     plain_text(
         ax.annotate(
-            text,
+            headline,
             (0, 1),
-            (0, 19),
+            (0, 8 + 11 * len(lines)),
             xycoords="axes fraction",
             textcoords="offset points",
             fontsize=11,

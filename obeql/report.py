@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from importlib.resources import files
 from io import BytesIO
 from pathlib import Path
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import evidence_colours, shared_limits
+from obeql.colors import Palette, checked_limit, hatching, limit_of, shared_limits
 from obeql.errors import ImageError, QueryTypeError
+from obeql.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
 from obeql.quality import estimated_note, quality_sentence
 
 if TYPE_CHECKING:
@@ -32,13 +34,25 @@ MAX_REPORT = 200
 _LARGEST_PX = 640
 
 
-def report_text(result: Result, plan: str | None = None) -> str:
-    """Return the HTML of a run. Maps of one score share a scale. Raises QueryTypeError for none or too many maps."""
+def report_text(
+    result: Result,
+    plan: str | None = None,
+    *,
+    limit: float | None = None,
+    chosen: Palette | None = None,
+    shared: bool = True,
+) -> str:
+    """Return the HTML of a run. Maps of one score share a scale, unless `shared` is False or a `limit` is given.
+
+    Raises QueryTypeError for none or too many maps.
+    """
+    chosen = Palette() if chosen is None else chosen
     if not result.maps:
         raise QueryTypeError("there is no heat map to report")
     if len(result.maps) > MAX_REPORT:
         raise QueryTypeError(f"a report holds at most {MAX_REPORT} maps, not {len(result.maps)}; slice the result")
-    limits = shared_limits(result.maps)
+    checked_limit(limit)
+    limits = shared_limits(result.maps, chosen.sign) if shared and limit is None else {}
     name = result.run_name if result.run_name is not None else f"run {result.run_id}"
     facts = (
         f"{len(result.maps)} heat map{'s' if len(result.maps) > 1 else ''} by occlusion · model {result.maps[0].model}"
@@ -48,8 +62,18 @@ def report_text(result: Result, plan: str | None = None) -> str:
     data = {
         "title": f"Where it looks: {name}",
         "facts": facts,
-        "colours": _colours(),
-        "maps": [_map(heat, limits[heat.score_kind]) for heat in result.maps],
+        "scale": _scale(chosen),
+        "span": chosen.span,
+        "ends": ends_text(chosen.sign),
+        "alpha": chosen.alpha,
+        "hatch": _uri("png", _png(hatching(np.ones((12, 12), bool), 12))),
+        "hatch_outside": _uri("png", _png(hatching(np.ones((12, 12), bool), 12, falling=True))),
+        "not_computed": NOT_COMPUTED,
+        "outside": OUTSIDE,
+        "maps": [
+            _map(heat, limit or limits.get(heat.score_kind) or limit_of(heat, chosen.sign), chosen)
+            for heat in result.maps
+        ],
         "failures": [(failure.shown, failure.error) for failure in result.failures],
         "plan": plan,
     }
@@ -59,7 +83,7 @@ def report_text(result: Result, plan: str | None = None) -> str:
     return template.replace("/*DATA*/", text)
 
 
-def _map(heat: Heatmap, limit: float) -> dict[str, Any]:
+def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
     detail = (
         f"{heat.model} · clean {heat.score_kind} {heat.clean_score:.4g} · window {heat.patch[0]}x{heat.patch[1]} px, "
         f"stride {heat.stride[0]}x{heat.stride[1]}, fill {heat.cells.key.fill}"
@@ -72,7 +96,7 @@ def _map(heat: Heatmap, limit: float) -> dict[str, Any]:
     return {
         "title": f"{Path(heat.image).name} · {heat.class_name}",
         "detail": detail,
-        "quality": quality_sentence(heat.cells.quality, heat.cells.logit.size),
+        "quality": quality_sentence(heat.cells.quality, heat.cells.logit.size, heat.n_known),
         "warning": heat.warning,
         "score_kind": heat.score_kind.replace("_", "-"),
         "clean_score": heat.clean_score,
@@ -92,7 +116,10 @@ def _map(heat: Heatmap, limit: float) -> dict[str, Any]:
         "class_names": names,
         "best": [(cell.row, cell.col) for cell in heat.top()],
         "picture": _picture(heat),
-        "overlay": _overlay(heat, limit),
+        "overlay": _overlay(heat, limit, chosen),
+        "hatches": _hatches(heat),
+        "has_outside": outside(place),
+        "scale_text": scale_text(heat.score_kind),
     }
 
 
@@ -118,22 +145,37 @@ def _picture(heat: Heatmap) -> str | None:
     return _uri("jpeg", buffer)
 
 
-def _overlay(heat: Heatmap, limit: float) -> str:
-    """The map in colours with opacity, one picture pixel for each of the model's input."""
+def _overlay(heat: Heatmap, limit: float, chosen: Palette) -> str:
+    """The map in colors, one picture pixel for each of the model's input; opaque at the ends, the page adds opacity."""
+    rgba = replace(chosen, alpha=1.0).colors(heat.to_pixels() / limit)
+    return _uri("png", _png(np.asarray(np.rint(rgba * 255), np.uint8)))
+
+
+def _hatches(heat: Heatmap) -> str | None:
+    """What no window covers, hatched, at about twice the size of the model's input; None where all is covered."""
+    unknown = uncovered(heat)
+    if not unknown.any():
+        return None
+    zoom = max(1, round(480 / max(unknown.shape)))
+    return _uri("png", _png(hatching(np.kron(unknown, np.ones((zoom, zoom), bool)), 12)))
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> BytesIO:
     from PIL import Image  # noqa: PLC0415
 
-    rgba = evidence_colours(heat.to_pixels() / limit)
     buffer = BytesIO()
-    Image.fromarray(np.uint8(np.rint(rgba * 255)), "RGBA").save(buffer, format="PNG")
-    return _uri("png", buffer)
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer
 
 
 def _uri(kind: str, buffer: BytesIO) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _colours() -> list[str]:
-    """The scale from against to for, over mid-grey, as CSS."""
-    rgba = evidence_colours(np.linspace(-1, 1, 21), 1.0)
-    over_grey = rgba[:, :3] * rgba[:, 3:] + 0.5 * (1 - rgba[:, 3:])
-    return [f"rgb({red}, {green}, {blue})" for red, green, blue in np.rint(over_grey * 255).astype(int).tolist()]
+def _scale(chosen: Palette) -> list[str]:
+    """The scale from its low to its high end, as CSS colors that are opaque at the ends."""
+    stops = replace(chosen, alpha=1.0).scale(41)
+    return [
+        f"rgba({red * 255:.0f}, {green * 255:.0f}, {blue * 255:.0f}, {alpha:.3f})"
+        for red, green, blue, alpha in stops.tolist()
+    ]

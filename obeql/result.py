@@ -12,6 +12,10 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
+import numpy.typing as npt
+
+from obeql.colors import palette
 from obeql.errors import QueryTypeError
 from obeql.heatmap import Cell, Heatmap, write_file
 from obeql.planner.cells import FailedImage
@@ -20,6 +24,8 @@ from obeql.shelf import HeatmapList
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from obeql.colors import Sign
 
 __all__ = ["Cell", "Heatmap", "Result"]
 
@@ -97,38 +103,95 @@ class Result(Sequence[Heatmap]):
             blocks.append(f"{line}\n{_aligned(head, rows)}{note}" if rows else f"{line}\n(no cell computed)")
         return "\n\n".join(blocks)
 
-    def plot(self, **options: Any) -> Figure:
-        """Draw all maps on one sheet, with one scale; options as in render.sheet, such as columns and shared."""
-        from obeql.render import sheet  # noqa: PLC0415 - matplotlib is slow to import
+    @property
+    def importances(self) -> npt.NDArray[np.float32]:
+        """float32 (maps, rows, cols): the importance of every map, in order.
 
-        return sheet(self.maps, **options)
+        Raises QueryTypeError where maps have grids of different sizes, as with several patch sizes.
+        """
+        shapes = sorted({heat.shape for heat in self.maps})
+        if len(shapes) > 1:
+            raise QueryTypeError(
+                f"maps of {' and '.join('x'.join(map(str, shape)) for shape in shapes)} cells make no one array; "
+                "take them apart: [heat.importance for heat in result]"
+            )
+        return np.stack([heat.importance for heat in self.maps]) if self.maps else np.empty((0, 0, 0), np.float32)
 
-    def report(self, path: str | Path) -> None:
-        """Write an HTML file that holds all maps, with the numbers of each window under the pointer."""
+    def plot(
+        self,
+        *,
+        columns: int | None = None,
+        shared: bool = True,
+        limit: float | None = None,
+        alpha: float | None = None,
+        cmap: Any = None,
+        sign: Sign = "all",
+        colorbar: bool = True,
+        smooth: bool = True,
+        outline: bool = True,
+    ) -> Figure:
+        """Draw all maps on one figure and return it: several classes as a matrix, a row an image, which comes first.
+
+        Notebooks show the figure at the end of the cell.
+
+        - `columns`: draws the maps one after the other, so many in a row, in place of the matrix.
+        - `shared`: gives all maps of one score the same scale, the largest of theirs; maps on one scale have one color
+          bar. Without it each map has its own.
+        - `limit`, `alpha`, `cmap`, `sign`, `colorbar`, `smooth`, `outline`: as in `Heatmap.plot`.
+
+        Raises QueryTypeError for no map, for more than 64, and for a value that none of these takes.
+        """
+        from obeql.sheets import sheet  # noqa: PLC0415 - matplotlib is slow to import
+        from obeql.showing import show_later  # noqa: PLC0415
+
+        figure = sheet(
+            self.maps,
+            columns=columns,
+            shared=shared,
+            limit=limit,
+            alpha=alpha,
+            cmap=cmap,
+            sign=sign,
+            colorbar=colorbar,
+            smooth=smooth,
+            outline=outline,
+        )
+        show_later(figure)
+        return figure
+
+    def report(
+        self,
+        path: str | Path,
+        *,
+        limit: float | None = None,
+        alpha: float | None = None,
+        cmap: Any = None,
+        sign: Sign = "all",
+        shared: bool = True,
+    ) -> None:
+        """Write an HTML file that holds all maps, with the numbers of each window under the pointer.
+
+        The options are those of `plot`; `alpha` is the opacity that the page begins with.
+        """
         from obeql.report import report_text  # noqa: PLC0415
 
         path = Path(path)
         if path.suffix.lower() not in (".html", ".htm"):
             raise QueryTypeError(f"'{path.name}' needs the suffix .html for a report")
         plan = None if self.plan is None else str(self.plan)
-        write_file(path, report_text(self, plan).encode("utf-8"))
+        text = report_text(self, plan, limit=limit, chosen=palette(alpha, cmap, sign), shared=shared)
+        write_file(path, text.encode("utf-8"))
 
-    def save(self, path: str | Path, *, dpi: float = 120, **options: Any) -> None:
-        """Write one map as its picture (or .npy, .npz), several as one sheet; options as in render.sheet.
+    def save(self, path: str | Path, **options: Any) -> None:
+        """Write all maps into one file: a sheet of pictures (.png, .jpg, .pdf, .svg) or a report (.html).
 
-        Raises QueryTypeError for no map, too many for a sheet, or a suffix that is no picture.
+        One map is also a film (.gif, .apng) or numbers (.npy, .npz). Pictures take the options of `plot` and `dpi`, the
+        other files those of `report` and `Heatmap.animate`. Raises QueryTypeError for no map, too many for a sheet,
+        and a suffix or an option that is none of these.
         """
-        if len(self.maps) == 1:
-            is_array = Path(path).suffix.lower() in (".npy", ".npz")
-            self.maps[0].save(path, **options, **({} if is_array else {"dpi": dpi}))
-            return
-        from obeql.render import PICTURE_SUFFIXES, picture_bytes, sheet  # noqa: PLC0415 - matplotlib is slow to import
+        from obeql.files import save_result  # noqa: PLC0415
 
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if suffix not in PICTURE_SUFFIXES:
-            raise QueryTypeError(f"'{path.name}' needs a suffix of {' '.join(PICTURE_SUFFIXES)} for several heat maps")
-        write_file(path, picture_bytes(sheet(self.maps, **options), suffix, dpi))
+        save_result(self, path, options)
 
     def export(self, folder: str | Path, format: str = "parquet") -> list[Path]:
         """Write all maps into a folder and return the files; `format` is parquet, npz or png, see exporting."""
@@ -141,7 +204,8 @@ class Result(Sequence[Heatmap]):
         text = f'<pre style="font-family: monospace; line-height: 1.25">{escape(repr(self))}</pre>'
         if not self.maps:
             return text
-        from obeql.render import picture_bytes, sheet  # noqa: PLC0415
+        from obeql.render import picture_bytes  # noqa: PLC0415 - matplotlib is slow to import
+        from obeql.sheets import sheet  # noqa: PLC0415
 
         picture = base64.b64encode(picture_bytes(sheet(self.maps[:_DRAWN]), ".png", 72)).decode()
         return f'{text}<img src="data:image/png;base64,{picture}" alt="heat maps">'

@@ -1,7 +1,7 @@
-"""Maps drawn in a terminal: half blocks in true colour over the image, or characters where there are no colours.
+"""Maps drawn in a terminal: half blocks in true color over the image, or characters where there are no colors.
 
 Comes last, after the session has returned a result. A character cell is about twice as high as it is wide, so the
-upper half block with two colours draws two square pixels.
+upper half block with two colors draws two square pixels.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.colours import blended, shared_limits, symmetric_limit
+from obeql.colors import Palette, bar_pixels, limit_of, shared_limits, symmetric_limit
 from obeql.errors import ImageError
-from obeql.quality import ESTIMATED, estimated_note, top_class_text
+from obeql.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text
+from obeql.pixels import mean_over_windows, spread
+from obeql.quality import ESTIMATED, estimated_note, importance_text, top_class_text
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from obeql.heatmap import Cell, Heatmap
+    from obeql.planner.grid import WindowGrid
+    from obeql.planner.scores import ScoreKind
     from obeql.result import Result
 
 __all__ = ["Canvas", "cells_table", "draw_heatmap", "draw_plane", "draw_result"]
@@ -38,23 +42,29 @@ N_CELLS, MOST_CELLS = 8, 30
 #: Columns of a terminal from which boxes and scores fit beside a map, and up to which the table comes below it.
 _WIDE, _NARROW = 118, 66
 
-_ALPHA = 0.85
-_DARK, _NOT_YET = 0.10, 0.28
+_PALETTE = Palette()
+_DARK = 0.10
+#: What is drawn over places without a value, and its color.
+_HATCH, _HATCH_COLOR = "╱", (150, 150, 150)
+#: Characters of the color bar.
+_BAR = 21
+#: Cells from which a map at work is filled in: the first windows of one are about eight apart.
+_REACH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What a terminal can show: its width in characters, and whether it has colours and the half block."""
+    """What a terminal can show: its width in characters, and whether it has colors and the half block."""
 
     width: int
-    colour: bool
+    color: bool
     blocks: bool
 
     @classmethod
     def of(cls, console: Console) -> Canvas:
         """The canvas of a console; NO_COLOR, dumb terminals and other encodings than UTF-8 get plain characters."""
-        colour = console.color_system is not None and not console.no_color
-        return cls(console.width, colour, console.encoding.startswith("utf") and not console.legacy_windows)
+        color = console.color_system is not None and not console.no_color
+        return cls(console.width, color, console.encoding.startswith("utf") and not console.legacy_windows)
 
 
 def draw_result(result: Result, console: Console) -> None:
@@ -69,19 +79,22 @@ def draw_result(result: Result, console: Console) -> None:
 
 
 def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> RenderableType:
-    """Return a map over its image, beside the table of its most important cells; colours end at `limit`, or its own."""
+    """Return a map over its image, beside the table of its most important cells; colors end at `limit`, or its own."""
     from rich.text import Text  # noqa: PLC0415
 
     height, width = _size(heat.placement.source_size, canvas)
     values = _sampled(heat, height, width)
-    limit = symmetric_limit(heat.to_pixels()) if limit is None else limit
+    limit = limit_of(heat) if limit is None else limit
     text = _painted(values, limit, _ground(heat, height, width), canvas)
     title = Text(
         f"{Path(heat.image).name} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}", style="bold"
     )
-    notes = [_legend(limit, heat.score_kind, canvas)]
-    if heat.approx:
-        notes.append(Text(f"approximate: {heat.quality}"))
+    unknown = NOT_COMPUTED if not np.isfinite(heat.to_pixels()).all() else ""
+    if outside(heat.placement):
+        unknown = f"{unknown}, or {OUTSIDE}" if unknown else OUTSIDE
+    notes = _legend(limit, heat.score_kind, canvas, unknown)
+    if heat.quality != "exact":
+        notes.append(Text(f"approximate: {heat.quality}" if heat.approx else heat.quality))
     n_listed = max(N_CELLS, heat.n_listed)
     listed = heat.top(min(n_listed, MOST_CELLS))
     if not all(cell.exact for cell in listed):
@@ -95,31 +108,49 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> R
 
 
 def draw_plane(
-    importance: npt.NDArray[Any],
-    patch_px: tuple[int, int],
-    score_kind: str,
+    importance: npt.NDArray[np.float32],
+    grid: WindowGrid,
+    score_kind: ScoreKind,
     title: str,
     canvas: Canvas,
+    *,
+    picture: npt.NDArray[Any] | None = None,
+    exact: npt.NDArray[np.bool_] | None = None,
     stated: str | None = None,
 ) -> RenderableType:
     """Return a map that is still being computed: importance (rows, cols), NaN where it is not computed yet.
 
-    `stated` says how far it is; without it the windows that have a value are counted.
+    It lies over `picture`, the model's input as RGB (H, W, 3) in 0..1. Windows that are not computed yet look as the
+    nearest that are. `exact` says which were computed, if not all that have a value, and `stated` how far the map is;
+    without it the windows that have a value are counted.
     """
     from rich.text import Text  # noqa: PLC0415
 
-    height, width = _size(importance.shape, canvas)
-    rows = np.arange(height) * importance.shape[0] // height
-    cols = np.arange(width) * importance.shape[1] // width
-    values = importance[rows[:, None], cols]
+    size = grid.rows.size, grid.cols.size
+    height, width = _size(size, canvas)
+    rows, cols = (
+        (np.asarray(axis.starts, np.int32), np.asarray(axis.lengths, np.int32)) for axis in (grid.rows, grid.cols)
+    )
+    filled = spread(importance, _REACH).astype(np.float64)
+    pixels = mean_over_windows(filled, rows, cols, size)
+    at_rows, at_cols = (
+        ((np.arange(n) + 0.5) * of / n).astype(int) for n, of in zip((height, width), size, strict=True)
+    )
+    values = pixels[at_rows[:, None], at_cols]
     limit = symmetric_limit(importance)
-    ground = np.where(np.isfinite(values), _DARK, _NOT_YET)[..., None].repeat(3, axis=-1)
-    text = _painted(values, limit, ground, canvas)
+    ground = np.full((height, width, 3), _DARK) if picture is None else _shrunk(picture, height, width)
     n_done = int(np.isfinite(importance).sum())
+    is_preview = n_done < importance.size
+    unknown = f"{NOT_COMPUTED} yet" if not np.isfinite(values).all() else ""
+    notes = _legend(limit, score_kind, canvas, unknown)
     stated = f"{n_done} of {importance.size} windows" if stated is None else stated
-    note = Text(f"{stated}, each window {patch_px[0]}x{patch_px[1]} px")
-    best = _best(importance, N_CELLS)
-    return _framed(Text(title, style="bold"), text, best, [_legend(limit, score_kind, canvas), note], canvas)
+    notes.append(Text(f"{stated}, each window {grid.patch[0]}x{grid.patch[1]} px of {size[0]}x{size[1]}"))
+    if is_preview:
+        notes.append(Text("the others look as the nearest of them"))
+    best = _best(importance, exact, grid, canvas.width >= _WIDE)
+    if exact is not None and not exact.all():
+        notes.append(Text(f"{ESTIMATED} estimated"))
+    return _framed(Text(title, style="bold"), _painted(values, limit, ground, canvas), best, notes, canvas)
 
 
 def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wide: bool = True) -> RenderableType:
@@ -137,13 +168,24 @@ def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wi
     return table
 
 
-def _best(importance: npt.NDArray[Any], k: int) -> RenderableType:
-    table = _table("#", "cell", "importance")
+def _best(
+    importance: npt.NDArray[Any], exact: npt.NDArray[np.bool_] | None, grid: WindowGrid, wide: bool
+) -> RenderableType:
+    """The most important windows so far: as many lines however many there are, so that what is below does not jump."""
+    table = (
+        _table("#", "cell", "box (top, left, h, w)", "importance") if wide else _table("#", "top, left", "importance")
+    )
     flat = importance.ravel()
     order = np.argsort(-flat, kind="stable")
-    for rank, index in enumerate(order[np.isfinite(flat[order])][:k], start=1):
+    found = order[np.isfinite(flat[order])][:N_CELLS]
+    for rank, index in enumerate(found, start=1):
         row, col = divmod(int(index), importance.shape[1])
-        table.add_row(str(rank), f"{row}, {col}", f"{flat[index]:+.4g}")
+        top, left = grid.rows.starts[row], grid.cols.starts[col]
+        shown = importance_text(flat[index], exact is None or bool(exact[row, col]))
+        box = f"{top}, {left}, {grid.rows.lengths[row]}, {grid.cols.lengths[col]}"
+        table.add_row(str(rank), *((f"{row}, {col}", box) if wide else (f"{top}, {left}",)), shown)
+    for _ in range(len(found), N_CELLS):
+        table.add_row("")
     return table
 
 
@@ -153,7 +195,7 @@ def _table(*heads: str) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
     for head in heads:
-        numeric = head not in ("top class", "cell") and not head.startswith("box")
+        numeric = head not in ("top class", "cell", "top, left") and not head.startswith("box")
         table.add_column(head, justify="right" if numeric else "left", no_wrap=True)
     return table
 
@@ -200,31 +242,44 @@ def _sampled(heat: Heatmap, height: int, width: int) -> npt.NDArray[np.float32]:
 
 def _ground(heat: Heatmap, height: int, width: int) -> npt.NDArray[np.float64]:
     """The image, (height, width, 3) in 0..1; dark where it cannot be opened any more."""
-    from PIL import Image  # noqa: PLC0415
-
     try:
         pixels = heat.source().unit_pixels()
     except ImageError:
         return np.full((height, width, 3), _DARK)
+    return _shrunk(pixels, height, width)
+
+
+def _shrunk(pixels: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float64]:
+    """A picture, RGB (H, W, 3) in 0..1, at another size."""
+    from PIL import Image  # noqa: PLC0415
+
     small = Image.fromarray(np.uint8(np.rint(pixels * 255))).resize((width, height), Image.Resampling.BOX)
     return np.asarray(small, np.float64) / 255
 
 
 def _painted(values: npt.NDArray[Any], limit: float, ground: npt.NDArray[np.float64], canvas: Canvas) -> Text:
-    if canvas.colour and canvas.blocks:
-        return _half_blocks(blended(ground, values, limit, _ALPHA))
+    if canvas.color and canvas.blocks:
+        return _half_blocks(_PALETTE.blended(ground, values, limit), np.isfinite(values))
     return _characters(values, limit)
 
 
-def _half_blocks(pixels: npt.NDArray[np.uint8]) -> Text:
+def _half_blocks(pixels: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]) -> Text:
+    """Two pixels a character; hatched where neither of them is known."""
     from rich.color import Color  # noqa: PLC0415
     from rich.style import Style  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     text = Text(no_wrap=True)
     for line in range(0, pixels.shape[0], 2):
-        for above, below in zip(pixels[line].tolist(), pixels[line + 1].tolist(), strict=True):
-            text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
+        hatched = ~(known[line] | known[line + 1])
+        middle = np.asarray((pixels[line].astype(int) + pixels[line + 1]) // 2)
+        for column, is_hatched in enumerate(hatched.tolist()):
+            above, below = (pixels[line + half, column].tolist() for half in (0, 1))
+            if is_hatched:
+                ground = Color.from_rgb(*middle[column].tolist())
+                text.append(_HATCH, Style(color=Color.from_rgb(*_HATCH_COLOR), bgcolor=ground))
+            else:
+                text.append("▀", Style(color=Color.from_rgb(*above), bgcolor=Color.from_rgb(*below)))
         text.append("\n")
     text.right_crop(1)
     return text
@@ -248,14 +303,15 @@ def _characters(values: npt.NDArray[Any], limit: float) -> Text:
     return Text("\n".join(lines), no_wrap=True)
 
 
-def _legend(limit: float, score_kind: str, canvas: Canvas) -> Text:
+def _legend(limit: float, score_kind: ScoreKind, canvas: Canvas, unknown: str) -> list[Text]:
+    """The lines that say what colors and marks mean; `unknown`, if there is any, what places without a value are."""
     from rich.text import Text  # noqa: PLC0415
 
-    name = score_kind.replace("_", "-")
-    if not (canvas.colour and canvas.blocks):
-        return Text(f"for the class {FOR}   against it {AGAINST}   (up to {limit:.3g} in {name})")
-    scale = blended(np.full((2, 21, 3), _DARK), np.tile(np.linspace(-1, 1, 21), (2, 1)), 1.0, 1.0)
-    text = Text(f"-{limit:.3g} ")
-    text.append_text(_half_blocks(scale))
-    text.append(f" +{limit:.3g} {name}")
-    return text
+    if not (canvas.color and canvas.blocks):
+        scale = Text(f"for the class {FOR}   against it {AGAINST}   (up to {limit:.3g})")
+        return [scale, Text(scale_text(score_kind)), *([Text(f"? {unknown}")] if unknown else [])]
+    # As in pictures: over black above, over white below.
+    bar = _half_blocks(bar_pixels(_PALETTE, _BAR), np.ones((2, _BAR), bool))
+    against, for_class = ends_text(_PALETTE.sign)
+    line = Text(f"{against} -{limit:.3g} ").append_text(bar).append(f" +{limit:.3g} {for_class}")
+    return [line, Text(scale_text(score_kind)), *([Text(f"{_HATCH} {unknown}")] if unknown else [])]

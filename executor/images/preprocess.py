@@ -17,7 +17,7 @@ from obeql.executor.images.decode import Pixels, SourceImage
 from obeql.executor.images.placement import Placement, place
 from obeql.planner.catalog import Preprocessing
 
-__all__ = ["ModelInput", "luma", "preprocess", "to_model_space"]
+__all__ = ["ModelInput", "from_model_space", "luma", "preprocess", "to_model_space"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -70,6 +70,16 @@ def to_model_space(unit: Floats, how: Preprocessing) -> Floats:
     if how.channels == "bgr":
         chw = chw[::-1]
     return np.ascontiguousarray((chw - mean[:, None, None]) / std[:, None, None], dtype=np.float32)
+
+
+def from_model_space(values: Floats, how: Preprocessing) -> Floats:
+    """Return what `to_model_space` was given, from float32 (C, H, W), as RGB (H, W, 3) in 0..1: to be looked at."""
+    mean, std = _statistics(how)
+    chw = values * std[:, None, None] + mean[:, None, None]
+    if how.channels == "bgr":
+        chw = chw[::-1]
+    rgb = np.repeat(chw, 3, axis=0) if len(chw) == 1 else chw
+    return np.ascontiguousarray(np.clip(rgb.transpose(1, 2, 0), 0, 1), np.float32)
 
 
 def luma(rgb: npt.NDArray[Any]) -> Floats:

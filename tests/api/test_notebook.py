@@ -85,3 +85,44 @@ def test_a_notebook_without_widgets_gets_a_line_of_text(recwarn: pytest.Warnings
     from obeql.notebook import _kind_of_bar
 
     assert issubclass(_kind_of_bar(), tqdm) and not recwarn.list
+
+
+def shown(shell: Any, cell: str) -> tuple[int, str]:
+    """Pictures that a cell shows, and the text of its value."""
+    from IPython.utils.capture import capture_output
+
+    with capture_output() as seen:
+        shell.run_cell(cell)
+    assert "Traceback" not in seen.stdout
+    return sum("image/png" in output.data for output in seen.outputs), seen.stdout
+
+
+@pytest.mark.parametrize(
+    ("cell", "n_pictures"),
+    [
+        ("heat.plot()", 1),
+        ("ax = heat.plot()", 1),
+        ("for _ in range(3): heat.plot()", 3),
+        ("result.plot()", 1),
+        ("figure = result.plot()", 1),
+        ("heat.compare(heat)", 1),
+        ("heat.save(path)", 0),
+        ("from matplotlib.figure import Figure; a = heat.plot(Figure().subplots())", 0),
+    ],
+)
+def test_a_notebook_shows_what_is_drawn_once(
+    shell: Any, cell: str, n_pictures: int, make_heatmap: Callable[..., Any], tmp_path: Any
+) -> None:
+    from obeql.result import Result
+
+    heat = make_heatmap(1.0)
+    shell.user_ns.update(heat=heat, result=Result((heat, heat)), path=tmp_path / "map.png")
+    assert shown(shell, cell)[0] == 0, "a terminal shows no pictures"
+    shell.kernel = object()
+    try:
+        found, text = shown(shell, cell)
+        assert found == n_pictures and "Axes" not in text and "Figure" not in text
+        if cell.startswith("figure"):
+            assert shown(shell, "1")[0] == 0 and shown(shell, "figure")[0] == 1
+    finally:
+        del shell.kernel

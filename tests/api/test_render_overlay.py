@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,16 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from obeql.colours import symmetric_limit
+from obeql.colors import Palette, bar_pixels, symmetric_limit
 from obeql.errors import QueryTypeError
 from obeql.executor.images import SourceImage, decode_object, place
 from obeql.heatmap import Heatmap
 from obeql.planner.catalog import Preprocessing
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.grid import WindowGrid
-from obeql.render import _fitted, colour_map, overlay, picture_bytes, sheet
+from obeql.render import _fitted, color_map, overlay, picture_bytes
 from obeql.result import Result
+from obeql.sheets import sheet
 
 GREY = decode_object(Image.new("L", (80, 60), 128), "grey")
 HOW = Preprocessing((48, 48), mean=(0.5,), std=(0.2,))
@@ -41,7 +43,9 @@ def heatmap(
     )
     more.setdefault("picture", source)
     name = more.pop("image", "grey.png")
-    return Heatmap(cells, "log_odds", name, "cat", "net", (4, 4), place(source.size, how), **more)
+    return Heatmap(
+        cells, "log_odds", name, more.pop("class_name", "cat"), "net", (4, 4), place(source.size, how), **more
+    )
 
 
 def two_sided() -> np.ndarray:
@@ -101,7 +105,7 @@ def test_only_the_crop_is_coloured() -> None:
 )
 def test_odd_maps_have_symmetric_scales(importance: Any, limit: float) -> None:
     ax = overlay(heatmap(importance))
-    mappable = ax.images[-1]
+    mappable = ax.images[1]
     assert mappable.get_clim() == pytest.approx((-limit, limit), rel=1e-6)
     picture_bytes(ax.get_figure(root=True), ".png", 40)
 
@@ -117,7 +121,7 @@ def test_limits() -> None:
 
 
 def test_colours_are_clear_at_zero_and_opaque_at_the_ends() -> None:
-    colours = colour_map(0.6)
+    colours = color_map(Palette(0.6))
     assert colours(0.5)[3] == 0 and colours(0.0)[3] == pytest.approx(0.6) and colours(1.0)[3] == pytest.approx(0.6)
     assert colours(1.0)[0] > colours(1.0)[2] and colours(0.0)[2] > colours(0.0)[0]
     assert colours(np.ma.masked_invalid([np.nan]))[0, 3] == 0
@@ -180,7 +184,7 @@ def test_sheets(tmp_path: Path) -> None:
         sheet(maps[:1] * 65)
     with pytest.raises(QueryTypeError, match="columns must be positive"):
         sheet(maps, columns=-1)
-    with pytest.raises(QueryTypeError, match="for several heat maps"):
+    with pytest.raises(QueryTypeError, match="holds one heat map, and there are 3"):
         Result(tuple(maps)).save(tmp_path / "sheet.npz")
 
 
@@ -197,6 +201,120 @@ def test_drawing_does_without_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_label_that_is_longer_than_its_bar_takes_two_lines() -> None:
-    label = "← against    drop in log-odds when hidden (nats)    for →"
-    assert _fitted(label, 4.0) == label
+    label = ("← against", "drop in log-odds when hidden (nats)", "for →")
+    assert _fitted(label, 4.0) == "    ".join(label)
     assert _fitted(label, 2.0) == "drop in log-odds when hidden (nats)\n← against        for →"
+
+
+def holed() -> Heatmap:
+    """A map whose upper half no window covers, though nothing matters anywhere."""
+    importance = np.zeros((11, 11), np.float32)
+    importance[:6] = np.nan
+    return heatmap(importance)
+
+
+def test_what_was_not_computed_is_hatched_and_zero_is_not() -> None:
+    pixels = drawn(holed())
+    assert (pixels[31:] == 128).all()
+    above = pixels[:28]
+    assert np.ptp(above) > 10 and (np.ptp(above, axis=2) == 0).all(), "grey lines"
+    assert keys(overlay(holed())) == ["not computed"]
+    assert keys(overlay(heatmap(np.zeros((11, 11))))) == []
+
+
+def test_what_the_model_does_not_see_is_hatched_the_other_way() -> None:
+    heat = heatmap(np.zeros((11, 11)), how=Preprocessing((48, 48), "shortest", 48))
+    pixels = drawn(heat)
+    assert (pixels[:, 12:-12] == 128).all() and np.ptp(pixels[:, :8]) > 10
+    assert keys(overlay(heat)) == ["outside of the model's input"]
+
+
+def keys(ax: Any) -> list[str]:
+    found = ax.get_legend()
+    return [] if found is None else [text.get_text() for text in found.get_texts()]
+
+
+def test_an_estimated_window_is_framed_dashed_and_the_key_says_so() -> None:
+    heat = heatmap(two_sided())
+    assert keys(overlay(heat)) == ["most important window"]
+    guess = replace(heat, cells=replace(heat.cells, exact=np.zeros((11, 11), bool), quality={"approx": True}))
+    ax = overlay(guess)
+    assert keys(ax) == ["most important window, estimated"]
+    assert ax.patches[1].get_linestyle() != "-"
+
+
+def test_the_scale_covers_the_most_important_window() -> None:
+    importance = np.zeros((11, 11))
+    importance[5, 5] = 3.0  # of its pixels the mean over windows is less
+    heat = heatmap(importance)
+    assert heat.to_pixels().max() < 3
+    assert overlay(heat).images[-1].get_clim() == (-3, 3)
+
+
+@pytest.mark.parametrize(
+    ("sign", "limits", "ends"),
+    [
+        ("all", (-3, 3), "← against    {}    for →"),
+        ("positive", (0, 3), "{}    for →"),
+        ("negative", (-2, 0), "← against    {}"),
+        ("absolute", (0, 3), "{}    for or against →"),
+    ],
+)
+def test_one_sign_alone(sign: Any, limits: tuple[float, float], ends: str) -> None:
+    heat = heatmap(two_sided())
+    ax = overlay(heat, sign=sign)
+    assert ax.images[-1].get_clim() == limits
+    assert ax.child_axes[0].get_ylabel() == ends.format("drop in log-odds when hidden (nats)")
+    pixels = drawn(heat, sign=sign)
+    red = np.ptp(pixels[int(16 * 60 / 48), int(16 * 80 / 48)])
+    blue = np.ptp(pixels[int(36 * 60 / 48), int(36 * 80 / 48)])
+    assert (red > 40) == (sign != "negative") and (blue > 40) == (sign != "positive")
+
+
+def test_a_colormap_by_name_or_itself() -> None:
+    from matplotlib import colormaps
+
+    heat = heatmap(np.full((11, 11), 2.0))
+    by_name = drawn(heat, cmap="viridis", alpha=1.0)
+    assert np.array_equal(by_name, drawn(heat, cmap=colormaps["viridis"], alpha=1.0))
+    yellow = np.rint(np.array(colormaps["viridis"](1.0)[:3]) * 255)
+    assert abs(by_name[30, 40] - yellow).max() <= 2
+    assert np.array_equal(by_name, drawn(heat, cmap="VIRIDIS", alpha=1.0))
+    with pytest.raises(QueryTypeError, match=r"no colormap of matplotlib.*Did you mean 'viridis'"):
+        overlay(heat, cmap="viridid")
+    with pytest.raises(QueryTypeError, match="sign 'plus' is unknown; allowed are all, positive"):
+        overlay(heat, sign="plus")  # type: ignore[arg-type]
+
+
+def test_a_map_without_its_color_bar() -> None:
+    assert overlay(heatmap(two_sided())).child_axes and not overlay(heatmap(two_sided()), colorbar=False).child_axes
+
+
+def test_images_by_classes_are_a_matrix_with_the_image_first_and_one_bar() -> None:
+    other = decode_object(Image.new("L", (80, 60), 90), "other")
+    maps = [
+        heatmap(two_sided() * k, source, image=name, class_name=class_name, label="sick")
+        for source, name in ((GREY, "a.png"), (other, "b.png"))
+        for k, class_name in ((1, "cat"), (2, "dog"))
+    ]
+    figure = Result(tuple(maps)).plot()
+    panels = [ax for ax in figure.axes if ax.images]
+    assert [len(ax.images) for ax in panels] == [1, 2, 2, 1, 2, 2]
+    heads = [next(text.get_text() for text in ax.texts if text.get_text() != "window") for ax in panels]
+    assert heads == ["a.png", "cat", "dog", "b.png", "cat", "dog"]
+    assert "label sick" in panels[0].get_title(loc="left")
+    bars = [ax for ax in figure.axes if ax not in panels]
+    assert len(bars) == 1 and not any(ax.child_axes for ax in panels)
+    in_rows = Result(tuple(maps)).plot(columns=4)
+    assert len([ax for ax in in_rows.axes if ax.images]) == 4
+    apart = Result(tuple(maps)).plot(shared=False)
+    assert all(ax.child_axes for ax in apart.axes if ax.images)
+
+
+def test_every_way_of_drawing_has_the_same_color_bar() -> None:
+    heat = heatmap(two_sided())
+    shown = bar_pixels(Palette(), 257)
+    colors = overlay(heat).images[-1].get_cmap()(np.linspace(0, 1, 257))
+    for row, ground in enumerate((0.0, 1.0)):
+        mixed = colors[:, :3] * colors[:, 3:] + ground * (1 - colors[:, 3:])
+        np.testing.assert_allclose(shown[row], mixed * 255, atol=1)

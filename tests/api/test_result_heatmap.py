@@ -194,7 +194,7 @@ def test_numbers_are_saved(tmp_path: Path) -> None:
         assert str(saved["class_name"]) == "dog" and float(saved["clean_score"]) == 1.75
     with pytest.raises(QueryTypeError, match=r"needs a suffix of \.png"):
         heat.save(tmp_path / "a.bmp")
-    with pytest.raises(QueryTypeError, match="take no drawing options"):
+    with pytest.raises(QueryTypeError, match="takes no options, not alpha"):
         heat.save(tmp_path / "a.npy", alpha=0.5)
     with pytest.raises(ImageError, match="there is no folder"):
         heat.save(tmp_path / "no" / "a.npy")
@@ -234,3 +234,12 @@ def test_table_lists_the_most_important_cells() -> None:
     empty = replace(heat, cells=replace(heat.cells, logit=np.full(heat.shape, np.nan, np.float32)))
     assert Result((empty,)).table().endswith("(no cell computed)") and "no cell computed" in repr(empty)
     assert "-" in repr(Result((empty,)))
+
+
+def test_maps_as_arrays() -> None:
+    heat = heatmap()
+    assert np.array_equal(np.asarray(heat), heat.importance, equal_nan=True)
+    assert np.asarray(heat, np.float64).dtype == np.float64
+    result = Result((heat, heat))
+    assert result.importances.shape == (2, *heat.shape) and result.importances.dtype == np.float32
+    assert Result(()).importances.shape == (0, 0, 0)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from obeql.executor.progress import Progress
 from obeql.live import LiveMap
+from obeql.planner.grid import WindowGrid
 from obeql.result import Result
 from obeql.terminal import Canvas, draw_heatmap, draw_plane, draw_result
 
@@ -25,6 +26,11 @@ def two_sided() -> np.ndarray:
 
 def console(**options: Any) -> Console:
     return Console(file=io.StringIO(), force_terminal=True, width=options.pop("width", 130), **options)
+
+
+def grid_of(n: int) -> WindowGrid:
+    """n x n windows of 8 pixels, 4 apart."""
+    return WindowGrid.over((4 * n + 4, 4 * n + 4), (8, 8), (4, 4))
 
 
 def shown(screen: Console) -> str:
@@ -88,18 +94,43 @@ def test_names_with_markup_are_shown_as_they_are(make_heatmap: Callable[..., Any
 
 
 def test_a_plane_shows_what_is_not_computed_yet() -> None:
-    importance = np.full((6, 6), np.nan)
+    importance = np.full((12, 12), np.nan, np.float32)
     importance[0, 0] = 1.0
     screen = console(color_system=None)
-    screen.print(draw_plane(importance, (8, 8), "logit", "title", Canvas.of(screen)))
-    assert "?" in shown(screen) and "@" in shown(screen) and "1 of 36 windows" in shown(screen)
+    screen.print(draw_plane(importance, grid_of(12), "logit", "title", Canvas.of(screen)))
+    text = shown(screen)
+    assert "?" in text and "@" in text and "1 of 144 windows" in text
+    assert "? not computed yet" in text and "the others look as the nearest" in text
+    assert "0, 0, 8, 8" in text, "the window's place in pixels"
+
+
+def test_a_map_at_work_lies_over_its_image_and_fills_in_from_the_nearest_windows() -> None:
+    importance = np.full((16, 16), np.nan, np.float32)
+    importance[::8, ::8] = 0.0
+    importance[8, 8] = 2.0
+    picture = np.full((72, 72, 3), 0.5)
+    screen = console(color_system="truecolor")
+    screen.print(draw_plane(importance, grid_of(16), "logit", "title", Canvas.of(screen), picture=picture))
+    lines = [line for line in shown(screen).splitlines() if "▀" in line]
+    assert "38;2;128;128;128" in lines[0], "the image where nothing matters"
+    red = [int(part) for part in lines[-2].split("▀")[-40].split("38;2;")[-1].split(";")[:3]]
+    assert any(
+        int(code.split(";")[0]) > int(code.split(";")[2].split("m")[0]) + 60
+        for line in lines[len(lines) // 2 :]
+        for code in line.split("38;2;")[1:]
+    ), red
+    assert "╱" not in shown(screen), "four windows tell of all of the image"
 
 
 def test_the_live_map_draws_and_clears_itself() -> None:
     screen = console(color_system=None)
     live = LiveMap(screen)
     preview = SimpleNamespace(
-        importance=lambda: np.ones((3, 3)), grid=SimpleNamespace(patch=(8, 8)), score_kind="logit", class_name="cat"
+        importance=lambda: np.ones((3, 3), np.float32),
+        grid=grid_of(3),
+        score_kind="logit",
+        class_name="cat",
+        picture=None,
     )
     live(Progress(0, 9, 0, 2, "a/b.png", 1.0, 2.0))
     live._drawn_at = 0.0
@@ -113,22 +144,29 @@ def test_the_live_map_draws_and_clears_itself() -> None:
 def test_each_level_is_drawn_with_its_bound_and_stays_while_the_next_is_computed() -> None:
     screen = console(color_system=None)
     live = LiveMap(screen)
-    grid = SimpleNamespace(patch=(8, 8))
+    grid = grid_of(4)
 
     def told(done: int, plane: np.ndarray, level: int = 0, bound: float = 0.0, image: int = 0) -> Any:
         quality = {"approx": True, "metric": "ssim", "bound": bound, "n_exact": done}
-        partial = (SimpleNamespace(quality=quality, logit=plane),) if level else ()
-        preview = SimpleNamespace(importance=lambda: plane, grid=grid, score_kind="logit", class_name="cat")
+        partial = (SimpleNamespace(quality=quality, logit=plane, exact=plane > 2),) if level else ()
+        preview = SimpleNamespace(
+            importance=lambda: plane,
+            grid=grid,
+            score_kind="logit",
+            class_name="cat",
+            picture=lambda: np.ones((20, 20, 3)),
+        )
         return Progress(done, 16, image, 2, "a.png", 1.0, 2.0, level, partial=partial, preview=preview)  # type: ignore[arg-type]
 
-    sparse = np.full((4, 4), np.nan)
+    sparse = np.full((4, 4), np.nan, np.float32)
     sparse[0, 0] = 1.0
+    whole = np.ones((4, 4), np.float32)
     frames = []
     for state in (
         told(1, sparse),
-        told(4, np.ones((4, 4)), level=1, bound=0.5),
+        told(4, whole, level=1, bound=0.5),
         told(6, sparse),
-        told(8, np.ones((4, 4)), level=2, bound=0.875),
+        told(8, whole, level=2, bound=0.875),
         told(9, sparse, image=1),
     ):
         if not state.level:
@@ -138,7 +176,7 @@ def test_each_level_is_drawn_with_its_bound_and_stays_while_the_next_is_computed
         frames.append(shown(screen)[before:])
     live.finish()
     assert "1 of 16 windows, each window 8x8 px" in frames[0]
-    assert "level 1: ssim >= 0.5, 25% of cells computed" in frames[1]
+    assert "level 1: ssim >= 0.5, 25% of cells computed" in frames[1] and "~+1" in frames[1]
     assert "level 1: ssim >= 0.5" in frames[2] and "6/16 windows" in frames[2] and "?" not in frames[2]
     assert "level 2: ssim >= 0.875, 50% of cells computed" in frames[3]
     assert "level" not in frames[4] and "1 of 16 windows" in frames[4]
