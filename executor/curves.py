@@ -28,6 +28,8 @@ Values = npt.NDArray[np.float64]
 class Curves:
     """Probabilities of the class, (steps + 1,), as pixels are hidden and as they are shown, most important first.
 
+    Of outputs that are values these are the values.
+
     `shares` (steps + 1,) is the part of the pixels taken, 0 to 1. `deletion[0]` and `insertion[-1]` are those of the
     image itself.
     """
@@ -84,14 +86,14 @@ def curves(
             limits = torch.from_numpy(counts[start : start + batch]).to(device)
             inside = (taken < limits[:, None, None])[:, None]  # (n, 1, H, W)
             pictures = (torch.where(inside, hidden, pixels), torch.where(inside, pixels, hidden))
-            found.append(torch.stack([_probability(graph, each, class_id, activation) for each in pictures]))
+            found.append(torch.stack([_score(graph, each, class_id, activation) for each in pictures]))
     deletion, insertion = torch.cat(found, dim=1).cpu().numpy()
     if not (np.isfinite(deletion).all() and np.isfinite(insertion).all()):
         raise ImageError("the model's output is not finite while pixels are hidden")
     return Curves(counts / order.size, deletion, insertion)
 
 
-def _probability(graph: LayerGraph, pictures: Tensor, class_id: int, activation: Activation) -> Tensor:
-    """The class's probability on each picture, float64 (n,)."""
+def _score(graph: LayerGraph, pictures: Tensor, class_id: int, activation: Activation) -> Tensor:
+    """The class's probability on each picture, or the output where that is a value, float64 (n,)."""
     z, others = logit_and_others(graph.forward(pictures), [class_id], activation)
-    return torch.sigmoid(z - others)[:, 0]
+    return (z if activation == "none" else torch.sigmoid(z - others))[:, 0]

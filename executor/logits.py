@@ -19,13 +19,13 @@ def logit_and_others(
 
     `class_ids` are the same for all, or int64 (n, classes), each its own. log-odds are logit - others. The logsumexp
     runs over the *other* classes: over all of them it would swallow the difference for a confident class (log-odds
-    beyond 16 are infinite in float32). Independent sigmoids and single outputs have others = 0.
+    beyond 16 are infinite in float32). Independent sigmoids, and outputs that are values, have others = 0.
     """
     wide = logits.double()
     ids = class_ids if isinstance(class_ids, Tensor) else torch.tensor([list(class_ids)], device=logits.device)
     ids = ids.expand(len(logits), -1)
     z = wide.gather(1, ids)
-    if activation == "sigmoid":
+    if activation != "softmax":
         return z, torch.zeros_like(z)
     total = wide.logsumexp(dim=1, keepdim=True)
     winner = wide.argmax(dim=1, keepdim=True)
@@ -36,9 +36,7 @@ def logit_and_others(
 
 
 def top_class(logits: Tensor) -> Tensor:
-    """Arg-max class int32 (n,) of logits (n, K); with one output, 1 where it says yes."""
-    if logits.shape[1] == 1:
-        return (logits[:, 0] > 0).to(torch.int32)
+    """Arg-max class int32 (n,) of logits (n, K)."""
     return logits.argmax(dim=1).to(torch.int32)
 
 

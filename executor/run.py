@@ -21,13 +21,13 @@ from obeql.errors import ImageError
 from obeql.executor.ahead import DecodedImage, ImageFeed, ImagesAhead, Listed, decode
 from obeql.executor.allocator import memory_given_back
 from obeql.executor.asked_classes import asked_classes, coming_classes, stored_classes
+from obeql.executor.clean_outputs import fault_of
 from obeql.executor.devices import arithmetic, resolve_device
 from obeql.executor.grid_run import Planes
 from obeql.executor.image_at_work import ImageAtWork, Prepared
 from obeql.executor.image_maps import cell_key, overflow_hint, preview_of
 from obeql.executor.images import Placement, SourceFacts, SourceImage
 from obeql.executor.materialise import CleanPass, materialise
-from obeql.executor.not_finite import where_not_finite
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.pieces import Pieces, kept_at_end
 from obeql.executor.plan_operators import GraphSource, PlanOperators
@@ -239,14 +239,9 @@ class _Execution:
                 work.coming = coming_classes(self.plan, work.image, work.classes, logits)
 
     def _require_numbers(self, image: ImageRecord, pixels: Tensor, logits: Tensor) -> None:
-        bad = ~logits[0].isfinite()
-        if bool(bad.any()):
-            index = int(bad.nonzero()[0])
-            raise ImageError(
-                f"{image.shown}: the model's output for the image itself is not finite (output {index} is "
-                f"{float(logits[0, index])}){where_not_finite(self.operators.graph, pixels)}; "
-                f"check the image and the model's weights{overflow_hint(self.plan)}"
-            )
+        fault = fault_of(self.operators.graph, pixels, logits, overflow_hint(self.plan))
+        if fault is not None:
+            raise ImageError(f"{image.shown}: {fault}")
 
     def _explain_grid(
         self, place: int, group: Sequence[ImageAtWork], passing: Sequence[ImageAtWork], clean: CleanPass | None

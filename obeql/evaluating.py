@@ -62,7 +62,8 @@ def evaluate(
     map_ids = store.map_ids(int(result.run_id))
     with _stored_by_and_by(store) as keep:
         for heat, map_id in zip(_told(result, cancelled, on_progress), map_ids, strict=True):
-            head = (heat.image, heat.class_name, "x".join(map(str, heat.patch)), heat.clean_probability)
+            clean = heat.clean_score if model.has_values else heat.clean_probability
+            head = (heat.image, heat.class_name, "x".join(map(str, heat.patch)), clean)
             try:
                 found = _curves(heat, model, graph, options, device)
             except ImageError as error:
@@ -82,6 +83,8 @@ def evaluate(
         raise ImageError(errors[0] + (f" ({len(errors) - 1} more maps failed)" if len(errors) > 1 else ""))
     columns = zip(*rows, strict=True) if rows else ((),) * len(_COLUMNS)
     table = pa.table([pa.array(c, t) for c, t in zip(columns, _COLUMNS.types, strict=True)], schema=_COLUMNS)
+    if model.has_values:
+        table = table.rename_columns({"clean_probability": "clean_value"})
     return table if errors else table.drop_columns(["error"])
 
 

@@ -19,7 +19,7 @@ from obeql.executor.images.decode import SourceImage, decode_file
 from obeql.executor.images.placement import Placement
 from obeql.pixels import mean_over_windows, on_source
 from obeql.planner.cells import FloatPlane, MapCells
-from obeql.planner.scores import ScoreKind, importance_of, is_constant, score_kind, score_of
+from obeql.planner.scores import ScoreKind, importance_of, is_constant, other_score, score_of
 from obeql.quality import importance_text, n_asked, quality_text
 
 if TYPE_CHECKING:
@@ -122,7 +122,9 @@ class Heatmap:
 
     @property
     def top_class(self) -> npt.NDArray[np.int32]:
-        """int32 (rows, cols): the class the model would name with the window hidden."""
+        """int32 (rows, cols): the class the model would name with the window hidden; -1 where there is none."""
+        if self.score_kind == "value":
+            return np.full(self.shape, -1, np.int32)
         return self.cells.top_class
 
     @property
@@ -132,7 +134,7 @@ class Heatmap:
 
     def as_score(self, kind: str) -> Heatmap:
         """The same map seen as another score: probability, log_odds, log_probability or logit."""
-        return replace(self, score_kind=score_kind(kind))
+        return replace(self, score_kind=other_score(self.score_kind, kind))
 
     # -- where the windows lie ----------------------------------------------------------------------------------
 
@@ -228,6 +230,10 @@ class Heatmap:
         """Cells that have a value, computed or estimated."""
         return int(np.isfinite(self.cells.logit).sum())
 
+    @property
+    def _planes(self) -> tuple[FloatPlane, FloatPlane]:
+        return self.cells.logit, self.cells.others
+
     @cached_property
     def warning(self) -> str:
         """What to know before trusting the map's contrast; empty when there is nothing."""
@@ -236,10 +242,13 @@ class Heatmap:
             return "no cell was computed"
         if not is_constant(scores):
             return ""
-        odds = score_of("log_odds", self.cells.logit, self.cells.others)
         shown = self.score_kind.replace("_", "-")
-        if self.score_kind == "log_odds" or is_constant(odds):
-            return f"no window changes the {shown}: the map is constant up to rounding"
+        odds = scores if self.score_kind in ("log_odds", "value") else score_of("log_odds", *self._planes)
+        if is_constant(odds):
+            drop = float(np.nanmean(self._importance))
+            if abs(drop) < 1e-6 * max(1.0, abs(self.clean_score)):
+                return f"no window changes the {shown}: the map is constant up to rounding"
+            return f"every window changes the {shown} by the same {-drop:+.3g}: the map says nothing about places"
         return (
             f"{shown} varies by only {_ptp(scores):.1e} over the map, less than float32 can carry (the network is "
             f"saturated); log_odds varies by {_ptp(odds):.3g}: use score=log_odds"
@@ -277,7 +286,7 @@ class Heatmap:
             width=int(cells.widths[col]),
             score=float(self._scores[row, col]),
             importance=float(self._importance[row, col]),
-            top_class=int(cells.top_class[row, col]),
+            top_class=int(self.top_class[row, col]),
             exact=cells.exact is None or bool(cells.exact[row, col]),
         )
 
@@ -415,7 +424,7 @@ class Heatmap:
             "importance": self.importance,
             "logit": cells.logit,
             "others": cells.others,
-            "top_class": cells.top_class,
+            "top_class": self.top_class,
             "exact": np.ones(self.shape, bool) if cells.exact is None else cells.exact,
             "tops": cells.tops,
             "lefts": cells.lefts,

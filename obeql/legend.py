@@ -26,6 +26,7 @@ SCORES: dict[ScoreKind, tuple[str, str]] = {
     "log_odds": ("log-odds", "nats"),
     "log_probability": ("log-probability", "nats"),
     "logit": ("logit", ""),
+    "value": ("value", ""),
 }
 
 

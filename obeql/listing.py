@@ -8,6 +8,7 @@ import duckdb
 import pyarrow as pa
 
 from obeql.planner import OPERATORS, ModelRecord
+from obeql.planner.reading import classes_text
 from obeql.store import RunRecord, Store
 
 __all__ = ["Listings", "relation_of"]
@@ -50,15 +51,18 @@ class Listings:
         return relation_of(self._store, pa.table(operators))
 
     def model(self, model: ModelRecord) -> duckdb.DuckDBPyRelation:
-        """DESCRIBE MODEL: one row a layer, with multiply-accumulates in millions."""
-        layers = model.network.layers
+        """DESCRIBE MODEL: one row a layer, with multiply-accumulates in millions, then one an output of the network."""
+        layers, outputs = model.network.layers, model.network.outputs
+        none = [None] * len(outputs)
+        shapes = [*(layer.shape for layer in layers), *(output.shape for output in outputs)]
         columns: dict[str, list[Any]] = {
-            "layer": list(range(len(layers))),
-            "kind": [layer.kind for layer in layers],
-            "name": [layer.name for layer in layers],
-            "reach": [layer.reach for layer in layers],
-            "shape": ["x".join(str(n) for n in layer.shape) for layer in layers],
-            "mmacs": [round(layer.macs / 1e6, 2) for layer in layers],
+            "layer": [*range(len(layers)), *none],
+            "kind": [*(layer.kind for layer in layers), *("output" for _ in outputs)],
+            "name": [*(layer.name for layer in layers), *(output.name for output in outputs)],
+            "reach": [*(layer.reach for layer in layers), *none],
+            "shape": ["x".join(map(str, shape)) for shape in shapes],
+            "mmacs": [*(round(layer.macs / 1e6, 2) for layer in layers), *none],
+            "meaning": [None] * len(layers) + [classes_text(model) if each.chosen else "not read" for each in outputs],
         }
         return relation_of(self._store, pa.table(columns))
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from obeql.errors import ModelError, QueryTypeError
+from obeql.errors import ModelError
 from obeql.phases import Say, unsaid
 from obeql.planner import ModelRecord, Rates
+from obeql.planner.classes import with_no
 
 if TYPE_CHECKING:
     from torch import nn
@@ -151,14 +152,12 @@ class Networks:
 
         how = loaded.preprocessing
         channels = 1 if how.channels == "gray" else 3
-        said = loaded.activation if loaded.activation == "sigmoid" else None
-        graph = capture(loaded.module, (channels, *how.size), loaded.raw_outputs, said)
-        n_classes = graph.layers[-1].shape[0]
-        if loaded.classes and len(loaded.classes) != n_classes:
-            raise QueryTypeError(f"classes names {len(loaded.classes)} classes; the network has {n_classes} outputs.")
+        graph = capture(loaded.module, (channels, *how.size), loaded.raw_outputs, loaded.activation)
+        graph = replace(graph, outputs=loaded.outputs)
         record = ModelRecord(
             name, loaded.model_hash, uri, dict(options), loaded.classes, graph.activation, how, graph.network()
         )
+        record = replace(record, classes=with_no(record))
         self._graphs[_graph_key(record)] = graph
         return record
 

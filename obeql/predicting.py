@@ -13,6 +13,7 @@ from obeql.errors import ImageError, ObeqlError
 from obeql.explaining import failed_in_network
 from obeql.gallery import Gallery, content_of
 from obeql.planner import BoundPredict, ImageRecord, class_names
+from obeql.planner.catalog import Activation
 from obeql.store import PredictionRow, Store
 
 if TYPE_CHECKING:
@@ -40,12 +41,15 @@ _COLUMNS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What the model says of one image: the ids of its highest classes, best first, and their numbers."""
+    """What the model says of one image: the ids of its highest classes, best first, and their numbers.
+
+    Of outputs that are values: all of them in their order, the values in place of logits.
+    """
 
     image: ImageRecord
     source: SourceImage
     class_ids: list[int]
-    probabilities: list[float]
+    probabilities: Sequence[float | None]
     logits: list[float]
 
 
@@ -82,6 +86,9 @@ def predict(
         _store_predictions(bound, names, said, store)
     columns = (pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _COLUMNS.types, strict=True))
     table = pa.table(list(columns), schema=_COLUMNS)
+    if bound.model.has_values:
+        table = table.drop_columns(["rank", "class_id", "probability"])
+        table = table.rename_columns({"class_name": "output", "logit": "value"})
     return table if errors else table.drop_columns(["error"])
 
 
@@ -106,6 +113,7 @@ def _outputs(
     """Yield each image with what the model says of it, or with its error."""
     import torch  # noqa: PLC0415
 
+    from obeql.executor.clean_outputs import fault_of  # noqa: PLC0415
     from obeql.executor.devices import resolve_device  # noqa: PLC0415
     from obeql.executor.images import preprocess  # noqa: PLC0415
 
@@ -118,9 +126,11 @@ def _outputs(
             source = gallery.load(image)
             values = preprocess(source, bound.model.preprocessing).values
             with torch.inference_mode():
-                logits = graph.forward(torch.from_numpy(values)[None].to(device))[0].double().cpu()
-            if not bool(logits.isfinite().all()):
-                raise ImageError(f"{image.shown}: the model's output is not finite; check the image and the weights")
+                pixels = torch.from_numpy(values)[None].to(device)
+                logits = graph.forward(pixels)
+                fault = fault_of(graph, pixels, logits)
+            if fault is not None:
+                raise ImageError(f"{image.shown}: {fault}")
         except ImageError as error:
             yield image, str(error)
         except ObeqlError:
@@ -128,15 +138,19 @@ def _outputs(
         except Exception as error:
             raise failed_in_network(error, graph.reason) from error
         else:
-            yield image, _highest(image, source, logits, bound.k, graph.activation == "sigmoid")
+            yield image, _highest(image, source, logits.cpu(), bound.k, graph.activation)
 
 
-def _highest(image: ImageRecord, source: SourceImage, logits: Tensor, k: int, sigmoid: bool) -> _Said:
+def _highest(image: ImageRecord, source: SourceImage, logits: Tensor, k: int, activation: Activation) -> _Said:
+    """What logits (1, K) say: the k highest classes with the numbers that maps show, or all values in their order."""
     import torch  # noqa: PLC0415
 
-    probabilities = torch.sigmoid(logits) if sigmoid else torch.softmax(logits, 0)
-    ids = logits.topk(k).indices
-    return _Said(image, source, ids.tolist(), probabilities[ids].tolist(), logits[ids].tolist())
+    from obeql.executor.logits import logit_and_others  # noqa: PLC0415
+
+    ids = list(range(k)) if activation == "none" else logits[0].topk(k).indices.tolist()
+    z, others = (numbers[0] for numbers in logit_and_others(logits, ids, activation))
+    probabilities = None if activation == "none" else torch.sigmoid(z - others).tolist()
+    return _Said(image, source, ids, probabilities or [None] * k, z.tolist())
 
 
 def _store_predictions(bound: BoundPredict, names: Sequence[str], said: list[_Said], store: Store) -> None:

@@ -404,7 +404,9 @@ def _titles(heat: Heatmap) -> tuple[str, list[str]]:
 
 
 def score_line(heat: Heatmap) -> str:
-    """The clean score of a map, with the probability beside other scores."""
+    """The clean score of a map, with the probability beside other scores, where there is one."""
+    if heat.score_kind == "value":
+        return f"value {heat.clean_score:.4g}"
     score = f"probability {_probability(heat)}"
     if heat.score_kind != "probability":
         score = f"{SCORES[heat.score_kind][0]} {heat.clean_score:.4g} ({score})"

@@ -43,6 +43,7 @@ from obeql.planner import (
     show,
 )
 from obeql.planner.place import locate
+from obeql.planner.reading import classes_text, outputs_text
 from obeql.planner.sources import resolve_source
 from obeql.planner.values import parameter_value
 from obeql.predicting import predict
@@ -324,8 +325,8 @@ class Statements:
         same = known is not None and known.model_hash == record.model_hash
         return Message(
             f"model {name} {'is there already' if same else 'created' if known is None else 'replaced'}: "
-            f"{record.n_classes} classes, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
-            f"{_capture_note(record)}"
+            f"{classes_text(record)}, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
+            f"{_capture_note(record)}{', ' + outputs if (outputs := outputs_text(record)) else ''}"
         )
 
     def _create_images(self, statement: syntax.CreateImages, call: Call) -> Message:

@@ -13,7 +13,7 @@ from typing import Any, cast, overload
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError
 from obeql.grammar import print_name, print_statement, syntax
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
-from obeql.planner.classes import class_number, find_class
+from obeql.planner.classes import class_names, class_number, find_class
 from obeql.planner.clauses import (
     DEFAULT_CLASSES,
     bind_approx,
@@ -102,7 +102,7 @@ class BoundExplain:
 
 @dataclass(frozen=True, slots=True)
 class BoundPredict:
-    """A PREDICT: the `k` classes of each image that the model ranks highest."""
+    """A PREDICT: the `k` classes of each image that the model ranks highest, or all of its values."""
 
     statement: str
     model: ModelRecord
@@ -164,8 +164,10 @@ def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> st
 def _bind_predict(statement: syntax.Predict, catalog: Catalog, text: str, parameters: Parameters) -> BoundPredict:
     model = resolve_model(statement.model, catalog, text, parameters)
     _, images = resolve_source(statement.source, catalog, text, parameters)
-    k = min(PREDICT_TOP, model.n_classes)
+    k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
     if statement.top is not None:
+        if model.has_values:
+            raise locate(_no_classes(model), text, statement.top)
         k = _top(statement.top, model, text)
     return BoundPredict(_written(statement, text), model, images, k, bind_device(None, catalog, text))
 
@@ -187,6 +189,7 @@ def _bind_explain(
     model = resolve_model(statement.model, catalog, text, parameters)
     source, images = resolve_source(statement.source, catalog, text, parameters)
     classes = _bind_classes(statement, model, images, text, parameters)
+    options["score"] = _bind_score(statement, options, model, text)
     strides = _bind_strides(statement, options, model, text)
     grids = _bind_grids(statement, options, strides, model, text)
     name, replace = _bind_into(statement.into, catalog, text)
@@ -242,6 +245,23 @@ def _notes(options: Mapping[str, Any], strides: tuple[tuple[int, int], ...]) -> 
 # ---- classes ---------------------------------------------------------------------------------------------
 
 
+def _bind_score(statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord, text: str) -> str:
+    """Return the score, which for outputs that are values is the value."""
+    score = str(options["score"])
+    written = any(option.name == "score" for option in statement.options)
+    if model.has_values == (score == "value"):
+        return score
+    if model.has_values and not written:
+        return "value"
+    message = (
+        f"score={score} is for classifiers; model {model.name!r} was created with outputs=value, so score=value."
+        if model.has_values
+        else f"score=value is for models that were created with outputs=value; {model.name!r} is a classifier: "
+        "score=logit is what it returns."
+    )
+    raise locate(QueryTypeError(message), text, _value_node(statement, "score"))
+
+
 def _top(node: syntax.ForTop, model: ModelRecord, text: str) -> int:
     if not 1 <= node.k <= model.n_classes:
         limit = f"model {model.name!r} has {model.n_classes}" if node.k >= 1 else "at least one is needed"
@@ -257,6 +277,10 @@ def _bind_classes(
     text: str,
     parameters: Parameters,
 ) -> ClassSelector:
+    if model.has_values and not isinstance(statement.selector, syntax.ForClasses):
+        if statement.selector is None or isinstance(statement.selector, syntax.ForAll):
+            return ("all", None)
+        raise locate(_no_classes(model), text, statement.selector)
     match statement.selector:
         case None | syntax.ForPredicted():
             return DEFAULT_CLASSES
@@ -269,6 +293,14 @@ def _bind_classes(
             return ("label", None)
         case syntax.ForClasses(items=items):
             return ("ids", tuple(_class_id(item, model, text, parameters) for item in items))
+
+
+def _no_classes(model: ModelRecord) -> QueryTypeError:
+    names = ", ".join(map(repr, class_names(model)[:8]))
+    return QueryTypeError(
+        f"Model {model.name!r} returns values (outputs=value), not classes to rank or to label; "
+        f"FOR ALL or FOR CLASS says which: {names}."
+    )
 
 
 def _class_id(

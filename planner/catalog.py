@@ -20,12 +20,14 @@ import numpy.typing as npt
 from obeql.planner.geometry import Network
 
 __all__ = [
+    "NO_YES",
     "Activation",
     "Catalog",
     "ImageRecord",
     "ImageSet",
     "ModelRecord",
     "Preprocessing",
+    "RawOutputs",
     "StoredGrid",
     "StoredMaps",
     "image_name",
@@ -33,9 +35,15 @@ __all__ = [
     "with_page",
 ]
 
-#: How the network's K logits become probabilities. `softmax`: classes exclude each other; `sigmoid`:
-#: each output is judged alone, and a network with one output has the two classes "not" and "yes".
-Activation = Literal["softmax", "sigmoid"]
+#: How the network's K logits become probabilities. `softmax`: classes exclude each other; `sigmoid`: each class is
+#: judged alone; `none`: the outputs are values in a unit of their own, and there are no probabilities.
+Activation = Literal["softmax", "sigmoid", "none"]
+
+#: What a module returns, before it is read.
+RawOutputs = Literal["logits", "probabilities", "value"]
+
+#: The two classes of a network with one output, where nobody has named them.
+NO_YES = ("no", "yes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +98,22 @@ class ModelRecord:
     def n_classes(self) -> int:
         return self.network.n_classes
 
+    @property
+    def yes_no(self) -> bool:
+        """Whether the network has one output, which says yes or no: class 1 or class 0."""
+        return self.network.layers[-1].kind == "yes_no"
+
+    @property
+    def has_values(self) -> bool:
+        """Whether the outputs are values in a unit of their own, not classes."""
+        return self.activation == "none"
+
     def class_name(self, class_id: int) -> str:
-        return self.classes[class_id] if class_id < len(self.classes) else str(class_id)
+        if class_id < len(self.classes):
+            return self.classes[class_id]
+        if self.yes_no:
+            return NO_YES[class_id]
+        return "value" if self.has_values and self.n_classes == 1 else str(class_id)
 
 
 _PAGE = re.compile(r"(.+)#page=([0-9]{1,9})", re.DOTALL)

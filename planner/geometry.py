@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-__all__ = ["AxisWindow", "LayerSpec", "Network", "Reach", "changed_span", "read_span"]
+__all__ = ["AxisWindow", "LayerSpec", "Network", "NetworkOutput", "Reach", "changed_span", "read_span"]
 
 #: How far a change of one input position reaches. `pointwise`: the same position; `local`: the positions whose
 #: sliding window covers it; `global`: every output position; `source`: the layer has no input (the image).
@@ -63,14 +63,25 @@ class LayerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkOutput:
+    """A tensor that the module returns, by name, its shape for one image; `chosen`: its classes are read from it."""
+
+    name: str
+    shape: tuple[int, ...]
+    chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """A captured network in topological order; layer 0 is the image, the last layer the (K,) output.
 
-    `whole` says that the network could not be captured and `layers` is image -> one opaque layer; `reason` is why.
+    `whole` says that the network could not be captured and the module is one opaque layer; `reason` is why. `outputs`
+    are all tensors that the module returns, empty where that is not known.
     """
 
     layers: tuple[LayerSpec, ...]
     reason: str = ""
+    outputs: tuple[NetworkOutput, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -90,15 +101,18 @@ class Network:
         return sum(layer.macs for layer in self.layers)
 
     def to_json(self) -> str:
-        return json.dumps(
-            {"layers": [asdict(layer) for layer in self.layers], "reason": self.reason},
-            separators=(",", ":"),
-        )
+        known: dict[str, Any] = {"layers": [asdict(layer) for layer in self.layers], "reason": self.reason}
+        if self.outputs:
+            known["outputs"] = [asdict(output) for output in self.outputs]
+        return json.dumps(known, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Network:
         data = json.loads(text)
-        return cls(tuple(_layer_from(item) for item in data["layers"]), data["reason"])
+        outputs = (
+            NetworkOutput(each["name"], tuple(each["shape"]), each["chosen"]) for each in data.get("outputs", ())
+        )
+        return cls(tuple(_layer_from(item) for item in data["layers"]), data["reason"], tuple(outputs))
 
     def digest(self) -> str:
         """Hex SHA-256 of the geometry; two captures of one network agree."""

@@ -147,10 +147,10 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
     ),
     OptionInfo(
         "score",
-        choice("probability", "log_odds", "log_probability", "logit"),
+        choice("probability", "log_odds", "log_probability", "logit", "value"),
         "probability",
-        "probability, log_odds, log_probability, logit",
-        "What a cell shows; all four are stored.",
+        "probability, log_odds, log_probability, logit, value",
+        "What a cell shows; all of a classifier are stored. value: the output itself, of models with outputs=value.",
     ),
     OptionInfo(
         "border",
@@ -204,6 +204,13 @@ def _class_names(name: str, value: Any) -> str | tuple[str, ...]:
     raise BadValue(f"{name} takes a file of names, one a line, or a list of names, not {shown(value)}.")
 
 
+def _output(name: str, value: Any) -> str | int:
+    """Parse the name of an output or its number."""
+    if (isinstance(value, str) and value.strip()) or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise BadValue(f"{name} takes the name of an output or its number, from 0, not {shown(value)}.")
+
+
 MODEL_OPTIONS: tuple[OptionInfo, ...] = (
     OptionInfo("size", _input_size, None, "224, 240x320", "Model input in pixels, height x width."),
     OptionInfo(
@@ -235,11 +242,12 @@ MODEL_OPTIONS: tuple[OptionInfo, ...] = (
     ),
     OptionInfo(
         "outputs",
-        choice("logits", "probabilities"),
+        choice("logits", "probabilities", "value"),
         None,
-        "logits, probabilities",
-        "What the network returns, where the graph does not tell.",
+        "logits, probabilities, value",
+        "What the network returns; where it is not said, it is looked at. value: no classifier, but a regression.",
     ),
+    OptionInfo("output", _output, None, "'logits', 1", "Which of several outputs to read, by name or number (from 0)."),
     OptionInfo("trust", flag, None, "true, false", "Allow files that can run code when loaded, such as pickles."),
 )
 

@@ -1,9 +1,10 @@
 """Scores of a class and the importance of a window, from the two numbers that are stored for each cell.
 
 With z the class's logit and o the logsumexp of the other classes' logits (0 for sigmoid outputs) every score is a
-view: logit = z, log-odds = z - o, probability = sigmoid(z - o), log-probability = log sigmoid(z - o). Importance is
-f(clean) - f(occluded). The formulas are those of the store's views (`views.sql`), which say why they are safe: what
-Python and SQL say of a cell agrees, in value and in rank.
+view: logit = z, log-odds = z - o, probability = sigmoid(z - o), log-probability = log sigmoid(z - o). Of outputs
+that are no classes z is the value itself, and the only score. Importance is f(clean) - f(occluded). The formulas are
+those of the store's views (`views.sql`), which say why they are safe: what Python and SQL say of a cell agrees, in
+value and in rank.
 """
 
 from __future__ import annotations
@@ -15,10 +16,21 @@ import numpy.typing as npt
 
 from obeql.errors import QueryTypeError, nearest
 
-__all__ = ["SCORE_KINDS", "ScoreKind", "importance_of", "is_constant", "score_kind", "score_of"]
+__all__ = [
+    "AS_IT_IS",
+    "SCORE_KINDS",
+    "ScoreKind",
+    "importance_of",
+    "is_constant",
+    "other_score",
+    "score_kind",
+    "score_of",
+]
 
-ScoreKind = Literal["probability", "log_odds", "log_probability", "logit"]
+ScoreKind = Literal["probability", "log_odds", "log_probability", "logit", "value"]
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
+#: Scores that are the network's output itself.
+AS_IT_IS: frozenset[ScoreKind] = frozenset({"logit", "value"})
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,13 +44,25 @@ def score_kind(name: str) -> ScoreKind:
     raise QueryTypeError(f"score '{name}' is unknown; allowed are {allowed}.{nearest(name, SCORE_KINDS)}")
 
 
+def other_score(kind: ScoreKind, wanted: str) -> ScoreKind:
+    """Return the score that a map of score `kind` is to be seen as; raises QueryTypeError where it has none such."""
+    found = score_kind(wanted)
+    if (found == "value") != (kind == "value"):
+        raise QueryTypeError(
+            f"score '{wanted}' does not fit a map of values; its only score is value."
+            if kind == "value"
+            else "score 'value' is for models with outputs=value; the score that a classifier returns is logit."
+        )
+    return found
+
+
 def score_of(kind: ScoreKind, logit: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
     """Return the score as float64 of the inputs' shape; NaN where an input is NaN.
 
     Log-odds are taken in the precision of the inputs: of float32 planes, as stored ones are, rounded to float32.
     """
     z = _ranked(kind, logit, others)
-    if kind in ("logit", "log_odds"):
+    if kind in ("log_odds", *AS_IT_IS):
         return z
     return _log_sigmoid(z) if kind == "log_probability" else _sigmoid(z)
 
@@ -57,7 +81,7 @@ def importance_of(
     precision = np.result_type(np.asarray(logit), np.asarray(others))
     before, after = _ranked(kind, *np.asarray(clean, precision)), _ranked(kind, logit, others)
     with np.errstate(invalid="ignore"):
-        if kind in ("logit", "log_odds"):
+        if kind in ("log_odds", *AS_IT_IS):
             return np.asarray(before - after)
         if kind == "log_probability":
             return np.asarray(_log_sigmoid(before) - _log_sigmoid(after))
@@ -77,7 +101,7 @@ def is_constant(scores: npt.NDArray[Any]) -> bool:
 
 def _ranked(kind: ScoreKind, logit: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
     """What the score is made of: the logit, or the log-odds in the precision of the inputs, as they are stored."""
-    if kind == "logit":
+    if kind in AS_IT_IS:
         return np.array(logit, np.float64)
     # numpy flags NaN here, which is no more than a cell that was not computed.
     with np.errstate(invalid="ignore", over="ignore"):

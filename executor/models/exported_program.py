@@ -17,7 +17,7 @@ from torch import fx, nn
 
 from obeql.errors import ModelError
 from obeql.executor.models.exported_archive import check_archive
-from obeql.executor.models.forward import main_output, reason
+from obeql.executor.models.forward import reason
 from obeql.executor.models.found import Found
 from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
@@ -40,14 +40,14 @@ _TRAINING_FLAGS: Mapping[Any, int] = {
 
 
 class ExportedModule(nn.Module):
-    """An exported graph as a module from (N, C, H, W) to its main output; it has no training mode."""
+    """An exported graph as a module from (N, C, H, W) to what it returns; it has no training mode."""
 
     def __init__(self, graph: fx.GraphModule) -> None:
         super().__init__()
         self.graph = graph
 
     def forward(self, image: torch.Tensor) -> Any:
-        return main_output(self.graph(image))
+        return self.graph(image)
 
     def train(self, mode: bool = True) -> ExportedModule:
         # Exported graphs refuse train() and eval(): what they do was fixed when they were exported.

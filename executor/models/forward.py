@@ -5,7 +5,6 @@ The last step of loading; what passes here is what `obeql.executor.network` capt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,48 +13,40 @@ from torch import nn
 
 from obeql.errors import ModelError
 from obeql.executor.models.loaded import LoadedModel
+from obeql.executor.network.outputs import choose_output, described, facts_of, is_row, named_outputs
 
-__all__ = ["MainOutput", "check_forward", "main_output", "module_device", "module_dtype", "reason"]
+__all__ = ["MainOutput", "check_forward", "module_device", "module_dtype", "reason"]
 
 #: Two, so that a batch axis that is dropped or fixed to one shows.
 BATCH = 2
 
 
 class MainOutput(nn.Module):
-    """A network with several outputs, or with outputs of an unusual shape, reduced to its (N, K) main output."""
+    """A network with several outputs, or with one of an unusual shape, reduced to (N, K): the output of one name."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, output: str) -> None:
         super().__init__()
         self.network = network
+        self.output = output
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = main_output(self.network(image))
-        if output.ndim == 1:
-            return output.unsqueeze(1)  # (N,) of a two-class network
-        return output.flatten(1) if output.ndim > 2 else output  # (N, K, 1, 1) of a fully convolutional one
+        row = named_outputs(self.network(image))[self.output]
+        n_images = image.shape[0]
+        if row.ndim == 2 and row.shape[0] == n_images:
+            return row
+        # (N,) of a network with one output, (N, K, 1, 1) of a fully convolutional one, (K,) of one image, squeezed
+        return row.reshape(n_images, -1)
 
 
-def main_output(output: Any) -> Any:
-    """Return `.logits` or `['logits']` where there is one, else the first of several outputs, else the output."""
-    if isinstance(output, torch.Tensor):
-        return output
-    if isinstance(getattr(output, "logits", None), torch.Tensor):
-        return output.logits
-    if isinstance(output, Mapping):
-        return main_output(output["logits"] if "logits" in output else next(iter(output.values()), None))
-    if isinstance(output, tuple | list) and output:
-        return main_output(output[0])
-    return output
+def check_forward(loaded: LoadedModel, output: str | int | None = None) -> LoadedModel:
+    """Return the model with `n_classes` and `outputs` set, and, where the module returns several outputs, or a row
+    that is not always (N, K), the module wrapped to return (N, K).
 
+    Runs two zero images of the declared size, and then one, through the module under `torch.inference_mode`. `output`
+    is the option of that name.
 
-def check_forward(loaded: LoadedModel) -> LoadedModel:
-    """Return the model with `n_classes` set, `activation` settled for one output, and, where the module returns
-    auxiliary outputs or (N,) or (N, K, 1, 1), the module wrapped to return (N, K).
-
-    Runs two zero images of the declared size through the module under `torch.inference_mode`.
-
-    Raises: ModelError when the forward pass fails, when the outputs are not (N, K) numbers, or when the number of
-    class names is not K.
+    Raises: ModelError when the forward pass fails, when the outputs are not (N, K) numbers, when it is not clear which
+    of several are meant, or when the number of class names does not fit.
     """
     height, width = loaded.preprocessing.size
     shape = (BATCH, 1 if loaded.preprocessing.channels == "gray" else 3, height, width)
@@ -63,7 +54,7 @@ def check_forward(loaded: LoadedModel) -> LoadedModel:
     zeros = torch.zeros(shape, device=module_device(module), dtype=module_dtype(module))
     try:
         with torch.inference_mode():
-            raw = module(zeros)
+            raw, alone = module(zeros.clone()), module(zeros[:1].clone())
     except Exception as error:
         if isinstance(error, ModelError) and error.__cause__ is None:
             raise
@@ -72,24 +63,36 @@ def check_forward(loaded: LoadedModel) -> LoadedModel:
             f"The model fails on a batch of shape {shape}: {said} "
             f"Check its input with size=(height, width) and channels=rgb, bgr or gray."
         ) from error
-    output = main_output(raw)
-    if not isinstance(output, torch.Tensor):
+    returned = named_outputs(raw)
+    if not returned:
         raise ModelError(f"The model returns {_described(raw)} instead of one (N, classes) tensor.")
-    plain = output.ndim == 1 or (output.ndim > 2 and output.shape[2:].numel() == 1)
-    if output.shape[:1] != (BATCH,) or not (output.ndim == 2 or plain) or output.numel() == 0:
+    facts = facts_of(returned)
+    name = choose_output(facts, BATCH, output, len(loaded.classes))
+    row = returned[name]
+    if not is_row(row.shape, BATCH):
         raise ModelError(
             f"A classifier returns (N, classes), but for an input of shape {shape} this model returns "
-            f"{_described(raw)}."
+            f"{_described(raw if len(returned) == 1 else row)}."
         )
-    if not output.is_floating_point():
-        raise ModelError(f"The model returns {output.dtype} values; a classifier returns floating-point logits.")
-    n_classes = output[0].numel()
-    if loaded.classes and len(loaded.classes) != n_classes:
-        raise ModelError(f"The model has {n_classes} outputs, but {len(loaded.classes)} class names were given.")
-    if output is not raw or output.ndim != 2:
-        module = MainOutput(module).eval()
-    activation = "sigmoid" if n_classes == 1 else loaded.activation
-    return replace(loaded, module=module, n_classes=n_classes, activation=activation)
+    if not row.is_floating_point():
+        raise ModelError(f"The model returns {row.dtype} values; a classifier returns floating-point logits.")
+    n_classes = row[0].numel()
+    _require_names(len(loaded.classes), n_classes, loaded.raw_outputs == "value")
+    single = named_outputs(alone).get(name)
+    if row is not raw or row.ndim != 2 or single is None or single.shape != (1, n_classes):
+        module = MainOutput(module, name).eval()
+    outputs = loaded.outputs or described(facts, name)
+    return replace(loaded, module=module, n_classes=n_classes, outputs=outputs)
+
+
+def _require_names(n_names: int, n_outputs: int, values: bool) -> None:
+    """Raise where class names were given that are not one an output; one output may have names of no and of yes."""
+    if n_names in (0, n_outputs) or (n_outputs == 1 and n_names == 2 and not values):
+        return
+    has = f"{n_outputs} outputs" if n_outputs != 1 else "1 output"
+    allowed = ", so one name for yes, or two, for no and yes" if n_outputs == 1 and not values else ""
+    given = f"{n_names} class name{'s were' if n_names != 1 else ' was'} given"
+    raise ModelError(f"The model has {has}{allowed}, but {given}.")
 
 
 def module_device(module: nn.Module) -> torch.device:

@@ -6,16 +6,20 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from obeql.executor.models.loaded import RawOutputs
 from obeql.executor.models.preprocessing import Declared
-from obeql.planner.catalog import Activation
+from obeql.planner.catalog import Activation, RawOutputs
+from obeql.planner.geometry import NetworkOutput
 
 __all__ = ["Found"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """A module and what its source declares about it; None where the source says nothing."""
+    """A module and what its source declares about it; None where the source says nothing.
+
+    `outputs` are those of a source of which `module` gives only one. `hashed_outputs` is what earlier versions took the
+    outputs of this source for, where they asked nobody: it is in the hashes that they stored.
+    """
 
     module: nn.Module
     declared: Declared = field(default_factory=Declared)
@@ -23,3 +27,5 @@ class Found:
     raw_outputs: RawOutputs | None = None
     activation: Activation | None = None
     notes: tuple[str, ...] = ()
+    outputs: tuple[NetworkOutput, ...] = ()
+    hashed_outputs: RawOutputs | None = None

@@ -29,6 +29,7 @@ from obeql.executor.models.preprocessing import resolve_preprocessing
 from obeql.executor.models.python_factory import load_factory
 from obeql.executor.models.timm_zoo import load_timm
 from obeql.executor.models.torchvision_zoo import load_torchvision
+from obeql.executor.network.reading import require_fitting
 
 __all__ = ["FILES", "SCHEMES", "adopt", "load"]
 
@@ -120,19 +121,27 @@ def _finish(found: Found, options: ModelOptions) -> LoadedModel:
     for parameter in module.parameters():  # TorchScript modules lack requires_grad_
         parameter.requires_grad_(False)
     said = resolve_classes(options.classes)
-    activation = options.activation or found.activation or "softmax"
-    raw_outputs = found.raw_outputs or options.outputs
     checked = check_forward(
         LoadedModel(
             module=module,
             model_hash="",
             classes=said,
-            activation=activation,
-            raw_outputs=raw_outputs,
+            activation=options.activation or found.activation,
+            raw_outputs=found.raw_outputs or options.outputs,
             preprocessing=resolve_preprocessing(options, found.declared),
             notes=found.notes,
-        )
+            outputs=found.outputs,
+        ),
+        None if found.outputs else options.output,  # else it is chosen
     )
+    require_fitting(checked.n_classes, options.activation, found.activation)
     classes = said if said or len(found.classes) != checked.n_classes else found.classes
-    meaning = f"{checked.activation} {checked.raw_outputs}".encode()
-    return replace(checked, classes=classes, model_hash=content_hash(module, meaning))
+    return replace(checked, classes=classes, model_hash=content_hash(module, _meaning(checked, found)))
+
+
+def _meaning(loaded: LoadedModel, found: Found) -> bytes:
+    """What was said of the outputs, in the words of earlier versions, which stored its hash."""
+    activation = "sigmoid" if loaded.n_classes == 1 else loaded.activation or "softmax"
+    chosen = next((n for n, output in enumerate(loaded.outputs) if output.chosen), 0)
+    which = f" output {chosen}" if chosen else ""  # the first is what earlier versions read
+    return f"{activation} {loaded.raw_outputs or found.hashed_outputs}{which}".encode()

@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 from obeql.errors import ModelError
+from obeql.executor.models.classes import resolve_classes
 from obeql.executor.models.found import Found
-from obeql.executor.models.loaded import RawOutputs
 from obeql.executor.models.onnx_graph import Graph, read_graph
 from obeql.executor.models.onnx_module import OnnxModule
 from obeql.executor.models.onnx_node import Node
@@ -21,7 +21,9 @@ from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.per_batch import FixedBatch, fits_any_batch
 from obeql.executor.models.preprocessing import Declared
-from obeql.planner.catalog import Activation
+from obeql.executor.network.outputs import choose_output, described
+from obeql.planner.catalog import Activation, RawOutputs
+from obeql.planner.geometry import NetworkOutput
 
 __all__ = ["load_onnx"]
 
@@ -29,7 +31,8 @@ __all__ = ["load_onnx"]
 def load_onnx(target: str, options: ModelOptions) -> Found:
     """Return the network of an ONNX file as a module from (N, C, H, W) to logits.
 
-    A final softmax or sigmoid is taken off and recorded, unless the options say that the outputs are logits. A graph
+    Of several outputs one is chosen as `choose_output` says. A final softmax or sigmoid is taken off and recorded,
+    unless the options say that the outputs are logits or values. A graph
     exported for a fixed batch size runs at any: rebuilt where that provably gives the same outputs, else in pieces.
 
     Raises: ModelError for a file that is damaged, unsupported, or not an image classifier.
@@ -39,11 +42,13 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
     graph = read_graph(existing_file(target, "model file"))
     channels_last = _is_channels_last(graph)
     declared = _declared(graph, channels_last)
-    raw_outputs: RawOutputs = "logits"
     activation: Activation | None = None
-    if options.outputs != "logits":
+    listed: tuple[NetworkOutput, ...] = ()
+    if len(graph.outputs) > 1 or options.output is not None:
+        graph, listed = _chosen(graph, channels_last, options, options.size or declared.size, declared.channels)
+    if options.outputs not in ("logits", "value"):
         graph, activation = _without_activation(graph)
-        raw_outputs = "probabilities" if options.outputs and activation is None else "logits"
+    raw_outputs: RawOutputs | None = "logits" if activation is not None else options.outputs
     module: torch.nn.Module = OnnxModule(graph, channels_last)
     notes: tuple[str, ...] = ()
     batch = graph.shape[0]
@@ -57,7 +62,26 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
         else:
             module = fixed
             notes = (f"The file was exported for a batch of {batch} and runs in such pieces, which is slow.",)
-    return Found(module, declared, _class_names(graph), raw_outputs, activation, notes)
+    return Found(module, declared, _class_names(graph), raw_outputs, activation, notes, listed, "logits")
+
+
+def _chosen(
+    graph: Graph, channels_last: bool, options: ModelOptions, size: tuple[int, int] | None, channels: str
+) -> tuple[Graph, tuple[NetworkOutput, ...]]:
+    """The graph of the output that the classes are read from, and all outputs. Raises ModelError as `choose_output`."""
+    if size is None:
+        raise ModelError("The ONNX file does not declare its input size; say it in pixels, for example size=224.")
+    images = torch.zeros((graph.shape[0] or 2, 1 if channels == "gray" else 3, *size))
+    facts: dict[str, tuple[tuple[int, ...], bool]] = {}
+    for name in graph.outputs:
+        try:
+            with torch.inference_mode():
+                returned = OnnxModule(replace(graph, output=name), channels_last)(images)
+            facts[name] = tuple(returned.shape), returned.is_floating_point()
+        except ModelError:  # an output that nobody reads may use what is not supported
+            facts[name] = (), False
+    chosen = choose_output(facts, len(images), options.output, len(resolve_classes(options.classes)))
+    return replace(graph, output=chosen), described(facts, chosen)
 
 
 def _is_channels_last(graph: Graph) -> bool:

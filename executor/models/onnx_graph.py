@@ -1,4 +1,4 @@
-"""Read an ONNX file into plain data: sorted nodes, constants as arrays, one image input, one output.
+"""Read an ONNX file into plain data: sorted nodes, constants as arrays, one image input, its outputs.
 
 The file is not trusted: sizes are checked against the data, external data stays inside the file's folder, and every
 fault is one ModelError. `onnx_module` runs the result.
@@ -39,13 +39,15 @@ class Graph:
     shape: tuple[int | None, ...]
     output: str
     metadata: Mapping[str, str]
+    #: the names of all outputs; `output` is one of them
+    outputs: tuple[str, ...] = ()
 
 
 def read_graph(path: Path) -> Graph:
     """Return the graph of an ONNX file.
 
     Raises: ModelError when the onnx package is missing, the file is not ONNX, is damaged, or is not a network from
-    one image batch to one output.
+    one image batch.
     """
     onnx = _package()
     try:
@@ -66,13 +68,14 @@ def read_graph(path: Path) -> Graph:
         else:
             nodes.append(node)
     name, shape = _image_input(onnx, path, model.graph, constants)
-    output = _output(path, model.graph)
+    outputs = _outputs(path, model.graph)
     ordered = _sorted_nodes(path, nodes, {name, *constants})
     known = {name, *constants}.union(*(node.outputs for node in ordered))
-    if output not in known:
-        raise ModelError(f"{str(path)!r} is damaged: no node computes its output {output!r}.")
+    for output in outputs:
+        if output not in known:
+            raise ModelError(f"{str(path)!r} is damaged: no node computes its output {output!r}.")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return Graph(ordered, constants, name, shape, output, metadata)
+    return Graph(ordered, constants, name, shape, outputs[0], metadata, outputs)
 
 
 def _package() -> Any:
@@ -206,14 +209,10 @@ def _image_input(
     return inputs[0].name, tuple(sizes) or (None,) * 4
 
 
-def _output(path: Path, graph: Any) -> str:
-    if len(graph.output) != 1:
-        names = ", ".join(repr(value.name) for value in list(graph.output)[:4]) or "none"
-        raise ModelError(
-            f"A classifier has one output, (N, classes); {str(path)!r} has {len(graph.output)}: {names}. "
-            f"Keep one with onnx.utils.extract_model."
-        )
-    return str(graph.output[0].name)
+def _outputs(path: Path, graph: Any) -> tuple[str, ...]:
+    if not len(graph.output):
+        raise ModelError(f"A classifier returns (N, classes); {str(path)!r} has no output.")
+    return tuple(str(value.name) for value in graph.output)
 
 
 def _sorted_nodes(path: Path, nodes: Iterable[Node], known: set[str]) -> tuple[Node, ...]:

@@ -12,8 +12,7 @@ from os import PathLike, fspath
 from typing import Any, Literal, cast
 
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
-from obeql.executor.models.loaded import RawOutputs
-from obeql.planner.catalog import Activation
+from obeql.planner.catalog import Activation, RawOutputs
 
 __all__ = ["OPTION_NAMES", "Channels", "Interpolation", "ModelOptions", "Resize", "parse_options"]
 
@@ -45,6 +44,7 @@ class ModelOptions:
     outputs: RawOutputs | None = None
     activation: Activation | None = None
     trust: bool = False
+    output: str | int | None = None
 
 
 def parse_options(options: Mapping[str, Any]) -> ModelOptions:
@@ -148,6 +148,14 @@ def _weights(name: str, value: object) -> str:
     return str(fspath(value)).strip()
 
 
+def _output(name: str, value: object) -> str | int:
+    if isinstance(value, str) and value.strip():
+        return value.strip()
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise _refuse(name, value, "the name of an output, or its number, from 0")
+
+
 def _flag(name: str, value: object) -> bool:
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if isinstance(value, bool):
@@ -168,7 +176,8 @@ _PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "std": _std,
     "classes": _classes,
     "weights": _weights,
-    "outputs": _one_of("logits", "probabilities"),
+    "outputs": _one_of("logits", "probabilities", "value"),
+    "output": _output,
     "activation": _one_of("softmax", "sigmoid"),
     "trust": _flag,
 }

@@ -5,11 +5,15 @@ Used by the ONNX and exported-program families.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from obeql.errors import ModelError
+from obeql.executor.network.outputs import named_outputs
 
 __all__ = ["FixedBatch", "fits_any_batch"]
 
@@ -25,11 +29,19 @@ class FixedBatch(nn.Module):
         self.network = network
         self.batch = batch
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor) -> Any:
+        """The network's output, or all of them by name."""
         n_images = image.shape[0]
         missing = -n_images % self.batch
         padded = F.pad(image, (0, 0) * (image.ndim - 1) + (0, missing)) if missing else image
-        return torch.cat([self.network(piece) for piece in torch.split(padded, self.batch)])[:n_images]
+        pieces = [named_outputs(self.network(piece)) for piece in torch.split(padded, self.batch)]
+        whole = {name: _joined([piece[name] for piece in pieces], self.batch)[:n_images] for name in pieces[0]}
+        return whole if len(whole) != 1 else next(iter(whole.values()))
+
+
+def _joined(pieces: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
+    """The rows of all pieces; where images were squeezed away, a piece is the row of its one image."""
+    return torch.cat([piece if piece.ndim and len(piece) == batch else piece[None] for piece in pieces])
 
 
 def fits_any_batch(free: nn.Module, fixed: FixedBatch, shape: tuple[int, int, int]) -> bool:
@@ -41,16 +53,18 @@ def fits_any_batch(free: nn.Module, fixed: FixedBatch, shape: tuple[int, int, in
     images = torch.randn(n_images, *shape, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         try:
-            outputs = free(images)
+            outputs = named_outputs(free(images))
         except (ModelError, RuntimeError, ValueError, IndexError, TypeError):
             return False
         try:
-            expected = fixed(images)
+            expected = named_outputs(fixed(images))
         except (ModelError, RuntimeError, ValueError, IndexError, TypeError):
             return True  # what fails either way is reported by the forward check
-    if not isinstance(outputs, torch.Tensor) or not isinstance(expected, torch.Tensor):
-        return False
-    if outputs.shape != expected.shape:
+    return outputs.keys() == expected.keys() and all(_same(outputs[name], expected[name]) for name in expected)
+
+
+def _same(output: torch.Tensor, expected: torch.Tensor) -> bool:
+    if output.shape != expected.shape or not output.numel():
         return False
     scale = float(expected.abs().max()) or 1.0
-    return bool((outputs - expected).abs().max() <= TOLERANCE * scale)
+    return bool((output - expected).abs().max() <= TOLERANCE * scale)

@@ -9,7 +9,6 @@ what none of them captures runs whole: slower, never wrong.
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
@@ -21,10 +20,12 @@ from obeql.executor.network.fold import fold
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.whole import Whole
-from obeql.executor.network.lower import TRACE_BATCH, CannotLowerError, default_activation, lower
+from obeql.executor.network.lower import TRACE_BATCH, CannotLowerError, lower
+from obeql.executor.network.outputs import main_output
+from obeql.executor.network.reading import reach_of, with_head
 from obeql.executor.network.record import record
 from obeql.executor.network.scale_shift import BatchNormAsScaleShift
-from obeql.planner.catalog import Activation
+from obeql.planner.catalog import Activation, RawOutputs
 
 __all__ = ["capture"]
 
@@ -37,49 +38,70 @@ _ROUNDING_IN_FLOAT64 = 1e-5
 def capture(
     module: nn.Module,
     input_shape: tuple[int, int, int],
-    outputs: Literal["logits", "probabilities"] | None = None,
+    outputs: RawOutputs | None = None,
     activation: Activation | None = None,
 ) -> LayerGraph:
     """Return `module` (in eval mode, on CPU, (N, C, H, W) to (N, K)) as a layer graph.
 
-    `outputs` says what the module returns; None detects a final softmax or sigmoid and otherwise takes the
-    output for logits. Raises ModelError when the module cannot run on `input_shape` = (C, H, W), or its output is
-    not (N, K). The graph agrees with the module to float noise: that was checked on a random input.
+    The graph gives a logit for each class, or the outputs themselves where they are values. `outputs` says what the
+    module returns, `activation` how logits become probabilities; None detects a final softmax or sigmoid, and
+    otherwise looks at what the module returns (`reading`). One output is the two classes no and yes.
+
+    Raises ModelError when the module cannot run on `input_shape` = (C, H, W), its output is not (N, K), or is not what
+    was said. The graph agrees with the module to float noise: that was checked on a random input.
     """
-    expected, probe = _probe(module, input_shape)
-    n_classes = expected.shape[1]
+    returned, probe = _probe(module, input_shape)
+    expected = returned.float()
+
+    def more() -> Tensor:
+        try:
+            return _run(module, _wild_images(input_shape)).to(returned.dtype)
+        except Exception:  # a module may refuse such images
+            return returned[:0]
+
     reasons: list[str] = []
     for trace in (_trace_plain, _trace_functional, _trace_export):
         try:
             traced = trace(module, input_shape)
             if traced is None:
                 continue
-            layers, found = lower(traced, input_shape, outputs, activation)
-            kind: Activation = activation or found or default_activation(n_classes)
-            graph = LayerGraph(fold(layers), kind)
-            _check(module, graph, probe, expected, found or (kind if outputs == "probabilities" else None))
-            return graph
+            layers, found = lower(traced, input_shape, outputs not in ("logits", "value"))
+            folded = tuple(fold(layers))
+            _check(module, LayerGraph(folded, "none"), probe, expected, found)
         except (CannotLowerError, ModelError) as error:
             reasons.append(str(error))
         except Exception as error:  # tracing runs the user's code: anything may come out of it
             reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
-    kind = activation or default_activation(n_classes)
+        else:
+            return with_head(folded, outputs, activation, found, reach_of(layers), returned, more)
     image = Image("image", (), input_shape)
-    whole = Whole("network", (0,), (n_classes,), module, probabilities=outputs == "probabilities", activation=kind)
-    return LayerGraph((image, whole), kind, reason=reasons[0] or "the network could not be traced")
+    whole = Whole("network", (0,), (expected.shape[1],), module)
+    reason = reasons[0] or "the network could not be traced"
+    return with_head((image, whole), outputs, activation, None, "unknown", returned, more, reason)
+
+
+def _run(module: nn.Module, images: Tensor) -> Tensor:
+    """What the module returns for images (N, C, H, W), (N, K)."""
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # A clone: a module may write into its input.
+        return main_output(module(images.to(module_dtype(module), copy=True)))
+
+
+def _wild_images(input_shape: tuple[int, int, int]) -> Tensor:
+    """Images (8, C, H, W) beyond what a network is meant for: noise, and planes of one color, of growing size."""
+    generator = torch.Generator().manual_seed(1)
+    noise = torch.randn((8, *input_shape), generator=generator)
+    noise[6:] = noise[6:, :, :1, :1].sign()
+    return noise * torch.tensor([1.0, 3.0, 3.0, 10.0, 10.0, 30.0, 2.0, 8.0]).reshape(8, 1, 1, 1)
 
 
 def _probe(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Run the module on two random images; returns (output (2, K), the images (2, C, H, W)), both float32."""
+    """Run the module on two random images; returns (output (2, K), the images (2, C, H, W), which are float32)."""
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand((2, *input_shape), generator=generator)
-    given = probe.to(module_dtype(module))
     try:
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Clones: a module may write into its input.
-            output = main_output(module(given.clone()))
-            alone = main_output(module(given[:1].clone()))
+        output, alone = _run(module, probe), _run(module, probe[:1])
     except ModelError:
         raise
     except Exception as error:
@@ -97,7 +119,7 @@ def _probe(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Tensor
             "the network's output for an image changes from call to call or with the other images of its batch; "
             "dropout that stays on and batch norm without running statistics do that"
         )
-    return output.float(), probe
+    return output, probe
 
 
 def module_dtype(module: nn.Module) -> torch.dtype:
@@ -119,17 +141,6 @@ def _difference(got: Tensor, expected: Tensor) -> float:
     scale = float(expected[finite].abs().max())
     error = float((got[finite] - expected[finite]).abs().max())
     return error / scale if scale > 0 else float(error > 0)
-
-
-def main_output(output: Any) -> Tensor:
-    """The classifier's tensor out of whatever a module returns (auxiliary heads come after it)."""
-    if isinstance(output, Tensor):
-        return output
-    if hasattr(output, "logits") and isinstance(output.logits, Tensor):
-        return output.logits
-    if isinstance(output, (tuple, list)) and output and isinstance(output[0], Tensor):
-        return output[0]
-    raise ModelError(f"the network returns a {type(output).__name__}; a classifier returns a tensor (N, classes)")
 
 
 def _trace_plain(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph | None:

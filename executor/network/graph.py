@@ -6,7 +6,7 @@ Built by `capture`, turned into plain integers for the planner by `LayerGraph.ne
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -16,27 +16,30 @@ from obeql.executor.allocator import give_back
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.conv import Conv
 from obeql.planner.catalog import Activation
-from obeql.planner.geometry import Network
+from obeql.planner.geometry import Network, NetworkOutput
 
 __all__ = ["LayerGraph"]
 
 
 @dataclass(frozen=True, eq=False)
 class LayerGraph:
-    """Layers in topological order; layer 0 is the image, the last one gives logits (N, K).
+    """Layers in topological order; layer 0 is the image, the last one gives logits (N, K), or values.
 
     `activation` is how those logits become probabilities. `reason` is set when the network could not be captured
-    and runs whole.
+    and runs whole. `outputs` are the tensors that the module returns, where that is known. `by_looks`: nobody said that
+    the outputs are logits, they were taken for them.
     """
 
     layers: tuple[Layer, ...]
     activation: Activation
     reason: str = ""
+    outputs: tuple[NetworkOutput, ...] = ()
+    by_looks: bool = False
     _placed: dict[tuple[torch.device, torch.dtype], LayerGraph] = field(default_factory=dict, init=False, repr=False)
 
     def network(self) -> Network:
         """The network as the planner knows it."""
-        return Network(tuple(layer.spec() for layer in self.layers), self.reason)
+        return Network(tuple(layer.spec() for layer in self.layers), self.reason, self.outputs)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LayerGraph:
         """Return the graph with every floating-point tensor on `device` in `dtype`.
@@ -52,11 +55,11 @@ class LayerGraph:
 
         layers = tuple(layer.map_parameters(change) for layer in self.layers)
         _keep_nan(layers)
-        return self._placed.setdefault((device, dtype), LayerGraph(layers, self.activation, self.reason))
+        return self._placed.setdefault((device, dtype), replace(self, layers=layers))
 
     def in_plain_memory(self) -> LayerGraph:
         """The same graph, on its device, for maps in (N, C, H, W) memory instead of channels-last."""
-        return LayerGraph(tuple(layer.in_plain_memory() for layer in self.layers), self.activation, self.reason)
+        return replace(self, layers=tuple(layer.in_plain_memory() for layer in self.layers))
 
     def last_use(self, start: int = 0) -> list[int]:
         """For each layer, the last layer from `start` on that reads it (the last layer of all for the output)."""

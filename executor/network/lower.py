@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -18,14 +18,13 @@ from torch import Tensor, fx
 from obeql.executor.network.axes import canonical
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.activation import Activation as ActivationLayer
-from obeql.executor.network.layers.activation import Elementwise
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.reduce import AtenCall, BatchSize, Flatten, LayerRef
 from obeql.executor.network.lowering import RULES
 from obeql.executor.network.trace import TRACE_BATCH, CannotLowerError, Traced, TracedGraph
 from obeql.planner.catalog import Activation
 
-__all__ = ["TRACE_BATCH", "CannotLowerError", "default_activation", "lower"]
+__all__ = ["TRACE_BATCH", "CannotLowerError", "lower"]
 
 
 _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
@@ -34,10 +33,11 @@ _VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
 def lower(
     traced: fx.Graph,
     input_shape: Sequence[int],
-    outputs: Literal["logits", "probabilities"] | None,
-    activation: Activation | None = None,
+    take_off: bool = True,
 ) -> tuple[list[Layer], Activation | None]:
-    """Return (layers, final activation found and removed); the last layer gives logits (N, K).
+    """Return (layers, final activation removed); the last layer gives (N, K).
+
+    With `take_off`, a softmax or sigmoid at the end is left out, so that the last layer gives logits.
 
     Raises CannotLowerError when the output is not a (N, K) tensor that depends on the image.
     """
@@ -51,7 +51,7 @@ def lower(
         elif node.op == "call_function":
             env[node] = _call(graph, node, env)
         elif node.op == "output":
-            return _finish(graph, node, env, outputs, activation)
+            return _finish(graph, node, env, take_off)
         else:
             raise CannotLowerError(f"a traced graph has no {node.op} nodes")
     raise CannotLowerError("the traced graph has no output")
@@ -154,17 +154,11 @@ def _functional(target: Any) -> Any:
     return target
 
 
-def default_activation(n_outputs: int) -> Activation:
-    """What turns logits into probabilities where nobody said: one output is a yes or no."""
-    return "sigmoid" if n_outputs == 1 else "softmax"
-
-
 def _finish(
     graph: TracedGraph,
     node: fx.Node,
     env: dict[fx.Node, Any],
-    outputs: Literal["logits", "probabilities"] | None,
-    activation: Activation | None,
+    take_off: bool,
 ) -> tuple[list[Layer], Activation | None]:
     result = node.args[0]
     if isinstance(result, (list, tuple)):
@@ -177,13 +171,10 @@ def _finish(
     if len(shape) != 1:
         raise CannotLowerError(f"the network's output is {shape} for each image, not (classes,)")
     found: Activation | None = None
-    if outputs != "logits":
+    if take_off:
         below, found = _without_final_activation(graph, value.layer)
         if found is not None:
             value = Traced(below, None)
-        elif outputs == "probabilities":
-            name = "logit" if (activation or default_activation(shape[0])) == "sigmoid" else "log"
-            value = Traced(graph.add(ActivationLayer(name, (value.layer,), shape, Elementwise(name))), None)
     # The output must be the last layer; whatever was traced after it has no reader.
     return graph.layers[: value.layer + 1], found
 

@@ -18,6 +18,7 @@ from obeql.executor.refine.estimate import Estimate, Found
 from obeql.executor.refine.kriging import select_spread
 from obeql.executor.refine.problem import NOTHING, Problem, Request
 from obeql.executor.refine.refiner import Refiner
+from obeql.planner.scores import AS_IT_IS
 
 __all__ = ["TopSearch"]
 
@@ -59,7 +60,7 @@ class TopSearch(Refiner):
 
     def __init__(self, problem: Problem, k: int) -> None:
         # Probabilities and their logarithms rank cells as log-odds do, whose errors are more alike over the map.
-        super().__init__(replace(problem, kind="logit" if problem.kind == "logit" else "log_odds"))
+        super().__init__(replace(problem, kind="logit" if problem.kind in AS_IT_IS else "log_odds"))
         self.k = min(k, problem.grid.n_windows)
         self.has_reduced = 0.0 < problem.prices.reduced <= _DEAR
         #: how likely each cell is among the k: standard deviations from the k-th best, (rows, cols)

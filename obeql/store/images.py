@@ -50,7 +50,7 @@ class PredictionRow:
     model_hash: str
     class_id: int
     class_name: str
-    probability: float
+    probability: float | None
     logit: float
     rank: int
     model: str = ""

@@ -45,6 +45,7 @@ CREATE MACRO score_of(kind, logit_z, log_odds_z) AS
     CASE kind
         WHEN 'log_odds' THEN log_odds_z::DOUBLE
         WHEN 'logit' THEN logit_z::DOUBLE
+        WHEN 'value' THEN logit_z::DOUBLE
         WHEN 'probability' THEN 1 / (1 + exp(-log_odds_z))
         WHEN 'log_probability' THEN least(log_odds_z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(log_odds_z))))
     END;
@@ -171,7 +172,8 @@ CREATE MACRO cells_of(run, image) AS TABLE
     scored AS (
         SELECT run_id, image_id, class_id, class_name, cell // n_cols AS "row", cell % n_cols AS col, tops, lefts,
                heights, widths, score_of(kind, z, z) AS score,
-               importance_of(kind, clean_logit, clean_log_odds, z, z) AS importance, top_class, map_id,
+               importance_of(kind, clean_logit, clean_log_odds, z, z) AS importance,
+               CASE WHEN kind <> 'value' THEN top_class END AS top_class, map_id,
                coalesce(listed_exact, true) AS exact
         FROM by_cell
         WHERE z IS NOT NULL

@@ -92,11 +92,14 @@ CREATE VIEW obeql_store.map_rows AS FROM obeql_store.maps;
 -- One row a map of a run. clean_score - scores = importance: positive is evidence for the class.
 CREATE VIEW heatmaps AS
 SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, score, patch_height, patch_width,
-       stride_height, stride_width, fill, border, "precision", "rows", cols, clean_score, clean_probability,
-       clean_log_odds, clean_logit, clean_top_class, approx, metric, target, confidence, bound, n_exact, n_audit, seed,
+       stride_height, stride_width, fill, border, "precision", "rows", cols, clean_score,
+       CASE WHEN score <> 'value' THEN clean_probability END AS clean_probability,
+       CASE WHEN score <> 'value' THEN clean_log_odds END AS clean_log_odds, clean_logit,
+       CASE WHEN score <> 'value' THEN clean_top_class END AS clean_top_class, approx, metric, target, confidence, bound, n_exact, n_audit, seed,
        CASE score
            WHEN 'log_odds' THEN log_odds
            WHEN 'logit' THEN logit
+           WHEN 'value' THEN logit
            WHEN 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (1 / (1 + exp(-z)))::FLOAT))
            ELSE list_transform(log_odds, lambda cells_of_row: list_transform(
@@ -105,7 +108,7 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        CASE
            WHEN score = 'log_odds' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: clean_log_odds_float - z))
-           WHEN score = 'logit' THEN list_transform(logit, lambda cells_of_row: list_transform(
+           WHEN score IN ('logit', 'value') THEN list_transform(logit, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: clean_logit_float - z))
            WHEN score = 'probability' AND clean_log_odds > 0
            THEN list_transform(log_odds, lambda cells_of_row: list_transform(
@@ -115,7 +118,8 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
            ELSE list_transform(log_odds, lambda cells_of_row: list_transform(
                cells_of_row, lambda z: (clean_score - (least(z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(z))))))::FLOAT))
        END AS importance,
-       log_odds, logit, others, top_class, exact, tops, lefts, heights, widths, input_height, input_width,
+       CASE WHEN score <> 'value' THEN log_odds END AS log_odds, logit, others,
+       CASE WHEN score <> 'value' THEN top_class END AS top_class, exact, tops, lefts, heights, widths, input_height, input_width,
        source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality
 FROM (
     -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
@@ -125,6 +129,7 @@ FROM (
            CASE runs.score
                WHEN 'log_odds' THEN map.clean_log_odds
                WHEN 'logit' THEN map.clean_logit
+               WHEN 'value' THEN map.clean_logit
                WHEN 'probability' THEN 1 / (1 + exp(-map.clean_log_odds))
                ELSE least(map.clean_log_odds, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(map.clean_log_odds))))
            END AS clean_score,
@@ -160,15 +165,16 @@ CREATE VIEW cells AS
 SELECT run_id, image_id, class_id, class_name, "row", col, top_px, left_px, height_px, width_px, score,
        CASE WHEN clean_rest IS NOT NULL THEN 1 / (1 + exp(log_odds)) - clean_rest ELSE clean_score - score END
            AS importance,
-       probability, log_probability, log_odds, logit, top_class, exact
+       probability, log_probability, log_odds, CASE WHEN score_kind <> 'value' THEN logit END AS logit, top_class, exact
 FROM (
     SELECT *,
-           CASE WHEN log_odds IS NOT NULL THEN coalesce(listed_exact, true) END AS exact,
+           CASE WHEN logit IS NOT NULL THEN coalesce(listed_exact, true) END AS exact,
            1 / (1 + exp(-log_odds)) AS probability,
            least(log_odds, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(log_odds)))) AS log_probability,
            CASE score_kind
                WHEN 'log_odds' THEN log_odds::DOUBLE
                WHEN 'logit' THEN logit::DOUBLE
+               WHEN 'value' THEN logit::DOUBLE
                WHEN 'probability' THEN probability
                ELSE log_probability
            END AS score

@@ -65,10 +65,16 @@ def test_a_final_softmax_or_sigmoid_is_taken_off(name: str, drive: SimpleNamespa
 
 
 def test_one_output_is_a_yes_or_no(drive: SimpleNamespace) -> None:
-    _, graph = drive.captured(lambda: nn.Sequential(_body(), nn.Flatten(), nn.Linear(5, 1)))
-    assert graph.activation == "sigmoid"
-    _, graph = drive.captured(lambda: nn.Sequential(_body(), nn.Flatten(), nn.Linear(5, 1), nn.Sigmoid()))
-    assert graph.activation == "sigmoid" and "activation" not in drive.kinds(graph)
+    for tail in ((), (nn.Sigmoid(),)):
+        module, graph = drive.captured(lambda tail=tail: nn.Sequential(_body(), nn.Flatten(), nn.Linear(5, 1), *tail))
+        assert graph.activation == "sigmoid" and "activation" not in drive.kinds(graph)
+        assert graph.network().n_classes == 2
+        x = torch.rand(2, *SHAPE)
+        with torch.inference_mode():
+            no, yes = graph.to(torch.device("cpu"), torch.float32).forward(x).unbind(1)
+            returned = module(x)[:, 0]
+            torch.testing.assert_close(yes, returned.logit() if tail else returned, rtol=1e-5, atol=1e-5)
+        assert torch.equal(no, -yes)
 
 
 def test_probabilities_that_end_otherwise_become_logits() -> None:
@@ -142,20 +148,20 @@ def test_networks_whose_output_is_not_a_function_of_the_image_are_refused() -> N
 def test_outputs_that_are_not_a_row_of_classes_are_refused() -> None:
     with pytest.raises(ModelError, match=r"has shape \(2, 5, 1, 1\); a classifier's is \(2, classes\)"):
         capture(_body().eval(), SHAPE)
-    with pytest.raises(ModelError, match="returns a dict"):
-        capture(nn.Sequential(_body(), Lambda(lambda x: {"a": x})).eval(), SHAPE)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="returns a str"):
+        capture(nn.Sequential(_body(), Lambda(lambda x: "a")).eval(), SHAPE)  # type: ignore[arg-type,return-value]
     with pytest.raises(ModelError, match=r"image of 13x17 pixels and 4 channels: .*channels"):
         capture(nn.Sequential(_body(), nn.Flatten()).eval(), (4, 13, 17))
 
 
-def test_the_first_of_several_outputs_counts(drive: SimpleNamespace) -> None:
+def test_of_several_outputs_the_logits_count(drive: SimpleNamespace) -> None:
     class Auxiliary(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.main, self.other = (nn.Sequential(_body(), nn.Flatten()) for _ in range(2))
 
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            return self.main(x), self.other(x)
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"other": self.other(x), "logits": self.main(x)}
 
     torch.manual_seed(0)
     module = Auxiliary().eval()

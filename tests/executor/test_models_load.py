@@ -72,7 +72,7 @@ def test_adopt_copies_and_leaves_the_module_alone() -> None:
     assert (model.n_classes, model.classes, model.activation, model.raw_outputs) == (
         3,
         ("a", "b", "c"),
-        "softmax",
+        None,
         None,
     )
     before = model.module(torch.ones(1, 3, 8, 8))
@@ -93,7 +93,11 @@ def test_adopt_unwraps_and_survives_what_cannot_be_copied() -> None:
 def test_outputs_option_is_kept() -> None:
     assert adopt(Small(), size=8, outputs="probabilities").raw_outputs == "probabilities"
     assert adopt(Small(), size=8, activation="sigmoid").activation == "sigmoid"
-    assert adopt(Small(1), size=8).activation == "sigmoid"
+    assert adopt(Small(1), size=8).n_classes == 1
+    assert adopt(Small(1), size=8, classes=["no", "yes"]).classes == ("no", "yes")
+    assert adopt(Small(), size=8, outputs="value").raw_outputs == "value"
+    fails(lambda: adopt(Small(1), size=8, outputs="value", classes=["no", "yes"]), "1 output", "2 class names")
+    fails(lambda: adopt(Small(1), size=8, activation="softmax"), "one class", "sigmoid")
 
 
 class Aux(Small):
@@ -122,8 +126,7 @@ class Aux(Small):
 
 @pytest.mark.parametrize(
     ("kind", "n_classes"),
-    [("tuple", 3), ("list", 3), ("named", 3), ("dict", 3), ("first", 3), ("object", 3), ("maps", 3), ("vector", 1),
-     ("nested", 3)],
+    [("list", 3), ("named", 3), ("dict", 3), ("first", 3), ("object", 3), ("maps", 3), ("vector", 1)],
 )  # fmt: skip
 def test_main_output_is_found(kind: str, n_classes: int) -> None:
     module = Aux()
@@ -131,6 +134,16 @@ def test_main_output_is_found(kind: str, n_classes: int) -> None:
     model = adopt(module, size=8)
     assert model.n_classes == n_classes
     assert model.module(torch.zeros(5, 3, 8, 8)).shape == (5, n_classes)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("tuple", "1 (N, 1)"), ("nested", "'0.1' (N, 3)")])
+def test_several_outputs_that_may_be_the_classes(kind: str, shape: str) -> None:
+    module = Aux()
+    module.kind = kind  # type: ignore[misc]
+    fails(lambda: adopt(module, size=8), "several outputs", shape, "output=")
+    assert adopt(module, size=8, output=0).n_classes == 3
+    assert adopt(module, size=8, output=1).n_classes == (1 if kind == "tuple" else 3)
+    fails(lambda: adopt(module, size=8, output=2), "no output 2", shape)
 
 
 @pytest.mark.parametrize(

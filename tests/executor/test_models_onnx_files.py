@@ -90,7 +90,7 @@ def test_free_batch_agrees_with_onnxruntime_and_traces(tmp_path: Path) -> None:
     path = save(tmp_path / "m.onnx", small(*flatten), WEIGHTS | shapes, ["N", 3, 8, 8])
     model = load(path)
     images = floats(3, 3, 8, 8)
-    assert (model.raw_outputs, model.activation, model.n_classes) == ("logits", "softmax", 5)
+    assert (model.raw_outputs, model.activation, model.n_classes) == (None, None, 5)
     assert model.preprocessing.size == (8, 8)
     assert model.preprocessing.mean == (0.0, 0.0, 0.0)
     np.testing.assert_allclose(
@@ -315,7 +315,12 @@ def test_dishonest_graphs(tmp_path: Path) -> None:
     fails(edited(path, absent), "'nowhere'")
     fails(edited(path, twice), "twice")
     fails(edited(path, second_input), "'mask'", "2")
-    fails(edited(path, second_output), "'c'", "2")
+    two = edited(path, second_output)
+    assert [(each.name, each.shape, each.chosen) for each in load(two).outputs] == [
+        ("y", (5,), True), ("c", (4, 6, 6), False),
+    ]  # fmt: skip
+    fails(two, "(N, classes)", "(2, 4, 6, 6)", output="c")
+    fails(two, "no output 'd'", "'c' (N, 4, 6, 6)", output="d")
     fails(edited(path, other_output), "'nothing'")
     fails(edited(path, bytes_input), "UINT8")
     fails(edited(path, vectors), "2 axes")

@@ -1,12 +1,14 @@
 """The layers a captured network is made of: one class each, listed in `LAYERS`.
 
-To add one: a class here with its box rule, a row in `LAYERS`, a lowering rule in `obeql.executor.network.lower`.
+To add one: a class here with its box rule, a row in `LAYERS`, a lowering rule in `obeql.executor.network.lower`. The
+last two are no part of a network but put behind it, by `obeql.executor.network.reading`.
 """
 
 from obeql.executor.network.layers.activation import Activation, Elementwise
 from obeql.executor.network.layers.base import Layer, Place
 from obeql.executor.network.layers.channels import Concat, Pad, SelectChannels
 from obeql.executor.network.layers.conv import Conv
+from obeql.executor.network.layers.head import Probabilities, YesNo
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.linear import Linear
 from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Clamp, Combine
@@ -33,4 +35,6 @@ LAYERS: tuple[type[Layer], ...] = (
     AdaptivePool,
     Flatten,
     AtenCall,
+    Probabilities,
+    YesNo,
 )

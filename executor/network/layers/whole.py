@@ -3,46 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from obeql.executor.network.layers.base import Layer
+from obeql.executor.network.outputs import main_output
 from obeql.planner.geometry import Reach
 
 __all__ = ["Whole"]
 
 
 class Whole(Layer):
-    """(N, C, H, W) -> logits (N, K), by running the module. Probabilities are turned into logits again."""
+    """(N, C, H, W) -> what the network returns (N, K), by running the module."""
 
     kind: ClassVar[str] = "whole"
     reach: Reach = "global"
 
-    def __init__(
-        self,
-        name: str,
-        inputs: Sequence[int],
-        shape: Sequence[int],
-        module: nn.Module,
-        probabilities: bool,
-        activation: str,
-    ) -> None:
+    def __init__(self, name: str, inputs: Sequence[int], shape: Sequence[int], module: nn.Module) -> None:
         super().__init__(name, inputs, shape)
         self.module = module
-        self.probabilities = probabilities
-        self.activation = activation
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         # A copy in plain memory: the module may use views of its input, or write into it.
-        result: Any = self.module(inputs[0].clone(memory_format=torch.contiguous_format))
-        if not isinstance(result, Tensor):
-            result = result.logits if hasattr(result, "logits") else result[0]
-        y: Tensor = result
-        if not self.probabilities:
-            return y
-        return torch.logit(y) if self.activation == "sigmoid" else torch.log(y)
+        return main_output(self.module(inputs[0].clone(memory_format=torch.contiguous_format)))
 
     def parameters(self) -> list[Tensor]:
         if isinstance(self.module, Stateless):
@@ -57,9 +42,7 @@ class Whole(Layer):
         else:
             tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         changed = {key: change(value.detach()) for key, value in tensors.items()}
-        return Whole(
-            self.name, self.inputs, self.shape, Stateless(module, changed), self.probabilities, self.activation
-        )
+        return Whole(self.name, self.inputs, self.shape, Stateless(module, changed))
 
 
 class Stateless(nn.Module):
