@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,12 +17,12 @@ import duckdb
 
 from obeql.errors import QueryTypeError
 from obeql.gallery import Gallery, is_pixels
-from obeql.grammar import ExplainOcclude, parse_script
+from obeql.grammar import parse_script
 from obeql.keywords import explain_statement, live_model
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, check_parameters
-from obeql.planner import ImageSet, ModelRecord
+from obeql.planner import ImageSet, LookAhead, ModelRecord
 from obeql.result import Result
 from obeql.statements import Call, Outcome, Statements
 from obeql.store import MEMORY, Store
@@ -82,13 +81,9 @@ class Session:
         """Run a script statement by statement, yielding what each one yields. Parse errors come before any runs."""
         check_parameters(parameters)
         statements = parse_script(text)
+        ahead = LookAhead(statements, text)
         for place, statement in enumerate(statements):
-            ahead = [
-                following
-                for following in takewhile(lambda one: isinstance(one, ExplainOcclude), statements[place + 1 :])
-                if isinstance(following, ExplainOcclude)
-            ]
-            call = Call(text, parameters, on_progress, len(statements) == 1, ahead)
+            call = Call(text, parameters, on_progress, len(statements) == 1, place, ahead)
             yield self._statements.run(statement, call)
 
     def explain(

@@ -32,11 +32,12 @@ from obeql.phases import Phases
 from obeql.planner import (
     ExplainPlan,
     ImageSet,
+    LookAhead,
     ModelRecord,
     Rates,
     bind,
+    bind_alike,
     bind_setting,
-    coming_classes,
     evaluate_options,
     model_options,
     plan_explain,
@@ -67,14 +68,16 @@ Outcome = Result | Plan | Message | duckdb.DuckDBPyRelation | None
 class Call:
     """What a statement is run with: the script it stands in, its parameters and the callback of its progress.
 
-    `alone` says that the script has no other statement, `ahead` are the EXPLAIN OCCLUDE that follow it directly.
+    `alone` says that the script has no other statement, `place` which of them this is, and `ahead` knows what those
+    after it ask for.
     """
 
     text: str
     parameters: Parameters
     on_progress: OnProgress | None
     alone: bool
-    ahead: Sequence[syntax.ExplainOcclude] = ()
+    place: int = 0
+    ahead: LookAhead | None = None
 
 
 class Statements:
@@ -231,9 +234,8 @@ class Statements:
         runs: bool,
     ) -> ExplainPlan:
         bound = bind(statement, self._catalog, call.text, None, values)
-        if isinstance(statement, syntax.ExplainOcclude) and call.ahead and not syntax.parameters_of(statement):
-            also = coming_classes(bound, statement, call.ahead, self._catalog, call.text)
-            bound = replace(bound, also=also)
+        if isinstance(statement, syntax.ExplainOcclude) and call.ahead is not None:
+            bound = replace(bound, also=call.ahead.classes(call.place, bound, self._catalog))
         say = Phases(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
         say.torch()
         if len(bound.images) == 1:
@@ -242,7 +244,9 @@ class Statements:
             return plan_explain(bound, Rates())
         if runs and (model := self._networks.recaptured(bound.model, say)) is not None:
             self._store.put_model(model)
-            bound = replace(bind(statement, self._catalog, call.text, None, values), also=bound.also)
+            asked = statement.statement if isinstance(statement, syntax.PlanStatement) else statement
+            anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values, held=True)
+            bound = replace(anew, also=bound.also)
         threads = self._catalog.setting("threads")
         bound = with_workers(bound, threads)
         precision = bound.options["precision"]

@@ -2,7 +2,7 @@
 
     syntax tree
       -> bind           names, options and clauses checked; the logical plan       (options, clauses, sources, classes)
-      -> coming_classes what the next statements of the script ask of the same windows   (look_ahead)
+      -> LookAhead      what the next statements of the script ask of the same windows   (look_ahead)
       -> optimize       rules rewrite the logical plan, the checker guards them    (rules, check, logical)
       -> lower          operators chosen by cost for each grid of windows          (schedule, boxes, cost)
       -> ExplainPlan    plain data, run by `obeql.executor`, printed by `show`     (physical, show)
@@ -11,14 +11,14 @@
 store, `scores` what a cell's numbers mean. Nothing here imports torch.
 """
 
-from obeql.planner.bind import BoundExplain, BoundPredict, bind
+from obeql.planner.bind import BoundExplain, BoundPredict, bind, bind_alike
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord, Preprocessing
 from obeql.planner.classes import class_names, find_class
 from obeql.planner.cost import Rates
 from obeql.planner.geometry import AxisWindow, LayerSpec, Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical import print_tree
-from obeql.planner.look_ahead import coming_classes
+from obeql.planner.look_ahead import LookAhead
 from obeql.planner.lower import lower, plan_explain
 from obeql.planner.optimize import optimize
 from obeql.planner.options import (
@@ -54,6 +54,7 @@ __all__ = [
     "ImageSet",
     "IncrementalForward",
     "LayerSpec",
+    "LookAhead",
     "ModelRecord",
     "Network",
     "OptionInfo",
@@ -62,10 +63,10 @@ __all__ = [
     "SettingInfo",
     "WindowGrid",
     "bind",
+    "bind_alike",
     "bind_setting",
     "check_setting",
     "class_names",
-    "coming_classes",
     "evaluate_options",
     "fill_colour",
     "find_class",

@@ -34,6 +34,7 @@ from obeql.planner.logical import (
     ScoreCells,
     StoreRun,
     UnionMaps,
+    find,
     grids_of,
 )
 from obeql.planner.options import default_stride, explain_options, place_of
@@ -44,7 +45,7 @@ from obeql.planner.sources import resolve_model, resolve_source
 from obeql.planner.values import Parameters, parameter_value, show_pair
 from obeql.planner.words import clause
 
-__all__ = ["BoundExplain", "BoundPredict", "bind"]
+__all__ = ["BoundExplain", "BoundPredict", "bind", "bind_alike"]
 
 #: What a cell takes in the file: logit, others, log-odds and arg-max class, 4 bytes each.
 _CELL_BYTES = 16
@@ -156,6 +157,23 @@ def bind(
     return _bind_explain(statement, catalog, text, defaults or {}, given, limit)
 
 
+def bind_alike(
+    statement: syntax.ExplainOcclude,
+    like: BoundExplain,
+    catalog: Catalog,
+    text: str = "",
+    parameters: Parameters | None = None,
+    held: bool = False,
+) -> BoundExplain:
+    """Bind a statement whose source and model are those of a bound one, which are not looked up again.
+
+    Reading a source may take long, as of a SELECT over all cells. With `held` the cells that are stored are counted.
+    Raises as `bind` does.
+    """
+    limit = catalog.setting("max_cells")
+    return _bind_explain(statement, catalog, text, {}, parameters or {}, limit, like, held)
+
+
 def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> str:
     """Return the statement as it was written, or printed where it was built by hand."""
     return text[statement.span.start : statement.span.end].strip().rstrip(";") or print_statement(statement)
@@ -179,6 +197,8 @@ def _bind_explain(
     defaults: Mapping[str, Any],
     parameters: Parameters,
     max_cells: int | None,
+    like: BoundExplain | None = None,
+    held: bool = True,
 ) -> BoundExplain:
     options = explain_options(statement.options, text, parameters, defaults)
     check_clauses(statement, text)
@@ -186,8 +206,12 @@ def _bind_explain(
     device = bind_device(statement.device, catalog, text)
     cluster = bind_cluster(statement.device, catalog)
     refuse_unsupported(statement, options, device, cluster, text)
-    model = resolve_model(statement.model, catalog, text, parameters)
-    source, images = resolve_source(statement.source, catalog, text, parameters)
+    if like is None:
+        model = resolve_model(statement.model, catalog, text, parameters)
+        source, images = resolve_source(statement.source, catalog, text, parameters)
+    else:
+        model, images = like.model, like.images
+        source = next(find(like.logical, ScanImages)).source
     classes = _bind_classes(statement, model, images, text, parameters)
     options["score"] = _bind_score(statement, options, model, text)
     strides = _bind_strides(statement, options, model, text)
@@ -198,9 +222,9 @@ def _bind_explain(
     memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
     disabled = _disabled(catalog)
     reuse = statement.reuse and bool(catalog.setting("reuse")) and "reuse_stored_cells" not in disabled
-    stored = catalog.stored_grids(images, model, options["fill"], options["precision"]) if reuse else ()
-    held = held_cells(images, model, classes, grids, stored) if stored else ()
-    scan = Preprocess(ScanImages(source, images, held), model.preprocessing)
+    stored = catalog.stored_grids(images, model, options["fill"], options["precision"]) if reuse and held else ()
+    known = held_cells(images, model, classes, grids, stored) if stored else ()
+    scan = Preprocess(ScanImages(source, images, known), model.preprocessing)
     branches = tuple(
         ScoreCells(
             Classify(Occlude(scan, grid, options["fill"]), model, options["precision"]), classes, options["score"]
@@ -220,7 +244,7 @@ def _bind_explain(
         disabled=disabled,
         notes=_notes(options, strides),
         reuse=reuse,
-        complete=bool(held) and all(each.n_cells == each.grid.n_windows * len(images) for each in held),
+        complete=bool(known) and all(each.n_cells == each.grid.n_windows * len(images) for each in known),
         top_cells=bind_top_cells(statement),
         within_s=None if statement.within is None else float(statement.within.seconds),
         cluster=cluster,

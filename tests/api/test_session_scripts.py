@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,50 @@ def test_replacing_a_run_keeps_what_was_stored_ahead(net_db: Any, folder: Path, 
     run(net_db, folder, "FOR CLASS 0 WITH patch=8 INTO OR REPLACE one", "FOR CLASS 1 WITH patch=8 INTO two")
     assert computed(net_db)[-1] == 0
     assert n_loose(net_db) == 0
+
+
+def test_a_script_is_bound_in_linear_time_and_reads_each_source_once(
+    net_db: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from obeql.catalog import SessionCatalog
+
+    binding = import_module("obeql.planner.bind")  # the package has a function of that name
+    read: list[str] = []
+    bound: list[Any] = []
+    selected, bind_explain = SessionCatalog.images_selected, binding._bind_explain
+
+    def reading(self: Any, sql: str, *rest: Any) -> Any:
+        read.append(sql)
+        return selected(self, sql, *rest)
+
+    def binding_one(*arguments: Any) -> Any:
+        bound.append(arguments[0])
+        return bind_explain(*arguments)
+
+    monkeypatch.setattr(SessionCatalog, "images_selected", reading)
+    monkeypatch.setattr(binding, "_bind_explain", binding_one)
+    source = f"(SELECT file FROM glob('{folder}/*.png') WHERE file LIKE '%{{}}.png')"
+    alike = [f"EXPLAIN OCCLUDE {source.format('')} USING net FOR CLASS {k} WITH patch=16 stride=16" for k in (0, 1, 2)]
+    apart = [f"EXPLAIN OCCLUDE {source.format(k)} USING net FOR CLASS 0 WITH patch=16 stride=16" for k in (1, 2, 3)]
+    fails = f"EXPLAIN OCCLUDE {source.format('')} USING net FOR CLASS 7 WITH patch=16 stride=16"
+    outcomes = net_db.run_script(";".join([*alike, *apart, fails]))
+    for _ in (*alike, *apart):
+        next(outcomes)
+    assert len(read) == len(alike) + len(apart)
+    # in its turn each, and ahead only what reads like the first one
+    assert len(bound) == len(alike) + len(apart) + len(alike)
+    assert computed(net_db) == [3 * 4, 0, 0, 0, 0, 0]
+
+
+def test_what_stands_between_statements_ends_the_look_ahead(net_db: Any, folder: Path) -> None:
+    """SQL may change what a source yields, so that what comes after it is not looked at."""
+    head = HEAD.format(folder=folder)
+    outcomes = net_db.run_script(f"{head} FOR CLASS 0 WITH patch=8; SELECT 1; {head} FOR CLASS 1 WITH patch=8")
+    next(outcomes)
+    assert n_loose(net_db) == 0
+
+
+def test_statements_that_read_alike_share_windows_also_with_others_between(net_db: Any, folder: Path) -> None:
+    run(net_db, folder, "FOR CLASS 0 WITH patch=8", "FOR CLASS 0 WITH patch=12", "FOR CLASS 1 WITH patch=8")
+    first, second, third = computed(net_db)
+    assert first > 0 and second > 0 and third == 0
