@@ -105,7 +105,8 @@ def maps_of(
         quality["n_stored"] = n_stored
     axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]
     sizes = [np.asarray(a, np.int32) for a in (grid.rows.lengths, grid.cols.lengths)]
-    top = planes.top.numpy().reshape(grid.shape)
+    # Copies: a map of one class that is kept must not keep the planes of all classes, and of other images.
+    top = planes.top.numpy().reshape(grid.shape).copy()
     exact = None if planes.exact is None or bool(planes.exact.all()) else planes.exact.reshape(grid.shape)
     return [
         MapCells(
@@ -115,8 +116,8 @@ def maps_of(
             axes[1],
             sizes[0],
             sizes[1],
-            planes.logit[:, k].numpy().reshape(grid.shape),
-            planes.others[:, k].numpy().reshape(grid.shape),
+            planes.logit[:, k].numpy().reshape(grid.shape).copy(),
+            planes.others[:, k].numpy().reshape(grid.shape).copy(),
             top,
             clean_z,
             clean_others,

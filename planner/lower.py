@@ -28,9 +28,10 @@ from obeql.planner.logical import (
     find,
     print_tree,
 )
+from obeql.planner.memory import cell_bytes, most_kept
 from obeql.planner.optimize import optimize
 from obeql.planner.options import show_value
-from obeql.planner.physical import Engine, ExplainPlan, Refinement, Refusal, part_of
+from obeql.planner.physical import Engine, ExplainPlan, Refinement, Refusal, keeping, part_of, with_memory
 from obeql.planner.refinement import LEVEL_SHARE, Asked, Ways, choose_refinement
 from obeql.planner.rules import CHOICES, RULE_NAMES
 from obeql.planner.schedule import choose_engine
@@ -82,8 +83,12 @@ def lower(
     assert isinstance(scan, ScanImages) and isinstance(classify, Classify) and isinstance(score, ScoreCells)
     grids, fill, shared = _grids(logical)
     memory = next((m for m in (bound.memory_bytes, memory_bytes) if m is not None), int(rates.free_bytes))
+    n_classes = _n_classes(score.classes, classify.model.n_classes)
+    n_classes += sum(_n_classes(each, classify.model.n_classes) for each in bound.also)
+    cells = cell_bytes([grid.n_windows for grid in grids], n_classes)
     # Costs are those of float32, whose numbers take half the space of float64's.
-    budget = memory // 2 if classify.precision == "float64" else memory
+    times = 2 if classify.precision == "float64" else 1
+    budget = max(1, (memory - int(cells)) // times)
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     n_images = len(scan.images)
     shares = [1.0 - held[grid].n_cells / (grid.n_windows * n_images) if grid in held else 1.0 for grid in grids]
@@ -91,17 +96,15 @@ def lower(
     windows = _Windows(classify.model.network, grids, shares, rates, budget, bound.options["batch"], disabled, choose)
     choices = windows.chosen()
     if bound.memory_bytes is not None:
-        _require_memory(bound.memory_bytes, memory, budget, grids, choices)
+        _require_memory(bound.memory_bytes, cells, times, grids, choices)
     together = 1
     refinements: list[Refinement | None] = []
     if bound.estimates:
-        choices, refinements = _refined(
-            bound, windows, choices, _n_classes(score.classes, classify.model.n_classes), reduced
-        )
+        choices, refinements = _refined(bound, windows, choices, n_classes, reduced)
     elif n_images > 1 and "batch_images" not in disabled:
         n_each = -(-n_images // max(1, bound.workers))  # every worker gets some
         together = choose_together(
-            windows.network, rates, budget, n_each, lambda n: [engine for engine, _ in windows.chosen(n)]
+            windows.network, rates, budget, n_each, lambda n: [engine for engine, _ in windows.chosen(n)], cells
         )
         choices = windows.chosen(together)
     n_passes = sum(share > 0.0 for share in shares)
@@ -111,7 +114,7 @@ def lower(
         model=classify.model,
         images=scan.images,
         grids=grids,
-        engines=tuple(engine for engine, _ in choices),
+        engines=tuple(with_memory(engine, together * cells / times) for engine, _ in choices),
         classes=score.classes,
         fill=fill,
         score=score.score,
@@ -160,11 +163,22 @@ class _Windows:
     choose: Chooser
 
     def chosen(self, together: int = 1) -> list[Chosen]:
-        """What computes all windows that are not stored, grid by grid, so many images at a time."""
-        return [
-            self.of(place, self.rates.in_parts(share) if 0.0 < share < 1.0 else self.rates, together)
+        """What computes all windows that are not stored, grid by grid, so many images at a time.
+
+        Each grid keeps where its boxes lie while another one runs. Several share what one alone might keep.
+        """
+        n_grids = len(self.grids)
+        share_each = most_kept(self.budget) / n_grids if n_grids > 1 else 0.0
+        windows = replace(self, budget=max(1, self.budget - int(share_each * (n_grids - 1))))
+        chosen = [
+            windows.of(place, self.rates.in_parts(share) if 0.0 < share < 1.0 else self.rates, together)
             for place, share in enumerate(self.shares)
         ]
+        if n_grids == 1:
+            return chosen
+        left = self.budget - max(engine.least_bytes for engine, _ in chosen)
+        most = max(0.0, min(share_each, left / n_grids))
+        return [(keeping(engine, most), refused) for engine, refused in chosen]
 
     def of(self, place: int, rates: Rates, together: int = 1) -> Chosen:
         """What computes the windows of a grid that are not stored, at these rates."""
@@ -224,12 +238,13 @@ def _notes(bound: BoundExplain, precision: str) -> tuple[str, ...]:
 
 
 def _require_memory(
-    given: int, memory: int, budget: int, grids: Sequence[WindowGrid], choices: Sequence[Chosen]
+    given: int, cells: float, times: int, grids: Sequence[WindowGrid], choices: Sequence[Chosen]
 ) -> None:
-    """Raise QueryTypeError where the memory given does not hold one window of a grid at a time."""
+    """Raise QueryTypeError where the memory given does not hold the cells, and one window of a grid at a time."""
     for grid, (engine, _) in zip(grids, choices, strict=True):
-        if engine.least_bytes > budget:
-            _refuse_memory(given, engine.least_bytes * memory / budget, grid)
+        least = engine.least_bytes * times + cells
+        if least > given:
+            _refuse_memory(given, least, grid)
 
 
 def _refuse_memory(given: int, least: float, grid: WindowGrid) -> NoReturn:
@@ -238,7 +253,7 @@ def _refuse_memory(given: int, least: float, grid: WindowGrid) -> NoReturn:
     enough = math.ceil(least / unit * 10) / 10
     raise QueryTypeError(
         f"memory={given} bytes is too little: one window of {show_pair(grid.patch)} at a time needs {enough:g}{name} "
-        "beyond the weights and the clean pass."
+        "beyond the weights and the clean pass, the cells of its maps among it."
     )
 
 

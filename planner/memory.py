@@ -15,12 +15,14 @@ import numpy.typing as npt
 from obeql.planner.cost import read_size
 from obeql.planner.geometry import LayerSpec, Network
 
-__all__ = ["BoxMemory", "box_memory", "fitting", "whole_map_bytes"]
+__all__ = ["BoxMemory", "box_memory", "cell_bytes", "fitting", "most_kept", "whole_map_bytes"]
 
 Ints = npt.NDArray[np.int64]
 
 #: Bytes of one activation, and of one entry of an array that says where a region lies.
 _VALUE, _INDEX = 4, 8
+#: Bytes of where boxes lie that are kept from one image to the next: at most so many, and this share of the memory.
+_KEPT_BYTES, _KEPT_SHARE = 64e6, 1 / 8
 
 
 def whole_map_bytes(network: Network, layers: Iterable[int] | None = None) -> float:
@@ -116,6 +118,20 @@ def _read(network: Network, index: int, height: float, width: float) -> tuple[fl
         return 0.0, 0.0  # the input's box is all that is read: nothing is gathered
     area = read_size(layer, 0, height) * read_size(layer, 1, width)
     return sum(network.layers[j].shape[0] for j in layer.inputs) * area, len(layer.inputs) * area
+
+
+def most_kept(budget: float) -> float:
+    """Bytes of where boxes lie that may be kept out of `budget`."""
+    return min(_KEPT_BYTES, _KEPT_SHARE * max(0.0, budget))
+
+
+def cell_bytes(n_windows: Sequence[int], n_classes: int) -> float:
+    """Bytes of the cells of an image, `n_windows` of each grid: its maps, and the planes of the grid at work.
+
+    Two numbers a window and class, and the arg-max class of a window.
+    """
+    each = [_VALUE * n * (2 * n_classes + 1) for n in n_windows]
+    return float(sum(each) + max(each))
 
 
 def fitting(budget: float, bytes_each: float, most: int) -> int:

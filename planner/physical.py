@@ -27,7 +27,9 @@ __all__ = [
     "ReducedPrecision",
     "Refinement",
     "Refusal",
+    "keeping",
     "part_of",
+    "with_memory",
 ]
 
 
@@ -105,6 +107,19 @@ def part_of(engine: Engine, share: float) -> Engine:
         engine = replace(engine, bound_macs=engine.bound_macs * share, share=engine.share * share)
     layer_s = tuple(seconds * share for seconds in engine.layer_s)
     return replace(engine, cost=engine.cost.scaled(share), layer_s=layer_s)
+
+
+def with_memory(engine: Engine, n_bytes: float) -> Engine:
+    """The operator with more bytes in its peak, such as those of the cells it computes."""
+    return replace(engine, cost=replace(engine.cost, memory=engine.cost.memory + n_bytes))
+
+
+def keeping(engine: Engine, most: float) -> Engine:
+    """The operator where it may keep no more than `most` bytes of where boxes lie."""
+    if not isinstance(engine, IncrementalForward) or engine.kept_bytes <= most:
+        return engine
+    less = engine.kept_bytes - most
+    return replace(with_memory(engine, -less), kept_bytes=most)
 
 
 @dataclass(frozen=True, slots=True)

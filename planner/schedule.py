@@ -20,7 +20,7 @@ from obeql.planner.boxes import AxisPlan, Spans, axis_spans, group_windows, merg
 from obeql.planner.cost import Rates, box_seconds, layer_seconds, paste_bytes, positions
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.memory import box_memory, fitting, whole_map_bytes
+from obeql.planner.memory import box_memory, fitting, most_kept, whole_map_bytes
 from obeql.planner.physical import Cost, DenseForward, Engine, IncrementalForward, Refusal
 
 __all__ = ["BoxPlan", "box_plan", "choose_engine", "lane_batch"]
@@ -36,8 +36,6 @@ _MAP_BYTES = 16e6
 _MIN_BATCH, _MAX_BATCH, _MAX_GPU_BATCH = 4, 128, 1024
 #: Windows in a batch on whole maps, at most on a CPU; and for a network whose layers are not known.
 _MAX_WHOLE, _UNSEEN_BATCH = 128, 4
-#: Bytes of where boxes lie that are kept from one image to the next, at most.
-_KEPT_BYTES = 64e6
 #: Group counts an axis is tried with.
 _N_GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 
@@ -254,7 +252,7 @@ def _incremental(
     least = n_lanes * need.of(1, 1)
     # The views of one image come on top of the memory, those of further ones out of it.
     budget = budget if together == 1 else max(1.0, budget - views)
-    kept = min(_KEPT_BYTES, need.places * together * grid.n_windows, max(0.0, budget - least) / 8)
+    kept = min(need.places * together * grid.n_windows, most_kept(budget - least))
     fitted, tail = need.batches(
         (budget - kept) / n_lanes,
         batch or (_MIN_BATCH if "choose_batch" in disabled else _box_batch(rates, need.widest)),

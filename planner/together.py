@@ -28,18 +28,24 @@ _WORTH_WHILE = 0.03
 
 
 def choose_together(
-    network: Network, rates: Rates, memory_bytes: float, n_images: int, engines: Callable[[int], Sequence[Engine]]
+    network: Network,
+    rates: Rates,
+    memory_bytes: float,
+    n_images: int,
+    engines: Callable[[int], Sequence[Engine]],
+    cell_bytes: float = 0.0,
 ) -> int:
     """Return how many of `n_images` to compute together, 1 for one after the other.
 
-    `engines(n)` are the operators of the grids for n images together, with the cost of one of them.
+    `engines(n)` are the operators of the grids for n images together, with the cost of one of them. `cell_bytes` are
+    those of one image's cells, which are all there until the last image is done.
     """
     seconds = {1: _seconds(network, rates, engines(1), 1)}
     for count in dict.fromkeys(min(count, n_images) for count in _COUNTS):
         if count * min(seconds.values()) > _MOST_SECONDS:
             break
         chosen = engines(count)
-        if count * _clean_bytes(network, chosen) > _MEMORY_SHARE * memory_bytes:
+        if count * (_clean_bytes(network, chosen) + cell_bytes) > _MEMORY_SHARE * memory_bytes:
             break
         seconds[count] = _seconds(network, rates, chosen, count)
     enough = (1 + _WORTH_WHILE) * min(seconds.values())

@@ -48,6 +48,12 @@ def test_too_little_memory_is_refused_with_the_least(net_db: Any, pixels: Any) -
     net_db.execute("RESET obeql.memory")
 
 
+def test_a_map_of_one_class_does_not_keep_those_of_all(net_db: Any, pixels: Any) -> None:
+    for heat in net_db.execute("EXPLAIN OCCLUDE ? USING net FOR ALL WITH patch=8 stride=4", [[pixels(3), pixels(4)]]):
+        for plane in (heat.cells.logit, heat.cells.others, heat.cells.top_class):
+            assert plane.base is None or plane.base.nbytes <= plane.nbytes
+
+
 def test_memory_bounds_a_batch_that_was_asked_for(net_db: Any, pixels: Any) -> None:
     many = net_db.execute(f"PLAN {STATEMENT} batch=64", [pixels()]).physical.engines[0]
     few = net_db.execute(f"PLAN {STATEMENT} batch=64 memory='100kB'", [pixels()]).physical.engines[0]

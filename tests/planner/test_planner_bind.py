@@ -150,7 +150,7 @@ def test_ray_is_chosen_by_a_clause_or_a_setting(catalog: Any, monkeypatch: pytes
         ("WITH fill=gray", "WITH fill='GRAY'"),
         ("WITH fill=(1, 0, 0.5)", "WITH fill=(1.0, 0.0, 5e-1)"),
         ("WITH memory=2GB", "WITH memory='2 gb'"),
-        ("WITH memory=1KiB", "WITH memory=1024"),
+        ("WITH memory=1MiB", "WITH memory=1048576"),
         ("FOR PREDICTED", ""),
         ("FOR CLASS 'GLIOMA'", "FOR CLASSES (0)"),
         ("EXACT", ""),
