@@ -5,6 +5,7 @@
 #   make test    the whole test suite            make quick   without the tests marked slow
 #   make lint    ruff                            make types   mypy --strict and the import contracts
 #   make bench   measure speed                   make docs    check that every block of the documentation runs
+#   make gpu-kit collect in .gpu-kit/ what `scripts/gpu_check.py` needs on a GPU machine without a network
 #   make site    build the documentation into build/site
 #   make clean   remove environments, caches and built files; data/ and demo/ stay
 #
@@ -20,7 +21,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test quick lint types bench docs site clean
+.PHONY: help demo test quick lint types bench docs site gpu-kit clean
 .DELETE_ON_ERROR:
 
 help:
@@ -83,6 +84,19 @@ site: $(VENV)/test.stamp
 	$(BIN)/python scripts/write_docs.py
 	$(BIN)/python -m mkdocs build --strict
 
+# The wheel of this tree, and wheels for Python 3.12 on Linux of what images with PyTorch usually lack.
+gpu-kit: | $(BIN)/python
+	rm -rf .gpu-kit && mkdir .gpu-kit
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps -w .gpu-kit .
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--python-version 3.12 --implementation cp --abi cp312 --abi abi3 --abi none \
+		--platform manylinux_2_28_x86_64 --platform manylinux_2_27_x86_64 --platform manylinux2014_x86_64 \
+		--platform any -c constraints.txt -d .gpu-kit lark duckdb prompt_toolkit wcwidth
+	@printf '%s\n' '#!/bin/sh' '# From the root of the tree: install the kit beside what is there, and run the check on the GPU.' 'set -e' \
+		'python -m pip install --quiet --no-index --no-deps .gpu-kit/*.whl' \
+		'exec python scripts/gpu_check.py --device cuda "$$@"' > .gpu-kit/run.sh
+	@du -sh .gpu-kit
+
 clean:
-	rm -rf $(wildcard .venv*) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(wildcard .venv*) .gpu-kit build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.machine import machine
 from benchmarks.networks import SIZES, network
+from obeql.executor.devices import DTYPES, arithmetic, device_of
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
 from obeql.executor.network.graph import LayerGraph
@@ -39,6 +40,7 @@ from obeql.planner.physical import Engine, IncrementalForward
 from obeql.planner.schedule import choose_engine
 
 NAIVE_BATCHES = (1, 8, 16, 32, 64)
+CPU = torch.device("cpu")
 
 
 def bound(net: Network, grid: WindowGrid) -> float:
@@ -71,20 +73,43 @@ def stratified(run: IncrementalRun, share: float) -> npt.NDArray[np.bool_]:
     return wanted.reshape(run.grid.shape)
 
 
+def chosen(
+    run: IncrementalRun | DenseRun, grid: WindowGrid, args: argparse.Namespace, rng: np.random.Generator
+) -> npt.NDArray[np.bool_] | None:
+    """The windows that --share or --windows asks for, (rows, cols); None for all."""
+    wanted = None
+    if args.share < 1 and isinstance(run, IncrementalRun):
+        wanted = stratified(run, args.share)
+    elif args.share < 1:
+        args.windows = round(args.share * grid.n_windows)
+    if args.windows and args.windows < grid.n_windows:
+        wanted = np.zeros(grid.n_windows, bool)
+        wanted[rng.choice(grid.n_windows, args.windows, replace=False)] = True
+        wanted = wanted.reshape(grid.shape)
+    return wanted
+
+
 def operator(graph: LayerGraph, grid: WindowGrid, engine: Engine) -> IncrementalRun | DenseRun:
     if isinstance(engine, IncrementalForward):
         return IncrementalRun(graph, grid, engine)
     return DenseRun(graph, grid, engine)
 
 
-def seconds(work: Any) -> float:
+def seconds(work: Any, device: torch.device = CPU) -> float:
+    device_of(device).synchronize()
     started = time.perf_counter()
     work()
+    device_of(device).synchronize()
     return time.perf_counter() - started
 
 
-def peak_bytes(work: Any) -> int:
-    """Resident memory that `work` needs at its peak beyond what was resident before; 0 where Linux does not tell."""
+def peak_bytes(work: Any, device: torch.device = CPU) -> int:
+    """Memory that `work` needs at its peak beyond what was taken before: of a GPU, or resident; 0 where none tells."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return int(torch.cuda.max_memory_allocated(device) - before)
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
         before = _status("VmRSS")
@@ -101,46 +126,44 @@ def _status(key: str) -> int:
 
 
 def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    with arithmetic(args.precision, torch.device(args.device)):
+        return _bench(name, args, torch.device(args.device), DTYPES[args.precision])
+
+
+def _bench(name: str, args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     size = args.size or SIZES.get(name, 224)
     module = network(name)
     captured_s = time.perf_counter()
-    graph = capture(module, (3, size, size)).to(torch.device("cpu"), torch.float32)
+    captured = capture(module, (3, size, size))
+    graph = captured.to(device, dtype)
+    module = module.to(device, dtype)
     captured_s = time.perf_counter() - captured_s
     net = graph.network()
     grid = WindowGrid.over((size, size), (args.patch, args.patch), (args.stride, args.stride))
     rates_s = time.perf_counter()
-    rates = measure_rates(graph, torch.device("cpu"), torch.float32)
+    rates = measure_rates(captured, device, dtype)
     rates_s = time.perf_counter() - rates_s
     planned_s = time.perf_counter()
     engine, _ = choose_engine(net, grid, rates)
     planned_s = time.perf_counter() - planned_s
     rng = np.random.default_rng(0)
     image = torch.rand((1, 3, size, size), generator=torch.Generator().manual_seed(1)) * 2 - 1
-    image = image.contiguous(memory_format=torch.channels_last)
+    image = image.to(device, dtype).contiguous(memory_format=torch.channels_last)
     fill = image.mean((2, 3)).view(3, 1, 1)
-    wanted = None
     run = operator(graph, grid, engine)
-    if args.share < 1 and isinstance(run, IncrementalRun):
-        wanted = stratified(run, args.share)
-    elif args.share < 1:
-        args.windows = round(args.share * grid.n_windows)
-    if args.windows and args.windows < grid.n_windows:
-        wanted = np.zeros(grid.n_windows, bool)
-        wanted[rng.choice(grid.n_windows, args.windows, replace=False)] = True
-        wanted = wanted.reshape(grid.shape)
+    wanted = chosen(run, grid, args, rng)
     n_windows = grid.n_windows if wanted is None else int(wanted.sum())
-    logits = torch.zeros((grid.n_windows, net.n_classes))
+    logits = torch.zeros((grid.n_windows, net.n_classes), device=device)
 
     def ours() -> float:
         """Seconds of the windows asked for, with as large a part of the clean pass as they are of the grid."""
 
         def take(windows: Any, values: torch.Tensor) -> None:
-            logits[torch.from_numpy(windows)] = values
+            logits[torch.from_numpy(windows).to(device)] = values.float()
 
-        started = time.perf_counter()
-        clean = materialise(graph, image, run.needed)
-        clean_s = time.perf_counter() - started
-        return clean_s * n_windows / grid.n_windows + seconds(lambda: run.run(clean, fill, wanted, take))
+        passed = []
+        clean_s = seconds(lambda: passed.append(materialise(graph, image, run.needed)), device)
+        return clean_s * n_windows / grid.n_windows + seconds(lambda: run.run(passed[0], fill, wanted, take), device)
 
     among = np.arange(grid.n_windows) if wanted is None else np.flatnonzero(wanted.reshape(-1))
     sample = np.sort(rng.choice(among, min(args.naive_windows, len(among)), replace=False))
@@ -152,19 +175,22 @@ def bench(name: str, args: argparse.Namespace) -> dict[str, Any]:
 
     with torch.inference_mode():
         reference = naive(8)
-        tuned = {batch: seconds(lambda: naive(batch)) for batch in args.batches}  # noqa: B023
+        tuned = {batch: seconds(lambda: naive(batch), device) for batch in args.batches}  # noqa: B023
         best_batch = min(tuned, key=lambda b: tuned[b])
-        peaks = {"naive": peak_bytes(lambda: naive(best_batch)), "ours": peak_bytes(ours)}
+        peaks = {"naive": peak_bytes(lambda: naive(best_batch), device), "ours": peak_bytes(ours, device)}
         ours_s, naive_s = [], []
         for _ in range(args.repeats):
-            naive_s.append(seconds(lambda: naive(best_batch)) / len(sample))
+            naive_s.append(seconds(lambda: naive(best_batch), device) / len(sample))
             ours_s.append(ours() / n_windows)
-    difference = (logits[torch.from_numpy(sample)].log_softmax(1) - reference.log_softmax(1)).abs().max()
+    found = logits[torch.from_numpy(sample).to(device)]
+    difference = (found.log_softmax(1) - reference.float().log_softmax(1)).abs().max()
     ratio = statistics.median(n / o for n, o in zip(naive_s, ours_s, strict=True))
     limit = bound(net, grid)
     return {
         "network": name,
         "size": size,
+        "device": args.device,
+        "precision": args.precision,
         "engine": type(engine).__name__,
         "windows": n_windows,
         "naive_ms": round(1e3 * statistics.median(naive_s), 2),
@@ -219,9 +245,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["vgg16", "resnet18"])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="float32", choices=list(DTYPES))
     parser.add_argument("--size", type=int, default=0)
     parser.add_argument("--patch", type=int, default=16)
     parser.add_argument("--stride", type=int, default=4)
@@ -231,7 +259,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", type=int, nargs="+", default=list(NAIVE_BATCHES))
     parser.add_argument("--out", type=Path, help="write JSON here, and the table beside it as .md")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    args = options().parse_args()
     rows = []
     for name in args.networks:
         rows.append(bench(name, args))

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from obeql.executor.kernels.paste import View
-from obeql.executor.kernels.place import Place
+from obeql.executor.kernels.place import Place, Region
 
 __all__ = ["FusedRead", "read_in_torch"]
 
-_Reader = Callable[[View, Tensor | None, Place, Place, Tensor], Tensor]
+_Reader = Callable[[View, Tensor | None, Region, Place, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +30,7 @@ class FusedRead:
     `images` int64 (n,) says whose map each window reads.
     """
 
-    region: Place
+    region: Region
     box: Place
     images: Tensor
 
@@ -48,14 +48,15 @@ class FusedRead:
         return _read()(view, value, self.region, self.box, self.images)
 
 
-def read_in_torch(view: View, value: Tensor | None, region: Place, box: Place, images: Tensor) -> Tensor:
+def read_in_torch(view: View, value: Tensor | None, region: Region, box: Place, images: Tensor) -> Tensor:
     """Read `region` of maps of which `value` (n, C, h, w) is known at `box`; None: of the clean maps.
 
     Returns (n, C, height, width), channels-last.
     """
     device = view.rows.device
-    rows = region.tops[:, None] + torch.arange(region.height, device=device)  # (n, height)
-    cols = region.lefts[:, None] + torch.arange(region.width, device=device)  # (n, width)
+    (row_scale, col_scale), (row_shift, col_shift) = region.scale, region.shift
+    rows = (region.tops * row_scale - row_shift)[:, None] + torch.arange(region.height, device=device)  # (n, height)
+    cols = (region.lefts * col_scale - col_shift)[:, None] + torch.arange(region.width, device=device)  # (n, width)
     outside = view.height * view.width
     inside = ((rows >= 0) & (rows < view.height))[:, :, None] & ((cols >= 0) & (cols < view.width))[:, None, :]
     places = torch.where(inside, rows[:, :, None] * view.width + cols[:, None, :], outside)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from obeql.planner.geometry import AxisWindow
 
-__all__ = ["Place"]
+__all__ = ["Place", "Region"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,20 +20,38 @@ class Place:
     height: int
     width: int
 
-    def read_by(self, window: tuple[AxisWindow, AxisWindow] | None) -> Place:
-        """Return what a layer of such a window reads to compute these boxes; it may reach outside the map."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """What n windows read: (height, width) from row `tops * scale[0] - shift[0]` on, and columns likewise.
+
+    It may reach outside the map. Scale and shift are those of a layer's window, so that a kernel takes the boxes of the
+    layer as they are.
+    """
+
+    tops: Tensor
+    lefts: Tensor
+    height: int
+    width: int
+    scale: tuple[int, int] = (1, 1)
+    shift: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, place: Place, window: tuple[AxisWindow, AxisWindow] | None) -> Region:
+        """Return what a layer of such a window reads to compute the boxes at `place`."""
         if window is None:
-            return self
+            return cls(place.tops, place.lefts, place.height, place.width)
         rows, cols = window
-        return Place(
-            _first(self.tops, rows),
-            _first(self.lefts, cols),
-            (self.height - 1) * rows.stride + rows.extent,
-            (self.width - 1) * cols.stride + cols.extent,
+        return cls(
+            place.tops,
+            place.lefts,
+            (place.height - 1) * rows.stride + rows.extent,
+            (place.width - 1) * cols.stride + cols.extent,
+            (rows.stride, cols.stride),
+            (rows.pad, cols.pad),
         )
 
-
-def _first(starts: Tensor, window: AxisWindow) -> Tensor:
-    """The first position that each box reads along an axis; without a call where that is the box's own."""
-    scaled = starts if window.stride == 1 else starts * window.stride
-    return scaled if window.pad == 0 else scaled - window.pad
+    @classmethod
+    def whole(cls, place: Place, height: int, width: int) -> Region:
+        """Return the whole map, whatever the boxes at `place`."""
+        return cls(place.tops, place.lefts, height, width, (0, 0))

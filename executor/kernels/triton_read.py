@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from obeql.executor.kernels.paste import View
-from obeql.executor.kernels.place import Place
+from obeql.executor.kernels.place import Place, Region
 
 __all__ = ["read_in_triton"]
 
@@ -42,6 +42,10 @@ def _kernel(  # type: ignore[no-untyped-def]
     map_width,
     region_height,
     region_width,
+    row_scale,
+    col_scale,
+    row_shift,
+    col_shift,
     box_height,
     box_width,
     stride_n,
@@ -56,8 +60,8 @@ def _kernel(  # type: ignore[no-untyped-def]
     known = position < n_positions
     window = position // (region_height * region_width)
     place = position % (region_height * region_width)
-    row = tl.load(region_tops_ptr + window, mask=known, other=0) + place // region_width
-    col = tl.load(region_lefts_ptr + window, mask=known, other=0) + place % region_width
+    row = tl.load(region_tops_ptr + window, mask=known, other=0) * row_scale - row_shift + place // region_width
+    col = tl.load(region_lefts_ptr + window, mask=known, other=0) * col_scale - col_shift + place % region_width
     box_row = row - tl.load(box_tops_ptr + window, mask=known, other=0)
     box_col = col - tl.load(box_lefts_ptr + window, mask=known, other=0)
     changed = known & (box_row >= 0) & (box_row < box_height) & (box_col >= 0) & (box_col < box_width)
@@ -84,7 +88,7 @@ def _kernel(  # type: ignore[no-untyped-def]
     )
 
 
-def read_in_triton(view: View, value: Tensor | None, region: Place, box: Place, images: Tensor) -> Tensor:
+def read_in_triton(view: View, value: Tensor | None, region: Region, box: Place, images: Tensor) -> Tensor:
     """Read a region as `fused_read.read_in_torch` does; that one serves devices Triton does not compile for."""
     if view.rows.device.type not in _KINDS and os.environ.get("TRITON_INTERPRET") != "1":
         from obeql.executor.kernels.fused_read import read_in_torch  # noqa: PLC0415
@@ -115,6 +119,8 @@ def read_in_triton(view: View, value: Tensor | None, region: Place, box: Place, 
             view.width,
             region.height,
             region.width,
+            *region.scale,
+            *region.shift,
             height,
             width,
             *strides,

@@ -14,7 +14,7 @@ from torch import Tensor
 from obeql.executor.devices import device_of
 from obeql.executor.kernels.fused_read import FusedRead
 from obeql.executor.kernels.paste import Boxes, Ints, Read, plan_read
-from obeql.executor.kernels.place import Place
+from obeql.executor.kernels.place import Place, Region
 from obeql.planner.geometry import AxisWindow
 
 __all__ = ["AnyRead", "BatchReads"]
@@ -51,14 +51,14 @@ class BatchReads:
         """Read maps of the image's size at the windows' own boxes."""
         box = self._boxes[0]
         if self._fuses:
-            return FusedRead(self.places[0], self.places[0], self.images)
+            return FusedRead(Region.of(self.places[0], None), self.places[0], self.images)
         return plan_read(self._size(0), box, Boxes(box.tops, box.lefts, 0, 0), self._numbers, self._device)
 
     def of_input(self, value: int, layer: int, window: tuple[AxisWindow, AxisWindow] | None) -> AnyRead:
         """Read what `layer`, which has such a window, needs of the output of the layer `value`."""
         region, box = _read_by(self._boxes[layer], window), self._boxes[value]
         if self._fuses and not region.same_as(box):
-            return FusedRead(self.places[layer].read_by(window), self.places[value], self.images)
+            return FusedRead(Region.of(self.places[layer], window), self.places[value], self.images)
         return plan_read(self._size(value), region, box, self._numbers, self._device)
 
     def of_whole(self, value: int) -> AnyRead:
@@ -67,8 +67,7 @@ class BatchReads:
         zeros = np.zeros(len(self._numbers), np.int64)
         everywhere = Boxes(zeros, zeros, height, width)
         if self._fuses and not everywhere.same_as(box):
-            none = torch.zeros_like(self.images)
-            return FusedRead(Place(none, none, height, width), self.places[value], self.images)
+            return FusedRead(Region.whole(self.places[value], height, width), self.places[value], self.images)
         return plan_read(self._size(value), everywhere, box, self._numbers, self._device)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from obeql.executor.devices.cpu import Cpu
 from obeql.executor.kernels.fused_read import FusedRead, read_in_torch
 from obeql.executor.kernels.paste import Boxes, View, plan_read
-from obeql.executor.kernels.place import Place
+from obeql.executor.kernels.place import Place, Region
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
 from obeql.executor.operators.dense_forward import DenseRun
@@ -45,11 +45,21 @@ def _place(boxes: Boxes) -> Place:
     return Place(torch.from_numpy(boxes.tops), torch.from_numpy(boxes.lefts), boxes.height, boxes.width)
 
 
+def _region(boxes: Boxes, seed: int) -> Region:
+    """A region that starts where the boxes do, given with a stride and a padding where that is possible."""
+    pad = seed % 4
+    starts = [torch.from_numpy(each + pad) for each in (boxes.tops, boxes.lefts)]
+    scale = (1, 1)
+    if seed % 3 == 0:  # every start is -1 times its negative
+        starts, scale = [-each for each in starts], (-1, -1)
+    return Region(*starts, boxes.height, boxes.width, scale, (pad, pad))
+
+
 @pytest.mark.parametrize("seed", range(12))
 def test_one_kernel_reads_what_copies_read(seed: int) -> None:
     view, value, region, box, images = _case(seed)
     copies = plan_read((view.height, view.width), region, box, images, torch.device("cpu"))
-    fused = FusedRead(_place(region), _place(box), torch.from_numpy(images))
+    fused = FusedRead(_region(region, seed), _place(box), torch.from_numpy(images))
     assert torch.equal(fused.run(view, value), copies.run(view, value))
     assert torch.equal(fused.clean(view), copies.clean(view))
 
@@ -60,7 +70,7 @@ def _compare_in_triton() -> None:
 
     for seed in range(12):
         view, value, region, box, images = _case(seed)
-        given = (_place(region), _place(box), torch.from_numpy(images))
+        given = (_region(region, seed), _place(box), torch.from_numpy(images))
         for values in (value, None):
             found, wanted = read_in_triton(view, values, *given), read_in_torch(view, values, *given)
             assert torch.equal(found, wanted), seed
