@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from obeql.executor.devices import device_of
 from obeql.planner.catalog import Activation
 
 __all__ = ["chosen_classes", "logit_and_others", "top_class"]
@@ -15,13 +16,13 @@ __all__ = ["chosen_classes", "logit_and_others", "top_class"]
 def logit_and_others(
     logits: Tensor, class_ids: Sequence[int] | Tensor, activation: Activation
 ) -> tuple[Tensor, Tensor]:
-    """Return (logit, others), both float64 (n, classes), for logits (n, K).
+    """Return (logit, others), both (n, classes) in float64 where the device has it, for logits (n, K).
 
     `class_ids` are the same for all, or int64 (n, classes), each its own. log-odds are logit - others. The logsumexp
     runs over the *other* classes: over all of them it would swallow the difference for a confident class (log-odds
     beyond 16 are infinite in float32). Independent sigmoids, and outputs that are values, have others = 0.
     """
-    wide = logits.double()
+    wide = logits.to(device_of(logits.device).wide_dtype)
     ids = class_ids if isinstance(class_ids, Tensor) else torch.tensor([list(class_ids)], device=logits.device)
     ids = ids.expand(len(logits), -1)
     z = wide.gather(1, ids)
