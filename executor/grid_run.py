@@ -6,6 +6,7 @@ memory is answered by a smaller one; windows already done are kept.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.dense_forward import DenseRun
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.executor.reuse import KnownCells
+from obeql.executor.stopwatch import Stopwatch
 from obeql.executor.unchanged import unchanged_windows
 from obeql.planner.catalog import Activation
 from obeql.planner.grid import WindowGrid
@@ -33,6 +35,8 @@ __all__ = ["GridRun", "Planes", "Windows"]
 
 Windows = npt.NDArray[np.int64]
 
+#: Fewer windows than this share of what an engine was planned for at once cost more each.
+_PLANNED_SHARE = 0.25
 #: what allocators say when there is no more memory; CUDA raises OutOfMemoryError, the CPU a plain RuntimeError
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "bad_alloc")
 
@@ -102,6 +106,9 @@ class GridRun:
         self._several = several
         self._skips = skips
         self._operator = self._prepared()
+        #: of the calls that computed about as many windows at once as the engine was planned for: what they were
+        #: estimated to take, and how long they kept the device busy, on "boxes" and on whole "maps"
+        self.pace: dict[str, tuple[float, float]] = {}
         #: the cells of the images at work, one image after the other, on the device; NaN where not computed yet
         self._cells: Planes | None = None
         self._n_classes: list[int] = []
@@ -155,6 +162,7 @@ class GridRun:
             self.n_skipped += len(skipped)
             if len(skipped):
                 take(skipped, clean.logits[torch.from_numpy(skipped // n_windows).to(device)])
+        n_left, before, started = int(left.sum()), self._operator.busy_s, time.perf_counter()
         while left.any():
             todo = None if left.all() else left.reshape(n_images, *self.grid.shape).copy()
             short = ""
@@ -167,7 +175,24 @@ class GridRun:
             if short:  # once the error is let go of, and with it the tensors of the batch that failed
                 self._shrink(device, short)
         self._cells = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
+        of_thread = Stopwatch(device, own_code=bool(self.graph.reason)).is_of_thread
+        busy_s = self._operator.busy_s - before if of_thread else time.perf_counter() - started
+        self._note_pace(n_left, n_images, busy_s)
         return [planes for number in range(n_images) if (planes := self.partial(number)) is not None]
+
+    def _note_pace(self, n_computed: int, n_images: int, busy_s: float) -> None:
+        engine, planned = self.engine, self.engine.share * self.grid.n_windows  # of an image
+        whole_s = engine.cost.seconds / planned * n_computed if planned else 0.0
+        if whole_s <= 0 or n_computed < _PLANNED_SHARE * planned * n_images:
+            return
+        # What took longer than estimated is not known: both parts are taken to.
+        share = 1.0
+        if isinstance(engine, IncrementalForward):
+            on_maps = sum(s for s, on in zip(engine.layer_s, engine.regions, strict=False) if not on)
+            share = min(1.0, on_maps / engine.cost.seconds)
+        for where, part in (("boxes", 1.0 - share), ("maps", share)):
+            expected, busy = self.pace.get(where, (0.0, 0.0))
+            self.pace[where] = expected + part * whole_s, busy + part * busy_s
 
     def partial(self, number: int) -> Planes | None:
         """The cells of one of the images at work that are computed by now, on the device; None before the first."""

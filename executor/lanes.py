@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -36,31 +37,46 @@ class StoppedError(Exception):
     """Raised inside a piece of work that is not wanted any more."""
 
 
-def run_in_lanes(pieces: Iterable[Callable[[threading.Event], T]], n_lanes: int, take: Callable[[T], None]) -> None:
+def run_in_lanes(
+    pieces: Iterable[Callable[[threading.Event], T]],
+    n_lanes: int,
+    take: Callable[[T], None],
+    spent: Callable[[float], None] = lambda seconds: None,
+) -> None:
     """Run pieces of work and hand each result to `take`, in order and in this thread.
 
     A piece is called with an event that is set when its result is not wanted any more; it may then raise
-    StoppedError. What a piece or `take` raises stops the others and is raised here.
+    StoppedError. What a piece or `take` raises stops the others and is raised here. `spent` is told, before `take`, for
+    how long a piece computed, in seconds of all lanes.
     """
     stop = threading.Event()
     if n_lanes <= 1:
         for piece in pieces:
-            take(piece(stop))
+            started = time.thread_time()
+            result = piece(stop)
+            spent(time.thread_time() - started)
+            take(result)
         return
 
-    def work(piece: Callable[[threading.Event], T]) -> T:
+    def work(piece: Callable[[threading.Event], T]) -> tuple[T, float]:
+        started = time.thread_time()
         with torch.inference_mode():  # a mode belongs to the thread it was entered in
-            return piece(stop)
+            return piece(stop), time.thread_time() - started
 
-    waiting: deque[Future[T]] = deque()
+    def taken(future: Future[tuple[T, float]]) -> None:
+        result, seconds = future.result()
+        spent(seconds / n_lanes)
+        take(result)
+
+    waiting: deque[Future[tuple[T, float]]] = deque()
     with _lanes(n_lanes, max(1, torch.get_num_threads() // n_lanes)) as lanes:
         try:
             for piece in pieces:
                 waiting.append(lanes.submit(work, piece))
                 if len(waiting) > 2 * n_lanes:
-                    take(waiting.popleft().result())
+                    taken(waiting.popleft())
             while waiting:
-                take(waiting.popleft().result())
+                taken(waiting.popleft())
         finally:
             stop.set()
             wait([future for future in waiting if not future.cancel()])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from obeql.executor.devices import device_of
 from obeql.executor.lanes import StoppedError
+from obeql.executor.stopwatch import Stopwatch
 
 __all__ = ["Clock", "LayerClock", "layer_runner"]
 
@@ -23,20 +24,24 @@ Clock = Callable[[int, Callable[[], Tensor]], Tensor]
 
 @dataclass(slots=True)
 class LayerClock:
-    """Runs layers and adds up what each one takes; on a GPU it waits for every layer, which slows the run."""
+    """Runs layers and adds up what each one takes; on a GPU it waits for every layer, which slows the run.
+
+    Wall-clock time, unless a `stopwatch` says what counts.
+    """
 
     device: torch.device
+    stopwatch: Stopwatch | None = None
     seconds: dict[int, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(self, layer: int, work: Callable[[], T], n_lanes: int = 1) -> T:
-        """Run the work of a layer and note its share of the wall-clock time, of which `n_lanes` lanes have one each."""
-        started = time.perf_counter()
+        """Run the work of a layer and note its share of the time, of which `n_lanes` lanes have one each."""
+        started = time.perf_counter() if self.stopwatch is None else self.stopwatch.now()
         result = work()
         device_of(self.device).synchronize()
-        elapsed = (time.perf_counter() - started) / n_lanes
+        ended = time.perf_counter() if self.stopwatch is None else self.stopwatch.now()
         with self._lock:
-            self.seconds[layer] = self.seconds.get(layer, 0.0) + elapsed
+            self.seconds[layer] = self.seconds.get(layer, 0.0) + (ended - started) / n_lanes
         return result
 
 

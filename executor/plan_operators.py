@@ -37,6 +37,7 @@ class PlanOperators:
         self._several = not 0 < len(plan.images) <= plan.together
         self._clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
         self._all: list[GridRun] = []
+        self._reduced_runs: list[tuple[str, GridRun]] = []
 
     @property
     def layers(self) -> list[dict[int, float]]:
@@ -47,6 +48,18 @@ class PlanOperators:
     def n_skipped(self) -> int:
         """Windows so far that hide nothing, for which the clean pass answered."""
         return sum(run.n_skipped for run in self._all)
+
+    @property
+    def pace(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """As of `RunReport`: what the windows so far were estimated to take, and did."""
+        found: dict[str, dict[str, tuple[float, float]]] = {}
+        reduced = {id(run): precision for precision, run in self._reduced_runs}
+        for run in self._all:
+            own = found.setdefault(reduced.get(id(run), self.plan.precision), {})
+            for where, (more_expected, more_busy) in run.pace.items():
+                expected, busy = own.get(where, (0.0, 0.0))
+                own[where] = expected + more_expected, busy + more_busy
+        return found
 
     @cached_property
     def graph(self) -> LayerGraph:
@@ -90,7 +103,9 @@ class PlanOperators:
         if refinement.reduced is None:
             return None
         graph = self._captured().to(self._device, DTYPES[refinement.reduced.precision])
-        return self._prepared(graph, run.grid, refinement.reduced.engine, None)
+        prepared = self._prepared(graph, run.grid, refinement.reduced.engine, None)
+        self._reduced_runs.append((refinement.reduced.precision, prepared))
+        return prepared
 
     def _prepared(self, graph: LayerGraph, grid: WindowGrid, engine: Engine, clock: LayerClock | None) -> GridRun:
         run = GridRun(graph, grid, engine, clock, self._several, "skip_unchanged" not in self.plan.disabled)

@@ -89,6 +89,8 @@ class RunReport:
     seconds: dict[str, float] = field(default_factory=dict)
     #: with `analyze`, measured seconds by layer for each grid, over all images
     layers: list[dict[int, float]] = field(default_factory=list)
+    #: by precision, and by where: estimated seconds of the windows computed, and those that they kept the device busy
+    pace: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -107,6 +109,11 @@ class RunReport:
             total.n_maps += report.n_maps
             for part, seconds in report.seconds.items():
                 total.add(part, seconds)
+            for precision, pace in report.pace.items():
+                own = total.pace.setdefault(precision, {})
+                for where, (expected, busy) in pace.items():
+                    before = own.get(where, (0.0, 0.0))
+                    own[where] = before[0] + expected, before[1] + busy
             total.layers += [{} for _ in report.layers[len(total.layers) :]]
             for layers, measured in zip(total.layers, report.layers, strict=False):
                 for layer, seconds in measured.items():

@@ -1,16 +1,16 @@
 """Measure how fast a device runs a model's layers: seconds a layer, on whole maps and on boxes, seconds a call.
 
-Done once for each device, model and precision, in a second or two; the session stores the result and hands it to
-the planner, whose estimates are built on it.
+Done once for each device, model and precision, in a second or two; the session's `RateBook` keeps the result and says
+how long it holds, the planner builds its estimates on it. Every figure is the least of several short timings of a
+`Stopwatch`, for which the work of other processes does not count.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,82 +23,108 @@ from obeql.executor.layer_clock import LayerClock
 from obeql.executor.materialise import materialise
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.executor.stopwatch import Stopwatch
 from obeql.planner.boxes import region_layers
 from obeql.planner.cost import Rates
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Cost, IncrementalForward
 
-__all__ = ["measure_rates"]
+__all__ = ["matrix_rate", "measure_rates"]
 
-T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 
 #: Whole maps, and vectors, in a pass.
 _BATCH = 4
 _VECTORS = 64
-#: Multiply-accumulates of a pass over whole maps, at most, and seconds after which there is no second one.
-_PASS_MACS, _LONG_S = 8e10, 1.0
-_REPEATS = 2
+#: Multiply-accumulates of a pass over whole maps, at most; passes, at least and at most, and seconds that are enough
+#: for all of them. The first one packs the weights.
+_PASS_MACS = 4e10
+_FEWEST_PASSES, _MOST_PASSES, _PASSES_S = 2, 5, 0.3
+#: Times that anything else is timed, and seconds after which that is enough.
+_REPEATS, _LONG_S = 3, 0.3
 #: Work that takes longer fills the cores in any way: no other one is tried.
 _OTHER_WAYS_S = 0.3
-#: Batches on boxes: groups an axis, batches of 2 x 2 windows and of _SIDE x _SIDE ones.
-_AXIS_GROUPS, _SMALL_GROUPS, _SIDE, _LARGE_GROUPS = 6, 8, 6, 4
+#: Batches on boxes: groups an axis, batches of 2 x 2 windows and of _SIDE x _SIDE ones, of these one a lane.
+_AXIS_GROUPS, _SMALL_GROUPS, _SIDE, _FEWEST_LARGE = 6, 4, 6, 2
 _COPY_ROWS, _COPY_CHANNELS = 1 << 15, 64
+#: Rows of the square matrices that tell what a device can do at all.
+_MATRIX_ROWS, _GPU_MATRIX_ROWS = 512, 4096
 
 
-def measure_rates(graph: LayerGraph, device: torch.device, dtype: torch.dtype) -> Rates:
-    """Time every layer of `graph` on small batches of whole maps, and gathers of channels.
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Multiply-accumulates a second of a product of matrices: about the most that a device can do."""
+    rows = _MATRIX_ROWS if device_of(device).kind == Cpu.kind else _GPU_MATRIX_ROWS
+    left, right = (_some_numbers((rows, rows), device, dtype) for _ in range(2))
+    return device_of(device).n_lanes * float(rows**3) / _in_a_lane(device, lambda: left @ right, 12)
 
-    `graph` is as captured; it is moved to the device here. The fastest of two passes counts: interruptions only
-    make a pass slower.
+
+def measure_rates(
+    graph: LayerGraph, device: torch.device, dtype: torch.dtype, heed: Callable[[], None] = lambda: None
+) -> Rates:
+    """Time every layer of `graph` on small batches of whole maps and of boxes, and gathers of channels.
+
+    `graph` is as captured; it is moved to the device here. `heed` is called between timings, and may raise to stop.
     """
     graph = graph.to(device, dtype)
+    watch = Stopwatch(device, own_code=bool(graph.reason))
     batch = max(1, min(_BATCH, int(_PASS_MACS // max(1, graph.network().macs))))
     image = _some_numbers((batch, *graph.layers[0].shape), device, dtype)
     image = image.contiguous(memory_format=torch.channels_last)
-    best = [float("inf")] * len(graph.layers)
-    best[0] = 0.0
-    last = graph.last_use()
     with torch.inference_mode():
-        started = time.perf_counter()
-        for _ in range(_REPEATS):
-            if time.perf_counter() - started > _LONG_S:
-                break  # interruptions count for little in so long a pass
-            live = {0: image}
-            for i, layer in enumerate(graph.layers):
-                if i:
-                    inputs = [live[j] for j in layer.inputs]
-                    live[i] = layer.forward(inputs)
-                    # Vectors come in large batches: a few rows would be charged for reading all the weights.
-                    n = _VECTORS if all(x.dim() == 2 for x in inputs) else batch
-                    many = [x if n == batch else x[:1].expand(n, -1).contiguous() for x in inputs]
-                    seconds, _ = _timed(device, lambda: layer.forward(many))  # noqa: B023
-                    best[i] = min(best[i], seconds / n)
-                for j in set(layer.inputs):
-                    if last[j] == i:
-                        del live[j]
+        layer_s = _layer_seconds(graph, image, watch, heed)
         call_s = _call_seconds(device, dtype)
-        boxes, views = _box_rates(graph, image[:1])
+        boxes, views = _box_rates(graph, image[:1], watch, heed)
+        heed()
         n_lanes = device_of(device).n_lanes
+        few = not graph.reason and batch * sum(layer_s) < _OTHER_WAYS_S
+        in_lanes = _in_lanes(graph, image, n_lanes) / (batch * sum(layer_s)) if few and n_lanes > 1 else 0.0
         on_cpu = device_of(device).kind == Cpu.kind
-        few = not graph.reason and batch * sum(best) < _OTHER_WAYS_S
-        in_lanes = _lanes_ratio(graph, image, n_lanes) if few and n_lanes > 1 else 0.0
+        heed()
         return Rates(
             bytes_per_s=_copy_rate(device, dtype),
             call_s=call_s,
-            layer_s=tuple(best),
+            layer_s=layer_s,
             free_bytes=device_of(device).free_bytes,
             device=device_of(device).hardware,
             on_cpu=on_cpu,
             n_lanes=n_lanes,
             maps_in_lanes=in_lanes,
-            plain_memory=_plain_memory_ratio(graph, image) if not on_cpu and not graph.reason else 0.0,
+            plain_memory=_plain_memory_ratio(graph, image, watch) if not on_cpu and not graph.reason else 0.0,
             **boxes,
-            pass_s=min(_timed(device, lambda: materialise(graph, image[:1], views))[0] for _ in range(_REPEATS)),
+            pass_s=watch.least(lambda: materialise(graph, image[:1], views), _REPEATS, _LONG_S),
         )
 
 
-def _box_rates(graph: LayerGraph, image: torch.Tensor) -> tuple[dict[str, Any], list[tuple[int, float]]]:
+def _layer_seconds(
+    graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
+) -> tuple[float, ...]:
+    """The least seconds of each layer on one whole map, of several passes over the network."""
+    best = [float("inf")] * len(graph.layers)
+    best[0] = 0.0
+    last = graph.last_use()
+    total, n_passes = 0.0, 0
+    while n_passes < _FEWEST_PASSES or (n_passes < _MOST_PASSES and total < _PASSES_S):
+        live = {0: image}
+        for i, layer in enumerate(graph.layers):
+            if i:
+                heed()
+                inputs = [live[j] for j in layer.inputs]
+                live[i] = layer.forward(inputs)
+                # Vectors come in large batches: a few rows would be charged for reading all the weights.
+                n = _VECTORS if all(x.dim() == 2 for x in inputs) else len(image)
+                many = [x if n == len(image) else x[:1].expand(n, -1).contiguous() for x in inputs]
+                seconds, _ = watch.timed(lambda: layer.forward(many))  # noqa: B023
+                best[i], total = min(best[i], seconds / n), total + seconds
+            for j in set(layer.inputs):
+                if last[j] == i:
+                    del live[j]
+        n_passes += 1
+    return tuple(best)
+
+
+def _box_rates(
+    graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
+) -> tuple[dict[str, Any], list[tuple[int, float]]]:
     """What `Rates` holds of boxes: seconds of each layer, of one position and of one batch however small, and more.
 
     With the views that boxes are computed against.
@@ -117,26 +143,37 @@ def _box_rates(graph: LayerGraph, image: torch.Tensor) -> tuple[dict[str, Any], 
     clean = None
     points = []
     n_lanes, in_turn, beyond, sums_s = device_of(image.device).n_lanes, 0.0, float("inf"), 0.0
-    for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, _LARGE_GROUPS)):
-        clock = LayerClock(image.device)
+    for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, max(_FEWEST_LARGE, n_lanes))):
+        clock = LayerClock(image.device, watch)
         engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
         engine = replace(engine, n_lanes=n_lanes)
         run = IncrementalRun(graph, grid, engine, clock)
         wanted = _some_windows(run, grid, n_groups, side)
         clean = clean or materialise(graph, image, run.needed)
-        sums_s = min(_timed(image.device, lambda: run.sums(clean))[0] for _ in range(_REPEATS))  # noqa: B023
-        for _ in range(2 if side == 2 else 1):  # the first run of all packs the weights
-            clock.seconds.clear()
-            whole_s, _ = _timed(image.device, lambda: run.run(clean, fill, wanted, lambda windows, logits: None))  # noqa: B023
-            beyond = min(beyond, max(0.0, whole_s - sums_s - sum(clock.seconds.values())) / run.positions(wanted)[1])
         computed, n_batches = run.positions(wanted)
-        seconds = np.array([clock.seconds.get(i, 0.0) for i in range(len(regions))])
-        points.append((computed / n_batches, seconds / n_batches))
-        if n_lanes > 1 and side == _SIDE and seconds.sum() < _OTHER_WAYS_S:
+        sums_s = watch.least(lambda: run.sums(clean), _REPEATS, _LONG_S)  # noqa: B023
+        best = np.full(len(regions), np.inf)
+        total, n_times = 0.0, 0
+        while n_times < (2 if side == 2 else 1) or (n_times < _REPEATS and total < _LONG_S):
+            heed()
             clock.seconds.clear()
+            busy_s = run.busy_s
+            whole_s, _ = watch.timed(lambda: run.run(clean, fill, wanted, lambda windows, logits: None))  # noqa: B023
+            whole_s = run.busy_s - busy_s if watch.is_of_thread else whole_s
+            layers_s = sum(clock.seconds.values())
+            beyond = min(beyond, max(0.0, whole_s - sums_s - layers_s) / n_batches)
+            best = np.minimum(best, [clock.seconds.get(i, 0.0) for i in range(len(regions))])
+            total, n_times = total + layers_s, n_times + 1
+        points.append((computed / n_batches, best / n_batches))
+        if n_lanes > 1 and side == _SIDE and best.sum() < _OTHER_WAYS_S:
             alone = IncrementalRun(graph, grid, replace(engine, n_lanes=1), clock)
-            alone.run(clean, fill, wanted, lambda windows, logits: None)
-            in_turn = sum(clock.seconds.values()) / max(1e-9, float(seconds.sum()))
+            least = np.full(len(regions), np.inf)
+            for _ in range(_REPEATS):
+                heed()
+                clock.seconds.clear()
+                alone.run(clean, fill, wanted, lambda windows, logits: None)
+                least = np.minimum(least, [clock.seconds.get(i, 0.0) for i in range(len(regions))])
+            in_turn = float(least.sum()) / max(1e-9, float(best.sum()))
     position_s, batch_s = _line(*points)
     boxed = np.array(regions)
     rates = {
@@ -149,34 +186,35 @@ def _box_rates(graph: LayerGraph, image: torch.Tensor) -> tuple[dict[str, Any], 
     return rates, run.needed
 
 
-def _lanes_ratio(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:
-    """Seconds of batches on whole maps side by side in lanes, over those of one after the other with all cores."""
+def _in_lanes(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:
+    """The least seconds of a batch of whole maps where as many as there are lanes go side by side."""
 
     def piece(stop: threading.Event) -> torch.Tensor:
         return graph.forward(batch)
 
-    def in_lanes() -> torch.Tensor:
-        found: list[torch.Tensor] = []
-        run_in_lanes([piece] * n_lanes, n_lanes, found.append)
-        return found[0]
+    best = float("inf")
+    for _ in range(_REPEATS):
+        spent: list[float] = []
+        run_in_lanes([piece] * n_lanes, n_lanes, lambda found: None, spent.append)
+        best = min(best, *spent)
+    return best
 
-    return _fastest(batch.device, in_lanes) / (n_lanes * _fastest(batch.device, lambda: graph.forward(batch)))
+
+def _in_a_lane(device: torch.device, work: Callable[[], object], n: int) -> float:
+    """The least seconds of work in a lane, whose operators wait for no thread that is kept from computing."""
+    found: list[float] = []
+    run_in_lanes([lambda stop: Stopwatch(device).least(work, n)], device_of(device).n_lanes, found.append)
+    return max(found[0], 1e-9)
 
 
-def _plain_memory_ratio(graph: LayerGraph, batch: torch.Tensor) -> float:
+def _plain_memory_ratio(graph: LayerGraph, batch: torch.Tensor, watch: Stopwatch) -> float:
     """Seconds of whole maps in (N, C, H, W) memory over those in channels-last memory.
 
     Not asked on CPUs, whose packed kernels are channels-last.
     """
     plain, maps, order = graph.in_plain_memory(), batch.contiguous(), range(1, len(graph.layers))
-    usual = _fastest(batch.device, lambda: graph.forward(batch))
-    return _fastest(batch.device, lambda: plain.forward_from({0: maps}, order)) / usual
-
-
-def _fastest(device: torch.device, work: Callable[[], torch.Tensor]) -> float:
-    """Seconds of the faster of two runs, or of the only one where that is long."""
-    first = _timed(device, work)[0]
-    return first if first > _LONG_S else min(first, _timed(device, work)[0])
+    usual = watch.least(lambda: graph.forward(batch), _REPEATS, _LONG_S)
+    return watch.least(lambda: plain.forward_from({0: maps}, order), _REPEATS, _LONG_S) / usual
 
 
 def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
@@ -198,14 +236,6 @@ def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: in
     return wanted
 
 
-def _timed(device: torch.device, work: Callable[[], T]) -> tuple[float, T]:
-    device_of(device).synchronize()
-    started = time.perf_counter()
-    result = work()
-    device_of(device).synchronize()
-    return time.perf_counter() - started, result
-
-
 def _some_numbers(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """Numbers in 0..1, always the same: PyTorch's own generator is the user's."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
@@ -215,16 +245,15 @@ def _copy_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Bytes a second of a gather, counted once read and once written, with the paste that follows it."""
     rows = _some_numbers((_COPY_ROWS, _COPY_CHANNELS), device, dtype)
     index = torch.randperm(_COPY_ROWS, generator=torch.Generator().manual_seed(0)).to(device)
-    seconds = min(_timed(device, lambda: rows.index_select(0, index))[0] for _ in range(5))
-    return 2 * rows.numel() * rows.element_size() / max(seconds, 1e-9)
+    seconds = _in_a_lane(device, lambda: rows.index_select(0, index), 5)
+    return device_of(device).n_lanes * 2 * rows.numel() * rows.element_size() / seconds
 
 
 def _call_seconds(device: torch.device, dtype: torch.dtype) -> float:
     """Seconds of one layer on a batch however small: a few library calls and the Python around them."""
     weight = _some_numbers((8, 8, 3, 3), device, dtype)
     x = _some_numbers((1, 8, 4, 4), device, dtype)
-    torch.nn.functional.conv2d(x, weight)
-    # The fastest of many: an interruption would count for every layer of every batch.
-    fastest = min(_timed(device, lambda: torch.nn.functional.conv2d(x, weight))[0] for _ in range(30))
+    # The least of many: what disturbs one would count for every layer of every batch.
+    least = _in_a_lane(device, lambda: torch.nn.functional.conv2d(x, weight), 30)
     # A layer on boxes is a convolution, a gather, a paste and the Python around them: about four calls.
-    return 4 * fastest
+    return 4 * least

@@ -204,6 +204,7 @@ class _Execution:
             for work in group:
                 self._hand_over(work)
         self.report.n_skipped = self.operators.n_skipped
+        self.report.pace = self.operators.pace
         self._tell(group[-1], (group[-1].number + 1) * self.per_image)
 
     def _look_up(self, work: ImageAtWork) -> None:

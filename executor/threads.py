@@ -7,14 +7,10 @@ they compute. Lanes and statements set it for themselves alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 
 __all__ = ["set_own_threads"]
-
-T = TypeVar("T")
 
 _SETTING = threading.Lock()
 
@@ -22,16 +18,26 @@ _SETTING = threading.Lock()
 def set_own_threads(n_threads: int) -> None:
     """Compute with so many threads in the calling thread; what threads born later start with stays as it was."""
     with _SETTING:
-        usual = _in_new_thread(torch.get_num_threads)
+        usual = _usual_threads()
         torch.get_num_threads()  # a thread that has not computed yet takes over what is usual when it first does
-        torch.set_num_threads(n_threads)
-        if n_threads != usual:
-            _in_new_thread(lambda: torch.set_num_threads(usual))
+        if n_threads == usual:
+            torch.set_num_threads(n_threads)
+            return
+        # What puts the usual number back is a thread that waits for it already: those born in between take over ours.
+        is_set = threading.Event()
+        keeper = threading.Thread(target=lambda: is_set.wait() and torch.set_num_threads(usual), name="obeql-threads")
+        keeper.start()
+        try:
+            torch.set_num_threads(n_threads)
+        finally:
+            is_set.set()
+            keeper.join()
 
 
-def _in_new_thread(call: Callable[[], T]) -> T:
-    found: list[T] = []
-    thread = threading.Thread(target=lambda: found.append(call()), name="obeql-threads")
+def _usual_threads() -> int:
+    """What a thread born now would compute with."""
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()), name="obeql-threads")
     thread.start()
     thread.join()
     return found[0]

@@ -5,25 +5,26 @@ Between the catalog, which knows a model by its hash, and the executor, which ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ModelError
 from obeql.phases import Say, unsaid
-from obeql.planner import ModelRecord, Rates
+from obeql.planner import ExplainPlan, ModelRecord, Rates
 from obeql.planner.classes import with_no
+from obeql.rate_book import RateBook
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from obeql.executor.models import LoadedModel
     from obeql.executor.network.graph import LayerGraph
+    from obeql.executor.progress import RunReport
     from obeql.store import Store
 
 __all__ = ["Networks"]
-
-_RATES_TOPIC = "rates 3"  # the number counts changes of their form
 
 #: What decides a captured graph: weights and graph, and the shape of the input its layers were traced with.
 GraphKey = tuple[str, tuple[int, int], str]
@@ -36,8 +37,7 @@ class Networks:
         self._store = store
         self._allow_python = allow_python
         self._graphs: dict[GraphKey, LayerGraph] = {}
-        self._rates: dict[str, Rates] = {}
-        self._unsaved: set[str] = set()
+        self._book = RateBook(store)
         self._trusted: set[str] = set()
 
     def create(self, name: str, uri: str, options: Mapping[str, Any]) -> ModelRecord:
@@ -88,34 +88,47 @@ class Networks:
         network = self.graph(model, say).network()
         return None if network.to_json() == model.network.to_json() else replace(model, network=network)
 
-    def rates(self, model: ModelRecord, device: str, precision: str, n_sharing: int = 1, say: Say = unsaid) -> Rates:
+    def rates(
+        self,
+        model: ModelRecord,
+        device: str,
+        precision: str,
+        n_sharing: int = 1,
+        say: Say = unsaid,
+        heed: Callable[[], None] = lambda: None,
+    ) -> Rates:
         """How fast `device` runs the model: measured once, which takes seconds, then read from the store.
 
-        The memory that is free is the part of one of `n_sharing` workers. What is measured here is stored by
-        `save_rates`, so that a statement that fails later leaves no trace.
+        Rates that a run has cast doubt on are measured again. The memory that is free is the part of one of `n_sharing`
+        workers. `heed` is called while the device is measured, and may raise to stop that. What is measured here is
+        stored by `save_rates`, so that a statement that fails later leaves no trace.
         """
-        import torch  # noqa: PLC0415
-
         from obeql.executor.devices import DTYPES, device_of, resolve_device  # noqa: PLC0415
-        from obeql.executor.rates import measure_rates  # noqa: PLC0415
+        from obeql.executor.rates import matrix_rate, measure_rates  # noqa: PLC0415
 
-        place = resolve_device(device)
-        shape = "x".join(map(str, model.preprocessing.size))
-        threads = f"{torch.get_num_threads()} threads"
-        key = f"{model.model_hash[:24]} {shape} {place} {precision} {threads} torch {torch.__version__}"
-        if key not in self._rates:
-            stored = self._store.recalled(_RATES_TOPIC).get(key)
-            known = Rates.from_json(stored) if stored is not None else None
-            if known is None or len(known.layer_s) != len(model.network.layers):
-                graph = self.graph(model, say)
-                say(f"measuring the speed of {place} for {model.name} in {precision}, once")
-                known = measure_rates(graph, place, DTYPES[precision])
-                self._unsaved.add(key)
-            self._rates[key] = known
-        return replace(self._rates[key], free_bytes=device_of(place).free_bytes / n_sharing)
+        place, dtype, book = resolve_device(device), DTYPES[precision], self._book
+        key = _rates_key(model, place, precision)
+        known = book.find(key, len(model.network.layers))
+        if known is None or known.is_doubted:
+            graph = self.graph(model, say)
+            why = "once"
+            if known is not None:
+                why = f"again: a run took {_times(known.doubt)} as long as estimated"
+            say(f"measuring the speed of {place} for {model.name} in {precision}, {why}")
+            limit = book.limit_of(_limit_key(place, precision))
+            if limit is None or known is not None:
+                limit = matrix_rate(place, dtype)
+                book.put_limit(_limit_key(place, precision), limit)
+            known = book.put(key, measure_rates(graph, place, dtype, heed), model.network, limit)
+        return replace(known.now(), free_bytes=device_of(place).free_bytes / n_sharing)
 
     def reduced_rates(
-        self, model: ModelRecord, device: str, precision: str, say: Say = unsaid
+        self,
+        model: ModelRecord,
+        device: str,
+        precision: str,
+        say: Say = unsaid,
+        heed: Callable[[], None] = lambda: None,
     ) -> tuple[str, Rates] | None:
         """A precision that is less work for `device` than float32, with its rates; None where there is none.
 
@@ -126,15 +139,23 @@ class Networks:
         name = device_of(resolve_device(device)).reduced_precision
         if name is None or precision != "float32" or model.network.whole:
             return None
-        return name, self.rates(model, device, name, say=say)
+        return name, self.rates(model, device, name, say=say, heed=heed)
+
+    def learn(self, plan: ExplainPlan, report: RunReport) -> None:
+        """Let the rates that a plan was made with learn from its run; with the threads set that it was planned for."""
+        from obeql.executor.devices import resolve_device  # noqa: PLC0415
+
+        if plan.measured_rates:
+            for precision, pace in report.pace.items():
+                self._book.learn(_rates_key(plan.model, resolve_device(plan.device), precision), pace)
+
+    def forget_rates(self) -> int:
+        """Forget all measured rates; returns how many there were."""
+        return self._book.forget()
 
     def save_rates(self) -> None:
-        """Store what `rates` has measured; in a read-only store it lasts as long as the session."""
-        if self._store.read_only:
-            return
-        for key in sorted(self._unsaved):
-            self._store.remember(_RATES_TOPIC, key, self._rates[key].to_json())
-        self._unsaved.clear()
+        """Store what was measured and learnt of rates; in a read-only store it lasts as long as the session."""
+        self._book.save()
 
     def release(self) -> None:
         """Let go of all layers."""
@@ -165,3 +186,21 @@ class Networks:
 def _graph_key(model: ModelRecord) -> GraphKey:
     how = model.preprocessing
     return model.model_hash, how.size, how.channels
+
+
+def _rates_key(model: ModelRecord, place: torch.device, precision: str) -> str:
+    """What decides how fast a model runs: with the hardware, because a database may be carried to another machine."""
+    shape = "x".join(map(str, model.preprocessing.size))
+    return f"{model.model_hash[:24]} {shape} {_limit_key(place, precision)}"
+
+
+def _limit_key(place: torch.device, precision: str) -> str:
+    import torch  # noqa: PLC0415
+
+    from obeql.executor.devices import device_of  # noqa: PLC0415
+
+    return f"{device_of(place).fingerprint} {precision} {torch.get_num_threads()} threads torch {torch.__version__}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f} times" if ratio >= 1 else f"{ratio:.0%}"

@@ -253,10 +253,10 @@ class Statements:
         try:
             with threads_set(threads, bound):
                 n_sharing = sharing_a_device(bound, threads)
-                rates = self._networks.rates(bound.model, bound.device, precision, n_sharing, say)
+                rates = self._networks.rates(bound.model, bound.device, precision, n_sharing, say, self._heed)
                 fast = None
                 if bound.estimates:
-                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say)
+                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say, self._heed)
         except ObeqlError:
             raise
         except Exception as error:  # measuring runs the network
@@ -280,8 +280,14 @@ class Statements:
                 analyze,
                 self._delivery(),
             )
+            self._networks.learn(plan, found[1])
         self._networks.save_rates()
         return found
+
+    def _heed(self) -> None:
+        """Raise KeyboardInterrupt once `cancel` was called: for what comes before the first window."""
+        if self._cancel.is_set():
+            raise KeyboardInterrupt("cancelled before anything was computed")
 
     def _delivery(self) -> Delivery | None:
         return delivery_of(self.setting("store"), self.setting("store_folder"), self._store.path)
@@ -410,6 +416,9 @@ class Statements:
 
     def _set(self, statement: syntax.SetSetting | syntax.ResetSetting, call: Call) -> Message:
         name, value = bind_setting(statement, call.text, self._values(statement, call))
+        if name == "rates":  # which can only be reset
+            n_known = self._networks.forget_rates()
+            return Message(f"obeql.rates: {n_known} forgotten; the next plan measures anew")
         self._settings[name] = value
         return Message(f"obeql.{name} = {'auto' if value is None else value}")
 

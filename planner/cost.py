@@ -46,8 +46,9 @@ class Rates:
     sums_s: float = 0.0
     #: memory that may be used beyond the weights, in bytes
     free_bytes: float = 2e9
-    #: what was measured, for PLAN: device name, threads, versions
+    #: what was measured, for PLAN: device name, threads, versions; and when, how often corrected
     device: str = "cpu"
+    origin: str = ""
 
     on_cpu: bool = True
     #: lanes that the cores can be divided into: batches that run side by side
@@ -62,6 +63,30 @@ class Rates:
     @property
     def measured(self) -> bool:
         return bool(self.layer_s)
+
+    def bounded(self, network: Network, macs_per_s: float) -> Rates:
+        """The rates with no layer faster than so many multiply-accumulates a second: what is faster was mismeasured."""
+        if not self.measured or len(self.layer_s) != len(network.layers):
+            return self
+        least = [layer.macs / macs_per_s for layer in network.layers]
+        layer_s = tuple(map(max, self.layer_s, least))
+        # A layer that is not run on boxes has no seconds there.
+        a_position = [s / positions(layer) for s, layer in zip(least, network.layers, strict=True)]
+        box_s = tuple(max(s, bound) if s else s for s, bound in zip(self.box_s, a_position, strict=False))
+        return replace(self, layer_s=layer_s, box_s=box_s, pass_s=max(self.pass_s, sum(least)) if self.pass_s else 0.0)
+
+    def corrected(self, boxes: float, maps: float) -> Rates:
+        """The rates where work on boxes, and on whole maps, takes so many times as long as measured."""
+        return replace(
+            self,
+            layer_s=tuple(seconds * maps for seconds in self.layer_s),
+            call_s=self.call_s * maps,
+            pass_s=self.pass_s * maps,
+            box_s=tuple(seconds * boxes for seconds in self.box_s),
+            box_batch_s=tuple(seconds * boxes for seconds in self.box_batch_s),
+            batch_s=self.batch_s * boxes,
+            sums_s=self.sums_s * boxes,
+        )
 
     def in_parts(self, share: float) -> Rates:
         """The rates where only `share` of the windows is computed at once: what a batch or an image costs weighs so."""

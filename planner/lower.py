@@ -138,7 +138,8 @@ def lower(
         also=bound.also,
         reuse=bound.reuse,
         held=tuple(held[grid] for grid in grids) if held else (),
-        estimated_for=f"{rates.device}, {'rates measured with this model' if rates.measured else 'typical rates'}",
+        estimated_for=_estimated_for(rates),
+        measured_rates=rates.measured,
         logical_text=(text, text),
         notes=_notes(bound, classify.precision),
         workers=bound.workers,
@@ -226,6 +227,12 @@ def _refusals(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[R
         for grid, (_, refused) in zip(grids, choices, strict=True)
         for refusal in refused
     )
+
+
+def _estimated_for(rates: Rates) -> str:
+    if not rates.measured:
+        return f"{rates.device}, typical rates"
+    return f"{rates.device}, rates measured with this model{f' {rates.origin}' if rates.origin else ''}"
 
 
 def _notes(bound: BoundExplain, precision: str) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ class DenseForward:
     least_bytes: float = 0.0
     n_lanes: int = 1
     channels_last: bool = True
+    #: share of the grid's windows that the cost is of
+    share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,9 @@ def part_of(engine: Engine, share: float) -> Engine:
     if share >= 1:
         return engine
     if isinstance(engine, IncrementalForward):
-        engine = replace(engine, bound_macs=engine.bound_macs * share, share=engine.share * share)
+        engine = replace(engine, bound_macs=engine.bound_macs * share)
     layer_s = tuple(seconds * share for seconds in engine.layer_s)
-    return replace(engine, cost=engine.cost.scaled(share), layer_s=layer_s)
+    return replace(engine, cost=engine.cost.scaled(share), layer_s=layer_s, share=engine.share * share)
 
 
 def with_memory(engine: Engine, n_bytes: float) -> Engine:
@@ -254,8 +256,9 @@ class ExplainPlan:
     reuse: bool = True
     #: the cells that were seen to be stored, one entry a grid; empty for none. The engines' costs are without them.
     held: tuple[HeldCells, ...] = ()
-    #: what the estimates rest on: device and whether its rates were measured
+    #: what the estimates rest on: device, and where its rates come from; and whether these were measured
     estimated_for: str = ""
+    measured_rates: bool = False
     #: the logical plan before and after the rules, printed
     logical_text: tuple[str, str] = ("", "")
     notes: tuple[str, ...] = ()

@@ -74,7 +74,8 @@ def choose_engine(
     budget = float(memory_bytes) if memory_bytes is not None else rates.free_bytes
     # Rounded down to an eighth of a power of two: what happens to be free now does not make every plan a new one.
     budget = 2.0 ** (math.floor(8 * math.log2(max(1.0, budget))) / 8)
-    return _chosen(network, grid, replace(rates, free_bytes=0.0), budget, batch, disabled, together)
+    rates = replace(rates, free_bytes=0.0, origin="")
+    return _chosen(network, grid, rates, budget, batch, disabled, together)
 
 
 @lru_cache(maxsize=256)

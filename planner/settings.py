@@ -54,6 +54,10 @@ def _rules(name: str, value: Any) -> tuple[str, ...]:
     return tuple(sorted(rule_names(parts)))
 
 
+def _measured(name: str, value: Any) -> Any:
+    raise BadValue(f"{name} is measured and cannot be set; RESET {name} forgets it.")
+
+
 def _or_auto(parse: Parser) -> Parser:
     """Return the parser with `auto` (None) allowed beside its own values."""
 
@@ -102,6 +106,13 @@ SETTINGS: tuple[SettingInfo, ...] = (
         "'10.0.0.1:6379', 'local', auto",
         "Ray's cluster: its address, or local, one of this machine for as long as a statement; auto is the variable "
         "RAY_ADDRESS, else local.",
+    ),
+    SettingInfo(
+        "rates",
+        _measured,
+        None,
+        "only RESET",
+        "How fast devices run models, as measured; `RESET obeql.rates` forgets it, and the next plan measures anew.",
     ),
     SettingInfo("reuse", flag, True, "true, false", "Whether stored cells may answer instead of being computed."),
     SettingInfo(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from obeql.executor.devices.processor import host_facts
 
 __all__ = ["Device"]
 
@@ -41,6 +44,15 @@ class Device(ABC):
     @abstractmethod
     def hardware(self) -> str:
         """Return the hardware's own name, for provenance."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return the hardware's name with a digest of all that is known of it and of its host.
+
+        What is measured on one holds for no other.
+        """
+        digest = hashlib.sha256("\n".join([self.hardware, *host_facts()]).encode()).hexdigest()
+        return f"{self.hardware} ({digest[:8]})"
 
     @abstractmethod
     def _free_bytes(self) -> float:

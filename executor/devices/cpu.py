@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
@@ -10,6 +11,7 @@ from typing import ClassVar
 import torch
 
 from obeql.executor.devices.base import Device
+from obeql.executor.devices.processor import processor_facts
 
 __all__ = ["Cpu", "available_cpus"]
 
@@ -37,11 +39,7 @@ class Cpu(Device):
 
     @property
     def hardware(self) -> str:
-        try:
-            lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-            model = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-        except (OSError, StopIteration):
-            model = "CPU"
+        model = processor_facts().get("model name") or platform.processor() or "CPU"
         n_threads = torch.get_num_threads()
         return f"{model}, {n_threads} thread{'s' if n_threads != 1 else ''}"
 

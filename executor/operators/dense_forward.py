@@ -73,6 +73,8 @@ class DenseRun:
         self.engine = engine
         self._clock = clock
         self._order = range(1, len(graph.layers))
+        #: seconds that all runs so far have computed on a CPU, without what other processes took
+        self.busy_s = 0.0
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -104,4 +106,8 @@ class DenseRun:
         # As many batches for each lane, so that none waits for the last one.
         n_batches = -(-len(numbers) // (self.engine.batch * self.engine.n_lanes)) * self.engine.n_lanes
         parts = (part for part in np.array_split(numbers, max(1, n_batches)) if len(part))
-        run_in_lanes((partial(batch, part) for part in parts), self.engine.n_lanes, lambda found: done(*found))
+        pieces = (partial(batch, part) for part in parts)
+        run_in_lanes(pieces, self.engine.n_lanes, lambda found: done(*found), self._spent)
+
+    def _spent(self, seconds: float) -> None:
+        self.busy_s += seconds

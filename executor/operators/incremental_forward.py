@@ -29,6 +29,7 @@ from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.reduce import GlobalMean
 from obeql.executor.operators.batch_reads import AnyRead, BatchReads
+from obeql.executor.stopwatch import Stopwatch
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import IncrementalForward
@@ -128,6 +129,9 @@ class IncrementalRun:
         self.on_boxes = [i for i, on in enumerate(engine.regions) if on]
         self.whole = [i for i, on in enumerate(engine.regions) if not on]
         self._clock = clock
+        self._stopwatch = Stopwatch(torch.device("cpu"))
+        #: seconds that all runs so far have computed on a CPU, without what other processes took
+        self.busy_s = 0.0
         self._keeps = several
         readers: dict[int, list[int]] = {i: [] for i in self.on_boxes}
         for k, layer in enumerate(graph.layers):
@@ -167,7 +171,9 @@ class IncrementalRun:
         n_images = len(clean.image)
         fills = fill if fill.dim() == 4 else fill.expand(n_images, *fill.shape)
         constant = fills.shape[2:] == (1, 1)
-        image = _Clean(clean.views, fills[:, :, 0, 0] if constant else View.of(fills, 0.0), self.sums(clean))
+        seconds, sums = self._stopwatch.timed(lambda: self.sums(clean))
+        self._spent(seconds)
+        image = _Clean(clean.views, fills[:, :, 0, 0] if constant else View.of(fills, 0.0), sums)
         n_lanes = self.engine.n_lanes
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
         keeps = self._keeps and windows is None
@@ -179,10 +185,12 @@ class IncrementalRun:
             def on_boxes(number: int, part: Part, stop: threading.Event) -> list[dict[int, Tensor]]:
                 return self._on_boxes(image, (n_images, number) if keeps else None, [part], layer_runner(clock, stop))
 
-            run_in_lanes((partial(on_boxes, *each) for each in enumerate(parts)), n_lanes, maps.extend)
+            pieces = (partial(on_boxes, *each) for each in enumerate(parts))
+            run_in_lanes(pieces, n_lanes, maps.extend, self._spent)
             numbers = np.concatenate([part.windows for part in parts])
             alone = None if self._clock is None else self._clock.run
-            logits = self._finish(len(numbers), maps, layer_runner(alone))
+            seconds, logits = self._stopwatch.timed(lambda: self._finish(len(numbers), maps, layer_runner(alone)))
+            self._spent(seconds)
             give_back()
             done(numbers, logits)
             return
@@ -197,7 +205,11 @@ class IncrementalRun:
             ),
             n_lanes,
             take,
+            self._spent,
         )
+
+    def _spent(self, seconds: float) -> None:
+        self.busy_s += seconds
 
     def sums(self, clean: CleanPass) -> dict[int, PrefixSums]:
         """Of every map that a layer on boxes sums."""

@@ -27,6 +27,14 @@ class FactRows:
                 value=dump(value),
             )
 
+    def fact(self, topic: str, key: str) -> Any:
+        """The value of a fact; None where there is none."""
+        rows = self._database.rows(
+            "SELECT value FROM obeql_store.fact_rows WHERE topic = ? AND key = ? ORDER BY entry_id DESC LIMIT 1",
+            [topic, key],
+        )
+        return json.loads(rows[0][0]) if rows else None
+
     def recalled(self, topic: str) -> dict[str, Any]:
         """The facts of a topic by key; lists come back for tuples."""
         rows = self._database.rows(

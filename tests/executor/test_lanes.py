@@ -94,7 +94,13 @@ def test_thread_settings_are_put_back_and_lanes_share_the_cores() -> None:
 def test_a_thread_born_while_lanes_are_at_work_has_the_threads_of_others() -> None:
     usual = run_elsewhere(torch.get_num_threads)
     inside: list[int] = []
-    run_in_lanes([lambda stop: run_elsewhere(torch.get_num_threads)] * 4, 2, inside.append)
+    both = threading.Barrier(2)  # lanes that are about to start take a moment
+
+    def piece(stop: threading.Event) -> int:
+        both.wait(30)
+        return run_elsewhere(torch.get_num_threads)
+
+    run_in_lanes([piece] * 4, 2, inside.append)
     assert {*inside, run_elsewhere(torch.get_num_threads)} == {usual}
 
 
@@ -112,17 +118,19 @@ def test_lanes_stay_for_the_next_call_also_after_a_piece_that_failed() -> None:
     def broken(stop: threading.Event) -> int:
         raise ValueError("broken")
 
+    both = threading.Barrier(2)
+
+    def named(stop: threading.Event) -> int:
+        both.wait(30)
+        return threading.get_ident()
+
     seen: list[set[int]] = []
-    for last in (_named, broken, _named):
+    for pieces in ([named, named], [named, named, broken], [named, named]):
         names: list[int] = []
         with suppress(ValueError):
-            run_in_lanes([_named, _named, last], 2, names.append)
+            run_in_lanes(pieces, 2, names.append)
         seen.append(set(names))
-    assert seen[2] <= seen[0] | seen[1]
-
-
-def _named(stop: threading.Event) -> int:
-    return threading.get_ident()
+    assert seen[0] == seen[1] == seen[2] and len(seen[0]) == 2
 
 
 def test_few_cores_have_a_lane_each_and_gpus_one() -> None:
