@@ -25,7 +25,12 @@ def set_own_threads(n_threads: int) -> None:
             return
         # What puts the usual number back is a thread that waits for it already: those born in between take over ours.
         is_set = threading.Event()
-        keeper = threading.Thread(target=lambda: is_set.wait() and torch.set_num_threads(usual), name="obeql-threads")
+
+        def put_back() -> None:
+            is_set.wait()
+            torch.set_num_threads(usual)
+
+        keeper = threading.Thread(target=put_back, name="obeql-threads")
         keeper.start()
         try:
             torch.set_num_threads(n_threads)
