@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,8 @@ class MapRows(RunRows, ImageRows):
         """
         chosen = "member.run_id = ?" if image_id is None else "member.run_id = ? AND member.image_id = ?"
         table = self._database.arrow(
-            f"SELECT {MEMBER_COLUMNS}, {MAP_COLUMNS if planes else MAP_FACTS} FROM obeql_store.run_maps AS member "
+            f"SELECT {self._numbered(f'{MEMBER_COLUMNS}, {MAP_COLUMNS if planes else MAP_FACTS}')} "
+            "FROM obeql_store.run_maps AS member "
             f"JOIN obeql_store.maps AS map ON map.map_id = member.map_id WHERE {chosen}",
             [run_id] if image_id is None else [run_id, image_id],
         )
@@ -161,7 +163,8 @@ class MapRows(RunRows, ImageRows):
     def cells_of(self, map_ids: Sequence[int]) -> dict[int, MapCells]:
         """The cells of maps by their ids, without quality; maps that are gone are absent."""
         table = self._database.arrow(
-            f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE map.map_id IN ({', '.join('?' * len(map_ids))})",
+            f"SELECT {self._numbered(MAP_COLUMNS)} FROM obeql_store.maps AS map "
+            f"WHERE map.map_id IN ({', '.join('?' * len(map_ids))})",
             map_ids,
         )
         return dict(zip(table["map_id"].to_pylist(), maps_of(self._with_planes(table)), strict=True)) if map_ids else {}
@@ -264,6 +267,22 @@ class MapRows(RunRows, ImageRows):
         """Which cells of these maps are computed and exact."""
         found = self.cells_of(sorted(map_ids)) if map_ids else {}
         return {map_id: ~np.isnan(exact_only(cells).logit) for map_id, cells in found.items()}
+
+    @cached_property
+    def _of_yes(self) -> str:
+        """What holds for maps of one output that are class 0, in an old file that is only read; or nothing."""
+        ((version,),) = self._database.rows("SELECT max(version) FROM obeql_store.schema_version")
+        one_output = "(SELECT model_hash FROM obeql_store.model_rows WHERE n_classes = 1)"
+        return f"map.class_id = 0 AND map.model_hash IN {one_output}" if version < 6 else ""
+
+    def _numbered(self, columns: str) -> str:
+        """The columns, with classes as they are numbered now."""
+        if not self._of_yes:
+            return columns
+        name = f"CASE WHEN {self._of_yes} AND member.class_name = '0' THEN 'yes' ELSE member.class_name END"
+        number = f"CASE WHEN {self._of_yes} THEN 1 ELSE map.class_id END"
+        written = {"member.class_name": f"{name} AS class_name", "map.class_id": f"{number}::INTEGER AS class_id"}
+        return ", ".join(written.get(column, column) for column in columns.split(", "))
 
     def _maps(self, condition: str, parameters: Sequence[Any]) -> list[MapCells]:
         table = self._database.arrow(

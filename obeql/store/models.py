@@ -5,11 +5,13 @@ A name's last row holds; replacing and dropping append rows, so that older runs 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from obeql.errors import StoreError, UnknownNameError, nearest
 from obeql.planner.catalog import ModelRecord, Preprocessing
-from obeql.planner.geometry import Network
+from obeql.planner.classes import with_no
+from obeql.planner.geometry import LayerSpec, Network
 from obeql.store.codec import dump, load_frozen, utc_now
 from obeql.store.driver import Database
 
@@ -104,7 +106,7 @@ class ModelRows:
 
 def _record(row: tuple[Any, ...]) -> ModelRecord:
     name, model_hash, uri, options, classes, activation, preprocessing, network = row
-    return ModelRecord(
+    record = ModelRecord(
         name=name,
         model_hash=model_hash,
         uri=uri,
@@ -112,8 +114,17 @@ def _record(row: tuple[Any, ...]) -> ModelRecord:
         classes=tuple(classes),
         activation=activation,
         preprocessing=Preprocessing.from_json(preprocessing),
-        network=Network.from_json(network),
+        network=_with_classes(Network.from_json(network), activation),
     )
+    return replace(record, classes=with_no(record))
+
+
+def _with_classes(network: Network, activation: str) -> Network:
+    """The network with the layer that gives one output its two classes, which versions of the schema before 6 lack."""
+    if network.n_classes != 1 or activation == "none":
+        return network
+    yes_no = LayerSpec("yes_no", "yes_no", "global", (len(network.layers) - 1,), (2,), 0, 4 * 2 * 2, 0)
+    return replace(network, layers=(*network.layers, yes_no))
 
 
 def _content(record: ModelRecord) -> dict[str, Any]:

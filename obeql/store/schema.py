@@ -24,7 +24,7 @@ _SCHEMA = "obeql_store"
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
 
 #: Scripts that make the tables, by the version they came with; an upgrade runs those that the file lacks.
-_TABLES = {1: "tables", 3: "tables_3", 5: "tables_5"}
+_TABLES = {1: "tables", 3: "tables_3", 5: "tables_5", 6: "tables_6"}
 
 #: Views and macros that versions added. An upgrade replaces those the file has; a name that came later may be a user's.
 ADDED = {

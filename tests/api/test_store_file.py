@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from obeql.errors import StoreError
-from obeql.planner.catalog import ImageRecord
+from obeql.planner.catalog import ImageRecord, Preprocessing
 from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.geometry import LayerSpec, Network
 from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store
 from obeql.store.schema import ADDED
 
@@ -391,6 +392,40 @@ def test_a_file_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
         assert store.connection.execute("SELECT run_of('FIRST'), image_of('scan_1')").fetchall() == [(1, 1)]
         with pytest.raises(duckdb.Error, match="There is no run '9'"):
             store.connection.execute("FROM maps_of(9, 1)").fetchall()
+
+
+def test_one_output_of_an_old_file_is_two_classes(tmp_path: Path) -> None:
+    file = file_of_version(4, tmp_path / "old.duckdb")
+    network = Network(
+        (LayerSpec("image", "image", "source", (), (3, 24, 48)), LayerSpec("fc", "linear", "global", (0,), (1,)))
+    )
+    with duckdb.connect(str(file)) as old:
+        old.execute("DELETE FROM obeql_store.run_maps WHERE map_id <> 1")
+        old.execute("UPDATE obeql_store.run_maps SET class_id = 0, class_name = '0'")
+        old.execute("UPDATE obeql_store.maps SET class_id = 0, clean_top_class = 1 WHERE map_id = 1")
+        old.execute(
+            "INSERT INTO obeql_store.prediction_rows VALUES (90, 1, 'image', 'tumour', 'model', 'p', 0, '0', 0.9, 2, 1)"
+        )
+        old.execute(
+            "INSERT INTO obeql_store.model_rows VALUES (91, true, 'tumour', 'model', 'p', 'm.onnx', '{}', ['tumour'], "
+            "'sigmoid', ?, ?, 1, 24, 48, NULL)",
+            [Preprocessing((24, 48)).to_json(), network.to_json()],
+        )
+    for read_only in (True, False):
+        with Store(file, read_only=read_only) as store:
+            (found,) = store.load_maps(1)
+            assert (found.cells.class_id, found.class_name, found.cells.clean_top_class) == (1, "yes", 1)
+            assert [cells.class_id for cells in store.cells_of([1]).values()] == [1]
+            model = store.model("tumour")
+            assert model is not None and model.yes_no and model.n_classes == 2
+            assert model.classes == ("not tumour", "tumour")
+    with Store(file) as store:
+        rows = store.connection.execute("SELECT DISTINCT class_id, class_name FROM cells").fetchall()
+        assert rows == [(1, "yes")]
+        assert store.connection.execute("SELECT class_id, class_name FROM predictions").fetchall() == [(1, "yes")]
+        assert store.connection.execute("SELECT n_classes, classes FROM models").fetchall() == [
+            (2, ["not tumour", "tumour"])
+        ]
 
 
 def test_an_upgrade_knows_every_view_and_macro_as_its_own() -> None:
