@@ -215,6 +215,29 @@ def ingest_speed() -> str:
     return table((*head, "bytes a map"), rows)
 
 
+def launches() -> str:
+    head = (
+        "network",
+        "groups of rows and columns",
+        "batches of the grid",
+        "calls a batch",
+        "calls, ms",
+        "estimated, ms",
+    )
+    rows = [
+        (
+            row["network"],
+            " x ".join(map(str, row["groups"])),
+            str(row["batches_of_grid"]),
+            str(row["calls_of_one_batch"]),
+            f"{1e3 * row['launches_s']:.0f}",
+            f"{1e3 * row['estimated_s']:.0f}",
+        )
+        for row in measured("cpu2-launches")
+    ]
+    return table(head, rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
     for part in (
@@ -234,6 +257,7 @@ PARTS: dict[str, Callable[[], str]] = {
         workers_speed,
         ray_speed,
         ingest_speed,
+        launches,
     )
 }
 
