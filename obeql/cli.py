@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,11 +127,16 @@ class _Script:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.file == "doctor" and not Path("doctor").exists():
+    word = _meant(options) if options.file is not None else ""
+    if word == "doctor":
         from obeql.doctor import examine  # noqa: PLC0415
 
         with writing():
             return examine()
+    if word:
+        with writing():
+            print(parser().format_help() if word == "help" else versions(), flush=True)
+        return 0
     if options.db is not None and options.file is not None:
         raise QueryError(f"two databases are named, {options.file!r} and --db {options.db!r}; one can be open")
     inputs = options.inputs or []
@@ -157,6 +163,26 @@ def _run(options: argparse.Namespace) -> int:
         for text in texts or [read_input()]:
             runner.run(text)
     return 0
+
+
+#: Words that are commands in the place of the database, unless there is one of that name.
+_WORDS = ("doctor", "help", "version")
+
+
+def _meant(options: argparse.Namespace) -> str:
+    """The command that stands in the place of the database, asked for where it is misspelt; empty for a database."""
+    word = options.file
+    if Path(word).exists() or options.db is not None:
+        return ""
+    if word in _WORDS:
+        return str(word)
+    close = get_close_matches(word.lower(), ["doctor"], n=1, cutoff=0.75)
+    if not close or options.inputs:
+        return ""
+    if not sys.stdin.isatty():
+        raise QueryError(f"There is no database {word!r}. Did you mean obeql doctor? obeql --db {word} makes one.")
+    answer = input(f"There is no database {word!r}. Did you mean obeql doctor? [Y/n] ")
+    return "doctor" if answer.strip().lower() in ("", "y", "yes") else ""
 
 
 def _runner(session: Session, options: argparse.Namespace) -> Runner:

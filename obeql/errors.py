@@ -61,7 +61,8 @@ class ObeqlError(Exception):
 class QueryError(ObeqlError):
     """The text of a query is at fault; `line` and `column` count from 1, both None when unknown.
 
-    `context` is the offending line with a caret under the place, or an empty string.
+    `context` is the offending line with a caret under the place, or an empty string. `offset` is the place within the
+    part of the text that whoever raises it knows, such as a SELECT that names images.
     """
 
     exit_code = 2
@@ -73,11 +74,13 @@ class QueryError(ObeqlError):
         line: int | None = None,
         column: int | None = None,
         context: str = "",
+        offset: int | None = None,
     ) -> None:
         self.message = _readable(message)
         self.line = line
         self.column = column
         self.context = context
+        self.offset = offset
         super().__init__(self.message)
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ import duckdb
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner import ImageRecord, ImageSet
 from obeql.planner.catalog import split_page
+from obeql.sql_errors import said_and_offset
 from obeql.store import ImageContent
 
 if TYPE_CHECKING:
@@ -133,7 +134,8 @@ class Gallery:
         try:
             columns, rows = self._store.on_connection(read)
         except duckdb.Error as error:
-            raise QueryTypeError(f"The SELECT that names the images fails: {str(error).splitlines()[0]}") from error
+            said, offset = said_and_offset(error, sql, self._store.ask)
+            raise QueryTypeError(f"The SELECT that names the images fails: {said}", offset=offset) from error
         path_column = next((name for name in _PATH_COLUMNS if name in columns), None)
         if path_column is None and len(columns) == 1 and "image_id" not in columns:
             path_column = columns[0]

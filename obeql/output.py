@@ -5,9 +5,12 @@ Comes last on the command line, after the session has run the statement.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +20,7 @@ from obeql.errors import QueryTypeError, nearest
 from obeql.outcome import Message, Plan
 from obeql.quality import top_class_text
 from obeql.streams import as_utf8
+from obeql.wrapping import columns_of, wrapped, wrapped_plan
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyRelation
@@ -29,6 +33,9 @@ __all__ = ["MODES", "OutputMode", "output_mode", "write_outcome"]
 
 OutputMode = Literal["box", "csv", "json", "jsonl", "markdown", "line"]
 MODES: tuple[OutputMode, ...] = get_args(OutputMode)
+
+#: More rows, columns and characters than anything has.
+_UNLIMITED = 2**31 - 1
 
 _RESULT_COLUMNS = (
     "run_id", "image", "class_name", "score_kind", "clean_score", "rank", "row", "col",
@@ -53,25 +60,32 @@ def output_mode(name: str) -> OutputMode:
 
 
 def write_outcome(
-    outcome: Outcome, mode: OutputMode, stream: TextIO | None = None, notes: TextIO | None = None, draw: bool = False
+    outcome: Outcome,
+    mode: OutputMode,
+    stream: TextIO | None = None,
+    notes: TextIO | None = None,
+    draw: bool = False,
+    whole: bool = False,
 ) -> None:
     """Write one outcome to `stream` (standard output).
 
-    Heat maps become their most important cells; in a box, `draw` draws them in the terminal. JSON is one array of
-    objects a statement, jsonl one object a line, CSV and markdown one table a statement. In all but box, messages
-    and failed images go to `notes` (standard error), so that the output stays what it claims.
+    Heat maps become their most important cells; in a box, `draw` draws them in the terminal, and `whole` leaves no row
+    and no column out. JSON is one array of objects a statement, jsonl one object a line, CSV and markdown one table a
+    statement. In all but box, messages and failed images go to `notes` (standard error), so that the output stays what
+    it claims.
     """
     stream = sys.stdout if stream is None else stream
     notes = sys.stderr if notes is None else notes
     if outcome is None or _says_only_done(outcome):
         return
     if isinstance(outcome, Message):
-        print(outcome, file=stream if mode == "box" else notes)
+        where = stream if mode == "box" else notes
+        print(wrapped(str(outcome), columns_of(where)), file=where)
     elif mode == "box":
-        _write_box(outcome, stream, draw)
+        _write_box(outcome, stream, draw, whole)
     else:
         for failure in getattr(outcome, "failures", ()):
-            print(f"failed: {failure.shown}: {failure.error}", file=notes)
+            print(wrapped(f"failed: {failure.shown}: {failure.error}", columns_of(notes)), file=notes)
         as_utf8(stream)
         _WRITERS[mode](_as_table(outcome), stream)
 
@@ -82,11 +96,33 @@ def _says_only_done(outcome: Any) -> bool:
     return done and str(outcome.type) == "MATERIALIZED_RELATION" and not outcome.fetchall()
 
 
-def _write_box(outcome: Result | Plan | DuckDBPyRelation, stream: TextIO, draw: bool) -> None:
+def _whole_box(relation: DuckDBPyRelation) -> str:
+    """All rows and columns of a relation; on a screen, DuckDB leaves out what does not fit."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):  # where DuckDB prints it
+        relation.show(max_rows=_UNLIMITED, max_width=_UNLIMITED, max_col_width=_UNLIMITED)
+    return text.getvalue().rstrip("\n")
+
+
+def _hint(box: str) -> str:
+    """What shows all of a table, where DuckDB says below it that it has left something out."""
+    below = box.rpartition("\n")[2]
+    if re.search(r"columns \(\d+ shown\)", below) or "…" in box:
+        return "Cut to fit the screen; .mode line (--mode line) shows every column in full."
+    return ""
+
+
+def _write_box(outcome: Result | Plan | DuckDBPyRelation, stream: TextIO, draw: bool, whole: bool) -> None:
     from obeql.result import Result  # noqa: PLC0415 - numpy is not needed for SQL alone
 
-    if not isinstance(outcome, Result):
-        print(str(outcome).rstrip("\n"), file=stream)
+    columns = columns_of(stream)
+    if isinstance(outcome, Plan):
+        print(wrapped_plan(str(outcome), columns).rstrip("\n"), file=stream)
+    elif not isinstance(outcome, Result):
+        text = _whole_box(outcome) if whole else str(outcome).rstrip("\n")
+        print(text, file=stream)
+        if columns is not None and (hint := _hint(text)):
+            print(wrapped(hint, columns), file=stream)
     elif draw and outcome.maps:
         from rich.console import Console  # noqa: PLC0415
 

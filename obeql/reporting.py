@@ -11,6 +11,7 @@ import traceback
 from contextlib import suppress
 
 from obeql.errors import ExecutionError, InternalError, ObeqlError, QueryError
+from obeql.wrapping import columns_of, pointed, wrapped
 
 __all__ = ["INTERRUPTED", "report_error", "report_stop", "versions"]
 
@@ -31,7 +32,8 @@ def versions() -> str:
 
 def report_stop(stop: KeyboardInterrupt) -> int:
     """Print what Ctrl-C left behind, as far as the session says it, and return the exit code."""
-    print(f"interrupted: {stop}" if str(stop) else "interrupted", file=sys.stderr)
+    text = f"interrupted: {stop}" if str(stop) else "interrupted"
+    print(wrapped(text, columns_of(sys.stderr)), file=sys.stderr)
     return INTERRUPTED
 
 
@@ -44,8 +46,16 @@ def report_error(error: Exception) -> int:
     with suppress(OSError):
         sys.stdout.flush()  # so that the error stands behind what was written before it
     with suppress(OSError):  # nobody can be told; the exit code is all that is left
-        print(f"{_heading('error:')} {error}", file=sys.stderr)
+        print(f"{_heading('error:')} {_fitting(error)}", file=sys.stderr)
     return error.exit_code
+
+
+def _fitting(error: ObeqlError) -> str:
+    """The message, wrapped at words where it is read on a terminal; the place that is drawn below it stays whole."""
+    text, columns = str(error), columns_of(sys.stderr)
+    drawing = error.context if isinstance(error, QueryError) else ""
+    said = wrapped(text.removesuffix(drawing).rstrip("\n"), columns, lead=len("error: "))
+    return f"{said}\n{pointed(drawing, columns)}" if drawing else said
 
 
 def _heading(text: str) -> str:

@@ -63,7 +63,10 @@ class Runner:
 
     def run(self, text: str) -> None:
         """Run every statement of a text. Raises ObeqlError, and KeyboardInterrupt after Ctrl-C."""
+        import duckdb  # noqa: PLC0415 - the session has imported it
+
         from obeql.grammar.scanner import split_script  # noqa: PLC0415
+        from obeql.sql_errors import sql_error  # noqa: PLC0415
 
         with self._stoppable():
             outcomes = self.session.run_script(text, on_progress=self._on_progress)
@@ -74,7 +77,10 @@ class Runner:
                 outcome = next(outcomes)
                 self._end_of_run()
                 self._remember(outcome, statement.text)
-                self.show(outcome)
+                try:
+                    self.show(outcome)
+                except duckdb.Error as error:  # met while rows are read
+                    raise sql_error(error, statement.text, text, statement.start) from error
                 if self.timer:
                     print(f"took {time.perf_counter() - started:.3f} s", file=sys.stderr)
 
@@ -82,7 +88,8 @@ class Runner:
         """Write one outcome where results go, in the mode of the moment."""
         stream = sys.stdout if self.output is None else self.output
         with writing() if self.output is None else writing(repr(stream.name)):
-            write_outcome(outcome, self.mode, stream, draw=self.draw and self.output is None)
+            to_file = self.output is not None
+            write_outcome(outcome, self.mode, stream, draw=self.draw and not to_file, whole=to_file)
             stream.flush()  # results of a long script appear as they come, also in a pipe
 
     def _remember(self, outcome: Any, text: str) -> None:

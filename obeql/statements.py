@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +50,7 @@ from obeql.predicting import predict
 from obeql.result import Result
 from obeql.shard_writer import Delivery, delivery_of
 from obeql.spreading import sharing_a_device, threads_set, with_workers
+from obeql.sql_errors import sql_error
 from obeql.store import Store
 from obeql.stored_runs import StoredRuns
 
@@ -155,7 +155,8 @@ class Statements:
                 "close the session and open the file again: what was committed is in it."
             ) from error
         except duckdb.Error as error:
-            raise QueryError(_sql_message(error)) from error
+            sql = statement.text if isinstance(statement, syntax.SqlStatement) else ""
+            raise sql_error(error, sql, call.text, statement.span.start, self._store.ask) from error
         finally:
             self._depth -= 1
 
@@ -458,12 +459,6 @@ class Statements:
 
 def _unknown(what: str, name: Any, known: Sequence[str]) -> NoReturn:
     raise UnknownNameError(f"There is no {what} {name!r}.{nearest(str(name), known)}")
-
-
-def _sql_message(error: duckdb.Error) -> str:
-    # DuckDB looks for missing tables among Python's variables, which are those of this package here.
-    found = re.search(r'Python Object "(\w+)" of type', str(error))
-    return f"There is no table {found[1]!r}." if found else str(error)
 
 
 def _content(model: ModelRecord) -> tuple[Any, ...]:

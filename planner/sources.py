@@ -59,7 +59,8 @@ def resolve_source(
                     raise QueryTypeError("The list of images is empty.")
                 return images[0].shown if len(images) == 1 else "(parameter)", images
     except QueryError as wrong:
-        raise locate(wrong, text, source) from None
+        inside = isinstance(source, syntax.SelectSource) and wrong.offset is not None
+        raise locate(wrong, text, source, source.span.start + 1 + (wrong.offset or 0) if inside else None) from None
 
 
 def _named(name: str, catalog: Catalog, text: str) -> tuple[ImageRecord, ...]:

@@ -49,7 +49,8 @@ def options() -> str:
 def commands() -> str:
     from obeql.repl.commands import COMMANDS
 
-    return table(("command", "does"), [(f"`{each.usage}`", each.does) for each in COMMANDS.values()])
+    rows = [(f"`{each.usage}`", f"{each.does}. {each.more}" if each.more else each.does) for each in COMMANDS.values()]
+    return table(("command", "does"), rows)
 
 
 def operators() -> str:

@@ -6,6 +6,8 @@ Comes after the editor has read a line that begins with a dot; most commands run
 from __future__ import annotations
 
 import shlex
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,10 @@ from obeql.grammar.syntax import EXPORT_FORMATS
 from obeql.output import MODES, output_mode
 from obeql.repl.completion import Suggestion, paths
 from obeql.repl.names import Names
+from obeql.repl.sql_words import SQL_WORDS
+from obeql.repl.statement_help import STATEMENTS, find_statements, option_help, statement_help
 from obeql.scripts import read_script
+from obeql.wrapping import columns_of, table, wrapped
 
 if TYPE_CHECKING:
     from obeql.repl.shell import Shell
@@ -25,16 +30,17 @@ if TYPE_CHECKING:
 __all__ = ["COMMANDS", "Command", "command_words", "help_text", "run_command"]
 
 #: What the arguments of a command are, for completion.
-Completes = Literal["commands", "runs", "tables", "modes", "devices", "switch", "paths", "statement", ""]
+Completes = Literal["help", "runs", "tables", "modes", "devices", "switch", "paths", "statement", ""]
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A row of the table: `.name takes`, what it does, and what its arguments are."""
+    """A row of the table: `.name takes`, what it does in a few words, more about it, and what its arguments are."""
 
     name: str
     takes: str
     does: str
+    more: str
     completes: Completes
     run: Callable[[Shell, list[str]], None]
 
@@ -50,10 +56,11 @@ COMMANDS: dict[str, Command] = {}
 def _command(
     name: str, takes: str = "", completes: Completes = ""
 ) -> Callable[[Callable[[Shell, list[str]], None]], Callable[[Shell, list[str]], None]]:
-    """Put a function into the table; its docstring is what `.help` says."""
+    """Put a function into the table; the first line of its docstring is what `.help` says, all of it `.help name`."""
 
     def register(function: Callable[[Shell, list[str]], None]) -> Callable[[Shell, list[str]], None]:
-        COMMANDS[name] = Command(name, takes, (function.__doc__ or "").strip(), completes, function)
+        does, _, more = (function.__doc__ or "").strip().partition("\n")
+        COMMANDS[name] = Command(name, takes, does, " ".join(more.split()), completes, function)
         return function
 
     return register
@@ -62,41 +69,40 @@ def _command(
 def run_command(shell: Shell, line: str) -> None:
     """Carry out a line such as `.heat first_look 2`. Raises ObeqlError, and EOFError where it means to leave."""
     name, _, rest = line.strip().removesuffix(";").strip().partition(" ")
+    name = f".{name[1:]}"  # \\h is .h
     command = COMMANDS.get(name[1:].lower()) or COMMANDS.get(_ALSO.get(name[1:].lower(), ""))
     if command is None:
         raise UnknownNameError(f"There is no command {name}; .help lists them.{nearest(name[1:], COMMANDS)}")
     try:
-        arguments = [rest.strip()] if command.completes == "statement" and rest.strip() else shlex.split(rest)
+        as_typed = command.completes in ("statement", "help")
+        arguments = [rest.strip()] if as_typed and rest.strip() else shlex.split(rest)
     except ValueError as error:
         raise QueryError(f"{command.usage}: {error}") from None
-    if len(arguments) > len(command.takes.split()) and command.completes != "statement":
+    if len(arguments) > len(command.takes.split()) and not as_typed:
         raise QueryError(f"{name} takes {command.takes or 'nothing'}, not {rest.strip()!r}")
     command.run(shell, arguments)
 
 
-#: Other words for a command, which habit types.
-_ALSO = {"exit": "quit", "q": "quit", "h": "help", "?": "help"}
+#: Other words for a command, which habit types; `\\h` is `.h`.
+_ALSO = {
+    "exit": "quit", "q": "quit", "h": "help", "?": "help", "d": "schema", "dt": "tables", "i": "read", "o": "output",
+    "timing": "timer",
+}  # fmt: skip
 
 
-def help_text() -> str:
-    """The text of `.help`."""
-    width = max(len(command.usage) for command in COMMANDS.values())
-    lines = [f"  {command.usage:<{width}}   {command.does}" for command in COMMANDS.values()]
-    return "\n".join([_INTRODUCTION, "", *lines, "", _KEYS])
+def help_text(columns: int | None = None) -> str:
+    """The text of `.help`, which fits a terminal of 80 columns and 24 lines."""
+    statements = textwrap.fill(
+        ", ".join(statement.name for statement in STATEMENTS), 78, initial_indent="  ", subsequent_indent="  "
+    )
+    rows = [(command.usage, command.does) for command in COMMANDS.values()]
+    return "\n".join([wrapped(_INTRODUCTION, columns), statements, table(rows, columns), wrapped(_KEYS, columns)])
 
 
-_INTRODUCTION = """\
-A statement may span several lines and ends with a semicolon. What is not OBEQL is SQL, and DuckDB runs it.
-
-  CREATE MODEL name FROM 'model.onnx';              a network: ONNX, .pt2, torchvision:name, timm:name, python:m:f
-  CREATE IMAGES name FROM 'folder/*.jpg';           pictures: a glob or a SELECT of paths
-  PREDICT images USING model;                       what the network says
-  EXPLAIN OCCLUDE images USING model WITH patch=16; heat maps;  put PLAN in front to see how, and how long
-  RENDER run TO 'maps.png';                         draw a run
-  SHOW MODELS | IMAGES | RUNS | DEVICES | OPERATORS;"""
+_INTRODUCTION = "A statement ends with ;  What is not OBEQL is SQL.  .help EXPLAIN tells all of:"
 _KEYS = """\
-Tab completes, the right arrow takes the grey suggestion, Ctrl-R searches the history, Alt-Enter begins a line.
-Ctrl-C drops the statement being typed, or stops the one that runs; what a run has stored is kept. Ctrl-D leaves."""
+Tab completes, the right arrow takes the grey suggestion, Ctrl-R searches.
+Ctrl-C drops what is typed, or stops what runs and keeps what is stored."""
 
 
 def command_words(line: str, names: Names) -> Iterator[Suggestion]:
@@ -113,8 +119,9 @@ def command_words(line: str, names: Names) -> Iterator[Suggestion]:
     typed = rest.rpartition(" ")[2]
     words: tuple[str, ...] = ()
     match command.completes if command is not None else "":
-        case "commands":
-            words = tuple(COMMANDS)
+        case "help":
+            words = (*(statement.name for statement in STATEMENTS), *COMMANDS)
+            typed = rest
         case "runs":
             words = names.runs
         case "tables":
@@ -135,16 +142,31 @@ def command_words(line: str, names: Names) -> Iterator[Suggestion]:
 # ---- the commands, in the order of `.help` ---------------------------------------------------------------------------
 
 
-@_command("help", "[command]", "commands")
+@_command("help", "[statement]", "help")
 def _help(shell: Shell, arguments: list[str]) -> None:
-    """this text, or one command's"""
+    """this text, or a statement with its clauses
+    With an example: .help EXPLAIN, .help CREATE MODEL. Also of a command or an option: .help heat, .help patch.
+    \\h is the same.
+    """
+    columns = columns_of(sys.stdout)
     if not arguments:
-        shell.write(help_text())
+        shell.write(help_text(columns))
         return
-    command = COMMANDS.get(arguments[0].removeprefix(".").lower())
-    if command is None:
-        raise UnknownNameError(f"There is no command {arguments[0]!r}.{nearest(arguments[0], COMMANDS)}")
-    shell.write(f"{command.usage}   {command.does}")
+    asked = arguments[0].rstrip("; ")
+    command = COMMANDS.get(asked.removeprefix(".").removeprefix("\\").lower())
+    statements = find_statements(asked) if not asked.startswith(".") else []
+    if command is not None and not any(asked.isupper() for _ in statements):
+        more = f" {command.more}" if command.more else ""
+        shell.write(wrapped(f"{command.usage}   {command.does}.{more}", columns))
+    elif statements:
+        shell.write("\n\n".join(statement_help(statement, columns) for statement in statements))
+    elif said := option_help(asked, columns):
+        shell.write(said)
+    elif asked.split()[0].lower() in SQL_WORDS:
+        shell.write(f"{asked.split()[0].upper()} is SQL, which DuckDB runs: https://duckdb.org/docs")
+    else:
+        known = [statement.name for statement in STATEMENTS] + list(COMMANDS)
+        raise UnknownNameError(f"There is no statement, command or option {asked!r}.{nearest(asked, known)}")
 
 
 @_command("models")
@@ -167,7 +189,9 @@ def _runs(shell: Shell, arguments: list[str]) -> None:
 
 @_command("heat", "[run] [map]", "runs")
 def _heat(shell: Shell, arguments: list[str]) -> None:
-    """draw the maps of a run (the newest without a name), or the one of this number, counted from 0"""
+    """draw the maps of a run, or one by its number
+    The newest run without a name. Maps are counted from 0.
+    """
     result = _result(shell, arguments[0] if arguments else None)
     if len(arguments) > 1:
         number = arguments[1]
@@ -179,7 +203,10 @@ def _heat(shell: Shell, arguments: list[str]) -> None:
 
 @_command("export", "[run] file [format]", "paths")
 def _export(shell: Shell, arguments: list[str]) -> None:
-    """write a run: .png .jpg .pdf .svg .html .gif .csv .parquet .json .npz; with parquet, npz or png into a folder"""
+    """write a run, by the suffix of the file
+    Suffixes are .png .jpg .pdf .svg .html .gif .csv .parquet .json .npz; with the format parquet, npz or png behind it
+    the file is a folder.
+    """
     form = arguments.pop().lower() if len(arguments) > 1 and arguments[-1].lower() in EXPORT_FORMATS else None
     if not arguments:
         raise QueryError(f"{COMMANDS['export'].usage}: say the file to write")
@@ -209,7 +236,9 @@ def _export(shell: Shell, arguments: list[str]) -> None:
 
 @_command("plan", "[statement]", "statement")
 def _plan(shell: Shell, arguments: list[str]) -> None:
-    """how an EXPLAIN OCCLUDE would be carried out; of the last one without a statement"""
+    """how an EXPLAIN OCCLUDE would be carried out
+    That of the last one without a statement.
+    """
     text = arguments[0] if arguments else shell.runner.last_explain
     if text is None:
         raise QueryError("no EXPLAIN OCCLUDE has run yet: .plan EXPLAIN OCCLUDE .. shows the plan of one")
@@ -219,7 +248,9 @@ def _plan(shell: Shell, arguments: list[str]) -> None:
 
 @_command("mode", "[mode]", "modes")
 def _mode(shell: Shell, arguments: list[str]) -> None:
-    """how results are written: box, csv, json, jsonl, markdown or line"""
+    """box, csv, json, jsonl, markdown or line
+    How results are written; line shows every column in full, on a line of its own.
+    """
     if arguments:
         shell.runner.mode = output_mode(arguments[0])
     shell.write(f"mode {shell.runner.mode}")
@@ -244,14 +275,18 @@ def _read(shell: Shell, arguments: list[str]) -> None:
 
 @_command("output", "[file]", "paths")
 def _output(shell: Shell, arguments: list[str]) -> None:
-    """write the results that follow into a file; to the screen again without one"""
+    """write results into a file, or to the screen again
+    Those of the statements that follow, with all rows and columns.
+    """
     shell.write_to(Path(arguments[0]).expanduser() if arguments else None)
     shell.write(f"results go to {arguments[0] if arguments else 'the screen'}")
 
 
 @_command("device", "[device]", "devices")
 def _device(shell: Shell, arguments: list[str]) -> None:
-    """the device of statements without ON: auto, cpu, cuda, cuda:1; what there is without one"""
+    """the device of statements without ON, or a list
+    auto, cpu, cuda, cuda:1 and what else .device lists.
+    """
     if not arguments:
         shell.runner.run("SHOW DEVICES")
         shell.write(f"obeql.device = {shell.runner.session.setting('device')}")
@@ -267,7 +302,7 @@ def _tables(shell: Shell, arguments: list[str]) -> None:
 
 @_command("schema", "[table]", "tables")
 def _schema(shell: Shell, arguments: list[str]) -> None:
-    """the columns of a table or view, or of all of them"""
+    """the columns of a table or view, or of all"""
     if arguments:
         shell.runner.run('DESCRIBE "{}"'.format(arguments[0].replace('"', '""')))
         return

@@ -259,8 +259,8 @@ class StatementCompleter(Completer):
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
-        if text.lstrip().startswith(".") and "\n" not in text:
-            found = list(self._command_words(text.lstrip()))
+        if text.lstrip().startswith((".", "\\")) and "\n" not in text:
+            found = list(self._command_words(f".{text.lstrip()[1:]}"))
         elif not complete_event.completion_requested and not _typed(text) and not text.endswith(("=", "'", "/")):
             return  # while typing, a menu opens with the first letter of a word
         else:

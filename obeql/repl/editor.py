@@ -54,8 +54,9 @@ def history_path() -> Path:
 
 def is_finished(text: str) -> bool:
     """Return whether Enter runs the text: a dot-command, whole statements, or nothing at all."""
-    if text.lstrip().startswith(".") or text.strip().lower() in _BARE:
-        return "\n" not in text.strip()
+    bare = text.strip().lower()
+    if bare.startswith((".", "\\", "help ")) or bare in _BARE:
+        return "\n" not in bare
     return is_complete(text) or not any(split_script(text))
 
 

@@ -128,9 +128,9 @@ class Shell:
         try:
             line = text.strip()
             bare = line.lower().removesuffix(";").strip()
-            if bare in ("exit", "quit", "help"):
-                line = f".{bare}"
-            if line.startswith("."):
+            if bare in ("exit", "quit", "help") or bare.startswith("help "):
+                line = f".{line}"
+            if line.startswith((".", "\\")):
                 run_command(self, line)
             else:
                 self.runner.run(text)
@@ -143,7 +143,8 @@ class Shell:
 
     def write(self, text: str) -> None:
         """Show a text of the prompt's own."""
-        print(text, flush=True)
+        with writing():
+            print(text, flush=True)
 
     def draw(self, result: Result) -> None:
         """Draw maps on the screen."""

@@ -99,6 +99,11 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
         """
         return self._database.on_user(call)
 
+    def ask(self, sql: str) -> None:
+        """Execute a statement that changes nothing beside users' SQL, for the error that DuckDB raises."""
+        with self._database.user.cursor() as beside:
+            beside.execute(sql)
+
     def in_transaction(self) -> bool:
         """Whether users' SQL has begun a transaction that is not ended.
 

@@ -90,8 +90,12 @@ class Database:
             self._closed = True
             with OPENING:
                 _open_files[self._file] -= 1
-                self._own.close()
-                _when_free(self.user.close, self.user.interrupt)
+                own, user = self._own, self.user
+                own.close()
+                _when_free(user.close, user.interrupt)
+            # A traceback that somebody keeps holds this object, too; when the interpreter ends, DuckDB's module complains
+            # of connections that are alive, closed or not.
+            del self._own, self.user
 
     def on_user(self, call: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
         """Call something with the user's connection, once no other thread reads a result there.
@@ -99,8 +103,9 @@ class Database:
         Raises StoreError when the database is closed, errors of DuckDB as they are, and KeyboardInterrupt for Ctrl-C.
         """
         self._require_open()
-        with _interruptible(), _ctrl_c_interrupts(self.user):
-            return _when_free(lambda: call(self.user))
+        user = self.user
+        with _interruptible(), _ctrl_c_interrupts(user):
+            return _when_free(lambda: call(user))
 
     def user_in_transaction(self) -> bool:
         """Whether the user's connection is inside BEGIN ... COMMIT; asks without aborting that transaction."""

@@ -242,3 +242,25 @@ def test_versions_are_shown_without_importing_torch(capsys: pytest.CaptureFixtur
     assert left.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith("obeql ") and "duckdb " in out and "torch " in out and "Python 3" in out
+
+
+def test_a_misspelt_doctor_asks(
+    session: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("obeql.doctor.examine", lambda: 0)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("SELECT 1"))
+    assert main(["doctro"]) == 2
+    assert "Did you mean obeql doctor?" in capsys.readouterr().err and session.opened == []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    asked: list[str] = []
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or "")
+    assert main(["doctro"]) == 0 and "obeql doctor" in asked[0] and session.opened == []
+    assert main(["doctro", "-c", "SELECT 1"]) == main(["--db", "doctro", "-c", "SELECT 1"]) == 0
+    assert session.opened == [("doctro", False)] * 2 and len(asked) == 1
+
+
+def test_words_that_are_no_database(session: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == main(["version"]) == 0
+    out = capsys.readouterr().out
+    assert "usage: obeql" in out and "duckdb" in out and session.opened == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -97,6 +98,8 @@ def test_history_goes_to_the_state_folder(monkeypatch: pytest.MonkeyPatch, tmp_p
         ("exit", True),
         ("help\n", True),
         ("SELECT 0\n.5", False),
+        ("\\h EXPLAIN", True),
+        ("help create model", True),
     ],
 )
 def test_what_enter_does(text: str, finished: bool) -> None:
@@ -168,6 +171,57 @@ def test_help_is_the_table(shell: Shell, capsys: pytest.CaptureFixture[str]) -> 
     assert out.count(help_text()) == 2
     for command in COMMANDS.values():
         assert command.usage in out and command.does in out and "\n" not in command.does
+
+
+def test_help_of_statements_commands_and_options(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+    loop(shell, ".help EXPLAIN", "\\h explain occlude;", "help explain", ".help CREATE")
+    out, err = capsys.readouterr()
+    assert out.count("EXPLAIN OCCLUDE: ") == 3 and "CREATE MODEL: " in out and "CREATE IMAGES: " in out and err == ""
+    loop(
+        shell,
+        "\\?",
+        "\\h heat",
+        ".help export",
+        "\\h patch",
+        "\\h SELECT",
+        "\\dt",
+        "\\h nonsens",
+        "\\q",
+        "SELECT 8 AS no;",
+    )
+    out, err = capsys.readouterr()
+    assert help_text() in out and "counted from 0" in out and ".parquet" in out and "16x24" in out
+    assert "SELECT is SQL" in out and "heatmaps" in out and "AS no" not in out
+    assert "There is no statement, command or option 'nonsens'" in err
+
+
+def test_a_file_gets_all_rows_and_columns(shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    many = (
+        "SELECT "
+        + ", ".join(f"i + {k} AS column_{k}" for k in range(40))
+        + ", repeat('y', 300) AS z FROM range(500) t(i);"
+    )
+    loop(shell, ".output all.txt", many, ".output")
+    text = (tmp_path / "all.txt").read_text(encoding="utf-8")
+    assert "column_20" in text and "y" * 300 in text and "…" not in text and text.count("y" * 300) == 500
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_that_is_cut_names_the_mode_that_shows_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    from obeql.output import write_outcome
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    import duckdb
+
+    with duckdb.connect() as connection:
+        for columns, cut in ((40, True), (2, False)):
+            screen = Screen()
+            write_outcome(connection.sql("SELECT " + ", ".join(f"1 AS c{k}" for k in range(columns))), "box", screen)
+            assert (".mode line" in screen.getvalue()) is cut
 
 
 def test_the_commands_are_those_promised() -> None:
