@@ -32,7 +32,7 @@ def wrapped(text: str, columns: int | None, lead: int = 0) -> str:
     """
     if columns is None:
         return text
-    lines = []
+    lines: list[str] = []
     for line in text.split("\n"):
         room = columns - (lead if not lines else 0)
         if len(line) <= room:

@@ -93,8 +93,8 @@ class Database:
                 own, user = self._own, self.user
                 own.close()
                 _when_free(user.close, user.interrupt)
-            # A traceback that somebody keeps holds this object, too; when the interpreter ends, DuckDB's module complains
-            # of connections that are alive, closed or not.
+            # A traceback that somebody keeps holds this object, too; when the interpreter ends, DuckDB's module
+            # complains of connections that are alive, closed or not.
             del self._own, self.user
 
     def on_user(self, call: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
