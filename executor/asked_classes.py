@@ -14,7 +14,7 @@ from obeql.executor.logits import chosen_classes
 from obeql.executor.reuse import CellLookup
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey
-from obeql.planner.classes import find_class
+from obeql.planner.labels import labelled_classes, labels_of
 from obeql.planner.physical import ExplainPlan
 
 __all__ = ["asked_classes", "coming_classes", "stored_classes"]
@@ -31,7 +31,7 @@ def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: 
         case "all":
             return list(range(plan.model.n_classes))
         case "label":
-            return [_label(plan, image)]
+            return _labelled(plan, image)
         case "predicted":
             if plan.model.n_classes == 1:
                 return [0]
@@ -42,8 +42,8 @@ def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: 
 
 def asked_classes(plan: ExplainPlan, image: ImageRecord, clean: Tensor) -> list[int]:
     """The classes asked of an image whose clean logits are (1, K). Raises ImageError without a label that fits."""
-    label_id = _label(plan, image) if plan.classes[0] == "label" else None
-    return chosen_classes(plan.classes, clean, label_id)
+    labelled = _labelled(plan, image) if plan.classes[0] == "label" else []
+    return chosen_classes(plan.classes, clean, labelled)
 
 
 def coming_classes(plan: ExplainPlan, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:
@@ -51,18 +51,18 @@ def coming_classes(plan: ExplainPlan, image: ImageRecord, classes: Sequence[int]
     found: dict[int, None] = {}
     for selector in plan.also:
         try:
-            label_id = _label(plan, image) if selector[0] == "label" else None
+            labelled = _labelled(plan, image) if selector[0] == "label" else []
         except ImageError:
             continue
-        found |= dict.fromkeys(chosen_classes(selector, clean, label_id))
+        found |= dict.fromkeys(chosen_classes(selector, clean, labelled))
     return [class_id for class_id in found if class_id not in classes]
 
 
-def _label(plan: ExplainPlan, image: ImageRecord) -> int:
-    """The class that the image's label names."""
+def _labelled(plan: ExplainPlan, image: ImageRecord) -> list[int]:
+    """The classes that the image's labels name."""
     if image.label is None:
         raise ImageError(f"{image.shown} has no label; FOR LABEL needs one")
     try:
-        return find_class(plan.model, image.label)
+        return list(labelled_classes(plan.model, labels_of(image)))
     except QueryError as error:
         raise ImageError(f"{image.shown}: {error.message}") from None

@@ -41,8 +41,11 @@ def top_class(logits: Tensor) -> Tensor:
     return logits.argmax(dim=1).to(torch.int32)
 
 
-def chosen_classes(selector: tuple[str, object], logits: Tensor, label_id: int | None) -> list[int]:
-    """The classes a selector asks of an image with clean logits (1, K), in the order of the query."""
+def chosen_classes(selector: tuple[str, object], logits: Tensor, labelled: Sequence[int]) -> list[int]:
+    """The classes a selector asks of an image with clean logits (1, K), in the order of the query.
+
+    `labelled` are those that the image's labels name.
+    """
     kind, value = selector
     if kind == "ids":
         assert isinstance(value, tuple)
@@ -50,8 +53,7 @@ def chosen_classes(selector: tuple[str, object], logits: Tensor, label_id: int |
     if kind == "all":
         return list(range(logits.shape[1]))
     if kind == "label":
-        assert label_id is not None
-        return [label_id]
+        return list(labelled)
     if kind == "predicted":  # the arg-max class that maps store, so that equal logits choose alike
         return [int(logits[0].argmax())]
     return [int(i) for i in logits[0].topk(min(int(str(value)), logits.shape[1])).indices]

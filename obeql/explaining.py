@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from obeql.errors import ExecutionError, ImageError, InternalError, ObeqlError, QueryError, QueryTypeError, StoreError
 from obeql.gallery import Gallery
 from obeql.heatmap import Heatmap
-from obeql.planner import ExplainPlan, ImageRecord, find_class
+from obeql.planner import ExplainPlan, ImageRecord
 from obeql.planner.cells import FailedImage
+from obeql.planner.labels import labelled_classes, labels_of
 from obeql.recalling import recalled_map
 from obeql.recording import RunWriter, image_key
 from obeql.result import Result
@@ -71,7 +72,6 @@ def explain(
     from obeql.executor.workers import distribute  # noqa: PLC0415
 
     started = time.perf_counter()
-    plan = replace(plan, images=_each_once(plan.images))
     writer = RunWriter(store, plan, gallery, parameters, delivery and delivery.of_one_run(store.origin()))
     kept = _continued(writer)
     todo = tuple(image for image in plan.images if image_key(image) not in kept)
@@ -150,13 +150,6 @@ def measured(report: RunReport) -> dict[str, Any]:
     stored = {"cells from the store": report.n_stored} if report.n_stored else {}
     skipped = {"windows that hide nothing": report.n_skipped} if report.n_skipped else {}
     return {**total, "layers": report.layers, **skipped, **stored, **parts}
-
-
-def _each_once(images: tuple[ImageRecord, ...]) -> tuple[ImageRecord, ...]:
-    first: dict[str, ImageRecord] = {}
-    for image in images:
-        first.setdefault(image_key(image), image)
-    return tuple(first.values())
 
 
 def _in_order(plan: ExplainPlan, failed: list[FailedImage]) -> tuple[FailedImage, ...]:
@@ -239,7 +232,7 @@ def _classes(plan: ExplainPlan, image: ImageRecord) -> list[int] | int | None:
             return list(range(plan.model.n_classes))
         case ("label", _):
             try:
-                return [find_class(plan.model, image.label or "")]
+                return list(labelled_classes(plan.model, labels_of(image))) or None
             except QueryError:
                 return None
         case ("top", k):

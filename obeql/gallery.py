@@ -120,9 +120,10 @@ class Gallery:
         return [ImageRecord(str(path)) for path in expand(pattern)]
 
     def selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[ImageRecord]:
-        """The images of a SELECT by its column path (or file, filename) or image_id, each once.
+        """The images of a SELECT by its column path (or file, filename) or image_id, each once for each of its labels.
 
-        Other columns pass through. Raises QueryTypeError for a SELECT that fails or names no images.
+        Other columns pass through, those of the first row that names an image. Raises QueryTypeError for a SELECT that
+        fails or names no images.
         """
 
         def read(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -141,10 +142,11 @@ class Gallery:
             path_column = columns[0]
         if path_column is None and "image_id" not in columns:
             raise QueryTypeError(f"The SELECT yields the columns {', '.join(columns)}; it needs {_NAMING_COLUMNS}.")
-        found: dict[str | int, ImageRecord] = {}
+        found: dict[tuple[str | int, str | None], ImageRecord] = {}
         for number, row in enumerate(rows, start=1):
             record = self._from_row(dict(zip(columns, row, strict=True)), path_column, number)
-            found.setdefault(record.path if record.path is not None else record.image_id or record.shown, record)
+            handle = record.path if record.path is not None else record.image_id or record.shown
+            found.setdefault((handle, record.label), record)
         return list(found.values())
 
     def put_set(self, images: ImageSet, replace_set: bool) -> ImageSet:

@@ -32,8 +32,11 @@ def heatmap_of(
     run_id: int,
     picture: Picture,
     class_name: str | None = None,
+    label: str | None = None,
 ) -> Heatmap:
     """Return the heat map of one image and class; `class_name` is the model's unless another is given.
+
+    `label` is the one of the image's labels that asked for the map, where it has several.
 
     `names` are those of all classes, one tuple for all maps of a run.
     """
@@ -46,7 +49,7 @@ def heatmap_of(
         stride=stride,
         placement=placement,
         path=image.path,
-        label=image.label,
+        label=image.label if label is None else label,
         image_id=image.image_id,
         run_id=run_id,
         classes=names,
@@ -79,6 +82,7 @@ def recalled_map(
         stored.run_id,
         lambda: gallery.load(image),
         stored.class_name,
+        stored.label,
     )
 
 

@@ -151,9 +151,8 @@ class RunWriter:
         _, facts, placement = self._decoded
         run_id = self._begin()
         known = self.registered(image)
-        assert known.image_id is not None
         beside, self._beside = self._beside, ()
-        held = self.form.image_maps(known.image_id, facts, placement, maps, beside)
+        held = self.form.image_maps(known, facts, placement, maps, beside)
         if self._kept_files is not None:
             if not self._kept_files.has_room(len(maps) + len(beside)):
                 self.flush()
@@ -162,7 +161,10 @@ class RunWriter:
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
         picture = self.gallery.load(image) if known.path is None else (lambda: self.gallery.load(known))
         heats = [
-            heatmap_of(cells, self.plan.score, self.plan.model, self.names, stride, placement, shown, run_id, picture)
+            heatmap_of(
+                *(cells, self.plan.score, self.plan.model, self.names, stride, placement, shown, run_id, picture),
+                label=held.labels.get(cells.class_id),
+            )
             for cells, stride in zip(maps, held.strides or (), strict=True)
         ]
         self._held[image_key(image)] = held, heats

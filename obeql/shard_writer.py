@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from obeql.errors import QueryTypeError
 from obeql.gallery import content_of
-from obeql.planner import ExplainPlan, ImageRecord
+from obeql.planner import ExplainPlan, ImageRecord, ModelRecord
 from obeql.planner.cells import MapCells
+from obeql.planner.labels import labelled_classes, labels_of
 from obeql.store import MEMORY, ImageMaps
 from obeql.store.folder import Folder, is_remote
 from obeql.store.shards import MOST_ROWS, shard_bytes, shard_name
@@ -75,18 +76,24 @@ def delivery_of(kind: str, place: str | None, database: str) -> Delivery | None:
 
 @dataclass(frozen=True, slots=True)
 class MapForm:
-    """What is the same for all maps of a run: names of the classes, and the (vertical, horizontal) stride of a grid."""
+    """What is the same for all maps of a run.
 
+    That is the model, the names of its classes, the (vertical, horizontal) stride of each grid, and whether labels ask
+    for the classes.
+    """
+
+    model: ModelRecord
     class_names: tuple[str, ...]
     strides: tuple[tuple[int, int], ...]
+    by_label: bool
 
     @classmethod
     def of(cls, plan: ExplainPlan, class_names: tuple[str, ...]) -> MapForm:
-        return cls(class_names, tuple(grid.stride for grid in plan.grids))
+        return cls(plan.model, class_names, tuple(grid.stride for grid in plan.grids), plan.classes[0] == "label")
 
     def image_maps(
         self,
-        image_id: int,
+        image: ImageRecord,
         facts: SourceFacts,
         placement: Placement,
         maps: Sequence[MapCells],
@@ -97,7 +104,10 @@ class MapForm:
         named = {cells.class_id: self.class_names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *placement.model_size)
         strides = [stride for stride in self.strides for _ in range(per_grid)]
-        return ImageMaps(image_id, maps, named, placement.model_size, box, strides, content_of(facts), beside)
+        labels = labelled_classes(self.model, labels_of(image)) if self.by_label else {}
+        return ImageMaps(
+            image.image_id or 0, maps, named, placement.model_size, box, strides, content_of(facts), beside, labels
+        )
 
 
 @dataclass
@@ -133,7 +143,7 @@ class MapShards:
     ) -> None:
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append((image, self.form.image_maps(0, facts, placement, maps, beside)))
+        self._waiting.append((image, self.form.image_maps(image, facts, placement, maps, beside)))
         self._n_bytes += sum(cells.logit.size * 4 * 4 for cells in (*maps, *beside))
         self._n_maps += len(maps) + len(beside)
 

@@ -24,6 +24,7 @@ from obeql.planner.clauses import (
     refuse_unsupported,
 )
 from obeql.planner.grid import Border, WindowGrid
+from obeql.planner.labels import each_once, labels_of
 from obeql.planner.logical import (
     Classify,
     ClassSelector,
@@ -208,7 +209,8 @@ def _bind_explain(
     refuse_unsupported(statement, options, device, cluster, text)
     if like is None:
         model = resolve_model(statement.model, catalog, text, parameters)
-        source, images = resolve_source(statement.source, catalog, text, parameters)
+        source, named = resolve_source(statement.source, catalog, text, parameters)
+        images = each_once(named)
     else:
         model, images = like.model, like.images
         source = next(find(like.logical, ScanImages)).source
@@ -217,7 +219,7 @@ def _bind_explain(
     strides = _bind_strides(statement, options, model, text)
     grids = _bind_grids(statement, options, strides, model, text)
     name, replace = _bind_into(statement.into, catalog, text)
-    n_cells = len(images) * _n_classes(classes, model) * sum(grid.n_windows for grid in grids)
+    n_cells = _n_maps(classes, model, images) * sum(grid.n_windows for grid in grids)
     _check_cells(n_cells, statement, max_cells, text)
     memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
     disabled = _disabled(catalog)
@@ -345,7 +347,7 @@ def _class_id(
 
 def _check_labels(node: syntax.ForLabel, model: ModelRecord, images: tuple[ImageRecord, ...], text: str) -> None:
     """Raise unless some image has a label that names a class; an image without one fails by itself, later."""
-    labels = [image.label for image in images if image.label is not None]
+    labels = [label for image in images for label in labels_of(image)]
     if not labels:
         lacking = "the image has none" if len(images) == 1 else f"none of the {len(images)} images has one"
         message = f"{clause('FOR LABEL', text)} needs images with labels; {lacking}."
@@ -428,16 +430,18 @@ def _bind_grids(
     return tuple(grids)
 
 
-def _n_classes(classes: ClassSelector, model: ModelRecord) -> int:
-    """Return the maps of one image and grid."""
+def _n_maps(classes: ClassSelector, model: ModelRecord, images: tuple[ImageRecord, ...]) -> int:
+    """Return the maps of all images on one grid."""
     match classes:
         case ("all", _):
-            return model.n_classes
+            return len(images) * model.n_classes
         case ("top", k):
-            return int(k)
+            return len(images) * int(k)
         case ("ids", ids):
-            return len(ids)
-    return 1
+            return len(images) * len(ids)
+        case ("label", _):
+            return sum(max(1, len(labels_of(image))) for image in images)
+    return len(images)
 
 
 def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | None, text: str) -> None:

@@ -145,7 +145,8 @@ def image_name(path: str) -> str:
 class ImageRecord:
     """One image. `path` is None for an image handed over from Python; `key` then finds it in the session.
 
-    `columns` are further columns of the SELECT that named the image; they pass through to the result.
+    `columns` are further columns of the SELECT that named the image; they pass through to the result. An image that a
+    source names in several rows has the labels of the others in `further_labels`.
     """
 
     path: str | None
@@ -153,6 +154,7 @@ class ImageRecord:
     label: str | None = None
     key: str | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    further_labels: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from obeql.errors import QueryError
 from obeql.planner.catalog import ImageRecord, ModelRecord, StoredGrid, StoredMaps
 from obeql.planner.cells import axis_places
-from obeql.planner.classes import find_class
 from obeql.planner.grid import WindowGrid
+from obeql.planner.labels import labelled_classes, labels_of
 from obeql.planner.logical import ClassSelector, HeldCells
 
 __all__ = ["held_cells"]
@@ -75,9 +75,9 @@ def _asked(
             return {tuple(range(model.n_classes)): n_images}
         case ("label", _):
             found: dict[tuple[int, ...], int] = {}
-            for label, count in Counter(images[place].label for place in alike.images).items():
+            for labels, count in Counter(labels_of(images[place]) for place in alike.images).items():
                 with suppress(QueryError):
-                    asked = (find_class(model, label or ""),)
+                    asked = tuple(labelled_classes(model, labels))
                     found[asked] = found.get(asked, 0) + count
             return found
         case ("predicted", _):

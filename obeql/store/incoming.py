@@ -190,7 +190,8 @@ class IncomingRows(MapRows, FactRows):
             rows = rows.take([row for row, _ in chosen])
         owners = [image_id for _, image_id in chosen]
         map_ids = [ids[digest] for digest in rows["digest"].to_pylist()]
-        members = rows.select([name for name in _MEMBERS if name not in ("image_id", "map_id")])
+        own = ("image_id", "map_id")  # shards of earlier versions lack what later ones say of a map
+        members = rows.select([name for name in _MEMBERS if name not in own and name in rows.column_names])
         for name, values in {
             "entry_id": self._database.next_ids("entry_ids", len(chosen)),
             "run_id": np.full(len(chosen), run_id),

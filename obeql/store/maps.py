@@ -145,13 +145,22 @@ class MapRows(RunRows, ImageRows):
         Without `planes` those are not read, and are empty.
         """
         chosen = "member.run_id = ?" if image_id is None else "member.run_id = ? AND member.image_id = ?"
+        columns = self._numbered(f"{self._member_columns()}, {MAP_COLUMNS if planes else MAP_FACTS}")
         table = self._database.arrow(
-            f"SELECT {self._numbered(f'{MEMBER_COLUMNS}, {MAP_COLUMNS if planes else MAP_FACTS}')} "
-            "FROM obeql_store.run_maps AS member "
+            f"SELECT {columns} FROM obeql_store.run_maps AS member "
             f"JOIN obeql_store.maps AS map ON map.map_id = member.map_id WHERE {chosen}",
             [run_id] if image_id is None else [run_id, image_id],
         )
         return stored_maps_of(self._with_planes(table))
+
+    def _member_columns(self) -> str:
+        """MEMBER_COLUMNS, as far as a file of an earlier version that is open for reading only has them."""
+        if not self._database.read_only or self._database.rows(
+            "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() "
+            "AND schema_name = 'obeql_store' AND table_name = 'run_maps' AND column_name = 'label'"
+        ):
+            return MEMBER_COLUMNS
+        return MEMBER_COLUMNS.replace("member.label", "NULL::VARCHAR AS label")
 
     def map_ids(self, run_id: int) -> list[int]:
         """The ids of a run's maps, in the order written."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ MAP_COLUMNS = f"{MAP_FACTS}, map.logit, map.others, map.top_class, map.exact"
 MEMBER_COLUMNS = (
     "member.entry_id, member.run_id, member.image_id, member.class_name, member.stride_height, member.stride_width, "
     "member.input_height, member.input_width, member.source_top, member.source_left, member.source_height, "
-    "member.source_width, member.quality"
+    "member.source_width, member.quality, member.label"
 )
 #: The columns of a cell each; `log_odds` is made of two others.
 PLANES = ("logit", "others", "log_odds", "top_class", "exact")
@@ -76,7 +76,8 @@ class ImageMaps:
     `source_box` the part of the source image it shows, (top, left, height, width) in source pixels; both None when
     the source is not to be drawn. `strides` holds (vertical, horizontal) for each map; None reads them off the grid.
     `content` is what the image held when it was decoded.
-    `beside` are maps that belong to no run: cells for statements that come later.
+    `beside` are maps that belong to no run: cells for statements that come later. `labels` are the labels of the image
+    that ask for the maps' classes, where labels do.
     """
 
     image_id: int
@@ -87,6 +88,7 @@ class ImageMaps:
     strides: Sequence[tuple[int, int]] | None = None
     content: ImageContent | None = None
     beside: Sequence[MapCells] = ()
+    labels: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +103,7 @@ class StoredMap:
     stride: tuple[int | None, int | None]
     input_size: tuple[int, int] | None
     source_box: Box | None
+    label: str | None = None
 
 
 def _check(cells: MapCells) -> None:
@@ -193,13 +196,14 @@ def member_batch(run_id: int, entries: Sequence[int], map_ids: Sequence[int], im
                     "source_height": height,
                     "source_width": width,
                     "quality": dump(cells.quality),
+                    "label": image.labels.get(cells.class_id),
                     **_stated(cells),
                 }
             )
     small = ("class_id", "stride_height", "stride_width", "input_height", "input_width")
     kinds = dict.fromkeys(small, pa.int32())
     kinds |= dict.fromkeys(("source_top", "source_left", "source_height", "source_width"), pa.float64())
-    kinds |= {"image_id": pa.int64(), "class_name": pa.string(), "quality": pa.string()}
+    kinds |= {"image_id": pa.int64(), "class_name": pa.string(), "quality": pa.string(), "label": pa.string()}
     kinds |= {name: kind for name, (kind, _) in _QUALITY.items()}
     table = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
     table["entry_id"] = pa.array(entries, pa.int64())
@@ -248,6 +252,7 @@ def stored_maps_of(table: pa.Table) -> list[StoredMap]:
             stride=(at["stride_height"], at["stride_width"]),
             input_size=None if at["input_height"] is None else (at["input_height"], at["input_width"]),
             source_box=None if at["source_top"] is None else source,
+            label=at["label"],
         )
         numbered.append((at["entry_id"], found))
     return [found for _, found in sorted(numbered, key=lambda pair: pair[0])]

@@ -1,5 +1,8 @@
 -- What version 6 of the schema adds, and what it numbers anew.
 
+-- Of an image with several labels, the one that asked for a map.
+ALTER TABLE obeql_store.run_maps ADD COLUMN label VARCHAR;
+
 -- A network with one output has two classes, 0 = no and 1 = yes. Earlier versions kept its maps, which are those of yes,
 -- as class 0, though their arg-max classes counted as they do now. This is the one change of rows that are there.
 UPDATE obeql_store.run_maps SET class_id = 1, class_name = CASE WHEN class_name = '0' THEN 'yes' ELSE class_name END

@@ -123,8 +123,9 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality
 FROM (
     -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
-    SELECT member.*, map.* EXCLUDE (map_id, digest, class_id, model_hash, preprocessing_hash, n_rows, n_cols),
-           map.n_rows AS "rows", map.n_cols AS cols, runs.run_name, image.path, image.label, runs.model, runs.score,
+    SELECT member.* EXCLUDE (label), map.* EXCLUDE (map_id, digest, class_id, model_hash, preprocessing_hash, n_rows, n_cols),
+           map.n_rows AS "rows", map.n_cols AS cols, runs.run_name, image.path,
+           coalesce(member.label, image.label) AS label, runs.model, runs.score,
            runs.model_hash, runs.preprocessing_hash, runs.border,
            CASE runs.score
                WHEN 'log_odds' THEN map.clean_log_odds
@@ -143,7 +144,8 @@ FROM (
 
 -- One row for each map and measure of EVALUATE; of the same steps and fill, the latest counts.
 CREATE VIEW evaluations AS
-SELECT row.run_id, run.run_name, row.image_id, image.path, image.label, member.class_id, member.class_name,
+SELECT row.run_id, run.run_name, row.image_id, image.path, coalesce(member.label, image.label) AS label,
+       member.class_id, member.class_name,
        map.patch_height, map.patch_width, run.score, row.measure, row.auc, row.steps, row.fill, row.shares,
        row.probabilities, row.map_id
 FROM (
@@ -154,7 +156,8 @@ FROM (
 ) AS row
 JOIN obeql_store.live_runs AS run ON run.run_id = row.run_id
 JOIN (
-    SELECT run_id, map_id, image_id, any_value(class_id) AS class_id, any_value(class_name) AS class_name
+    SELECT run_id, map_id, image_id, any_value(class_id) AS class_id, any_value(class_name) AS class_name,
+           any_value(label) AS label
     FROM obeql_store.run_maps GROUP BY run_id, map_id, image_id
 ) AS member ON member.run_id = row.run_id AND member.map_id = row.map_id AND member.image_id = row.image_id
 JOIN (SELECT map_id, patch_height, patch_width FROM obeql_store.maps) AS map ON map.map_id = row.map_id

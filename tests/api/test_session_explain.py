@@ -392,3 +392,55 @@ def test_windows_that_hide_nothing_have_the_numbers_of_the_image_itself(net_db: 
     net_db.execute("SET obeql.disabled_rules = 'skip_unchanged'")
     assert "windows that hide nothing" not in str(net_db.execute(f"PLAN ANALYZE {query}"))
     np.testing.assert_allclose(net_db.execute(query)[0].importance, taken.importance, rtol=0, atol=1e-6)
+
+
+def test_an_image_of_several_labels_has_a_map_for_each(net_db: Any, folder: Path, tiny_net: Any) -> None:
+    one, two = (str(folder / name) for name in ("scan1.png", "scan2.png"))
+    given = f"('{one}', 'bee', 1), ('{two}', 'cat', 2), ('{one}', 'ant', 3), ('{one}', 'bee', 4)"
+    rows = f"(VALUES {given}) AS t(path, label, n)"
+    net_db.execute(f"CREATE IMAGES pets FROM (SELECT * FROM {rows})")
+    assert net_db.execute("SELECT path, label FROM image_sets ORDER BY place").fetchall() == [
+        (one, "bee"),
+        (two, "cat"),
+        (one, "ant"),
+    ]
+    expected = [(one, "bee"), (one, "ant"), (two, "cat")]
+    for source in ("pets", f"(SELECT path, label FROM {rows})"):
+        result = net_db.execute(f"EXPLAIN OCCLUDE {source} USING net FOR LABEL WITH patch=16 INTO OR REPLACE labelled")
+        assert [(heat.path, heat.label) for heat in result] == expected
+        assert [heat.class_name for heat in result] == [label for _, label in expected]
+        for stored in (net_db.run("labelled"), net_db.run(result.run_id)):
+            assert [(heat.path, heat.label) for heat in stored] == expected
+        said = net_db.execute("SELECT path, label, class_name FROM heatmaps WHERE run_name = 'labelled'").fetchall()
+        assert sorted(said) == sorted((path, label, label) for path, label in expected)
+    alone = net_db.execute(f"EXPLAIN OCCLUDE '{one}' USING net FOR CLASS 'ant' WITH patch=16 NO REUSE")[0]
+    np.testing.assert_array_equal(result[1].scores, alone.scores)
+    assert len(net_db.execute("EXPLAIN OCCLUDE pets USING net WITH patch=16")) == 2, "FOR PREDICTED has one an image"
+    assert len(net_db.execute("PREDICT pets USING net FOR TOP 1").fetchall()) == 3
+
+
+def test_labels_that_come_with_the_maps_survive_other_labels(net_db: Any, folder: Path) -> None:
+    source = "(SELECT '{path}' AS path, '{label}' AS label)"
+    for label in ("bee", "cat"):
+        chosen = source.format(path=folder / "scan1.png", label=label)
+        net_db.execute(f"EXPLAIN OCCLUDE {chosen} USING net FOR LABEL WITH patch=16 INTO {label}")
+    assert [net_db.run(name)[0].label for name in ("bee", "cat")] == ["bee", "cat"]
+    assert net_db.execute("SELECT run_name, label FROM heatmaps ORDER BY ALL").fetchall() == [
+        ("bee", "bee"),
+        ("cat", "cat"),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["duckdb", "parquet"])
+def test_labels_of_maps_that_workers_write(kind: str, net_db: Any, folder: Path, tmp_path: Path) -> None:
+    one, two = (str(folder / name) for name in ("scan1.png", "scan2.png"))
+    net_db.execute(f"SET obeql.store = '{kind}'")
+    net_db.execute(f"SET obeql.store_folder = '{tmp_path / 'maps'}'")
+    rows = f"(VALUES ('{one}', 'bee'), ('{two}', 'cat'), ('{one}', 'ant')) AS t(path, label)"
+    result = net_db.execute(
+        f"EXPLAIN OCCLUDE (SELECT * FROM {rows}) USING net FOR LABEL WITH patch=16 workers=2 INTO apart"
+    )
+    expected = [(one, "bee"), (one, "ant"), (two, "cat")]
+    assert [(heat.path, heat.label) for heat in result] == expected
+    said = net_db.execute("SELECT path, label, class_name FROM heatmaps WHERE run_name = 'apart'").fetchall()
+    assert sorted(said) == sorted((path, label, label) for path, label in expected)
