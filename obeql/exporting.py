@@ -20,8 +20,8 @@ import pyarrow as pa
 from obeql.errors import ImageError, QueryTypeError, nearest
 from obeql.grammar.syntax import EXPORT_FORMATS
 from obeql.heatmap import Heatmap, write_file
-from obeql.planner.catalog import image_name
 from obeql.planner.cells import FloatPlane
+from obeql.planner.paths import image_name
 from obeql.store.codec import dump
 
 if TYPE_CHECKING:

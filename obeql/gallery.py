@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import duckdb
 
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner import ImageRecord, ImageSet
-from obeql.planner.catalog import split_page
+from obeql.planner.paths import as_text, file_of, split_page
 from obeql.sql_errors import said_and_offset
 from obeql.store import ImageContent
 
@@ -33,6 +33,9 @@ _NAMING_COLUMNS = f"a column {_PATH_COLUMNS[0]} (or {', '.join(_PATH_COLUMNS[1:]
 
 #: Pixels of images without a name that are kept from one statement to the next, so that results can be drawn.
 _PASSING_BYTES = 256 * 2**20
+
+#: Stands for an image until it has a key.
+_UNKNOWN = ImageRecord(None)
 
 
 def content_of(facts: SourceFacts) -> ImageContent:
@@ -97,7 +100,10 @@ class Gallery:
         Pixels are called `<name>_<place>`, and by their content when there is no name. `shown` is what messages
         call the list.
         """
+        from obeql.executor.images import decode_object  # noqa: PLC0415
+
         found: list[ImageRecord] = []
+        pixels: dict[int, tuple[str | None, SourceImage]] = {}
         items = [part for item in items for part in _one_by_one(item)]
         for place, item in enumerate(items):
             which = f"{shown}, item {place}" if len(items) > 1 else shown
@@ -106,18 +112,21 @@ class Gallery:
             elif isinstance(item, (str, os.PathLike)):
                 found += self.at(os.fspath(item))
             elif is_pixels(item):
-                found.append(self._take(item, None if name is None else f"{name}_{place}", which))
+                pixels[len(found)] = None if name is None else f"{name}_{place}", decode_object(item, which)
+                found.append(_UNKNOWN)
             else:
                 raise QueryTypeError(
                     f"{which} is a {type(item).__name__}; an image is a path, a PIL image, an array or a tensor."
                 )
+        for place, record in zip(pixels, self._take(pixels.values()), strict=True):
+            found[place] = record
         return found
 
     def at(self, pattern: str) -> list[ImageRecord]:
         """The image file at a path, or those a glob or folder names. Raises ImageError when there are none."""
         from obeql.executor.images import expand  # noqa: PLC0415
 
-        return [ImageRecord(str(path)) for path in expand(pattern)]
+        return [ImageRecord(as_text(str(path))) for path in expand(pattern)]
 
     def selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[ImageRecord]:
         """The images of a SELECT by its column path (or file, filename) or image_id, each once for each of its labels.
@@ -136,56 +145,54 @@ class Gallery:
             columns, rows = self._store.on_connection(read)
         except duckdb.Error as error:
             said, offset = said_and_offset(error, sql, self._store.ask)
-            raise QueryTypeError(f"The SELECT that names the images fails: {said}", offset=offset) from error
+            hint = " Name the folder as a path: '*.png' finds such files." if "Invalid unicode" in str(error) else ""
+            raise QueryTypeError(f"The SELECT that names the images fails: {said}{hint}", offset=offset) from error
         path_column = next((name for name in _PATH_COLUMNS if name in columns), None)
         if path_column is None and len(columns) == 1 and "image_id" not in columns:
             path_column = columns[0]
         if path_column is None and "image_id" not in columns:
             raise QueryTypeError(f"The SELECT yields the columns {', '.join(columns)}; it needs {_NAMING_COLUMNS}.")
         found: dict[tuple[str | int, str | None], ImageRecord] = {}
-        for number, row in enumerate(rows, start=1):
-            record = self._from_row(dict(zip(columns, row, strict=True)), path_column, number)
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        known = self._store.images_of([i for row in records if isinstance(i := row.get("image_id"), int)])
+        for number, row in enumerate(records, start=1):
+            record = self._from_row(row, path_column, number, known)
             handle = record.path if record.path is not None else record.image_id or record.shown
             found.setdefault((handle, record.label), record)
         return list(found.values())
 
     def put_set(self, images: ImageSet, replace_set: bool) -> ImageSet:
         """Store a named list of images, with what those handed over as pixels hold. Raises StoreError."""
-        stored = self._store.put_image_set(images, replace_set)
-        for image in stored.images:
-            held = self._held(image)
-            if held is not None and image.image_id is not None:
-                self._store.note_image(image.image_id, content_of(held.facts))
-        return stored
+        held = ((image.key, self._held(image)) for image in images.images)
+        contents = {key: content_of(source.facts) for key, source in held if key is not None and source is not None}
+        return self._store.put_image_set(images, replace_set, contents)
 
     def _held(self, image: ImageRecord) -> SourceImage | None:
         if image.path is not None or image.key is None:
             return None
         return self._kept.get(image.key) or self._passing.get(image.key)
 
-    def _take(self, value: Any, name: str | None, shown: str) -> ImageRecord:
-        """Keep an image given as pixels."""
-        from obeql.executor.images import decode_object  # noqa: PLC0415
+    def _take(self, images: Iterable[tuple[str | None, SourceImage]]) -> list[ImageRecord]:
+        """Keep images given as pixels, each with its name; a name whose image holds other pixels is lengthened."""
+        images = list(images)
+        asked = [name for name, _ in images if name is not None and name not in self._kept]
+        stored = self._store.key_hashes(asked) if asked else {}
+        records = []
+        for name, image in images:
+            if name is None:
+                key = f"image_{image.digest[:12]}"
+                self._passing[key] = replace(image, shown=key)
+                self._passing.move_to_end(key)
+            else:
+                held = {self._kept[name].digest} if name in self._kept else stored.get(name.lower(), set())
+                key = name if held <= {image.digest} else f"{name}_{image.digest[:8]}"
+                self._kept[key] = replace(image, shown=key)
+            records.append(ImageRecord(None, key=key))
+        return records
 
-        image = decode_object(value, shown)
-        if name is None:
-            key = f"image_{image.digest[:12]}"
-            self._passing[key] = replace(image, shown=key)
-            self._passing.move_to_end(key)
-            return ImageRecord(None, key=key)
-        key = name if self._is_free(name, image.digest) else f"{name}_{image.digest[:8]}"
-        self._kept[key] = replace(image, shown=key)
-        return ImageRecord(None, key=key)
-
-    def _is_free(self, key: str, digest: str) -> bool:
-        """Whether no image of this key holds other pixels, in this session or in the file."""
-        if key in self._kept:
-            return self._kept[key].digest == digest
-        known = [image for image in self._store.image_named(key) if image.path is None and image.image_id is not None]
-        hashes = {self._store.image_hash(image.image_id) for image in known if image.image_id is not None}
-        return hashes <= {digest, None}
-
-    def _from_row(self, row: dict[str, Any], path_column: str | None, number: int) -> ImageRecord:
+    def _from_row(
+        self, row: dict[str, Any], path_column: str | None, number: int, known: Mapping[int, ImageRecord]
+    ) -> ImageRecord:
         label = None if row.get("label") is None else str(row["label"])
         rest = {k: v for k, v in row.items() if k not in {path_column, "image_id", "label"}}
         if path_column is not None and row[path_column] is not None:
@@ -198,10 +205,10 @@ class Gallery:
         image_id = row.get("image_id")
         if image_id is None:
             raise QueryTypeError(f"Row {number} of the SELECT names no image: its {path_column or 'image_id'} is NULL.")
-        known = self._store.image(image_id) if isinstance(image_id, int) else None
-        if known is None:
+        image = known.get(image_id) if isinstance(image_id, int) else None
+        if image is None:
             raise QueryTypeError(f"The SELECT yields image_id {image_id!r}, which no image has.")
-        return ImageRecord(known.path, known.image_id, label or known.label, known.key, rest or known.columns)
+        return ImageRecord(image.path, image.image_id, label or image.label, image.key, rest or image.columns)
 
 
 def _one_by_one(item: Any) -> Sequence[Any]:
@@ -212,7 +219,7 @@ def _one_by_one(item: Any) -> Sequence[Any]:
 def _stamp(path: str) -> tuple[Any, ...] | None:
     """What tells whether the file at a path is still the one that was read."""
     try:
-        status = Path(split_page(path)[0]).stat()
+        status = Path(file_of(split_page(path)[0])).stat()
     except OSError:
         return None
     return path, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

@@ -13,6 +13,7 @@ from obeql.errors import QueryTypeError
 from obeql.gallery import Gallery, is_pixels
 from obeql.grammar import parameters_of, syntax
 from obeql.grammar.scanner import scan
+from obeql.planner.paths import as_text
 from obeql.planner.place import locate
 
 __all__ = ["Parameters", "bound_values", "check_parameters", "plain_values", "sql_values"]
@@ -61,7 +62,7 @@ def bound_values(
 def plain_values(values: Mapping[syntax.Parameter, Any]) -> dict[str, Any]:
     """Return the values that say what a statement asks for, as its run remembers them; images speak for themselves."""
     return {
-        _shown(parameter): value
+        _shown(parameter): as_text(value) if isinstance(value, str) else value
         for parameter, value in values.items()
         if isinstance(value, (bool, int, float, str))
         or (isinstance(value, (list, tuple)) and all(isinstance(item, (bool, int, float, str)) for item in value))

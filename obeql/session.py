@@ -23,6 +23,7 @@ from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, check_parameters
 from obeql.planner import ImageSet, LookAhead, ModelRecord
+from obeql.planner.paths import as_text
 from obeql.result import Result
 from obeql.statements import Call, Outcome, Statements
 from obeql.store import MEMORY, Store
@@ -80,6 +81,7 @@ class Session:
     ) -> Iterator[Outcome]:
         """Run a script statement by statement, yielding what each one yields. Parse errors come before any runs."""
         check_parameters(parameters)
+        text = as_text(text) if isinstance(text, str) else text
         statements = parse_script(text)
         ahead = LookAhead(statements, text)
         for place, statement in enumerate(statements):
@@ -105,6 +107,7 @@ class Session:
         such as size, mean and std, may then be given too; without size, arrays and tensors are of the model's size.
         """
         self._statements.require_open()
+        source = as_text(source) if isinstance(source, str) else source
         if _is_module(model):
             live = live_model(model, source, options)
             model, options = self._adopted(live.name, model, live.options), live.rest
@@ -155,7 +158,7 @@ class Session:
         found = self._gallery.listed(items, name, "images")
         if not found:
             raise QueryTypeError("The list of images is empty.")
-        return self._gallery.put_set(ImageSet(name, source or "images from Python", tuple(found)), replace)
+        return self._gallery.put_set(ImageSet(name, as_text(source or "images from Python"), tuple(found)), replace)
 
     def run(self, name_or_id: str | int) -> Result:
         """The maps of a stored run. Raises UnknownNameError."""

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import PurePath
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -30,9 +27,6 @@ __all__ = [
     "RawOutputs",
     "StoredGrid",
     "StoredMaps",
-    "image_name",
-    "split_page",
-    "with_page",
 ]
 
 #: How the network's K logits become probabilities. `softmax`: classes exclude each other; `sigmoid`: each class is
@@ -114,31 +108,6 @@ class ModelRecord:
         if self.yes_no:
             return NO_YES[class_id]
         return "value" if self.has_values and self.n_classes == 1 else str(class_id)
-
-
-_PAGE = re.compile(r"(.+)#page=([0-9]{1,9})", re.DOTALL)
-
-
-def split_page(path: str) -> tuple[str, int | None]:
-    """Split `stack.tif#page=3` into the file and the page; the page is None where the path names none.
-
-    A path that is a file as it stands names none.
-    """
-    found = _PAGE.fullmatch(path)
-    if found is None or os.path.exists(path):  # noqa: PTH110  Path's raises for long texts
-        return path, None
-    return found[1], int(found[2])
-
-
-def with_page(path: str, page: int) -> str:
-    """Return the path of a page, counted from 1, of a file."""
-    return f"{path}#page={page}"
-
-
-def image_name(path: str) -> str:
-    """Return what an image file is called: its name without suffix, and its page, as in `stack_page3`."""
-    found = _PAGE.fullmatch(path)
-    return PurePath(path).stem if found is None else f"{PurePath(found[1]).stem}_page{found[2]}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from obeql.executor.images.dicom import is_dicom, read_dicom
 from obeql.executor.images.locate import missing_file, no_page
 from obeql.executor.images.tiff import TiffPixels, read_tiff
 from obeql.executor.images.tiff_tags import is_tiff, n_tiff_pages
-from obeql.planner.catalog import split_page
+from obeql.planner.paths import as_text, file_of, split_page
 
 __all__ = ["Pixels", "SourceFacts", "SourceImage", "decode_file", "decode_object"]
 
@@ -124,8 +124,8 @@ def decode_file(path: str | Path) -> SourceImage:
     rightly, larger than Pillow's limit, or without the page.
     """
     found, page = split_page(str(path))
-    file = _existing(Path(found))
-    shown = str(path) if page is not None else str(file)
+    file = _existing(Path(file_of(found)))
+    shown = as_text(str(path) if page is not None else str(file))
     try:
         return _decode_known(file, shown, page)
     except UnidentifiedImageError:
@@ -380,11 +380,12 @@ def _finish(pixels: Pixels, shown: str, path: str | None, *, ready: bool) -> Sou
     # A private copy: later changes of the caller's array must not change what the digest says.
     own: Pixels = np.array(pixels, order="C")
     own.flags.writeable = False
-    little = own.astype(own.dtype.newbyteorder("<"), copy=False)
+    little = np.ascontiguousarray(own.astype(own.dtype.newbyteorder("<"), copy=False))
     # Arrays skip resizing where they fit, files do not: with equal pixels they can be different model inputs.
-    header = f"{'array' if ready else 'image'} {own.dtype.name} {own.shape[0]}x{own.shape[1]}x3\n"
+    kind = "uint8" if own.dtype == np.uint8 else own.dtype.name  # numpy is slow at naming types
+    header = f"{'array' if ready else 'image'} {kind} {own.shape[0]}x{own.shape[1]}x3\n"
     digest = hashlib.sha256(header.encode())
-    digest.update(little.tobytes())
+    digest.update(little.data)
     return SourceImage(own, digest.hexdigest(), shown, path, ready)
 
 

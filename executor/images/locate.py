@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from obeql.errors import ImageError, nearest
-from obeql.planner.catalog import split_page, with_page
+from obeql.planner.paths import file_of, split_page, with_page
 
 __all__ = ["IMAGE_SUFFIXES", "expand", "missing_file", "no_page"]
 
@@ -36,7 +36,7 @@ def expand(pattern: str | Path) -> list[Path]:
     """
     files, page = split_page(str(pattern))
     try:
-        found = _expand(files)
+        found = _expand(file_of(files))
         return found if page is None else [Path(with_page(str(path), page)) for path in found]
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such ~user, NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)

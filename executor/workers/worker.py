@@ -45,6 +45,7 @@ from obeql.executor.workers.messages import (
 from obeql.executor.workers.shipping import receive_graph
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, ImageHashes, MapCells
+from obeql.planner.paths import file_of, split_page
 
 __all__ = ["work"]
 
@@ -182,7 +183,7 @@ class _Link:
     def _seen(self, job: Job) -> Job | None:
         """A job whose image can be read here; None where the coordinator cannot read it either."""
         known: Job | None = job
-        if job.pixels is None and not Path(job.file).exists():
+        if job.pixels is None and not Path(file_of(split_page(job.file)[0])).exists():
             known = self._ask(Unseen(job.number))
         if known is not None:
             self._jobs[known.number] = known

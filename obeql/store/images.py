@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from obeql.errors import StoreError, UnknownNameError, nearest
-from obeql.planner.catalog import ImageRecord, ImageSet, image_name
+from obeql.planner.catalog import ImageRecord, ImageSet
+from obeql.planner.paths import image_name
 from obeql.store.codec import dump, load, utc_now
 from obeql.store.driver import Database
 
@@ -74,6 +75,28 @@ class ImageRows:
         """The image of this id, or None."""
         found = self._images("image_id = ?", [image_id])
         return found[0] if found else None
+
+    def images_of(self, image_ids: Sequence[int]) -> dict[int, ImageRecord]:
+        """The images of these ids, by id; ids that no image has are absent."""
+        if not image_ids:
+            return {}
+        rows = self._database.rows_beside(
+            f"SELECT {_IMAGE} FROM ({_LATEST}) WHERE image_id IN (SELECT image_id FROM obeql_batch)",
+            pa.table({"image_id": pa.array(image_ids, pa.int64())}),
+        )
+        return {row[0]: _image(*row) for row in rows}
+
+    def key_hashes(self, keys: Sequence[str]) -> dict[str, set[str]]:
+        """The hashes of what images that were handed over from Python hold, by their keys in lower case."""
+        rows = self._database.rows_beside(
+            "SELECT lower(image.key), list(DISTINCT content.image_hash) "
+            "FROM (SELECT DISTINCT image_id, key FROM obeql_store.image_rows WHERE path IS NULL) AS image "
+            "JOIN (SELECT image_id, arg_max(image_hash, entry_id) AS image_hash FROM obeql_store.image_contents "
+            "GROUP BY image_id) AS content USING (image_id) "
+            "WHERE lower(image.key) IN (SELECT lower(key) FROM obeql_batch) GROUP BY ALL",
+            pa.table({"key": pa.array(keys, pa.string())}),
+        )
+        return {key: set(hashes) for key, hashes in rows}
 
     def run_images(self, run_id: int) -> list[ImageRecord]:
         """The images that a run has maps of, by id."""
@@ -155,15 +178,20 @@ class ImageRows:
         )
         return {image_hash: (int(size[0]), int(size[1])) for image_hash, size in rows}
 
-    def put_image_set(self, images: ImageSet, replace: bool = False) -> ImageSet:
+    def put_image_set(
+        self, images: ImageSet, replace: bool = False, contents: Mapping[str, ImageContent] | None = None
+    ) -> ImageSet:
         """Store a named list of images and return it with every `image_id` set.
 
-        The same images again change nothing. Raises StoreError when the name stands for other images and `replace`
+        `contents` say what images hold that were handed over from Python, by their keys. The same images again change
+        nothing. Raises StoreError when the name stands for other images and `replace`
         is false.
         """
         with self._database.transaction():
             known = self.image_set(images.name)
             numbered = self._register(images.images)
+            held = {_id(image): (contents or {}).get(image.key or "") for image in numbered if image.path is None}
+            self._note_contents({image_id: content for image_id, content in held.items() if content is not None})
             if known is not None:
                 if [_identity(image) for image in known.images] == [_identity(image) for image in numbered]:
                     return known

@@ -1,0 +1,57 @@
+"""How image files are named by texts: a path, the page of a file of several, and names that are no valid text.
+
+Used wherever paths become records of images, and where those are opened again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePath
+
+__all__ = ["as_text", "file_of", "image_name", "split_page", "with_page"]
+
+_PAGE = re.compile(r"(.+)#page=([0-9]{1,9})", re.DOTALL)
+_BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
+
+
+def as_text(path: str) -> str:
+    r"""Return a path as text that can be stored and printed: bytes that are not UTF-8 are written as `\xe9`.
+
+    `file_of` turns them back. A file system holds names as bytes, which Python makes lone surrogates of.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return path
+
+
+def file_of(text: str) -> str:
+    r"""Return the path that `as_text` made a text of; a path that is a file as it stands is left alone."""
+    if "\\x" not in text or os.path.exists(text):  # noqa: PTH110  Path's raises for long texts
+        return text
+    name = os.fsdecode(_BYTE.sub(lambda found: bytes([int(found[1], 16)]), text.encode(errors="surrogateescape")))
+    return name if os.path.exists(name) else text  # noqa: PTH110
+
+
+def split_page(path: str) -> tuple[str, int | None]:
+    """Split `stack.tif#page=3` into the file and the page; the page is None where the path names none.
+
+    A path that is a file as it stands names none.
+    """
+    found = _PAGE.fullmatch(path)
+    if found is None or os.path.exists(path):  # noqa: PTH110
+        return path, None
+    return found[1], int(found[2])
+
+
+def with_page(path: str, page: int) -> str:
+    """Return the path of a page, counted from 1, of a file."""
+    return f"{path}#page={page}"
+
+
+def image_name(path: str) -> str:
+    """Return what an image file is called: its name without suffix, and its page, as in `stack_page3`."""
+    found = _PAGE.fullmatch(path)
+    return PurePath(path).stem if found is None else f"{PurePath(found[1]).stem}_page{found[2]}"

@@ -1,0 +1,121 @@
+"""Images of a session: arrays in one batch, names that are no valid text, pages, and files that lie elsewhere."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import obeql
+from obeql.errors import QueryTypeError
+from obeql.store.driver import Database
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts what the store asks of DuckDB."""
+    counts: Counter[str] = Counter()
+    for name in ("rows", "rows_beside", "append", "run"):
+        original: Callable[..., Any] = getattr(Database, name)
+
+        def counted(self: Any, *given: Any, _name: str = name, _original: Any = original) -> Any:
+            counts[_name] += 1
+            return _original(self, *given)
+
+        monkeypatch.setattr(Database, name, counted)
+    return counts
+
+
+# ---- arrays ------------------------------------------------------------------------------------------------------
+
+
+def test_arrays_are_stored_in_one_batch(db: Any, asked: Counter[str]) -> None:
+    arrays = list(np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8))
+    totals = []
+    for name, n_images in (("few", 3), ("many", 40)):
+        asked.clear()
+        assert len(db.create_images(name, arrays[:n_images]).images) == n_images
+        totals.append(dict(asked))
+    assert totals[0] == totals[1], "what is asked of the database does not grow with the images"
+    asked.clear()
+    db.execute("CREATE IMAGES again FROM (SELECT image_id FROM images WHERE name LIKE 'many_%')")
+    assert sum(asked.values()) <= sum(totals[0].values())
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "pil", "mixed"])
+def test_what_a_batch_holds_is_what_single_images_hold(kind: str, db: Any, net_db: Any, pixels: Any) -> None:
+    makers: dict[str, Callable[[Any], Any]] = {
+        "array": lambda array: array,
+        "tensor": lambda array: torch.from_numpy(array).permute(2, 0, 1),
+        "pil": Image.fromarray,
+    }
+    kinds = list(makers) if kind == "mixed" else [kind]
+    images = [makers[kinds[place % len(kinds)]](pixels(place)) for place in range(4)]
+    created = net_db.create_images("pets", images)
+    assert [image.key for image in created.images] == [f"pets_{place}" for place in range(4)]
+    whole = net_db.explain("pets", "net", patch=16)
+    listed = net_db.explain(images, "net", patch=16, reuse=False)
+    for place, image in enumerate(images):
+        alone = net_db.explain(image, "net", patch=16, reuse=False)[0]
+        assert whole[place].cells.key == listed[place].cells.key == alone.cells.key
+        np.testing.assert_allclose(whole[place].scores, alone.scores, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(listed[place].scores, alone.scores, rtol=0, atol=1e-6)
+    hashes = net_db.execute("SELECT image_hash FROM images WHERE name LIKE 'pets_%' ORDER BY name").fetchall()
+    assert [image_hash for (image_hash,) in hashes] == [heat.cells.key.image_hash for heat in whole]
+
+
+def test_a_key_that_holds_other_pixels_is_lengthened(tmp_path: Path, pixels: Any) -> None:
+    with obeql.connect(tmp_path / "a.duckdb") as db:
+        db.create_images("set", [pixels(0), pixels(1)])
+    with obeql.connect(tmp_path / "a.duckdb") as db:
+        created = db.create_images("set", [pixels(0), pixels(2)], replace=True)
+        first, second = (image.key for image in created.images)
+        assert first == "set_0" and second is not None and second.startswith("set_1_")
+        again = db.create_images("set", [pixels(0), pixels(2)])
+        assert [image.key for image in again.images] == [first, second]
+
+
+# ---- names that are no valid text --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd_folder(folder: Path) -> Path:
+    """A folder of pictures, one of them with a name that is not UTF-8."""
+    try:
+        os.rename(folder / "scan2.png", os.fsencode(folder) + b"/scan2\xff.png")  # noqa: PTH104  Path takes no bytes
+    except OSError:
+        pytest.skip("this file system takes valid names only")
+    return folder
+
+
+def test_a_name_that_is_not_utf8_is_an_image_like_any_other(net_db: Any, odd_folder: Path) -> None:
+    shown = [str(odd_folder / name) for name in ("scan1.png", "scan2\\xff.png", "scan3.png")]
+    net_db.execute(f"CREATE IMAGES scans FROM '{odd_folder}/*.png'")
+    for source in ("scans", f"'{odd_folder}/*.png'", f"'{odd_folder}'"):
+        result = net_db.execute(f"EXPLAIN OCCLUDE {source} USING net WITH patch=16 NO REUSE")
+        assert [heat.path for heat in result] == shown and not result.failures
+    assert [row[0] for row in net_db.execute("SELECT path FROM images ORDER BY path").fetchall()] == shown
+    assert len(net_db.execute("PREDICT scans USING net FOR TOP 1").fetchall()) == 3
+    result = net_db.execute("EXPLAIN OCCLUDE (FROM images) USING net WITH patch=16")
+    assert len(result) == 3 and result[1].source().size == (32, 32)
+    alone = os.fsdecode(os.fsencode(odd_folder) + b"/scan2\xff.png")
+    assert net_db.explain(alone, "net", patch=16)[0].path == shown[1]
+    assert net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16", [Path(alone)])[0].path == shown[1]
+    assert net_db.execute(f"EXPLAIN OCCLUDE '{alone}' USING net WITH patch=16")[0].path == shown[1]
+
+
+def test_workers_find_a_name_that_is_not_utf8(net_db: Any, odd_folder: Path) -> None:
+    result = net_db.execute(f"EXPLAIN OCCLUDE '{odd_folder}' USING net WITH patch=16 workers=2")
+    assert len(result) == 3 and not result.failures
+
+
+def test_a_select_that_meets_such_a_name_says_what_helps(net_db: Any, odd_folder: Path) -> None:
+    with pytest.raises(QueryTypeError, match=r"Name the folder as a path"):
+        net_db.execute(f"EXPLAIN OCCLUDE (SELECT file AS path FROM glob('{odd_folder}/*')) USING net")
