@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from obeql.errors import ImageError, QueryTypeError
+from obeql.places import Places
 from obeql.planner import ImageRecord, ImageSet
 from obeql.planner.paths import as_text, file_of, split_page
 from obeql.sql_errors import said_and_offset
@@ -57,8 +58,9 @@ class Gallery:
     content, and the oldest are let go when they add up.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, places: Places) -> None:
         self._store = store
+        self._places = places
         self._kept: dict[str, SourceImage] = {}
         self._passing: OrderedDict[str, SourceImage] = OrderedDict()
         self._last: tuple[tuple[Any, ...], SourceImage] | None = None
@@ -70,24 +72,41 @@ class Gallery:
             _, image = self._passing.popitem(last=False)
             size -= image.pixels.nbytes
 
-    def load(self, image: ImageRecord) -> SourceImage:
-        """Decode an image. Raises ImageError when it is gone or damaged."""
-        from obeql.executor.images import decode_file  # noqa: PLC0415
+    def load(self, image: ImageRecord, content: str | None = None) -> SourceImage:
+        """Decode an image. Raises ImageError when it is gone or damaged.
 
+        Of files that its relative path may mean, the first with the hash `content` is taken, or else the first.
+        """
         if image.path is not None:
-            stamp = _stamp(image.path)
-            if stamp is not None and self._last is not None and self._last[0] == stamp:
-                return self._last[1]
-            decoded = decode_file(image.path)
-            if stamp is not None:
-                self._last = stamp, decoded
-            return decoded
+            found = self._places.all(image.path)
+            try:
+                first = self._read(next(found, image.path))
+            except ImageError as error:
+                raise ImageError(f"{error}{self._places.looked(image.path)}") from None
+            if content is None or first.digest == content:
+                return first
+            return next((each for each in map(self._read, found) if each.digest == content), first)
         held = self._held(image)
         if held is not None:
             return held
         raise ImageError(
             f"Image '{image.shown}' was handed over from Python and its pixels are not stored; hand it over again."
         )
+
+    def remember(self, images: Iterable[ImageRecord]) -> None:
+        """Remember where images are that a statement named by relative paths."""
+        self._places.remember(image.path for image in images)
+
+    def _read(self, path: str) -> SourceImage:
+        from obeql.executor.images import decode_file  # noqa: PLC0415
+
+        stamp = _stamp(path)
+        if stamp is not None and self._last is not None and self._last[0] == stamp:
+            return self._last[1]
+        decoded = decode_file(path)
+        if stamp is not None:
+            self._last = stamp, decoded
+        return decoded
 
     def digest(self, image: ImageRecord) -> str | None:
         """The content hash of an image that was handed over as pixels and is still held, else None."""
@@ -126,6 +145,8 @@ class Gallery:
         """The image file at a path, or those a glob or folder names. Raises ImageError when there are none."""
         from obeql.executor.images import expand  # noqa: PLC0415
 
+        if self._places.find(pattern) != pattern:  # of a database that is opened from elsewhere
+            return [ImageRecord(as_text(pattern))]
         return [ImageRecord(as_text(str(path))) for path in expand(pattern)]
 
     def selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[ImageRecord]:
@@ -165,7 +186,9 @@ class Gallery:
         """Store a named list of images, with what those handed over as pixels hold. Raises StoreError."""
         held = ((image.key, self._held(image)) for image in images.images)
         contents = {key: content_of(source.facts) for key, source in held if key is not None and source is not None}
-        return self._store.put_image_set(images, replace_set, contents)
+        stored = self._store.put_image_set(images, replace_set, contents)
+        self.remember(images.images)
+        return stored
 
     def _held(self, image: ImageRecord) -> SourceImage | None:
         if image.path is not None or image.key is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ModelError
 from obeql.phases import Say, unsaid
+from obeql.places import Places
 from obeql.planner import ExplainPlan, ModelRecord, Rates
 from obeql.planner.classes import with_no
 from obeql.rate_book import RateBook
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Networks"]
 
+#: Options of models that may name files.
+_FILES = ("weights", "classes")
+
 #: What decides a captured graph: weights and graph, and the shape of the input its layers were traced with.
 GraphKey = tuple[str, tuple[int, int], str]
 
@@ -33,8 +37,9 @@ GraphKey = tuple[str, tuple[int, int], str]
 class Networks:
     """Loads models on first use and keeps their layers by content."""
 
-    def __init__(self, store: Store, allow_python: bool) -> None:
+    def __init__(self, store: Store, places: Places, allow_python: bool) -> None:
         self._store = store
+        self._places = places
         self._allow_python = allow_python
         self._graphs: dict[GraphKey, LayerGraph] = {}
         self._book = RateBook(store)
@@ -75,13 +80,25 @@ class Networks:
                 "create it again with trust=true if you trust the file, or connect(.., allow_python=True)."
             )
         say(f"loading {model.name}")
-        again = self.create(model.name, model.uri, model.options)
+        again = self._again(model, model.uri)
         if again.model_hash != model.model_hash or again.preprocessing != model.preprocessing:
             raise ModelError(
                 f"'{model.uri}' holds another model than when '{model.name}' was created "
                 f"(hash {again.model_hash[:12]}, not {model.model_hash[:12]}); use CREATE OR REPLACE MODEL."
             )
         return self._graphs[_graph_key(model)]
+
+    def remember(self, model: ModelRecord) -> None:
+        """Remember where the files of a model are that was just stored."""
+        self._places.remember([model.uri, *(_text(model.options.get(name)) for name in _FILES)])
+
+    def _again(self, model: ModelRecord, uri: str) -> ModelRecord:
+        """The model, loaded from its files; relative paths are looked for beside the database, too."""
+        options = dict(model.options)
+        for name in _FILES:
+            if (path := _text(options.get(name))) is not None:
+                options[name] = self._places.find(path)
+        return self.create(model.name, self._places.find(uri), options)
 
     def recaptured(self, model: ModelRecord, say: Say = unsaid) -> ModelRecord | None:
         """The model with the layers it has now, where it was stored with others by another version; else None."""
@@ -181,6 +198,10 @@ class Networks:
         record = replace(record, classes=with_no(record))
         self._graphs[_graph_key(record)] = graph
         return record
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _graph_key(model: ModelRecord) -> GraphKey:

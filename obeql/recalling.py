@@ -80,7 +80,7 @@ def recalled_map(
         _placement(stored, model, source_size),
         image,
         stored.run_id,
-        lambda: gallery.load(image),
+        lambda: gallery.load(image, stored.cells.key.image_hash),
         stored.class_name,
         stored.label,
     )

@@ -22,6 +22,7 @@ from obeql.keywords import explain_statement, live_model
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, check_parameters
+from obeql.places import Places
 from obeql.planner import ImageSet, LookAhead, ModelRecord
 from obeql.planner.paths import as_text
 from obeql.result import Result
@@ -56,8 +57,9 @@ class Session:
 
     def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> None:
         self._store = Store(path, read_only)
-        self._gallery = Gallery(self._store)
-        self._networks = Networks(self._store, allow_python)
+        places = Places(self._store)
+        self._gallery = Gallery(self._store, places)
+        self._networks = Networks(self._store, places, allow_python)
         self._statements = Statements(self._store, self._gallery, self._networks)
 
     # ---- statements ------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from obeql.explaining import explain, failed_in_network, measured
 from obeql.gallery import Gallery
 from obeql.grammar import syntax
 from obeql.listing import Listings, relation_of
+from obeql.missing import missing_pictures
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, bound_values, plain_values, sql_values
@@ -198,6 +199,7 @@ class Statements:
             return
         self.require_writable(f"creating model {record.name!r}")
         self._store.put_model(record, replace)
+        self._networks.remember(record)
 
     def stored_run(self, name_or_id: str | int) -> Result:
         """The maps of a stored run. Raises UnknownNameError, without a place."""
@@ -213,7 +215,10 @@ class Statements:
         self.require_writable("EXPLAIN OCCLUDE")
         self._find_shards()
         values = self._values(statement, call)
-        return self._run(self._planned(statement, call, values, runs=True), values, call)[0]
+        plan = self._planned(statement, call, values, runs=True)
+        result = self._run(plan, values, call)[0]
+        self._gallery.remember(plan.images)
+        return result
 
     def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
         if statement.analyze:
@@ -413,7 +418,8 @@ class Statements:
         path = self._text(statement.path, self._values(statement, call), call, "the path of a picture")
         result = self._referred(statement.run, call)
         result.save(path)
-        return Message(f"{len(result)} heat map{'s' if len(result) != 1 else ''} drawn to {path}")
+        maps = f"{len(result)} heat map{'s' if len(result) != 1 else ''}"
+        return Message(f"{maps} drawn to {path}{missing_pictures(result)}")
 
     def _set(self, statement: syntax.SetSetting | syntax.ResetSetting, call: Call) -> Message:
         name, value = bind_setting(statement, call.text, self._values(statement, call))

@@ -119,3 +119,66 @@ def test_workers_find_a_name_that_is_not_utf8(net_db: Any, odd_folder: Path) -> 
 def test_a_select_that_meets_such_a_name_says_what_helps(net_db: Any, odd_folder: Path) -> None:
     with pytest.raises(QueryTypeError, match=r"Name the folder as a path"):
         net_db.execute(f"EXPLAIN OCCLUDE (SELECT file AS path FROM glob('{odd_folder}/*')) USING net")
+
+
+# ---- files that lie elsewhere ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, tiny_net: Any) -> Path:
+    """A folder with a model file and pictures, explained by relative paths into `heat/maps.duckdb`, then left."""
+    monkeypatch.chdir(tmp_path)
+    torch.export.save(torch.export.export(tiny_net(), (torch.zeros(2, 3, 32, 32),)), "net.pt2")
+    (tmp_path / "names.txt").write_text("ant\nbee\ncat\n")
+    (tmp_path / "heat").mkdir()
+    with obeql.connect("heat/maps.duckdb") as db:
+        db.execute("CREATE MODEL net FROM 'net.pt2' WITH classes='names.txt', size=32")
+        db.execute("CREATE IMAGES scans FROM 'scans/*.png'")
+        db.execute("EXPLAIN OCCLUDE scans USING net WITH patch=16 INTO first")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_database_opened_from_elsewhere_finds_its_files(project: Path) -> None:
+    with obeql.connect(project / "heat" / "maps.duckdb") as db:
+        before = db.run("first")
+        assert [heat.path for heat in before] == [f"scans/scan{i}.png" for i in (1, 2, 3)]
+        assert all(heat.source().size == (32, 32) for heat in before)
+        after = db.execute("EXPLAIN OCCLUDE scans USING net WITH patch=16 NO REUSE")
+        for one, two in zip(before, after, strict=True):
+            np.testing.assert_allclose(one.scores, two.scores, rtol=0, atol=1e-6)
+        assert len(db.execute("EXPLAIN OCCLUDE 'scans/scan2.png' USING net WITH patch=8")) == 1
+        assert str(db.execute("RENDER first TO 'sheet.png'")) == "3 heat maps drawn to sheet.png"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_project_that_was_moved_as_a_whole(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "heat" / "maps.duckdb").rename(project / "maps.duckdb")
+    moved = project.with_name(f"{project.name}_moved")
+    project.rename(moved)
+    monkeypatch.chdir(moved.parent)
+    with obeql.connect(moved / "maps.duckdb", read_only=True) as db:
+        assert all(heat.source().size == (32, 32) for heat in db.run("first"))
+        assert len(db.execute("PREDICT scans USING net FOR TOP 1").fetchall()) == 3
+
+
+def test_the_picture_that_was_explained_goes_before_one_of_its_name(project: Path, pixels: Any) -> None:
+    other = Path("scans")
+    other.mkdir()
+    Image.fromarray(pixels(9)).save(other / "scan1.png")
+    with obeql.connect(project / "heat" / "maps.duckdb") as db:
+        first = db.run("first")[0]
+        assert first.source().digest == first.cells.key.image_hash
+
+
+def test_drawings_say_which_pictures_are_missing(project: Path, pixels: Any) -> None:
+    (project / "scans" / "scan2.png").unlink()
+    Image.fromarray(pixels(9)).save(project / "scans" / "scan3.png")
+    with obeql.connect(project / "heat" / "maps.duckdb") as db:
+        said = str(db.execute("RENDER first TO 'sheet.png'"))
+        assert said.startswith(
+            "3 heat maps drawn to sheet.png, 2 of them without a picture: image 'scans/scan2.png' does"
+        )
+        assert "It was looked for in" in said and "'scans/scan3.png' is no longer the image that was explained" in said
