@@ -163,7 +163,7 @@ def _help(shell: Shell, arguments: list[str]) -> None:
     elif said := option_help(asked, columns):
         shell.write(said)
     elif asked.split()[0].lower() in SQL_WORDS:
-        shell.write(f"{asked.split()[0].upper()} is SQL, which DuckDB runs: https://duckdb.org/docs")
+        shell.write(f"{asked.split()[0].upper()} is SQL, which DuckDB runs; its own pages describe it.")
     else:
         known = [statement.name for statement in STATEMENTS] + list(COMMANDS)
         raise UnknownNameError(f"There is no statement, command or option {asked!r}.{nearest(asked, known)}")

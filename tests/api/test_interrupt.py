@@ -24,6 +24,7 @@ def slow():
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_ctrl_c_brings_the_prompt_back_and_leaves_the_session_whole(tmp_path: Path) -> None:
     (tmp_path / "obeql_slow_nets.py").write_text(NETS, encoding="utf-8")

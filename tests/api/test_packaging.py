@@ -72,6 +72,7 @@ def in_fresh_python(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.alone
 def test_importing_is_fast_and_without_torch() -> None:
     code = (
         "import time, sys; started = time.perf_counter(); import obeql; took = time.perf_counter() - started\n"

@@ -59,6 +59,7 @@ def test_what_a_piece_raises_is_raised_and_stops_the_rest(n_lanes: int) -> None:
     assert taken == [0]
 
 
+@pytest.mark.alone
 def test_a_taker_that_raises_stops_pieces_that_are_running() -> None:
     seen: list[str] = []
 
