@@ -235,9 +235,13 @@ class TreeBuilder:
         run, options = tree.children
         return syntax.Evaluate(self.build(run), self.build(options) or (), span=self._span(tree))
 
+    def _build_render(self, tree: Tree[Token]) -> syntax.Render:
+        run, path, options = tree.children
+        return syntax.Render(self.build(run), self.build(path), self.build(options) or (), span=self._span(tree))
+
     def _build_export_run(self, tree: Tree[Token]) -> syntax.ExportRun:
         _, run, path, form = tree.children
-        return syntax.ExportRun(self.build(run), self.build(path), self.build(form) or "parquet", span=self._span(tree))
+        return syntax.ExportRun(self.build(run), self.build(path), self.build(form), span=self._span(tree))
 
     def _build_create_images(self, tree: Tree[Token]) -> syntax.CreateImages:
         replace, name, source = tree.children

@@ -64,9 +64,9 @@ class _Printer:
             case syntax.Evaluate(run, options):
                 return self._words("EVALUATE", run, *_with(options))
             case syntax.ExportRun(run, path, form):
-                return self._words("EXPORT RUN", run, "TO", path, f"FORMAT {form.upper()}")
-            case syntax.Render(run, path):
-                return self._words("RENDER", run, "TO", path)
+                return self._words("EXPORT RUN", run, "TO", path, f"FORMAT {form.upper()}" if form else "")
+            case syntax.Render(run, path, options):
+                return self._words("RENDER", run, "TO", path, *_with(options))
             case syntax.SetSetting(setting, value):
                 return self._words(f"SET obeql.{setting} =", value)
             case syntax.ResetSetting(setting):

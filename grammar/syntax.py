@@ -362,19 +362,20 @@ class Evaluate(Node):
 
 @dataclass(frozen=True, slots=True)
 class ExportRun(Node):
-    """EXPORT RUN run TO folder [FORMAT format]; the format in lower case."""
+    """EXPORT RUN run TO path [FORMAT format]; the format in lower case, None where the path decides."""
 
     run: Reference
     path: Text | Parameter
-    format: ExportFormat = "parquet"
+    format: ExportFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Render(Node):
-    """RENDER run TO path."""
+    """RENDER run TO path [WITH options]."""
 
     run: Reference
     path: Text | Parameter
+    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from obeql.errors import ImageError, QueryTypeError, nearest
+from obeql.files import known_suffixes
 from obeql.grammar.syntax import EXPORT_FORMATS
 from obeql.heatmap import Heatmap, write_file
 from obeql.planner.cells import FloatPlane
@@ -27,7 +28,30 @@ from obeql.store.codec import dump
 if TYPE_CHECKING:
     from obeql.result import Result
 
-__all__ = ["export_run"]
+__all__ = ["TABLES", "export_run", "is_one_file"]
+
+#: Suffixes of tables that EXPORT RUN writes, one row a window.
+TABLES = (".csv", ".json", ".parquet")
+#: What other files end in; folders are called `maps.v2` or `2026.03`.
+_LIKE_A_FILE = re.compile(r"\.([a-z]{2,6}|h5|hdf5|mp4|pt2)")
+
+
+def is_one_file(path: str | Path) -> bool:
+    """Whether a run is exported to one file of this name, and not into a folder.
+
+    Raises QueryTypeError for a name like that of a file which is not written.
+    """
+    path = Path(path).expanduser()
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return False
+    known = (*known_suffixes(), *TABLES)
+    if suffix not in known and _LIKE_A_FILE.fullmatch(suffix):
+        raise QueryTypeError(
+            f"'{path.name}' needs a suffix of {' '.join(known)}; or name a folder.{nearest(suffix, known)}"
+        )
+    return suffix in known
+
 
 #: Maps that are written to Parquet at once, and the columns that say which file shows which map.
 _GROUP = 64
@@ -82,23 +106,33 @@ _SCHEMA = pa.schema(
 )
 
 
-def export_run(result: Result, folder: str | Path, form: str = "parquet") -> list[Path]:
-    """Write the maps into a folder, which is made if missing, and return the files.
+def export_run(result: Result, folder: str | Path, form: str | None = None) -> list[Path]:
+    """Write the maps into a folder, which is made if missing, or into one file of that name; return the files.
 
+    Without a format, a name with the suffix of a picture, film, report or numpy file is that file, as `Result.save`
+    writes it, and any other a folder of `parquet`.
     `parquet` is one file, heatmaps.parquet, a row a map with its planes as nested lists and NULL where a cell was not
     computed. `npz` (all numbers, as `Heatmap.save`) and `png` (the map over its image) are a file a map, and maps.csv
     that lists them. Files of the same names are replaced. Raises QueryTypeError for another format and for a new folder
     named like a file, ImageError for a folder that cannot be written.
     """
-    form = form.lower()
+    if form is None and is_one_file(folder):
+        if Path(folder).suffix.lower() in TABLES:
+            raise QueryTypeError(
+                f"'{Path(folder).name}' is a table of windows, which the database writes: "
+                f"db.execute(\"EXPORT RUN {result.run_id} TO '{Path(folder).name}'\"); or name a folder"
+            )
+        result.save(folder)
+        return [Path(folder)]
+    form = (form or "parquet").lower()
     if form not in EXPORT_FORMATS:
         known = ", ".join(EXPORT_FORMATS)
         raise QueryTypeError(f"format {form!r} is unknown; allowed are {known}.{nearest(form, EXPORT_FORMATS)}")
     folder = Path(folder).expanduser()
-    ending = folder.suffix.lower().removeprefix(".")
-    if ending in EXPORT_FORMATS and not folder.is_dir():
+    if is_one_file(folder):
         raise QueryTypeError(
-            f"'{folder}' is named like a file, but a run is exported into a folder: name a folder, and FORMAT {ending}."
+            f"'{folder}' is named like a file, but with a format a run is exported into a folder: name a folder, "
+            "or leave out the format to write this one file"
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)

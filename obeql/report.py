@@ -50,7 +50,10 @@ def report_text(
     if not result.maps:
         raise QueryTypeError("there is no heat map to report")
     if len(result.maps) > MAX_REPORT:
-        raise QueryTypeError(f"a report holds at most {MAX_REPORT} maps, not {len(result.maps)}; slice the result")
+        raise QueryTypeError(
+            f"a report holds at most {MAX_REPORT} maps, not {len(result.maps)}: choose some (RENDER .. WITH "
+            "class='name', or a slice of the result in Python)"
+        )
     checked_limit(limit)
     limits = shared_limits(result.maps, chosen.sign) if shared and limit is None else {}
     name = result.run_name if result.run_name is not None else f"run {result.run_id}"

@@ -193,8 +193,11 @@ class Result(Sequence[Heatmap]):
 
         save_result(self, path, options)
 
-    def export(self, folder: str | Path, format: str = "parquet") -> list[Path]:
-        """Write all maps into a folder and return the files; `format` is parquet, npz or png, see exporting."""
+    def export(self, folder: str | Path, format: str | None = None) -> list[Path]:
+        """Write all maps into a folder and return the files; `format` is parquet (also without one), npz or png.
+
+        Without a format, a name that ends as a picture, film, report or numpy file is written as `save` does.
+        """
         from obeql.exporting import export_run  # noqa: PLC0415
 
         return export_run(self, folder, format)

@@ -41,6 +41,7 @@ from obeql.planner import (
     evaluate_options,
     model_options,
     plan_explain,
+    render_options,
     show,
 )
 from obeql.planner.place import locate
@@ -54,6 +55,7 @@ from obeql.spreading import sharing_a_device, threads_set, with_workers
 from obeql.sql_errors import sql_error
 from obeql.store import Store
 from obeql.stored_runs import StoredRuns
+from obeql.writing import export_run, render_run
 
 if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
@@ -408,18 +410,29 @@ class Statements:
         return relation_of(self._store, table)
 
     def _export(self, statement: syntax.ExportRun, call: Call) -> Message:
-        folder = self._text(statement.path, self._values(statement, call), call, "a folder")
+        path = self._text(statement.path, self._values(statement, call), call, "a folder or a file")
         result = self._referred(statement.run, call)
-        files = result.export(folder, statement.format)
-        maps = f"{len(result)} heat map{'s' if len(result) != 1 else ''}"
-        return Message(f"{maps} exported to {folder} as {statement.format}, {len(files)} files")
+        try:
+            return Message(export_run(result, path, statement.format, lambda to: self._copy_cells(result, to)))
+        except QueryTypeError as wrong:
+            raise locate(wrong, call.text, statement.path) from None
+
+    def _copy_cells(self, result: Result, path: str) -> int:
+        """Write the windows of a run into a table, as its suffix says; returns how many there are."""
+        shown = path.replace("'", "''")
+        copied = f"COPY (SELECT * FROM cells WHERE run_id = {int(result.run_id)}) TO '{shown}'"
+        ((n_rows,),) = self._store.on_connection(lambda connection: connection.execute(copied).fetchall())
+        return int(n_rows)
 
     def _render(self, statement: syntax.Render, call: Call) -> Message:
-        path = self._text(statement.path, self._values(statement, call), call, "the path of a picture")
+        values = self._values(statement, call)
+        path = self._text(statement.path, values, call, "the path of a picture")
+        options = render_options(statement.options, call.text, values)
         result = self._referred(statement.run, call)
-        result.save(path)
-        maps = f"{len(result)} heat map{'s' if len(result) != 1 else ''}"
-        return Message(f"{maps} drawn to {path}{missing_pictures(result)}")
+        try:
+            return Message(render_run(result, path, options) + missing_pictures(result))
+        except (QueryTypeError, UnknownNameError) as wrong:
+            raise locate(wrong, call.text, statement.path) from None
 
     def _set(self, statement: syntax.SetSetting | syntax.ResetSetting, call: Call) -> Message:
         name, value = bind_setting(statement, call.text, self._values(statement, call))

@@ -25,10 +25,12 @@ from obeql.planner.options import (
     EVALUATE_OPTIONS,
     EXPLAIN_OPTIONS,
     MODEL_OPTIONS,
+    RENDER_OPTIONS,
     OptionInfo,
     evaluate_options,
     fill_colour,
     model_options,
+    render_options,
 )
 from obeql.planner.physical import OPERATORS, DenseForward, ExplainPlan, IncrementalForward
 from obeql.planner.rules import CHOICES, RULE_NAMES, RULES
@@ -41,6 +43,7 @@ __all__ = [
     "EXPLAIN_OPTIONS",
     "MODEL_OPTIONS",
     "OPERATORS",
+    "RENDER_OPTIONS",
     "RULES",
     "RULE_NAMES",
     "SETTINGS",
@@ -75,6 +78,7 @@ __all__ = [
     "optimize",
     "plan_explain",
     "print_tree",
+    "render_options",
     "setting_default",
     "show",
 ]

@@ -34,6 +34,7 @@ __all__ = [
     "EVALUATE_OPTIONS",
     "EXPLAIN_OPTIONS",
     "MODEL_OPTIONS",
+    "RENDER_OPTIONS",
     "OptionInfo",
     "default_stride",
     "evaluate_options",
@@ -41,6 +42,7 @@ __all__ = [
     "fill_colour",
     "fill_text",
     "model_options",
+    "render_options",
 ]
 
 
@@ -261,6 +263,49 @@ EVALUATE_OPTIONS: tuple[OptionInfo, ...] = (
 )
 
 
+def _classes_drawn(name: str, value: Any) -> tuple[str | int, ...]:
+    """Parse a class by its name or number, or a list of these."""
+    items = value if isinstance(value, list) else [value]
+    for position, item in enumerate(items):
+        if isinstance(item, bool) or not isinstance(item, (str, int)):
+            raise BadValue(f"{name} takes names or numbers of classes, not {shown(item)}.", position)
+    if not items:
+        raise BadValue(f"{name} takes at least one class, not an empty list.")
+    return tuple(items)
+
+
+def _above_zero(most: float | None) -> Parser:
+    """Return a parser of numbers above zero, and up to `most`."""
+
+    def parse(name: str, value: Any) -> float:
+        found = number(name, value)
+        if not (found > 0 and (most is None or found <= most)):
+            raise BadValue(f"{name} takes a number above 0{f' and up to {most:g}' if most else ''}, not {value:g}.")
+        return found
+
+    return parse
+
+
+RENDER_OPTIONS: tuple[OptionInfo, ...] = (
+    OptionInfo("map", whole(0), None, "0", "The number of one map, counted from 0; all of them without it."),
+    OptionInfo("class", _classes_drawn, None, "'cat', 2, ['cat', 'dog']", "Only the maps of these classes."),
+    OptionInfo("opacity", _above_zero(1), None, "0.75", "Opacity of the map at the ends of the scale."),
+    OptionInfo("limit", _above_zero(None), None, "2.5", "Where the scale ends; at the largest importance without it."),
+    OptionInfo("cmap", text_value, None, "coolwarm, inferno", "A colormap of matplotlib in place of blue to red."),
+    OptionInfo(
+        "sign",
+        choice("all", "positive", "negative", "absolute"),
+        None,
+        "all, positive, negative, absolute",
+        "Which evidence is colored.",
+    ),
+    OptionInfo("shared", flag, None, "true, false", "Whether maps of one score share a scale."),
+    OptionInfo("columns", whole(1), None, "4", "Maps in a row of a sheet; a matrix of images by classes without it."),
+    OptionInfo("colorbar", flag, None, "true, false", "Whether the scale stands beside the map."),
+    OptionInfo("dpi", whole(1), None, "300", "Pixels an inch of a picture."),
+)
+
+
 def explain_options(
     options: Sequence[syntax.Option],
     text: str,
@@ -296,6 +341,11 @@ def evaluate_options(options: Sequence[syntax.Option], text: str, parameters: Pa
     """Return every option of EVALUATE with its value. Raises as `model_options` does."""
     rows = {row.name: row for row in EVALUATE_OPTIONS}
     return {row.name: row.default for row in EVALUATE_OPTIONS} | _given(options, rows, "EVALUATE", text, parameters)
+
+
+def render_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
+    """Return the options of RENDER that were given. Raises as `model_options` does."""
+    return _given(options, {row.name: row for row in RENDER_OPTIONS}, "RENDER", text, parameters)
 
 
 def _given(

@@ -53,6 +53,18 @@ def commands() -> str:
     return table(("command", "does"), rows)
 
 
+def render_options() -> str:
+    from obeql.files import FORMS
+    from obeql.planner.options import RENDER_OPTIONS
+    from obeql.writing import takes
+
+    def files(name: str) -> str:
+        return ", ".join(" ".join(form.suffixes) for form in FORMS if name in takes(form))
+
+    rows = [(f"`{row.name}`", row.takes, row.doc.rstrip("."), files(row.name)) for row in RENDER_OPTIONS]
+    return table(("option of RENDER", "values", "meaning", "files"), rows)
+
+
 def operators() -> str:
     from obeql.planner.physical import OPERATORS
 
@@ -244,6 +256,7 @@ PARTS: dict[str, Callable[[], str]] = {
     for part in (
         options,
         commands,
+        render_options,
         operators,
         rules,
         layers,

@@ -17,6 +17,7 @@ from obeql.executor.lanes import run_in_lanes
 from obeql.executor.layer_clock import LayerClock, layer_runner
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.coarse_first import coarse_levels
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import DenseForward
 
@@ -75,6 +76,7 @@ class DenseRun:
         self._order = range(1, len(graph.layers))
         #: seconds that all runs so far have computed on a CPU, without what other processes took
         self.busy_s = 0.0
+        self._levels = coarse_levels(grid)
 
     @property
     def needed(self) -> list[tuple[int, float]]:
@@ -93,6 +95,7 @@ class DenseRun:
             numbers = np.arange(len(clean.image) * self.grid.n_windows)
         else:
             numbers = np.flatnonzero(windows.reshape(-1))
+        numbers = numbers[np.argsort(self._levels[numbers % self.grid.n_windows], kind="stable")]
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=self.engine.n_lanes)
 
         def batch(part: Windows, stop: threading.Event) -> tuple[Windows, Tensor]:

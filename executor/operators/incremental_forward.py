@@ -29,6 +29,7 @@ from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.reduce import GlobalMean
 from obeql.executor.operators.batch_reads import AnyRead, BatchReads
+from obeql.executor.operators.coarse_first import coarse_levels, coarse_order
 from obeql.executor.stopwatch import Stopwatch
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
@@ -41,6 +42,8 @@ Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
 #: Windows that are told of all at once take no longer.
 _PROMPT_S = 1.0
+#: What of all windows is in the first pieces of all lanes, as a divisor; and batches that are too few to be ordered.
+_FIRST_LOOKS, _FEW_PARTS = 20, 6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,6 +136,9 @@ class IncrementalRun:
         #: seconds that all runs so far have computed on a CPU, without what other processes took
         self.busy_s = 0.0
         self._keeps = several
+        self._levels = coarse_levels(grid)
+        #: the order of the batches of all windows, by numbers of images and lanes
+        self._orders: dict[tuple[int, int], Windows] = {}
         readers: dict[int, list[int]] = {i: [] for i in self.on_boxes}
         for k, layer in enumerate(graph.layers):
             for j in layer.inputs:
@@ -230,29 +236,49 @@ class IncrementalRun:
     def _pieces(self, wanted: npt.NDArray[np.bool_] | None, n_images: int, n_lanes: int) -> Iterator[list[Part]]:
         """Consecutive batches until there are enough windows for a batch on whole maps.
 
-        A lane gets several pieces, so that none waits long for the last one.
+        A lane gets several pieces, so that none waits long for the last one; its first is smaller, so that something is
+        to be seen soon.
         """
         n_wanted = self._n_wanted(wanted, n_images)
         least = lane_batch(self.engine.batch, n_wanted, n_lanes)
         most = max(least, min(self.engine.tail_batch, n_wanted // (4 * n_lanes)))
         piece: list[Part] = []
         n_windows = 0
-        for part in self.parts(wanted, n_images, n_lanes):
-            if piece and n_windows + len(part.windows) > most:
+        is_soon = self._seconds(n_wanted) <= _PROMPT_S
+        first = most if is_soon else min(most, max(least, n_wanted // (_FIRST_LOOKS * n_lanes)))
+        n_pieces = 0
+        parts = self.parts(wanted, n_images, n_lanes)
+        for part in parts if is_soon else self._coarse_first(list(parts), wanted is None, n_images, n_lanes):
+            if piece and n_windows + len(part.windows) > (most if n_pieces >= n_lanes else first):
                 yield piece
+                n_pieces += 1
                 piece, n_windows = [], 0
             piece.append(part)
             n_windows += len(part.windows)
         if piece:
             yield piece
 
+    def _coarse_first(self, parts: list[Part], whole: bool, n_images: int, n_lanes: int) -> list[Part]:
+        """The batches, those first that show most of the map; `whole` says that they are of all windows."""
+        if len(parts) < _FEW_PARTS:
+            return parts
+        order = self._orders.get((n_images, n_lanes)) if whole else None
+        if order is None:
+            order = coarse_order(self.grid, [part.windows % self.grid.n_windows for part in parts])
+            if whole:
+                self._orders[n_images, n_lanes] = order
+        return [parts[number] for number in order.tolist()]
+
     def _n_wanted(self, wanted: npt.NDArray[np.bool_] | None, n_images: int) -> int:
         return n_images * self.grid.n_windows if wanted is None else int(wanted.sum())
 
     def _is_few(self, n_windows: int) -> bool:
         """Whether so many windows go through the rest of the network in one batch, and soon enough to be told of."""
-        seconds = self.engine.cost.seconds / max(1e-9, self.engine.share * self.grid.n_windows) * n_windows
-        return n_windows <= self.engine.tail_batch and seconds <= _PROMPT_S
+        return n_windows <= self.engine.tail_batch and self._seconds(n_windows) <= _PROMPT_S
+
+    def _seconds(self, n_windows: int) -> float:
+        """The estimated seconds of so many windows."""
+        return self.engine.cost.seconds / max(1e-9, self.engine.share * self.grid.n_windows) * n_windows
 
     def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1, n_lanes: int = 1) -> Iterator[Part]:
         """The wanted windows as batches, group after group; in a group, a window of all images, then the next."""
@@ -266,9 +292,13 @@ class IncrementalRun:
                 if wanted is not None:
                     keep = wanted.reshape(-1)[numbers]
                     row_of, col_of, images, numbers = row_of[keep], col_of[keep], images[keep], numbers[keep]
-                # Equal parts instead of full batches and a small rest.
+                # Equal parts instead of full batches and a small rest. Of a group that makes several, windows that lie
+                # far apart come first; the order of aligned neighbors is kept among them.
                 n_parts = -(-len(numbers) // batch)
-                for part in np.array_split(np.arange(len(numbers)), n_parts) if n_parts else ():
+                order = np.arange(len(numbers))
+                if n_parts > 1:
+                    order = np.argsort(self._levels[numbers % self.grid.n_windows], kind="stable")
+                for part in np.array_split(order, n_parts) if n_parts else ():
                     yield Part(rows, cols, row_of[part], col_of[part], images[part], numbers[part])
 
     def _piece(

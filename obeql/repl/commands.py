@@ -5,6 +5,7 @@ Comes after the editor has read a line that begins with a dot; most commands run
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 import textwrap
@@ -75,10 +76,11 @@ def run_command(shell: Shell, line: str) -> None:
         raise UnknownNameError(f"There is no command {name}; .help lists them.{nearest(name[1:], COMMANDS)}")
     try:
         as_typed = command.completes in ("statement", "help")
-        arguments = [rest.strip()] if as_typed and rest.strip() else shlex.split(rest)
+        arguments = [rest.strip()] if as_typed and rest.strip() else _split(command, rest)
     except ValueError as error:
         raise QueryError(f"{command.usage}: {error}") from None
-    if len(arguments) > len(command.takes.split()) and not as_typed:
+    n_given = arguments.index(_WITH) if _WITH in arguments[-2:-1] else len(arguments)
+    if n_given > len(command.takes.split()) and not as_typed:
         raise QueryError(f"{name} takes {command.takes or 'nothing'}, not {rest.strip()!r}")
     command.run(shell, arguments)
 
@@ -88,6 +90,20 @@ _ALSO = {
     "exit": "quit", "q": "quit", "h": "help", "?": "help", "d": "schema", "dt": "tables", "i": "read", "o": "output",
     "timing": "timer",
 }  # fmt: skip
+
+#: Stands before the options of a command, which are those of a statement and keep their quotes.
+_WITH = "WITH"
+_TAKE_OPTIONS = ("export",)
+
+
+def _split(command: Command, rest: str) -> list[str]:
+    """The arguments of a command; options come last, as one text after _WITH."""
+    if command.name not in _TAKE_OPTIONS:
+        return shlex.split(rest)
+    found = re.search(r"(?i)(?:^|\s)with\s", rest)
+    if found is None:
+        return shlex.split(rest)
+    return [*shlex.split(rest[: found.start()]), _WITH, rest[found.end() :].strip()]
 
 
 def help_text(columns: int | None = None) -> str:
@@ -201,37 +217,35 @@ def _heat(shell: Shell, arguments: list[str]) -> None:
     shell.draw(result)
 
 
-@_command("export", "[run] file [format]", "paths")
+@_command("export", "[run] [map] file [format]", "paths")
 def _export(shell: Shell, arguments: list[str]) -> None:
     """write a run, by the suffix of the file
-    Suffixes are .png .jpg .pdf .svg .html .gif .csv .parquet .json .npz; with the format parquet, npz or png behind it
-    the file is a folder.
+    Suffixes are .png .jpg .pdf .svg .html .gif .npz .npy .csv .parquet .json; with the format parquet, npz or png
+    behind it the file is a folder. A number writes that map alone; WITH takes the options of RENDER, as in .export run 0
+    map.gif WITH cmap=inferno.
     """
-    form = arguments.pop().lower() if len(arguments) > 1 and arguments[-1].lower() in EXPORT_FORMATS else None
-    if not arguments:
+    given, options = (arguments[:-2], arguments[-1:]) if _WITH in arguments[-2:-1] else (arguments, [])
+    form = given.pop().lower() if len(given) > 1 and given[-1].lower() in EXPORT_FORMATS else None
+    if not given:
         raise QueryError(f"{COMMANDS['export'].usage}: say the file to write")
-    if len(arguments) > 2:
-        raise QueryTypeError(f"a folder is exported as {', '.join(EXPORT_FORMATS)}, not as {arguments[-1]!r}")
-    path = Path(arguments[-1]).expanduser()
-    result = _result(shell, arguments[0] if len(arguments) > 1 else None)
-    suffix = path.suffix.lower()
-    if form is not None:
-        files = result.export(path, form)
-        shell.write(f"wrote {len(files)} file{'s' if len(files) != 1 else ''} into {path}")
-        return
-    if suffix in (".csv", ".parquet", ".json"):
-        shown = str(path).replace("'", "''")
-        run_id = int(result.run_id)
-        shell.runner.session.connection.execute(f"COPY (SELECT * FROM cells WHERE run_id = {run_id}) TO '{shown}'")
-    elif suffix == ".html":
-        result.report(path)
-    elif suffix in (".gif", ".apng"):
-        if len(result) != 1:
-            raise QueryTypeError(f"a film shows one map; the run has {len(result)}: slice the result in Python")
-        result[0].animate(path)
+    if len(given) > 3:
+        raise QueryTypeError(f"a folder is exported as {', '.join(EXPORT_FORMATS)}, not as {given[-1]!r}")
+    path, run = str(Path(given[-1]).expanduser()), given[0] if len(given) > 1 else None
+    if len(given) == 3 and not given[1].isdigit():
+        raise QueryTypeError(
+            f"a folder is exported as {', '.join(EXPORT_FORMATS)}, not as {given[-1]!r}; "
+            f"a map is given by its number, from 0, not as {given[1]!r}"
+        )
+    if len(given) == 3:
+        options = [f"map={given[1]}", *options]
+    run_id, shown = int(_result(shell, run).run_id), "'{}'".format(path.replace("'", "''"))
+    if options and form is not None:
+        raise QueryTypeError("options and map numbers are for one file, without a format of folders")
+    if options:
+        text = f"RENDER {run_id} TO {shown} WITH {' '.join(options)}"
     else:
-        result.save(path)
-    shell.write(f"wrote {path}")
+        text = f"EXPORT RUN {run_id} TO {shown}" + (f" FORMAT {form}" if form is not None else "")
+    shell.write(str(shell.runner.session.execute(text)))
 
 
 @_command("plan", "[statement]", "statement")

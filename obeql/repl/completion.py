@@ -151,11 +151,13 @@ def _names_for(found: Expected, names: Names) -> Iterator[tuple[str, str]]:
 
 
 def _options(types: list[str]) -> Iterable[OptionInfo | SettingInfo]:
-    from obeql.planner.options import EVALUATE_OPTIONS, EXPLAIN_OPTIONS, MODEL_OPTIONS  # noqa: PLC0415
+    from obeql.planner import options  # noqa: PLC0415
 
     if "_EVALUATE" in types:
-        return EVALUATE_OPTIONS
-    return EXPLAIN_OPTIONS if "_OCCLUDE" in types else MODEL_OPTIONS
+        return options.EVALUATE_OPTIONS
+    if "_RENDER" in types:
+        return options.RENDER_OPTIONS
+    return options.EXPLAIN_OPTIONS if "_OCCLUDE" in types else options.MODEL_OPTIONS
 
 
 def _names_a_class(types: list[str]) -> bool:

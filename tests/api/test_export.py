@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from obeql.errors import ImageError, QuerySyntaxError, QueryTypeError, UnknownNameError
+from obeql.errors import ImageError, ObeqlError, QuerySyntaxError, QueryTypeError, UnknownNameError
 
 EXPLAIN = """EXPLAIN OCCLUDE (SELECT file AS path, 'x' AS label, 7 AS age FROM glob('{}/*.png') ORDER BY file)
              USING net FOR CLASSES (0, 2) WITH patch=[8, 12] stride=4 score=log_odds INTO first"""
@@ -84,6 +85,69 @@ def test_the_statement(result: Any, net_db: Any, tmp_path: Path) -> None:
         net_db.execute("EXPORT RUN first TO 'x' FORMAT csv")
 
 
+def test_one_file(result: Any, net_db: Any, tmp_path: Path) -> None:
+    said = str(net_db.execute(f"EXPORT RUN first TO '{tmp_path}/run.html'"))
+    assert said == f"12 heat maps drawn to {tmp_path}/run.html" and (tmp_path / "run.html").is_file()
+    said = str(net_db.execute(f"EXPORT RUN first TO '{tmp_path}/run.parquet'"))
+    n_cells = sum(heat.scores.size for heat in result)
+    assert said.endswith(f"{n_cells:,} rows, one a window")
+    assert duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/run.parquet'").fetchall() == [(n_cells,)]
+    with pytest.raises(
+        QueryTypeError, match=r"is a film, which holds one heat map, and there are 12: choose one WITH map"
+    ):
+        net_db.execute(f"EXPORT RUN first TO '{tmp_path}/run.gif'")
+    assert result.export(tmp_path / "sheet.png") == [tmp_path / "sheet.png"]
+    with pytest.raises(QueryTypeError, match="EXPORT RUN"):
+        result.export(tmp_path / "cells.csv")
+    assert result.export(tmp_path / "maps.v2")[0].parent == tmp_path / "maps.v2"
+
+
+def test_render_into_every_kind_of_file(result: Any, net_db: Any, tmp_path: Path) -> None:
+    def render(name: str, options: str = "") -> str:
+        return str(net_db.execute(f"RENDER first TO '{tmp_path}/{name}' {options}")).replace(f"{tmp_path}/", "")
+
+    classes = sorted({heat.class_name for heat in result})
+    of_one = sum(heat.class_name == classes[0] for heat in result)
+    assert render("run.html", "WITH opacity=0.5 limit=2 shared=off cmap=RdBu_r sign=positive") == (
+        "12 heat maps drawn to run.html"
+    )
+    assert '"alpha": 0.5' in (tmp_path / "run.html").read_text()
+    assert render("one.gif", "WITH map=3 opacity=0.9") == "1 heat map drawn to one.gif"
+    assert render("one.npz", "WITH map=3") == "1 heat map written to one.npz"
+    with np.load(tmp_path / "one.npz", allow_pickle=False) as numbers:
+        np.testing.assert_array_equal(numbers["importance"], result[3].importance)
+    assert render("some.png", f"WITH class='{classes[0]}' columns=2 dpi=30") == f"{of_one} heat maps drawn to some.png"
+    assert render("some.png", f"WITH class=['{classes[0].upper()}', 2] dpi=30") == "12 heat maps drawn to some.png"
+    with Image.open(tmp_path / "some.png") as small:
+        width = small.width
+    render("large.png", f"WITH class=['{classes[0]}', 2] dpi=60")
+    with Image.open(tmp_path / "large.png") as large:
+        assert large.width == pytest.approx(2 * width, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("a.gif", "", "is a film, which holds one heat map, and there are 12: choose one WITH map=0"),
+        ("a.npz", "", "EXPORT RUN .. FORMAT npz"),
+        ("a.gif", "WITH map=0 dpi=100", "does not take dpi; it takes map, class, opacity, limit, cmap, sign"),
+        ("a.html", "WITH columns=2", "is a report, which does not take columns"),
+        ("a.png", "WITH map=12", "12 heat maps, counted from 0; there is none of number 12"),
+        ("a.png", "WITH map=1 class=1", "give one of them"),
+        ("a.png", "WITH class='zebra'", "no map of class 'zebra'; it has"),
+        ("a.png", "WITH opacity=2", "above 0 and up to 1, not 2"),
+        ("a.png", "WITH limit=0", "limit takes a number above 0"),
+        ("a.png", "WITH cmap='nope'", "no colormap of matplotlib"),
+        ("a.png", "WITH sign=plus", "sign takes all, positive, negative or absolute"),
+        ("a.png", "WITH opacty=1", "RENDER has no option 'opacty'; it has map, class, opacity"),
+        ("a.tex", "", "needs a suffix of .png"),
+    ],
+)
+def test_render_says_what_is_possible(result: Any, net_db: Any, name: str, options: str, message: str) -> None:
+    with pytest.raises(ObeqlError, match=re.escape(message)):
+        net_db.execute(f"RENDER first TO '{name}' {options}")
+
+
 def test_mistakes(result: Any, tmp_path: Path) -> None:
     with pytest.raises(QueryTypeError, match="allowed are parquet, npz, png"):
         result.export(tmp_path, "csv")
@@ -93,8 +157,12 @@ def test_mistakes(result: Any, tmp_path: Path) -> None:
 
 
 def test_a_folder_named_like_a_file(result: Any, tmp_path: Path) -> None:
-    with pytest.raises(QueryTypeError, match=r"'.*maps\.npz' is named like a file, .* name a folder, and FORMAT npz\."):
+    with pytest.raises(QueryTypeError, match=r"'.*maps\.npz' is named like a file, .* or leave out the format"):
+        result.export(tmp_path / "maps.npz", "npz")
+    with pytest.raises(QueryTypeError, match="holds one heat map, and there are 12"):
         result.export(tmp_path / "maps.npz")
+    with pytest.raises(QueryTypeError, match=r"needs a suffix of .*or name a folder\. Did you mean"):
+        result.export(tmp_path / "maps.htlm")
     (tmp_path / "maps.npz").mkdir()
     assert result.export(tmp_path / "maps.npz", "npz")
 

@@ -248,13 +248,18 @@ def test_a_run_is_drawn_and_exported(shell: Shell, tmp_path: Path, capsys: pytes
     for name in ("a.png", "a.npz", "a.csv", "a.parquet", "a.json"):
         loop(shell, f".export first {name}")
         assert (tmp_path / name).stat().st_size > 0
-    assert "wrote a.png" in capsys.readouterr().out
+    assert "drawn to a.png" in capsys.readouterr().out
     loop(shell, ".export first all npz", ".export all parquet", ".export first all doc")
     assert (tmp_path / "all" / "maps.csv").exists() and (tmp_path / "all" / "heatmaps.parquet").exists()
     assert "not as 'doc'" in capsys.readouterr().err
     loop(shell, ".export", ".export first a.doc")
     err = capsys.readouterr().err
-    assert ".export [run] file" in err and "suffix" in err
+    assert ".export [run] [map] file" in err and "suffix" in err
+    loop(shell, ".export first 0 one.html", ".export first 0 one.gif WITH cmap='coolwarm' opacity=0.5")
+    assert (tmp_path / "one.html").exists() and (tmp_path / "one.gif").exists()
+    loop(shell, ".export first 7 one.png", ".export first one.gif with dpi=30", ".export first x y z w")
+    err = capsys.readouterr().err
+    assert "none of number 7" in err and "does not take dpi" in err and "takes [run]" in err
 
 
 def test_plan_is_that_of_the_last_statement(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:

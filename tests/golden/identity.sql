@@ -105,10 +105,13 @@ DESCRIBE RUN "my run"
 RENDER r TO 'file.png'
 RENDER 12 TO ?
 RENDER 'a1b2' TO 'out/file.svg'
+RENDER r TO 'file.html' WITH opacity=0.5 limit=2 shared=false
+RENDER r TO 'file.gif' WITH class='glioma' map=3 cmap=coolwarm
 EVALUATE r
 EVALUATE 12 WITH steps=20 fill=blur
 EVALUATE $2 WITH steps=?
 EXPORT RUN r TO 'folder' FORMAT PARQUET
+EXPORT RUN r TO 'folder'
 EXPORT RUN 12 TO ? FORMAT NPZ
 EXPORT RUN run TO 'run' FORMAT PNG
 SET obeql.device = cuda

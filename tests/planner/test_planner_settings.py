@@ -13,6 +13,7 @@ from obeql.grammar import parse_statement
 from obeql.planner import (
     EXPLAIN_OPTIONS,
     MODEL_OPTIONS,
+    RENDER_OPTIONS,
     SETTINGS,
     bind_setting,
     check_setting,
@@ -25,7 +26,7 @@ def _set(text: str) -> tuple[str, Any]:
     return bind_setting(parse_statement(text), text)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("table", [EXPLAIN_OPTIONS, MODEL_OPTIONS, SETTINGS])
+@pytest.mark.parametrize("table", [EXPLAIN_OPTIONS, MODEL_OPTIONS, RENDER_OPTIONS, SETTINGS])
 def test_tables_are_complete(table: Any) -> None:
     names = [row.name for row in table]
     assert len(set(names)) == len(names)
