@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from obeql.keyboard import Keyboard
 from obeql.progress import pace, where
 from obeql.quality import quality_text
 
@@ -29,7 +30,7 @@ _EVERY_S = 0.25
 
 
 class LiveMap:
-    """Draws each state of a run that it is called with; `finish` clears it away."""
+    """Draws each state of a run that it is called with; `finish` clears it away, `leave` lets it stand."""
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console
@@ -38,9 +39,14 @@ class LiveMap:
         self._drawn_at = 0.0
         self._level: _Level | None = None
         self._under: tuple[int, npt.NDArray[np.float32]] | None = None
+        self._keyboard = Keyboard()
 
     def __call__(self, progress: Progress) -> None:
-        """Draw the state of a run, at most four times a second; a level of refinement and a phase always."""
+        """Draw the state of a run, at most four times a second; a level of refinement and a phase always.
+
+        Until `finish` or `leave`, the terminal does not echo what is typed.
+        """
+        self._keyboard.silence()
         if progress.phase:
             self._say(progress.phase)
             return
@@ -60,11 +66,20 @@ class LiveMap:
             self._live.start()
         self._live.update(self._picture(progress), refresh=True)
 
+    def leave(self) -> None:
+        """Let the drawing stand as it is; the next call begins another."""
+        if self._live is not None:
+            self._live.transient = False
+        self.finish()
+
     def finish(self) -> None:
         """Clear the drawing; the next call begins another."""
-        self._be_quiet()
-        if self._live is not None:
-            self._live.stop()
+        try:
+            self._be_quiet()
+            if self._live is not None:
+                self._live.stop()
+        finally:
+            self._keyboard.restore()
         self._live = None
         self._level = None
         self._under = None

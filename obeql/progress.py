@@ -78,6 +78,10 @@ class ProgressBar:
         self._done = 0
         self._counts = False
 
+    def leave(self) -> None:
+        """As `finish`: a bar stays on the screen anyway."""
+        self.finish()
+
     def __enter__(self) -> Self:
         return self
 

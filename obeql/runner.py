@@ -34,6 +34,10 @@ class ProgressView(Protocol):
         """Leave the screen tidy; the next call begins another run."""
         ...
 
+    def leave(self) -> None:
+        """Let what is shown of a run that was stopped stand; the next call begins another run."""
+        ...
+
 
 class Runner:
     """How texts are run: `mode` and `output` say how and where results go, `draw` whether maps are drawn in boxes.
@@ -106,9 +110,9 @@ class Runner:
         if self._view is not None and self.session.setting("progress"):
             self._view(progress)
 
-    def _end_of_run(self) -> None:
+    def _end_of_run(self, stopped: bool = False) -> None:
         if self._view is not None:
-            self._view.finish()
+            (self._view.leave if stopped else self._view.finish)()
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
@@ -130,7 +134,7 @@ class Runner:
                 raise KeyboardInterrupt from None
             raise
         finally:
-            self._end_of_run()
+            self._end_of_run(stopped=asked)
             _set_handler(before)
         if asked:
             raise KeyboardInterrupt

@@ -54,17 +54,20 @@ _REACH = 8
 
 @dataclass(frozen=True, slots=True)
 class Canvas:
-    """What a terminal can show: its width in characters, and whether it has colors and the half block."""
+    """What a terminal can show: its size in characters, and whether it has colors and the half block."""
 
     width: int
     color: bool
     blocks: bool
+    height: int = 24
 
     @classmethod
     def of(cls, console: Console) -> Canvas:
         """The canvas of a console; NO_COLOR, dumb terminals and other encodings than UTF-8 get plain characters."""
         color = console.color_system is not None and not console.no_color
-        return cls(console.width, color, console.encoding.startswith("utf") and not console.legacy_windows)
+        return cls(
+            console.width, color, console.encoding.startswith("utf") and not console.legacy_windows, console.height
+        )
 
 
 def draw_result(result: Result, console: Console) -> None:
@@ -222,7 +225,8 @@ def _size(shape: tuple[int, ...], canvas: Canvas) -> tuple[int, int]:
     """(height, width) in half blocks of a picture of `shape`: beside a table half the terminal's width at most."""
     room = canvas.width - 2 if canvas.width <= _NARROW else canvas.width // 2 - 4
     widest = max(8, min(44, room))
-    scale = min(widest / shape[1], 44 / shape[0])
+    highest = max(12, min(44, 2 * (canvas.height - 4)))  # a title and what stands below it fit as well
+    scale = min(widest / shape[1], highest / shape[0])
     height = max(2, round(shape[0] * scale))
     return height + height % 2, max(2, round(shape[1] * scale))
 
