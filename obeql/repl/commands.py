@@ -221,8 +221,8 @@ def _heat(shell: Shell, arguments: list[str]) -> None:
 def _export(shell: Shell, arguments: list[str]) -> None:
     """write a run, by the suffix of the file
     Suffixes are .png .jpg .pdf .svg .html .gif .npz .npy .csv .parquet .json; with the format parquet, npz or png
-    behind it the file is a folder. A number writes that map alone; WITH takes the options of RENDER, as in .export run 0
-    map.gif WITH cmap=inferno.
+    behind it the file is a folder. A number writes that map alone; WITH takes the options of RENDER, as in .export run
+    0 map.gif WITH cmap=inferno.
     """
     given, options = (arguments[:-2], arguments[-1:]) if _WITH in arguments[-2:-1] else (arguments, [])
     form = given.pop().lower() if len(given) > 1 and given[-1].lower() in EXPORT_FORMATS else None
