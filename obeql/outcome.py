@@ -33,4 +33,8 @@ class Plan:
         return self.text
 
     def __repr__(self) -> str:
-        return self.text
+        return f"<Plan of {self.physical!r}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython and notebooks show: the whole plan."""
+        printer.text(self.text)

@@ -128,11 +128,11 @@ def _write_box(outcome: Result | Plan | DuckDBPyRelation, stream: TextIO, draw: 
 
         from obeql.terminal import draw_result  # noqa: PLC0415
 
-        print(f"{outcome!r}\n", file=stream, flush=True)
+        print(f"{outcome}\n", file=stream, flush=True)
         draw_result(outcome, Console(file=stream))
     else:
-        # repr says what was run and what failed; the table, what matters in each map.
-        print(f"{outcome!r}\n\n{outcome.table()}\n" if outcome.maps else repr(outcome), file=stream)
+        # str says what was run and what failed; the table, what matters in each map.
+        print(f"{outcome}\n\n{outcome.table()}\n" if outcome.maps else str(outcome), file=stream)
 
 
 def _as_table(outcome: Result | Plan | DuckDBPyRelation) -> _Table:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cell", "Heatmap", "Result"]
 
-#: Rows that `repr` shows before it stops, and maps that a notebook draws.
+#: Rows that `str` shows before it stops, and maps that a notebook draws.
 _SHOWN = 10
 _DRAWN = 9
 
@@ -204,7 +204,7 @@ class Result(Sequence[Heatmap]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the text, and a sheet of the first maps."""
-        text = f'<pre style="font-family: monospace; line-height: 1.25">{escape(repr(self))}</pre>'
+        text = f'<pre style="font-family: monospace; line-height: 1.25">{escape(str(self))}</pre>'
         if not self.maps:
             return text
         from obeql.render import picture_bytes  # noqa: PLC0415 - matplotlib is slow to import
@@ -214,6 +214,11 @@ class Result(Sequence[Heatmap]):
         return f'{text}<img src="data:image/png;base64,{picture}" alt="heat maps">'
 
     def __repr__(self) -> str:
+        return f"<Result {self._summary}>"
+
+    @property
+    def _summary(self) -> str:
+        """How many maps of which run there are, and how long it took, in one line."""
         parts = [_count(len(self.maps), "heat map")]
         if self.failures:
             parts.append(f"{_count(len(self.failures), 'image')} failed")
@@ -221,7 +226,15 @@ class Result(Sequence[Heatmap]):
             parts.append(f"run {self.run_name if self.run_name is not None else self.run_id}")
         if self.seconds is not None:
             parts.append(f"{self.seconds:.3g} s")
-        lines = [", ".join(parts)]
+        return ", ".join(parts)
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows on a terminal: all that `print` does."""
+        printer.text(str(self))
+
+    def __str__(self) -> str:
+        """The summary, a line a map and the failures."""
+        lines = [self._summary]
         if self.maps:
             head = ("", "image", "class", "patch", "cells", "score", "clean", "max importance", "quality")
             lines.append(_aligned(head, [_row(i, heat) for i, heat in enumerate(self.maps[:_SHOWN])]))

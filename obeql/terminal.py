@@ -48,8 +48,8 @@ _DARK = 0.10
 _HATCH, _HATCH_COLOR = "╱", (150, 150, 150)
 #: Characters of the color bar.
 _BAR = 21
-#: Cells from which a map at work is filled in: the first windows of one are about eight apart.
-_REACH = 8
+#: Cells from which a map at work is filled in: the first windows of one are eight to twelve apart.
+_REACH = 12
 
 
 @dataclass(frozen=True, slots=True)

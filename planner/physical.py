@@ -206,7 +206,7 @@ class Refusal:
     cost: Cost | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ExplainPlan:
     """A bound, optimised and costed EXPLAIN OCCLUDE: everything the executor needs, as plain data.
 
@@ -279,6 +279,11 @@ class ExplainPlan:
     def n_windows(self) -> int:
         """Windows asked for over all images and grids, those that are stored included."""
         return len(self.images) * sum(grid.n_windows for grid in self.grids)
+
+    def __repr__(self) -> str:
+        n_images = len(self.images)
+        images = f"{n_images} image{'s' if n_images != 1 else ''}"
+        return f"<ExplainPlan {self.model.name}: {images}, {self.n_windows:,} windows; print() shows it>"
 
     def __str__(self) -> str:
         """The text that PLAN prints."""

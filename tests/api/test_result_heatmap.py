@@ -155,7 +155,7 @@ def test_cells_of_a_reduced_precision_are_told() -> None:
     assert heat.share_reduced == pytest.approx(size // 2 / size) and heat.reduced_precision == "bfloat16"
     words = f"ssim >= 0.931, {1 / exact.shape[0]:.0%} of cells computed, {heat.share_reduced:.0%} in bfloat16"
     assert heat.quality == words and words in repr(heat)
-    assert words in repr(Result((heat,))) and words.replace(">", "&gt;") in Result((heat,))._repr_html_()
+    assert words in str(Result((heat,))) and words.replace(">", "&gt;") in Result((heat,))._repr_html_()
 
 
 def test_saturated_maps_say_so() -> None:
@@ -215,11 +215,12 @@ def test_result_prints_as_a_short_table() -> None:
     logit = np.zeros(heatmap().shape)
     logit[2, 3] = -1.25
     heat = heatmap(logit)
-    text = repr(Result((heat,), (FailedImage(4, "b.png", "is truncated"),), run_name="first", seconds=1.5))
+    text = str(Result((heat,), (FailedImage(4, "b.png", "is truncated"),), run_name="first", seconds=1.5))
     assert text.splitlines()[0] == "1 heat map, 1 image failed, run first, 1.5 s"
     assert text.splitlines()[2].split() == ["0", "a.png", "dog", "8x6", "9x10", "log_odds", "1.75", "+3.25", "exact"]
     assert text.splitlines()[3] == "failed: b.png: is truncated"
-    assert "... 20 more" in repr(Result((heat,) * 30)) and repr(Result(())) == "0 heat maps"
+    assert "... 20 more" in str(Result((heat,) * 30)) and str(Result(())) == "0 heat maps"
+    assert repr(Result((heat,) * 30, run_name="first")) == "<Result 30 heat maps, run first>"
     assert repr(heat) == "<Heatmap a.png, dog: 9 x 10 cells, clean log_odds 1.75, importance +2 .. +3.25>"
 
 
@@ -233,7 +234,7 @@ def test_table_lists_the_most_important_cells() -> None:
     assert len(lines) == 4
     empty = replace(heat, cells=replace(heat.cells, logit=np.full(heat.shape, np.nan, np.float32)))
     assert Result((empty,)).table().endswith("(no cell computed)") and "no cell computed" in repr(empty)
-    assert "-" in repr(Result((empty,)))
+    assert "-" in str(Result((empty,)))
 
 
 def test_maps_as_arrays() -> None:

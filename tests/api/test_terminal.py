@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from obeql.executor.progress import Progress
+from obeql.keyboard import Keyboard
 from obeql.live import LiveMap
 from obeql.planner.grid import WindowGrid
 from obeql.result import Result
@@ -210,3 +212,47 @@ def test_in_a_narrow_terminal_the_table_is_below_the_map(make_heatmap: Callable[
     assert max(map(len, text.splitlines())) <= 40
     lines = text.splitlines()
     assert not any("@" in line and "importance" in line for line in lines)
+
+
+def test_a_map_that_is_stopped_stays_on_the_screen() -> None:
+    preview = SimpleNamespace(
+        importance=lambda: np.ones((3, 3), np.float32),
+        grid=grid_of(3),
+        score_kind="logit",
+        class_name="cat",
+        picture=None,
+    )
+    state = Progress(3, 9, 0, 2, "a/b.png", 1.0, 2.0, preview=preview)  # type: ignore[arg-type]
+    texts = []
+    for end in (LiveMap.finish, LiveMap.leave):
+        screen = console(color_system=None)
+        live = LiveMap(screen)
+        live(state)
+        drawn = len(shown(screen))
+        end(live)
+        texts.append(shown(screen)[drawn:])
+    erases = "\x1b[2K"
+    assert texts[0].count(erases) > texts[1].count(erases), "only what is finished is cleared away"
+    assert "\x1b[?25h" in texts[1], "the cursor is shown again"
+
+
+def test_keys_are_not_echoed_into_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    termios = pytest.importorskip("termios")
+    terminal, standard_input = os.openpty()
+    with os.fdopen(standard_input) as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+
+        def echoes() -> bool:
+            return bool(termios.tcgetattr(stream)[3] & termios.ECHO)
+
+        keyboard = Keyboard()
+        assert echoes()
+        keyboard.silence()
+        keyboard.silence()
+        assert not echoes() and termios.tcgetattr(stream)[3] & termios.ISIG, "Ctrl-C works"
+        keyboard.restore()
+        assert echoes()
+        keyboard.restore()
+    os.close(terminal)
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    Keyboard().silence()  # no terminal: nothing to silence
