@@ -244,5 +244,11 @@ class TreeBuilder:
         return syntax.ExportRun(self.build(run), self.build(path), self.build(form), span=self._span(tree))
 
     def _build_create_images(self, tree: Tree[Token]) -> syntax.CreateImages:
-        replace, name, source = tree.children
-        return syntax.CreateImages(self.build(name), self.build(source), replace is not None, span=self._span(tree))
+        replace, name, source, options = tree.children
+        return syntax.CreateImages(
+            self.build(name),
+            self.build(source),
+            replace is not None,
+            self.build(options) or (),
+            span=self._span(tree),
+        )

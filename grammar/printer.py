@@ -53,8 +53,8 @@ class _Printer:
                 return self._words("PREDICT", source, "USING", model, top)
             case syntax.CreateModel(name, uri, options, replace):
                 return self._words(_create(replace), "MODEL", name, "FROM", uri, *_with(options))
-            case syntax.CreateImages(name, source, replace):
-                return self._words(_create(replace), "IMAGES", name, "FROM", source)
+            case syntax.CreateImages(name, source, replace, options):
+                return self._words(_create(replace), "IMAGES", name, "FROM", source, *_with(options))
             case syntax.Drop(kind, name):
                 return self._words("DROP", kind.upper(), name)
             case syntax.Show(what):

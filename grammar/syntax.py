@@ -313,11 +313,12 @@ class CreateModel(Node):
 
 @dataclass(frozen=True, slots=True)
 class CreateImages(Node):
-    """CREATE [OR REPLACE] IMAGES name FROM glob, SELECT or parameter."""
+    """CREATE [OR REPLACE] IMAGES name FROM glob, SELECT or parameter [WITH options]."""
 
     name: Name
     source: PathSource | SelectSource | ParameterSource
     replace: bool = False
+    options: tuple[Option, ...] = ()
 
 
 #: what EXPORT RUN writes

@@ -117,7 +117,7 @@ def explain(
     store.drop_pieces(plan.model.model_hash)
     maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
     failed = _in_order(plan, writer.failed)
-    return Result(writer.shelf.listed(maps), failed, writer.run_id, plan.run_name, plan, seconds), report
+    return Result(writer.shelf.listed(maps), failed, writer.run_id, plan.run_name, plan, seconds, writer.notes), report
 
 
 def _nothing(writer: RunWriter) -> ImageError:

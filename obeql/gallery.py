@@ -17,7 +17,7 @@ import duckdb
 from obeql.errors import ImageError, QueryTypeError
 from obeql.places import Places
 from obeql.planner import ImageRecord, ImageSet
-from obeql.planner.paths import as_text, file_of, split_page
+from obeql.planner.paths import as_text, file_of, split_page, with_page
 from obeql.sql_errors import said_and_offset
 from obeql.store import ImageContent
 
@@ -148,6 +148,26 @@ class Gallery:
         if self._places.find(pattern) != pattern:  # of a database that is opened from elsewhere
             return [ImageRecord(as_text(pattern))]
         return [ImageRecord(as_text(str(path))) for path in expand(pattern)]
+
+    def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...] | None) -> tuple[ImageRecord, ...]:
+        """The pages of image files: those numbers, counted from 1, or `all`; None leaves the images as they are.
+
+        Images that are no files, and paths that name a page, are left as they are, too.
+        """
+        if pages is None:
+            return tuple(images)
+        from obeql.executor.images import count_pages  # noqa: PLC0415
+
+        found: list[ImageRecord] = []
+        for image in images:
+            if image.path is None or split_page(image.path)[1] is not None:
+                found.append(image)
+                continue
+            file = Path(file_of(self._places.find(image.path))).expanduser()
+            numbers = range(1, count_pages(file) + 1) if isinstance(pages, str) else pages
+            several = len(numbers) > 1 or not isinstance(pages, str)
+            found += [replace(image, path=with_page(image.path, page)) if several else image for page in numbers]
+        return tuple(found)
 
     def selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[ImageRecord]:
         """The images of a SELECT by its column path (or file, filename) or image_id, each once for each of its labels.

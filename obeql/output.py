@@ -86,6 +86,8 @@ def write_outcome(
     else:
         for failure in getattr(outcome, "failures", ()):
             print(wrapped(f"failed: {failure.shown}: {failure.error}", columns_of(notes)), file=notes)
+        for note in getattr(outcome, "notes", ()):
+            print(wrapped(f"note: {note}", columns_of(notes)), file=notes)
         as_utf8(stream)
         _WRITERS[mode](_as_table(outcome), stream)
 

@@ -24,6 +24,7 @@ from obeql.gallery import Gallery
 from obeql.heatmap import Heatmap
 from obeql.planner import ExplainPlan, ImageRecord, class_names, show
 from obeql.planner.cells import FailedImage, MapCells
+from obeql.planner.paths import with_page
 from obeql.recalling import heatmap_of, shelved_maps
 from obeql.shard_writer import Delivery, MapForm, MapShards
 from obeql.shelf import Shelf, Shelved
@@ -86,6 +87,8 @@ class RunWriter:
     _pieces: dict[tuple[str, int], list[int]] = field(default_factory=dict)
     _decoded: tuple[str, SourceFacts, Placement] | None = None
     _known: dict[str, ImageRecord] = field(default_factory=dict)
+    #: files of several pages of which the first was taken, with their pages
+    _paged: dict[str, int] = field(default_factory=dict)
     #: the file of `_held`, once it is written
     _written: str | None = None
     #: shards of workers that wait, with the images they bring, and the images that came so
@@ -141,6 +144,20 @@ class RunWriter:
     def decoded(self, image: ImageRecord, facts: SourceFacts, placement: Placement) -> None:
         """Remember the image whose maps come next."""
         self._decoded = image_key(image), facts, placement
+        if facts.n_pages > 1:
+            self._paged[image.shown] = facts.n_pages
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to know of how the images were read: where a file has more pages than the one that was taken."""
+        if not self._paged:
+            return ()
+        shown, n_pages = next(iter(self._paged.items()))
+        others = f", and {len(self._paged) - 1} more files have several" if len(self._paged) > 1 else ""
+        return (
+            f"page 1 of the {n_pages} of '{shown}' was taken{others}; '{with_page(shown, 2)}' names another, "
+            "CREATE IMAGES .. WITH page=all takes every one",
+        )
 
     def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps

@@ -39,7 +39,8 @@ class Result(Sequence[Heatmap]):
     """The maps of one statement: images, then patches, then classes, each as written.
 
     `failures` are the images that could not be explained, with the error of each; `plan` is what was executed
-    (print it), `seconds` the wall-clock time it took. A slice is a Result of fewer maps and the same run.
+    (print it), `seconds` the wall-clock time it took, `notes` what to know of how the images were read.
+    A slice is a Result of fewer maps and the same run.
 
     The planes of the first 256 MB of maps are held (32 MB where maps stay in Parquet files); those of later ones are
     read from the database whenever a map is asked for, so that a result of 10,000 images takes little memory. Reading
@@ -52,6 +53,7 @@ class Result(Sequence[Heatmap]):
     run_name: str | None = None
     plan: Any = None
     seconds: float | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -243,6 +245,7 @@ class Result(Sequence[Heatmap]):
         lines += [f"failed: {failure.shown}: {failure.error}" for failure in self.failures[:_SHOWN]]
         if len(self.failures) > _SHOWN:
             lines.append(f"... {len(self.failures) - _SHOWN} more failed")
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, check_parameters
 from obeql.places import Places
 from obeql.planner import ImageSet, LookAhead, ModelRecord
+from obeql.planner.options import images_pages
 from obeql.planner.paths import as_text
 from obeql.result import Result
 from obeql.statements import Call, Outcome, Statements
@@ -147,8 +148,14 @@ class Session:
         self._statements.put_model(record, replace)
         return record
 
-    def create_images(self, name: str, images: Any, *, replace: bool = False) -> ImageSet:
-        """Give a list of images a name: a path, glob or folder, or a list of paths, arrays, tensors, PIL images."""
+    def create_images(
+        self, name: str, images: Any, *, replace: bool = False, page: int | Sequence[int] | str | None = None
+    ) -> ImageSet:
+        """Give a list of images a name: a path, glob or folder, or a list of paths, arrays, tensors, PIL images.
+
+        `page` takes pages of files of several, counted from 1, or "all"; without it, the first is taken.
+        """
+        pages = images_pages(page)
         self._statements.require_writable("create_images")
         _check_name("Image set", name)
         source: str | None = None
@@ -157,7 +164,7 @@ class Session:
         if source is None and not is_pixels(images) and not isinstance(images, Iterable):
             raise QueryTypeError(f"Images are a path or a list of paths and pixels, not {type(images).__name__}.")
         items = [images] if source is not None or is_pixels(images) else list(images)
-        found = self._gallery.listed(items, name, "images")
+        found = self._gallery.paged(self._gallery.listed(items, name, "images"), pages)
         if not found:
             raise QueryTypeError("The list of images is empty.")
         return self._gallery.put_set(ImageSet(name, as_text(source or "images from Python"), tuple(found)), replace)

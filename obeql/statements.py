@@ -39,6 +39,7 @@ from obeql.planner import (
     bind_alike,
     bind_setting,
     evaluate_options,
+    images_options,
     model_options,
     plan_explain,
     render_options,
@@ -350,7 +351,9 @@ class Statements:
     def _create_images(self, statement: syntax.CreateImages, call: Call) -> Message:
         self.require_writable("CREATE IMAGES")
         source, values = statement.source, self._values(statement, call)
+        options = images_options(statement.options, call.text, values)
         _, images = resolve_source(source, self._catalog, call.text, values)
+        images = self._gallery.paged(images, options["page"])
         match source:
             case syntax.SelectSource(sql=sql):
                 shown = sql.strip()

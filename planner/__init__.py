@@ -29,6 +29,7 @@ from obeql.planner.options import (
     OptionInfo,
     evaluate_options,
     fill_colour,
+    images_options,
     model_options,
     render_options,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "evaluate_options",
     "fill_colour",
     "find_class",
+    "images_options",
     "lower",
     "model_options",
     "optimize",

@@ -33,6 +33,7 @@ from obeql.planner.values import (
 __all__ = [
     "EVALUATE_OPTIONS",
     "EXPLAIN_OPTIONS",
+    "IMAGES_OPTIONS",
     "MODEL_OPTIONS",
     "RENDER_OPTIONS",
     "OptionInfo",
@@ -41,6 +42,8 @@ __all__ = [
     "explain_options",
     "fill_colour",
     "fill_text",
+    "images_options",
+    "images_pages",
     "model_options",
     "render_options",
 ]
@@ -254,6 +257,21 @@ MODEL_OPTIONS: tuple[OptionInfo, ...] = (
 )
 
 
+def _pages(name: str, value: Any) -> str | tuple[int, ...]:
+    """Parse pages, counted from 1: one, a list of them, or the word all."""
+    if isinstance(value, str):
+        return str(choice("all")(name, value))
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not items:
+        raise BadValue(f"{name} takes at least one page, not an empty list.")
+    return tuple(whole(1)(name, item) for item in items)
+
+
+IMAGES_OPTIONS: tuple[OptionInfo, ...] = (
+    OptionInfo("page", _pages, None, "3, [1, 2], all", "Pages of files of several, counted from 1; the first."),
+)
+
+
 EVALUATE_OPTIONS: tuple[OptionInfo, ...] = (
     OptionInfo("steps", whole(1), 50, "50", "Steps of a curve, each of an equal number of pixels."),
     OptionInfo(
@@ -337,6 +355,20 @@ def model_options(options: Sequence[syntax.Option], text: str, parameters: Param
     return _given(options, {row.name: row for row in MODEL_OPTIONS}, "CREATE MODEL", text, parameters)
 
 
+def images_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
+    """Return every option of CREATE IMAGES with its value. Raises as `model_options` does."""
+    rows = {row.name: row for row in IMAGES_OPTIONS}
+    return {row.name: row.default for row in IMAGES_OPTIONS} | _given(options, rows, "CREATE IMAGES", text, parameters)
+
+
+def images_pages(value: Any) -> str | tuple[int, ...] | None:
+    """Return the pages that a keyword of Python names. Raises QueryTypeError."""
+    try:
+        return None if value is None else _pages("page", value)
+    except BadValue as wrong:
+        raise QueryTypeError(str(wrong)) from None
+
+
 def evaluate_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
     """Return every option of EVALUATE with its value. Raises as `model_options` does."""
     rows = {row.name: row for row in EVALUATE_OPTIONS}
@@ -380,6 +412,8 @@ def place_of(value: syntax.Value, item: int | None) -> syntax.Node:
 
 
 def _unknown(statement: str, name: str, rows: Mapping[str, OptionInfo]) -> str:
+    if name == "page" and statement == "EXPLAIN OCCLUDE":
+        return f"{statement} has no option 'page': a page stands behind its path, as in 'stack.tif#page=2'."
     return f"{statement} has no option {name!r}; it has {', '.join(rows)}.{nearest(name, rows)}"
 
 

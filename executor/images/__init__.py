@@ -8,6 +8,7 @@ from __future__ import annotations
 from obeql.executor.images.decode import SourceFacts, SourceImage, decode_file, decode_object
 from obeql.executor.images.fill import FILLS, fill_values
 from obeql.executor.images.locate import IMAGE_SUFFIXES, expand
+from obeql.executor.images.pages import count_pages
 from obeql.executor.images.placement import Placement, place
 from obeql.executor.images.preprocess import ModelInput, preprocess
 
@@ -18,6 +19,7 @@ __all__ = [
     "Placement",
     "SourceFacts",
     "SourceImage",
+    "count_pages",
     "decode_file",
     "decode_object",
     "expand",

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import sys
-import zlib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,7 +22,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from obeql.errors import ImageError
 from obeql.executor.images.deep import is_deep_colour, read_deep_colour
 from obeql.executor.images.dicom import is_dicom, read_dicom
-from obeql.executor.images.locate import missing_file, no_page
+from obeql.executor.images.locate import missing_file
+from obeql.executor.images.pages import DECODER_ERRORS, n_pages, turn_to
 from obeql.executor.images.tiff import TiffPixels, read_tiff
 from obeql.executor.images.tiff_tags import is_tiff, n_tiff_pages
 from obeql.planner.paths import as_text, file_of, split_page
@@ -33,29 +32,11 @@ __all__ = ["Pixels", "SourceFacts", "SourceImage", "decode_file", "decode_object
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 
-#: What Pillow's decoders raise on damaged files.
-_DECODER_ERRORS: tuple[type[Exception], ...] = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    LookupError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
-
 #: Formats for which Pillow runs another program (Ghostscript) on the file, or asks the system to draw it.
 _RUNS_PROGRAMS = frozenset({"EPS", "WMF"})
 
 #: Float pixels may leave 0..1 by this much, as rounding makes them; they are clipped.
 _ROUNDING = 1e-6
-
-#: Formats whose further pictures are not pages: layers, and what cameras put beside a photo.
-_ONE_PAGE = frozenset({"PSD", "MPO"})
 
 #: TIFF's tag that says whether zero is black (1) or white (0)
 _PHOTOMETRIC = 262
@@ -134,7 +115,7 @@ def decode_file(path: str | Path) -> SourceImage:
         raise _too_large(shown) from None
     except PermissionError:
         raise ImageError(f"image '{shown}' may not be read (permission denied)") from None
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise _damaged(shown, error) from None
 
 
@@ -143,37 +124,19 @@ def _decode_known(file: Path, shown: str, page: int | None) -> SourceImage:
     if is_tiff(file):
         samples = read_tiff(file, 1 if page is None else page)
         if samples is not None:
-            n_pages = n_tiff_pages(file) if page is None else 1
-            return replace(_finish(_of_tiff(samples, shown), shown, shown, ready=False), n_pages=n_pages)
+            there = n_tiff_pages(file) if page is None else 1
+            return replace(_finish(_of_tiff(samples, shown), shown, shown, ready=False), n_pages=there)
     try:
         with Image.open(file, formats=_formats()) as image:
-            n_pages = _n_pages(image, file) if page is None else 1
+            there = n_pages(image, file) if page is None else 1
             if page is not None and page != 1:
-                _turn_to(image, page, shown)
-            return replace(_decode_pil(image, shown, file), n_pages=n_pages)
+                turn_to(image, page, shown)
+            return replace(_decode_pil(image, shown, file), n_pages=there)
     except UnidentifiedImageError:
         if not is_dicom(file):
             raise
     pixels, facts = read_dicom(file, page)
     return replace(_finish(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), shown, shown, ready=False), **facts)
-
-
-def _n_pages(image: Image.Image, file: Path) -> int:
-    """How many pages an open file has; 1 where that cannot be found out."""
-    if image.format in _ONE_PAGE or not getattr(image, "is_animated", False):
-        return 1
-    try:
-        return n_tiff_pages(file) if image.format == "TIFF" else int(getattr(image, "n_frames", 1))
-    except _DECODER_ERRORS:
-        return 1
-
-
-def _turn_to(image: Image.Image, page: int, shown: str) -> None:
-    """Go to a page of an open file, counted from 1. Raises ImageError where there is none."""
-    n_pages = 1 if image.format in _ONE_PAGE else int(getattr(image, "n_frames", 1))
-    if not 1 <= page <= n_pages:
-        raise no_page(shown, n_pages)
-    image.seek(page - 1)
 
 
 def _of_tiff(samples: TiffPixels, shown: str) -> Pixels:
@@ -233,7 +196,7 @@ def decode_object(obj: Any, key: str) -> SourceImage:
             if (file := _unread_tiff(obj)) is not None and (samples := read_tiff(file, obj.tell() + 1)) is not None:
                 return _finish(_of_tiff(samples, key), key, None, ready=False)
             return _decode_pil(obj, key, None)
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise _damaged(key, error) from None
     channels_first = False
     # A tensor can only exist once torch has been imported, so torch need not be imported to recognise one.

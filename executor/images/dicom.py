@@ -19,7 +19,7 @@ from obeql.errors import ImageError
 from obeql.executor.images.locate import no_page
 from obeql.planner.paths import with_page
 
-__all__ = ["is_dicom", "read_dicom"]
+__all__ = ["is_dicom", "n_frames", "read_dicom"]
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 
@@ -40,6 +40,19 @@ def is_dicom(path: Path) -> bool:
     """Whether a file has the mark of a DICOM file behind its preamble."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
+
+
+def n_frames(path: Path) -> int:
+    """How many frames a DICOM file says that it has; 1 where pydicom is missing or cannot read it."""
+    try:
+        import pydicom  # noqa: PLC0415
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["NumberOfFrames"])
+        return max(1, int(header.get("NumberOfFrames") or 1))
+    except Exception:  # pydicom has many kinds of errors; reading the picture words them
+        return 1
 
 
 def read_dicom(path: Path, page: int | None = None) -> tuple[Pixels, dict[str, Any]]:

@@ -155,6 +155,8 @@ def _options(types: list[str]) -> Iterable[OptionInfo | SettingInfo]:
 
     if "_EVALUATE" in types:
         return options.EVALUATE_OPTIONS
+    if "_IMAGES" in types:
+        return options.IMAGES_OPTIONS
     if "_RENDER" in types:
         return options.RENDER_OPTIONS
     return options.EXPLAIN_OPTIONS if "_OCCLUDE" in types else options.MODEL_OPTIONS

@@ -31,7 +31,7 @@ class StatementHelp:
     form: str
     clauses: tuple[tuple[str, str], ...]
     example: str
-    options: Literal["", "explain", "model", "evaluate", "settings"] = ""
+    options: Literal["", "explain", "images", "model", "evaluate", "settings"] = ""
 
 
 _SOURCE = ("source", "a name, 'path', 'glob', (SELECT ..) or parameter")
@@ -89,9 +89,10 @@ STATEMENTS: tuple[StatementHelp, ...] = (
     StatementHelp(
         "CREATE IMAGES",
         "gives a list of images a name",
-        "CREATE [OR REPLACE] IMAGES name FROM 'path or glob' | (SELECT ..) | parameter;",
+        "CREATE [OR REPLACE] IMAGES name FROM 'path or glob' | (SELECT ..) | parameter [WITH option=value ..];",
         (("(SELECT ..)", "names images by a column path or image_id; label becomes the label"),),
         "CREATE IMAGES scans FROM 'scans/*.jpg';",
+        "images",
     ),
     StatementHelp(
         "DROP",
@@ -197,11 +198,17 @@ def _written(statement: StatementHelp, name: str) -> str:
 
 
 def _rows(options: str) -> Sequence[OptionInfo | SettingInfo]:
-    from obeql.planner.options import EVALUATE_OPTIONS, EXPLAIN_OPTIONS, MODEL_OPTIONS  # noqa: PLC0415
+    from obeql.planner.options import (  # noqa: PLC0415
+        EVALUATE_OPTIONS,
+        EXPLAIN_OPTIONS,
+        IMAGES_OPTIONS,
+        MODEL_OPTIONS,
+    )
     from obeql.planner.settings import SETTINGS  # noqa: PLC0415
 
     tables: dict[str, Sequence[OptionInfo | SettingInfo]] = {
         "explain": EXPLAIN_OPTIONS,
+        "images": IMAGES_OPTIONS,
         "model": MODEL_OPTIONS,
         "evaluate": EVALUATE_OPTIONS,
         "settings": SETTINGS,

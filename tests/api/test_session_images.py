@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import obeql
-from obeql.errors import QueryTypeError
+from obeql.errors import ImageError, QueryTypeError, UnknownNameError
 from obeql.store.driver import Database
 
 
@@ -182,3 +182,60 @@ def test_drawings_say_which_pictures_are_missing(project: Path, pixels: Any) -> 
             "3 heat maps drawn to sheet.png, 2 of them without a picture: image 'scans/scan2.png' does"
         )
         assert "It was looked for in" in said and "'scans/scan3.png' is no longer the image that was explained" in said
+
+
+# ---- pages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stack(tmp_path: Path, pixels: Any) -> Path:
+    """A TIFF file of three pages."""
+    pages = [Image.fromarray(pixels(seed)) for seed in (1, 2, 3)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    return tmp_path / "stack.tif"
+
+
+def test_pages_are_named_behind_the_path(net_db: Any, stack: Path, pixels: Any) -> None:
+    for page in (1, 2, 3):
+        heat = net_db.execute(f"EXPLAIN OCCLUDE '{stack}#page={page}' USING net WITH patch=16")[0]
+        alone = net_db.explain(Image.fromarray(pixels(page)), "net", patch=16)[0]
+        np.testing.assert_array_equal(heat.scores, alone.scores)
+        np.testing.assert_array_equal(heat.source().pixels, pixels(page))
+    assert net_db.execute("EXPLAIN OCCLUDE stack_page2 USING net WITH patch=16")[0].path == f"{stack}#page=2"
+    with pytest.raises(ImageError, match="it has 3 pages"):
+        net_db.execute(f"EXPLAIN OCCLUDE '{stack}#page=4' USING net")
+    with pytest.raises(UnknownNameError, match=r"a page stands behind its path, as in 'stack.tif#page=2'"):
+        net_db.execute(f"EXPLAIN OCCLUDE '{stack}' USING net WITH page=2")
+
+
+def test_an_image_set_takes_the_pages_it_is_told(net_db: Any, stack: Path, pixels: Any) -> None:
+    Image.fromarray(pixels(4)).save(stack.with_name("single.png"))
+    pattern = f"'{stack.parent}/s*.*'"
+
+    def names(option: str) -> list[str]:
+        net_db.execute(f"CREATE OR REPLACE IMAGES pages FROM {pattern} {option}")
+        rows = net_db.execute("SELECT path FROM image_sets WHERE name = 'pages' ORDER BY place").fetchall()
+        return [Path(path).name for (path,) in rows]
+
+    assert names("") == ["single.png", "stack.tif"]
+    assert names("WITH page=all") == ["single.png", *(f"stack.tif#page={page}" for page in (1, 2, 3))]
+    assert names("WITH page=[3, 1]") == [
+        f"{name}#page={page}" for name in ("single.png", "stack.tif") for page in (3, 1)
+    ]
+    result = net_db.execute("EXPLAIN OCCLUDE pages USING net WITH patch=16")
+    assert len(result) == 3 and "it has one page" in result.failures[0].error
+    created = net_db.create_images("some", str(stack), page=[2, 3])
+    assert [image.path for image in created.images] == [f"{stack}#page=2", f"{stack}#page=3"]
+    assert len(net_db.create_images("every", [str(stack), pixels(0)], page="all").images) == 4
+    for wrong in (0, "some", []):
+        with pytest.raises(QueryTypeError, match="page takes"):
+            net_db.create_images("none", str(stack), page=wrong)
+    with pytest.raises(QueryTypeError, match="page takes"):
+        net_db.execute(f"CREATE IMAGES none FROM '{stack}' WITH page=0")
+
+
+def test_results_say_where_there_are_more_pages(net_db: Any, stack: Path) -> None:
+    result = net_db.execute(f"EXPLAIN OCCLUDE '{stack}' USING net WITH patch=16")
+    assert result.notes[0].startswith(f"page 1 of the 3 of '{stack}' was taken; '{stack}#page=2' names another")
+    assert f"note: {result.notes[0]}" in repr(result)
+    assert not net_db.execute(f"EXPLAIN OCCLUDE '{stack}#page=1' USING net WITH patch=16").notes

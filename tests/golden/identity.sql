@@ -87,6 +87,8 @@ CREATE MODEL m FROM ? WITH classes=$1
 CREATE IMAGES scans FROM 'scans/*.jpg'
 CREATE OR REPLACE IMAGES scans FROM (SELECT path, label FROM 'labels.csv')
 CREATE IMAGES images FROM ?
+CREATE IMAGES slices FROM 'stack.tif' WITH page=all
+CREATE OR REPLACE IMAGES slices FROM (SELECT path FROM 'labels.csv') WITH page=[1, 3]
 DROP MODEL model
 DROP IMAGES images
 DROP RUN run
