@@ -102,6 +102,7 @@ _SCHEMA = pa.schema(
         ("image_hash", pa.string()),
         ("model_hash", pa.string()),
         ("preprocessing_hash", pa.string()),
+        ("score_kind", pa.string()),
     ]
 )
 
@@ -169,6 +170,7 @@ def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
         "class_id": heat.class_id,
         "class_name": heat.class_name,
         "model": heat.model,
+        "score_kind": heat.score_kind,
         "score": heat.score_kind,
         "patch_height": heat.patch[0],
         "patch_width": heat.patch[1],

@@ -1,11 +1,11 @@
 """The DuckDB store: models, images, runs and heat maps in one file that plain DuckDB reads.
 
 Before it: the session, which hands over what the catalog and the executor produced. After it: SQL. Users read the
-views of views.sql (`runs`, `heatmaps`, `cells`, `models`, `images` and more) and call the macros of macros.sql; all of
+views of views.sql (`windows`, `runs`, `heatmaps`, `cells` and more) and call the macros of macros.sql; all of
 these are stored in the file.
 
     opening   files opened, with small row groups;  driver    what else knows DuckDB's Python API
-    schema    tables.sql, views.sql, macros.sql: created or checked when a file is opened
+    schema    tables.sql, views.sql, macros.sql: created or checked when a file is opened;  comments   what columns hold
     codec     JSON texts and UTC times;  planes: maps as Arrow rows
     folder    files on this machine or in an object store;  shards: Parquet files of maps
     models, images, runs, maps, evaluations, facts     the methods of `Store`, by what they keep

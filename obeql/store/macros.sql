@@ -57,7 +57,8 @@ CREATE MACRO importance_of(kind, clean_logit_z, clean_log_odds_z, logit_z, log_o
          ELSE score_of(kind, clean_logit_z, clean_log_odds_z) - score_of(kind, logit_z, log_odds_z)
     END;
 
--- Where the importance lies: (row, col) of the mean cell, weighted by what is positive; NULL where nothing is.
+-- Where the importance lies, weighted by what is positive; NULL where nothing is. Of a plane alone (row, col) of the mean
+-- cell; with the windows' places (y, x) of the mean of their middles, in pixels of the model's input, 0 at its edge.
 CREATE MACRO centre_of_mass(plane) AS
     CASE WHEN list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0))) > 0 THEN {
         'row': list_sum(list_transform(plane, lambda _row, _i: (_i - 1) * list_sum(list_transform(
@@ -66,6 +67,15 @@ CREATE MACRO centre_of_mass(plane) AS
         'col': list_sum(list_transform(plane, lambda _row: list_sum(list_transform(
                    _row, lambda _value, _j: (_j - 1) * greatest(_value, 0)::DOUBLE))))
                / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE))
+    } END,
+(plane, window_tops, window_lefts, window_heights, window_widths) AS
+    CASE WHEN list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0))) > 0 THEN {
+        'y': list_sum(list_transform(plane, lambda _row, _i: (window_tops[_i] + window_heights[_i] / 2)
+                 * list_sum(list_transform(_row, lambda _value: greatest(_value, 0)::DOUBLE))))
+             / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE)),
+        'x': list_sum(list_transform(plane, lambda _row: list_sum(list_transform(
+                 _row, lambda _value, _j: (window_lefts[_j] + window_widths[_j] / 2) * greatest(_value, 0)::DOUBLE))))
+             / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE))
     } END;
 
 -- A box of cells of every map: `scores`, `importance` and `exact` are lists of its cells, row by row, NULL where there is
@@ -111,7 +121,7 @@ CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
                ELSE list_transform(z, lambda _z: clean_float - _z)
            END AS importance,
            list_transform(z, lambda _z, _i: CASE WHEN _z IS NOT NULL THEN coalesce(listed_exact[_i], true) END) AS exact,
-           map_id
+           map_id, score AS score_kind
     FROM (
         -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
         SELECT member.*, cut.* EXCLUDE (map_id), image.path, image.label,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from obeql.errors import StoreError
 from obeql.store.codec import utc_now
+from obeql.store.comments import VIEWS, comments_on
 from obeql.store.driver import Database
 
 __all__ = ["ADDED", "SCHEMA_VERSION", "prepare_schema", "table_definition"]
@@ -35,7 +36,7 @@ ADDED = {
     2: frozenset({"box_cells", "maps_of", "cells_of", "pixel_map", "deletion_order", "centre_of_mass"}),
     3: frozenset({"evaluations"}),
     5: frozenset({"run_of", "image_of"}),
-    6: frozenset({"importance_of"}),
+    6: frozenset({"importance_of", "windows"}),
 }
 
 
@@ -82,6 +83,7 @@ def _create(database: Database) -> None:
     with database.transaction():
         for name in (*_TABLES.values(), "views", "macros"):
             database.run(_script(name))
+        _comment(database)
         database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
     database.checkpoint()
 
@@ -99,8 +101,19 @@ def _upgrade(database: Database, version: int) -> None:
             database.run(f"DROP VIEW {_SCHEMA}.{name}")
         for name in (*(script for since, script in _TABLES.items() if since > version), "views", "macros"):
             database.run(_script(name))
+        _comment(database)
         database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
     database.checkpoint()
+
+
+def _comment(database: Database) -> None:
+    """Say of every view and of each of its columns what it holds."""
+    columns = database.rows(
+        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() "
+        "AND schema_name = 'main' AND list_contains(?, table_name) ORDER BY table_name, column_index",
+        [list(VIEWS)],
+    )
+    database.run(comments_on(columns))
 
 
 def _script(name: str) -> str:

@@ -1,4 +1,4 @@
--- What users read. The file alone answers these views in any DuckDB >= 1.5; nothing of OBEQL need be installed.
+-- What users read; what is added to a view comes after its other columns. The file alone answers these views in any DuckDB >= 1.5; nothing of OBEQL need be installed.
 --
 -- Formulas are written out instead of shared through macros: a view keeps working when the file is attached under
 -- another name, a macro called by it would not be found there. sigmoid(z) = 1 / (1 + exp(-z)) is safe as it stands:
@@ -62,7 +62,8 @@ CREATE VIEW runs AS
 SELECT run.run_id, run.run_name, run.status, run.model, run.score, run.border, run.query, run.started_at, run.ended_at,
        coalesce(content.n_images, 0) AS n_images, coalesce(content.n_maps, 0) AS n_maps,
        coalesce(failure.n_failed, 0) AS n_failed,
-       run.options, run.measured, run.plan, run.versions, run.model_hash, run.preprocessing_hash
+       run.options, run.measured, run.plan, run.versions, run.model_hash, run.preprocessing_hash,
+       run.score AS score_kind
 FROM obeql_store.live_runs AS run
 LEFT JOIN (
     SELECT run_id, count(DISTINCT image_id) AS n_images, count(*) AS n_maps
@@ -95,7 +96,8 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        stride_height, stride_width, fill, border, "precision", "rows", cols, clean_score,
        CASE WHEN score <> 'value' THEN clean_probability END AS clean_probability,
        CASE WHEN score <> 'value' THEN clean_log_odds END AS clean_log_odds, clean_logit,
-       CASE WHEN score <> 'value' THEN clean_top_class END AS clean_top_class, approx, metric, target, confidence, bound, n_exact, n_audit, seed,
+       CASE WHEN score <> 'value' THEN clean_top_class END AS clean_top_class, approx, metric, target, confidence, bound,
+       n_exact, n_audit, seed,
        CASE score
            WHEN 'log_odds' THEN log_odds
            WHEN 'logit' THEN logit
@@ -119,14 +121,17 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
                cells_of_row, lambda z: (clean_score - (least(z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(z))))))::FLOAT))
        END AS importance,
        CASE WHEN score <> 'value' THEN log_odds END AS log_odds, logit, others,
-       CASE WHEN score <> 'value' THEN top_class END AS top_class, exact, tops, lefts, heights, widths, input_height, input_width,
-       source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality
+       CASE WHEN score <> 'value' THEN top_class END AS top_class, exact, tops, lefts, heights, widths, input_height,
+       input_width,
+       source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality,
+       name, score AS score_kind
 FROM (
     -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
-    SELECT member.* EXCLUDE (label), map.* EXCLUDE (map_id, digest, class_id, model_hash, preprocessing_hash, n_rows, n_cols),
-           map.n_rows AS "rows", map.n_cols AS cols, runs.run_name, image.path,
-           coalesce(member.label, image.label) AS label, runs.model, runs.score,
-           runs.model_hash, runs.preprocessing_hash, runs.border,
+    SELECT member.* EXCLUDE (label),
+           map.* EXCLUDE (map_id, digest, class_id, model_hash, preprocessing_hash, n_rows, n_cols),
+           map.n_rows AS "rows", map.n_cols AS cols, runs.run_name, image.name, image.path,
+           coalesce(member.label, image.label) AS label, runs.model, runs.score, runs.model_hash,
+           runs.preprocessing_hash, runs.border,
            CASE runs.score
                WHEN 'log_odds' THEN map.clean_log_odds
                WHEN 'logit' THEN map.clean_logit
@@ -147,7 +152,7 @@ CREATE VIEW evaluations AS
 SELECT row.run_id, run.run_name, row.image_id, image.path, coalesce(member.label, image.label) AS label,
        member.class_id, member.class_name,
        map.patch_height, map.patch_width, run.score, row.measure, row.auc, row.steps, row.fill, row.shares,
-       row.probabilities, row.map_id
+       row.probabilities, row.map_id, image.name, run.score AS score_kind
 FROM (
     FROM obeql_store.evaluation_rows
     QUALIFY row_number() OVER (
@@ -163,12 +168,13 @@ JOIN (
 JOIN (SELECT map_id, patch_height, patch_width FROM obeql_store.maps) AS map ON map.map_id = row.map_id
 LEFT JOIN images AS image ON image.image_id = row.image_id;
 
--- One row a window. row and col count from 0; pixels are those of the model's input; NULL: not computed.
-CREATE VIEW cells AS
-SELECT run_id, image_id, class_id, class_name, "row", col, top_px, left_px, height_px, width_px, score,
+-- One row a window, with what is known of its map: what `cells` and `windows` show of it. row and col count from 0;
+-- pixels are those of the model's input; NULL: not computed.
+CREATE VIEW obeql_store.cell_rows AS
+SELECT * EXCLUDE (clean_rest, listed_exact, logit),
        CASE WHEN clean_rest IS NOT NULL THEN 1 / (1 + exp(log_odds)) - clean_rest ELSE clean_score - score END
            AS importance,
-       probability, log_probability, log_odds, CASE WHEN score_kind <> 'value' THEN logit END AS logit, top_class, exact
+       CASE WHEN score_kind <> 'value' THEN logit END AS logit
 FROM (
     SELECT *,
            CASE WHEN logit IS NOT NULL THEN coalesce(listed_exact, true) END AS exact,
@@ -182,19 +188,61 @@ FROM (
                ELSE log_probability
            END AS score
     FROM (
-        SELECT run_id, image_id, class_id, class_name, score_kind, clean_score, clean_rest, "row", top_px, height_px,
+        SELECT * EXCLUDE (cols, lefts, widths, log_odds, logit, top_class, exact),
                unnest(range(cols)) AS col, unnest(lefts) AS left_px, unnest(widths) AS width_px,
                unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
                unnest(exact) AS listed_exact
         FROM (
-            SELECT run_id, image_id, class_id, class_name, score AS score_kind, clean_score,
-                   CASE WHEN score = 'probability' AND clean_log_odds > 0 THEN 1 / (1 + exp(clean_log_odds)) END
+            SELECT run_id, run_name, image_id, name, path, label, class_id, class_name, model, model_hash, score_kind,
+                   patch_height, patch_width, source_top, source_left, source_height / input_height AS down,
+                   source_width / input_width AS across, clean_score,
+                   CASE WHEN score_kind = 'probability' AND clean_log_odds > 0 THEN 1 / (1 + exp(clean_log_odds)) END
                        AS clean_rest,
                    cols, lefts, widths,
                    unnest(range("rows")) AS "row", unnest(tops) AS top_px, unnest(heights) AS height_px,
                    unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
                    unnest(exact) AS exact
-            FROM heatmaps
+            FROM main.heatmaps
         )
     )
 );
+
+CREATE VIEW cells AS
+SELECT run_id, image_id, class_id, class_name, "row", col, top_px, left_px, height_px, width_px, score, importance,
+       probability, log_probability, log_odds, logit, top_class, exact
+FROM obeql_store.cell_rows;
+
+-- The names of a model's classes, by the name that the run knew it by: the latest of a hash. A network with one output
+-- has the classes no and yes, of which versions of the schema before 6 named the second alone.
+CREATE VIEW obeql_store.class_names AS
+SELECT name, model_hash,
+       CASE WHEN yes_no AND len(classes) = 0 THEN ['no', 'yes']
+            WHEN yes_no AND len(classes) = 1 THEN ['not ' || classes[1], classes[1]]
+            ELSE classes END AS classes
+FROM (
+    SELECT lower(name) AS name, model_hash, arg_max(classes, entry_id) AS classes,
+           arg_max(activation <> 'none' AND (n_classes = 1 OR contains(network, '"yes_no"')), entry_id) AS yes_no
+    FROM obeql_store.model_rows GROUP BY ALL
+);
+
+-- The cells that have a value as people read them, names in place of numbers.
+CREATE VIEW windows AS
+SELECT coalesce(cell.run_name, cell.run_id::VARCHAR) AS run, cell.name AS image, cell.label, cell.class_name,
+       cell.patch_height || 'x' || cell.patch_width AS patch, cell.importance, cell.score, cell.clean_score,
+       cell.score_kind,
+       CASE cell.score_kind
+           WHEN 'probability' THEN '0 to 1'
+           WHEN 'log_odds' THEN 'nats'
+           WHEN 'log_probability' THEN 'nats'
+           ELSE 'of the output'
+       END AS score_unit,
+       CASE WHEN cell.top_class = cell.class_id THEN cell.class_name
+            ELSE coalesce(known.classes[cell.top_class + 1], cell.top_class::VARCHAR) END AS top_class_name,
+       cell.exact, cell."row", cell.col, cell.top_px, cell.left_px, cell.height_px, cell.width_px,
+       cell.source_top + cell.top_px * cell.down AS source_top_px,
+       cell.source_left + cell.left_px * cell.across AS source_left_px,
+       cell.height_px * cell.down AS source_height_px, cell.width_px * cell.across AS source_width_px,
+       cell.model, cell.path, cell.run_id, cell.image_id, cell.class_id, cell.top_class
+FROM obeql_store.cell_rows AS cell
+LEFT JOIN obeql_store.class_names AS known ON known.name = lower(cell.model) AND known.model_hash = cell.model_hash
+WHERE cell.score IS NOT NULL;

@@ -15,6 +15,7 @@ from obeql.planner.catalog import ImageRecord, Preprocessing
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.geometry import LayerSpec, Network
 from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store
+from obeql.store.comments import COLUMNS, VIEWS, comment_of
 from obeql.store.schema import ADDED
 
 
@@ -359,7 +360,8 @@ def old_file(tmp_path: Path) -> Path:
 
 
 def test_a_file_of_the_first_version_is_upgraded(old_file: Path) -> None:
-    heatmaps = "SELECT * EXCLUDE (quality) FROM heatmaps ORDER BY map_id"  # version 4 added the column
+    # versions 4 and 6 added these columns
+    heatmaps = "SELECT * EXCLUDE (quality, name, score_kind) FROM heatmaps ORDER BY map_id"
     with Store(old_file, read_only=True) as store:  # read with the views it has
         before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
         assert [run.name for run in store.runs()] == ["first"] and len(store.load_maps(1)) == 2
@@ -387,7 +389,12 @@ def test_a_file_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
         before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
         assert len(store.load_maps(1)) == 2 and store.connection.execute("FROM maps_of(9, 9)").fetchall() == []
     with Store(file) as store:
-        assert store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall() == before and len(before) == 2
+        heatmaps = "SELECT * EXCLUDE (name, score_kind) FROM heatmaps ORDER BY map_id"
+        assert store.connection.execute(heatmaps).fetchall() == before and len(before) == 2
+        named = store.connection.execute(
+            "SELECT DISTINCT image, run, top_class_name FROM windows ORDER BY ALL"
+        ).fetchall()
+        assert named and {image for image, *_ in named} == {"scan_1"}
         assert store.connection.execute("FROM evaluations").fetchall() == []
         assert store.connection.execute("SELECT run_of('FIRST'), image_of('scan_1')").fetchall() == [(1, 1)]
         with pytest.raises(duckdb.Error, match="There is no run '9'"):
@@ -426,6 +433,25 @@ def test_one_output_of_an_old_file_is_two_classes(tmp_path: Path) -> None:
         assert store.connection.execute("SELECT n_classes, classes FROM models").fetchall() == [
             (2, ["not tumour", "tumour"])
         ]
+
+
+def test_every_view_and_column_says_what_it_holds(old_file: Path) -> None:
+    for file in (":memory:", old_file):
+        with Store(file) as store:
+            told = store.connection.execute(
+                "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE schema_name = 'main' "
+                "AND table_name <> 'mine' AND NOT internal"
+            ).fetchall()
+            views = store.connection.execute(
+                "SELECT view_name, comment FROM duckdb_views() WHERE schema_name = 'main' AND view_name <> 'mine' "
+                "AND NOT internal"
+            ).fetchall()
+        assert {view for view, _ in views} == set(VIEWS) == {view for view, *_ in told}
+        assert all(comment for _, comment in views) and all(comment for *_, comment in told)
+    assert {column for _, column, _ in told} == set(COLUMNS)
+    assert {comment for view, column, comment in told if column == "score"} == {
+        comment_of(view, "score") for view in ("runs", "heatmaps", "evaluations", "cells")
+    }
 
 
 def test_an_upgrade_knows_every_view_and_macro_as_its_own() -> None:

@@ -1,0 +1,179 @@
+"""What DuckDB shows of the views and their columns: `COMMENT ON`, which SQL tools and `duckdb_columns()` read.
+
+`schema` applies them when it makes the views. A column of one name means the same in every view; `_OTHERWISE` has the
+few that mean something else, `docs/language.md` the views.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+__all__ = ["COLUMNS", "VIEWS", "comment_of", "comments_on"]
+
+#: One row of each view is ..
+VIEWS: Mapping[str, str] = {
+    "models": "One row a model: where it comes from, its classes, how images are prepared for it",
+    "images": "One row an image that any statement named, as it was when it was read last",
+    "image_sets": "One row an image of a named set, in the order of the set",
+    "predictions": "One row a class of an image that PREDICT ranked; of the same image and model the latest",
+    "runs": "One row a statement EXPLAIN OCCLUDE that was carried out, or is",
+    "failures": "One row an image that a run could not explain, and why",
+    "heatmaps": "One row a heat map; its planes are lists of rows of cells, NULL where a cell was not computed",
+    "evaluations": "One row a curve of EVALUATE: how the probability changes as pixels are hidden or shown",
+    "cells": "One row a window of a map, for joins by id; NULL where it was not computed",
+    "windows": "One row a window that has a value, with names in place of ids: what hiding it costs the class",
+}
+
+COLUMNS: Mapping[str, str] = {
+    # what something is
+    "run": "Name of the run, or its id as text where it has none; macros and RENDER take both",
+    "run_id": "Id of the run",
+    "run_name": "Name given by INTO; NULL without one",
+    "image": "Name of the image: its file without folder and suffix, or what Python called it",
+    "image_id": "Id of the image",
+    "name": "Name of the image: its file without folder and suffix, or what Python called it",
+    "path": "Path of the image file; NULL for pixels handed over from Python",
+    "label": "Label that came with the image; NULL without one",
+    "columns": "Further columns of the SELECT that named the image, as JSON",
+    "class_id": "Number of the class that the map is about, from 0",
+    "class_name": "Name of the class that the map is about",
+    "model": "Name of the model when the run was made",
+    "map_id": "Id of the stored map; runs that asked for the same cells share it",
+    "query": "The statement as it was written",
+    "status": "running, done, interrupted or failed",
+    "shown": "What messages call the image",
+    "error": "Why there is no map",
+    "source": "The path, glob or SELECT that the set was made from",
+    "place": "Place of the image in the set, from 0",
+    "uri": "Where the network comes from; NULL for a live module",
+    "classes": "Names of the classes, in the order of their numbers",
+    "activation": "softmax: classes exclude each other; sigmoid: each is judged alone; none: values, no classes",
+    "preprocessing": "How images are prepared, as JSON",
+    # numbers of a map and of its cells
+    "importance": "Score of the image - score with the window hidden; positive is evidence for the class",
+    "score": "Score of the class with the window hidden, a number; which one, score_kind of the run says",
+    "score_kind": "Which score importance is of: probability, log_odds, log_probability, logit or value",
+    "score_unit": "Unit of score and importance: 0 to 1 (probabilities), nats (natural logarithms) or of the output",
+    "clean_score": "Score of the class on the image itself, nothing hidden",
+    "clean_probability": "Probability of the class on the image itself",
+    "clean_log_odds": "Log-odds of the class on the image itself",
+    "clean_logit": "Logit of the class on the image itself",
+    "clean_top_class": "Number of the class that the image itself is given",
+    "probability": "Probability of the class with the window hidden, 0 to 1",
+    "log_probability": "Natural logarithm of the probability",
+    "log_odds": "logit - others: natural logarithm of probability / (1 - probability)",
+    "logit": "The network's output for the class with the window hidden",
+    "others": "Logsumexp of the outputs for all other classes; 0 where classes do not exclude each other",
+    "top_class": "Number of the class that the model names with the window hidden",
+    "top_class_name": "Name of the class that the model names with the window hidden",
+    "exact": "Whether the network computed the cell in the precision of the statement; else it is estimated",
+    # where windows lie
+    "row": "Row of the window in the map, from 0",
+    "col": "Column of the window in the map, from 0",
+    "top_px": "First row of the window, in pixels of the model's input",
+    "left_px": "First column of the window, in pixels of the model's input",
+    "height_px": "Height of the window, in pixels of the model's input",
+    "width_px": "Width of the window, in pixels of the model's input",
+    "source_top_px": "Upper edge of the window, in pixels of the image file",
+    "source_left_px": "Left edge of the window, in pixels of the image file",
+    "source_height_px": "Height of the window, in pixels of the image file",
+    "source_width_px": "Width of the window, in pixels of the image file",
+    "rows": "Rows of the map",
+    "cols": "Columns of the map",
+    "tops": "First pixel row of the windows of each row, in pixels of the model's input",
+    "lefts": "First pixel column of the windows of each column, in pixels of the model's input",
+    "heights": "Heights of the windows of each row, in pixels",
+    "widths": "Widths of the windows of each column, in pixels",
+    "input_height": "Height of the model's input in pixels",
+    "input_width": "Width of the model's input in pixels",
+    "source_top": "Upper edge of the part of the image file that the model sees, in its pixels",
+    "source_left": "Left edge of the part of the image file that the model sees, in its pixels",
+    "source_height": "Height of the part of the image file that the model sees, in its pixels",
+    "source_width": "Width of the part of the image file that the model sees, in its pixels",
+    "height": "Height of the image in pixels",
+    "width": "Width of the image in pixels",
+    "pixel_height_mm": "Height of a pixel in millimetres, as a DICOM file says",
+    "pixel_width_mm": "Width of a pixel in millimetres, as a DICOM file says",
+    "series_uid": "UID of the series, as a DICOM file says",
+    # how a map was computed
+    "patch": "Size of the window as it is written in WITH, height x width in pixels",
+    "patch_height": "Height of a whole window in pixels",
+    "patch_width": "Width of a whole window in pixels",
+    "stride_height": "Pixels from one row of windows to the next; NULL for a map of one row",
+    "stride_width": "Pixels from one column of windows to the next; NULL for a map of one column",
+    "fill": "What hides the window",
+    "border": "What happens to the last window of an axis: cover, valid or clip",
+    "precision": "Number format of the network's arithmetic",
+    "options": "Options with their values, defaults included, as JSON",
+    "image_hash": "Hash of the image's pixels",
+    "model_hash": "Hash of what the network computes: its identity, whatever its name",
+    "preprocessing_hash": "Hash of how images are prepared",
+    # what is stated of an approximate map
+    "approx": "Whether some cells are estimated or left out",
+    "metric": "What bound bounds: ssim, top10pct, pearson, maxerr or top_cells",
+    "target": "Quality that was asked for",
+    "confidence": "Confidence at which bound holds",
+    "bound": "Lower bound on the quality against the exact map",
+    "n_exact": "Cells computed in the precision of the statement",
+    "n_audit": "Cells drawn at random to measure the quality",
+    "seed": "Seed of the random choices",
+    "quality": "All that is stated of the map, as JSON",
+    # of runs, sets and models
+    "scores": "Plane: score of the class with each window hidden, of the kind that score_kind names",
+    "n_images": "Images of which the run has maps",
+    "n_maps": "Maps of the run",
+    "n_failed": "Images that could not be explained",
+    "started_at": "When the statement began, UTC",
+    "ended_at": "When it ended, UTC; NULL while it runs",
+    "created_at": "When it was created, UTC",
+    "measured": "Seconds and cells, as measured, as JSON",
+    "versions": "Versions of the programs used, as JSON",
+    "plan": "The plan as PLAN prints it",
+    "n_classes": "Number of classes, or of outputs that are values",
+    "rank": "Rank of the class among all, from 1",
+    # of curves
+    "measure": "deletion or insertion",
+    "auc": "Area under the probability over the share of pixels taken, 0 to 1",
+    "steps": "Steps of the curve",
+    "shares": "Shares of the pixels taken, one a point of the curve",
+    "probabilities": "Probabilities of the class, one a point of the curve",
+}
+
+_OLD_NAME = "Older name of score_kind, a word; the numbers are in"
+#: Columns that mean something else in one view than in the others.
+_OTHERWISE: Mapping[tuple[str, str], str] = {
+    ("models", "name"): "Name of the model",
+    ("image_sets", "name"): "Name of the set",
+    ("image_sets", "n_images"): "Images of the set",
+    ("predictions", "class_id"): "Number of the class, from 0",
+    ("predictions", "class_name"): "Name of the class",
+    ("predictions", "probability"): "Probability of the class, 0 to 1",
+    ("predictions", "logit"): "The network's output for the class",
+    ("runs", "score"): f"{_OLD_NAME} the views cells and windows",
+    ("heatmaps", "score"): f"{_OLD_NAME} scores",
+    ("evaluations", "score"): f"{_OLD_NAME} probabilities",
+    ("heatmaps", "importance"): "Plane: clean_score - scores, cell by cell; positive is evidence for the class",
+    ("heatmaps", "log_odds"): "Plane: log-odds of the class with each window hidden, in nats",
+    ("heatmaps", "logit"): "Plane: the network's output for the class with each window hidden",
+    ("heatmaps", "others"): "Plane: logsumexp of the outputs for all other classes; 0 for sigmoids",
+    ("heatmaps", "top_class"): "Plane: number of the class that the model names with each window hidden",
+    ("heatmaps", "exact"): "Plane: whether the network computed each cell; NULL where all computed cells are exact",
+}
+
+
+def comment_of(view: str, column: str) -> str:
+    """What a column of a view holds."""
+    return _OTHERWISE.get((view, column)) or COLUMNS[column]
+
+
+def comments_on(columns: Iterable[tuple[str, str]]) -> str:
+    """The statements that put a comment on every view, and on its columns, (view, column) each."""
+    statements = [f"COMMENT ON VIEW {view} IS {_literal(text)}" for view, text in VIEWS.items()]
+    statements += [
+        f'COMMENT ON COLUMN {view}."{column}" IS {_literal(comment_of(view, column))}' for view, column in columns
+    ]
+    return ";\n".join(statements)
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
