@@ -120,8 +120,8 @@ def keeping(engine: Engine, most: float) -> Engine:
     """The operator where it may keep no more than `most` bytes of where boxes lie."""
     if not isinstance(engine, IncrementalForward) or engine.kept_bytes <= most:
         return engine
-    less = engine.kept_bytes - most
-    return replace(with_memory(engine, -less), kept_bytes=most)
+    cost = replace(engine.cost, memory=engine.cost.memory - (engine.kept_bytes - most))
+    return replace(engine, cost=cost, kept_bytes=most)
 
 
 @dataclass(frozen=True, slots=True)
