@@ -29,7 +29,7 @@ from obeql.executor.devices import DTYPES, arithmetic, device_of
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.operators.dense_forward import DenseRun, occlude
+from obeql.executor.operators.dense_forward import DenseRun, as_computed, occlude
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.executor.rates import measure_rates
 from obeql.planner.boxes import axis_spans, region_layers
@@ -163,7 +163,9 @@ def _bench(name: str, args: argparse.Namespace, device: torch.device, dtype: tor
 
         passed = []
         clean_s = seconds(lambda: passed.append(materialise(graph, image, run.needed)), device)
-        return clean_s * n_windows / grid.n_windows + seconds(lambda: run.run(passed[0], fill, wanted, take), device)
+        return clean_s * n_windows / grid.n_windows + seconds(
+            lambda: run.run(passed[0], fill, wanted, take, as_computed), device
+        )
 
     among = np.arange(grid.n_windows) if wanted is None else np.flatnonzero(wanted.reshape(-1))
     sample = np.sort(rng.choice(among, min(args.naive_windows, len(among)), replace=False))

@@ -144,12 +144,16 @@ class GridRun:
         left = np.ones(n_images * n_windows, bool) if wanted is None else wanted.reshape(-1).copy()
         told: list[Exception] = []  # what `tell` raised: not the memory of this device, whatever it says
 
-        def take(windows: Windows, logits: Tensor) -> None:
+        def finish(windows: Windows, logits: Tensor) -> Planes:
+            asked = ids if n_images == 1 else ids[torch.from_numpy(windows // n_windows).to(device)]
+            z, rest = logit_and_others(logits, asked, activation)
+            return Planes(z.float(), rest.float(), top_class(logits))
+
+        def take(windows: Windows, found: Planes) -> None:
             index = torch.from_numpy(windows).to(device)
-            z, rest = logit_and_others(logits, ids if n_images == 1 else ids[index // n_windows], activation)
-            cells.logit[index] = z.float()
-            cells.others[index] = rest.float()
-            cells.top[index] = top_class(logits)
+            cells.logit[index] = found.logit
+            cells.others[index] = found.others
+            cells.top[index] = found.top
             left[windows] = False
             try:
                 tell(len(left) - int(left.sum()))
@@ -161,13 +165,15 @@ class GridRun:
             skipped = np.flatnonzero(unchanged_windows(clean.image, fill, self.grid).reshape(-1) & left)
             self.n_skipped += len(skipped)
             if len(skipped):
-                take(skipped, clean.logits[torch.from_numpy(skipped // n_windows).to(device)])
+                found = finish(np.arange(n_images) * n_windows, clean.logits)
+                of = torch.from_numpy(skipped // n_windows).to(device)
+                take(skipped, Planes(found.logit[of], found.others[of], found.top[of]))
         n_left, before, started = int(left.sum()), self._operator.busy_s, time.perf_counter()
         while left.any():
             todo = None if left.all() else left.reshape(n_images, *self.grid.shape).copy()
             short = ""
             try:
-                self._operator.run(clean, fill, todo, take)
+                self._operator.run(clean, fill, todo, take, finish)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or error in told:
                     raise

@@ -20,8 +20,9 @@ from obeql.executor.devices import device_of
 from obeql.executor.devices.cpu import Cpu
 from obeql.executor.lanes import run_in_lanes
 from obeql.executor.layer_clock import LayerClock
-from obeql.executor.materialise import materialise
+from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.dense_forward import as_computed
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.executor.stopwatch import Stopwatch
 from obeql.planner.boxes import region_layers
@@ -158,7 +159,7 @@ def _box_rates(
             heed()
             clock.seconds.clear()
             busy_s = run.busy_s
-            whole_s, _ = watch.timed(lambda: run.run(clean, fill, wanted, lambda windows, logits: None))  # noqa: B023
+            whole_s, _ = watch.timed(lambda: _compute(run, clean, fill, wanted))  # noqa: B023
             whole_s = run.busy_s - busy_s if watch.is_of_thread else whole_s
             layers_s = sum(clock.seconds.values())
             beyond = min(beyond, max(0.0, whole_s - sums_s - layers_s) / n_batches)
@@ -171,7 +172,7 @@ def _box_rates(
             for _ in range(_REPEATS):
                 heed()
                 clock.seconds.clear()
-                alone.run(clean, fill, wanted, lambda windows, logits: None)
+                _compute(alone, clean, fill, wanted)
                 least = np.minimum(least, [clock.seconds.get(i, 0.0) for i in range(len(regions))])
             in_turn = float(least.sum()) / max(1e-9, float(best.sum()))
     position_s, batch_s = _line(*points)
@@ -184,6 +185,10 @@ def _box_rates(
         "boxes_in_turn": in_turn,
     }
     return rates, run.needed
+
+
+def _compute(run: IncrementalRun, clean: CleanPass, fill: torch.Tensor, wanted: npt.NDArray[np.bool_]) -> None:
+    run.run(clean, fill, wanted, lambda windows, logits: None, as_computed)
 
 
 def _in_lanes(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +22,15 @@ from obeql.executor.operators.coarse_first import coarse_levels
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import DenseForward
 
-__all__ = ["DenseRun", "occlude"]
+__all__ = ["DenseRun", "as_computed", "occlude"]
 
+T = TypeVar("T")
 Windows = npt.NDArray[np.int64]
+
+
+def as_computed(windows: Windows, logits: Tensor) -> Tensor:
+    """Hand on the logits of a batch as they are: for `run` of an operator, where nothing is made of them."""
+    return logits
 
 
 def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> Tensor:
@@ -88,7 +95,8 @@ class DenseRun:
         clean: CleanPass,
         fill: Tensor,
         windows: npt.NDArray[np.bool_] | None,
-        done: Callable[[Windows, Tensor], None],
+        done: Callable[[Windows, T], None],
+        finish: Callable[[Windows, Tensor], T],
     ) -> None:
         """Compute the logits of the wanted windows; arguments as in `IncrementalRun.run`."""
         if windows is None:
@@ -98,13 +106,13 @@ class DenseRun:
         numbers = numbers[np.argsort(self._levels[numbers % self.grid.n_windows], kind="stable")]
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=self.engine.n_lanes)
 
-        def batch(part: Windows, stop: threading.Event) -> tuple[Windows, Tensor]:
+        def batch(part: Windows, stop: threading.Event) -> tuple[Windows, T]:
             values = occlude(clean.image, fill, self.grid, part)
             if not self.engine.channels_last:
                 values = values.contiguous()
             logits = self.graph.forward_from({0: values}, self._order, layer_runner(clock, stop))
             give_back()
-            return part, logits
+            return part, finish(part, logits)
 
         # As many batches for each lane, so that none waits for the last one.
         n_batches = -(-len(numbers) // (self.engine.batch * self.engine.n_lanes)) * self.engine.n_lanes

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ from obeql.planner.schedule import box_plan, lane_batch
 
 __all__ = ["IncrementalRun", "Part"]
 
+T = TypeVar("T")
 Windows = npt.NDArray[np.int64]
 Views = dict[tuple[int, float], View]
 #: Windows that are told of all at once take no longer.
@@ -166,13 +168,15 @@ class IncrementalRun:
         clean: CleanPass,
         fill: Tensor,
         windows: npt.NDArray[np.bool_] | None,
-        done: Callable[[Windows, Tensor], None],
+        done: Callable[[Windows, T], None],
+        finish: Callable[[Windows, Tensor], T],
     ) -> None:
         """Compute the logits of the wanted windows of the images of `clean`.
 
         `fill` is what hides the images: (C, 1, 1) or (C, H, W) for all of them, or (N, ...), each its own. `windows`
-        (N, rows, cols) selects windows, None all of them. `done` is called with flat window numbers (n,), image by
-        image, and their logits (n, K), batch by batch.
+        (N, rows, cols) selects windows, None all of them. `finish` is called with flat window numbers (n,), image by
+        image, and their logits (n, K), batch by batch, in the lane that computed them; `done`, in this thread, with
+        the window numbers and what `finish` returned.
         """
         n_images = len(clean.image)
         fills = fill if fill.dim() == 4 else fill.expand(n_images, *fill.shape)
@@ -198,21 +202,17 @@ class IncrementalRun:
             seconds, logits = self._stopwatch.timed(lambda: self._finish(len(numbers), maps, layer_runner(alone)))
             self._spent(seconds)
             give_back()
-            done(numbers, logits)
+            # A few small operators, for which waking all cores would take longer than the work.
+            run_in_lanes([lambda stop: finish(numbers, logits)], n_lanes, partial(done, numbers), self._spent)
             return
 
-        def take(found: tuple[Windows, Tensor]) -> None:
-            done(*found)
+        def piece(number: int, parts: Sequence[Part], stop: threading.Event) -> tuple[Windows, T]:
+            kept_as = (n_images, number) if keeps else None
+            windows, logits = self._piece(image, kept_as, parts, layer_runner(clock, stop))
+            return windows, finish(windows, logits)
 
-        run_in_lanes(
-            (
-                partial(self._piece, image, (n_images, number) if keeps else None, piece, clock)
-                for number, piece in enumerate(self._pieces(windows, n_images, n_lanes))
-            ),
-            n_lanes,
-            take,
-            self._spent,
-        )
+        pieces = (partial(piece, *each) for each in enumerate(self._pieces(windows, n_images, n_lanes)))
+        run_in_lanes(pieces, n_lanes, lambda found: done(*found), self._spent)
 
     def _spent(self, seconds: float) -> None:
         self.busy_s += seconds
@@ -302,15 +302,9 @@ class IncrementalRun:
                     yield Part(rows, cols, row_of[part], col_of[part], images[part], numbers[part])
 
     def _piece(
-        self,
-        image: _Clean,
-        number: tuple[int, int] | None,
-        parts: Sequence[Part],
-        clock: Clock | None,
-        stop: threading.Event,
+        self, image: _Clean, number: tuple[int, int] | None, parts: Sequence[Part], run_layer: Clock
     ) -> tuple[Windows, Tensor]:
         """Compute the windows of one piece: on boxes batch by batch, then on whole maps together."""
-        run_layer = layer_runner(clock, stop)
         maps = self._on_boxes(image, number, parts, run_layer)
         windows = np.concatenate([part.windows for part in parts])
         logits = self._finish(len(windows), maps, run_layer)

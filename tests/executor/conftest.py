@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.operators.dense_forward import DenseRun
+from obeql.executor.operators.dense_forward import DenseRun, as_computed
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
@@ -63,7 +63,7 @@ def window_logits(
             times_done[numbers] += 1
             result[torch.from_numpy(numbers)] = logits
 
-        run.run(clean, fill, windows, done)
+        run.run(clean, fill, windows, done, as_computed)
     asked = np.ones(n_windows, bool) if windows is None else windows.reshape(-1)
     assert np.array_equal(times_done, asked.astype(int)), "every asked window is computed once"
     assert torch.equal(image.nan_to_num(), before.nan_to_num()), "the image is not written to"

@@ -13,6 +13,7 @@ from obeql.executor.devices import DTYPES, arithmetic
 from obeql.executor.grid_run import GridRun
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
+from obeql.executor.operators.dense_forward import as_computed
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import Cost, DenseForward, IncrementalForward
@@ -51,7 +52,7 @@ def _logits(graph: Any, grid: WindowGrid, engine: Any, image: Tensor) -> Tensor:
     def take(windows: np.ndarray, logits: Tensor) -> None:
         found[torch.from_numpy(windows).to(image.device)] = logits
 
-    run._operator.run(materialise(graph, image, run.needed), fill, None, take)
+    run._operator.run(materialise(graph, image, run.needed), fill, None, take, as_computed)
     return found.double().cpu()
 
 
@@ -80,7 +81,7 @@ def test_a_batch_too_large_for_the_device_is_halved() -> None:
     image = torch.rand((1, 3, 40, 48), device="cuda:0")
     calls = []
 
-    def short_of_memory(clean: Any, fill: Tensor, todo: Any, done: Any) -> None:
+    def short_of_memory(clean: Any, fill: Tensor, todo: Any, *_: Any) -> None:
         calls.append(run.engine.batch)
         if len(calls) == 1:
             torch.empty(1 << 60, dtype=torch.uint8, device="cuda:0")

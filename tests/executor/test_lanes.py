@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import nn
@@ -16,10 +17,12 @@ from obeql.executor.devices import device_of
 from obeql.executor.lanes import StoppedError, run_in_lanes
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
-from obeql.executor.operators.dense_forward import DenseRun
+from obeql.executor.operators.dense_forward import DenseRun, as_computed, occlude
+from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.executor.threads import set_own_threads
+from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Cost, DenseForward
+from obeql.planner.physical import Cost, DenseForward, IncrementalForward
 
 Piece = Callable[[threading.Event], int]
 
@@ -145,7 +148,37 @@ def test_lanes_that_run_the_whole_network_have_as_many_windows_each() -> None:
     run = DenseRun(graph, grid, DenseForward(6, Cost(0.0, 0.0, 0.0), n_lanes=2))
     image, sizes = torch.rand(1, 3, 16, 8), []
     with torch.inference_mode():
-        run.run(materialise(graph, image, []), torch.zeros(3, 1, 1), None, lambda part, _: sizes.append(len(part)))
-        few = np.arange(grid.n_windows)[None] < 1
-        run.run(materialise(graph, image, []), torch.zeros(3, 1, 1), few, lambda part, _: sizes.append(len(part)))
+        for wanted in (None, np.arange(grid.n_windows)[None] < 1):
+            clean = materialise(graph, image, [])
+            run.run(clean, torch.zeros(3, 1, 1), wanted, lambda part, _: sizes.append(len(part)), as_computed)
     assert sizes == [4, 4, 3, 3, 1]
+
+
+@pytest.mark.parametrize("n_windows", [2, 14])
+@pytest.mark.parametrize("boxes", [False, True])
+def test_what_is_made_of_logits_is_made_in_lanes(boxes: bool, n_windows: int) -> None:
+    grid = WindowGrid.over((16, 8), (4, 4), (2, 4))
+    layers = nn.Conv2d(3, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 16 * 8, 2)
+    graph = capture(nn.Sequential(*layers).eval(), (3, 16, 8)).to(torch.device("cpu"), torch.float32)
+    whole, boxed = DenseForward(3, Cost(0, 0, 0), n_lanes=2), region_layers(graph.network(), 3)
+    engine = IncrementalForward(boxed, 2, 1, 3, 3, Cost(0, 0, 0), n_lanes=2)
+    run = IncrementalRun(graph, grid, engine) if boxes else DenseRun(graph, grid, whole)
+    threads: set[int] = set()
+    taken: dict[int, float] = {}
+
+    def finish(windows: npt.NDArray[np.int64], logits: torch.Tensor) -> torch.Tensor:
+        threads.add(threading.get_ident())
+        return logits[:, 0] - logits[:, 1]
+
+    def done(windows: npt.NDArray[np.int64], found: torch.Tensor) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        taken.update(zip(windows.tolist(), found.tolist(), strict=True))
+
+    image = torch.rand((1, 3, 16, 8), generator=torch.Generator().manual_seed(0))
+    wanted = (np.arange(grid.n_windows) < n_windows).reshape(1, *grid.shape)
+    with torch.inference_mode():
+        run.run(materialise(graph, image, run.needed), torch.zeros(3, 1, 1), wanted, done, finish)
+        logits = graph.forward(occlude(image, torch.zeros(3, 1, 1), grid, np.arange(n_windows)))
+    assert threads and threading.get_ident() not in threads
+    expected = dict(enumerate((logits[:, 0] - logits[:, 1]).tolist()))
+    assert taken == pytest.approx(expected, abs=1e-5)
