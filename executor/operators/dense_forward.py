@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,17 +43,23 @@ def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> 
     fills = fill if fill.dim() == 4 else fill.expand(len(image), *fill.shape)
     if device_of(image.device).is_asynchronous:
         return _occlude_at_once(image, fills, grid, images, places)
-    n_cols = len(grid.cols)
-    # A copy even for one window: the image itself must not be written to.
-    batch = image[torch.from_numpy(images)].contiguous(memory_format=torch.channels_last)
-    for k, (number, place) in enumerate(zip(images, places, strict=True)):
-        fill = fills[number]
-        row, col = divmod(int(place), n_cols)
+    n_images, n_channels, height, width = image.shape
+    pixels = image.permute(0, 2, 3, 1)  # (N, H, W, C)
+    batch = pixels.reshape(n_images, -1).index_select(0, torch.from_numpy(images)).view(-1, height, width, n_channels)
+    # NumPy writes a small window in a fifth of the time that a call of PyTorch takes.
+    values, hidden = _as_array(batch), _as_array(fills.permute(0, 2, 3, 1))
+    is_plain = hidden.shape[1:3] == (1, 1)
+    rows, cols = np.divmod(places, len(grid.cols))
+    for k, (number, row, col) in enumerate(zip(images.tolist(), rows.tolist(), cols.tolist(), strict=True)):
         top, left = grid.rows.starts[row], grid.cols.starts[col]
-        height, width = grid.rows.lengths[row], grid.cols.lengths[col]
-        inside = (slice(None), slice(top, top + height), slice(left, left + width))
-        batch[k][inside] = fill if fill.shape[1:] == (1, 1) else fill[inside]
-    return batch
+        down, across = slice(top, top + grid.rows.lengths[row]), slice(left, left + grid.cols.lengths[col])
+        values[k, down, across] = hidden[number] if is_plain else hidden[number, down, across]
+    return batch.permute(0, 3, 1, 2)
+
+
+def _as_array(x: Tensor) -> npt.NDArray[Any]:
+    """The memory of a tensor on the CPU; the bits of bfloat16, which NumPy does not know."""
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
 def _occlude_at_once(image: Tensor, fills: Tensor, grid: WindowGrid, images: Windows, places: Windows) -> Tensor:
