@@ -58,10 +58,9 @@ def overflow_hint(plan: ExplainPlan) -> str:
     return "; float16 ends at 65504: try precision=bfloat16 or float32" if plan.precision == "float16" else ""
 
 
-def cell_key(plan: ExplainPlan, digest: str, grid: WindowGrid) -> CellKey:
+def cell_key(plan: ExplainPlan, image_hash: str, preprocessing_hash: str, grid: WindowGrid) -> CellKey:
     """What the cells of a grid over the image of that content are found by."""
-    how = plan.model.preprocessing.digest()
-    return CellKey(digest, plan.model.model_hash, how, grid.patch, plan.fill, plan.precision)
+    return CellKey(image_hash, plan.model.model_hash, preprocessing_hash, grid.patch, plan.fill, plan.precision)
 
 
 def clean_numbers(

@@ -129,6 +129,7 @@ class _Execution:
         self.report.layers = self.operators.layers
         if source is None:
             _ = self.operators.runs
+        self.preprocessing_hash = plan.model.preprocessing.digest()
         self.per_image = sum(grid.n_windows for grid in plan.grids)
         self.estimated = plan.seconds * len(plan.images)
         self.report.add("prepare", time.perf_counter() - self.started)
@@ -177,7 +178,7 @@ class _Execution:
             raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
         pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.operators.dtype)
         hidden = torch.from_numpy(decoded.fill)[None].to(self.device, self.operators.dtype)
-        keys = tuple(cell_key(self.plan, source.digest, grid) for grid in self.plan.grids)
+        keys = tuple(cell_key(self.plan, source.digest, self.preprocessing_hash, grid) for grid in self.plan.grids)
         fill = hidden[:, :, None, None] if hidden.dim() == 2 else hidden
         return Prepared(source.facts, model_input.placement, pixels, fill, keys)
 

@@ -37,9 +37,10 @@ if TYPE_CHECKING:
 
 __all__ = ["RunWriter", "image_key", "versions"]
 
-#: A finished image is durable after so many seconds, or when so many maps wait.
+#: A finished image is durable after so many seconds, or when so many maps wait, or so many bytes of them.
 _HOLD_SECONDS = 1.0
-_HOLD_MAPS = 256
+_HOLD_MAPS = 1024
+_HOLD_BYTES = 8 * 2**20
 #: Shards of workers that are taken in one commit.
 _HOLD_SHARDS = 8
 
@@ -81,7 +82,10 @@ class RunWriter:
     failed: list[FailedImage] = field(default_factory=list)
     _beside: Sequence[MapCells] = ()
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
+    #: maps that are finished and not stored yet, their number and the bytes of their planes
     _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
+    _n_held: int = 0
+    _held_bytes: int = 0
     _flushed_at: float = field(default_factory=time.monotonic)
     #: maps of images at work that are kept before they are finished, by the image and the number of their grid
     _pieces: dict[tuple[str, int], list[int]] = field(default_factory=dict)
@@ -185,6 +189,8 @@ class RunWriter:
             for cells, stride in zip(maps, held.strides or (), strict=True)
         ]
         self._held[image_key(image)] = held, heats
+        self._n_held += len(maps) + len(beside)
+        self._held_bytes += sum(cells.plane_bytes for cells in (*maps, *beside))
         self.settle()
 
     @undisturbed()
@@ -218,8 +224,7 @@ class RunWriter:
         if self._kept_files is not None and self._held:
             much, late = self._kept_files.due, False
         else:
-            n_maps = sum(len(images.maps) + len(images.beside) for images, _ in self._held.values())
-            much = n_maps >= _HOLD_MAPS or len(self._arrived) >= _HOLD_SHARDS
+            much = self._n_held >= _HOLD_MAPS or self._held_bytes >= _HOLD_BYTES or len(self._arrived) >= _HOLD_SHARDS
         if much or late or self.n_taken >= self.n_todo:
             self.flush()
         return self.n_stored + len(self.failed) - len(self._waiting)
@@ -232,6 +237,7 @@ class RunWriter:
             for key, (_, heats) in self._held.items():
                 self.heats[key] = [self.shelf.put(heat, next(map_ids)) for heat in heats]
             finished, self._held = self._held, {}
+            self._n_held = self._held_bytes = 0
             self._drop_pieces(finished)
         if self._arrived:
             self._store_arrived()

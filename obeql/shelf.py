@@ -27,9 +27,6 @@ KEPT_BESIDE_FILES = 32 * 2**20
 #: Planes read at once where maps are taken one after the other.
 _READ_BYTES = 16 * 2**20
 
-#: logit, others and arg-max class of a cell
-_CELL_BYTES = 12
-
 _NO_PLANE = np.empty((0, 0), np.float32)
 _NO_CLASSES = np.empty((0, 0), np.int32)
 _NO_AXIS = np.empty(0, np.int32)
@@ -66,7 +63,7 @@ class Shelved:
             top_class=_NO_CLASSES,
             exact=None,
         )
-        return cls(replace(heat, cells=bare), map_id, len(cells.tops) * len(cells.lefts) * _CELL_BYTES)
+        return cls(replace(heat, cells=bare), map_id, cells.plane_bytes)
 
 
 class Shelf:
@@ -78,10 +75,9 @@ class Shelf:
 
     def put(self, heat: Heatmap, map_id: int) -> Heatmap | Shelved:
         """Return the map, or what it can be read back by once it is stored."""
-        shelved = Shelved.of(heat, map_id)
-        if shelved.n_bytes > self._left:
-            return shelved
-        self._left -= shelved.n_bytes
+        if heat.cells.plane_bytes > self._left:
+            return Shelved.of(heat, map_id)
+        self._left -= heat.cells.plane_bytes
         return heat
 
     def listed(self, entries: Sequence[Heatmap | Shelved]) -> HeatmapList:

@@ -21,6 +21,9 @@ __all__ = ["CellKey", "CellSink", "CellSource", "FailedImage", "FloatPlane", "Im
 
 FloatPlane = npt.NDArray[np.float32]
 
+#: logit, others and arg-max class of a cell
+_CELL_BYTES = 12
+
 
 @dataclass(frozen=True, slots=True)
 class CellKey:
@@ -61,6 +64,11 @@ class MapCells:
     exact: npt.NDArray[np.bool_] | None = None
     #: quality of the map: approx, metric, target, confidence, bound, n_exact, n_audit, seed
     quality: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def plane_bytes(self) -> int:
+        """Bytes of logit, others and arg-max class, which may be in the store while this map is without them."""
+        return len(self.tops) * len(self.lefts) * _CELL_BYTES
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,9 @@ _CACHE_BYTES = 32e6
 #: Bytes of one batch's largest whole map on a CPU: half of what the C library's allocator gives back to the system.
 _MAP_BYTES = 16e6
 #: Windows in a batch on boxes: at least, at most on a CPU, at most on a GPU (which small batches leave idle).
-_MIN_BATCH, _MAX_BATCH, _MAX_GPU_BATCH = 4, 128, 1024
+_MIN_BATCH, _MAX_BATCH, _MAX_GPU_BATCH = 4, 512, 1024
+#: Of larger batches than this every lane is to get several, so that none waits long for the last one.
+_USUAL_BATCH, _SEVERAL = 128, 4
 #: Windows in a batch on whole maps, at most on a CPU; and for a network whose layers are not known.
 _MAX_WHOLE, _UNSEEN_BATCH = 128, 4
 #: Group counts an axis is tried with.
@@ -54,8 +56,10 @@ def box_plan(network: Network, grid: WindowGrid, engine: IncrementalForward) -> 
 
 
 def lane_batch(batch: int, n_windows: int, n_lanes: int) -> int:
-    """Windows in a batch on boxes of `n_windows` in all: few windows are divided among the lanes."""
-    return max(1, min(batch, math.ceil(n_windows / n_lanes)))
+    """Windows in a batch of `n_windows` in all: few windows are divided among the lanes."""
+    share = math.ceil(n_windows / n_lanes)
+    several = max(_USUAL_BATCH, share // _SEVERAL) if n_lanes > 1 else batch
+    return max(1, min(batch, share, several))
 
 
 def choose_engine(

@@ -13,7 +13,7 @@ from obeql.planner.cost import Rates
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical import DenseForward, IncrementalForward
-from obeql.planner.schedule import choose_engine
+from obeql.planner.schedule import choose_engine, lane_batch
 
 GRID = WindowGrid.over((64, 64), (16, 16), (4, 4))
 RATES = Rates(n_lanes=4)
@@ -102,3 +102,18 @@ def test_sums_over_clean_maps_are_counted_once_an_image(network: Network) -> Non
     assert isinstance(before, IncrementalForward) and isinstance(after, IncrementalForward)
     on_boxes = [layer for i, layer in enumerate(network.layers) if before.regions[i] and layer.reach == "sum"]
     assert after.cost.seconds - before.cost.seconds == pytest.approx(1e-4 if on_boxes else 0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("n_windows", "n_lanes", "expected"),
+    [
+        (10, 2, 5),  # every lane has as many
+        (441, 2, 128),  # larger batches would leave a lane waiting for the last one
+        (441, 1, 441),
+        (3200, 2, 400),  # several for each lane
+        (100_000, 2, 512),
+        (100_000, 1, 512),
+    ],
+)
+def test_large_batches_are_for_lanes_that_get_several(n_windows: int, n_lanes: int, expected: int) -> None:
+    assert lane_batch(512, n_windows, n_lanes) == expected

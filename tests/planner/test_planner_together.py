@@ -42,7 +42,11 @@ def together(network: Network) -> Together:
 
 def test_batches_that_cost_much_are_shared(together: Together) -> None:
     assert together() > 1
-    assert together(replace(RATES, call_s=0.0)) == 1
+    assert together(replace(RATES, call_s=0.0, macs_per_s=RATES.macs_per_s / 50)) == 1
+
+
+def test_images_whose_windows_are_cheap_share_what_a_group_costs(together: Together) -> None:
+    assert together(replace(RATES, call_s=0.0)) > 1
 
 
 def test_no_more_images_than_there_are(together: Together) -> None:
