@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu.setting import Setting, captured
 from obeql.executor.devices import DTYPES, arithmetic, device_of
 from obeql.executor.materialise import materialise
-from obeql.executor.operators.dense_forward import DenseRun, occlude
+from obeql.executor.operators.dense_forward import DenseRun, as_computed, occlude
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
@@ -75,6 +75,6 @@ def _logits(
         pixels, hidden = (each.to(dtype).to(setting.device) for each in (image, fill))
         found: list[tuple[Any, torch.Tensor]] = []
         clean = materialise(placed, pixels, operator.needed)
-        operator.run(clean, hidden, None, lambda windows, logits: found.append((windows, logits.cpu().double())))
+        operator.run(clean, hidden, None, lambda *both: found.append((both[0], both[1].cpu().double())), as_computed)
     order = np.argsort(np.concatenate([windows for windows, _ in found]))
     return torch.cat([logits for _, logits in found])[torch.from_numpy(order)]

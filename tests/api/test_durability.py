@@ -58,6 +58,7 @@ def in_process(body: str, *arguments: str) -> Any:
 @pytest.mark.parametrize("held", [1, 4, 100])
 def test_progress_counts_what_is_committed(scans: Any, monkeypatch: pytest.MonkeyPatch, held: int) -> None:
     monkeypatch.setattr(recording, "_HOLD_MAPS", held)
+    monkeypatch.setattr(recording, "_HOLD_SECONDS", 1e9)  # however slow the machine
     seen: list[int] = []
 
     def tell(progress: Any) -> None:
@@ -67,6 +68,16 @@ def test_progress_counts_what_is_committed(scans: Any, monkeypatch: pytest.Monke
     scans.execute(STATEMENT, on_progress=tell)
     assert seen == sorted(seen) and seen[0] == 0 and seen[-1] == 3
     assert (1 in seen) is (held == 1)
+
+
+def test_maps_of_many_bytes_are_stored_at_once(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_HOLD_SECONDS", 1e9)
+    seen: dict[int, list[int]] = {}
+    for n_bytes in (1, 1 << 40):
+        monkeypatch.setattr(recording, "_HOLD_BYTES", n_bytes)
+        told = seen[n_bytes] = []
+        scans.execute(f"{STATEMENT} NO REUSE", on_progress=lambda progress: told.append(progress.images_done))  # noqa: B023
+    assert 1 in seen[1] and set(seen[1 << 40]) == {0, 3}
 
 
 def test_a_fast_image_does_not_wait_for_a_slow_one(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from obeql.executor.kernels.paste import Boxes, View, plan_read
 from obeql.executor.kernels.place import Place, Region
 from obeql.executor.materialise import materialise
 from obeql.executor.network.capture import capture
-from obeql.executor.operators.dense_forward import DenseRun
+from obeql.executor.operators.dense_forward import DenseRun, as_computed
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
@@ -118,7 +118,7 @@ def test_operators_give_the_same_numbers_the_way_gpus_run(several: bool, monkeyp
         def take(windows: np.ndarray, values: torch.Tensor) -> None:
             found[torch.from_numpy(windows)] = values
 
-        run.run(materialise(graph, images, run.needed), fill, None, take)
+        run.run(materialise(graph, images, run.needed), fill, None, take, as_computed)
         return found
 
     with torch.inference_mode():
