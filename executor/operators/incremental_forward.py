@@ -195,8 +195,8 @@ class IncrementalRun:
             def on_boxes(number: int, part: Part, stop: threading.Event) -> list[dict[int, Tensor]]:
                 return self._on_boxes(image, (n_images, number) if keeps else None, [part], layer_runner(clock, stop))
 
-            pieces = (partial(on_boxes, *each) for each in enumerate(parts))
-            run_in_lanes(pieces, n_lanes, maps.extend, self._spent)
+            boxes = (partial(on_boxes, *each) for each in enumerate(parts))
+            run_in_lanes(boxes, n_lanes, maps.extend, self._spent)
             numbers = np.concatenate([part.windows for part in parts])
             alone = None if self._clock is None else self._clock.run
             seconds, logits = self._stopwatch.timed(lambda: self._finish(len(numbers), maps, layer_runner(alone)))
