@@ -433,7 +433,8 @@ class Statements:
         options = render_options(statement.options, call.text, values)
         result = self._referred(statement.run, call)
         try:
-            return Message(render_run(result, path, options) + missing_pictures(result))
+            said = render_run(result, path, options)
+            return Message(said if path.endswith((".npy", ".npz")) else said + missing_pictures(result))
         except (QueryTypeError, UnknownNameError) as wrong:
             raise locate(wrong, call.text, statement.path) from None
 

@@ -237,5 +237,5 @@ def test_an_image_set_takes_the_pages_it_is_told(net_db: Any, stack: Path, pixel
 def test_results_say_where_there_are_more_pages(net_db: Any, stack: Path) -> None:
     result = net_db.execute(f"EXPLAIN OCCLUDE '{stack}' USING net WITH patch=16")
     assert result.notes[0].startswith(f"page 1 of the 3 of '{stack}' was taken; '{stack}#page=2' names another")
-    assert f"note: {result.notes[0]}" in repr(result)
+    assert f"note: {result.notes[0]}" in str(result)
     assert not net_db.execute(f"EXPLAIN OCCLUDE '{stack}#page=1' USING net WITH patch=16").notes

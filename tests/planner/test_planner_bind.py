@@ -271,10 +271,16 @@ def test_fill_text_reads_back(fill: str, colour: Any, plan_of: Any) -> None:
 
 def test_parameters_stand_for_values_images_and_models(catalog: Any) -> None:
     text = "EXPLAIN OCCLUDE ? USING $model FOR CLASSES (0, $c) WITH patch=$p fill=$f"
-    image = catalog.singles["scan0"][0]
-    values = {"_0": [image, Path("scan7.png")], "model": "VGG", "c": "notumor", "p": [8, (8, 16)], "f": (0, 0, 1)}
+    image = catalog.sets["scans"].images[1]
+    values = {
+        "_0": [image, Path("scan7.png"), image],
+        "model": "VGG",
+        "c": "notumor",
+        "p": [8, (8, 16)],
+        "f": (0, 0, 1),
+    }
     bound = _bind(text, catalog, **values)
-    assert len(bound.images) == 2
+    assert len(bound.images) == 2, "each image once"
     assert bound.model.name == "vgg"
     assert bound.options["patch"] == ((8, 8), (8, 16))
     assert bound.options["fill"] == "(0,0,1)"
