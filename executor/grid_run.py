@@ -58,7 +58,7 @@ class Planes:
     @classmethod
     def empty(cls, n_windows: int, n_classes: int, device: torch.device | None = None) -> Planes:
         """Planes without any cell computed."""
-        logit = torch.full((n_windows, n_classes), float("nan"), device=device)
+        logit = torch.full((n_windows, n_classes), float("nan"), dtype=torch.float32, device=device)
         return cls(logit, logit.clone(), torch.full((n_windows,), -1, dtype=torch.int32, device=device))
 
     def of_classes(self, classes: slice) -> Planes:

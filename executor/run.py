@@ -74,7 +74,7 @@ def execute(
     """
     device = resolve_device(plan.device)
     lookup = CellLookup(source, plan) if source is not None and plan.reuse else None
-    with arithmetic(plan.precision, device), memory_given_back(plan), torch.inference_mode():
+    with arithmetic(plan.precision, device), memory_given_back(plan):
         report = RunReport() if report is None else report
         execution = _Execution(
             plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, lookup, report

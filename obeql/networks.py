@@ -6,7 +6,7 @@ Between the catalog, which knows a model by its hash, and the executor, which ne
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ModelError
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from obeql.executor.model_identity import Identity
     from obeql.executor.models import LoadedModel
     from obeql.executor.network.graph import LayerGraph
     from obeql.executor.progress import RunReport
@@ -30,8 +31,21 @@ __all__ = ["Networks"]
 #: Options of models that may name files.
 _FILES = ("weights", "classes")
 
-#: What decides a captured graph: weights and graph, and the shape of the input its layers were traced with.
+#: kinds of layers that make logits of what a network returns; earlier versions took that for logits
+_HEAD = frozenset({"probabilities"})
+
+#: What decides a captured graph: what it computes, and the shape of the input its layers were traced with.
 GraphKey = tuple[str, tuple[int, int], str]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Captured:
+    """A network of this session; `from_code` says that the user's Python code decides what it computes."""
+
+    graph: LayerGraph
+    identity: Identity
+    from_code: bool
+    notes: tuple[str, ...]
 
 
 class Networks:
@@ -41,18 +55,21 @@ class Networks:
         self._store = store
         self._places = places
         self._allow_python = allow_python
-        self._graphs: dict[GraphKey, LayerGraph] = {}
+        self._captured: dict[GraphKey, _Captured] = {}
         self._book = RateBook(store)
         self._trusted: set[str] = set()
 
     def create(self, name: str, uri: str, options: Mapping[str, Any]) -> ModelRecord:
-        """Load and capture the model at `uri`; returns its record, which is not stored yet."""
-        self._check_uri(uri)
-        from obeql.executor.models import load  # noqa: PLC0415  torch takes seconds to import
+        """Load and capture the model at `uri`; returns its record, which is not stored yet.
 
-        if options.get("trust"):
-            self._trusted.add(uri)
-        return self._record(name, uri, options, load(uri, options))
+        A file that holds what it held when an earlier version of OBEQL stored the model of this name keeps that
+        identity, so that the cells which the store has of it answer.
+        """
+        record = self._loaded(name, uri, options)
+        known = self._store.model(name)
+        if known is None or not self._keeps_identity(known, record):
+            return record
+        return self._known_as(known, record)
 
     def adopt(self, name: str, module: nn.Module, options: Mapping[str, Any]) -> ModelRecord:
         """Take over a live module; its weights are not stored, only their hash."""
@@ -60,14 +77,61 @@ class Networks:
 
         return self._record(name, None, options, adopt(module, **options))
 
+    def renews(self, record: ModelRecord) -> bool:
+        """Whether a record may take the place of the stored one of its name without being asked to.
+
+        So it is where the source holds what it held, and only its identity is another: an earlier version knew less of
+        what is computed, or this one, or another PyTorch, captures a file in another way.
+        """
+        known = self._store.model(record.name)
+        if known is None or _said(known) != _said(record):
+            return False
+        held = known.content_hash or known.model_hash
+        from_code = self._captured[_graph_key(record)].from_code
+        return record.content_hash == held and (not known.content_hash or not from_code)
+
+    def notes(self, model: ModelRecord) -> tuple[str, ...]:
+        """Sentences for the user about a model that this session has loaded."""
+        return self._captured[_graph_key(model)].notes
+
     def graph(self, model: ModelRecord, say: Say = unsaid) -> LayerGraph:
         """The layers of a model, loaded again from its URI where this session has not used it yet.
 
-        Raises ModelError when a live module has to be handed over again, or a file holds another model by now.
+        Raises ModelError when a live module has to be handed over again, when a file holds another model by now, and
+        when a network that runs whole has come to compute something else.
         """
-        known = self._graphs.get(_graph_key(model))
-        if known is not None:
-            return known
+        if _graph_key(model) not in self._captured:
+            self._load_again(model, say)
+        captured = self._captured.get(_graph_key(model))
+        if captured is None:
+            raise ModelError(
+                f"What '{model.uri}' computed when '{model.name}' was created is not known: an earlier version of "
+                "OBEQL stored it, without its code. EXPLAIN with it again, in a database that is open for writing."
+            )
+        if not captured.identity.still_holds():
+            raise ModelError(
+                f"Model '{model.name}' computes something else than when it was created: code or values that it takes "
+                "from outside the module have changed in this session. Create it again."
+            )
+        return captured.graph
+
+    def current(self, model: ModelRecord, say: Say = unsaid) -> ModelRecord:
+        """The model with the layers and the identity that it has now.
+
+        They differ from those stored where another version of OBEQL or PyTorch captured it.
+        """
+        if _graph_key(model) not in self._captured:
+            again = self._load_again(model, say)
+            if again.model_hash != model.model_hash:
+                return again
+        network = self.graph(model, say).network()
+        return model if network.to_json() == model.network.to_json() else replace(model, network=network)
+
+    def _load_again(self, model: ModelRecord, say: Say) -> ModelRecord:
+        """Load a stored model from its URI; returns it as it is now. Its graph is kept for both records.
+
+        Not for the stored one where an earlier version did not record the code that decides what it computes.
+        """
         if model.uri is None:
             raise ModelError(
                 f"Model '{model.name}' was a live Python module, whose weights are not stored: "
@@ -81,12 +145,20 @@ class Networks:
             )
         say(f"loading {model.name}")
         again = self._again(model, model.uri)
-        if again.model_hash != model.model_hash or again.preprocessing != model.preprocessing:
+        if self._keeps_identity(model, again):
+            return self._known_as(model, again)
+        if again.model_hash == model.model_hash and again.preprocessing == model.preprocessing:
+            return again
+        from_code = self._captured[_graph_key(again)].from_code
+        held = model.content_hash or model.model_hash
+        if again.content_hash != held or _said(again) != _said(model) or (from_code and model.content_hash):
             raise ModelError(
                 f"'{model.uri}' holds another model than when '{model.name}' was created "
                 f"(hash {again.model_hash[:12]}, not {model.model_hash[:12]}); use CREATE OR REPLACE MODEL."
             )
-        return self._graphs[_graph_key(model)]
+        if not from_code:
+            self._captured[_graph_key(model)] = self._captured[_graph_key(again)]
+        return again
 
     def remember(self, model: ModelRecord) -> None:
         """Remember where the files of a model are that was just stored."""
@@ -98,12 +170,22 @@ class Networks:
         for name in _FILES:
             if (path := _text(options.get(name))) is not None:
                 options[name] = self._places.find(path)
-        return self.create(model.name, self._places.find(uri), options)
+        found = self._loaded(model.name, self._places.find(uri), options)
+        return replace(found, uri=model.uri, options=model.options)
 
-    def recaptured(self, model: ModelRecord, say: Say = unsaid) -> ModelRecord | None:
-        """The model with the layers it has now, where it was stored with others by another version; else None."""
-        network = self.graph(model, say).network()
-        return None if network.to_json() == model.network.to_json() else replace(model, network=network)
+    def _keeps_identity(self, known: ModelRecord, record: ModelRecord) -> bool:
+        """Whether a file is what an earlier version stored; of Python code that version's hash does not tell."""
+        same = record.content_hash == known.model_hash and record.preprocessing == known.preprocessing
+        as_logits = not any(layer.kind in _HEAD for layer in record.network.layers)
+        alike = (record.n_classes, record.activation) == (known.n_classes, known.activation)
+        code = self._captured[_graph_key(record)].from_code
+        return same and as_logits and alike and not known.content_hash and not code
+
+    def _known_as(self, known: ModelRecord, record: ModelRecord) -> ModelRecord:
+        """The record with the identity that an earlier version gave it."""
+        kept = replace(record, model_hash=known.model_hash, content_hash="")
+        self._captured[_graph_key(kept)] = self._captured[_graph_key(record)]
+        return kept
 
     def rates(
         self,
@@ -120,7 +202,7 @@ class Networks:
         workers. `heed` is called while the device is measured, and may raise to stop that. What is measured here is
         stored by `save_rates`, so that a statement that fails later leaves no trace.
         """
-        from obeql.executor.devices import DTYPES, device_of, resolve_device  # noqa: PLC0415
+        from obeql.executor.devices import DTYPES, arithmetic, device_of, resolve_device  # noqa: PLC0415
         from obeql.executor.rates import matrix_rate, measure_rates  # noqa: PLC0415
 
         place, dtype, book = resolve_device(device), DTYPES[precision], self._book
@@ -134,9 +216,12 @@ class Networks:
             say(f"measuring the speed of {place} for {model.name} in {precision}, {why}")
             limit = book.limit_of(_limit_key(place, precision))
             if limit is None or known is not None:
-                limit = matrix_rate(place, dtype)
+                with arithmetic(precision, place):
+                    limit = matrix_rate(place, dtype)
                 book.put_limit(_limit_key(place, precision), limit)
-            known = book.put(key, measure_rates(graph, place, dtype, heed), model.network, limit)
+            with arithmetic(precision, place):
+                measured = measure_rates(graph, place, dtype, heed)
+            known = book.put(key, measured, model.network, limit)
         return replace(known.now(), free_bytes=device_of(place).free_bytes / n_sharing)
 
     def reduced_rates(
@@ -176,7 +261,7 @@ class Networks:
 
     def release(self) -> None:
         """Let go of all layers."""
-        self._graphs.clear()
+        self._captured.clear()
 
     def _check_uri(self, uri: str) -> None:
         if uri.strip().lower().startswith("python:") and not self._allow_python:
@@ -185,18 +270,39 @@ class Networks:
                 "connect(.., allow_python=True), or --allow-python on the command line."
             )
 
+    def _loaded(self, name: str, uri: str, options: Mapping[str, Any]) -> ModelRecord:
+        self._check_uri(uri)
+        from obeql.executor.models import load  # noqa: PLC0415  torch takes seconds to import
+
+        if options.get("trust"):
+            self._trusted.add(uri)
+        return self._record(name, uri, options, load(uri, options))
+
     def _record(self, name: str, uri: str | None, options: Mapping[str, Any], loaded: LoadedModel) -> ModelRecord:
+        from obeql.executor.model_identity import identify  # noqa: PLC0415
         from obeql.executor.network.capture import capture  # noqa: PLC0415
+        from obeql.executor.tensor_digests import TensorDigests  # noqa: PLC0415
 
         how = loaded.preprocessing
         channels = 1 if how.channels == "gray" else 3
-        graph = capture(loaded.module, (channels, *how.size), loaded.raw_outputs, loaded.activation)
+        digests = TensorDigests()
+        content = loaded.content_hash(digests)
+        graph = capture(loaded.module, (channels, *how.size), loaded.raw_outputs, loaded.activation, digests)
         graph = replace(graph, outputs=loaded.outputs)
+        identity = identify(loaded, graph, content, digests)
         record = ModelRecord(
-            name, loaded.model_hash, uri, dict(options), loaded.classes, graph.activation, how, graph.network()
+            name,
+            identity.model_hash,
+            uri,
+            dict(options),
+            loaded.classes,
+            graph.activation,
+            how,
+            graph.network(),
+            content,
         )
         record = replace(record, classes=with_no(record))
-        self._graphs[_graph_key(record)] = graph
+        self._captured[_graph_key(record)] = _Captured(graph, identity, loaded.from_code, loaded.notes)
         return record
 
 
@@ -225,3 +331,8 @@ def _limit_key(place: torch.device, precision: str) -> str:
 
 def _times(ratio: float) -> str:
     return f"{ratio:.1f} times" if ratio >= 1 else f"{ratio:.0%}"
+
+
+def _said(model: ModelRecord) -> tuple[Any, ...]:
+    """What was said of a model, beside its source; earlier versions had one class for one output."""
+    return model.preprocessing, model.classes[-1:] if model.yes_no else model.classes

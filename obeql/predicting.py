@@ -114,7 +114,7 @@ def _outputs(
     import torch  # noqa: PLC0415
 
     from obeql.executor.clean_outputs import fault_of  # noqa: PLC0415
-    from obeql.executor.devices import resolve_device  # noqa: PLC0415
+    from obeql.executor.devices import arithmetic, resolve_device  # noqa: PLC0415
     from obeql.executor.images import preprocess  # noqa: PLC0415
 
     device = resolve_device(bound.device)
@@ -125,7 +125,7 @@ def _outputs(
         try:
             source = gallery.load(image)
             values = preprocess(source, bound.model.preprocessing).values
-            with torch.inference_mode():
+            with arithmetic("float32", device):
                 pixels = torch.from_numpy(values)[None].to(device)
                 logits = graph.forward(pixels)
                 fault = fault_of(graph, pixels, logits)

@@ -145,7 +145,7 @@ class Session:
             record = self._networks.create(name, os.fspath(module), options)
         else:
             record = self._networks.adopt(name, module, options)
-        self._statements.put_model(record, replace)
+        self._statements.put_model(record, replace or self._networks.renews(record))
         return record
 
     def create_images(

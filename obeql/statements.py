@@ -28,7 +28,7 @@ from obeql.missing import missing_pictures
 from obeql.networks import Networks
 from obeql.outcome import Message, Plan
 from obeql.parameters import Parameters, bound_values, plain_values, sql_values
-from obeql.phases import Phases
+from obeql.phases import Phases, Say
 from obeql.planner import (
     ExplainPlan,
     ImageSet,
@@ -66,6 +66,14 @@ __all__ = ["Call", "Outcome", "Statements"]
 
 #: What a statement yields: maps, a plan, a line of text, a relation of DuckDB, or nothing.
 Outcome = Result | Plan | Message | duckdb.DuckDBPyRelation | None
+
+
+class _OtherLayersError(ExecutionError):
+    """The network that a plan was made for has other layers, or another identity, by now: it has to be planned anew."""
+
+    def __init__(self, model: ModelRecord) -> None:
+        super().__init__(f"model {model.name!r} was captured anew")
+        self.model = model
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,8 +226,7 @@ class Statements:
         self.require_writable("EXPLAIN OCCLUDE")
         self._find_shards()
         values = self._values(statement, call)
-        plan = self._planned(statement, call, values, runs=True)
-        result = self._run(plan, values, call)[0]
+        plan, result, _ = self._planned_and_run(statement, call, values)
         self._gallery.remember(plan.images)
         return result
 
@@ -228,12 +235,27 @@ class Statements:
             self.require_writable("PLAN ANALYZE")
             self._find_shards()
         values = self._values(statement, call)
-        plan = self._planned(statement, call, values, runs=statement.analyze)
         if not statement.analyze:
+            plan = self._planned(statement, call, values, runs=False)
             self._networks.save_rates()
             return Plan(show(plan), plan)
-        result, report = self._run(plan, values, call, analyze=True)
+        plan, result, report = self._planned_and_run(statement, call, values, analyze=True)
         return Plan(show(plan, measured(report)), plan, result)
+
+    def _planned_and_run(
+        self,
+        statement: syntax.ExplainOcclude | syntax.PlanStatement,
+        call: Call,
+        values: dict[syntax.Parameter, Any],
+        analyze: bool = False,
+    ) -> tuple[ExplainPlan, Result, RunReport]:
+        plan = self._planned(statement, call, values, runs=True)
+        try:
+            return plan, *self._run(plan, values, call, analyze)
+        except _OtherLayersError as found:  # of a plan that stored cells were to answer: no network was loaded for it
+            self._store.put_model(found.model, replace=True)
+        plan = self._planned(statement, call, values, runs=True)
+        return plan, *self._run(plan, values, call, analyze)
 
     def _planned(
         self,
@@ -251,8 +273,8 @@ class Statements:
             self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
         if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
             return plan_explain(bound, Rates())
-        if runs and (model := self._networks.recaptured(bound.model, say)) is not None:
-            self._store.put_model(model)
+        if runs and (model := self._networks.current(bound.model, say)) is not bound.model:
+            self._store.put_model(model, replace=True)
             asked = statement.statement if isinstance(statement, syntax.PlanStatement) else statement
             anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values, held=True)
             bound = replace(anew, also=bound.also)
@@ -307,22 +329,28 @@ class Statements:
         if delivery is not None and delivery.keep:
             self._store.find_shards(delivery.folder)
 
+    def _is_other(self, model: ModelRecord, say: Say) -> bool:
+        """Whether the model has other layers, or another identity, than those stored; what it has now is stored."""
+        current = self._networks.current(model, say)
+        if current is not model:
+            self._store.put_model(current, replace=True)
+        return current is not model
+
     def _graph(self, model: ModelRecord) -> LayerGraph:
         """The layers a plan was made for. A plan without estimates was made without loading them."""
-        if (other := self._networks.recaptured(model)) is not None:
-            self._store.put_model(other)
-            raise ExecutionError(
-                f"Model {model.name!r} was stored by another version of OBEQL and has been captured anew; "
-                "run the statement again."
-            )
+        if (other := self._networks.current(model)) is not model:
+            raise _OtherLayersError(other)
         return self._networks.graph(model)
 
     def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
         if not self._store.read_only:
             self.require_writable("PREDICT")
-        bound = bind(statement, self._catalog, call.text, None, self._values(statement, call))
+        values = self._values(statement, call)
+        bound = bind(statement, self._catalog, call.text, None, values)
         say = Phases(call.on_progress, len(bound.images), len(bound.images), bound.images[0].shown, "images")
         say.torch()
+        if not self._store.read_only and self._is_other(bound.model, say):
+            bound = bind(statement, self._catalog, call.text, None, values)
         graph = self._networks.graph(bound.model, say)
         with threads_set(self._catalog.setting("threads")):
             stopped, tell = self._cancel.is_set, call.on_progress
@@ -339,13 +367,14 @@ class Statements:
         say(f"loading {PurePath(uri).name}")
         record = self._networks.create(name, uri, options)
         known = self._store.model(name)
-        self.put_model(record, statement.replace)
+        self.put_model(record, statement.replace or self._networks.renews(record))
         height, width = record.preprocessing.size
         same = known is not None and known.model_hash == record.model_hash
         return Message(
             f"model {name} {'is there already' if same else 'created' if known is None else 'replaced'}: "
             f"{classes_text(record)}, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
             f"{_capture_note(record)}{', ' + outputs if (outputs := outputs_text(record)) else ''}"
+            + "".join(f"\n{note}" for note in self._networks.notes(record))
         )
 
     def _create_images(self, statement: syntax.CreateImages, call: Call) -> Message:

@@ -76,7 +76,8 @@ class ModelRecord:
     """A model as the catalog knows it. `uri` is None for a live Python module, whose weights are not stored.
 
     `options` are the WITH options a loader needs to build the same module again from `uri`.
-    `model_hash` covers weights and graph; it is the model's identity.
+    `model_hash` is the model's identity: what its network computes. `content_hash` is of what its source held, weights,
+    structure and settings; empty where an earlier version stored the model, whose `model_hash` is that hash.
     """
 
     name: str
@@ -87,6 +88,7 @@ class ModelRecord:
     activation: Activation
     preprocessing: Preprocessing
     network: Network
+    content_hash: str = ""
 
     @property
     def n_classes(self) -> int:

@@ -16,6 +16,7 @@ from obeql.executor.devices.cpu import Cpu, available_cpus
 from obeql.executor.devices.cuda import Cuda
 from obeql.executor.devices.mps import Mps
 from obeql.executor.devices.xpu import Xpu
+from obeql.executor.modes import products_in, without_modes
 from obeql.planner.settings import ALL_GPUS
 
 __all__ = [
@@ -92,19 +93,14 @@ def require_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
-    """Run with the matrix arithmetic that `precision` names, and put PyTorch's settings back afterwards.
+    """Run in inference mode with the arithmetic that `precision` names, whatever the calling program has set.
 
     PyTorch's convolutions round float32 to tf32 on recent NVIDIA cards unless told otherwise: float32 here means
     float32. Raises DeviceError for a number format that the device does not have.
     """
     require_precision(precision, device)
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    cudnn.allow_tf32 = matmul.allow_tf32 = precision == "tf32"
-    try:
+    with products_in(precision == "tf32", device.type == "cuda"), without_modes(inference=True):
         yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = before
 
 
 class _Other(Device):

@@ -6,8 +6,6 @@ One of the URI families of `obeql.executor.models.load`; `exported_archive` has 
 from __future__ import annotations
 
 import copy
-import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.per_batch import FixedBatch, fits_any_batch
 from obeql.executor.models.preprocessing import Declared
+from obeql.executor.quiet import quiet
 
 __all__ = ["ExportedModule", "load_exported"]
 
@@ -69,8 +68,7 @@ def load_exported(target: str, options: ModelOptions) -> Found:
     path = existing_file(target, "model file")
     if not options.trust:
         check_archive(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's loader and graphs use what torch has deprecated
+    with quiet():  # torch's loader and graphs use what torch has deprecated
         return _network(path, options)
 
 
@@ -99,16 +97,10 @@ def _network(path: Path, options: ModelOptions) -> Found:
 
 
 def _read(path: Path) -> torch.export.ExportedProgram:
-    # The loader logs warnings and whole tracebacks of what it then raises; the ModelError says it once.
-    logger = logging.getLogger("torch.export")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
     try:
         return torch.export.load(path)
     except Exception as error:
         raise ModelError(f"{str(path)!r} is not a torch.export file this torch can load: {reason(error)}.") from error
-    finally:
-        logger.setLevel(level)
 
 
 def _module_of(path: Path, program: torch.export.ExportedProgram) -> fx.GraphModule:

@@ -6,18 +6,18 @@ filled in, one forward pass is tried. `obeql.executor.network` captures the resu
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from obeql.errors import ModelError, ObeqlError, nearest
 from obeql.executor.models.classes import resolve_classes
-from obeql.executor.models.content import content_hash
 from obeql.executor.models.exported_program import load_exported
 from obeql.executor.models.forward import check_forward, reason
 from obeql.executor.models.found import Found
@@ -27,6 +27,7 @@ from obeql.executor.models.options import ModelOptions, parse_options
 from obeql.executor.models.pickled_module import load_pickled, refuse_weights
 from obeql.executor.models.preprocessing import resolve_preprocessing
 from obeql.executor.models.python_factory import load_factory
+from obeql.executor.models.snapshot import snapshot
 from obeql.executor.models.timm_zoo import load_timm
 from obeql.executor.models.torchvision_zoo import load_torchvision
 from obeql.executor.network.reading import require_fitting
@@ -83,9 +84,8 @@ def load(uri: str, options: Mapping[str, Any] | None = None) -> LoadedModel:
 def adopt(module: nn.Module, **options: Any) -> LoadedModel:
     """Return a checked classifier from a live module. `options` are those of CREATE MODEL; `size` is needed.
 
-    The module is copied, so that it can be trained on, or stay in training mode, without changing the model; where
-    it cannot be copied, it is put into evaluation mode itself and a note says so. DataParallel and compiled modules
-    are unwrapped.
+    The module is copied, so that it can be trained on, or stay in training mode, without changing the model.
+    DataParallel and compiled modules are unwrapped.
 
     Raises: as `load`.
     """
@@ -97,13 +97,8 @@ def adopt(module: nn.Module, **options: Any) -> LoadedModel:
     if isinstance(module, nn.DataParallel):
         module = module.module
     original = getattr(module, "_orig_mod", module)  # torch.compile's wrapper
-    notes: tuple[str, ...] = ()
-    try:
-        module = copy.deepcopy(original)
-    except Exception:  # hooks, locks and non-leaf tensors cannot be copied
-        module = original
-        notes = ("The module could not be copied; it was put into evaluation mode and must not be changed.",)
-    return _finish(Found(module, notes=notes), parsed)
+    _require_weights(original)
+    return _finish(Found(snapshot(original), from_code=not isinstance(original, torch.jit.ScriptModule)), parsed)
 
 
 def _guarded(family: Family, uri: str, target: str, options: ModelOptions) -> Found:
@@ -116,27 +111,44 @@ def _guarded(family: Family, uri: str, target: str, options: ModelOptions) -> Fo
         raise ModelError(f"The model {uri!r} cannot be loaded: {type(error).__name__}: {reason(error)}.") from error
 
 
+def _require_weights(module: nn.Module) -> None:
+    """Raise ModelError where weights have no values: those of a lazy module, or on the meta device."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if is_lazy(tensor):
+            raise ModelError(
+                f"The module's {name!r} has no values yet: it is lazy. Run it once on an image, and load or train its "
+                "weights, before creating the model."
+            )
+        if tensor.is_meta:
+            raise ModelError(f"The weights {name!r} are on the meta device: load them before creating the model.")
+
+
 def _finish(found: Found, options: ModelOptions) -> LoadedModel:
+    _require_weights(found.module)
+    if getattr(found.module, "num_classes", None) == 0:  # as timm marks networks without a head
+        raise ModelError(
+            "The network has no classifier (num_classes=0): its outputs are features. Give it a head, or name weights "
+            "that have one."
+        )
     module = found.module.eval()
-    for parameter in module.parameters():  # TorchScript modules lack requires_grad_
-        parameter.requires_grad_(False)
     said = resolve_classes(options.classes)
     checked = check_forward(
         LoadedModel(
             module=module,
-            model_hash="",
+            found=module,
             classes=said,
             activation=options.activation or found.activation,
             raw_outputs=found.raw_outputs or options.outputs,
             preprocessing=resolve_preprocessing(options, found.declared),
             notes=found.notes,
             outputs=found.outputs,
+            from_code=found.from_code,
         ),
         None if found.outputs else options.output,  # else it is chosen
     )
     require_fitting(checked.n_classes, options.activation, found.activation)
     classes = said if said or len(found.classes) != checked.n_classes else found.classes
-    return replace(checked, classes=classes, model_hash=content_hash(module, _meaning(checked, found)))
+    return replace(checked, classes=classes, meaning=_meaning(checked, found))
 
 
 def _meaning(loaded: LoadedModel, found: Found) -> bytes:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from obeql.executor.models.content import content_hash
+from obeql.executor.tensor_digests import TensorDigests
 from obeql.planner.catalog import Activation, Preprocessing, RawOutputs
 from obeql.planner.geometry import NetworkOutput
 
@@ -23,16 +25,27 @@ class LoadedModel:
     `module` takes (N, C, H, W) images preprocessed by `preprocessing` (C = 3, or 1 for gray) and returns (N, K).
     `raw_outputs` says what those outputs are, `activation` what turns logits into probabilities; None means that
     nobody said, and capture decides by what it sees. `outputs` are all tensors that the network returns.
-    `classes` holds K names, of one output one or two, or is empty when none are known. `model_hash` is the hex SHA-256
-    of `content_hash(module)`, with the said activation and outputs mixed in. `notes` are sentences for the user.
+    `classes` holds K names, of one output one or two, or is empty when none are known. `found` is the module as its
+    source gave it, which `module` may wrap, `meaning` what was said of its outputs, and `from_code` says that Python
+    code decides what it computes. `notes` are sentences for the user.
     """
 
     module: nn.Module
-    model_hash: str
     classes: tuple[str, ...]
     activation: Activation | None
     raw_outputs: RawOutputs | None
     preprocessing: Preprocessing
+    found: nn.Module
     n_classes: int = 0
     notes: tuple[str, ...] = ()
     outputs: tuple[NetworkOutput, ...] = ()
+    meaning: bytes = b""
+    from_code: bool = False
+
+    def content_hash(self, digests: TensorDigests | None = None) -> str:
+        """The hex SHA-256 of weights, structure and settings, with the said activation and outputs mixed in.
+
+        It says whether a file holds what it held; the identity of the model is what it computes. Raises ModelError for
+        weights that are not in memory.
+        """
+        return content_hash(self.found, self.meaning, digests)

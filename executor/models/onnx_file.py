@@ -19,7 +19,7 @@ from obeql.executor.models.onnx_module import OnnxModule
 from obeql.executor.models.onnx_node import Node
 from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
-from obeql.executor.models.per_batch import FixedBatch, fits_any_batch
+from obeql.executor.models.per_batch import FixedBatch, fits_any_batch, runs_one_by_one_only
 from obeql.executor.models.preprocessing import Declared
 from obeql.executor.network.outputs import choose_output, described
 from obeql.planner.catalog import Activation, RawOutputs
@@ -53,15 +53,18 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
     notes: tuple[str, ...] = ()
     batch = graph.shape[0]
     size = options.size or declared.size
-    if batch is not None and size is not None:
-        channels = 1 if declared.channels == "gray" else 3
-        free = OnnxModule(graph, channels_last, batch)
-        fixed = FixedBatch(module, batch)
-        if fits_any_batch(free, fixed, (channels, *size)):
-            module = free
-        else:
-            module = fixed
-            notes = (f"The file was exported for a batch of {batch} and runs in such pieces, which is slow.",)
+    if size is not None:
+        shape = (1 if (options.channels or declared.channels) == "gray" else 3, *size)
+        if batch is None and runs_one_by_one_only(module, shape):
+            batch = 1  # the input says that the batch is free, a shape further on does not
+        if batch is not None:
+            free = OnnxModule(graph, channels_last, batch)
+            fixed = FixedBatch(module, batch)
+            if fits_any_batch(free, fixed, shape):
+                module = free
+            else:
+                module = fixed
+                notes = (f"The file was exported for a batch of {batch} and runs in such pieces, which is slow.",)
     return Found(module, declared, _class_names(graph), raw_outputs, activation, notes, listed, "logits")
 
 

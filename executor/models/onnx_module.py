@@ -62,8 +62,11 @@ class OnnxModule(nn.Module):
             self._store(name, constants[name])
         if graph.output in constants:
             raise ModelError("The output of the ONNX graph does not depend on its input.")
-        #: the computation in words; part of the model's identity
+        #: the computation in words; part of what says whether a file is what it was
         self.description = f"batch={batch}\n" + "\n".join(_description(node) for node in nodes)
+        if any(_resizes_in_parts(node, constants) for node in nodes):
+            # Earlier versions computed other numbers there: what they stored is of another model.
+            self.resizes = "by scales"
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) images -> the output of the graph."""
@@ -244,6 +247,14 @@ def _last_reads(nodes: Sequence[Node], output: str) -> tuple[tuple[str, ...], ..
         seen.update(last)
         done.append(tuple(last))
     return tuple(done[::-1])
+
+
+def _resizes_in_parts(node: Node, constants: Mapping[str, Array]) -> bool:
+    """Whether a node resizes by scales that are not known to be whole."""
+    if node.op != "Resize" or len(node.inputs) < 3 or not node.inputs[2]:
+        return False
+    scales = constants.get(node.inputs[2])
+    return scales is None or bool((scales != np.floor(scales)).any())
 
 
 def _description(node: Node) -> str:

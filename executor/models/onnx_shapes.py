@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from obeql.executor.models.onnx_node import Array, Function, Node, Operator, Value, host_ints
+from obeql.executor.models.onnx_resize import resize
 
 __all__ = ["MAX_ELEMENTS", "SHAPES", "resolved_shape", "slices"]
 
@@ -203,30 +204,6 @@ def _reduction(function: Function) -> Operator:
         return function(x, [axis % x.ndim for axis in chosen], bool(node.get("keepdims", 1)))  # type: ignore[no-any-return]
 
     return Operator(run, host=(1,))
-
-
-def resize(
-    node: Node, x: Tensor, roi: object = None, scales: Array | None = None, sizes: Array | None = None
-) -> Tensor:
-    mode, where = node.get("mode", "nearest"), node.get("coordinate_transformation_mode", "half_pixel")
-    if sizes is not None and sizes.size:
-        target = (host_ints(sizes) or [])[-2:]
-    elif scales is not None and scales.size == x.ndim:
-        target = [int(np.floor(x.shape[axis] * scales[axis])) for axis in (2, 3)]
-    else:
-        raise node.refuse("resizes neither by scales nor to sizes, which is not supported")
-    if mode == "nearest":
-        rounding = node.get("nearest_mode", "round_prefer_floor")
-        whole = all(target[axis] % x.shape[2 + axis] == 0 for axis in range(2))
-        # Enlarging by whole factors about pixel centres repeats pixels, which is what torch's rule does as well.
-        if (where == "asymmetric" and rounding == "floor") or (
-            where == "half_pixel" and whole and rounding.startswith("round")
-        ):
-            return F.interpolate(x, target, mode="nearest")
-    smooth = ("half_pixel", "pytorch_half_pixel", "align_corners")
-    if mode == "linear" and where in smooth and not node.get("antialias", 0):
-        return F.interpolate(x, target, mode="bilinear", align_corners=where == "align_corners")
-    raise node.refuse(f"resizes with mode={mode}, coordinates={where}, which is not supported")
 
 
 SHAPES: Mapping[str, Operator] = {

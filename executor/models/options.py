@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from os import PathLike, fspath
 from typing import Any, Literal, cast
 
@@ -143,8 +144,14 @@ def _classes(name: str, value: object) -> tuple[str, ...] | str:
 
 
 def _weights(name: str, value: object) -> str:
+    if isinstance(value, Enum) and hasattr(value, "url"):  # a member of torchvision's, such as ResNet18_Weights.DEFAULT
+        return f"{type(value).__name__}.{value.name}"
     if not isinstance(value, str | PathLike) or not str(value).strip():
-        raise _refuse(name, value, "DEFAULT, random, or the path of a .safetensors or tensors-only .pt file")
+        raise _refuse(
+            name,
+            value,
+            "DEFAULT, random, the name of torchvision's weights, or a .safetensors or tensors-only .pt file",
+        )
     return str(fspath(value)).strip()
 
 

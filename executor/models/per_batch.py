@@ -15,10 +15,13 @@ from torch import nn
 from obeql.errors import ModelError
 from obeql.executor.network.outputs import named_outputs
 
-__all__ = ["FixedBatch", "fits_any_batch"]
+__all__ = ["FixedBatch", "fits_any_batch", "runs_one_by_one_only"]
 
 #: Largest difference, relative to the largest output, between a free batch and pieces that counts as rounding.
 TOLERANCE = 1e-4
+
+#: What a network raises that does not take a batch.
+_FAILURES = (ModelError, RuntimeError, ValueError, IndexError, TypeError)
 
 
 class FixedBatch(nn.Module):
@@ -44,21 +47,35 @@ def _joined(pieces: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
     return torch.cat([piece if piece.ndim and len(piece) == batch else piece[None] for piece in pieces])
 
 
+def runs_one_by_one_only(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether a network has an output for each of one image (C, H, W), but not for each of two."""
+    return _n_outputs(network, 1, shape) == 1 and _n_outputs(network, 2, shape) != 2
+
+
+def _n_outputs(network: nn.Module, n_images: int, shape: tuple[int, int, int]) -> int | None:
+    try:
+        with torch.inference_mode():
+            output = network(torch.zeros(n_images, *shape, dtype=torch.float32))
+    except _FAILURES:
+        return None
+    return output.shape[0] if isinstance(output, torch.Tensor) and output.ndim else None
+
+
 def fits_any_batch(free: nn.Module, fixed: FixedBatch, shape: tuple[int, int, int]) -> bool:
     """Whether `free` returns for a batch of another size what `fixed` returns piece by piece, on random images.
 
     `shape` is (C, H, W). A failure of `free` counts as no.
     """
     n_images = 2 if fixed.batch == 1 else 1
-    images = torch.randn(n_images, *shape, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(n_images, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
     with torch.inference_mode():
         try:
             outputs = named_outputs(free(images))
-        except (ModelError, RuntimeError, ValueError, IndexError, TypeError):
+        except _FAILURES:
             return False
         try:
             expected = named_outputs(fixed(images))
-        except (ModelError, RuntimeError, ValueError, IndexError, TypeError):
+        except _FAILURES:
             return True  # what fails either way is reported by the forward check
     return outputs.keys() == expected.keys() and all(_same(outputs[name], expected[name]) for name in expected)
 

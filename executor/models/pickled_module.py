@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import nn
 
 from obeql.errors import ModelError
@@ -31,7 +32,7 @@ def load_pickled(target: str, options: ModelOptions) -> Found:
         content = next((item for item in content.values() if isinstance(item, nn.Module)), content)
     if not isinstance(content, nn.Module):
         raise ModelError(_only_weights(target))
-    return Found(content)
+    return Found(content, from_code=not isinstance(content, torch.jit.ScriptModule))
 
 
 def refuse_weights(target: str, options: ModelOptions) -> Found:

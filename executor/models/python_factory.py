@@ -5,7 +5,6 @@ One of the URI families of `obeql.executor.models.load`.
 
 from __future__ import annotations
 
-import importlib
 import re
 
 from torch import nn
@@ -13,10 +12,12 @@ from torch import nn
 from obeql.errors import ModelError, nearest
 from obeql.executor.models.forward import reason
 from obeql.executor.models.found import Found
+from obeql.executor.models.fresh_import import import_fresh
 from obeql.executor.models.import_torchvision import is_mismatched, torchvision
 from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.seeded import seeded
+from obeql.executor.models.snapshot import snapshot
 from obeql.executor.models.weights_file import fit_weights, read_tensors
 
 __all__ = ["load_factory"]
@@ -27,7 +28,8 @@ _TARGET = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<factory>[^\W\
 def load_factory(target: str, options: ModelOptions) -> Found:
     """Return what package.module:factory returns, called without arguments, with the weights of a file if one is said.
 
-    Torch's generator is seeded during the call, so that random weights are the same on every call.
+    The module is imported as its files are now. Torch's generator is seeded during the call, so that random weights are
+    the same on every call.
 
     Raises: ModelError when the module cannot be imported, the factory fails, or it returns no nn.Module.
     """
@@ -63,15 +65,15 @@ def load_factory(target: str, options: ModelOptions) -> Found:
     if options.weights is not None:
         path = existing_file(options.weights, "weights file")
         fit_weights(module, read_tensors(path, options.trust), path)
-    return Found(module)
+    return Found(snapshot(module), from_code=True)  # it may hand out one that it keeps
 
 
 def _module(name: str) -> object:
     """Import a user's module, also one that imports a torchvision built for another torch."""
     try:
-        return importlib.import_module(name)
+        return import_fresh(name)
     except RuntimeError as error:
         if not is_mismatched(error):
             raise
     torchvision(f"the Python module {name!r}")
-    return importlib.import_module(name)
+    return import_fresh(name)

@@ -31,6 +31,13 @@ RANDOM_NOTE = (
     f"Say weights=DEFAULT for pretrained weights or weights='file' for your own."
 )
 
+#: Networks that may rescale their input.
+RESCALING = ("googlenet", "inception_v3")
+RESCALING_NOTE = (
+    "The weights are taken for some that were trained on from torchvision's, with transform_input=True; where they "
+    "were trained without it, name the network with python:package.module:factory."
+)
+
 #: Classes of ImageNet-1k, which torchvision's networks have unless told otherwise.
 N_IMAGENET = 1000
 
@@ -41,8 +48,8 @@ def load_torchvision(target: str, options: ModelOptions) -> Found:
     Without weights (or weights=random) they are random with a fixed seed, so that the same statement is the same
     model; a note says so. weights=DEFAULT, or the name of a member such as IMAGENET1K_V1, downloads torchvision's.
     A file sets the number of classes by the shape of its head; a file torchvision itself published is recognised by
-    its name and brings its class names and preprocessing. Preprocessing is what the weights declare, else what the
-    default weights of that network declare.
+    its name and brings its class names and preprocessing. GoogLeNet and Inception of a file rescale their input.
+    Preprocessing is what the weights declare, else what the default weights of that network declare.
 
     Raises: ModelError when torchvision is missing, the name is unknown, or weights cannot be had or do not fit.
     """
@@ -51,6 +58,10 @@ def load_torchvision(target: str, options: ModelOptions) -> Found:
     if target.lower() not in known:
         raise ModelError(f"torchvision has no classifier {target!r}.{nearest(target, known)}")
     name = target.lower()
+    if options.channels == "gray":
+        raise ModelError(
+            f"torchvision's {name} takes three channels. Gray images are read as such: leave channels=gray out."
+        )
     members = models.get_model_weights(name)
     weights = options.weights
     if weights is None or weights.lower() == "random":
@@ -67,21 +78,23 @@ def load_torchvision(target: str, options: ModelOptions) -> Found:
     with torch.device("meta"):
         expected = {key: value.shape for key, value in _build(models, name, state, N_IMAGENET).state_dict().items()}
     n_classes = head_size(state, expected, N_IMAGENET)
-    module = seeded(lambda: _build(models, name, state, n_classes, pretrained=published is not None))
+    module = seeded(lambda: _build(models, name, state, n_classes))
     fit_weights(module, state, path)
     if published is None:
-        return Found(module, _declared(members.DEFAULT))
+        notes = (RESCALING_NOTE,) if name in RESCALING else ()
+        return Found(module, _declared(members.DEFAULT), notes=notes)
     return Found(module, _declared(published), tuple(published.meta["categories"]))
 
 
-def _build(models: Any, name: str, state: Mapping[str, Any], n_classes: int, pretrained: bool = False) -> nn.Module:
+def _build(models: Any, name: str, state: Mapping[str, Any], n_classes: int) -> nn.Module:
     """The architecture without weights. Auxiliary heads, which only training uses, exist where the file has them."""
     settings: dict[str, Any] = {"num_classes": n_classes}
-    if name in ("googlenet", "inception_v3"):
+    if name in RESCALING:
         settings["aux_logits"] = any("aux" in key.lower() for key in state)
         settings["init_weights"] = False
-        # torchvision's own files for these two expect inputs scaled to -1..1, and the network rescales them.
-        settings["transform_input"] = pretrained
+        # torchvision's own weights for these two expect inputs scaled to -1..1, and the network rescales them; so do
+        # those that were trained on from them. A file does not say it.
+        settings["transform_input"] = bool(state)
     module: nn.Module = models.get_model(name, weights=None, **settings)
     return module
 
@@ -104,6 +117,10 @@ def _lively(module: nn.Module) -> nn.Module:
 def _member(members: Any, text: str) -> Any:
     """The weights of torchvision that the text names, or None when it is a file's path."""
     by_name = {member.name.upper(): member for member in members} | {"DEFAULT": members.DEFAULT}
+    kind = type(members.DEFAULT).__name__
+    said, dot, _ = text.rpartition(".")
+    if dot and said.endswith("_Weights") and said.lower() != kind.lower():
+        raise ModelError(f"The weights {text!r} are another network's; those of this one are {kind}.")
     chosen = by_name.get(text.upper().rpartition(".")[2]) if not Path(text).expanduser().is_file() else None
     if chosen is None and text.isidentifier() and not Path(text).is_file():
         names = ", ".join(member.name for member in members)

@@ -9,6 +9,8 @@ what none of them captures runs whole: slower, never wrong.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -16,8 +18,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from obeql.errors import ModelError
+from obeql.executor.modes import without_modes
 from obeql.executor.network.fold import fold
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.network.identity import graph_digest
+from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.whole import Whole
 from obeql.executor.network.lower import TRACE_BATCH, CannotLowerError, lower
@@ -25,6 +30,8 @@ from obeql.executor.network.outputs import main_output
 from obeql.executor.network.reading import reach_of, with_head
 from obeql.executor.network.record import record
 from obeql.executor.network.scale_shift import BatchNormAsScaleShift
+from obeql.executor.quiet import quiet
+from obeql.executor.tensor_digests import TensorDigests
 from obeql.planner.catalog import Activation, RawOutputs
 
 __all__ = ["capture"]
@@ -40,6 +47,7 @@ def capture(
     input_shape: tuple[int, int, int],
     outputs: RawOutputs | None = None,
     activation: Activation | None = None,
+    digests: TensorDigests | None = None,
 ) -> LayerGraph:
     """Return `module` (in eval mode, on CPU, (N, C, H, W) to (N, K)) as a layer graph.
 
@@ -48,8 +56,21 @@ def capture(
     otherwise looks at what the module returns (`reading`). One output is the two classes no and yes.
 
     Raises ModelError when the module cannot run on `input_shape` = (C, H, W), its output is not (N, K), or is not what
-    was said. The graph agrees with the module to float noise: that was checked on a random input.
+    was said. The graph agrees with the module to float noise: that was checked on a random input. It is the same
+    whatever modes the caller is in, and shares no memory but the module's own parameters and buffers. With `digests`,
+    the graph says by its digest what it computes.
     """
+    with without_modes():
+        return _captured(module, input_shape, outputs, activation, digests)
+
+
+def _captured(
+    module: nn.Module,
+    input_shape: tuple[int, int, int],
+    outputs: RawOutputs | None,
+    activation: Activation | None,
+    digests: TensorDigests | None,
+) -> LayerGraph:
     returned, probe = _probe(module, input_shape)
     expected = returned.float()
 
@@ -66,6 +87,7 @@ def capture(
             if traced is None:
                 continue
             layers, found = lower(traced, input_shape, outputs not in ("logits", "value"))
+            layers = _owned(layers, module)
             folded = tuple(fold(layers))
             _check(module, LayerGraph(folded, "none"), probe, expected, found)
         except (CannotLowerError, ModelError) as error:
@@ -73,7 +95,10 @@ def capture(
         except Exception as error:  # tracing runs the user's code: anything may come out of it
             reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
         else:
-            return with_head(folded, outputs, activation, found, reach_of(layers), returned, more)
+            graph = with_head(folded, outputs, activation, found, reach_of(layers), returned, more)
+            if digests is None:
+                return graph
+            return replace(graph, digest=graph_digest(layers, graph.layers[len(folded) :], graph.activation, digests))
     image = Image("image", (), input_shape)
     whole = Whole("network", (0,), (expected.shape[1],), module)
     reason = reasons[0] or "the network could not be traced"
@@ -91,15 +116,28 @@ def _run(module: nn.Module, images: Tensor) -> Tensor:
 def _wild_images(input_shape: tuple[int, int, int]) -> Tensor:
     """Images (8, C, H, W) beyond what a network is meant for: noise, and planes of one color, of growing size."""
     generator = torch.Generator().manual_seed(1)
-    noise = torch.randn((8, *input_shape), generator=generator)
+    noise = torch.randn((8, *input_shape), generator=generator, dtype=torch.float32)
     noise[6:] = noise[6:, :, :1, :1].sign()
-    return noise * torch.tensor([1.0, 3.0, 3.0, 10.0, 10.0, 30.0, 2.0, 8.0]).reshape(8, 1, 1, 1)
+    return noise * torch.tensor([1, 3, 3, 10, 10, 30, 2, 8], dtype=torch.float32).reshape(8, 1, 1, 1)
+
+
+def _owned(layers: Sequence[Layer], module: nn.Module) -> list[Layer]:
+    """The layers with copies of all tensors but the module's parameters and buffers.
+
+    A constant that the code takes from elsewhere, such as a global or a closure, may be written to later.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+
+    def copied(tensor: Tensor) -> Tensor:
+        return tensor if tensor.untyped_storage().data_ptr() in own else tensor.clone()
+
+    return [layer.map_parameters(copied) for layer in layers]
 
 
 def _probe(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     """Run the module on two random images; returns (output (2, K), the images (2, C, H, W), which are float32)."""
     generator = torch.Generator().manual_seed(0)
-    probe = torch.rand((2, *input_shape), generator=generator)
+    probe = torch.rand((2, *input_shape), generator=generator, dtype=torch.float32)
     try:
         output, alone = _run(module, probe), _run(module, probe[:1])
     except ModelError:
@@ -158,8 +196,7 @@ def _trace_functional(module: nn.Module, input_shape: tuple[int, int, int]) -> f
 
 def _trace_export(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph:
     example = torch.zeros((TRACE_BATCH, *input_shape), dtype=module_dtype(module))
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), quiet():
         program = torch.export.export(module, (example,), strict=False)
         return _trace_functional(program.module(), input_shape)
 
@@ -178,8 +215,7 @@ def _traced(module: nn.Module, input_shape: tuple[int, int, int], functional: bo
     def run(x: Tensor) -> Tensor:
         return main_output(module(x))
 
-    with torch.no_grad(), warnings.catch_warnings(), BatchNormAsScaleShift():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), quiet(), BatchNormAsScaleShift():
         traced = torch.func.functionalize(run, remove="mutations") if functional else run
         return make_fx(traced, tracing_mode="real", _allow_non_fake_inputs=True)(fake).graph
 

@@ -27,7 +27,8 @@ class LayerGraph:
 
     `activation` is how those logits become probabilities. `reason` is set when the network could not be captured
     and runs whole. `outputs` are the tensors that the module returns, where that is known. `by_looks`: nobody said that
-    the outputs are logits, they were taken for them.
+    the outputs are logits, they were taken for them. `digest` says what is computed (`identity`); it is empty where
+    that was not asked for, or where no graph tells.
     """
 
     layers: tuple[Layer, ...]
@@ -35,6 +36,7 @@ class LayerGraph:
     reason: str = ""
     outputs: tuple[NetworkOutput, ...] = ()
     by_looks: bool = False
+    digest: str = ""
     _placed: dict[tuple[torch.device, torch.dtype], LayerGraph] = field(default_factory=dict, init=False, repr=False)
 
     def network(self) -> Network:

@@ -6,6 +6,7 @@ A name's last row holds; replacing and dropping append rows, so that older runs 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from obeql.errors import StoreError, UnknownNameError, nearest
@@ -18,16 +19,21 @@ from obeql.store.driver import Database
 __all__ = ["ModelRows"]
 
 _COLUMNS = "name, model_hash, uri, options, classes, activation, preprocessing, network"
-_LIVE = (
-    f"SELECT {_COLUMNS} FROM (FROM obeql_store.model_rows "
-    "QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY entry_id DESC) = 1) WHERE live"
-)
+#: The last row of every name.
+_LIVE = "FROM obeql_store.model_rows QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY entry_id DESC) = 1"
 
 
 class ModelRows:
     """The part of a store that keeps models."""
 
     _database: Database
+
+    @cached_property
+    def _columns(self) -> str:
+        """What is read of a model; files of earlier versions that are open for reading only lack its content."""
+        named = "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND "
+        named += "schema_name = 'obeql_store' AND table_name = 'model_rows' AND column_name = 'content_hash'"
+        return f"{_COLUMNS}, {'content_hash' if self._database.rows(named) else 'NULL'}"
 
     def put_model(self, record: ModelRecord, replace: bool = False) -> None:
         """Store a model under its name.
@@ -56,6 +62,7 @@ class ModelRows:
                 preprocessing_hash=record.preprocessing.digest(),
                 uri=record.uri,
                 options=dump(record.options),
+                content_hash=record.content_hash,
                 classes=list(record.classes),
                 activation=record.activation,
                 preprocessing=record.preprocessing.to_json(),
@@ -68,13 +75,15 @@ class ModelRows:
 
     def model(self, name: str) -> ModelRecord | None:
         """The model of this name, matched case-insensitively, or None."""
-        rows = self._database.rows(f"{_LIVE} AND lower(name) = lower(?)", [name])
+        rows = self._database.rows(
+            f"SELECT {self._columns} FROM ({_LIVE}) WHERE live AND lower(name) = lower(?)", [name]
+        )
         return _record(rows[0]) if rows else None
 
     def model_of_hash(self, model_hash: str, preprocessing_hash: str) -> ModelRecord | None:
         """The latest model with this content, whatever its name, replaced and dropped ones included; or None."""
         rows = self._database.rows(
-            f"SELECT {_COLUMNS} FROM obeql_store.model_rows "
+            f"SELECT {self._columns} FROM obeql_store.model_rows "
             "WHERE live AND model_hash = ? AND preprocessing_hash = ? ORDER BY entry_id DESC LIMIT 1",
             [model_hash, preprocessing_hash],
         )
@@ -82,7 +91,8 @@ class ModelRows:
 
     def models(self) -> list[ModelRecord]:
         """All models, by name."""
-        return [_record(row) for row in self._database.rows(f"{_LIVE} ORDER BY lower(name)")]
+        rows = self._database.rows(f"SELECT {self._columns} FROM ({_LIVE}) WHERE live ORDER BY lower(name)")
+        return [_record(row) for row in rows]
 
     def model_names(self) -> list[str]:
         """The names of all models, sorted."""
@@ -105,7 +115,7 @@ class ModelRows:
 
 
 def _record(row: tuple[Any, ...]) -> ModelRecord:
-    name, model_hash, uri, options, classes, activation, preprocessing, network = row
+    name, model_hash, uri, options, classes, activation, preprocessing, network, content_hash = row
     record = ModelRecord(
         name=name,
         model_hash=model_hash,
@@ -115,6 +125,7 @@ def _record(row: tuple[Any, ...]) -> ModelRecord:
         activation=activation,
         preprocessing=Preprocessing.from_json(preprocessing),
         network=_with_classes(Network.from_json(network), activation),
+        content_hash=content_hash or "",
     )
     return replace(record, classes=with_no(record))
 
@@ -128,9 +139,9 @@ def _with_classes(network: Network, activation: str) -> Network:
 
 
 def _content(record: ModelRecord) -> dict[str, Any]:
-    """What makes two models the same to a query; the network's geometry follows from weights and graph."""
+    """What makes two models the same to a query; its geometry follows from what it computes."""
     return {
-        "weights or graph": record.model_hash,
+        "network": record.model_hash,
         "list of classes": record.classes,
         "activation": record.activation,
         "preprocessing": record.preprocessing.digest(),

@@ -3,6 +3,10 @@
 -- Of an image with several labels, the one that asked for a map.
 ALTER TABLE obeql_store.run_maps ADD COLUMN label VARCHAR;
 
+-- Of models, beside what is computed (model_hash), what their source held. NULL for a model that an earlier version
+-- stored: its model_hash is that hash, and says nothing of Python code.
+ALTER TABLE obeql_store.model_rows ADD COLUMN content_hash VARCHAR;
+
 -- A network with one output has two classes, 0 = no and 1 = yes. Earlier versions kept its maps, which are those of yes,
 -- as class 0, though their arg-max classes counted as they do now. This is the one change of rows that are there.
 UPDATE obeql_store.run_maps SET class_id = 1, class_name = CASE WHEN class_name = '0' THEN 'yes' ELSE class_name END

@@ -75,7 +75,7 @@ def test_a_file_that_holds_another_model_by_now_is_refused(file: Path, factory: 
             ModelError, match=r"holds another model than when 'net' was created.*CREATE OR REPLACE MODEL"
         ):
             explained(db, folder / "scan2.png")  # of scan1 every cell is stored, which needs no network
-        with pytest.raises(StoreError, match="another weights or graph"):
+        with pytest.raises(StoreError, match="another network"):
             db.execute(f"CREATE MODEL net FROM '{uri}' WITH size={SIZE}")
         db.execute(f"CREATE OR REPLACE MODEL net FROM '{uri}' WITH size={SIZE} classes=['x', 'y', 'z']")
         second = explained(db, folder / "scan1.png", into="second")[0]

@@ -58,7 +58,7 @@ def test_same_model_again_is_a_no_op_and_another_is_an_error(store: Store) -> No
     store.put_model(replace(MODEL, name="TUMOUR"))
     assert store.connection.execute("SELECT count(*) FROM obeql_store.model_rows").fetchall() == [(1,)]
     changed = replace(MODEL, model_hash="def")
-    with pytest.raises(StoreError, match=r"'Tumour' exists with another weights or graph; write CREATE OR REPLACE"):
+    with pytest.raises(StoreError, match=r"'Tumour' exists with another network; write CREATE OR REPLACE"):
         store.put_model(changed)
     assert store.model("tumour") == MODEL
     store.put_model(changed, replace=True)

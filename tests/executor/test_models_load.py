@@ -6,6 +6,7 @@ import collections
 import subprocess
 import sys
 import types
+import warnings
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -85,9 +86,51 @@ def test_adopt_unwraps_and_survives_what_cannot_be_copied() -> None:
     module = Small()
     assert isinstance(adopt(nn.DataParallel(module), size=8).module, Small)
     module.lock = (item for item in ())  # type: ignore[assignment]
+    module.seen = module.head.weight * 2  # type: ignore[assignment]  not a leaf
+    module.act.register_forward_hook(lambda *_: None)
+    model = adopt(module.train(), size=8)
+    copied = model.module
+    assert isinstance(copied, Small) and copied is not module and copied.lock is module.lock
+    assert module.training and not copied.training and not copied.act.training
+    before = copied(torch.ones(1, 3, 8, 8))
+    assert torch.equal(before, module.eval()(torch.ones(1, 3, 8, 8)))
+    with torch.no_grad():
+        module.head.weight.zero_()
+        module.conv.bias.zero_()
+    assert torch.equal(copied(torch.ones(1, 3, 8, 8)), before)
+    assert copied.seen.any()
+
+
+class Sharing(Small):
+    def __deepcopy__(self, memo: Any) -> Sharing:
+        twin = Sharing()
+        twin.conv, twin.head = self.conv, self.head
+        return twin
+
+
+def test_a_module_that_copies_itself_badly_shares_no_weights() -> None:
+    module = Sharing()
     model = adopt(module, size=8)
-    assert model.module is module
-    assert "could not be copied" in model.notes[0]
+    before = model.module(torch.ones(1, 3, 8, 8))
+    with torch.no_grad():
+        module.head.weight.zero_()
+    assert torch.equal(model.module(torch.ones(1, 3, 8, 8)), before)
+
+
+def test_a_lazy_module_is_told_of() -> None:
+    module = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(2))
+    fails(lambda: adopt(module, size=8), "'0.weight'", "lazy", "Run it once")
+    module(torch.zeros(1, 3, 8, 8))
+    assert adopt(module, size=8).n_classes == 2
+
+
+@pytest.mark.parametrize("compile_", [torch.jit.script, lambda m: torch.jit.trace(m, torch.zeros(1, 3, 8, 8))])
+def test_live_torchscript(compile_: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = compile_(Small().eval())
+    model = adopt(module, size=8)
+    assert model.n_classes == 3 and not model.from_code
 
 
 def test_outputs_option_is_kept() -> None:
@@ -226,7 +269,7 @@ def test_hash_is_the_same_in_another_process() -> None:
 
 def test_factory_is_the_same_every_time() -> None:
     first, again = (load(f"python:{THIS}:build", {"size": 8}) for _ in range(2))
-    assert first.model_hash == again.model_hash
+    assert first.content_hash() == again.content_hash()
     assert load(f"PYTHON:{THIS}:build", {"size": 8}).n_classes == 3
 
 
@@ -341,7 +384,7 @@ def test_torchscript_needs_trust(tmp_path: Path) -> None:
     fails(lambda: load(str(path), {"size": 8}), "TorchScript", "trust=true")
     model = load(str(path), {"size": 8, "trust": True})
     assert model.n_classes == 3
-    assert model.model_hash == load(str(path), {"size": 8, "trust": True}).model_hash
+    assert model.content_hash() == load(str(path), {"size": 8, "trust": True}).content_hash()
 
 
 def test_weights_without_a_network(tmp_path: Path) -> None:
@@ -367,7 +410,7 @@ def test_torchvision_random_weights_are_seeded() -> None:
     assert first.preprocessing.resize == "shortest"
     assert (first.preprocessing.edge, first.preprocessing.interpolation) == (73, "bilinear")
     assert first.preprocessing.mean == (0.485, 0.456, 0.406)
-    assert first.model_hash == load("torchvision:SqueezeNet1_1", {"size": 64, "weights": "random"}).model_hash
+    assert first.content_hash() == load("torchvision:SqueezeNet1_1", {"size": 64, "weights": "random"}).content_hash()
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,27 @@ CASES: dict[str, tuple[Any, ...]] = {
     ),
     "resize_linear": (one("Resize", "", "", "n", mode="linear"), {"n": ints(3, 6, 13, 17)}),
     "resize_repeat": (one("Resize", "", "c", mode="nearest"), {"c": np.array([1, 1, 2, 3], np.float32)}),
+    **{
+        f"resize_{mode}_{where}_{number}": (
+            one(
+                "Resize",
+                "",
+                "c",
+                mode=mode,
+                coordinate_transformation_mode=where,
+                nearest_mode="floor" if where == "asymmetric" else "round_prefer_floor",
+            ),
+            {"c": np.array([1, 1, *factors], np.float32)},
+        )
+        for mode in ("nearest", "linear")
+        for where in ("asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners")
+        for number, factors in enumerate([(0.7, 0.7), (1.5, 0.33), (2, 3), (0.45, 1.3)])
+    },
+    "resize_axes": (
+        one("Resize", "", "c", mode="linear", axes=[3, 2]),
+        {"c": np.array([0.7, 1.5], np.float32)},
+        18,
+    ),
     "constants_folded": (
         [
             helper.make_node("Transpose", ["w"], ["wt"], perm=[3, 2, 0, 1]),

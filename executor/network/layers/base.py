@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,10 @@ from obeql.executor.kernels.place import Place
 from obeql.planner.geometry import AxisWindow, LayerSpec, Reach
 
 __all__ = ["Layer", "Place"]
+
+
+#: attributes that say where a layer stands, not what it does
+_PLACE = frozenset({"name", "inputs", "shape"})
 
 
 class Layer(ABC):
@@ -49,6 +53,14 @@ class Layer(ABC):
     def parameters(self) -> list[Tensor]:
         """All tensors of the layer, for its size in bytes."""
         return []
+
+    def arguments(self) -> dict[str, Any]:
+        """All that sets the layer's function apart from others of its kind, by name: settings and tensors.
+
+        The model's identity rests on it. Names, inputs and what follows from the size of the input are left out, and
+        attributes that begin with an underscore, which follow from the others.
+        """
+        return {key: value for key, value in vars(self).items() if not key.startswith("_") and key not in _PLACE}
 
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> Layer:
         """Return a copy of the layer with every tensor replaced by change(tensor)."""

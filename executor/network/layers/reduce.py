@@ -46,6 +46,9 @@ class AdaptivePool(Layer):
     kind: ClassVar[str] = "adaptive_pool"
     reach: Reach = "global"
 
+    def arguments(self) -> dict[str, Any]:
+        return {"size": self.shape[1:]}
+
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         return F.adaptive_avg_pool2d(inputs[0], (self.shape[1], self.shape[2]))
 
@@ -62,6 +65,10 @@ class Flatten(Layer):
     def __init__(self, name: str, inputs: Sequence[int], shape: Sequence[int], order: tuple[int, ...]) -> None:
         super().__init__(name, inputs, shape)
         self.order = order
+
+    def arguments(self) -> dict[str, Any]:
+        # A vector has as many numbers as the map, whatever its size.
+        return {"order": self.order, "shape": self.shape if len(self.shape) > 1 else None}
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         x = inputs[0].permute(*self.order)
