@@ -35,10 +35,10 @@ def products_in(tf32: bool, on_gpu: bool) -> Iterator[None]:
     PyTorch has two ways to set this, and refuses to read the older one where a program has used the newer alone. So
     the newer one is used there, and the older, which changes less, elsewhere.
     """
-    cudnn, matmul, mkldnn = torch.backends.cudnn, torch.backends.cuda.matmul, torch.backends.mkldnn
+    backends: Any = torch.backends
+    cudnn, matmul, mkldnn = backends.cudnn, backends.cuda.matmul, backends.mkldnn
     if not on_gpu:
-        places: tuple[Any, ...] = mkldnn.matmul, mkldnn.conv, mkldnn.rnn
-        with _set(places, "fp32_precision", "ieee", but=("none", "ieee")):
+        with _set((mkldnn.matmul, mkldnn.conv, mkldnn.rnn), "fp32_precision", "ieee", but=("none", "ieee")):
             yield
         return
     try:

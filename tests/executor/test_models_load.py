@@ -492,3 +492,99 @@ def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_pa
 )
 def test_uris_that_name_no_model(uri: str, words: str) -> None:
     fails(lambda: load(uri), words)
+
+
+# Files that are not what they are called, networks without a head, one channel
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.pth", "w.safetensors", "w.onnx", "w.pt2"])
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "git lfs pull"),
+        ("/annex/objects/SHA256E-s12--abc.pt\n", "git annex get"),
+        ("<!DOCTYPE html>\n<html><body>Sign in</body></html>", "web page"),
+    ],
+)
+def test_a_file_that_stands_for_another(name: str, content: str, word: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    fails(lambda: load(str(path), {"size": 8}), repr(str(path)), word)
+    fails(lambda: load("torchvision:squeezenet1_1", {"weights": str(path)}), repr(str(path)), word)
+
+
+def timm_package() -> Any:
+    from obeql.executor.models.import_torchvision import torchvision
+
+    torchvision("test")
+    return pytest.importorskip("timm")
+
+
+def test_networks_without_a_head() -> None:
+    timm = timm_package()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = timm.create_model("test_resnet", num_classes=0)
+    fails(lambda: adopt(module, size=64), "no classifier", "num_classes=0", "features")
+
+
+def test_timm_with_one_channel(tmp_path: Path) -> None:
+    timm = timm_package()
+    model = load("timm:test_resnet", {"channels": "gray", "size": 64, "classes": ["a", "b"]})
+    assert model.preprocessing.channels == "gray" and model.n_classes == 2
+    assert len(model.preprocessing.mean) == len(model.preprocessing.std) == 1
+    assert model.module(torch.zeros(2, 1, 64, 64)).shape == (2, 2)
+    torch.save(timm.create_model("test_resnet", in_chans=1, num_classes=3).state_dict(), tmp_path / "w.pt")
+    file = load("timm:test_resnet", {"weights": str(tmp_path / "w.pt"), "size": 64})
+    assert file.preprocessing.channels == "gray" and file.n_classes == 3
+    said = load("timm:test_resnet", {"channels": "gray", "mean": 0.5, "std": 0.2, "size": 64})
+    assert (said.preprocessing.mean, said.preprocessing.std) == ((0.5,), (0.2,))
+    fails(lambda: load("torchvision:squeezenet1_1", {"channels": "gray"}), "three channels", "leave channels=gray out")
+
+
+def test_torchvision_weights_as_enums(monkeypatch: pytest.MonkeyPatch) -> None:
+    from obeql.executor.models.import_torchvision import torchvision
+
+    models = torchvision("test").models
+    asked: list[Any] = []
+
+    def get_model(name: str, weights: Any = None, **settings: Any) -> nn.Module:
+        asked.append(weights)
+        module: nn.Module = models.squeezenet1_1()
+        return module
+
+    monkeypatch.setattr(models, "get_model", get_model)
+    kind = models.SqueezeNet1_1_Weights
+    for said in (kind.DEFAULT, kind.IMAGENET1K_V1, "SqueezeNet1_1_Weights.IMAGENET1K_V1", "imagenet1k_v1"):
+        assert load("torchvision:squeezenet1_1", {"weights": said, "size": 64}).classes[0] == "tench"
+    assert asked == [kind.IMAGENET1K_V1] * 4
+    other = models.ResNet18_Weights.DEFAULT
+    fails(lambda: load("torchvision:squeezenet1_1", {"weights": other}), "another network's", "SqueezeNet1_1_Weights")
+
+
+def test_fine_tuned_weights_of_a_network_that_rescales_its_input(tmp_path: Path) -> None:
+    from obeql.executor.models.import_torchvision import torchvision
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torchvision("test").models.googlenet(
+            num_classes=4, aux_logits=False, init_weights=False, transform_input=True
+        )
+    torch.save(module.state_dict(), tmp_path / "mine.pt")
+    model = load("torchvision:googlenet", {"weights": str(tmp_path / "mine.pt"), "size": 64})
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(model.module(images), module.eval()(images))
+    assert "transform_input" in model.notes[0]
+
+
+def test_tracing_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    from obeql.executor.network.capture import capture
+
+    class Dependent(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return self.head((y * 2 if y.mean() > 0 else y).mean((2, 3)))
+
+    assert capture(Dependent().eval(), (3, 8, 8)).reason
+    assert capfd.readouterr() == ("", "")

@@ -149,6 +149,20 @@ def test_batch_that_cannot_be_freed_runs_in_pieces(batch: int, tmp_path: Path) -
     np.testing.assert_allclose(model.module(torch.from_numpy(images)).numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("mixes", [False, True])
+def test_a_batch_of_one_behind_a_free_input(mixes: bool, tmp_path: Path) -> None:
+    """Exported with a free batch axis, and a shape further on that has a batch of one."""
+    flatten = (node("Reshape", "p t", "f"),)
+    head = (node("ReduceMean", "z", "m", keepdims=1), node("Sub", "z m", "y"))
+    nodes = small(*flatten, head=head) if mixes else small(*flatten)
+    path = save(tmp_path / "m.onnx", nodes, WEIGHTS | {"t": np.array([1, 36])}, ["N", 3, 8, 8])
+    images = floats(3, 3, 8, 8)
+    expected = np.concatenate([reference(path, image[None]) for image in images])
+    model = load(path)
+    np.testing.assert_allclose(model.module(torch.from_numpy(images)).numpy(), expected, rtol=1e-5, atol=1e-5)
+    assert isinstance(model.module, FixedBatch) == mixes
+
+
 def test_channels_last_input_is_permuted(tmp_path: Path) -> None:
     moved = [node("Transpose", "x", "xt", perm=[0, 3, 1, 2]), *small()]
     moved[1].input[0] = "xt"
