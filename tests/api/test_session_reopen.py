@@ -137,7 +137,7 @@ def test_a_live_module_is_asked_for_and_attached_by_its_hash(file: Path, tiny_ne
         for statement in ("EXPLAIN OCCLUDE '{}' USING net", "PREDICT '{}' USING net"):
             with pytest.raises(ModelError, match=r"create_model\('net', module, \.\.\.\) again with the same weights"):
                 db.execute(statement.format(folder / "scan2.png"))
-        with pytest.raises(StoreError, match="another weights"):
+        with pytest.raises(StoreError, match="another network"):
             db.create_model("net", tiny_net(1), size=(SIZE, SIZE), classes=["a", "b", "c"])
         db.create_model("net", tiny_net(), size=(SIZE, SIZE), classes=["a", "b", "c"])
         np.testing.assert_array_equal(explained(db, folder / "scan1.png")[0].scores, before.scores)
