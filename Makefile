@@ -80,6 +80,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.multi_query
+	$(BIN)/python -m benchmarks.small_sets
 
 docs: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests/api/test_readme.py tests/api/test_docs.py $(PYTEST)
