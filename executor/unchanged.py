@@ -25,9 +25,14 @@ def unchanged_windows(image: Tensor, fill: Tensor, grid: WindowGrid) -> npt.NDAr
 
     `fill` is (C, 1, 1) or (C, H, W) of all images, or (N, ...), each its own. None of an image that has few of them.
     """
-    # Zeros of both signs are equal, but a network may tell them apart.
-    same = (image == fill) & (image.signbit() == fill.signbit())
-    changed = (~same).any(dim=1).to(torch.int32)
+    fills = fill if fill.dim() == 4 else fill[None]
+    same = torch.ones((), dtype=torch.bool, device=image.device)
+    for values, its in zip(image.unbind(1), fills.unbind(1), strict=True):
+        # Zeros of both signs are equal, but a network may tell them apart.
+        same = same & (values == its) & (values.signbit() == its.signbit())
+        if not bool(same.any()):  # as in most pictures, after their first channel
+            return np.zeros((len(image), grid.n_windows), bool)
+    changed = (~same).to(torch.int32)
     sums = F.pad(changed.cumsum(1).cumsum(2), (1, 0, 1, 0))  # changed positions above and left of a corner
     tops, lefts = (torch.tensor(axis.starts, device=image.device) for axis in (grid.rows, grid.cols))
     heights, widths = (torch.tensor(axis.lengths, device=image.device) for axis in (grid.rows, grid.cols))
