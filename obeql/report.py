@@ -57,6 +57,8 @@ def report_text(
     checked_limit(limit)
     limits = shared_limits(result.maps, chosen.sign) if shared and limit is None else {}
     name = result.run_name if result.run_name is not None else f"run {result.run_id}"
+    if result.run_name is None and result.run_id is None:
+        name = Path(result.maps[0].image).name
     facts = (
         f"{len(result.maps)} heat map{'s' if len(result.maps) > 1 else ''} by occlusion · model {result.maps[0].model}"
     )

@@ -171,7 +171,7 @@ def test_a_report_states_the_quality(make_heatmap: Callable[..., Any], tmp_path:
 def test_a_report_of_odd_maps(make_heatmap: Callable[..., Any], tmp_path: Path) -> None:
     data = report_of(Result((make_heatmap(np.nan), make_heatmap(0.0, picture=None))), tmp_path / "r.html")
     assert data["maps"][0]["importance"][0][0] is None and data["maps"][0]["best"] == []
-    assert data["maps"][1]["picture"] is None
+    assert data["maps"][1]["picture"] is None and data["title"].endswith("grey.png")
     with pytest.raises(QueryTypeError, match="no heat map"):
         Result(()).report(tmp_path / "r.html")
     with pytest.raises(QueryTypeError, match=r"\.html"):
