@@ -130,11 +130,12 @@ def _write_box(outcome: Result | Plan | DuckDBPyRelation, stream: TextIO, draw: 
 
         from obeql.terminal import draw_result  # noqa: PLC0415
 
-        print(f"{outcome}\n", file=stream, flush=True)
+        print(f"{wrapped(str(outcome), columns)}\n", file=stream, flush=True)
         draw_result(outcome, Console(file=stream))
     else:
-        # str says what was run and what failed; the table, what matters in each map.
-        print(f"{outcome}\n\n{outcome.table()}\n" if outcome.maps else str(outcome), file=stream)
+        # the overview says what was run and what failed; the table, what matters in each map.
+        told = outcome.overview() if whole else str(outcome)
+        print(f"{told}\n\n{outcome.table()}\n" if outcome.maps else told, file=stream)
 
 
 def _as_table(outcome: Result | Plan | DuckDBPyRelation) -> _Table:

@@ -19,6 +19,14 @@ __all__ = [
     "top_class_text",
 ]
 
+#: What METRIC measures, in words.
+_MEASURES = {
+    "ssim": "ssim against the exact map",
+    "top10pct": "the share of the most important tenth of the cells that is that of the exact map",
+    "pearson": "the correlation with the exact map (pearson)",
+    "maxerr": "1 - largest error / range of the exact map (maxerr)",
+}
+
 #: Stands before a number that the network did not compute in the precision of the statement.
 ESTIMATED = "~"
 
@@ -49,6 +57,8 @@ def quality_text(quality: Mapping[str, Any], n_cells: int, n_known: int | None =
         return "exact" if n_known is None or n_known == n_cells else _unfinished(n_known, n_cells)
     metric, bound = quality.get("metric"), quality.get("bound")
     parts = ["approximate" if bound is None else f"{metric} >= {bound:.3g}"]
+    if metric == "maxerr" and bound is not None:
+        parts = [f"errors of at most {1 - bound:.3g} of the range"]
     if metric == "top_cells":
         parts = [_found(quality)]
     n_exact, n_reduced = quality.get("n_exact"), quality.get("n_reduced", 0)
@@ -72,7 +82,8 @@ def quality_sentence(quality: Mapping[str, Any], n_cells: int, n_known: int | No
     if quality.get("metric") == "top_cells":
         text += f": {_found(quality)}"
     elif bound is not None:
-        text += f": {quality.get('metric')} against the exact map is at least {bound:.3g}"
+        what = _MEASURES.get(str(quality.get("metric")), f"{quality.get('metric')} against the exact map")
+        text += f": {what} is at least {bound:.3g}"
         text += "" if confidence is None else f" at confidence {confidence:g}"
         text += "" if target is None else f" (asked for: {target:g})"
     n_exact, n_reduced = quality.get("n_exact"), quality.get("n_reduced", 0)

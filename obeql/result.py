@@ -235,16 +235,22 @@ class Result(Sequence[Heatmap]):
         printer.text(str(self))
 
     def __str__(self) -> str:
-        """The summary, a line a map and the failures."""
+        """The summary, a line a map and the failures, ten of each."""
+        return self.overview(_SHOWN)
+
+    def overview(self, most: int | None = None) -> str:
+        """Text: what was run, a line for each map, and the images that failed; at most `most` of both."""
+        shown = slice(most)
+        n_more = [0 if most is None else len(found) - most for found in (self.maps, self.failures)]
         lines = [self._summary]
         if self.maps:
             head = ("", "image", "class", "patch", "cells", "score", "clean", "max importance", "quality")
-            lines.append(_aligned(head, [_row(i, heat) for i, heat in enumerate(self.maps[:_SHOWN])]))
-            if len(self.maps) > _SHOWN:
-                lines.append(f"... {len(self.maps) - _SHOWN} more")
-        lines += [f"failed: {failure.shown}: {failure.error}" for failure in self.failures[:_SHOWN]]
-        if len(self.failures) > _SHOWN:
-            lines.append(f"... {len(self.failures) - _SHOWN} more failed")
+            lines.append(_aligned(head, [_row(i, heat) for i, heat in enumerate(self.maps[shown])]))
+            if n_more[0] > 0:
+                lines.append(f"... {n_more[0]} more")
+        lines += [f"failed: {failure.shown}: {failure.error}" for failure in self.failures[shown]]
+        if n_more[1] > 0:
+            lines.append(f"... {n_more[1]} more failed")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 

@@ -30,3 +30,9 @@ def test_what_was_not_computed_is_marked() -> None:
     assert [importance_text(1.25, exact) for exact in (True, False)] == ["+1.25", "~+1.25"]
     assert estimated_note({"n_reduced": 0, "reduced_precision": "bfloat16"}) == "estimated"
     assert estimated_note({"n_reduced": 3, "reduced_precision": "bfloat16"}).endswith("computed in bfloat16")
+
+
+def test_a_largest_error_is_told_as_one() -> None:
+    quality = {"approx": True, "metric": "maxerr", "bound": 0.93, "n_exact": 50}
+    assert quality_text(quality, 100) == "errors of at most 0.07 of the range, 50% of cells computed"
+    assert "1 - largest error / range of the exact map (maxerr) is at least 0.93" in quality_sentence(quality, 100)

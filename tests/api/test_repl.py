@@ -207,6 +207,18 @@ def test_a_file_gets_all_rows_and_columns(shell: Shell, tmp_path: Path, capsys: 
     assert capsys.readouterr().err == ""
 
 
+def test_a_file_gets_all_maps_of_a_run(shell: Shell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from PIL import Image
+
+    for shade in range(12):
+        Image.new("RGB", (32, 32), (20 * shade, 0, 0)).save(tmp_path / f"shade_{shade}.png")
+    loop(shell, ".output maps.txt", "EXPLAIN OCCLUDE 'shade_*.png' USING net WITH patch=16 stride=16;", ".output")
+    text = (tmp_path / "maps.txt").read_text(encoding="utf-8")
+    assert "12 heat maps" in text and "more" not in text
+    assert all(text.count(f"shade_{shade}.png") == 2 for shade in range(12))  # in the summary and above its cells
+    assert capsys.readouterr().err == ""
+
+
 def test_a_table_that_is_cut_names_the_mode_that_shows_all(monkeypatch: pytest.MonkeyPatch) -> None:
     from obeql.output import write_outcome
 

@@ -256,3 +256,10 @@ def test_keys_are_not_echoed_into_a_map(monkeypatch: pytest.MonkeyPatch) -> None
     os.close(terminal)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     Keyboard().silence()  # no terminal: nothing to silence
+
+
+def test_a_map_fits_a_small_terminal(make_heatmap: Callable[..., Any]) -> None:
+    for height in (24, 50):
+        screen = console(width=80, height=height, color_system="truecolor")
+        screen.print(draw_heatmap(make_heatmap(two_sided(), size=(80, 60)), Canvas.of(screen)))
+        assert len(shown(screen).splitlines()) <= height - 2
