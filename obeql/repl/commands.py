@@ -205,7 +205,7 @@ def _runs(shell: Shell, arguments: list[str]) -> None:
 
 @_command("heat", "[run] [map]", "runs")
 def _heat(shell: Shell, arguments: list[str]) -> None:
-    """draw the maps of a run, or one by its number
+    """draw the maps of a run, or one of them
     The newest run without a name. Maps are counted from 0.
     """
     result = _result(shell, arguments[0] if arguments else None)
@@ -250,7 +250,7 @@ def _export(shell: Shell, arguments: list[str]) -> None:
 
 @_command("plan", "[statement]", "statement")
 def _plan(shell: Shell, arguments: list[str]) -> None:
-    """how an EXPLAIN OCCLUDE would be carried out
+    """how an EXPLAIN OCCLUDE would be done
     That of the last one without a statement.
     """
     text = arguments[0] if arguments else shell.runner.last_explain
@@ -272,7 +272,7 @@ def _mode(shell: Shell, arguments: list[str]) -> None:
 
 @_command("timer", "[on|off]", "switch")
 def _timer(shell: Shell, arguments: list[str]) -> None:
-    """whether the seconds of each statement are shown"""
+    """whether seconds of statements are shown"""
     if arguments and arguments[0].lower() not in ("on", "off"):
         raise QueryTypeError(f"{COMMANDS['timer'].usage}, not {arguments[0]!r}")
     shell.runner.timer = arguments[0].lower() == "on" if arguments else not shell.runner.timer
@@ -289,7 +289,7 @@ def _read(shell: Shell, arguments: list[str]) -> None:
 
 @_command("output", "[file]", "paths")
 def _output(shell: Shell, arguments: list[str]) -> None:
-    """write results into a file, or to the screen again
+    """results into a file, or to the screen
     Those of the statements that follow, with all rows and columns.
     """
     shell.write_to(Path(arguments[0]).expanduser() if arguments else None)
@@ -298,7 +298,7 @@ def _output(shell: Shell, arguments: list[str]) -> None:
 
 @_command("device", "[device]", "devices")
 def _device(shell: Shell, arguments: list[str]) -> None:
-    """the device of statements without ON, or a list
+    """the device of statements without ON
     auto, cpu, cuda, cuda:1 and what else .device lists.
     """
     if not arguments:
@@ -316,7 +316,7 @@ def _tables(shell: Shell, arguments: list[str]) -> None:
 
 @_command("schema", "[table]", "tables")
 def _schema(shell: Shell, arguments: list[str]) -> None:
-    """the columns of a table or view, or of all"""
+    """columns of a table or view, or of all"""
     if arguments:
         shell.runner.run('DESCRIBE "{}"'.format(arguments[0].replace('"', '""')))
         return

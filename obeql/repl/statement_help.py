@@ -31,7 +31,7 @@ class StatementHelp:
     form: str
     clauses: tuple[tuple[str, str], ...]
     example: str
-    options: Literal["", "explain", "images", "model", "evaluate", "settings"] = ""
+    options: Literal["", "explain", "images", "model", "evaluate", "render", "settings"] = ""
 
 
 _SOURCE = ("source", "a name, 'path', 'glob', (SELECT ..) or parameter")
@@ -126,9 +126,10 @@ STATEMENTS: tuple[StatementHelp, ...] = (
     StatementHelp(
         "RENDER",
         "draws the maps of a run over their images",
-        "RENDER run TO 'file';",
-        (),
+        "RENDER run TO 'file' [WITH option=value ..];",
+        (("'file'", "the suffix says what: .png .jpg .pdf .svg .html .gif .npz"),),
         "RENDER first TO 'first.png';",
+        "render",
     ),
     StatementHelp(
         "EXPORT RUN",
@@ -203,6 +204,7 @@ def _rows(options: str) -> Sequence[OptionInfo | SettingInfo]:
         EXPLAIN_OPTIONS,
         IMAGES_OPTIONS,
         MODEL_OPTIONS,
+        RENDER_OPTIONS,
     )
     from obeql.planner.settings import SETTINGS  # noqa: PLC0415
 
@@ -211,6 +213,7 @@ def _rows(options: str) -> Sequence[OptionInfo | SettingInfo]:
         "images": IMAGES_OPTIONS,
         "model": MODEL_OPTIONS,
         "evaluate": EVALUATE_OPTIONS,
+        "render": RENDER_OPTIONS,
         "settings": SETTINGS,
     }
     return tables.get(options, ())
