@@ -96,12 +96,12 @@ def test_names_with_markup_are_shown_as_they_are(make_heatmap: Callable[..., Any
 
 
 def test_a_plane_shows_what_is_not_computed_yet() -> None:
-    importance = np.full((12, 12), np.nan, np.float32)
+    importance = np.full((20, 20), np.nan, np.float32)
     importance[0, 0] = 1.0
     screen = console(color_system=None)
-    screen.print(draw_plane(importance, grid_of(12), "logit", "title", Canvas.of(screen)))
+    screen.print(draw_plane(importance, grid_of(20), "logit", "title", Canvas.of(screen)))
     text = shown(screen)
-    assert "?" in text and "@" in text and "1 of 144 windows" in text
+    assert "?" in text and "@" in text and "1 of 400 windows" in text
     assert "? not computed yet" in text and "the others look as the nearest" in text
     assert "0, 0, 8, 8" in text, "the window's place in pixels"
 
