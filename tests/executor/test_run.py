@@ -380,8 +380,8 @@ def test_top_class() -> None:
 
 def test_chosen_classes() -> None:
     logits = torch.tensor([[1.0, 4.0, 2.0]])
-    assert chosen_classes(("ids", (2, 0, 2)), logits, None) == [2, 0, 2]
-    assert chosen_classes(("predicted", None), logits, None) == [1]
-    assert chosen_classes(("top", 2), logits, None) == [1, 2]
-    assert chosen_classes(("all", None), logits, None) == [0, 1, 2]
-    assert chosen_classes(("label", None), logits, 2) == [2]
+    assert chosen_classes(("ids", (2, 0, 2)), logits, ()) == [2, 0, 2]
+    assert chosen_classes(("predicted", None), logits, ()) == [1]
+    assert chosen_classes(("top", 2), logits, ()) == [1, 2]
+    assert chosen_classes(("all", None), logits, ()) == [0, 1, 2]
+    assert chosen_classes(("label", None), logits, (2, 0)) == [2, 0]
