@@ -102,6 +102,8 @@ def maps_of(
         quality["k"] = min(plan.top_cells, grid.n_windows)
     if n_stored:
         quality["n_stored"] = n_stored
+    if planes.exact is not None and not planes.quality and not bool(planes.exact.all()):  # not finished
+        quality |= {"n_exact": int(planes.exact.sum()), "bound": None}
     axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]
     sizes = [np.asarray(a, np.int32) for a in (grid.rows.lengths, grid.cols.lengths)]
     # Copies: a map of one class that is kept must not keep the planes of all classes, and of other images.

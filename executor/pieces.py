@@ -25,7 +25,10 @@ _LAST_SECONDS = 5.0
 
 
 class Pieces:
-    """The unfinished map of one grid of an image, number `place` of its grids; `computed` gives its cells so far."""
+    """The unfinished map of one grid of an image, number `place` of its grids; `computed` gives its cells so far.
+
+    `tell_image` says which image the maps are of, before they are kept.
+    """
 
     def __init__(
         self,
@@ -34,12 +37,14 @@ class Pieces:
         place: int,
         computed: Callable[[], Planes | None],
         as_maps: Callable[[Planes], Sequence[MapCells]],
+        tell_image: Callable[[], None],
     ) -> None:
         self._sink = sink
         self._image = image
         self._place = place
         self._computed = computed
         self._as_maps = as_maps
+        self._tell_image = tell_image
         self._began = self._kept_at = time.monotonic()
 
     def after_batch(self) -> None:
@@ -59,7 +64,9 @@ class Pieces:
     def _keep(self, planes: Planes | None) -> None:
         if planes is not None:
             with suppress(ImageError):  # values that are not numbers, which the end of the map reports
-                self._sink.keep(self._image, self._place, self._as_maps(planes))
+                maps = self._as_maps(planes)
+                self._tell_image()
+                self._sink.keep(self._image, self._place, maps)
         self._kept_at = time.monotonic()
 
 

@@ -57,16 +57,18 @@ class Progress:
     images_done: int = 0
     phase: str = ""
     unit: Unit = "windows"
+    #: of what is done, how much was stored already when the statement began
+    reused: int = 0
 
     @property
     def rate(self) -> float:
-        """Windows, or what else is counted, a second so far."""
-        return self.done / self.seconds if self.seconds > 0 else 0.0
+        """Windows computed, or what else is counted, a second so far."""
+        return (self.done - self.reused) / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def eta_seconds(self) -> float:
         """Seconds left: by the rate so far once there is one, by the plan's estimate before, 0 without one."""
-        if self.done == 0:
+        if self.done <= self.reused or self.rate <= 0:
             return self.estimated_seconds
         return (self.total - self.done) / self.rate
 

@@ -132,6 +132,8 @@ class _Execution:
         self.preprocessing_hash = plan.model.preprocessing.digest()
         self.per_image = sum(grid.n_windows for grid in plan.grids)
         self.estimated = plan.seconds * len(plan.images)
+        #: windows so far that were stored, and not computed
+        self.n_reused = 0
         self.report.add("prepare", time.perf_counter() - self.started)
 
     def run(self, feed: ImageFeed) -> RunReport:
@@ -168,7 +170,8 @@ class _Execution:
         n_images, shown = len(self.plan.images), work.image.shown
         total, elapsed = self.per_image * n_images, time.perf_counter() - self.started
         report = Progress(done, total, work.number, n_images, shown, elapsed, self.estimated, level, bound, partial)
-        self.on_progress(replace(report, preview=preview, images_done=images_done))
+        n_reused = min(done, self.n_reused)
+        self.on_progress(replace(report, preview=preview, images_done=images_done, reused=n_reused))
 
     def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> Prepared:
         """What the network is given of an image; its source, which may be large, is not kept."""
@@ -251,6 +254,8 @@ class _Execution:
         """Make the maps of one grid: `passing` are the images of the clean pass, of the others all is stored."""
         computed: dict[int, Planes] = {}
         wanted = [work.left(place) for work in passing]
+        n_left = sum(int(left.sum()) for left in wanted)
+        self.n_reused += len(group) * self.plan.grids[place].n_windows - n_left
         if any(left.any() for left in wanted):
             assert clean is not None
             n_windows = [grid.n_windows for grid in self.plan.grids]
@@ -288,6 +293,8 @@ class _Execution:
                 each.after_batch()
             self._tell(step.images[0], step.before + n_done, preview=preview)
 
+        if not step.wanted.all():
+            self._tell(step.images[0], step.before + int((~step.wanted).sum()), preview=preview)
         asked = [work.asked(step.place) for work in step.images]
         with kept_at_end(pieces, self._is_last(step)), self.report.timed("windows"):
             return run.compute(step.clean, step.fill, asked, self.plan.model.activation, tell, step.wanted)
@@ -301,7 +308,8 @@ class _Execution:
             if step.wanted[slot].any():
                 known = work.known[step.place]
                 computed = partial(self.operators.runs[step.place].computed, slot, known)
-                yield Pieces(self.sink, work.image, step.place, computed, partial(work.maps_of, step.place))
+                as_maps, told = partial(work.maps_of, step.place), partial(self._tell_image, work)
+                yield Pieces(self.sink, work.image, step.place, computed, as_maps, told)
 
     def _refine(self, step: _Step, work: ImageAtWork, refined: RefineRun) -> Planes:
         """Compute the windows of a grid that its refinement chooses, and estimate the others."""
@@ -309,7 +317,8 @@ class _Execution:
         assert work.classes is not None and work.logits is not None
         classes, logits, known = work.classes, work.logits, work.known[place]
         maps_of = partial(work.maps_of, place)
-        pieces = [] if self.source is None else [Pieces(self.sink, work.image, place, refined.computed, maps_of)]
+        told = partial(self._tell_image, work)
+        pieces = [] if self.source is None else [Pieces(self.sink, work.image, place, refined.computed, maps_of, told)]
         preview = preview_of(self.plan, run, 0, classes, logits, step.clean.image[0])
 
         def tell(n_done: int) -> None:
@@ -341,6 +350,11 @@ class _Execution:
             raise ImageError(f"{shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
         return now + left / ((len(self.plan.images) - work.number) * n_grids - place)
 
+    def _tell_image(self, work: ImageAtWork) -> None:
+        """Say which image the maps to come are of."""
+        if self.on_image is not None and work.prepared is not None:
+            self.on_image(work.image, work.prepared.facts, work.prepared.placement)
+
     def _hand_over(self, work: ImageAtWork) -> None:
         """Give the sink what was found of an image, or why nothing was."""
         if work.failure is not None:
@@ -348,8 +362,7 @@ class _Execution:
             self.sink.fail(work.image, work.failure)
             return
         assert work.prepared is not None
-        if self.on_image is not None:
-            self.on_image(work.image, work.prepared.facts, work.prepared.placement)
+        self._tell_image(work)
         if work.beside:
             self.sink.keep_beside(work.image, work.beside)
         self.sink.write(work.image, work.maps)

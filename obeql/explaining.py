@@ -34,12 +34,28 @@ __all__ = ["explain", "failed_in_network", "measured"]
 
 @dataclass
 class _Listener:
-    """Calls the user's callback and remembers what it raised, which is not ours to word."""
+    """Calls the user's callback and remembers what it raised, which is not ours to word.
+
+    `n_kept` images, of so many windows each, are there from the run that is continued: they count as done.
+    """
 
     call: OnProgress
+    n_kept: int = 0
+    per_image: int = 0
     raised: BaseException | None = None
 
     def __call__(self, progress: Progress) -> None:
+        if self.n_kept:
+            n_windows = self.n_kept * self.per_image
+            progress = replace(
+                progress,
+                done=progress.done + n_windows,
+                reused=progress.reused + n_windows,
+                total=progress.total + n_windows,
+                image=progress.image + self.n_kept,
+                n_images=progress.n_images + self.n_kept,
+                images_done=progress.images_done + self.n_kept,
+            )
         try:
             self.call(progress)
         except BaseException as error:
@@ -84,7 +100,8 @@ def explain(
         return writer.n_taken < len(todo) and cancelled()
 
     report = RunReport()
-    listener = None if on_progress is None else _Listener(on_progress)
+    per_image = sum(grid.n_windows for grid in plan.grids)
+    listener = None if on_progress is None else _Listener(on_progress, len(kept), per_image)
     try:
         if todo:
             rest = replace(plan, images=todo)
@@ -180,7 +197,7 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
         return {}
     held = store.explained_images(earlier)
     known = {image_key(image): writer.registered(image) for image in plan.images}
-    if not held <= {image.image_id for image in known.values()}:
+    if not held | store.begun_images(earlier) <= {image.image_id for image in known.values()}:
         return {}
     kept: dict[str, list[Heatmap | Shelved]] = {}
     for image in plan.images:

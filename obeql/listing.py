@@ -18,8 +18,9 @@ _SHOWN = {
     "ORDER BY lower(name)",
     "images": "SELECT name, any_value(n_images) AS n_images, any_value(source) AS source FROM {}.image_sets "
     "GROUP BY name ORDER BY lower(name)",
-    "runs": "SELECT run_id, run_name, status, model, score, n_images, n_maps, n_failed, started_at, query FROM {}.runs "
-    "ORDER BY run_id",
+    # Files of older versions that are open for reading alone have no share.
+    "runs": "SELECT run_id, run_name, COLUMNS(lambda name: name IN ('status', 'share')), model, score, n_images, "
+    "n_maps, n_failed, started_at, query FROM {}.runs ORDER BY run_id",
 }
 
 

@@ -110,10 +110,10 @@ def where(progress: Progress) -> str:
 
 def pace(progress: Progress) -> str:
     """Rate and time left, or the time taken once all is done; before the first batch, the plan's estimate, if any."""
-    if progress.done == 0 and not progress.estimated_seconds:
+    if progress.done <= progress.reused and not progress.estimated_seconds:
         return ""
     if progress.done >= progress.total:
         return f"{progress.rate:.1f}/s, took {shown_seconds(progress.seconds)}"
-    if progress.done == 0:
+    if progress.done <= progress.reused:
         return f"about {shown_seconds(progress.eta_seconds)}"
     return f"{progress.rate:.1f}/s, {shown_seconds(progress.eta_seconds)} left"

@@ -62,6 +62,18 @@ def image_key(image: ImageRecord) -> str:
     return image.path if image.path is not None else f"\0{image.key}"
 
 
+def n_classes_of(plan: ExplainPlan) -> int:
+    """Maps of one image and grid."""
+    match plan.classes:
+        case ("all", _):
+            return plan.model.n_classes
+        case ("top", k):
+            return int(k)
+        case ("ids", ids):
+            return len(ids)
+    return 1
+
+
 @dataclass
 class RunWriter:
     """Begins a run with its first image, then stores images in their order; a `CellSink`. `flush` stores what waits.
@@ -87,8 +99,8 @@ class RunWriter:
     _n_held: int = 0
     _held_bytes: int = 0
     _flushed_at: float = field(default_factory=time.monotonic)
-    #: maps of images at work that are kept before they are finished, by the image and the number of their grid
-    _pieces: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    #: images at work of which maps are kept before they are finished
+    _pieces: set[str] = field(default_factory=set)
     _decoded: tuple[str, SourceFacts, Placement] | None = None
     _known: dict[str, ImageRecord] = field(default_factory=dict)
     #: files of several pages of which the first was taken, with their pages
@@ -143,6 +155,7 @@ class RunWriter:
             options=options,
             plan=show(plan),
             versions=versions(),
+            asked=(len(plan.images), plan.n_windows * n_classes_of(plan)),
         )
 
     def decoded(self, image: ImageRecord, facts: SourceFacts, placement: Placement) -> None:
@@ -207,8 +220,14 @@ class RunWriter:
 
     @undisturbed()
     def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
-        key = image_key(image), place
-        self._pieces[key] = self.store.write_pieces(maps, self._pieces.get(key, []))
+        assert self._decoded is not None and self._decoded[0] == image_key(image)
+        _, facts, placement = self._decoded
+        run_id, known = self._begin(), self.registered(image)
+        assert known.image_id is not None
+        strides = [self.plan.grids[place].stride] * len(maps)
+        held = self.form.image_maps(known.image_id, facts, placement, maps, ())
+        self.store.write_pieces(run_id, place, replace(held, strides=strides))
+        self._pieces.add(image_key(image))
 
     @property
     def has_pieces(self) -> bool:
@@ -273,9 +292,11 @@ class RunWriter:
 
     def _drop_pieces(self, finished: Container[str]) -> None:
         """Delete the cells that were kept of images that are whole by now."""
-        keys = [key for key in self._pieces if key[0] in finished]
-        if keys:
-            self.store.write_pieces([], [piece for key in keys for piece in self._pieces.pop(key)])
+        keys = [key for key in self._pieces if key in finished]
+        if keys and self.run_id is not None:
+            ids = [self._known[key].image_id for key in keys]
+            self.store.drop_image_pieces(self.run_id, [each for each in ids if each is not None])
+        self._pieces.difference_update(keys)
 
     @cached_property
     def _image_ids(self) -> dict[tuple[str | None, str | None], int]:

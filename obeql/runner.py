@@ -78,7 +78,11 @@ class Runner:
                 if self._echo:
                     print(f"\n{statement.text};", flush=True)
                 started = time.perf_counter()
-                outcome = next(outcomes)
+                try:
+                    outcome = next(outcomes)
+                except KeyboardInterrupt:
+                    self.last_result = None  # what is there of the map that was stopped is newer
+                    raise
                 self._end_of_run()
                 self._remember(outcome, statement.text)
                 try:

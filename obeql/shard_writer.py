@@ -100,7 +100,7 @@ class MapForm:
         beside: Sequence[MapCells],
     ) -> ImageMaps:
         """The maps of an image as the store takes them; `maps` are those of all classes, grid after grid."""
-        per_grid = len(maps) // len(self.strides)
+        per_grid = max(1, len(maps) // len(self.strides))
         named = {cells.class_id: self.class_names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *placement.model_size)
         strides = [stride for stride in self.strides for _ in range(per_grid)]

@@ -233,6 +233,7 @@ class _Coordinator:
                 if worker.groups:
                     self.shown = self.plan.images[worker.groups[0][0]].shown
             case Kept(number=number, place=place, maps=maps):
+                self.on_image(self.plan.images[number], message.facts, message.placement)
                 self.sink.keep(self.plan.images[number], place, maps)
                 self.kept.add(number)
             case Computed(number=number, report=report):

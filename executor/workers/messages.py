@@ -183,6 +183,8 @@ class Kept:
 
     number: int
     place: int
+    facts: SourceFacts
+    placement: Placement
     maps: Sequence[MapCells]
 
 

@@ -236,7 +236,8 @@ class _Link:
         self.say(Failed(_number(image), error, _sent(self._report)))
 
     def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
-        self.say(Kept(_number(image), place, maps))
+        assert self._facts is not None
+        self.say(Kept(_number(image), place, *self._facts, maps))
 
     def settle(self) -> int:
         if self._order.shards is not None and self._order.shards.due:

@@ -332,6 +332,10 @@ def _quit(shell: Shell, arguments: list[str]) -> None:
     raise EOFError
 
 
+#: The newest run that has maps, be they finished or not.
+_NEWEST = "SELECT max(run_id) FROM obeql_store.run_maps WHERE run_id IN (SELECT run_id FROM runs)"
+
+
 def _result(shell: Shell, run: str | None) -> Result:
     """The maps of a run by name or id, those of the newest one without."""
     if run is not None:
@@ -339,7 +343,7 @@ def _result(shell: Shell, run: str | None) -> Result:
     if shell.runner.last_result is not None:
         return shell.runner.last_result
     # fetchall, because DuckDB 2 refuses other work on a connection while a result is not read to its end
-    ((newest,),) = shell.runner.session.connection.execute("SELECT max(run_id) FROM runs WHERE n_maps > 0").fetchall()
+    ((newest,),) = shell.runner.session.connection.execute(_NEWEST).fetchall()
     if newest is None:
         raise UnknownNameError("There is no run yet; EXPLAIN OCCLUDE makes one.")
     return shell.runner.session.run(int(newest))

@@ -18,6 +18,7 @@ import pyarrow as pa
 from obeql.errors import InternalError
 from obeql.planner.catalog import StoredGrid, StoredMaps
 from obeql.planner.cells import CellKey, ImageHashes, MapCells
+from obeql.store.codec import utc_now
 from obeql.store.images import ImageRows
 from obeql.store.planes import (
     MAP_COLUMNS,
@@ -82,29 +83,48 @@ class MapRows(RunRows, ImageRows):
             map_ids = [ids[digest] for digest in digests[:n_members]]
             entries = self._database.next_ids("entry_ids", n_members)
             self._database.append("run_maps", member_batch(run_id, entries, map_ids, images))
+            # With the whole maps the pieces of them go, and in one commit: nobody sees both.
+            ids = ", ".join(str(image.image_id) for image in images)
+            self._delete_pieces(f"run_id = ? AND image_id IN ({ids})", [run_id])
         return map_ids
 
-    def write_pieces(self, maps: Sequence[MapCells], replaced: Sequence[int]) -> list[int]:
-        """Store maps that are not finished durably, in place of earlier pieces of them; returns their map ids.
+    def write_pieces(self, run_id: int, place: int, image: ImageMaps) -> None:
+        """Store durably what there is of the maps of grid number `place` of an image that is not finished.
 
-        They belong to no run, so that no view shows them; `stored` finds their computed cells.
+        They take the place of earlier pieces of them, and are maps of the run until `write_batch` brings the image's.
         """
+        n_maps = len(image.maps)
         with self._database.transaction():
-            if replaced:
-                marks = ", ".join("?" for _ in replaced)
-                # A piece that had every cell already may be the map that a run refers to.
-                self._database.run(
-                    f"DELETE FROM obeql_store.maps WHERE map_id IN ({marks}) "
-                    "AND map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)",
-                    replaced,
+            self._require_running(run_id)
+            if image.content is not None:
+                self._note_contents({image.image_id: image.content})
+            numbers = self._database.next_ids("map_ids", n_maps)
+            entries = self._database.next_ids("entry_ids", n_maps)
+            self._database.append("maps", map_batch(numbers, [map_digest(cells) for cells in image.maps], image.maps))
+            self._database.append("run_maps", member_batch(run_id, entries, numbers, [image]))
+            earlier = "run_id = ? AND image_id = ? AND place = ?"
+            self._delete_pieces(earlier, [run_id, image.image_id, place])
+            for entry, cells in zip(entries, image.maps, strict=True):
+                self._database.append_row(
+                    "piece_rows",
+                    entry_id=entry,
+                    run_id=run_id,
+                    image_id=image.image_id,
+                    place=place,
+                    n_computed=int(np.count_nonzero(~np.isnan(cells.logit))),
+                    written_at=utc_now(),
                 )
-            numbers = self._database.next_ids("map_ids", len(maps)) if maps else []
-            if maps:
-                self._database.append("maps", map_batch(numbers, [map_digest(cells) for cells in maps], list(maps)))
-        return numbers
+
+    def drop_image_pieces(self, run_id: int, image_ids: Sequence[int]) -> None:
+        """Delete the pieces of images that are finished."""
+        marks = ", ".join("?" for _ in image_ids)
+        chosen, values = f"run_id = ? AND image_id IN ({marks})", [run_id, *image_ids]
+        if image_ids and self._database.rows(f"SELECT 1 FROM obeql_store.piece_rows WHERE {chosen} LIMIT 1", values):
+            with self._database.transaction():
+                self._delete_pieces(chosen, values)
 
     def drop_pieces(self, model_hash: str) -> None:
-        """Delete what `write_pieces` left of a model, such as by a process that was killed."""
+        """Delete cells of a model that belong to no run: those of maps not finished whose run is gone."""
         pieces = (
             # Whole maps that belong to no run are there for the statements that come next.
             "FROM obeql_store.maps WHERE model_hash = ? AND exact IS NOT NULL "
@@ -232,7 +252,8 @@ class MapRows(RunRows, ImageRows):
             "WITH found AS ("
             "SELECT batch.place, map.map_id, map.class_id, map.clean_top_class, map.patch_height, map.patch_width, "
             "map.tops, map.heights, map.lefts, map.widths, coalesce(run.run_name, 'run ' || member.run_id, 'no run') "
-            "AS run, coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, false) AS is_partial "
+            "AS run, coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, map.exact IS NOT NULL) "
+            "AS is_partial "
             "FROM obeql_store.maps AS map JOIN obeql_batch AS batch ON batch.image_hash = map.image_hash "
             "LEFT JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
             "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "

@@ -55,6 +55,8 @@ class RunRecord:
     n_images: int = 0
     n_maps: int = 0
     n_failed: int = 0
+    #: images and cells that were asked for, where that is known
+    asked: tuple[int, int] | None = None
 
 
 class RunRows(PlacedRows):
@@ -73,6 +75,12 @@ class RunRows(PlacedRows):
         """
         with self._database.transaction():
             if record.name is not None and not replace and (holder := self._named(record.name)) is not None:
+                if self._is_only_begun(holder):
+                    self._give_way(holder)
+                    holder = None
+            else:
+                holder = None
+            if holder is not None:
                 raise StoreError(
                     f"run {holder} is already named {record.name!r}; write INTO OR REPLACE, DROP RUN first, "
                     "or choose another name"
@@ -94,8 +102,37 @@ class RunRows(PlacedRows):
                 versions=dump(record.versions),
                 started_at=naive_utc(record.started_at),
             )
+            if record.asked is not None:
+                self._database.append_row("run_sizes", run_id=run_id, n_images=record.asked[0], n_cells=record.asked[1])
             self._event(run_id, "running")
         return run_id
+
+    def _is_only_begun(self, run_id: int) -> bool:
+        """Whether a run was interrupted before its first image was finished."""
+        return self._status(run_id) == "interrupted" and not self.explained_images(run_id)
+
+    def _give_way(self, run_id: int) -> None:
+        """Drop a run of which only pieces are there; their cells stay for the statement that takes its place."""
+        self._database.run("DELETE FROM obeql_store.run_maps WHERE run_id = ?", [run_id])
+        self._database.run("DELETE FROM obeql_store.piece_rows WHERE run_id = ?", [run_id])
+        self._event(run_id, "dropped")
+
+    def _delete_pieces(self, condition: str, values: Sequence[Any]) -> None:
+        """Delete maps that are not finished, by a condition on piece_rows; inside a transaction."""
+        pieces = self._database.rows(f"SELECT entry_id FROM obeql_store.piece_rows WHERE {condition}", values)
+        if not pieces:
+            return
+        entries = ", ".join(str(entry) for (entry,) in pieces)
+        maps = self._database.rows(f"SELECT map_id FROM obeql_store.run_maps WHERE entry_id IN ({entries})")
+        self._database.run(f"DELETE FROM obeql_store.run_maps WHERE entry_id IN ({entries})")
+        self._database.run(f"DELETE FROM obeql_store.piece_rows WHERE entry_id IN ({entries})")
+        if maps:
+            # A piece that had every cell may be the map of a run by now.
+            ids = ", ".join(str(map_id) for (map_id,) in maps)
+            self._database.run(
+                f"DELETE FROM obeql_store.maps WHERE map_id IN ({ids}) "
+                "AND map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+            )
 
     def unfinished_run(self, record: RunRecord) -> int | None:
         """The latest interrupted run of the same query, options, model and preprocessing, or None.
@@ -121,8 +158,17 @@ class RunRows(PlacedRows):
         return True
 
     def explained_images(self, run_id: int) -> set[int]:
-        """The ids of the images whose maps the run holds."""
-        rows = self._database.rows("SELECT DISTINCT image_id FROM obeql_store.run_maps WHERE run_id = ?", [run_id])
+        """The ids of the images whose maps the run holds; without those of which it has pieces alone."""
+        rows = self._database.rows(
+            "SELECT DISTINCT image_id FROM obeql_store.run_maps WHERE run_id = ? "
+            "AND entry_id NOT IN (SELECT entry_id FROM obeql_store.piece_rows WHERE run_id = ?)",
+            [run_id, run_id],
+        )
+        return {image_id for (image_id,) in rows}
+
+    def begun_images(self, run_id: int) -> set[int]:
+        """The ids of the images of which the run holds pieces."""
+        rows = self._database.rows("SELECT DISTINCT image_id FROM obeql_store.piece_rows WHERE run_id = ?", [run_id])
         return {image_id for (image_id,) in rows}
 
     def fail_image(self, run_id: int, failure: FailedImage) -> None:
@@ -167,6 +213,8 @@ class RunRows(PlacedRows):
             if status == "done" and replaces and (holder := self._named(name)) is not None:
                 self._event(holder, "dropped")
                 left = self._sweep(loose=False)
+            if status == "done":
+                self._delete_pieces("run_id = ?", [run_id])
             self._event(run_id, status, measured)
         return left
 
@@ -211,7 +259,8 @@ class RunRows(PlacedRows):
         self._database.run(f"DELETE FROM obeql_store.maps WHERE map_id NOT IN ({members} WHERE NOT ({gone})){of_runs}")
         self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
         self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
-        self._database.run(f"DELETE FROM obeql_store.evaluation_rows WHERE {gone}")
+        for table in ("evaluation_rows", "piece_rows", "run_sizes"):
+            self._database.run(f"DELETE FROM obeql_store.{table} WHERE {gone}")
         left = self._forget_shards()
         ((n_kept,),) = self._database.rows("SELECT count(*) FROM obeql_store.maps")
         if (n_places - n_kept) * 5 >= n_places > 0:
@@ -235,8 +284,9 @@ class RunRows(PlacedRows):
         return [name for (name,) in rows]
 
     def run_exists(self, name: str) -> bool:
-        """Whether a live run has this name."""
-        return self._named(name) is not None
+        """Whether a live run has this name, and has finished an image or may yet."""
+        holder = self._named(name)
+        return holder is not None and not self._is_only_begun(holder)
 
     def _mark_interrupted(self) -> None:
         """Runs of a process that is gone are interrupted; called when the file is opened by its first holder."""

@@ -22,3 +22,12 @@ WHERE class_id = 0 AND model_hash IN (SELECT model_hash FROM obeql_store.model_r
 UPDATE obeql_store.model_rows
 SET n_classes = 2, classes = CASE WHEN len(classes) = 1 THEN ['not ' || classes[1], classes[1]] ELSE classes END
 WHERE n_classes = 1;
+
+-- What a run was asked for: its images, and the cells of all maps of all of them.
+CREATE TABLE obeql_store.run_sizes (run_id BIGINT, n_images BIGINT, n_cells BIGINT);
+
+-- Which rows of run_maps are maps that are not finished: of an image at work, or one at which a run was interrupted.
+-- `place` is the number of their grid, `n_computed` counts the cells that are there.
+CREATE TABLE obeql_store.piece_rows (
+    entry_id BIGINT, run_id BIGINT, image_id BIGINT, place INTEGER, n_computed BIGINT, written_at TIMESTAMP
+);

@@ -63,12 +63,20 @@ SELECT run.run_id, run.run_name, run.status, run.model, run.score, run.border, r
        coalesce(content.n_images, 0) AS n_images, coalesce(content.n_maps, 0) AS n_maps,
        coalesce(failure.n_failed, 0) AS n_failed,
        run.options, run.measured, run.plan, run.versions, run.model_hash, run.preprocessing_hash,
-       run.score AS score_kind
+       run.score AS score_kind,
+       -- The share of the cells asked for that is stored, those of maps that are not finished included.
+       CASE WHEN run.status = 'done' THEN 1.0::DOUBLE
+            ELSE least(1.0, coalesce(content.n_images, 0) / size.n_images + coalesce(piece.n_computed, 0) / size.n_cells)
+       END AS share
 FROM obeql_store.live_runs AS run
 LEFT JOIN (
     SELECT run_id, count(DISTINCT image_id) AS n_images, count(*) AS n_maps
-    FROM obeql_store.run_maps GROUP BY run_id
+    FROM obeql_store.run_maps WHERE entry_id NOT IN (SELECT entry_id FROM obeql_store.piece_rows) GROUP BY run_id
 ) AS content USING (run_id)
+LEFT JOIN (
+    SELECT run_id, sum(n_computed) AS n_computed FROM obeql_store.piece_rows GROUP BY run_id
+) AS piece USING (run_id)
+LEFT JOIN obeql_store.run_sizes AS size USING (run_id)
 LEFT JOIN (
     SELECT run_id, count(DISTINCT image_id) AS n_failed
     FROM obeql_store.run_failures AS failed

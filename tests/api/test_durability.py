@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from obeql import explaining, recording
-from obeql.errors import StoreError
+from obeql.errors import QueryTypeError, StoreError
 from obeql.executor import pieces
 
 STATEMENT = "EXPLAIN OCCLUDE scans USING net FOR CLASSES (1, 0) WITH patch=16 stride=8 batch=2 INTO mine"
@@ -141,9 +141,11 @@ def test_a_run_that_cannot_be_ended_is_ended_later(scans: Any, monkeypatch: pyte
         scans.execute(STATEMENT, on_progress=stop)
     assert scans.execute("SELECT status FROM runs").fetchall() == [("running",)]
     monkeypatch.undo()
-    seen: list[int] = []
-    assert len(scans.execute(STATEMENT, on_progress=lambda progress: seen.append(progress.n_images))) == 6
-    assert set(seen) == {2} and scans.execute("SELECT status FROM runs").fetchall() == [("done",)]
+    seen: list[Any] = []
+    assert len(scans.execute(STATEMENT, on_progress=seen.append)) == 6
+    assert {(each.n_images, each.reused * 3) for each in seen} == {(3, seen[0].total)} and scans.execute(
+        "SELECT status FROM runs"
+    ).fetchall() == [("done",)]
 
 
 def test_a_full_disk_is_said_and_the_statement_goes_on_when_there_is_space(tmp_path: Path) -> None:
@@ -277,8 +279,10 @@ def slow_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def n_pieces(db: Any) -> int:
-    sql = "SELECT count(*) FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
-    return int(db.execute(sql).fetchall()[0][0])
+    (pieces,) = db.execute("SELECT count(*) FROM obeql_store.piece_rows").fetchall()[0]
+    loose = "SELECT count(*) FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
+    assert db.execute(loose).fetchall() == [(0,)]
+    return int(pieces)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
@@ -303,8 +307,13 @@ def test_a_long_map_goes_on_where_it_was_stopped(
         halfway = StopAfterLevel(stop)  # type: ignore[assignment]
     with pytest.raises(stop, match="are kept" if stop is KeyboardInterrupt else "^$"):
         scans.execute(statement, on_progress=halfway)
-    assert n_pieces(scans) == 2 and scans.execute("SELECT count(*) FROM heatmaps").fetchall() == [(0,)]
+    assert n_pieces(scans) == 2
+    ((run_id, n_maps, share),) = scans.execute("SELECT run_id, n_maps, share FROM runs").fetchall()
+    ((n_cells, n_known),) = scans.execute("SELECT count(*), count(score) FROM cells").fetchall()
+    assert n_maps == 0 and n_cells == 2 * 625 and 0 < n_known < n_cells
+    assert share == pytest.approx(n_known / n_cells) and len(scans.run(run_id)) == 2
     found = scans.execute(statement)
+    assert found.run_id == run_id and scans.execute("SELECT share, n_maps FROM runs").fetchall() == [(1.0, 2)]
     run = scans.execute(
         "SELECT measured FROM obeql_store.run_events WHERE status = 'done' ORDER BY entry_id DESC LIMIT 1"
     )
@@ -314,6 +323,67 @@ def test_a_long_map_goes_on_where_it_was_stopped(
         assert measured["cells_stored"] + measured["cells_computed"] == 625
         for ours, theirs in zip(expected, found, strict=True):
             np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
+
+
+def test_what_is_stored_of_a_map_that_was_stopped_is_planned_and_told(scans: Any, slow_maps: None) -> None:
+    scans.execute("SET obeql.disabled_rules = 'batch_images'")
+    statement = "EXPLAIN OCCLUDE scan1 USING net FOR CLASS 1 WITH patch=8 stride=1 batch=16"
+
+    def stop(progress: Any) -> None:
+        if progress.done >= 96:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="are kept"):
+        scans.execute(f"{statement} INTO long", on_progress=stop)
+    ((n_known,),) = scans.execute("SELECT count(score) FROM cells").fetchall()
+    plan = scans.execute(f"PLAN {statement}")
+    assert 0 < n_known < 625 and f"ReuseCells  {n_known:,} of 625 cells are stored" in str(plan)
+    assert f"long: {n_known}" in str(plan) and plan.physical.measured_rates
+    (ours,), (fresh,) = plan.physical.engines, scans.execute(f"PLAN {statement} NO REUSE").physical.engines
+    assert (type(ours), ours.n_lanes) == (type(fresh), fresh.n_lanes)
+    (share,) = [row[3] for row in scans.execute("SHOW RUNS").fetchall()]
+    assert share == pytest.approx(n_known / 625)
+    assert int(np.isfinite(scans.run("long")[0].scores).sum()) == n_known
+    seen: list[Any] = []
+    result = scans.execute(f"{statement} INTO long", on_progress=seen.append)
+    counted = [(each.done, each.reused) for each in seen if not each.phase]
+    assert (n_known, n_known) in counted[:2] and counted[-1] == (625, n_known)
+    assert result.run_id == scans.run("long").run_id and n_pieces(scans) == 0
+
+
+def test_a_run_that_has_only_begun_gives_its_name_away_and_keeps_its_cells(scans: Any, slow_maps: None) -> None:
+    scans.execute("SET obeql.disabled_rules = 'batch_images'")
+    statement = "EXPLAIN OCCLUDE scan1 USING net FOR CLASS 1 WITH patch=8 stride={} batch=16 INTO mine"
+
+    def stop(progress: Any) -> None:
+        if progress.done >= 96:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scans.execute(statement.format(1), on_progress=stop)
+    result = scans.execute(statement.format(2))
+    assert scans.execute("SELECT run_id, run_name, status FROM runs").fetchall() == [(result.run_id, "mine", "done")]
+    measured = scans.execute("SELECT measured FROM obeql_store.run_events WHERE status = 'done'").fetchall()
+    assert json.loads(measured[0][0])["cells_stored"] > 0
+    with pytest.raises(QueryTypeError, match="exists already"):
+        scans.execute(statement.format(4))
+
+
+def test_another_statement_leaves_cells_of_a_stopped_one_alone(scans: Any, slow_maps: None) -> None:
+    scans.execute("SET obeql.disabled_rules = 'batch_images'")
+    statement = "EXPLAIN OCCLUDE scan1 USING net FOR CLASS 1 WITH patch=8 stride=1 batch=16"
+
+    def stop(progress: Any) -> None:
+        if progress.done >= 96:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scans.execute(statement, on_progress=stop)
+    before = scans.execute("SELECT count(score) FROM cells WHERE run_id = 1").fetchall()
+    scans.execute("EXPLAIN OCCLUDE scan2 USING net WITH patch=16")
+    assert scans.execute("SELECT count(score) FROM cells WHERE run_id = 1").fetchall() == before
+    scans.execute("DROP RUN 1")
+    assert n_pieces(scans) == 0
 
 
 def test_cells_of_a_level_that_is_stopped_are_kept(scans: Any, slow_maps: None) -> None:
@@ -423,7 +493,7 @@ def test_pieces_are_kept_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
         def keep(self, image: Any, place: int, maps: Any) -> None:
             kept.append(clock[0])
 
-    piece = pieces.Pieces(Sink(), None, 0, lambda: "planes", lambda planes: [planes])  # type: ignore[arg-type, list-item]
+    piece = pieces.Pieces(Sink(), None, 0, lambda: "planes", lambda planes: [planes], lambda: None)  # type: ignore[arg-type, list-item]
     while clock[0] < 3600:
         clock[0] += 1
         piece.after_batch()

@@ -138,7 +138,7 @@ def test_a_callback_that_raises(scans: Any) -> None:
         scans.execute(STATEMENT, on_progress=StopAt(1, fail))
     assert counts(scans) == [("interrupted", 1, 4, 0)]
     with pytest.raises(ZeroDivisionError):  # of the two images that are left
-        scans.execute(STATEMENT, on_progress=StopAt(1, fail))
+        scans.execute(STATEMENT, on_progress=StopAt(2, fail))
     assert counts(scans) == [("interrupted", 2, 8, 0)]
     assert scans.execute("SELECT count(*) FROM heatmaps").fetchall() == [(8,)]
     assert len(scans.execute(STATEMENT)) == 12
@@ -243,7 +243,8 @@ def test_an_interrupted_run_outlives_the_session(tmp_path: Path, folder: Path, t
         assert len(db.run("mine")) == 8
         seen: list[Any] = []
         assert len(db.execute(STATEMENT, on_progress=seen.append)) == 12
-        assert seen[-1].n_images == 1 and counts(db) == [("done", 3, 12, 0)]
+        assert (seen[-1].n_images, seen[-1].image) == (3, 2) and seen[-1].reused * 3 == seen[-1].total * 2
+        assert counts(db) == [("done", 3, 12, 0)]
 
 
 def test_close_in_a_callback_is_told_what_to_do_instead(scans: Any) -> None:

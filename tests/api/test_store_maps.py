@@ -370,10 +370,11 @@ def test_the_file_alone_answers_in_plain_duckdb(tmp_path: Path) -> None:
 
 def test_a_piece_that_became_the_map_of_a_run_is_not_deleted(store: Store) -> None:
     run_id = begin(store)
-    replaced = store.write_pieces([sample(1)], [])
-    pieces = store.write_pieces([sample()], replaced)
+    for cells in (sample(1), sample()):
+        store.write_pieces(run_id, 0, ImageMaps(1, [cells], {3: "cat"}))
+    assert store.explained_images(run_id) == set() and store.begun_images(run_id) == {1}
+    (piece,) = store.map_ids(run_id)
     (map_id,) = store.write_maps(run_id, 1, [sample()], class_names={3: "cat"})
-    store.write_pieces([], pieces)
     assert_same(store.load_maps(run_id)[0].cells, sample())
-    assert [map_id] == pieces
+    assert map_id == piece and store.begun_images(run_id) == set() and store.explained_images(run_id) == {1}
     assert store.connection.execute("SELECT map_id FROM obeql_store.maps").fetchall() == [(map_id,)]
