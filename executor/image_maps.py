@@ -6,6 +6,7 @@ Between `run`, which has the planes computed, and the sink and the previews, whi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -96,7 +97,13 @@ def maps_of(
             f"{shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
             f"first at row {row}, column {col} of the map{overflow_hint(plan)}"
         )
-    quality = {"approx": False, "n_exact": grid.n_windows, "n_audit": 0, "seed": plan.seed, "bound": 1.0}
+    quality: dict[str, Any] = {
+        "approx": False,
+        "n_exact": grid.n_windows,
+        "n_audit": 0,
+        "seed": plan.seed,
+        "bound": 1.0,
+    }
     quality |= plan.approx
     if plan.top_cells is not None:
         quality["k"] = min(plan.top_cells, grid.n_windows)

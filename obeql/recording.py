@@ -223,9 +223,8 @@ class RunWriter:
         assert self._decoded is not None and self._decoded[0] == image_key(image)
         _, facts, placement = self._decoded
         run_id, known = self._begin(), self.registered(image)
-        assert known.image_id is not None
         strides = [self.plan.grids[place].stride] * len(maps)
-        held = self.form.image_maps(known.image_id, facts, placement, maps, ())
+        held = self.form.image_maps(known, facts, placement, maps, ())
         self.store.write_pieces(run_id, place, replace(held, strides=strides))
         self._pieces.add(image_key(image))
 

@@ -84,8 +84,8 @@ class MapRows(RunRows, ImageRows):
             entries = self._database.next_ids("entry_ids", n_members)
             self._database.append("run_maps", member_batch(run_id, entries, map_ids, images))
             # With the whole maps the pieces of them go, and in one commit: nobody sees both.
-            ids = ", ".join(str(image.image_id) for image in images)
-            self._delete_pieces(f"run_id = ? AND image_id IN ({ids})", [run_id])
+            finished = ", ".join(str(image.image_id) for image in images)
+            self._delete_pieces(f"run_id = ? AND image_id IN ({finished})", [run_id])
         return map_ids
 
     def write_pieces(self, run_id: int, place: int, image: ImageMaps) -> None:
