@@ -59,6 +59,9 @@ class Progress:
     unit: Unit = "windows"
     #: of what is done, how much was stored already when the statement began
     reused: int = 0
+    #: of WITHIN: the seconds that the statement may take, and those that are left of them
+    within_s: float | None = None
+    left_s: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -67,7 +70,9 @@ class Progress:
 
     @property
     def eta_seconds(self) -> float:
-        """Seconds left: by the rate so far once there is one, by the plan's estimate before, 0 without one."""
+        """Seconds left: those of WITHIN, else by the rate so far once there is one, by the plan's estimate before."""
+        if self.within_s is not None:
+            return self.left_s
         if self.done <= self.reused or self.rate <= 0:
             return self.estimated_seconds
         return (self.total - self.done) / self.rate

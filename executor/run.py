@@ -36,7 +36,7 @@ from obeql.executor.progress import CancelledError, OnProgress, Progress, RunRep
 from obeql.executor.reuse import CellLookup, known_cells
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, CellSource, MapCells
-from obeql.planner.physical import ExplainPlan
+from obeql.planner.physical import ExplainPlan, ProgressiveRefine, Refinement
 
 __all__ = ["ImageLoader", "OnImage", "execute"]
 
@@ -62,6 +62,7 @@ def execute(
     source: CellSource | None = None,
     feed: ImageFeed | None = None,
     report: RunReport | None = None,
+    began: float | None = None,
 ) -> RunReport:
     """Compute every map of the plan and hand it to the sink, image by image.
 
@@ -69,7 +70,8 @@ def execute(
     cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
     every layer. Where the plan reuses cells, those that `source` holds are taken from it, and the network is loaded
     only if any is missing. `feed` hands out the images group by group in place of `plan.images`, which is empty then;
-    `report` is filled in as the run goes on. Raises CancelledError between batches once `cancelled()` is true,
+    `report` is filled in as the run goes on. `began` (of time.perf_counter) is when the time of WITHIN began, now
+    unless given. Raises CancelledError between batches once `cancelled()` is true,
     DeviceError when the device is missing or too small.
     """
     device = resolve_device(plan.device)
@@ -77,7 +79,7 @@ def execute(
     with arithmetic(plan.precision, device), memory_given_back(plan):
         report = RunReport() if report is None else report
         execution = _Execution(
-            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, lookup, report
+            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, lookup, report, began
         )
         return execution.run(Listed(plan.images, plan.together) if feed is None else feed)
 
@@ -98,6 +100,11 @@ class _Step:
         return torch.cat([work.prepared.fill for work in self.images if work.prepared is not None])
 
 
+def _within(refinement: Refinement | None) -> float | None:
+    """The seconds of WITHIN, where there is one."""
+    return refinement.within_s if isinstance(refinement, ProgressiveRefine) else None
+
+
 class _Execution:
     """One run of a plan: its operators, and what has been done so far."""
 
@@ -114,6 +121,7 @@ class _Execution:
         device: torch.device,
         source: CellLookup | None,
         report: RunReport,
+        began: float | None = None,
     ) -> None:
         self.plan = plan
         self.load = load
@@ -124,6 +132,8 @@ class _Execution:
         self.device = device
         self.source = source
         self.started = time.perf_counter()
+        self.began = self.started if began is None else began
+        self.within_s = next((s for s in map(_within, plan.refinements) if s is not None), None)
         self.report = report
         self.operators = PlanOperators(plan, graph, device, analyze)
         self.report.layers = self.operators.layers
@@ -170,8 +180,11 @@ class _Execution:
         n_images, shown = len(self.plan.images), work.image.shown
         total, elapsed = self.per_image * n_images, time.perf_counter() - self.started
         report = Progress(done, total, work.number, n_images, shown, elapsed, self.estimated, level, bound, partial)
-        n_reused = min(done, self.n_reused)
-        self.on_progress(replace(report, preview=preview, images_done=images_done, reused=n_reused))
+        report = replace(report, preview=preview, images_done=images_done, reused=min(done, self.n_reused))
+        if self.within_s is not None:
+            left_s = max(0.0, self.began + self.within_s - time.perf_counter())
+            report = replace(report, within_s=self.within_s, left_s=left_s)
+        self.on_progress(report)
 
     def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> Prepared:
         """What the network is given of an image; its source, which may be large, is not kept."""
@@ -339,16 +352,19 @@ class _Execution:
             return refined.compute(step.clean, step.fill, classes, activation, tell, known, on_level, deadline)
 
     def _deadline(self, work: ImageAtWork, place: int, refined: RefineRun) -> float | None:
-        """When a grid has to be done, so that each of those to come gets as much of the time left as this one."""
-        within_s: float | None = getattr(refined.refinement, "within_s", None)
+        """When a grid has to be done, so that each of those to come gets as much of the time left as this one.
+
+        The first one is always begun, whatever loading the network and measuring the device took.
+        """
+        within_s = _within(refined.refinement)
         if within_s is None:
             return None
         now, n_grids = time.perf_counter(), len(self.plan.grids)
-        left = self.started + within_s - now
-        if left <= 0:
+        left = self.began + within_s - now
+        if left <= 0 and (work.number or place):
             shown = work.image.shown
             raise ImageError(f"{shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
-        return now + left / ((len(self.plan.images) - work.number) * n_grids - place)
+        return now + max(0.0, left) / ((len(self.plan.images) - work.number) * n_grids - place)
 
     def _tell_image(self, work: ImageAtWork) -> None:
         """Say which image the maps to come are of."""

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ExecutionError, ImageError, InternalError, ObeqlError, QueryError, QueryTypeError, StoreError
@@ -73,6 +74,7 @@ def explain(
     cancelled: Callable[[], bool],
     analyze: bool = False,
     delivery: Delivery | None = None,
+    began: float | None = None,
 ) -> tuple[Result, RunReport]:
     """Execute `plan`, store its maps image by image and return them with the report of the run.
 
@@ -81,7 +83,7 @@ def explain(
     the device or the store fails, KeyboardInterrupt after a cancel or Ctrl-C, with what was stored kept; what
     `on_progress` raises passes through. `analyze` measures every layer. `load_graph` is called where a window has to
     be computed; a statement that stored cells answer needs no network. `delivery` says where maps are written as
-    Parquet files, if anywhere.
+    Parquet files, if anywhere; `began` (of time.perf_counter) when the time of WITHIN began, now unless given.
     """
     from obeql.executor.progress import CancelledError, RunReport  # noqa: PLC0415
     from obeql.executor.run import execute  # noqa: PLC0415
@@ -105,7 +107,7 @@ def explain(
     try:
         if todo:
             rest = replace(plan, images=todo)
-            run = distribute if rest.workers and len(todo) > 1 else execute
+            run = distribute if rest.workers and len(todo) > 1 else partial(execute, began=began)
             report = run(rest, load_graph, gallery.load, writer, writer.decoded, listener, stopped, analyze, store)
             writer.flush()
     except BaseException as error:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["ProgressBar", "pace", "shown_seconds", "where"]
 
 _FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
+#: With WITHIN the bar fills with the time; the windows stand beside it.
+_TIMED_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {unit}{postfix}"
 #: While nothing is counted yet: what is being done instead.
 _PHASE_FORMAT = "{desc} ..."
 #: Characters of an image's name that are shown; what tells two files of a folder apart is mostly at the end.
@@ -36,12 +38,13 @@ class ProgressBar:
         self._stream = stream
         self._kind = kind
         self._bar: Any = None
-        self._done = 0
+        self._done = 0.0
         self._counts = False  # whether the bar has counted anything, rather than told a phase
 
     def __call__(self, progress: Progress) -> None:
         """Draw the state of a run. A run of another size, or one that starts over, gets a bar of its own."""
-        if self._bar is not None and (self._bar.total != progress.total or progress.done < self._done):
+        total, done = _measure(progress)
+        if self._bar is not None and (self._bar.total != total or done < self._done):
             self.finish()
         if self._bar is None:
             from tqdm import tqdm  # noqa: PLC0415 - only a run needs it
@@ -49,20 +52,22 @@ class ProgressBar:
             stream = sys.stderr if self._stream is None else self._stream
             self._bar = (self._kind or tqdm)(
                 desc=progress.phase or where(progress),
-                total=progress.total,
+                total=total,
                 file=stream,
-                bar_format=_PHASE_FORMAT if progress.phase else _FORMAT,
+                bar_format=_format(progress),
                 dynamic_ncols=True,
                 leave=True,
                 mininterval=0.1,
                 unit=progress.unit,
             )
         self._counts = self._counts or not progress.phase
-        self._bar.bar_format = _PHASE_FORMAT if progress.phase else _FORMAT
+        self._bar.bar_format = _format(progress)
         self._bar.set_description_str(progress.phase or where(progress), False)
+        if progress.within_s is not None:
+            self._bar.unit = f"{progress.done}/{progress.total} {progress.unit}"
         self._bar.set_postfix_str("" if progress.phase else pace(progress), False)
-        step = progress.done - self._done
-        self._done = progress.done
+        step = done - self._done
+        self._done = done
         if step == 0:
             self._bar.refresh()
         else:
@@ -75,7 +80,7 @@ class ProgressBar:
             self._bar.refresh()
             self._bar.close()
         self._bar = None
-        self._done = 0
+        self._done = 0.0
         self._counts = False
 
     def leave(self) -> None:
@@ -87,6 +92,19 @@ class ProgressBar:
 
     def __exit__(self, *_: object) -> None:
         self.finish()
+
+
+def _measure(progress: Progress) -> tuple[float, float]:
+    """What a bar is of, and how far: windows, or the seconds of WITHIN."""
+    if progress.within_s is None:
+        return progress.total, progress.done
+    return progress.within_s, progress.within_s - progress.left_s
+
+
+def _format(progress: Progress) -> str:
+    if progress.phase:
+        return _PHASE_FORMAT
+    return _FORMAT if progress.within_s is None else _TIMED_FORMAT
 
 
 def shown_seconds(seconds: float) -> str:
@@ -112,6 +130,8 @@ def pace(progress: Progress) -> str:
     """Rate and time left, or the time taken once all is done; before the first batch, the plan's estimate, if any."""
     if progress.done <= progress.reused and not progress.estimated_seconds:
         return ""
+    if progress.within_s is not None and progress.done < progress.total:
+        return f"{progress.rate:.1f}/s, {shown_seconds(progress.left_s)} of {progress.within_s:g} s left"
     if progress.done >= progress.total:
         return f"{progress.rate:.1f}/s, took {shown_seconds(progress.seconds)}"
     if progress.done <= progress.reused:

@@ -66,6 +66,8 @@ def quality_text(quality: Mapping[str, Any], n_cells: int, n_known: int | None =
         parts.append(f"{n_exact / n_cells:.0%} of cells computed")
     if n_reduced:
         parts.append(f"{n_reduced / n_cells:.0%} in {quality.get('reduced_precision')}")
+    if quality.get("late_s"):
+        parts.append(f"{quality['late_s']:g} s later than WITHIN {quality['within_s']:g} SECONDS")
     return ", ".join(parts)
 
 

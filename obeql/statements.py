@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -90,6 +91,8 @@ class Call:
     alone: bool
     place: int = 0
     ahead: LookAhead | None = None
+    #: when its turn came, of time.perf_counter: the time of WITHIN counts from here
+    began: float = field(default_factory=time.perf_counter)
 
 
 class Statements:
@@ -310,6 +313,7 @@ class Statements:
                 self._cancel.is_set,
                 analyze,
                 self._delivery(),
+                call.began,
             )
             self._networks.learn(plan, found[1])
         self._networks.save_rates()

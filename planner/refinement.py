@@ -33,6 +33,7 @@ __all__ = [
     "AUDIT_TIMES",
     "LATTICE_SHARE",
     "LEVEL_SHARE",
+    "LOOK_WINDOW_S",
     "MOST_REDUCED_PRICE",
     "MOST_WASTE",
     "TOP_CELLS_CONFIDENCE",
@@ -69,7 +70,7 @@ MOST_WASTE = 0.08
 #: Shares of the windows from which on the engines planned for a level, and for all windows, compute a level.
 _SOME, _MANY = 0.04, 0.25
 #: Levels, and seconds to estimate one map at one level for each window of the grid, on average and with few known.
-_N_LEVELS, _WINDOW_S, _LEAST_WINDOW_S = 3, 2.5e-5, 1.8e-5
+_N_LEVELS, LOOK_WINDOW_S, _LEAST_WINDOW_S = 3, 2.5e-5, 1.8e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ def _options(
     """All cells in the run's precision, or most in a reduced one, level by level or at once."""
     share = _TOP_SHARE if asked.top_cells is not None else 1.0
     share = share if asked.target is None else _expected_share(asked.target)
-    look_s = n_classes * _WINDOW_S * grid.n_windows
+    look_s = n_classes * LOOK_WINDOW_S * grid.n_windows
     whole_s = max(1e-9, whole.cost.seconds)
     plain = min(1.0, share + (asked.top_cells or 0) / grid.n_windows)
     estimating = _N_LEVELS * look_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,22 +18,29 @@ from torch import Tensor
 from obeql.executor.devices import DTYPES
 from obeql.executor.grid_run import GridRun, Planes, Windows
 from obeql.executor.materialise import CleanPass, materialise
-from obeql.executor.refine.problem import Goal, Problem
+from obeql.executor.refine.problem import Goal, Problem, Request
 from obeql.executor.refine.refiner import Refiner
 from obeql.executor.refine.top_search import TopSearch
 from obeql.executor.reuse import KnownCells
 from obeql.planner.catalog import Activation
 from obeql.planner.physical import Engine, ProgressiveRefine, PrunedTop, Refinement
-from obeql.planner.refinement import cell_costs
+from obeql.planner.refinement import LOOK_WINDOW_S, cell_costs
 from obeql.planner.scores import ScoreKind
 
 __all__ = ["OnLevel", "RefineRun"]
+
+
+class _TimeUpError(Exception):
+    """Raised between batches of a level once the deadline has passed."""
+
 
 #: called after each level with its number, counted from 1, the worst bound, and the maps as they stand
 OnLevel = Callable[[int, float, Planes], None]
 
 #: Share of the time left that a level may be expected to take; the rest is for estimating and storing.
 _LEVEL_SHARE = 0.7
+#: Seconds beyond the time allowed that are worth a word.
+_LATE_S = 0.5
 
 
 class RefineRun:
@@ -79,69 +86,17 @@ class RefineRun:
         on_level: OnLevel,
         deadline: float | None = None,
     ) -> Planes:
-        """Compute levels until the goal or the `deadline` (of time.perf_counter) is reached; at least the first.
+        """Compute levels until the goal or the `deadline` (of time.perf_counter) is reached.
 
+        A level is stopped in the middle then, but for the few cells that a bound cannot do without.
         Arguments as of `GridRun.compute`. The planes returned hold values for every window, NaN where TOP .. CELLS
         needs none; `exact` says which were computed, `quality` what is stated of each map.
         """
-        grid = self.run.grid
-        refiner = self._refiner(len(classes))
-        self._planes, self._under_way = Planes.empty(grid.n_windows, len(classes)), None
+        self._planes, self._under_way = Planes.empty(self.run.grid.n_windows, len(classes)), None
+        levels = _Levels(self, self._refiner(len(classes)), clean, fill, classes, activation, tell, deadline)
         if known is not None:
-            self._planes = self._planes.over(known)
-            stored = np.flatnonzero(~known.left)
-            refiner.cells.add(stored, known.logit[stored].astype(float), known.others[stored].astype(float))
-
-        def compute_exact(windows: Windows) -> None:
-            run = self._run_for(len(windows))
-            has_views = set(run.needed) <= set(self.run.needed)
-            its_clean = clean if has_views else materialise(run.graph, clean.image, run.needed)
-            count = counting(windows)
-            self._under_way = run, windows
-            fresh, self._window_s = self._timed(run, windows, its_clean, fill, classes, activation, count)
-            self._under_way = None
-            self._planes = _where(windows, fresh, self._planes)
-            refiner.cells.add(windows, fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy())
-
-        def counting(windows: Windows) -> Callable[[int], None]:
-            seen = refiner.cells.seen.reshape(-1)
-            before, n_new = int(seen.sum()), int((~seen[windows]).sum())  # some are computed in both precisions
-            return lambda n: tell(before + min(n, n_new))
-
-        reduced_clean: CleanPass | None = None
-
-        def compute_reduced(windows: Windows) -> None:
-            nonlocal reduced_clean
-            run = self._reduced
-            assert run is not None
-            if reduced_clean is None:
-                reduced_clean = materialise(run.graph, clean.image.to(self._dtype), run.needed)
-            rounded = fill.to(self._dtype)
-            count = counting(windows)
-            fresh, _ = self._timed(run, windows, reduced_clean, rounded, classes, activation, count)
-            logit, others = fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy()
-            try:
-                refiner.cells.add_reduced(windows, logit, others)
-            except ValueError:  # beyond what the reduced precision can hold
-                refiner.forsake_reduced()
-
-        request = refiner.first(self._affordable(deadline))
-        while True:
-            if len(request.exact):
-                compute_exact(request.exact)
-                planes = self._planes
-                if not bool(planes.logit[refiner.cells.exact.reshape(-1)].isfinite().all()):
-                    # The network's outputs are not numbers, which the caller words.
-                    return replace(planes, exact=refiner.cells.exact.reshape(-1))
-            if len(request.reduced):
-                compute_reduced(request.reduced)
-            if refiner.has_reduced or not len(request.reduced):
-                refiner.update()
-            request = refiner.next(self._affordable(deadline))
-            if request.empty:
-                return self._found(refiner, self._planes)
-            if refiner.history:
-                on_level(len(refiner.history), refiner.worst, self._found(refiner, self._planes))
+            levels.take_known(known)
+        return levels.run(on_level)
 
     def _run_for(self, n_windows: int) -> GridRun:
         """The operator planned for about so many windows at once."""
@@ -199,7 +154,7 @@ class RefineRun:
         (fresh,) = run.compute(clean, fill, [classes], activation, lambda n: count(n - n_others), wanted)
         return fresh, (time.perf_counter() - started) / len(windows)
 
-    def _found(self, refiner: Refiner, planes: Planes) -> Planes:
+    def _found(self, refiner: Refiner, planes: Planes, deadline: float | None = None) -> Planes:
         """The maps as they stand: computed cells as they were computed, the others as estimated."""
         exact = refiner.cells.exact.reshape(-1)
         at = torch.from_numpy(exact)[:, None]
@@ -208,6 +163,8 @@ class RefineRun:
             for name in ("logit", "others")
         )
         stated = self._stated(refiner)
+        if deadline is not None and (late_s := time.perf_counter() - deadline) > _LATE_S:
+            stated["late_s"] = round(late_s, 1)
         return Planes(
             torch.where(at, planes.logit, logit),
             torch.where(at, planes.others, others),
@@ -233,6 +190,135 @@ class RefineRun:
         if isinstance(refinement, ProgressiveRefine) and refinement.within_s is not None:
             stated["within_s"] = refinement.within_s
         return stated
+
+
+@dataclass(slots=True, eq=False)
+class _Levels:
+    """One image at work: the levels of its map, one after the other, until the goal or the deadline."""
+
+    owner: RefineRun
+    refiner: Refiner
+    clean: CleanPass
+    fill: Tensor
+    classes: Sequence[int]
+    activation: Activation
+    tell: Callable[[int], None]
+    deadline: float | None
+    reduced_clean: CleanPass | None = None
+    #: whether what is computed now is needed whatever the time
+    is_urgent: bool = False
+    #: seconds that estimating the maps took the last time, for which there has to be time after a level
+    look_s: float = 0.0
+
+    def take_known(self, known: KnownCells) -> None:
+        self.owner._planes = self.owner._planes.over(known)
+        stored = np.flatnonzero(~known.left)
+        self.refiner.cells.add(stored, known.logit[stored].astype(float), known.others[stored].astype(float))
+
+    def run(self, on_level: OnLevel) -> Planes:
+        owner, refiner = self.owner, self.refiner
+        self.look_s = LOOK_WINDOW_S * owner.run.grid.n_windows * len(self.classes)
+        request = refiner.first(owner._affordable(self.deadline))
+        while True:
+            in_time = self._compute(request)
+            planes, exact = owner._planes, refiner.cells.exact.reshape(-1)
+            if not bool(planes.logit[exact].isfinite().all()):
+                return replace(planes, exact=exact)  # the network's outputs are not numbers, which the caller words
+            if not in_time:
+                self._end_here()
+                return owner._found(refiner, planes, self.deadline)
+            if refiner.has_reduced or not len(request.reduced):
+                started = time.perf_counter()
+                refiner.update()
+                self.look_s = time.perf_counter() - started
+            request = refiner.next(owner._affordable(self.deadline))
+            if request.empty:
+                return owner._found(refiner, planes, self.deadline)
+            if refiner.history:
+                on_level(len(refiner.history), refiner.worst, owner._found(refiner, planes))
+
+    def _compute(self, request: Request) -> bool:
+        """Compute what is asked for; returns whether there was time for all of it."""
+        parts = (request,) if self.deadline is None else self.refiner.urgent(request)
+        for number, part in enumerate(parts):
+            self.is_urgent = self.deadline is not None and number == 0
+            try:
+                if len(part.exact):
+                    self._compute_exact(part.exact)
+                if len(part.reduced) and self.refiner.has_reduced:
+                    self._compute_reduced(part.reduced)
+            except _TimeUpError:
+                return False
+        return True
+
+    def _end_here(self) -> None:
+        """Estimate the map from what is there of a level that was stopped."""
+        for _ in range(2):  # a second time where the first look gives the reduced precision up
+            self.refiner.cut_short()
+            self.refiner.update()
+            if self.refiner.estimates:
+                return
+
+    def _compute_exact(self, windows: Windows) -> None:
+        owner, cells = self.owner, self.refiner.cells
+        run = owner._run_for(len(windows))
+        has_views = set(run.needed) <= set(owner.run.needed)
+        clean = self.clean if has_views else materialise(run.graph, self.clean.image, run.needed)
+        owner._under_way = run, windows
+        windows, fresh, window_s, late = self._computed(run, windows, clean, self.fill)
+        owner._under_way = None
+        owner._window_s = window_s or owner._window_s
+        owner._planes = _where(windows, fresh, owner._planes)
+        cells.add(windows, fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy())
+        if late is not None:
+            raise late
+
+    def _compute_reduced(self, windows: Windows) -> None:
+        owner, run = self.owner, self.owner._reduced
+        assert run is not None
+        if self.reduced_clean is None:
+            self.reduced_clean = materialise(run.graph, self.clean.image.to(owner._dtype), run.needed)
+        rounded = self.fill.to(owner._dtype)
+        windows, fresh, _, late = self._computed(run, windows, self.reduced_clean, rounded)
+        logit, others = fresh.logit[windows].double().numpy(), fresh.others[windows].double().numpy()
+        try:
+            self.refiner.cells.add_reduced(windows, logit, others)
+        except ValueError:  # beyond what the reduced precision can hold
+            self.refiner.forsake_reduced()
+        if late is not None:
+            raise late
+
+    def _computed(
+        self, run: GridRun, windows: Windows, clean: CleanPass, fill: Tensor
+    ) -> tuple[Windows, Planes, float, _TimeUpError | None]:
+        """Compute windows; returns those for which there was time, planes that hold them, and the seconds of one."""
+        self._require_time()
+        try:
+            fresh, window_s = self.owner._timed(
+                run, windows, clean, fill, self.classes, self.activation, self._counting(windows)
+            )
+        except _TimeUpError as late:
+            partial = run.computed(0, None)
+            if partial is None:
+                raise
+            assert partial.exact is not None
+            return windows[partial.exact[windows]], partial, 0.0, late
+        return windows, fresh, window_s, None
+
+    def _counting(self, windows: Windows) -> Callable[[int], None]:
+        """What is called between batches with the windows done: it tells of them, and stops where the time is up."""
+        seen = self.refiner.cells.seen.reshape(-1)
+        before, n_new = int(seen.sum()), int((~seen[windows]).sum())  # some are computed in both precisions
+
+        def count(n: int) -> None:
+            self.tell(before + min(n, n_new))
+            self._require_time()
+
+        return count
+
+    def _require_time(self) -> None:
+        if self.deadline is not None and not self.is_urgent and time.perf_counter() > self.deadline - self.look_s:
+            raise _TimeUpError
 
 
 def _where(windows: Windows, fresh: Planes, planes: Planes) -> Planes:

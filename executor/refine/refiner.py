@@ -362,6 +362,31 @@ class Refiner:
         """Note which class is furthest from its target: it says which cells come next."""
         self._worst = min(found, key=lambda each: (each.reachable >= self._least_reachable, each.estimate.bound))
 
+    def urgent(self, request: Request) -> tuple[Request, Request]:
+        """Divide a request for which the time may not suffice: what the bound cannot do without, and the rest."""
+        seen = self.cells.seen.reshape(-1)
+        few = self._order[:_TINY_AUDIT]
+        few = few[~seen[few] | (self.has_reduced & ~self.cells.exact.reshape(-1)[few])]
+        parts = [(np.intersect1d(all_, few), np.setdiff1d(all_, few)) for all_ in (request.exact, request.reduced)]
+        return Request(parts[0][0], parts[1][0]), Request(parts[0][1], parts[1][1])
+
+    def cut_short(self) -> None:
+        """Go on with the cells that are there, where a request was not answered in full.
+
+        The audit stays a random sample: as many of the cells drawn first as are there without a gap. All others count
+        as chosen.
+        """
+        seen, sample = self.cells.seen, self._sample
+        missing = np.flatnonzero(~seen.reshape(-1)[self._order])
+        n_audit = min(self._n_audit, int(missing[0]) if len(missing) else self._order.size)
+        if n_audit >= int(seen.sum()):  # nothing else is there to fit the field to
+            n_audit //= 2
+        sample.audit[:] = False
+        sample.audit.flat[self._order[:n_audit]] = True
+        sample.pairs[:] &= self.cells.exact & self.cells.reduced
+        sample.chosen[:] = (sample.chosen & seen) | (seen & ~sample.audit)
+        self._n_audit = n_audit
+
     def forsake_reduced(self) -> None:
         """Begin again without the reduced precision: its errors are too large for the goal."""
         self.has_reduced = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,6 +87,20 @@ def test_what_is_counted_is_named() -> None:
     with ProgressBar(screen) as bar:
         bar(progress(2, 3, 1.0, unit="maps"))
     assert "map 1/3" in screen.getvalue() and "2/3 maps" in screen.getvalue()
+
+
+def test_a_statement_of_limited_time_counts_down_to_its_end() -> None:
+    screen = io.StringIO()
+    with ProgressBar(screen) as bar:
+        bar(replace(progress(0), within_s=10.0, left_s=10.0))
+        bar(replace(progress(80, seconds=4.0), within_s=10.0, left_s=5.0))
+    assert " 50% " in screen.getvalue() and "80/841 windows, 20.0/s, 5.0 s of 10 s left" in screen.getvalue()
+
+
+def test_what_was_stored_counts_as_done_and_not_as_pace() -> None:
+    state = replace(progress(400, seconds=10.0), reused=300)
+    assert state.rate == 10.0 and state.eta_seconds == pytest.approx(44.1)
+    assert replace(state, done=300).eta_seconds == 42.0  # the plan's estimate of what is left
 
 
 def test_the_live_drawing_says_phases() -> None:

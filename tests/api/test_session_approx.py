@@ -100,6 +100,40 @@ def test_within(asked: Any) -> None:
     assert heat.bound <= 1 and np.isfinite(heat.scores).all()
 
 
+def test_within_stops_in_the_middle_of_a_level_and_says_what_it_is_late(
+    db: Any, tiny_net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    db.create_model("net", tiny_net(), size=(32, 32), classes=["ant", "bee", "cat"])
+    db.execute("SET obeql.disabled_rules = 'choose_reduced_precision'")
+    across = np.linspace(0, 3, 32)
+    wave = (127 + 120 * np.sin(across)[:, None] * np.cos(2 * across)).astype(np.uint8)
+    picture = np.repeat(wave[:, :, None], 3, axis=2)
+    statement = "EXPLAIN OCCLUDE ? USING net FOR CLASS 1 WITHIN 20 SECONDS WITH patch=8 stride=1 batch=8 score=log_odds"
+    whole = db.execute("EXPLAIN OCCLUDE ? USING net FOR CLASS 1 WITH patch=8 stride=1 score=log_odds", [picture])[0]
+    real, late = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + late[0])
+    seen: list[Any] = []
+
+    def hurry(progress: Any) -> None:
+        seen.append(progress)
+        if progress.done >= 24:  # the audit is there, and part of the lattice
+            late[0] = 100.0
+
+    heat = db.execute(f"{statement} NO REUSE", [picture], on_progress=hurry)[0]
+    quality = heat.cells.quality
+    n_first = next(each.done for each in seen if each.done >= 24)
+    assert quality["n_exact"] <= n_first + 16 and quality["n_exact"] < 100  # the lattice alone has 121 windows
+    assert quality["late_s"] > 70 and "later than WITHIN 20 SECONDS" in heat.quality
+    assert np.isfinite(heat.scores).all() and heat.bound < 1
+    computed = heat.cells.exact
+    np.testing.assert_allclose(heat.scores[computed], whole.scores[computed], atol=1e-4)
+    counted = [each for each in seen if not each.phase]
+    assert all(each.within_s == 20 for each in counted) and counted[0].eta_seconds <= 20
+    assert counted[-1].left_s == counted[-1].eta_seconds == 0
+
+
 def test_a_map_that_does_not_vary_is_exact(db: Any, tiny_net: Any) -> None:
     db.create_model("net", tiny_net(), size=(32, 32), classes=["ant", "bee", "cat"])
     heat = db.execute(HEAD + "APPROX 0.9", [np.full((32, 32, 3), 90, np.uint8)])[0]
