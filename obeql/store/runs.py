@@ -175,6 +175,7 @@ class RunRows(PlacedRows):
         """Store durably that an image of the run could not be explained, and why."""
         with self._database.transaction():
             self._require_running(run_id)
+            self._delete_pieces("run_id = ? AND image_id = ?", [run_id, failure.image_id])
             self._database.append_row(
                 "run_failures",
                 entry_id=self._database.next_ids("entry_ids")[0],
