@@ -123,6 +123,7 @@ COLUMNS: Mapping[str, str] = {
     "n_images": "Images of which the run has maps",
     "n_maps": "Maps of the run",
     "n_failed": "Images that could not be explained",
+    "share": "Share of the cells asked for that is stored, from 0 to 1; 1 of a run that is done",
     "started_at": "When the statement began, UTC",
     "ended_at": "When it ended, UTC; NULL while it runs",
     "created_at": "When it was created, UTC",
