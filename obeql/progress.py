@@ -38,7 +38,7 @@ class ProgressBar:
         self._stream = stream
         self._kind = kind
         self._bar: Any = None
-        self._done = 0.0
+        self._done: float = 0
         self._counts = False  # whether the bar has counted anything, rather than told a phase
 
     def __call__(self, progress: Progress) -> None:
@@ -80,7 +80,7 @@ class ProgressBar:
             self._bar.refresh()
             self._bar.close()
         self._bar = None
-        self._done = 0.0
+        self._done = 0
         self._counts = False
 
     def leave(self) -> None:
