@@ -19,7 +19,7 @@ from torch import Tensor
 from obeql.errors import DeviceError
 from obeql.executor.devices import device_of
 from obeql.executor.layer_clock import LayerClock
-from obeql.executor.logits import logit_and_others, top_class
+from obeql.executor.logits import as_stored, logit_and_others, top_class
 from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.dense_forward import DenseRun
@@ -43,7 +43,7 @@ _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory",
 
 @dataclass(slots=True, eq=False)
 class Planes:
-    """The cells of a grid over an image, on the CPU: float32 `logit` and `others` (windows, classes), int32 `top`.
+    """The cells of a grid over an image, on the CPU: `logit` and `others` (windows, classes), int32 `top`.
 
     NaN and -1 where a window was not computed. `exact` (windows,) says which were where others are reconstructed or
     left out, and `quality` what is then stated of each class's map; None and empty where all were computed.
@@ -59,7 +59,8 @@ class Planes:
     def empty(cls, n_windows: int, n_classes: int, device: torch.device | None = None) -> Planes:
         """Planes without any cell computed."""
         logit = torch.full((n_windows, n_classes), float("nan"), dtype=torch.float32, device=device)
-        return cls(logit, logit.clone(), torch.full((n_windows,), -1, dtype=torch.int32, device=device))
+        wide = torch.float64 if device is None else device_of(device).wide_dtype
+        return cls(logit, logit.to(wide), torch.full((n_windows,), -1, dtype=torch.int32, device=device))
 
     def of_classes(self, classes: slice) -> Planes:
         """These cells, of some of the classes."""
@@ -147,7 +148,7 @@ class GridRun:
         def finish(windows: Windows, logits: Tensor) -> Planes:
             asked = ids if n_images == 1 else ids[torch.from_numpy(windows // n_windows).to(device)]
             z, rest = logit_and_others(logits, asked, activation)
-            return Planes(z.float(), rest.float(), top_class(logits))
+            return Planes(*as_stored(z, rest), top_class(logits))
 
         def take(windows: Windows, found: Planes) -> None:
             index = torch.from_numpy(windows).to(device)

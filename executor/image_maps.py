@@ -16,7 +16,7 @@ from torch import Tensor
 from obeql.errors import ImageError
 from obeql.executor.grid_run import GridRun, Planes
 from obeql.executor.images.preprocess import from_model_space
-from obeql.executor.logits import logit_and_others, top_class
+from obeql.executor.logits import as_stored, logit_and_others, top_class
 from obeql.executor.preview import Preview
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.grid import WindowGrid
@@ -42,7 +42,7 @@ def preview_of(
 
     `slot` says which of the images at work is shown, `clean` (1, K) are its logits and `image` (C, H, W) is itself.
     """
-    z, rest = logit_and_others(clean, classes[:1], plan.model.activation)
+    z, rest = as_stored(*logit_and_others(clean, classes[:1], plan.model.activation))
     name = plan.model.class_name(classes[0])
 
     def cells() -> tuple[Tensor, Tensor] | None:
@@ -70,11 +70,11 @@ def clean_numbers(
     """Each class with what its map says of the unoccluded image: as stored, else from its logits (1, K)."""
     found = dict(stored)
     if logits is not None:
-        z, others = logit_and_others(logits, classes, plan.model.activation)
+        # rounded as the cells are: a window without effect has importance 0, not a rounding error
+        z, others = as_stored(*logit_and_others(logits, classes, plan.model.activation))
         top = int(top_class(logits)[0])
         for k, class_id in enumerate(classes):
-            # rounded as the cells are: a window without effect has importance 0, not a rounding error
-            found.setdefault(class_id, (float(z[0, k].float()), float(others[0, k].float()), top))
+            found.setdefault(class_id, (float(z[0, k]), float(others[0, k]), top))
     return [(class_id, found[class_id]) for class_id in classes]
 
 

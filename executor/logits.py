@@ -10,7 +10,7 @@ from torch import Tensor
 from obeql.executor.devices import device_of
 from obeql.planner.catalog import Activation
 
-__all__ = ["chosen_classes", "logit_and_others", "top_class"]
+__all__ = ["as_stored", "chosen_classes", "logit_and_others", "top_class"]
 
 
 def logit_and_others(
@@ -34,6 +34,12 @@ def logit_and_others(
     others = total + torch.log1p(-torch.exp((z - total).clamp(max=-1e-12)))
     without_winner = wide.scatter(1, winner, float("-inf")).logsumexp(dim=1, keepdim=True)
     return z, torch.where(ids == winner, without_winner, others)
+
+
+def as_stored(z: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """The two numbers of a cell as they are kept: a float32 logit, and others such that log-odds are float32 too."""
+    logit = z.float()
+    return logit, logit.to(z.dtype) - (z - others).float().to(z.dtype)
 
 
 def top_class(logits: Tensor) -> Tensor:

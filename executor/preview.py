@@ -40,6 +40,6 @@ class Preview:
         if found is None:
             return np.full(self.grid.shape, np.nan, np.float32)
         logit, others = (plane[:, 0].cpu().numpy() for plane in found)
-        clean = float(self.clean[0].float()), float(self.clean[1].float())
+        clean = float(self.clean[0]), float(self.clean[1])
         importance = importance_of(self.score_kind, clean, logit, others)
         return np.asarray(importance, np.float32).reshape(self.grid.shape)

@@ -45,13 +45,13 @@ class CellLookup:
 class KnownCells:
     """The stored cells of one grid and image.
 
-    `logit`, `others` are float32 (windows, classes), NaN where nothing is stored; `top` is int32 (windows,), -1
-    there. `clean` holds, for the classes of which a map is stored, the two numbers of the unoccluded image and the
-    class that it ranks first.
+    `logit` (float32) and `others` (float64) are (windows, classes), NaN where nothing is stored; `top` is int32
+    (windows,), -1 there. `clean` holds, for the classes of which a map is stored, the two numbers of the unoccluded
+    image and the class that it ranks first.
     """
 
     logit: FloatPlane
-    others: FloatPlane
+    others: npt.NDArray[np.float64]
     top: npt.NDArray[np.int32]
     clean: dict[int, tuple[float, float, int]]
 
@@ -69,7 +69,7 @@ def known_cells(grid: WindowGrid, classes: Sequence[int], maps: Sequence[MapCell
     """
     shape = (*grid.shape, len(classes))
     logit = np.full(shape, np.nan, np.float32)
-    others = np.full(shape, np.nan, np.float32)
+    others = np.full(shape, np.nan, np.float64)
     top = np.full(grid.shape, -1, np.int32)
     clean: dict[int, tuple[float, float, int]] = {}
     for cells in sorted(maps, key=lambda cells: not _covers(cells, grid)):

@@ -186,7 +186,7 @@ def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
         "scores": _plane(heat.scores),
         "importance": _plane(heat.importance),
         "logit": _plane(cells.logit),
-        "others": _plane(cells.others),
+        "others": _plane(cells.others.astype(np.float32)),
         "top_class": cells.top_class.tolist(),
         "exact": np.ones(heat.shape, bool).tolist() if cells.exact is None else cells.exact.tolist(),
         "tops": heat.tops.tolist(),

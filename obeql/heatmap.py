@@ -116,9 +116,9 @@ class Heatmap:
         return float(score_of("probability", *self._clean))
 
     @property
-    def _clean(self) -> tuple[np.float32, np.float32]:
+    def _clean(self) -> tuple[np.float32, float]:
         """(logit, others) of the unoccluded image, in the precision of the cells."""
-        return np.float32(self.cells.clean_logit), np.float32(self.cells.clean_others)
+        return np.float32(self.cells.clean_logit), self.cells.clean_others
 
     @property
     def top_class(self) -> npt.NDArray[np.int32]:
@@ -231,7 +231,7 @@ class Heatmap:
         return int(np.isfinite(self.cells.logit).sum())
 
     @property
-    def _planes(self) -> tuple[FloatPlane, FloatPlane]:
+    def _planes(self) -> tuple[FloatPlane, npt.NDArray[np.float64]]:
         return self.cells.logit, self.cells.others
 
     @cached_property

@@ -59,7 +59,7 @@ class Shelved:
             heights=_NO_AXIS,
             widths=_NO_AXIS,
             logit=_NO_PLANE,
-            others=_NO_PLANE,
+            others=_NO_PLANE.astype(np.float64),
             top_class=_NO_CLASSES,
             exact=None,
         )

@@ -107,8 +107,6 @@ class ModelRecord:
     def class_name(self, class_id: int) -> str:
         if class_id < len(self.classes):
             return self.classes[class_id]
-        if self.yes_no:
-            return NO_YES[class_id]
         return "value" if self.has_values and self.n_classes == 1 else str(class_id)
 
 

@@ -17,12 +17,22 @@ import numpy.typing as npt
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.grid import AxisGrid
 
-__all__ = ["CellKey", "CellSink", "CellSource", "FailedImage", "FloatPlane", "ImageHashes", "MapCells", "axis_places"]
+__all__ = [
+    "CellKey",
+    "CellSink",
+    "CellSource",
+    "FailedImage",
+    "FloatPlane",
+    "ImageHashes",
+    "MapCells",
+    "axis_places",
+    "others_of",
+]
 
 FloatPlane = npt.NDArray[np.float32]
 
 #: logit, others and arg-max class of a cell
-_CELL_BYTES = 12
+_CELL_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +52,10 @@ class MapCells:
     """The cells of one image, model and class on a grid of windows.
 
     `tops`, `lefts`, `heights`, `widths`: int32 (rows,) / (cols,), the window of cell (r, c) is
-    (tops[r], lefts[c], heights[r], widths[c]) in pixels of the model's input. `logit` and `others` are float32
-    (rows, cols): the class's logit z and logsumexp of all other classes' logits (0 for sigmoid outputs), so that
-    log-odds = z - others. `top_class` int32 (rows, cols): arg-max class with the window hidden. `exact` bool
+    (tops[r], lefts[c], heights[r], widths[c]) in pixels of the model's input. `logit` is float32 (rows, cols), the
+    class's logit z; `others`, float64, is the logsumexp of all other classes' logits (0 for sigmoid outputs), such that
+    z - others is the log-odds rounded to float32: beside logits of a million a float32 would hold no digit of it.
+    `top_class` int32 (rows, cols): arg-max class with the window hidden. `exact` bool
     (rows, cols), or None when every cell is exact. NaN marks cells that were not computed.
     `clean_logit`, `clean_others`: the same two numbers of the unoccluded image.
     """
@@ -56,7 +67,7 @@ class MapCells:
     heights: npt.NDArray[np.int32]
     widths: npt.NDArray[np.int32]
     logit: FloatPlane
-    others: FloatPlane
+    others: npt.NDArray[np.float64]
     top_class: npt.NDArray[np.int32]
     clean_logit: float
     clean_others: float
@@ -69,6 +80,12 @@ class MapCells:
     def plane_bytes(self) -> int:
         """Bytes of logit, others and arg-max class, which may be in the store while this map is without them."""
         return len(self.tops) * len(self.lefts) * _CELL_BYTES
+
+
+def others_of(logit: FloatPlane, log_odds: FloatPlane) -> npt.NDArray[np.float64]:
+    """`MapCells.others` of logits and log-odds, both float32."""
+    with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
+        return np.asarray(logit.astype(np.float64) - log_odds.astype(np.float64))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ of a network with one output no and yes. Those two also go by 0 and 1, false and
 from __future__ import annotations
 
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
-from obeql.planner.catalog import ModelRecord
+from obeql.planner.catalog import NO_YES, ModelRecord
 
 __all__ = ["class_names", "class_number", "find_class", "with_no"]
 
@@ -21,9 +21,9 @@ def class_names(model: ModelRecord) -> tuple[str, ...]:
 
 
 def with_no(model: ModelRecord) -> tuple[str, ...]:
-    """Return the model's class names, with one for no where only that of yes was given."""
-    if model.yes_no and len(model.classes) == 1:
-        return f"not {model.classes[0]}", model.classes[0]
+    """Return the model's class names, of one output two: with one for no where that of yes was given, or none."""
+    if model.yes_no and len(model.classes) < 2:
+        return (f"not {model.classes[0]}", model.classes[0]) if model.classes else NO_YES
     return model.classes
 
 

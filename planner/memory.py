@@ -128,9 +128,9 @@ def most_kept(budget: float) -> float:
 def cell_bytes(n_windows: Sequence[int], n_classes: int) -> float:
     """Bytes of the cells of an image, `n_windows` of each grid: its maps, and the planes of the grid at work.
 
-    Two numbers a window and class, and the arg-max class of a window.
+    Two numbers a window and class, one of them of twice the size, and the arg-max class of a window.
     """
-    each = [_VALUE * n * (2 * n_classes + 1) for n in n_windows]
+    each = [_VALUE * n * (3 * n_classes + 1) for n in n_windows]
     return float(sum(each) + max(each))
 
 

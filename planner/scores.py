@@ -59,7 +59,7 @@ def other_score(kind: ScoreKind, wanted: str) -> ScoreKind:
 def score_of(kind: ScoreKind, logit: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
     """Return the score as float64 of the inputs' shape; NaN where an input is NaN.
 
-    Log-odds are taken in the precision of the inputs: of float32 planes, as stored ones are, rounded to float32.
+    Log-odds are rounded to the precision of the logits: of float32 planes, as stored ones are, to float32.
     """
     z = _ranked(kind, logit, others)
     if kind in ("log_odds", *AS_IT_IS):
@@ -78,8 +78,8 @@ def importance_of(
     Positive is evidence for the class. Differences of probabilities keep their relative precision where both are
     close to 1 (1e-20 is not rounded to 0). `clean` is rounded as the cells are: where nothing changes, 0 is exact.
     """
-    precision = np.result_type(np.asarray(logit), np.asarray(others))
-    before, after = _ranked(kind, *np.asarray(clean, precision)), _ranked(kind, logit, others)
+    precision = np.asarray(logit).dtype
+    before, after = _ranked(kind, np.asarray(clean[0], precision), clean[1]), _ranked(kind, logit, others)
     with np.errstate(invalid="ignore"):
         if kind in ("log_odds", *AS_IT_IS):
             return np.asarray(before - after)
@@ -100,12 +100,13 @@ def is_constant(scores: npt.NDArray[Any]) -> bool:
 
 
 def _ranked(kind: ScoreKind, logit: npt.ArrayLike, others: npt.ArrayLike) -> Floats:
-    """What the score is made of: the logit, or the log-odds in the precision of the inputs, as they are stored."""
+    """What the score is made of: the logit, or the log-odds in the precision of the logits, as they are stored."""
     if kind in AS_IT_IS:
         return np.array(logit, np.float64)
     # numpy flags NaN here, which is no more than a cell that was not computed.
     with np.errstate(invalid="ignore", over="ignore"):
-        return np.asarray(np.asarray(logit) - np.asarray(others), np.float64)
+        odds = np.asarray(logit, np.float64) - np.asarray(others, np.float64)
+        return np.asarray(odds.astype(np.asarray(logit).dtype), np.float64)
 
 
 def _sigmoid(x: Floats) -> Floats:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from obeql.executor.devices import DTYPES
 from obeql.executor.grid_run import GridRun, Planes, Windows
+from obeql.executor.logits import as_stored
 from obeql.executor.materialise import CleanPass, materialise
 from obeql.executor.refine.problem import Goal, Problem, Request
 from obeql.executor.refine.refiner import Refiner
@@ -159,9 +160,10 @@ class RefineRun:
         exact = refiner.cells.exact.reshape(-1)
         at = torch.from_numpy(exact)[:, None]
         logit, others = (
-            torch.from_numpy(np.stack([getattr(each, name).reshape(-1) for each in refiner.estimates], axis=1)).float()
+            torch.from_numpy(np.stack([getattr(each, name).reshape(-1) for each in refiner.estimates], axis=1))
             for name in ("logit", "others")
         )
+        logit, others = as_stored(logit, others)
         stated = self._stated(refiner)
         if deadline is not None and (late_s := time.perf_counter() - deadline) > _LATE_S:
             stated["late_s"] = round(late_s, 1)

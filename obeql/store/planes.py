@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from obeql.errors import InternalError
-from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.cells import CellKey, MapCells, others_of
 from obeql.store.codec import dump, load
 from obeql.store.images import ImageContent
 
@@ -57,7 +57,7 @@ MAP_FACTS = (
     'map."precision", map.class_id, map.n_rows, map.n_cols, map.tops, map.lefts, map.heights, map.widths, '
     "map.clean_logit, map.clean_others, map.clean_top_class"
 )
-MAP_COLUMNS = f"{MAP_FACTS}, map.logit, map.others, map.top_class, map.exact"
+MAP_COLUMNS = f"{MAP_FACTS}, map.logit, map.log_odds, map.top_class, map.exact"
 MEMBER_COLUMNS = (
     "member.entry_id, member.run_id, member.image_id, member.class_name, member.stride_height, member.stride_width, "
     "member.input_height, member.input_width, member.source_top, member.source_left, member.source_height, "
@@ -109,7 +109,12 @@ class StoredMap:
 def _check(cells: MapCells) -> None:
     """Raise InternalError unless every plane has the shape its grid says."""
     shape = (len(cells.tops), len(cells.lefts))
-    planes = {"logit": cells.logit, "others": cells.others, "top_class": cells.top_class, "exact": cells.exact}
+    planes: dict[str, Array | None] = {
+        "logit": cells.logit,
+        "others": cells.others,
+        "top_class": cells.top_class,
+        "exact": cells.exact,
+    }
     for name, plane in planes.items():
         if plane is not None and plane.shape != shape:
             raise InternalError(f"plane {name!r} of a map has shape {plane.shape}, its grid has {shape}")
@@ -140,8 +145,8 @@ def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[Map
     no_class = [mask | (cells.top_class < 0) for cells, mask in zip(maps, missing, strict=True)]
     nowhere = [np.zeros(mask.shape, bool) for mask in missing]
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
-        log_odds = [np.asarray(cells.logit, np.float32) - np.asarray(cells.others, np.float32) for cells in maps]
-        clean = [np.float32(cells.clean_logit) - np.float32(cells.clean_others) for cells in maps]
+        log_odds = [(cells.logit - np.asarray(cells.others, np.float64)).astype(np.float32) for cells in maps]
+        clean = [np.float32(cells.clean_logit - cells.clean_others) for cells in maps]
     int32, float32, text = pa.int32(), pa.float32(), pa.string()
     return pa.table(
         {
@@ -166,7 +171,7 @@ def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[Map
             "clean_log_odds": pa.array([float(value) for value in clean], pa.float64()),
             "clean_top_class": pa.array([int(cells.clean_top_class) for cells in maps], int32),
             "logit": _plane_column([cells.logit for cells in maps], missing, float32),
-            "others": _plane_column([cells.others for cells in maps], missing, float32),
+            "others": _plane_column([cells.others.astype(np.float32) for cells in maps], missing, float32),
             "log_odds": _plane_column(log_odds, missing, float32),
             "top_class": _plane_column([cells.top_class for cells in maps], no_class, int32),
             "exact": _plane_column([cells.exact for cells in maps], nowhere, pa.bool_()),
@@ -269,7 +274,7 @@ def exact_only(cells: MapCells) -> MapCells:
     return replace(
         cells,
         logit=np.where(cells.exact, cells.logit, hidden),
-        others=np.where(cells.exact, cells.others, hidden),
+        others=np.where(cells.exact, cells.others, np.nan),
         top_class=np.where(cells.exact, cells.top_class, np.int32(_NO_CLASS)),
         exact=None,
     )
@@ -296,6 +301,7 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
         return _plane(columns[name], row, (value("n_rows"), value("n_cols")), missing)
 
     exact = plane("exact", False)
+    logit = _required(plane("logit", np.nan)).astype(np.float32)
     return MapCells(
         key=CellKey(
             value("image_hash"),
@@ -310,8 +316,8 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
         lefts=axis("lefts"),
         heights=axis("heights"),
         widths=axis("widths"),
-        logit=_required(plane("logit", np.nan)).astype(np.float32),
-        others=_required(plane("others", np.nan)).astype(np.float32),
+        logit=logit,
+        others=others_of(logit, _required(plane("log_odds", np.nan))),
         top_class=_required(plane("top_class", _NO_CLASS)).astype(np.int32),
         clean_logit=value("clean_logit"),
         clean_others=value("clean_others"),

@@ -20,7 +20,7 @@ UPDATE obeql_store.prediction_rows
 SET class_id = 1, class_name = CASE WHEN class_name = '0' THEN 'yes' ELSE class_name END
 WHERE class_id = 0 AND model_hash IN (SELECT model_hash FROM obeql_store.model_rows WHERE n_classes = 1);
 UPDATE obeql_store.model_rows
-SET n_classes = 2, classes = CASE WHEN len(classes) = 1 THEN ['not ' || classes[1], classes[1]] ELSE classes END
+SET n_classes = 2, classes = CASE len(classes) WHEN 0 THEN ['no', 'yes'] ELSE ['not ' || classes[1], classes[1]] END
 WHERE n_classes = 1;
 
 -- What a run was asked for: its images, and the cells of all maps of all of them.

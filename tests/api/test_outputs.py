@@ -322,8 +322,40 @@ def test_the_output_is_chosen_and_shown() -> None:
             assert [row[1:] for row in rows if row[0] is None] == [
                 ("output", "0", None, "12", None, "not read"), ("output", "1", None, "3", None, "3 classes"),
             ]  # fmt: skip
+        hashes = {
+            db.create_model(f"m{n}", Net(lambda z: z.softmax(1) * 1.0).eval(), size=(SIZE, SIZE), **said).model_hash
+            for n, said in enumerate(({"outputs": "logits"}, {"outputs": "value"}, {"activation": "sigmoid"}, {}))
+        }
+        assert len(hashes) == 4
         other = db.create_model("other", Net(both).eval(), size=(SIZE, SIZE), output=0)
         assert other.model_hash != db.create_model("net", Net(both).eval(), size=(SIZE, SIZE), output=1).model_hash
+
+
+def test_logits_of_a_million_agree_with_predict() -> None:
+    network = Net(lambda z: z * 3 + 4e6).eval()
+    with obeql.connect() as db:
+        db.create_model("net", network, size=(SIZE, SIZE))
+        rows = db.execute("PREDICT ? USING net", [_picture()]).fetchall()
+        heats = db.explain(_picture(), "net", patch=PATCH, stride=STRIDE, fill="black", classes="all")
+        for row in rows:
+            assert heats[row[3]].clean_score == pytest.approx(row[5], abs=1e-6)
+        x = torch.from_numpy(_picture().astype(np.float32) / 255).permute(2, 0, 1)[None]
+        for k, heat in enumerate(heats):
+            for n, (top, left) in enumerate(GRID[:5]):
+                hidden = x.clone()
+                hidden[:, :, top : top + PATCH, left : left + PATCH] = 0
+                with torch.inference_mode():
+                    expected = float(network(hidden).double().softmax(1)[0, k])
+                assert heat.scores.ravel()[n] == pytest.approx(expected, abs=0.2)  # float32 holds steps of 0.25
+        total = sum(heat.scores.astype(float) for heat in heats)
+        np.testing.assert_allclose(total, 1, atol=1e-6)
+        db.execute("EXPLAIN OCCLUDE ? USING net FOR ALL WITH patch=8 stride=4 fill=black INTO big", [_picture()])
+        for kept, heat in zip(db.run("big"), heats, strict=True):
+            np.testing.assert_array_equal(kept.scores, heat.scores)
+            big = f"FROM heatmaps WHERE run_name = 'big' AND class_id = {heat.class_id}"
+            (row,) = db.execute(f"SELECT clean_probability, flatten(scores) {big}").fetchall()
+            assert row[0] == pytest.approx(heat.clean_score, abs=1e-7)
+            np.testing.assert_allclose(row[1], heat.scores.ravel(), rtol=0, atol=1e-7)
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from pyarrow import parquet
 
 from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.cells import CellKey, MapCells, others_of
 from obeql.store import Folder, ImageContent, ImageMaps, RunRecord, Store
 from obeql.store.driver import Database
 from obeql.store.shards import FIRST_ID, MOST_ROWS, shard_bytes, shard_name
@@ -44,6 +44,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 def sample(seed: int = 0, shape: tuple[int, int] = (5, 7), image: str = "image", **changes: Any) -> MapCells:
     rng = np.random.default_rng(seed)
     rows, cols = shape
+    logit = rng.normal(size=shape).astype(np.float32) * 5
     cells = MapCells(
         key=CellKey(image, "model", "preprocessing", (16, 24), "mean", "float32"),
         class_id=3,
@@ -51,8 +52,8 @@ def sample(seed: int = 0, shape: tuple[int, int] = (5, 7), image: str = "image",
         lefts=np.arange(cols, dtype=np.int32) * 8,
         heights=np.full(rows, 16, np.int32),
         widths=np.full(cols, 24, np.int32),
-        logit=rng.normal(size=shape).astype(np.float32) * 5,
-        others=rng.normal(size=shape).astype(np.float32),
+        logit=logit,
+        others=others_of(logit, rng.normal(size=shape).astype(np.float32)),
         top_class=rng.integers(0, 9, shape, dtype=np.int32),
         clean_logit=2.5,
         clean_others=-0.5,

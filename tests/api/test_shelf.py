@@ -13,7 +13,7 @@ from obeql import shelf
 from obeql.errors import StoreError
 
 STATEMENT = "EXPLAIN OCCLUDE '{}/*.png' USING net FOR CLASSES (0, 1) WITH patch=8 stride=8 score=log_odds"
-MAP_BYTES = 4 * 4 * 12
+MAP_BYTES = 4 * 4 * 16
 
 
 @pytest.fixture(params=["one map in memory", "none"])

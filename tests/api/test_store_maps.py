@@ -15,7 +15,7 @@ import pytest
 
 from obeql.errors import InternalError, StoreError
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellKey, FailedImage, MapCells
+from obeql.planner.cells import CellKey, FailedImage, MapCells, others_of
 from obeql.store import ImageMaps, RunRecord, Store
 
 KEY = CellKey("image", "model", "preprocessing", (16, 24), "mean", "float32")
@@ -33,6 +33,7 @@ def store() -> Iterator[Store]:
 def sample(seed: int = 0, shape: tuple[int, int] = (5, 7), **changes: Any) -> MapCells:
     rng = np.random.default_rng(seed)
     rows, cols = shape
+    logit = rng.normal(size=shape).astype(np.float32) * 5
     cells = MapCells(
         key=KEY,
         class_id=3,
@@ -40,8 +41,8 @@ def sample(seed: int = 0, shape: tuple[int, int] = (5, 7), **changes: Any) -> Ma
         lefts=np.arange(cols, dtype=np.int32) * 8,
         heights=np.full(rows, 16, np.int32),
         widths=np.full(cols, 24, np.int32),
-        logit=rng.normal(size=shape).astype(np.float32) * 5,
-        others=rng.normal(size=shape).astype(np.float32),
+        logit=logit,
+        others=others_of(logit, rng.normal(size=shape).astype(np.float32)),
         top_class=rng.integers(0, 9, shape, dtype=np.int32),
         clean_logit=2.5,
         clean_others=-0.5,
@@ -193,7 +194,7 @@ def test_views_agree_with_numpy(store: Store, kind: str) -> None:
     cells.others[0, :6] = 0
     cells.logit[4, 6] = cells.others[4, 6] = np.nan
     run_id = written(store, cells, kind, "r")
-    log_odds = cells.logit - cells.others
+    log_odds = (cells.logit - cells.others).astype(np.float32)
     wanted = {name: score(name, cells.logit, log_odds) for name in KINDS}
     clean = float(score(kind, cells.clean_logit, np.float32(cells.clean_logit) - np.float32(cells.clean_others)))
     rows = store.connection.execute(
@@ -220,7 +221,7 @@ def test_views_agree_with_numpy(store: Store, kind: str) -> None:
 
 
 def test_a_window_without_effect_has_importance_zero(store: Store) -> None:
-    logit, others = np.float32(0.1), np.float32(0.3)
+    logit, others = np.float32(0.1), 0.3
     shape = (2, 2)
     cells = sample(
         0,

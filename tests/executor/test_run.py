@@ -151,7 +151,7 @@ def test_maps_come_by_image_then_grid_then_class(
             logits = drive.brute_force(setting.module, pixels, fill, grid).double()
             others = torch.cat([logits[:, :class_id], logits[:, class_id + 1 :]], 1).logsumexp(1)
             assert cells.class_id == class_id and cells.key.patch == grid.patch
-            assert cells.logit.dtype == cells.others.dtype == np.float32
+            assert cells.logit.dtype == np.float32 and cells.others.dtype == np.float64
             assert cells.logit.shape == cells.others.shape == cells.top_class.shape == grid.shape
             assert cells.tops.tolist() == list(grid.rows.starts) and cells.widths.tolist() == list(grid.cols.lengths)
             close(cells.logit.reshape(-1), logits[:, class_id])

@@ -71,7 +71,7 @@ def test_cells_count_as_memory(catalog: Any) -> None:
 
     one, all_of_them = memory("FOR CLASS 0"), memory("FOR ALL")
     n_windows = 57 * 57, 49 * 49
-    more = 3 * 2 * 4 * (sum(n_windows) + max(n_windows))  # three more classes, two numbers of four bytes each
+    more = 3 * (4 + 8) * (sum(n_windows) + max(n_windows))  # three more classes, numbers of four and of eight bytes
     assert all_of_them == pytest.approx([each + more for each in one])
     tight = text.format("FOR ALL") + f" memory={int(more)}"
     with pytest.raises(QueryTypeError, match="needs"):
