@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import PurePath
 
 __all__ = ["as_text", "file_of", "image_name", "split_page", "with_page"]
@@ -23,7 +24,8 @@ def as_text(path: str) -> str:
     try:
         path.encode()
     except UnicodeEncodeError:
-        return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        with suppress(UnicodeEncodeError):  # half a pair of characters stands for no byte
+            return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
     return path
 
 

@@ -125,7 +125,7 @@ class Trial:
             return
         status, maps = _stored(file)
         stored = {name for name, *_ in maps}
-        n_reported = said["durable_before"] + said["images_done"]
+        n_reported = max(said["durable_before"], said["images_done"])  # a run that goes on counts what it kept
         self.report["reported_before_a_kill"] += 0 if said["finished"] else n_reported
         self.report["images_lost"] += max(0, n_reported - len(stored))
         self.report["kills_between_commits"] += len(stored) > n_reported
@@ -173,7 +173,7 @@ def _explain(file: str, scans: Path, out: Connection, n_held: int) -> None:
                 nonlocal reported
                 if not progress.phase and progress.images_done > reported:
                     reported = progress.images_done
-                    out.send({"n_todo": progress.n_images, "images_done": reported})
+                    out.send({"n_todo": progress.n_images - held, "images_done": reported})
 
             # The same plan and the same batches, and so the same bits, every time.
             db.execute("SET obeql.disabled_rules = 'choose_engine, batch_images'")

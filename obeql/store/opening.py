@@ -41,7 +41,11 @@ def connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
             raise StoreError("a store in memory starts empty, so it cannot be opened read-only; name a file instead")
         return duckdb.connect(MEMORY)
     file = Path(path)
-    if file.is_dir():
+    try:
+        is_folder = file.is_dir()
+    except OSError as error:
+        raise StoreError(f"the store {path!r} cannot be reached: {error.strerror or error}") from None
+    if is_folder:
         raise StoreError(f"{path!r} is a folder; the store is one file, such as {str(file / 'heat.duckdb')!r}")
     if not file.exists():
         if read_only:

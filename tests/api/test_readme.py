@@ -265,8 +265,8 @@ def test_views_and_macros_are_all_described() -> None:
     with obeql.connect() as db:
         views = db.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'")
         macros = db.execute(
-            "SELECT function_name, any_value(parameters) FROM duckdb_functions() WHERE NOT internal "
-            "AND schema_name = 'main' AND function_type LIKE '%macro' GROUP BY ALL"
+            "SELECT DISTINCT function_name, parameters FROM duckdb_functions() WHERE NOT internal "
+            "AND schema_name = 'main' AND function_type LIKE '%macro'"
         )
         view_names = {name for (name,) in views.fetchall()}
         signatures = {f"{name}({', '.join(parameters)})" for name, parameters in macros.fetchall()}

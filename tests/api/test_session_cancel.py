@@ -236,6 +236,7 @@ def test_an_interrupted_run_outlives_the_session(tmp_path: Path, folder: Path, t
     with obeql.connect(tmp_path / "heat.duckdb") as db:
         db.create_model("net", tiny_net(), size=(SIZE, SIZE))
         db.create_images("scans", folder)
+        db.execute("SET obeql.disabled_rules = 'batch_images'")
         with pytest.raises(KeyboardInterrupt):
             db.execute(STATEMENT, on_progress=StopAt(2, db.cancel))
     with obeql.connect(tmp_path / "heat.duckdb") as db:

@@ -252,7 +252,7 @@ def test_show_and_describe(net_db: Any, folder: Path) -> None:
     assert net_db.execute("SHOW RUNS").fetchall() == []
     net_db.execute(f"CREATE IMAGES scans FROM '{folder}/*.png'")
     net_db.execute("EXPLAIN OCCLUDE scans USING net FOR ALL WITH patch=16 INTO mine")
-    assert net_db.execute("SHOW RUNS").columns[:4] == ["run_id", "run_name", "status", "model"]
+    assert net_db.execute("SHOW RUNS").columns[:5] == ["run_id", "run_name", "status", "share", "model"]
     assert net_db.execute("SHOW IMAGES").fetchall() == [("scans", 3, f"{folder}/*.png")]
     assert "cpu" in first_column(net_db.execute("SHOW DEVICES"))
     assert first_column(net_db.execute("SHOW OPERATORS"))[:2] == ["DenseForward", "IncrementalForward"]
