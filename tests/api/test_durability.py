@@ -211,7 +211,7 @@ def test_a_file_system_that_is_full_in_the_middle_of_a_set(tmp_path: Path) -> No
             n = db.execute("SELECT coalesce(max(n_images), 0) FROM runs").fetchall()[0][0]
             todo = []
             left = lambda progress: todo.append(progress.n_images - progress.images_done)
-        maps = len(db.execute(statement, on_progress=left))
+            maps = len(db.execute(statement, on_progress=left))
             db.close()
             with obeql.connect(file) as db:
                 after = db.execute("SELECT status, n_images, n_maps FROM runs").fetchall()
@@ -342,8 +342,10 @@ def test_what_is_stored_of_a_map_that_was_stopped_is_planned_and_told(scans: Any
     plan = scans.execute(f"PLAN {statement}")
     assert 0 < n_known < 625 and f"ReuseCells  {n_known:,} of 625 cells are stored" in str(plan)
     assert f"long: {n_known}" in str(plan) and plan.physical.measured_rates
-    (ours,), (fresh,) = plan.physical.engines, scans.execute(f"PLAN {statement} NO REUSE").physical.engines
-    assert (type(ours), ours.n_lanes) == (type(fresh), fresh.n_lanes)
+    fresh = scans.execute(f"PLAN {statement} NO REUSE").physical
+    # By the same rates; the operator may differ where both are about as fast, since fewer windows are left.
+    assert plan.physical.measured_rates and fresh.estimated_for == plan.physical.estimated_for
+    assert plan.physical.seconds <= 1.1 * fresh.seconds
     (share,) = [row[3] for row in scans.execute("SHOW RUNS").fetchall()]
     assert share == pytest.approx(n_known / 625)
     assert int(np.isfinite(scans.run("long")[0].scores).sum()) == n_known
