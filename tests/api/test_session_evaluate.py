@@ -121,6 +121,12 @@ def test_a_file_of_version_2_gets_the_table(tmp_path: Path) -> None:
     with obeql.connect(file) as db:
         db.execute("DROP VIEW evaluations; DROP TABLE obeql_store.evaluation_rows")
         db.execute("DROP MACRO run_of; DROP MACRO image_of; DROP TABLE obeql_store.shard_rows CASCADE")
+        db.execute("DROP VIEW windows; DROP MACRO importance_of")
+        db.execute("DROP TABLE obeql_store.piece_rows CASCADE; DROP TABLE obeql_store.run_sizes CASCADE")
+        for view in ("heatmaps", "cells", "runs", "models"):
+            db.execute(f"DROP VIEW IF EXISTS {view}")
+        db.execute("ALTER TABLE obeql_store.run_maps DROP COLUMN label")
+        db.execute("ALTER TABLE obeql_store.model_rows DROP COLUMN content_hash")
         for column in ("series_uid", "pixel_height_mm", "pixel_width_mm"):
             db.execute("DROP VIEW IF EXISTS images")
             db.execute(f"ALTER TABLE obeql_store.image_contents DROP COLUMN {column}")
