@@ -6,6 +6,7 @@ Comes after the editor and before the session. The database is opened behind the
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import wait
@@ -39,7 +40,8 @@ def start(connect: Callable[[], Session], make_runner: Callable[[Session], Runne
     background.session.add_done_callback(
         lambda opened: editor.leave(_NotOpenedError()) if opened.exception() is not None else None
     )
-    print(f"{banner} · .help")
+    fits = len(banner) + len(" · .help") <= shutil.get_terminal_size().columns
+    print(f"{banner} · .help" if fits else f"{banner}\n.help")
     try:
         first = editor.read(when_shown=background.begin)
     except KeyboardInterrupt:
