@@ -172,14 +172,14 @@ class GridRun:
         n_left, before, started = int(left.sum()), self._operator.busy_s, time.perf_counter()
         while left.any():
             todo = None if left.all() else left.reshape(n_images, *self.grid.shape).copy()
-            short = ""
+            short: str | None = None
             try:
                 self._operator.run(clean, fill, todo, take, finish)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error) or error in told:
                     raise
-                short = str(error)
-            if short:  # once the error is let go of, and with it the tensors of the batch that failed
+                short = str(error) or type(error).__name__
+            if short is not None:  # once the error is let go of, and with it the tensors of the batch that failed
                 self._shrink(device, short)
         self._cells = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
         of_thread = Stopwatch(device, own_code=bool(self.graph.reason)).is_of_thread
