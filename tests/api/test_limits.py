@@ -136,9 +136,9 @@ def test_a_time_limit_ends_with_part_of_the_map(net_db: Any, pixels: Any, monkey
     real = DenseRun.run, IncrementalRun.run
     for operator, run in zip((DenseRun, IncrementalRun), real, strict=True):
 
-        def slow(self: Any, clean: Any, fill: Any, windows: Any, done: Any, run: Any = run) -> None:
+        def slow(self: Any, clean: Any, fill: Any, *given: Any, run: Any = run) -> None:
             time.sleep(0.3)
-            run(self, clean, fill, windows, done)
+            run(self, clean, fill, *given)
 
         monkeypatch.setattr(operator, "run", slow)
     result = net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=4 stride=1 WITHIN 0.5 SECONDS", [pixels()])
