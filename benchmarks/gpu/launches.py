@@ -128,7 +128,7 @@ def _count(
 @contextmanager
 def _as_on_a_gpu(setting: Setting, calls: _Calls) -> Iterator[None]:
     """Let a CPU run as a GPU does, and count a fused read as one call."""
-    twin = fused_read._read()
+    twin = fused_read._reader(setting.device.type)
 
     def one_call(*args: Any) -> Any:
         calls.found["fused read"] += calls.is_counting
@@ -138,14 +138,14 @@ def _as_on_a_gpu(setting: Setting, calls: _Calls) -> Iterator[None]:
         finally:
             calls.is_counting = before
 
-    usual = fused_read._read
-    fused_read._read = lambda: one_call  # type: ignore[assignment]
+    usual = fused_read._reader
+    fused_read._reader = lambda kind: one_call  # type: ignore[assignment]
     before = Cpu.fuses_reads, Cpu.is_asynchronous
     Cpu.fuses_reads = Cpu.is_asynchronous = True
     try:
         yield
     finally:
-        fused_read._read = usual
+        fused_read._reader = usual
         Cpu.fuses_reads, Cpu.is_asynchronous = before
 
 

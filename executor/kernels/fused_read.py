@@ -9,6 +9,7 @@ both are the same function, and tests compare them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +20,9 @@ from obeql.executor.kernels.paste import View
 from obeql.executor.kernels.place import Place, Region
 
 __all__ = ["FusedRead", "read_in_torch"]
+
+#: Kinds of devices that Triton compiles for.
+_TRITON_KINDS = ("cuda", "xpu")
 
 _Reader = Callable[[View, Tensor | None, Region, Place, Tensor], Tensor]
 
@@ -41,11 +45,11 @@ class FusedRead:
 
     def clean(self, view: View) -> Tensor:
         """Return the region of the clean maps, (n, C, height, width), channels-last."""
-        return _read()(view, None, self.region, self.box, self.images)
+        return _reader(view.rows.device.type)(view, None, self.region, self.box, self.images)
 
     def run(self, view: View, value: Tensor) -> Tensor:
         """Return what is read of a per-window `value` (n, C, h, w): (n, C, height, width), channels-last."""
-        return _read()(view, value, self.region, self.box, self.images)
+        return _reader(view.rows.device.type)(view, value, self.region, self.box, self.images)
 
 
 def read_in_torch(view: View, value: Tensor | None, region: Region, box: Place, images: Tensor) -> Tensor:
@@ -74,10 +78,11 @@ def read_in_torch(view: View, value: Tensor | None, region: Region, box: Place, 
 
 
 @cache
-def _read() -> _Reader:
-    """The function that reads: Triton's where it is installed and a GPU of its kind is there."""
-    try:
-        from obeql.executor.kernels.triton_read import read_in_triton  # noqa: PLC0415
-    except ImportError:
-        return read_in_torch
-    return read_in_triton
+def _reader(kind: str) -> _Reader:
+    """The function that reads on a kind of device: Triton's where it compiles for it and is installed."""
+    if kind in _TRITON_KINDS:
+        with suppress(ImportError):
+            from obeql.executor.kernels.triton_read import read_in_triton  # noqa: PLC0415
+
+            return read_in_triton
+    return read_in_torch

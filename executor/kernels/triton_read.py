@@ -6,7 +6,6 @@ with its twin in PyTorch.
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,8 +21,6 @@ __all__ = ["read_in_triton"]
 
 #: Positions and channels that one program writes; a power of two each.
 _POSITIONS, _CHANNELS = 32, 64
-#: Kinds of devices that Triton compiles for.
-_KINDS = ("cuda", "xpu")
 
 
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
@@ -89,11 +86,7 @@ def _kernel(  # type: ignore[no-untyped-def]
 
 
 def read_in_triton(view: View, value: Tensor | None, region: Region, box: Place, images: Tensor) -> Tensor:
-    """Read a region as `fused_read.read_in_torch` does; that one serves devices Triton does not compile for."""
-    if view.rows.device.type not in _KINDS and os.environ.get("TRITON_INTERPRET") != "1":
-        from obeql.executor.kernels.fused_read import read_in_torch  # noqa: PLC0415
-
-        return read_in_torch(view, value, region, box, images)
+    """Read a region as `fused_read.read_in_torch` does, on a device that Triton compiles for or in its interpreter."""
     n, n_channels = len(images), view.rows.shape[1]
     n_positions = n * region.height * region.width
     out = view.rows.new_empty((n, region.height, region.width, n_channels))
@@ -132,7 +125,7 @@ def read_in_triton(view: View, value: Tensor | None, region: Region, box: Place,
 
 def _current(device: torch.device) -> AbstractContextManager[Any]:
     """Make the device current, as Triton wants it; the interpreter needs none."""
-    if device.type not in _KINDS:
+    if device.type == "cpu":
         return nullcontext()
     context: AbstractContextManager[Any] = getattr(torch, device.type).device(device.index)
     return context
