@@ -186,7 +186,7 @@ def _draw_scale(frame: Image, scene: _Scene) -> None:
     draw, font = ImageDraw.Draw(frame), ImageFont.load_default(12)
     top = _CAPTION_PX + scene.size[1] + 6
     low, high = (scene.limit * end for end in scene.chosen.span)
-    against, for_class = ends_text(scene.chosen.sign)
+    against, for_class = ends_text(scene.chosen.sign, scene.heat.score_kind)
     x = _GAP_PX
     for text in (f"{against} {low:+.3g}" if low else "0", None, f"{high:+.3g} {for_class}" if high else "0"):
         if text is None:

@@ -26,7 +26,7 @@ SCORES: dict[ScoreKind, tuple[str, str]] = {
     "log_odds": ("log-odds", "nats"),
     "log_probability": ("log-probability", "nats"),
     "logit": ("logit", ""),
-    "value": ("value", ""),
+    "value": ("value", "in its own unit"),
 }
 
 
@@ -36,13 +36,17 @@ def scale_text(kind: ScoreKind) -> str:
     return f"drop in {name} when hidden{f' ({unit})' if unit else ''}"
 
 
-def ends_text(sign: Sign) -> tuple[str, str]:
-    """Return what the low and the high end of a scale say of the class, empty for an end at zero."""
+def ends_text(sign: Sign, kind: ScoreKind) -> tuple[str, str]:
+    """Return what windows at the low and the high end of a scale do, empty for an end at zero.
+
+    They speak for a class or against it; a value, which is no class, they raise or lower.
+    """
+    low, high = ("lowers it", "raises it") if kind == "value" else ("against", "for")
     return {
-        "all": ("against", "for"),
-        "positive": ("", "for"),
-        "negative": ("against", ""),
-        "absolute": ("", "for or against"),
+        "all": (low, high),
+        "positive": ("", high),
+        "negative": (low, ""),
+        "absolute": ("", "raises or lowers it" if kind == "value" else "for or against"),
     }[sign]
 
 

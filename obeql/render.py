@@ -354,7 +354,7 @@ def _fitted(label: tuple[str, str, str], inches: float) -> str:
 
 def bar_label(heat: Heatmap, sign: Sign = "all") -> tuple[str, str, str]:
     """What stands beside a scale: its low end, what it measures, its high end."""
-    low, high = ends_text(sign)
+    low, high = ends_text(sign, heat.score_kind)
     return f"← {low}" if low else "", scale_text(heat.score_kind), f"{high} →" if high else ""
 
 

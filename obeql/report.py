@@ -69,7 +69,6 @@ def report_text(
         "facts": facts,
         "scale": _scale(chosen),
         "span": chosen.span,
-        "ends": ends_text(chosen.sign),
         "alpha": chosen.alpha,
         "hatch": _uri("png", _png(hatching(np.ones((12, 12), bool), 12))),
         "hatch_outside": _uri("png", _png(hatching(np.ones((12, 12), bool), 12, falling=True))),
@@ -125,6 +124,7 @@ def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
         "hatches": _hatches(heat),
         "has_outside": outside(place),
         "scale_text": scale_text(heat.score_kind),
+        "ends": ends_text(chosen.sign, heat.score_kind),
     }
 
 

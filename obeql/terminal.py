@@ -312,10 +312,11 @@ def _legend(limit: float, score_kind: ScoreKind, canvas: Canvas, unknown: str) -
     from rich.text import Text  # noqa: PLC0415
 
     if not (canvas.color and canvas.blocks):
-        scale = Text(f"for the class {FOR}   against it {AGAINST}   (up to {limit:.3g})")
+        high, low = ("raises it", "lowers it") if score_kind == "value" else ("for the class", "against it")
+        scale = Text(f"{high} {FOR}   {low} {AGAINST}   (up to {limit:.3g})")
         return [scale, Text(scale_text(score_kind)), *([Text(f"? {unknown}")] if unknown else [])]
     # As in pictures: over black above, over white below.
     bar = _half_blocks(bar_pixels(_PALETTE, _BAR), np.ones((2, _BAR), bool))
-    against, for_class = ends_text(_PALETTE.sign)
+    against, for_class = ends_text(_PALETTE.sign, score_kind)
     line = Text(f"{against} -{limit:.3g} ").append_text(bar).append(f" +{limit:.3g} {for_class}")
     return [line, Text(scale_text(score_kind)), *([Text(f"{_HATCH} {unknown}")] if unknown else [])]

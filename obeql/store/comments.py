@@ -134,10 +134,10 @@ COLUMNS: Mapping[str, str] = {
     "rank": "Rank of the class among all, from 1",
     # of curves
     "measure": "deletion or insertion",
-    "auc": "Area under the probability over the share of pixels taken, 0 to 1",
+    "auc": "Area under the curve over the share of pixels taken: 0 to 1, or in the unit of an output that is a value",
     "steps": "Steps of the curve",
     "shares": "Shares of the pixels taken, one a point of the curve",
-    "probabilities": "Probabilities of the class, one a point of the curve",
+    "probabilities": "Probabilities of the class, one a point of the curve; the values themselves of outputs=value",
 }
 
 _OLD_NAME = "Older name of score_kind, a word; the numbers are in"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,28 @@ def test_values_are_scored_in_their_own_unit(ages: Any, tmp_path: Path) -> None:
         )
     )  # fmt: skip
     assert "probab" not in said and "odds" not in said
+
+
+def test_pictures_of_values_speak_of_no_class(ages: Any) -> None:
+    from rich.console import Console
+
+    from obeql.legend import ends_text, scale_text
+    from obeql.render import bar_label
+    from obeql.report import report_text
+    from obeql.terminal import Canvas, draw_heatmap
+
+    (heat,) = ages.execute("EXPLAIN OCCLUDE ? USING age WITH patch=8", [_picture()])
+    assert bar_label(heat) == ("\u2190 lowers it", "drop in value when hidden (in its own unit)", "raises it \u2192")
+    assert bar_label(heat, "absolute")[2] == "raises or lowers it \u2192"
+    for canvas in (Canvas(100, color=True, blocks=True), Canvas(100, color=False, blocks=False)):
+        console = Console(width=100, record=True, file=StringIO())
+        console.print(draw_heatmap(heat, canvas))
+        text = console.export_text()
+        assert "raises it" in text and "lowers it" in text and "against" not in text and "for the class" not in text
+    page = report_text(ages.execute("EXPLAIN OCCLUDE ? USING age WITH patch=8", [_picture()]))
+    assert '["lowers it", "raises it"]' in page and '"against"' not in page
+    assert ends_text("all", "probability") == ("against", "for")
+    assert scale_text("log_odds") == "drop in log-odds when hidden (nats)"
 
 
 def test_values_are_refused_what_is_of_classes(ages: Any) -> None:
