@@ -7,6 +7,7 @@ lies at i / 0.7.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +24,21 @@ Floats = npt.NDArray[np.float32]
 #: where output positions lie in the input, from (positions, scale, input size, output size), in float32 as ONNX Runtime
 _PLACES: Mapping[str, Callable[[Floats, np.float32, int, int], Floats]] = {
     "asymmetric": lambda at, scale, size, wanted: at / scale,
-    "half_pixel": lambda at, scale, size, wanted: (at + np.float32(0.5)) * (1 / scale) - np.float32(0.5),
+    "half_pixel": lambda at, scale, size, wanted: (at + np.float32(0.5)) / scale - np.float32(0.5),
     "pytorch_half_pixel": lambda at, scale, size, wanted: (
-        (at + np.float32(0.5)) * (1 / scale) - np.float32(0.5) if wanted > 1 else at * 0
+        (at + np.float32(0.5)) / scale - np.float32(0.5) if wanted > 1 else at * 0
     ),
     "align_corners": lambda at, scale, size, wanted: (
         at * np.float32(size - 1) / np.float32(wanted - 1) if wanted > 1 else at * 0
     ),
 }
 
-_ROUNDINGS: Mapping[str, Callable[[Floats], Floats]] = {
+#: in float64, where adding a half to the last number below a tie is not rounded up to it
+_ROUNDINGS: Mapping[str, Callable[[Floats], npt.NDArray[np.floating[Any]]]] = {
     "floor": np.floor,
     "ceil": np.ceil,
-    "round_prefer_floor": lambda at: np.ceil(at - np.float32(0.5)),
-    "round_prefer_ceil": lambda at: np.floor(at + np.float32(0.5)),
+    "round_prefer_floor": lambda at: np.ceil(at.astype(np.float64) - 0.5),
+    "round_prefer_ceil": lambda at: np.floor(at.astype(np.float64) + 0.5),
 }
 
 
