@@ -77,6 +77,13 @@ class _OtherLayersError(ExecutionError):
         self.model = model
 
 
+class _NotAllStoredError(ExecutionError):
+    """A plan that stored cells were to answer needs its network: they are not there any more, or not whole."""
+
+    def __init__(self) -> None:
+        super().__init__("cells that were counted as stored have to be computed")
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What a statement is run with: the script it stands in, its parameters and the callback of its progress.
@@ -257,7 +264,9 @@ class Statements:
             return plan, *self._run(plan, values, call, analyze)
         except _OtherLayersError as found:  # of a plan that stored cells were to answer: no network was loaded for it
             self._store.put_model(found.model, replace=True)
-        plan = self._planned(statement, call, values, runs=True)
+        except _NotAllStoredError:  # its operators were chosen without knowing how fast the device is
+            pass
+        plan = self._planned(statement, call, values, runs=True, answered=False)
         return plan, *self._run(plan, values, call, analyze)
 
     def _planned(
@@ -266,8 +275,16 @@ class Statements:
         call: Call,
         values: dict[syntax.Parameter, Any],
         runs: bool,
+        answered: bool = True,
     ) -> ExplainPlan:
+        """The plan of a statement. Unless it `runs`, the model is as stored.
+
+        `answered` is false where a plan that stored cells were to answer has failed: what they claim is not counted.
+        """
         bound = bind(statement, self._catalog, call.text, None, values)
+        asked = statement.statement if isinstance(statement, syntax.PlanStatement) else statement
+        if bound.complete and not answered:
+            bound = bind_alike(asked, bound, self._catalog, call.text, values)
         if isinstance(statement, syntax.ExplainOcclude) and call.ahead is not None:
             bound = replace(bound, also=call.ahead.classes(call.place, bound, self._catalog))
         say = Phases(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
@@ -278,8 +295,7 @@ class Statements:
             return plan_explain(bound, Rates())
         if runs and (model := self._networks.current(bound.model, say)) is not bound.model:
             self._store.put_model(model, replace=True)
-            asked = statement.statement if isinstance(statement, syntax.PlanStatement) else statement
-            anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values, held=True)
+            anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values, held=answered)
             bound = replace(anew, also=bound.also)
         threads = self._catalog.setting("threads")
         bound = with_workers(bound, threads)
@@ -305,7 +321,7 @@ class Statements:
         with threads_set(self._catalog.setting("threads"), plan):
             found = explain(
                 plan,
-                lambda: self._graph(plan.model),
+                lambda: self._graph(plan),
                 self._store,
                 self._gallery,
                 plain_values(values),
@@ -340,11 +356,13 @@ class Statements:
             self._store.put_model(current, replace=True)
         return current is not model
 
-    def _graph(self, model: ModelRecord) -> LayerGraph:
-        """The layers a plan was made for. A plan without estimates was made without loading them."""
-        if (other := self._networks.current(model)) is not model:
+    def _graph(self, plan: ExplainPlan) -> LayerGraph:
+        """The layers a plan was made for. A plan that stored cells were to answer was made without them."""
+        if (other := self._networks.current(plan.model)) is not plan.model:
             raise _OtherLayersError(other)
-        return self._networks.graph(model)
+        if not plan.measured_rates:
+            raise _NotAllStoredError
+        return self._networks.graph(plan.model)
 
     def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
         if not self._store.read_only:

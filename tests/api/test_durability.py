@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from obeql import explaining, recording
+from obeql import explaining, recording, statements
 from obeql.errors import QueryTypeError, StoreError
 from obeql.executor import pieces
+from obeql.planner import plan_explain
+from obeql.planner.boxes import region_layers
+from obeql.planner.physical import Cost, DenseForward, IncrementalForward
 
 STATEMENT = "EXPLAIN OCCLUDE scans USING net FOR CLASSES (1, 0) WITH patch=16 stride=8 batch=2 INTO mine"
 
@@ -372,6 +376,43 @@ def test_a_run_that_has_only_begun_gives_its_name_away_and_keeps_its_cells(scans
     assert json.loads(measured[0][0])["cells_stored"] > 0
     with pytest.raises(QueryTypeError, match="exists already"):
         scans.execute(statement.format(4))
+
+
+@pytest.mark.parametrize("order", ["dense first", "boxes first"])
+def test_the_rest_of_a_stopped_map_may_run_on_another_operator(
+    scans: Any, slow_maps: None, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    def boxes(network: Any, *_: Any) -> Any:
+        return IncrementalForward(region_layers(network, len(network.layers)), 2, 2, 16, 16, Cost(0, 0, 0)), ()
+
+    def dense(*_: Any) -> Any:
+        return DenseForward(16, Cost(0, 0, 0)), ()
+
+    def plan_with(choose: Any) -> None:
+        monkeypatch.setattr(statements, "plan_explain", partial(plan_explain, choose=choose))
+
+    first, then = (dense, boxes) if order == "dense first" else (boxes, dense)
+    scans.execute("SET obeql.disabled_rules = 'batch_images'")
+    statement = "EXPLAIN OCCLUDE scan1 USING net FOR CLASSES (1, 0) WITH patch=8 stride=1 batch=16"
+    plan_with(dense)
+    expected = scans.execute(f"{statement} NO REUSE")
+    scans.execute(f"DROP RUN {expected.run_id}")
+
+    def stop(progress: Any) -> None:
+        if progress.done >= 250:
+            raise ZeroDivisionError
+
+    plan_with(first)
+    with pytest.raises(ZeroDivisionError):
+        scans.execute(statement, on_progress=stop)
+    ((n_known,),) = scans.execute("SELECT count(score) FROM cells WHERE class_id = 1").fetchall()
+    plan_with(then)
+    found = scans.execute(statement)
+    assert type(found.plan.engines[0]) is type(then(found.plan.model.network)[0]) and n_pieces(scans) == 0
+    measured = scans.execute("SELECT measured FROM obeql_store.run_events WHERE status = 'done'").fetchall()
+    assert json.loads(measured[-1][0])["cells_stored"] == n_known >= 250
+    for ours, theirs in zip(expected, found, strict=True):
+        np.testing.assert_allclose(theirs.scores, ours.scores, atol=1e-4)
 
 
 def test_another_statement_leaves_cells_of_a_stopped_one_alone(scans: Any, slow_maps: None) -> None:

@@ -321,3 +321,34 @@ def test_classes_that_the_network_ranks_take_stored_windows(
     assert [heat.class_id for heat in found] == [heat.class_id for heat in wanted]
     for got, want in zip(found, wanted, strict=True):
         assert_close(got, want)
+
+
+@pytest.mark.parametrize("lost", ["run", "cells", "class"])
+def test_cells_that_are_gone_when_the_run_begins_are_planned_anew(
+    net_db: Any, folder: Path, computed: Any, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    net_db.execute("SET obeql.disabled_rules = 'batch_images'")
+    statement = f"EXPLAIN OCCLUDE '{folder}/*.png' USING net FOR CLASSES (1, 2) WITH patch=8 stride=4"
+    want = net_db.execute(statement)
+    assert "typical rates" in str(net_db.execute(f"PLAN {statement}"))
+    computed.take()
+    store = net_db._statements._store
+    hashes = [each.cells.key.image_hash for each in want]
+    plain, dropped = store.stored, []
+
+    def stored(key: CellKey, class_ids: Any) -> list[MapCells]:
+        if lost == "run" and not dropped:  # by another thread, once the plan has counted them
+            dropped.append(net_db.execute(f"DROP RUN {want.run_id}"))
+        maps = plain(key, class_ids)
+        if lost == "class":
+            return [each for each in maps if each.class_id != 2]
+        return [] if lost == "cells" and key.image_hash == hashes[-1] else maps  # the last image's are damaged
+
+    monkeypatch.setattr(store, "stored", stored)
+    got = net_db.execute(f"{statement} INTO again")
+    assert got.plan.measured_rates and got.plan.seconds > 0
+    assert computed.take() == ((49, 1) if lost == "cells" else (3 * 49, 3))
+    assert len(got) == 6
+    for ours, theirs in zip(got, want, strict=True):
+        assert_close(ours, theirs)
+    assert net_db.execute("SELECT status, n_maps FROM runs WHERE run_name = 'again'").fetchall() == [("done", 6)]
