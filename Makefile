@@ -83,7 +83,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.small_sets
 
 docs: $(VENV)/test.stamp
-	$(BIN)/python -m pytest tests/api/test_readme.py tests/api/test_docs.py $(PYTEST)
+	$(BIN)/python -m pytest tests/project/test_readme.py tests/project/test_docs.py $(PYTEST)
 
 site: $(VENV)/test.stamp
 	@$(INSTALL) -e ".[onnx,test,docs]"

@@ -25,19 +25,19 @@ import torch
 
 from benchmarks.machine import machine
 from benchmarks.networks import SIZES, network
+from obeql.executor.calibration.rates import measure_rates
 from obeql.executor.devices import DTYPES, arithmetic, device_of
-from obeql.executor.materialise import materialise
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.dense_forward import DenseRun, as_computed, occlude
 from obeql.executor.operators.incremental_forward import IncrementalRun
-from obeql.executor.rates import measure_rates
 from obeql.planner.boxes import axis_spans, region_layers
-from obeql.planner.cost import clean_pass_seconds, positions
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Engine, IncrementalForward
-from obeql.planner.schedule import choose_engine
+from obeql.planner.physical.cost import clean_pass_seconds, positions
+from obeql.planner.physical.plan import Engine, IncrementalForward
+from obeql.planner.physical.schedule import choose_engine
 
 NAIVE_BATCHES = (1, 8, 16, 32, 64)
 CPU = torch.device("cpu")

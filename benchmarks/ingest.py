@@ -33,7 +33,7 @@ import torch
 from benchmarks.store import synthetic
 from obeql.planner.catalog import ImageRecord
 from obeql.store import Folder, ImageContent, ImageMaps, RunRecord, Store
-from obeql.store.shards import shard_bytes, shard_name
+from obeql.store.shards.format import shard_bytes, shard_name
 
 #: Maps of a shard, and shards of a commit, as in a run.
 SHARD = 1024

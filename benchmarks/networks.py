@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from obeql.executor.models.import_torchvision import torchvision
+from obeql.executor.models.zoo.import_torchvision import torchvision
 
 __all__ = ["SIZES", "network"]
 

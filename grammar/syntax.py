@@ -1,7 +1,7 @@
 """The syntax tree: what a statement says, before any name in it is looked up.
 
 Before: `obeql.grammar.parser` builds these nodes; the CamelCase class `ForTop` is made by the rule `for_top`
-of `obeql.lark`, its fields in the order of the rule. After: `obeql.planner` binds them, `obeql.session` runs
+of `obeql.lark`, its fields in the order of the rule. After: `obeql.planner` binds them, `obeql.session.session` runs
 what is not planned, `obeql.grammar.printer` turns them back into text.
 
 Every node has a `span`, the characters of the script it was read from. It takes no part in equality, hashing

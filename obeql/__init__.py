@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from obeql.errors import ObeqlError
 
 if TYPE_CHECKING:
-    from obeql.heatmap import Cell, Heatmap
-    from obeql.outcome import Message, Plan
-    from obeql.progress import ProgressBar
-    from obeql.result import Result
-    from obeql.session import Session, connect
+    from obeql.progress_bar import ProgressBar
+    from obeql.results.heatmap import Cell, Heatmap
+    from obeql.results.messages import Message, Plan
+    from obeql.results.result import Result
+    from obeql.session.session import Session, connect
 
 __all__ = [
     "Cell",
@@ -44,15 +44,15 @@ except PackageNotFoundError:  # a source tree that was not installed
     __version__ = "0+unknown"
 
 _HOMES = {
-    "Cell": "obeql.heatmap",
-    "Heatmap": "obeql.heatmap",
-    "Message": "obeql.outcome",
-    "ProgressBar": "obeql.progress",
+    "Cell": "obeql.results.heatmap",
+    "Heatmap": "obeql.results.heatmap",
+    "Message": "obeql.results.messages",
+    "ProgressBar": "obeql.progress_bar",
     "load_ipython_extension": "obeql.notebook",
-    "Plan": "obeql.outcome",
-    "Result": "obeql.result",
-    "Session": "obeql.session",
-    "connect": "obeql.session",
+    "Plan": "obeql.results.messages",
+    "Result": "obeql.results.result",
+    "Session": "obeql.session.session",
+    "connect": "obeql.session.session",
 }
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from obeql.cli import main
+from obeql.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,12 +20,12 @@ from IPython.core.magic_arguments import argument, magic_arguments, parse_argstr
 
 import obeql
 from obeql.errors import ObeqlError, UnknownNameError, nearest
-from obeql.progress import ProgressBar
+from obeql.progress_bar import ProgressBar
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from obeql.session import Session
+    from obeql.session.session import Session
 
 __all__ = ["ObeqlMagics", "load_ipython_extension"]
 
@@ -74,9 +74,9 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
 
     def _carry_out(self, line: str) -> None:
         """Carry out a dot-command of the prompt, and print what it shows."""
-        from obeql.repl.commands import run_command  # noqa: PLC0415
-        from obeql.repl.shell import Shell  # noqa: PLC0415
-        from obeql.runner import Runner  # noqa: PLC0415
+        from obeql.cli.repl.commands import run_command  # noqa: PLC0415
+        from obeql.cli.repl.shell import Shell  # noqa: PLC0415
+        from obeql.cli.runner import Runner  # noqa: PLC0415
 
         assert self.session is not None
         with suppress(EOFError):  # there is no prompt to leave

@@ -11,17 +11,10 @@
 store, `scores` what a cell's numbers mean. Nothing here imports torch.
 """
 
-from obeql.planner.bind import BoundExplain, BoundPredict, bind, bind_alike
-from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord, Preprocessing
-from obeql.planner.classes import class_names, find_class
-from obeql.planner.cost import Rates
-from obeql.planner.geometry import AxisWindow, LayerSpec, Network
-from obeql.planner.grid import WindowGrid
-from obeql.planner.logical import print_tree
-from obeql.planner.look_ahead import LookAhead
-from obeql.planner.lower import lower, plan_explain
-from obeql.planner.optimize import optimize
-from obeql.planner.options import (
+from obeql.planner.binding.bind import BoundExplain, BoundPredict, bind, bind_alike
+from obeql.planner.binding.classes import class_names, find_class
+from obeql.planner.binding.multi_query import LookAhead
+from obeql.planner.binding.options import (
     EVALUATE_OPTIONS,
     EXPLAIN_OPTIONS,
     MODEL_OPTIONS,
@@ -33,10 +26,17 @@ from obeql.planner.options import (
     model_options,
     render_options,
 )
-from obeql.planner.physical import OPERATORS, DenseForward, ExplainPlan, IncrementalForward
-from obeql.planner.rules import CHOICES, RULE_NAMES, RULES
-from obeql.planner.settings import SETTINGS, SettingInfo, bind_setting, check_setting, setting_default
-from obeql.planner.show import show
+from obeql.planner.binding.settings import SETTINGS, SettingInfo, bind_setting, check_setting, setting_default
+from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord, Preprocessing
+from obeql.planner.geometry import AxisWindow, LayerSpec, Network
+from obeql.planner.grid import WindowGrid
+from obeql.planner.logical.optimize import optimize
+from obeql.planner.logical.plan import print_tree
+from obeql.planner.logical.rules import CHOICES, RULE_NAMES, RULES
+from obeql.planner.physical.cost import Rates
+from obeql.planner.physical.lower import lower, plan_explain
+from obeql.planner.physical.plan import OPERATORS, DenseForward, ExplainPlan, IncrementalForward
+from obeql.planner.printing.plan import show
 
 __all__ = [
     "CHOICES",

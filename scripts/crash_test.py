@@ -37,7 +37,14 @@ def main() -> int:
     given = options.parse_args()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["obeql.session", "obeql.executor.run", "obeql.executor.network.capture", "sympy", "torch._dynamo", "lark"]
+        [
+            "obeql.session.session",
+            "obeql.executor.execution.executor",
+            "obeql.executor.network.capture.capture",
+            "sympy",
+            "torch._dynamo",
+            "lark",
+        ]
     )
     with tempfile.TemporaryDirectory() as folder:
         report = Trial(Path(folder), random.Random(given.seed), context).run(given.kills)
@@ -153,9 +160,9 @@ def _explain(file: str, scans: Path, out: Connection, n_held: int) -> None:
     import torch
 
     import obeql
-    from obeql import recording
+    from obeql.session import run_recorder
 
-    recording._HOLD_MAPS = n_held
+    run_recorder._HOLD_MAPS = n_held
     torch.set_num_threads(1)
     try:
         with obeql.connect(file) as db:

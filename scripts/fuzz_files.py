@@ -69,7 +69,7 @@ def run(folder: Path, n_files: int, seed: int) -> dict[str, Any]:
 def _load(file: Path) -> None:
     from obeql.executor.images import decode_file
     from obeql.executor.models import load
-    from obeql.executor.models.weights_file import read_tensors
+    from obeql.executor.models.weights.weights_file import read_tensors
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

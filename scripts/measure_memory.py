@@ -69,9 +69,9 @@ def measure(row: Row) -> dict[str, Any]:
     import torch
 
     import obeql
-    from obeql.executor.allocator import memory_given_back
-    from obeql.executor.grid_run import GridRun
-    from obeql.executor.materialise import materialise
+    from obeql.executor.devices.allocator import memory_given_back
+    from obeql.executor.operators.clean_pass import materialise
+    from obeql.executor.operators.grid_scan import GridRun
 
     picture = np.random.default_rng(0).integers(0, 256, (row.size, row.size, 3), dtype=np.uint8)
     statement = f"EXPLAIN OCCLUDE ? USING net WITH {row.options} memory='{row.memory}'"

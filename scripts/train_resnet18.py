@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from obeql.executor.models.import_torchvision import torchvision
+from obeql.executor.models.zoo.import_torchvision import torchvision
 
 CLASSES = ("top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 #: mean and standard deviation of the pixels, which the first layer takes in

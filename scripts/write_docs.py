@@ -36,7 +36,7 @@ def _cell(text: str) -> str:
 
 
 def options() -> str:
-    from obeql.cli import parser
+    from obeql.cli.main import parser
 
     rows = []
     for action in parser()._actions:
@@ -47,16 +47,16 @@ def options() -> str:
 
 
 def commands() -> str:
-    from obeql.repl.commands import COMMANDS
+    from obeql.cli.repl.commands import COMMANDS
 
     rows = [(f"`{each.usage}`", f"{each.does}. {each.more}" if each.more else each.does) for each in COMMANDS.values()]
     return table(("command", "does"), rows)
 
 
 def render_options() -> str:
-    from obeql.files import FORMS
-    from obeql.planner.options import RENDER_OPTIONS
-    from obeql.writing import takes
+    from obeql.export.registry import FORMS
+    from obeql.planner.binding.options import RENDER_OPTIONS
+    from obeql.session.render_export import takes
 
     def files(name: str) -> str:
         return ", ".join(" ".join(form.suffixes) for form in FORMS if name in takes(form))
@@ -66,14 +66,14 @@ def render_options() -> str:
 
 
 def operators() -> str:
-    from obeql.planner.physical import OPERATORS
+    from obeql.planner.physical.plan import OPERATORS
 
     rows = [(f"`{each.name}`", each.does, "yes" if each.exact else "no") for each in OPERATORS]
     return table(("operator", "does", "exact"), rows)
 
 
 def rules() -> str:
-    from obeql.planner.rules import CHOICES, RULES
+    from obeql.planner.logical.rules import CHOICES, RULES
 
     rows = [(f"`{rule.__name__}`", _first(rule), "the plan as it was") for rule in RULES]
     rows += [(f"`{choice.name}`", choice.does, choice.without) for choice in CHOICES]

@@ -1,15 +1,21 @@
-"""Tests side by side (`make test` starts two processes): those marked `alone` wait until no other test runs."""
+"""What tests share: a session, a tiny network, small pictures, a dump of everything a database holds.
+
+Tests run side by side (`make test` starts two processes): those marked `alone` wait until no other test runs.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 try:
     import fcntl
@@ -36,3 +42,172 @@ def _held(path: Path, alone: bool) -> Iterator[None]:
         if not alone:
             fcntl.flock(door, fcntl.LOCK_UN)
         yield
+
+
+SIZE = 32
+CLASSES = ("ant", "bee", "cat")
+
+
+@pytest.fixture
+def db() -> Iterator[Any]:
+    """A session in memory."""
+    import obeql
+
+    with obeql.connect(allow_python=True) as session:
+        yield session
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as at a terminal: what a shell runs in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(scope="module")
+def tiny_net() -> Any:
+    """Build a seeded convolutional network, (N, 3, 32, 32) to (N, 3), whose outputs vary with what is hidden."""
+    import torch
+    from torch import Generator, nn
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks this small only lose by waiting for each other
+
+    def build(seed: int = 0) -> nn.Sequential:
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(4, 6, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(4),
+            nn.Flatten(),
+            nn.Linear(96, 3),
+        )
+        generator = Generator().manual_seed(seed)
+        for parameter in net.parameters():
+            nn.init.normal_(parameter, std=0.4, generator=generator)
+        return net.eval()
+
+    yield build
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def pixels() -> Callable[..., Any]:
+    """Make a seeded random picture, (size, size, 3) uint8."""
+
+    def make(seed: int = 0, size: int = SIZE) -> Any:
+        return np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path, pixels: Callable[..., Any]) -> Path:
+    """A folder of three PNG files of the network's size: scan1, scan2, scan3."""
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for seed in (1, 2, 3):
+        Image.fromarray(pixels(seed)).save(scans / f"scan{seed}.png")
+    return scans
+
+
+@pytest.fixture
+def net_db(db: Any, tiny_net: Any) -> Any:
+    """A session with the model `net`."""
+    db.create_model("net", tiny_net(), size=(SIZE, SIZE), classes=list(CLASSES))
+    return db
+
+
+@pytest.fixture(scope="module")
+def shared_db(tiny_net: Any) -> Iterator[Any]:
+    """As `net_db`, for the tests of a file that leave it as it was."""
+    import obeql
+
+    with obeql.connect(allow_python=True) as session:
+        session.create_model("net", tiny_net(), size=(SIZE, SIZE), classes=list(CLASSES))
+        yield session
+
+
+@pytest.fixture(scope="session")
+def dump() -> Callable[[Any], dict[str, list[Any]]]:
+    """Return every row of every table of a session's store."""
+
+    def rows(session: Any) -> dict[str, list[Any]]:
+        connection = session.connection
+        tables = connection.execute(
+            "SELECT table_name FROM duckdb_tables() WHERE schema_name = 'obeql_store' ORDER BY 1"
+        ).fetchall()
+        names = [f"obeql_store.{name}" for (name,) in tables]
+        return {name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall(), key=repr) for name in names}
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def make_heatmap() -> Callable[..., Any]:
+    """Make a heat map without a network: importances (11, 11), or one for all, of patch 8, stride 4 on 48 x 48."""
+
+    def make(importance: Any, size: tuple[int, int] = (60, 80), fill: str = "mean", **more: Any) -> Any:
+        from obeql.executor.images import decode_object, place
+        from obeql.planner.catalog import Preprocessing
+        from obeql.planner.cells import CellKey, MapCells
+        from obeql.planner.grid import WindowGrid
+        from obeql.results.heatmap import Heatmap
+
+        how = Preprocessing((48, 48), mean=(0.5,), std=(0.2,))
+        source = decode_object(Image.new("L", (size[1], size[0]), 128), "grey")
+        grid = WindowGrid.over(how.size, (8, 8), (4, 4))
+        rows, cols = (np.array(axis.starts, np.int32) for axis in (grid.rows, grid.cols))
+        lengths = np.full(11, 8, np.int32)
+        logit = np.broadcast_to(-np.asarray(importance, np.float32), grid.shape)
+        key = CellKey(source.digest, "m", "p", (8, 8), fill, "float32")
+        top = np.zeros(grid.shape, np.int32)
+        quality = more.pop("quality", {})
+        cells = MapCells(
+            key, 0, rows, cols, lengths, lengths, logit, np.zeros_like(logit), top, 0.0, 0.0, 0, None, quality
+        )
+        more = {"picture": source, "class_name": "cat", "classes": ("cat", "dog"), "run_id": 1, **more}
+        return Heatmap(
+            cells, "log_odds", "folder/grey.png", model="net", stride=(4, 4), placement=place(source.size, how), **more
+        )
+
+    return make
+
+
+class Counter:
+    """Counts the windows that networks compute, and the clean passes."""
+
+    def __init__(self) -> None:
+        self.windows = 0
+        self.passes = 0
+
+    def take(self) -> tuple[int, int]:
+        seen = self.windows, self.passes
+        self.windows = self.passes = 0
+        return seen
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """How many windows and clean passes were computed since it was asked last."""
+    from obeql.executor.execution import executor
+    from obeql.executor.operators.grid_scan import GridRun
+
+    counter = Counter()
+    plain_compute, plain_pass = GridRun.compute, executor.materialise
+
+    def compute(self: Any, *args: Any) -> Any:
+        wanted = args[5]
+        counter.windows += int(wanted.sum())
+        return plain_compute(self, *args)
+
+    def materialise(*args: Any) -> Any:
+        counter.passes += len(args[1])  # images
+        return plain_pass(*args)
+
+    monkeypatch.setattr(GridRun, "compute", compute)
+    monkeypatch.setattr(executor, "materialise", materialise)
+    return counter

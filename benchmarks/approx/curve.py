@@ -11,7 +11,7 @@ import torch
 from benchmarks.approx.setting import PRICES
 from benchmarks.approx.stored_maps import stored
 from benchmarks.approx.tables import medians, write
-from obeql.executor.refine.quality import ssim
+from obeql.executor.adaptive.map_quality import ssim
 from obeql.planner.scores import score_of
 
 Floats = npt.NDArray[np.float64]

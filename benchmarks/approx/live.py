@@ -13,8 +13,8 @@ import torch
 
 from benchmarks.approx.setting import images, module_of, session
 from benchmarks.approx.tables import write
+from obeql.executor.adaptive.map_quality import ssim
 from obeql.executor.operators.dense_forward import occlude
-from obeql.executor.refine.quality import ssim
 from obeql.planner.grid import WindowGrid
 
 HEAD = "EXPLAIN OCCLUDE $image USING {kind} WITH patch=16 stride=4 score=log_odds"

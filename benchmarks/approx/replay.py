@@ -15,13 +15,13 @@ import torch
 from benchmarks.approx.setting import PRICES
 from benchmarks.approx.stored_maps import Stored, stored
 from benchmarks.approx.tables import write
-from obeql.executor.refine.kriging import work_of
-from obeql.executor.refine.problem import Goal, Problem
-from obeql.executor.refine.quality import quality_of
-from obeql.executor.refine.refiner import Refiner
-from obeql.executor.refine.top_search import TopSearch
-from obeql.planner.physical import Prices
-from obeql.planner.refinement import MOST_REDUCED_PRICE
+from obeql.executor.adaptive.gaussian_process import work_of
+from obeql.executor.adaptive.map_quality import quality_of
+from obeql.executor.adaptive.problem import Goal, Problem
+from obeql.executor.adaptive.sampler import Refiner
+from obeql.executor.adaptive.top_k import TopSearch
+from obeql.planner.physical.plan import Prices
+from obeql.planner.physical.refinement import MOST_REDUCED_PRICE
 from obeql.planner.scores import ScoreKind, score_of
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 
 import obeql
 from benchmarks.networks import network
-from obeql.executor.models.import_torchvision import torchvision
-from obeql.planner.physical import Prices
+from obeql.executor.models.zoo.import_torchvision import torchvision
+from obeql.planner.physical.plan import Prices
 
 DATA = Path(os.environ.get("OBEQL_DATA", "data"))
 SCANS, PHOTOS, FASHION = "scans", "photos", "fashion"

@@ -19,14 +19,14 @@ import torch
 import obeql
 from benchmarks.approx.setting import images, session
 from benchmarks.approx.tables import medians, write
-from obeql.executor.grid_run import GridRun
+from obeql.executor.adaptive.map_quality import ssim
+from obeql.executor.calibration.rates import measure_rates
 from obeql.executor.images import decode_file, decode_object, preprocess
-from obeql.executor.materialise import materialise
-from obeql.executor.rates import measure_rates
-from obeql.executor.refine.quality import ssim
+from obeql.executor.operators.clean_pass import materialise
+from obeql.executor.operators.grid_scan import GridRun
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import IncrementalForward
-from obeql.planner.schedule import choose_engine
+from obeql.planner.physical.plan import IncrementalForward
+from obeql.planner.physical.schedule import choose_engine
 
 TAUS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3)
 DTYPES = (torch.float32, torch.bfloat16)

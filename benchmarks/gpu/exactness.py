@@ -10,12 +10,12 @@ import torch
 
 from benchmarks.gpu.setting import Setting, captured
 from obeql.executor.devices import DTYPES, arithmetic, device_of
-from obeql.executor.materialise import materialise
+from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.dense_forward import DenseRun, as_computed, occlude
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Cost, DenseForward, IncrementalForward
+from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
 
 __all__ = ["NETWORKS", "run"]
 

@@ -18,15 +18,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.gpu.setting import Setting, captured
 from benchmarks.networks import SIZES
 from obeql.executor.devices.cpu import Cpu
-from obeql.executor.grid_run import GridRun
 from obeql.executor.kernels import fused_read
-from obeql.executor.materialise import materialise
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.clean_pass import materialise
+from obeql.executor.operators.grid_scan import GridRun
 from obeql.planner.boxes import region_layers
-from obeql.planner.cost import Rates, positions
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import IncrementalForward
-from obeql.planner.schedule import choose_engine
+from obeql.planner.physical.cost import Rates, positions
+from obeql.planner.physical.plan import IncrementalForward
+from obeql.planner.physical.schedule import choose_engine
 
 __all__ = ["assumed_rates", "graphs", "run"]
 

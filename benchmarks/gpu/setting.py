@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.networks import SIZES, network
 from obeql.executor.devices import device_of
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.graph import LayerGraph
 
 __all__ = ["Setting", "captured"]

@@ -10,10 +10,10 @@ import torch
 from benchmarks.engine import bench, options
 from benchmarks.gpu.setting import Setting, captured
 from benchmarks.machine import machine
+from obeql.executor.calibration.rates import measure_rates
 from obeql.executor.devices import DTYPES, arithmetic, device_of
-from obeql.executor.rates import measure_rates
 from obeql.planner.grid import WindowGrid
-from obeql.planner.schedule import choose_engine
+from obeql.planner.physical.schedule import choose_engine
 
 __all__ = ["NETWORKS", "compiled", "few_windows", "rates", "whole_grids"]
 

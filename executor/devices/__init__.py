@@ -14,10 +14,10 @@ from obeql.errors import DeviceError, nearest
 from obeql.executor.devices.base import Device
 from obeql.executor.devices.cpu import Cpu, available_cpus
 from obeql.executor.devices.cuda import Cuda
+from obeql.executor.devices.modes import products_in, without_modes
 from obeql.executor.devices.mps import Mps
 from obeql.executor.devices.xpu import Xpu
-from obeql.executor.modes import products_in, without_modes
-from obeql.planner.settings import ALL_GPUS
+from obeql.planner.binding.settings import ALL_GPUS
 
 __all__ = [
     "DTYPES",

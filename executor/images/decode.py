@@ -26,7 +26,7 @@ from obeql.executor.images.locate import missing_file
 from obeql.executor.images.pages import DECODER_ERRORS, n_pages, turn_to
 from obeql.executor.images.tiff import TiffPixels, read_tiff
 from obeql.executor.images.tiff_tags import is_tiff, n_tiff_pages
-from obeql.planner.paths import as_text, file_of, split_page
+from obeql.planner.binding.image_paths import as_text, file_of, split_page
 
 __all__ = ["Pixels", "SourceFacts", "SourceImage", "decode_file", "decode_object"]
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from obeql.errors import ImageError
 from obeql.executor.images.locate import no_page
-from obeql.planner.paths import with_page
+from obeql.planner.binding.image_paths import with_page
 
 __all__ = ["is_dicom", "n_frames", "read_dicom"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from obeql.errors import ImageError, nearest
-from obeql.planner.paths import file_of, split_page, with_page
+from obeql.planner.binding.image_paths import file_of, split_page, with_page
 
 __all__ = ["IMAGE_SUFFIXES", "expand", "missing_file", "no_page"]
 

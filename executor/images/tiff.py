@@ -23,7 +23,7 @@ from obeql.errors import ImageError
 from obeql.executor.images.locate import no_page
 from obeql.executor.images.tiff_tags import Tag, Tags, directories
 from obeql.executor.images.upright import upright
-from obeql.planner.paths import with_page
+from obeql.planner.binding.image_paths import with_page
 
 __all__ = ["TiffPixels", "read_tiff"]
 

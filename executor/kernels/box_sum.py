@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from obeql.executor.devices import device_of
+from obeql.executor.kernels.box_position import Place
 from obeql.executor.kernels.paste import View
-from obeql.executor.kernels.place import Place
 
 __all__ = ["BoxSum", "PrefixSums", "plan_box_sum", "position_sums"]
 

@@ -16,8 +16,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from obeql.executor.kernels.box_position import Place, Region
 from obeql.executor.kernels.paste import View
-from obeql.executor.kernels.place import Place, Region
 
 __all__ = ["FusedRead", "read_in_torch"]
 

@@ -14,8 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from obeql.executor.kernels.box_position import Place, Region
 from obeql.executor.kernels.paste import View
-from obeql.executor.kernels.place import Place, Region
 
 __all__ = ["read_in_triton"]
 

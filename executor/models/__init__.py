@@ -5,8 +5,8 @@
 Comes before `obeql.executor.network`, which captures `LoadedModel.module` into a layer graph.
 """
 
-from obeql.executor.models.content import content_hash
 from obeql.executor.models.forward import check_forward
+from obeql.executor.models.identity.content_hash import content_hash
 from obeql.executor.models.load import adopt, load
 from obeql.executor.models.loaded import LoadedModel, RawOutputs
 from obeql.executor.models.options import OPTION_NAMES

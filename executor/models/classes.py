@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 
 from obeql.errors import ModelError
-from obeql.executor.models.import_torchvision import torchvision
 from obeql.executor.models.paths import existing_file
+from obeql.executor.models.zoo.import_torchvision import torchvision
 
 __all__ = ["imagenet_classes", "resolve_classes"]
 

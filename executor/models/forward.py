@@ -13,7 +13,7 @@ from torch import nn
 
 from obeql.errors import ModelError
 from obeql.executor.models.loaded import LoadedModel
-from obeql.executor.network.outputs import choose_output, described, facts_of, is_row, named_outputs
+from obeql.executor.network.capture.outputs import choose_output, described, facts_of, is_row, named_outputs
 
 __all__ = ["MainOutput", "check_forward", "module_device", "module_dtype", "reason"]
 

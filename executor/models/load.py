@@ -18,19 +18,19 @@ from torch.nn.parameter import is_lazy
 
 from obeql.errors import ModelError, ObeqlError, nearest
 from obeql.executor.models.classes import resolve_classes
-from obeql.executor.models.exported_program import load_exported
 from obeql.executor.models.forward import check_forward, reason
 from obeql.executor.models.found import Found
+from obeql.executor.models.identity.snapshot import snapshot
 from obeql.executor.models.loaded import LoadedModel
-from obeql.executor.models.onnx_file import load_onnx
+from obeql.executor.models.onnx.file import load_onnx
 from obeql.executor.models.options import ModelOptions, parse_options
-from obeql.executor.models.pickled_module import load_pickled, refuse_weights
 from obeql.executor.models.preprocessing import resolve_preprocessing
 from obeql.executor.models.python_factory import load_factory
-from obeql.executor.models.snapshot import snapshot
-from obeql.executor.models.timm_zoo import load_timm
-from obeql.executor.models.torchvision_zoo import load_torchvision
-from obeql.executor.network.reading import require_fitting
+from obeql.executor.models.weights.exported_program import load_exported
+from obeql.executor.models.weights.pickled_module import load_pickled, refuse_weights
+from obeql.executor.models.zoo.timm_zoo import load_timm
+from obeql.executor.models.zoo.torchvision_zoo import load_torchvision
+from obeql.executor.network.capture.reading import require_fitting
 
 __all__ = ["FILES", "SCHEMES", "adopt", "load"]
 

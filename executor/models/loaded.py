@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from obeql.executor.models.content import content_hash
-from obeql.executor.tensor_digests import TensorDigests
+from obeql.executor.models.identity.content_hash import content_hash
+from obeql.executor.network.tensor_digests import TensorDigests
 from obeql.planner.catalog import Activation, Preprocessing, RawOutputs
 from obeql.planner.geometry import NetworkOutput
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from obeql.errors import ModelError
-from obeql.executor.network.outputs import named_outputs
+from obeql.executor.network.capture.outputs import named_outputs
 
 __all__ = ["FixedBatch", "fits_any_batch", "runs_one_by_one_only"]
 

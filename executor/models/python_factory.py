@@ -13,12 +13,12 @@ from obeql.errors import ModelError, nearest
 from obeql.executor.models.forward import reason
 from obeql.executor.models.found import Found
 from obeql.executor.models.fresh_import import import_fresh
-from obeql.executor.models.import_torchvision import is_mismatched, torchvision
+from obeql.executor.models.identity.snapshot import snapshot
 from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.seeded import seeded
-from obeql.executor.models.snapshot import snapshot
-from obeql.executor.models.weights_file import fit_weights, read_tensors
+from obeql.executor.models.weights.weights_file import fit_weights, read_tensors
+from obeql.executor.models.zoo.import_torchvision import is_mismatched, torchvision
 
 __all__ = ["load_factory"]
 

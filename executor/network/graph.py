@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from obeql.executor.allocator import give_back
+from obeql.executor.devices.allocator import give_back
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.conv import Conv
 from obeql.planner.catalog import Activation

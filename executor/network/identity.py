@@ -16,7 +16,7 @@ from torch import Tensor
 
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.reduce import BatchSize, LayerRef
-from obeql.executor.tensor_digests import TensorDigests
+from obeql.executor.network.tensor_digests import TensorDigests
 from obeql.planner.catalog import Activation
 
 __all__ = ["graph_digest", "head_words"]

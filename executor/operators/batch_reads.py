@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from obeql.executor.devices import device_of
+from obeql.executor.kernels.box_position import Place, Region
 from obeql.executor.kernels.fused_read import FusedRead
 from obeql.executor.kernels.paste import Boxes, Ints, Read, plan_read
-from obeql.executor.kernels.place import Place, Region
 from obeql.planner.geometry import AxisWindow
 
 __all__ = ["AnyRead", "BatchReads"]

@@ -12,15 +12,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from obeql.executor.allocator import give_back
 from obeql.executor.devices import device_of
-from obeql.executor.lanes import run_in_lanes
-from obeql.executor.layer_clock import LayerClock, layer_runner
-from obeql.executor.materialise import CleanPass
+from obeql.executor.devices.allocator import give_back
+from obeql.executor.devices.lanes import run_in_lanes
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels
+from obeql.executor.operators.layer_timer import LayerClock, layer_runner
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import DenseForward
+from obeql.planner.physical.plan import DenseForward
 
 __all__ = ["DenseRun", "as_computed", "occlude"]
 

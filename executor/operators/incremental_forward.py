@@ -19,23 +19,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from obeql.executor.allocator import give_back
 from obeql.executor.devices import device_of
+from obeql.executor.devices.allocator import give_back
+from obeql.executor.devices.lanes import run_in_lanes
+from obeql.executor.devices.stopwatch import Stopwatch
+from obeql.executor.kernels.box_position import Place
 from obeql.executor.kernels.box_sum import BoxSum, PrefixSums, plan_box_sum
 from obeql.executor.kernels.paste import Boxes, View
-from obeql.executor.kernels.place import Place
-from obeql.executor.lanes import run_in_lanes
-from obeql.executor.layer_clock import Clock, LayerClock, layer_runner
-from obeql.executor.materialise import CleanPass
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.reduce import GlobalMean
 from obeql.executor.operators.batch_reads import AnyRead, BatchReads
+from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels, coarse_order
-from obeql.executor.stopwatch import Stopwatch
+from obeql.executor.operators.layer_timer import Clock, LayerClock, layer_runner
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import IncrementalForward
-from obeql.planner.schedule import box_plan, lane_batch
+from obeql.planner.physical.plan import IncrementalForward
+from obeql.planner.physical.schedule import box_plan, lane_batch
 
 __all__ = ["IncrementalRun", "Part"]
 

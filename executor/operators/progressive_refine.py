@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from obeql.executor.adaptive.problem import Goal, Problem, Request
+from obeql.executor.adaptive.sampler import Refiner
+from obeql.executor.adaptive.top_k import TopSearch
 from obeql.executor.devices import DTYPES
-from obeql.executor.grid_run import GridRun, Planes, Windows
-from obeql.executor.logits import as_stored
-from obeql.executor.materialise import CleanPass, materialise
-from obeql.executor.refine.problem import Goal, Problem, Request
-from obeql.executor.refine.refiner import Refiner
-from obeql.executor.refine.top_search import TopSearch
-from obeql.executor.reuse import KnownCells
+from obeql.executor.operators.cached_cells import KnownCells
+from obeql.executor.operators.clean_pass import CleanPass, materialise
+from obeql.executor.operators.grid_scan import GridRun, Planes, Windows
+from obeql.executor.operators.logits import as_stored
 from obeql.planner.catalog import Activation
-from obeql.planner.physical import Engine, ProgressiveRefine, PrunedTop, Refinement
-from obeql.planner.refinement import LOOK_WINDOW_S, cell_costs
+from obeql.planner.physical.plan import Engine, ProgressiveRefine, PrunedTop, Refinement
+from obeql.planner.physical.refinement import LOOK_WINDOW_S, cell_costs
 from obeql.planner.scores import ScoreKind
 
 __all__ = ["OnLevel", "RefineRun"]

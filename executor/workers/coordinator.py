@@ -18,11 +18,13 @@ import torch
 
 from obeql.errors import ExecutionError, ImageError
 from obeql.executor.devices import devices_of, resolve_device
+from obeql.executor.execution.events import CancelledError, OnProgress, Progress, RunReport
+from obeql.executor.execution.executor import ImageLoader, OnImage
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.progress import CancelledError, OnProgress, Progress, RunReport
-from obeql.executor.run import ImageLoader, OnImage
-from obeql.executor.workers.crew import Crew, Worker
-from obeql.executor.workers.messages import (
+from obeql.executor.workers.model_transfer import send_graph
+from obeql.executor.workers.pool import Crew, Worker
+from obeql.executor.workers.process_pool import ProcessCrew
+from obeql.executor.workers.protocol import (
     At,
     Broken,
     Computed,
@@ -43,14 +45,12 @@ from obeql.executor.workers.messages import (
     Unseen,
     Work,
 )
-from obeql.executor.workers.processes import ProcessCrew
 from obeql.executor.workers.shards import ShardSink
-from obeql.executor.workers.shipping import send_graph
-from obeql.executor.workers.waiting import MOST_ATTEMPTS, Group, Waiting
+from obeql.executor.workers.work_queue import MOST_ATTEMPTS, Group, Waiting
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSource, ImageHashes
-from obeql.planner.physical import ExplainPlan
-from obeql.undisturbed import undisturbed
+from obeql.planner.physical.plan import ExplainPlan
+from obeql.signals import undisturbed
 
 __all__ = ["distribute"]
 
@@ -125,7 +125,7 @@ def _devices(plan: ExplainPlan) -> tuple[str, ...]:
 def _crew(plan: ExplainPlan, orders: Sequence[Order]) -> Crew[Any]:
     if plan.cluster is None:
         return ProcessCrew(orders)
-    from obeql.executor.workers.ray_crew import RayCrew  # noqa: PLC0415 - Ray is optional
+    from obeql.executor.workers.ray.pool import RayCrew  # noqa: PLC0415 - Ray is optional
 
     return RayCrew(orders, plan.cluster)
 

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 
 from obeql.errors import ExecutionError, StoreError
+from obeql.executor.execution.events import CancelledError, Progress, RunReport
+from obeql.executor.execution.executor import execute
 from obeql.executor.images import Placement, SourceFacts, SourceImage, decode_file
-from obeql.executor.progress import CancelledError, Progress, RunReport
-from obeql.executor.run import execute
-from obeql.executor.workers.messages import (
+from obeql.executor.workers.model_transfer import receive_graph
+from obeql.executor.workers.protocol import (
     At,
     Broken,
     Computed,
@@ -42,10 +43,9 @@ from obeql.executor.workers.messages import (
     Unseen,
     Work,
 )
-from obeql.executor.workers.shipping import receive_graph
+from obeql.planner.binding.image_paths import file_of, split_page
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, ImageHashes, MapCells
-from obeql.planner.paths import file_of, split_page
 
 __all__ = ["work"]
 

@@ -24,14 +24,14 @@ import duckdb
 from obeql.errors import StoreError
 from obeql.store.driver import MEMORY, OPENING, STORAGE_VERSION, Database
 from obeql.store.evaluations import EvaluationRow, EvaluationRows
-from obeql.store.facts import FactRows
-from obeql.store.folder import Folder
 from obeql.store.images import ImageContent, PredictionRow
-from obeql.store.incoming import IncomingRows
+from obeql.store.map_columns import Box, ImageMaps, StoredMap
+from obeql.store.metadata import FactRows
 from obeql.store.models import ModelRows
-from obeql.store.planes import Box, ImageMaps, StoredMap
 from obeql.store.runs import RunRecord, RunStatus
 from obeql.store.schema import SCHEMA_VERSION, prepare_schema
+from obeql.store.shards.folder import Folder
+from obeql.store.shards.loader import IncomingRows
 
 __all__ = [
     "MEMORY",

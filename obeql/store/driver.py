@@ -21,8 +21,8 @@ import duckdb
 import pyarrow as pa
 
 from obeql.errors import StoreError
+from obeql.signals import undisturbed
 from obeql.store.opening import MEMORY, STORAGE_VERSION, connect, first_sentence
-from obeql.undisturbed import undisturbed
 
 __all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database", "Lane"]
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
 from obeql.errors import StoreError, UnknownNameError, nearest
+from obeql.planner.binding.image_paths import image_name
 from obeql.planner.catalog import ImageRecord, ImageSet
-from obeql.planner.paths import image_name
 from obeql.store.codec import dump, load, utc_now
 from obeql.store.driver import Database
+
+if TYPE_CHECKING:
+    from obeql.executor.images import SourceFacts
 
 __all__ = ["ImageContent", "ImageRows", "PredictionRow"]
 
@@ -40,6 +43,11 @@ class ImageContent(NamedTuple):
     series_uid: str | None = None
     pixel_height_mm: float | None = None
     pixel_width_mm: float | None = None
+
+    @classmethod
+    def of(cls, facts: SourceFacts) -> ImageContent:
+        """Return what the store remembers of a decoded image."""
+        return cls(facts.digest, *facts.size, facts.series_uid, *(facts.pixel_spacing_mm or (None, None)))
 
 
 @dataclass(frozen=True, slots=True)

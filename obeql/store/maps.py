@@ -20,7 +20,7 @@ from obeql.planner.catalog import StoredGrid, StoredMaps
 from obeql.planner.cells import CellKey, ImageHashes, MapCells
 from obeql.store.codec import utc_now
 from obeql.store.images import ImageRows
-from obeql.store.planes import (
+from obeql.store.map_columns import (
     MAP_COLUMNS,
     MAP_FACTS,
     MEMBER_COLUMNS,

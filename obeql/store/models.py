@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from obeql.errors import StoreError, UnknownNameError, nearest
+from obeql.planner.binding.classes import with_no
 from obeql.planner.catalog import ModelRecord, Preprocessing
-from obeql.planner.classes import with_no
 from obeql.planner.geometry import LayerSpec, Network
 from obeql.store.codec import dump, load_frozen, utc_now
 from obeql.store.driver import Database

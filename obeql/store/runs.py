@@ -14,9 +14,9 @@ from obeql.errors import InternalError, StoreError, UnknownNameError, nearest
 from obeql.planner.cells import FailedImage
 from obeql.store.codec import dump, load, naive_utc, utc_now
 from obeql.store.driver import Database
-from obeql.store.folder import Folder
-from obeql.store.placed import PlacedRows
 from obeql.store.schema import table_definition
+from obeql.store.shards.external import PlacedRows
+from obeql.store.shards.folder import Folder
 
 __all__ = ["RunRecord", "RunRows", "RunStatus", "unknown_run"]
 

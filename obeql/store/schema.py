@@ -117,7 +117,7 @@ def _comment(database: Database) -> None:
 
 
 def _script(name: str) -> str:
-    return files("obeql.store").joinpath(f"{name}.sql").read_text("utf-8")
+    return files("obeql.store.sql").joinpath(f"{name}.sql").read_text("utf-8")
 
 
 def _require_free(database: Database, own: frozenset[str]) -> None:

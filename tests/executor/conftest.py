@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from obeql.executor.materialise import materialise
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.dense_forward import DenseRun, as_computed
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Cost, DenseForward, IncrementalForward
+from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
 
 NOTHING = Cost(0.0, 0.0, 0.0)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from obeql.errors import ImageError
-from obeql.executor import ahead
-from obeql.executor.ahead import DecodedImage, ImagesAhead, Listed, decode
+from obeql.executor.execution import prefetch
+from obeql.executor.execution.prefetch import DecodedImage, ImagesAhead, Listed, decode
 from obeql.executor.images import decode_object
 from obeql.planner.catalog import ImageRecord, Preprocessing
 
@@ -63,14 +63,14 @@ def test_a_bad_image_is_told_in_its_turn() -> None:
 def test_a_feed_that_has_none_ahead_is_asked_again_in_turn() -> None:
     class OneByOne(Listed):
         def next(self, ahead: bool) -> ImageRecord | None:
-            return None if ahead else super().next(ahead)
+            return None if prefetch else super().next(prefetch)
 
     with ImagesAhead(OneByOne(IMAGES), _decoded) as images:
         assert [images.take().source.shown for _ in images] == [image.shown for image in IMAGES]
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "_MOST_PIXELS", 63)
+    monkeypatch.setattr(prefetch, "_MOST_PIXELS", 63)
     threads: list[Any] = []
 
     def watched(image: ImageRecord) -> DecodedImage:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from obeql.executor import allocator
-from obeql.planner.physical import Cost, DenseForward
+from obeql.executor.devices import allocator
+from obeql.planner.physical.plan import Cost, DenseForward
 
 
 class Library:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
 from obeql.planner.grid import WindowGrid
 
 pytestmark = [

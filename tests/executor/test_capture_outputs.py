@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from obeql.errors import ModelError
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from obeql.errors import ImageError
-from obeql.executor.curves import curves, pixel_order
 from obeql.executor.images import decode_object, preprocess
-from obeql.executor.network.capture import capture
+from obeql.executor.metrics.deletion_insertion import curves, pixel_order
+from obeql.executor.network.capture.capture import capture
 from obeql.planner.catalog import Preprocessing
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -10,7 +10,7 @@ from obeql.executor.devices import KINDS, arithmetic, available_devices, device_
 from obeql.executor.devices.cuda import Cuda
 from obeql.executor.devices.mps import Mps
 from obeql.executor.devices.xpu import Xpu
-from obeql.planner.settings import DEVICES
+from obeql.planner.binding.settings import DEVICES
 
 
 def test_the_language_knows_every_kind() -> None:

@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from obeql.executor.network.capture import capture
-from obeql.executor.network.clamp import clamp_before_convolutions
+from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.activation import Elementwise
 from obeql.executor.network.layers.channels import Concat
 from obeql.executor.network.layers.conv import Conv
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.pointwise import Affine, Clamp
+from obeql.executor.network.passes.clamp import clamp_before_convolutions
 
 RELU6 = Elementwise("relu6")
 

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 from obeql.executor.devices.cpu import Cpu
+from obeql.executor.kernels.box_position import Place, Region
 from obeql.executor.kernels.fused_read import FusedRead, read_in_torch
 from obeql.executor.kernels.paste import Boxes, View, plan_read
-from obeql.executor.kernels.place import Place, Region
-from obeql.executor.materialise import materialise
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
+from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.dense_forward import DenseRun, as_computed
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Cost, DenseForward, IncrementalForward
+from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
 
 
 def _case(seed: int) -> tuple[View, torch.Tensor, Boxes, Boxes, np.ndarray]:

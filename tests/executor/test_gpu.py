@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from obeql.executor.devices import DTYPES, arithmetic
-from obeql.executor.grid_run import GridRun
-from obeql.executor.materialise import materialise
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
+from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.dense_forward import as_computed
+from obeql.executor.operators.grid_scan import GridRun
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Cost, DenseForward, IncrementalForward
+from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
 
 pytestmark = [
     pytest.mark.gpu,

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
 from obeql.planner.grid import WindowGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")

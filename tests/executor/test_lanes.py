@@ -14,15 +14,15 @@ import torch
 from torch import nn
 
 from obeql.executor.devices import device_of
-from obeql.executor.lanes import StoppedError, run_in_lanes
-from obeql.executor.materialise import materialise
-from obeql.executor.network.capture import capture
+from obeql.executor.devices.lanes import StoppedError, run_in_lanes
+from obeql.executor.devices.threads import set_own_threads
+from obeql.executor.network.capture.capture import capture
+from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.dense_forward import DenseRun, as_computed, occlude
 from obeql.executor.operators.incremental_forward import IncrementalRun
-from obeql.executor.threads import set_own_threads
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Cost, DenseForward, IncrementalForward
+from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
 
 Piece = Callable[[threading.Event], int]
 

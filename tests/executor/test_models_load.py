@@ -16,7 +16,7 @@ from torch import nn
 
 from obeql.errors import ModelError, UnknownNameError
 from obeql.executor.models import LoadedModel, adopt, content_hash, load
-from obeql.executor.models.torchvision_zoo import RANDOM_NOTE
+from obeql.executor.models.zoo.torchvision_zoo import RANDOM_NOTE
 
 
 class Small(nn.Module):
@@ -432,7 +432,7 @@ def test_torchvision_oddities(name: str, size: int) -> None:
 
 
 def test_torchvision_weights_file_sets_the_head(tmp_path: Path) -> None:
-    from obeql.executor.models.import_torchvision import torchvision
+    from obeql.executor.models.zoo.import_torchvision import torchvision
 
     module = torchvision("test").models.squeezenet1_1(num_classes=4)
     torch.save(module.state_dict(), tmp_path / "w.pt")
@@ -514,7 +514,7 @@ def test_a_file_that_stands_for_another(name: str, content: str, word: str, tmp_
 
 
 def timm_package() -> Any:
-    from obeql.executor.models.import_torchvision import torchvision
+    from obeql.executor.models.zoo.import_torchvision import torchvision
 
     torchvision("test")
     return pytest.importorskip("timm")
@@ -543,7 +543,7 @@ def test_timm_with_one_channel(tmp_path: Path) -> None:
 
 
 def test_torchvision_weights_as_enums(monkeypatch: pytest.MonkeyPatch) -> None:
-    from obeql.executor.models.import_torchvision import torchvision
+    from obeql.executor.models.zoo.import_torchvision import torchvision
 
     models = torchvision("test").models
     asked: list[Any] = []
@@ -563,7 +563,7 @@ def test_torchvision_weights_as_enums(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fine_tuned_weights_of_a_network_that_rescales_its_input(tmp_path: Path) -> None:
-    from obeql.executor.models.import_torchvision import torchvision
+    from obeql.executor.models.zoo.import_torchvision import torchvision
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -579,7 +579,7 @@ def test_fine_tuned_weights_of_a_network_that_rescales_its_input(tmp_path: Path)
 
 
 def test_tracing_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
-    from obeql.executor.network.capture import capture
+    from obeql.executor.network.capture.capture import capture
 
     class Dependent(Small):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

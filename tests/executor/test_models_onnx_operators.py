@@ -17,8 +17,8 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from obeql.executor.models.onnx_graph import read_graph  # noqa: E402
-from obeql.executor.models.onnx_module import OPERATORS, OnnxModule  # noqa: E402
+from obeql.executor.models.onnx.graph import read_graph  # noqa: E402
+from obeql.executor.models.onnx.module import OPERATORS, OnnxModule  # noqa: E402
 
 Arrays = Mapping[str, Any]
 RNG = np.random.default_rng(7)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.layers.conv import Conv
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from obeql.executor.network.capture import capture
-from obeql.executor.rates import _line, measure_rates
-from obeql.planner.cost import Rates
+from obeql.executor.calibration.rates import _line, measure_rates
+from obeql.executor.network.capture.capture import capture
+from obeql.planner.physical.cost import Rates
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from obeql.errors import ModelError
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
+from obeql.executor.network.capture.outputs import choose_output, named_outputs
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.head import Probabilities
-from obeql.executor.network.outputs import choose_output, named_outputs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from obeql.executor.network import capture as capturing
-from obeql.executor.network.capture import capture
-from obeql.executor.network.record import CannotRecordError, record
-from obeql.executor.network.trace import TRACE_BATCH
+from obeql.executor.network.capture import capture as capturing
+from obeql.executor.network.capture.capture import capture
+from obeql.executor.network.capture.record import CannotRecordError, record
+from obeql.executor.network.capture.trace import TRACE_BATCH
 
 SHAPE = (3, 11, 13)
 

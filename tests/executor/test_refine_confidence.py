@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from obeql.executor.refine.confidence import tail_ratio, upper_ratio
+from obeql.executor.adaptive.audit import tail_ratio, upper_ratio
 
 
 def test_largest_of_normal_errors_is_as_large_as_expected() -> None:

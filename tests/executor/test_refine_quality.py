@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from obeql.executor.refine.quality import METRICS, quality_of, ssim
+from obeql.executor.adaptive.map_quality import METRICS, quality_of, ssim
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from obeql.executor.refine.kriging import Axes, Field, work_of
-from obeql.executor.refine.problem import Goal, Problem
-from obeql.executor.refine.quality import ssim
-from obeql.executor.refine.refiner import Refiner
-from obeql.executor.refine.top_search import TopSearch
+from obeql.executor.adaptive.gaussian_process import Axes, Field, work_of
+from obeql.executor.adaptive.map_quality import ssim
+from obeql.executor.adaptive.problem import Goal, Problem
+from obeql.executor.adaptive.sampler import Refiner
+from obeql.executor.adaptive.top_k import TopSearch
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Prices
-from obeql.planner.refinement import AUDIT_TIMES, MOST_REDUCED_PRICE, MOST_WASTE, audit_size
+from obeql.planner.physical.plan import Prices
+from obeql.planner.physical.refinement import AUDIT_TIMES, MOST_REDUCED_PRICE, MOST_WASTE, audit_size
 from obeql.planner.scores import ScoreKind
 
 Floats = npt.NDArray[np.float64]

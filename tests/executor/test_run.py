@@ -14,16 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from obeql.errors import DeviceError, ImageError
+from obeql.executor.execution.events import CancelledError, Progress
+from obeql.executor.execution.executor import execute
 from obeql.executor.images import SourceImage, decode_object
-from obeql.executor.logits import chosen_classes, logit_and_others, top_class
-from obeql.executor.network.capture import capture
+from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.progress import CancelledError, Progress
-from obeql.executor.run import execute
+from obeql.executor.operators.logits import chosen_classes, logit_and_others, top_class
 from obeql.planner.catalog import ImageRecord, ModelRecord, Preprocessing
 from obeql.planner.cells import MapCells
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import ExplainPlan
+from obeql.planner.physical.plan import ExplainPlan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from obeql.executor.models.import_torchvision import torchvision
-from obeql.executor.network.capture import capture
+from obeql.executor.models.zoo.import_torchvision import torchvision
+from obeql.executor.network.capture.capture import capture
 from obeql.planner.grid import WindowGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")

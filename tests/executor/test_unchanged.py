@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from obeql.executor.grid_run import GridRun
-from obeql.executor.materialise import materialise
-from obeql.executor.network.capture import capture
-from obeql.executor.unchanged import unchanged_windows
+from obeql.executor.network.capture.capture import capture
+from obeql.executor.operators.clean_pass import materialise
+from obeql.executor.operators.grid_scan import GridRun
+from obeql.executor.operators.skip_unchanged import unchanged_windows
 from obeql.planner.grid import WindowGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from obeql.executor.workers.waiting import MOST_ATTEMPTS, Waiting
+from obeql.executor.workers.work_queue import MOST_ATTEMPTS, Waiting
 from obeql.planner.cells import ImageHashes
 
 

@@ -27,7 +27,7 @@ from obeql.planner import (
     setting_default,
 )
 from obeql.planner.catalog import StoredGrid, StoredMaps
-from obeql.planner.physical import Cost, Refusal
+from obeql.planner.physical.plan import Cost, Refusal
 
 
 class NetworkBuilder:

@@ -10,7 +10,7 @@ import pytest
 from obeql.errors import QueryTypeError
 from obeql.grammar import parse_statement
 from obeql.planner import IncrementalForward, Rates, bind, plan_explain
-from obeql.planner.memory import BoxMemory, whole_map_bytes
+from obeql.planner.physical.memory import BoxMemory, whole_map_bytes
 from tests.planner.conftest import resnet_like
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from obeql.planner.batches import Batches, Groups
-from obeql.planner.cost import Rates
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import DenseForward, IncrementalForward
-from obeql.planner.schedule import choose_engine, lane_batch
+from obeql.planner.physical.batches import Batches, Groups
+from obeql.planner.physical.cost import Rates
+from obeql.planner.physical.plan import DenseForward, IncrementalForward
+from obeql.planner.physical.schedule import choose_engine, lane_batch
 
 GRID = WindowGrid.over((64, 64), (16, 16), (4, 4))
 RATES = Rates(n_lanes=4)

@@ -57,7 +57,7 @@ def test_measured_values_stand_under_the_estimates(plan_of: Any) -> None:
 
 def test_every_rule_has_a_golden_with_it_off() -> None:
     off = {rule for settings, _ in CASES.values() for rule in settings.get("disabled_rules", "").split(",")}
-    assert off >= set(RULE_NAMES) - {"share_windows"}  # which takes a script, see tests/api/test_session_scripts.py
+    assert off >= set(RULE_NAMES) - {"share_windows"}  # which takes a script, see tests/session/test_scripts.py
 
 
 def test_no_golden_is_left_over() -> None:

@@ -10,7 +10,7 @@ import pytest
 from obeql.errors import InternalError
 from obeql.grammar import parse_statement
 from obeql.planner import RULE_NAMES, RULES, DenseForward, IncrementalForward, Rates, bind, optimize, plan_explain
-from obeql.planner.logical import (
+from obeql.planner.logical.plan import (
     BatchedQueries,
     LogicalNode,
     Occlude,
@@ -45,7 +45,7 @@ def _logical(text: str, catalog: Any) -> LogicalNode:
 def test_rules_are_named_by_their_functions_and_files() -> None:
     assert [rule.__name__ for rule in RULES] == list(FIRING)
     for rule in RULES:
-        assert rule.__module__ == f"obeql.planner.rules.{rule.__name__}"
+        assert rule.__module__ == f"obeql.planner.logical.rules.{rule.__name__}"
         assert rule.__doc__
     assert len(set(RULE_NAMES)) == len(RULE_NAMES)
 

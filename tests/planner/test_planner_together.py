@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from obeql.planner.cost import Rates
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical import Engine
-from obeql.planner.schedule import choose_engine
-from obeql.planner.together import choose_together
+from obeql.planner.physical.cost import Rates
+from obeql.planner.physical.image_batching import choose_together
+from obeql.planner.physical.plan import Engine
+from obeql.planner.physical.schedule import choose_engine
 
 FEW = WindowGrid.over((64, 64), (16, 16), (16, 16))
 #: a batch costs as much as many positions, so that shared batches pay

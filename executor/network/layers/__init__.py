@@ -1,7 +1,8 @@
 """The layers a captured network is made of: one class each, listed in `LAYERS`.
 
-To add one: a class here with its box rule, a row in `LAYERS`, a lowering rule in `obeql.executor.network.lower`. The
-last two are no part of a network but put behind it, by `obeql.executor.network.reading`.
+To add one: a class here with its box rule, a row in `LAYERS`, a lowering rule in a module of
+`obeql.executor.network.lowering`. The last two are no part of a network but put behind it, by
+`obeql.executor.network.capture.reading`.
 """
 
 from obeql.executor.network.layers.activation import Activation, Elementwise

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from obeql.executor.kernels.place import Place
+from obeql.executor.kernels.box_position import Place
 from obeql.planner.geometry import AxisWindow, LayerSpec, Reach
 
 __all__ = ["Layer", "Place"]

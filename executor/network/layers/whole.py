@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from obeql.executor.network.capture.outputs import main_output
 from obeql.executor.network.layers.base import Layer
-from obeql.executor.network.outputs import main_output
 from obeql.planner.geometry import Reach
 
 __all__ = ["Whole"]

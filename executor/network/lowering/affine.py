@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from obeql.executor.network.axes import channel_order
+from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.pointwise import Affine
-from obeql.executor.network.trace import Traced, TracedGraph
 
 __all__ = ["affine"]
 

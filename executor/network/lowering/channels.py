@@ -6,9 +6,9 @@ import sys
 from typing import Any
 
 from obeql.executor.network.axes import Atom, Axes, channel_order
+from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.channels import Concat
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, plain_map, rule
-from obeql.executor.network.trace import Traced, TracedGraph
 
 
 @rule("cat", "concat")

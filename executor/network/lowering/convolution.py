@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
+from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.channels import Pad
 from obeql.executor.network.layers.conv import Conv
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, pair, plain_map, rule
-from obeql.executor.network.trace import Traced, TracedGraph
 
 
 @rule("convolution", "conv2d", "mkldnn_convolution")

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.activation import ELEMENTWISE, Activation, Elementwise
 from obeql.executor.network.layers.pointwise import Combine
 from obeql.executor.network.lowering.affine import affine
 from obeql.executor.network.lowering.registry import RULES, Args, Kwargs, Rule, plain_map
-from obeql.executor.network.trace import Traced, TracedGraph
 
 
 def _elementwise(name_of: str) -> Rule:

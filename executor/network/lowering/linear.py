@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from obeql.executor.network.axes import Atom, channel_order
+from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.conv import Conv, as_conv_weight
 from obeql.executor.network.layers.linear import Linear
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, plain_map, rule
-from obeql.executor.network.trace import Traced, TracedGraph
 
 
 def _linear(graph: TracedGraph, name: str, value: Any, weight: Any, bias: Any) -> Any:

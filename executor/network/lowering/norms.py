@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from obeql.executor.network.axes import channel_order
+from obeql.executor.network.capture.trace import CannotLowerError, Traced, TracedGraph
 from obeql.executor.network.layers.pointwise import ChannelNorm, scale_and_shift
 from obeql.executor.network.lowering.affine import affine
 from obeql.executor.network.lowering.registry import Args, Kwargs, rule
-from obeql.executor.network.trace import CannotLowerError, Traced, TracedGraph
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm", "cudnn_batch_norm")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.pool import AveragePool, MaxPool
 from obeql.executor.network.layers.reduce import AdaptivePool, GlobalMean
 from obeql.executor.network.lowering.registry import RULES, Args, Kwargs, argument, pair, plain_map, rule
-from obeql.executor.network.trace import Traced, TracedGraph
 
 
 @rule("max_pool2d_with_indices", "max_pool2d")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from obeql.executor.network.axes import canonical
-from obeql.executor.network.trace import TRACE_BATCH, Traced, TracedGraph
+from obeql.executor.network.capture.trace import TRACE_BATCH, Traced, TracedGraph
 
 __all__ = ["RULES", "Args", "Kwargs", "Rule", "argument", "pair", "plain_map", "rule"]
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from obeql.executor.network.axes import permuted, reshaped
+from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, rule
-from obeql.executor.network.trace import Traced, TracedGraph
 
 
 @rule("view", "_unsafe_view", "reshape")

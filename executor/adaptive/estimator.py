@@ -1,0 +1,227 @@
+"""Estimate a map from the cells computed so far, and bound how good the estimate is.
+
+Between `observed`, the cells, and `refiner` or `top_search`, which say what comes next. The field is fitted to the
+chosen cells (`kriging`); the audit's cells, which had no part in that, tell how large errors are against its standard
+deviations, weighted by how much an error at a cell costs in quality. Maps drawn from the field, widened by the upper
+confidence limit of that ratio, are what the exact map may be; the bound is a low quantile of their quality. Cells of a
+reduced precision carry rounding errors as large as those of the cells computed both ways, at their upper limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.executor.adaptive.audit import tail_ratio, upper_ratio
+from obeql.executor.adaptive.gaussian_process import Axes, Field, Posterior, fit_field
+from obeql.executor.adaptive.map_quality import constant_below, error_weights, quality_of
+from obeql.executor.adaptive.observations import Observed
+from obeql.executor.adaptive.problem import Problem
+from obeql.planner.scores import AS_IT_IS, score_of
+
+__all__ = ["Estimate", "Estimator", "Found", "Sample"]
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+_N_DRAWS = 128
+#: Looks that the error probability of the audit is shared among (Bonferroni); most maps take fewer, searches for cells
+#: often five or six.
+_LOOKS = 4
+#: Standard normal quantiles that stand for a cell's distribution.
+_SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 15) for k in range(15)])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """Why cells were computed, bool (rows, cols) each: the field is fitted to `chosen` ones, `audit` ones measure the
+    quality, and `pairs` among these are computed in both precisions.
+    """
+
+    chosen: Flags
+    audit: Flags
+    pairs: Flags
+
+    @classmethod
+    def none(cls, shape: tuple[int, int]) -> Sample:
+        return cls(*(np.zeros(shape, bool) for _ in range(3)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """A map as known so far: float64 planes (rows, cols) `logit` and `others`, exact where computed; and its bound."""
+
+    logit: Floats
+    others: Floats
+    bound: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What is known of one class's map, and what follows for the next cells.
+
+    `gain` is what computing a cell would gain, `rounding` what computing it exactly would where it is known in the
+    reduced precision; (rows, cols), in any unit. `reachable` is the bound with all cells in the reduced precision: 1
+    without one, 0 where its errors cannot be told. `is_flat`: nothing varied so far.
+    """
+
+    estimate: Estimate
+    gain: Floats
+    rounding: Floats
+    field: Field
+    reachable: float
+    is_flat: bool = False
+
+
+class Estimator:
+    """Estimates the maps of one problem, from whatever cells are known."""
+
+    def __init__(self, problem: Problem) -> None:
+        grid = problem.grid
+        self.problem = problem
+        self.axes = Axes(np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1])
+
+    def found(self, cells: Observed, sample: Sample, k: int, has_reduced: bool) -> Found:
+        """Return the estimate of class k, with its bound."""
+        kind, metric = self.problem.kind, self.problem.goal.metric
+        logit, others = cells.planes(k)
+        values, seen = self.modelled(logit, others), cells.seen
+        shown = self._scored(values[seen])[None, None]
+        # Where nothing varies so far, what might vary elsewhere cannot be told from these cells.
+        is_flat = bool(np.ptp(shown) <= constant_below(shown)[0])
+        field = self.fitted(cells, sample, values)
+        after = field.posterior(seen, np.stack([values[seen], logit[seen]]), self.draws(field))
+        best = self._scored(after.means[0])
+        weights = error_weights(metric, best, self._error(after.means[0], after.variance))
+        noise = self.noise(cells, sample, k, weights) if has_reduced else 0.0
+        wider = np.sqrt(self.audited(cells, sample, field, values, weights, noise or 0.0))
+        if metric == "maxerr" and not seen.all():
+            # One cell decides, and errors of a reconstruction are more often large than normal ones.
+            squares = np.concatenate([field.squares, self._left_out(sample, field, seen, values)])
+            wider *= tail_ratio(squares, int((~seen).sum()))
+        bound, reachable = self._bounds(cells, best, after, float(wider), noise)
+        reconstructed = after.means[1]
+        other = others if kind in AS_IT_IS else reconstructed - after.means[0]
+        if kind in AS_IT_IS:
+            other = field.posterior(seen, np.stack([values[seen], others[seen]])).means[1]
+        planes = np.where(seen, logit, reconstructed), np.where(seen, others, other)
+        # What comes next is chosen without regard to the audit, so that the audit's cells lie as others do.
+        before = field.posterior(sample.chosen, values[sample.chosen][None])
+        gain = weights * self._error(before.means[0], before.variance)
+        rounding = weights * self._error(after.means[0], np.full(gain.shape, (noise or 0.0) ** 2))
+        estimate = Estimate(*planes, 0.0 if is_flat else bound)
+        return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat)
+
+    def fitted(self, cells: Observed, sample: Sample, values: Floats) -> Field:
+        """The field of `values` (rows, cols), fitted to the chosen cells; any where no cell is left to predict."""
+        if cells.seen.all():
+            return Field(self.axes, 1.0, np.ones(cells.shape), np.ones(1))
+        return fit_field(self.axes, sample.chosen, values[sample.chosen])
+
+    def modelled(self, logit: Floats, others: Floats) -> Floats:
+        """The values that the field describes: logits where those are the score, else log-odds."""
+        return logit if self.problem.kind in AS_IT_IS else logit - others
+
+    def draws(self, field: Field) -> Floats:
+        """Draws of the field: the same random numbers at every level and for every class."""
+        return field.draws(_N_DRAWS, np.random.default_rng([self.problem.seed, 1]))
+
+    def rounding_draws(self, noise: float, cells: Observed) -> Floats:
+        """Rounding errors that the cells not known exactly may have, as many as `draws`."""
+        random = np.random.default_rng([self.problem.seed, 2])
+        drawn: Floats = noise * random.standard_normal((_N_DRAWS, *cells.shape)) * ~cells.exact
+        return drawn
+
+    def audited(
+        self, cells: Observed, sample: Sample, field: Field, values: Floats, weights: Floats, noise: float
+    ) -> float:
+        """How many times larger squared errors may be than the field says: an upper confidence limit, at least 1/4."""
+        seen = cells.seen
+        audited = sample.audit & ~sample.chosen & seen
+        if not audited.any() or seen.all():
+            return 1.0
+        # An audited cell, predicted from all others, is like a cell that was not computed: both lie at random.
+        residuals, variances = field.left_out(seen, values[seen])
+        at = audited[seen]
+        mean, variance = values[audited] - residuals[at], variances[at]
+        expected = weights[audited] * self._error(mean, variance + noise**2 * ~cells.exact[audited])
+        error = self._scored(values[audited]) - self._scored(mean)
+        return upper_ratio(expected, weights[audited] * error * error, self._level, field.squares)
+
+    def _left_out(self, sample: Sample, field: Field, seen: Flags, values: Floats) -> Floats:
+        """Squared errors of the audit's cells, predicted from all others, over their variances."""
+        residuals, variances = field.left_out(seen, values[seen])
+        at = (sample.audit & ~sample.chosen)[seen]
+        squares: Floats = residuals[at] ** 2 / np.maximum(variances[at], 1e-30)
+        return squares
+
+    def noise(self, cells: Observed, sample: Sample, k: int, weights: Floats) -> float | None:
+        """The standard deviation of reduced values about exact ones: an upper confidence limit.
+
+        None where it cannot be told.
+        """
+        pairs = cells.pairs(k, sample.pairs)
+        if pairs is None:
+            return None
+        at, exact, reduced = pairs
+        true, rounded = self.modelled(*exact), self.modelled(*reduced)
+        variance = _error_variance(true, rounded)
+        expected = weights.flat[at] * self._error(true, np.full(len(at), variance))
+        error = self._scored(true) - self._scored(rounded)
+        return float(np.sqrt(variance * upper_ratio(expected, weights.flat[at] * error * error, self._level)))
+
+    def quality_of_pairs(self, cells: Observed, sample: Sample, k: int) -> float:
+        """What SSIM class k can have with all cells in the reduced precision, at most, by the cells computed both ways.
+
+        With rounding errors of variance n the SSIM is about the mean of 2v / (2v + n) over all windows of a map, which
+        is at most that of the whole map's variance v. 0 where nothing varies, or too few cells tell. This is no look
+        at the audit: nothing is predicted.
+        """
+        pairs = cells.pairs(k, sample.pairs)
+        if pairs is None:
+            return 0.0
+        true, rounded = (self._scored(self.modelled(*planes)) for planes in pairs[1:])
+        twice = 2.0 * float(true.var())
+        return twice / (twice + _error_variance(true, rounded)) if twice > 0 else 0.0
+
+    @property
+    def _level(self) -> float:
+        """Error probability of one look: the bound is looked at after every level, and one may be lucky."""
+        return (1 - self.problem.goal.confidence) / _LOOKS
+
+    def _scored(self, values: Floats) -> Floats:
+        """Scores of modelled values: log-odds, or logits where the score is the logit."""
+        kind = self.problem.kind
+        return values if kind in ("log_odds", *AS_IT_IS) else score_of(kind, values, np.zeros_like(values))
+
+    def _error(self, mean: Floats, variance: Floats) -> Floats:
+        """Expected squared errors of scores where the modelled value has this mean and variance."""
+        if self.problem.kind in ("log_odds", *AS_IT_IS):
+            return variance
+        drawn = self._scored(mean + np.sqrt(variance) * _SCORES.reshape(-1, *(1,) * mean.ndim))
+        error: Floats = np.mean((drawn - self._scored(mean)) ** 2, axis=0)
+        return error
+
+    def _bounds(
+        self, cells: Observed, best: Floats, after: Posterior, wider: float, noise: float | None
+    ) -> tuple[float, float]:
+        """The lower bound on the quality of `best`, and the one that all cells in the reduced precision would have."""
+        assert after.draws is not None
+        goal = self.problem.goal
+        maps = after.means[0] + wider * (after.draws - after.means[0])
+        rounding = self.rounding_draws(noise, cells) if noise else np.zeros(1)
+        low = 1 - goal.confidence
+        quality = quality_of(goal.metric, self._scored(maps + rounding), best)
+        reachable = 0.0 if noise is None else 1.0
+        if noise:
+            one = quality_of(goal.metric, self._scored(maps[0] + rounding), self._scored(maps[0]))
+            reachable = float(np.quantile(one, low, method="lower"))
+        return float(np.quantile(quality, low, method="lower")), reachable
+
+
+def _error_variance(true: Floats, rounded: Floats) -> float:
+    """The variance of errors (n,) whose mean was taken out."""
+    return float(np.mean((true - rounded) ** 2)) * len(true) / max(1, len(true) - 1)

@@ -1,0 +1,1 @@
+"""Measure how fast a device runs a model's layers, for the planner's estimates."""

@@ -1,0 +1,264 @@
+"""Measure how fast a device runs a model's layers: seconds a layer, on whole maps and on boxes, seconds a call.
+
+Done once for each device, model and precision, in a second or two; the session's `RateBook` keeps the result and says
+how long it holds, the planner builds its estimates on it. Every figure is the least of several short timings of a
+`Stopwatch`, for which the work of other processes does not count.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from obeql.executor.devices import device_of
+from obeql.executor.devices.cpu import Cpu
+from obeql.executor.devices.lanes import run_in_lanes
+from obeql.executor.devices.stopwatch import Stopwatch
+from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.clean_pass import CleanPass, materialise
+from obeql.executor.operators.dense_forward import as_computed
+from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.executor.operators.layer_timer import LayerClock
+from obeql.planner.boxes import region_layers
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical.cost import Rates
+from obeql.planner.physical.plan import Cost, IncrementalForward
+
+__all__ = ["matrix_rate", "measure_rates"]
+
+Floats = npt.NDArray[np.float64]
+
+#: Whole maps, and vectors, in a pass.
+_BATCH = 4
+_VECTORS = 64
+#: Multiply-accumulates of a pass over whole maps, at most; passes, at least and at most, and seconds that are enough
+#: for all of them. The first one packs the weights.
+_PASS_MACS = 4e10
+_FEWEST_PASSES, _MOST_PASSES, _PASSES_S = 2, 5, 0.3
+#: Times that anything else is timed, and seconds after which that is enough.
+_REPEATS, _LONG_S = 3, 0.3
+#: Work that takes longer fills the cores in any way: no other one is tried.
+_OTHER_WAYS_S = 0.3
+#: Batches on boxes: groups an axis, batches of 2 x 2 windows and of _SIDE x _SIDE ones, of these one a lane.
+_AXIS_GROUPS, _SMALL_GROUPS, _SIDE, _FEWEST_LARGE = 6, 4, 6, 2
+_COPY_ROWS, _COPY_CHANNELS = 1 << 15, 64
+#: Rows of the square matrices that tell what a device can do at all.
+_MATRIX_ROWS, _GPU_MATRIX_ROWS = 512, 4096
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Multiply-accumulates a second of a product of matrices: about the most that a device can do."""
+    rows = _MATRIX_ROWS if device_of(device).kind == Cpu.kind else _GPU_MATRIX_ROWS
+    left, right = (_some_numbers((rows, rows), device, dtype) for _ in range(2))
+    return device_of(device).n_lanes * float(rows**3) / _in_a_lane(device, lambda: left @ right, 12)
+
+
+def measure_rates(
+    graph: LayerGraph, device: torch.device, dtype: torch.dtype, heed: Callable[[], None] = lambda: None
+) -> Rates:
+    """Time every layer of `graph` on small batches of whole maps and of boxes, and gathers of channels.
+
+    `graph` is as captured; it is moved to the device here. `heed` is called between timings, and may raise to stop.
+    """
+    graph = graph.to(device, dtype)
+    watch = Stopwatch(device, own_code=bool(graph.reason))
+    batch = max(1, min(_BATCH, int(_PASS_MACS // max(1, graph.network().macs))))
+    image = _some_numbers((batch, *graph.layers[0].shape), device, dtype)
+    image = image.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        layer_s = _layer_seconds(graph, image, watch, heed)
+        call_s = _call_seconds(device, dtype)
+        boxes, views = _box_rates(graph, image[:1], watch, heed)
+        heed()
+        n_lanes = device_of(device).n_lanes
+        few = not graph.reason and batch * sum(layer_s) < _OTHER_WAYS_S
+        in_lanes = _in_lanes(graph, image, n_lanes) / (batch * sum(layer_s)) if few and n_lanes > 1 else 0.0
+        on_cpu = device_of(device).kind == Cpu.kind
+        heed()
+        return Rates(
+            bytes_per_s=_copy_rate(device, dtype),
+            call_s=call_s,
+            layer_s=layer_s,
+            free_bytes=device_of(device).free_bytes,
+            device=device_of(device).hardware,
+            on_cpu=on_cpu,
+            n_lanes=n_lanes,
+            maps_in_lanes=in_lanes,
+            plain_memory=_plain_memory_ratio(graph, image, watch) if not on_cpu and not graph.reason else 0.0,
+            **boxes,
+            pass_s=watch.least(lambda: materialise(graph, image[:1], views), _REPEATS, _LONG_S),
+        )
+
+
+def _layer_seconds(
+    graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
+) -> tuple[float, ...]:
+    """The least seconds of each layer on one whole map, of several passes over the network."""
+    best = [float("inf")] * len(graph.layers)
+    best[0] = 0.0
+    last = graph.last_use()
+    total, n_passes = 0.0, 0
+    while n_passes < _FEWEST_PASSES or (n_passes < _MOST_PASSES and total < _PASSES_S):
+        live = {0: image}
+        for i, layer in enumerate(graph.layers):
+            if i:
+                heed()
+                inputs = [live[j] for j in layer.inputs]
+                live[i] = layer.forward(inputs)
+                # Vectors come in large batches: a few rows would be charged for reading all the weights.
+                n = _VECTORS if all(x.dim() == 2 for x in inputs) else len(image)
+                many = [x if n == len(image) else x[:1].expand(n, -1).contiguous() for x in inputs]
+                seconds, _ = watch.timed(lambda: layer.forward(many))  # noqa: B023
+                best[i], total = min(best[i], seconds / n), total + seconds
+            for j in set(layer.inputs):
+                if last[j] == i:
+                    del live[j]
+        n_passes += 1
+    return tuple(best)
+
+
+def _box_rates(
+    graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
+) -> tuple[dict[str, Any], list[tuple[int, float]]]:
+    """What `Rates` holds of boxes: seconds of each layer, of one position and of one batch however small, and more.
+
+    With the views that boxes are computed against.
+
+    The two are a line through two points. A batch costs more than the calls: its weights are read once, from far away
+    where there are many of them.
+    """
+    network = graph.network()
+    regions = region_layers(network, len(network.layers))
+    if network.whole or sum(regions) <= 1:
+        return {}, []
+    height, width = network.size
+    patch = max(1, min(16, height // 4)), max(1, min(16, width // 4))
+    grid = WindowGrid.over((height, width), patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)))
+    fill = image.mean((2, 3))[0][:, None, None]
+    clean = None
+    points = []
+    n_lanes, in_turn, beyond, sums_s = device_of(image.device).n_lanes, 0.0, float("inf"), 0.0
+    for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, max(_FEWEST_LARGE, n_lanes))):
+        clock = LayerClock(image.device, watch)
+        engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
+        engine = replace(engine, n_lanes=n_lanes)
+        run = IncrementalRun(graph, grid, engine, clock)
+        wanted = _some_windows(run, grid, n_groups, side)
+        clean = clean or materialise(graph, image, run.needed)
+        computed, n_batches = run.positions(wanted)
+        sums_s = watch.least(lambda: run.sums(clean), _REPEATS, _LONG_S)  # noqa: B023
+        best = np.full(len(regions), np.inf)
+        total, n_times = 0.0, 0
+        while n_times < (2 if side == 2 else 1) or (n_times < _REPEATS and total < _LONG_S):
+            heed()
+            clock.seconds.clear()
+            busy_s = run.busy_s
+            whole_s, _ = watch.timed(lambda: _compute(run, clean, fill, wanted))  # noqa: B023
+            whole_s = run.busy_s - busy_s if watch.is_of_thread else whole_s
+            layers_s = sum(clock.seconds.values())
+            beyond = min(beyond, max(0.0, whole_s - sums_s - layers_s) / n_batches)
+            best = np.minimum(best, [clock.seconds.get(i, 0.0) for i in range(len(regions))])
+            total, n_times = total + layers_s, n_times + 1
+        points.append((computed / n_batches, best / n_batches))
+        if n_lanes > 1 and side == _SIDE and best.sum() < _OTHER_WAYS_S:
+            alone = IncrementalRun(graph, grid, replace(engine, n_lanes=1), clock)
+            least = np.full(len(regions), np.inf)
+            for _ in range(_REPEATS):
+                heed()
+                clock.seconds.clear()
+                _compute(alone, clean, fill, wanted)
+                least = np.minimum(least, [clock.seconds.get(i, 0.0) for i in range(len(regions))])
+            in_turn = float(least.sum()) / max(1e-9, float(best.sum()))
+    position_s, batch_s = _line(*points)
+    boxed = np.array(regions)
+    rates = {
+        "box_s": tuple(np.where(boxed, position_s, 0.0).tolist()),
+        "box_batch_s": tuple(np.where(boxed, batch_s, 0.0).tolist()),
+        "batch_s": beyond,
+        "sums_s": sums_s,
+        "boxes_in_turn": in_turn,
+    }
+    return rates, run.needed
+
+
+def _compute(run: IncrementalRun, clean: CleanPass, fill: torch.Tensor, wanted: npt.NDArray[np.bool_]) -> None:
+    run.run(clean, fill, wanted, lambda windows, logits: None, as_computed)
+
+
+def _in_lanes(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:
+    """The least seconds of a batch of whole maps where as many as there are lanes go side by side."""
+
+    def piece(stop: threading.Event) -> torch.Tensor:
+        return graph.forward(batch)
+
+    best = float("inf")
+    for _ in range(_REPEATS):
+        spent: list[float] = []
+        run_in_lanes([piece] * n_lanes, n_lanes, lambda found: None, spent.append)
+        best = min(best, *spent)
+    return best
+
+
+def _in_a_lane(device: torch.device, work: Callable[[], object], n: int) -> float:
+    """The least seconds of work in a lane, whose operators wait for no thread that is kept from computing."""
+    found: list[float] = []
+    run_in_lanes([lambda stop: Stopwatch(device).least(work, n)], device_of(device).n_lanes, found.append)
+    return max(found[0], 1e-9)
+
+
+def _plain_memory_ratio(graph: LayerGraph, batch: torch.Tensor, watch: Stopwatch) -> float:
+    """Seconds of whole maps in (N, C, H, W) memory over those in channels-last memory.
+
+    Not asked on CPUs, whose packed kernels are channels-last.
+    """
+    plain, maps, order = graph.in_plain_memory(), batch.contiguous(), range(1, len(graph.layers))
+    usual = watch.least(lambda: graph.forward(batch), _REPEATS, _LONG_S)
+    return watch.least(lambda: plain.forward_from({0: maps}, order), _REPEATS, _LONG_S) / usual
+
+
+def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """Slope and offset through two points (positions a batch, seconds a batch), neither of them negative."""
+    more = np.maximum(large[0] - small[0], 1e-9)
+    slope = (large[1] - small[1]) / more
+    through_large = large[1] / np.maximum(large[0], 1.0)  # the line without an offset
+    slope = np.where((slope > 0) & (large[0] > small[0]), np.minimum(slope, through_large), through_large)
+    return slope, np.maximum(0.0, large[1] - slope * large[0])
+
+
+def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: int) -> npt.NDArray[np.bool_]:
+    """The windows to time, (rows, cols): a batch of side x side windows from each of the largest groups."""
+    pairs = [(r.windows, c.windows) for r in run.boxes.rows.groups for c in run.boxes.cols.groups]
+    pairs.sort(key=lambda pair: -len(pair[0]) * len(pair[1]))
+    wanted = np.zeros(grid.shape, bool)
+    for rows, cols in pairs[:n_groups]:
+        wanted[np.ix_(rows[:side], cols[:side])] = True
+    return wanted
+
+
+def _some_numbers(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers in 0..1, always the same: PyTorch's own generator is the user's."""
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
+
+
+def _copy_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Bytes a second of a gather, counted once read and once written, with the paste that follows it."""
+    rows = _some_numbers((_COPY_ROWS, _COPY_CHANNELS), device, dtype)
+    index = torch.randperm(_COPY_ROWS, generator=torch.Generator().manual_seed(0)).to(device)
+    seconds = _in_a_lane(device, lambda: rows.index_select(0, index), 5)
+    return device_of(device).n_lanes * 2 * rows.numel() * rows.element_size() / seconds
+
+
+def _call_seconds(device: torch.device, dtype: torch.dtype) -> float:
+    """Seconds of one layer on a batch however small: a few library calls and the Python around them."""
+    weight = _some_numbers((8, 8, 3, 3), device, dtype)
+    x = _some_numbers((1, 8, 4, 4), device, dtype)
+    # The least of many: what disturbs one would count for every layer of every batch.
+    least = _in_a_lane(device, lambda: torch.nn.functional.conv2d(x, weight), 30)
+    # A layer on boxes is a convolution, a gather, a paste and the Python around them: about four calls.
+    return 4 * least

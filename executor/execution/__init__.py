@@ -1,0 +1,1 @@
+"""Carry out a plan: image after image, grid after grid, from the decoded image to the stored map."""

@@ -1,0 +1,83 @@
+"""Keep the cells of a map that takes long, so that a process that dies, or Ctrl-C, does not lose them.
+
+Beside `run`: between batches it hands the map as it stands to the sink. How often grows with the time
+the map has taken, so that keeping costs little and at most a twentieth of the work is lost.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from obeql.errors import ImageError
+from obeql.executor.operators.grid_scan import Planes
+from obeql.planner.catalog import ImageRecord
+from obeql.planner.cells import CellSink, MapCells
+
+__all__ = ["Pieces", "kept_at_end"]
+
+#: A map that takes less than this is not worth keeping before it is done.
+_FIRST_SECONDS = 10.0
+_SHARE = 0.05
+#: What stopping keeps, because nobody waits for the next time.
+_LAST_SECONDS = 5.0
+
+
+class Pieces:
+    """The unfinished map of one grid of an image, number `place` of its grids; `computed` gives its cells so far.
+
+    `tell_image` says which image the maps are of, before they are kept.
+    """
+
+    def __init__(
+        self,
+        sink: CellSink,
+        image: ImageRecord,
+        place: int,
+        computed: Callable[[], Planes | None],
+        as_maps: Callable[[Planes], Sequence[MapCells]],
+        tell_image: Callable[[], None],
+    ) -> None:
+        self._sink = sink
+        self._image = image
+        self._place = place
+        self._computed = computed
+        self._as_maps = as_maps
+        self._tell_image = tell_image
+        self._began = self._kept_at = time.monotonic()
+
+    def after_batch(self) -> None:
+        """Keep what the operator has computed of the map so far, if it is time to."""
+        if self._due():
+            self._keep(self._computed())
+
+    def at_end(self) -> None:
+        """Keep a map that is done while its image is not, or one that is stopped."""
+        if time.monotonic() - self._kept_at >= _LAST_SECONDS:
+            self._keep(self._computed())
+
+    def _due(self) -> bool:
+        now = time.monotonic()
+        return now - self._kept_at >= max(_FIRST_SECONDS, _SHARE * (now - self._began))
+
+    def _keep(self, planes: Planes | None) -> None:
+        if planes is not None:
+            with suppress(ImageError):  # values that are not numbers, which the end of the map reports
+                maps = self._as_maps(planes)
+                self._tell_image()
+                self._sink.keep(self._image, self._place, maps)
+        self._kept_at = time.monotonic()
+
+
+@contextmanager
+def kept_at_end(pieces: Sequence[Pieces], last: bool) -> Iterator[None]:
+    """Keep the pieces of a grid where the block that computes it is stopped, and after it unless it is the `last`."""
+    stopped = True
+    try:
+        yield
+        stopped = False
+    finally:
+        if stopped or not last:
+            for each in pieces:
+                each.at_end()

@@ -1,0 +1,387 @@
+"""Carry out an `ExplainPlan`: image after image, or several together, grid after grid, cells into the sink.
+
+Comes after planning; before it the session has loaded the model's layer graph. Knows nothing of the store: maps go
+to a `CellSink`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from obeql.errors import ImageError
+from obeql.executor.devices import arithmetic, resolve_device
+from obeql.executor.devices.allocator import memory_given_back
+from obeql.executor.execution.checkpoints import Pieces, kept_at_end
+from obeql.executor.execution.class_selection import asked_classes, coming_classes, stored_classes
+from obeql.executor.execution.events import CancelledError, OnProgress, Progress, RunReport
+from obeql.executor.execution.image_task import ImageAtWork, Prepared
+from obeql.executor.execution.map_assembly import cell_key, overflow_hint, preview_of
+from obeql.executor.execution.operator_set import GraphSource, PlanOperators
+from obeql.executor.execution.output_checks import fault_of
+from obeql.executor.execution.prefetch import DecodedImage, ImageFeed, ImagesAhead, Listed, decode
+from obeql.executor.execution.preview import Preview
+from obeql.executor.images import Placement, SourceFacts, SourceImage
+from obeql.executor.operators.cached_cells import CellLookup, known_cells
+from obeql.executor.operators.clean_pass import CleanPass, materialise
+from obeql.executor.operators.grid_scan import Planes
+from obeql.executor.operators.progressive_refine import RefineRun
+from obeql.planner.catalog import ImageRecord
+from obeql.planner.cells import CellSink, CellSource, MapCells
+from obeql.planner.physical.plan import ExplainPlan, ProgressiveRefine, Refinement
+
+__all__ = ["ImageLoader", "OnImage", "execute"]
+
+
+OnImage = Callable[[ImageRecord, SourceFacts, Placement], None]
+
+
+class ImageLoader(Protocol):
+    """Decodes an image of the plan; raises ImageError."""
+
+    def __call__(self, image: ImageRecord) -> SourceImage: ...
+
+
+def execute(
+    plan: ExplainPlan,
+    graph: GraphSource,
+    load: ImageLoader,
+    sink: CellSink,
+    on_image: OnImage | None = None,
+    on_progress: OnProgress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    analyze: bool = False,
+    source: CellSource | None = None,
+    feed: ImageFeed | None = None,
+    report: RunReport | None = None,
+    began: float | None = None,
+) -> RunReport:
+    """Compute every map of the plan and hand it to the sink, image by image.
+
+    `graph` is the model as captured (on the CPU). `on_image` is told of each image before its maps. An image that
+    cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
+    every layer. Where the plan reuses cells, those that `source` holds are taken from it, and the network is loaded
+    only if any is missing. `feed` hands out the images group by group in place of `plan.images`, which is empty then;
+    `report` is filled in as the run goes on. `began` (of time.perf_counter) is when the time of WITHIN began, now
+    unless given. Raises CancelledError between batches once `cancelled()` is true,
+    DeviceError when the device is missing or too small.
+    """
+    device = resolve_device(plan.device)
+    lookup = CellLookup(source, plan) if source is not None and plan.reuse else None
+    with arithmetic(plan.precision, device), memory_given_back(plan):
+        report = RunReport() if report is None else report
+        execution = _Execution(
+            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, lookup, report, began
+        )
+        return execution.run(Listed(plan.images, plan.together) if feed is None else feed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Step:
+    """One grid over the images of a clean pass: `wanted` (images, windows); `before` windows of the run are done."""
+
+    place: int
+    images: Sequence[ImageAtWork]
+    clean: CleanPass
+    wanted: npt.NDArray[np.bool_]
+    before: int
+
+    @property
+    def fill(self) -> Tensor:
+        """What hides windows, one an image: (N, C, 1, 1) or (N, C, H, W)."""
+        return torch.cat([work.prepared.fill for work in self.images if work.prepared is not None])
+
+
+def _within(refinement: Refinement | None) -> float | None:
+    """The seconds of WITHIN, where there is one."""
+    return refinement.within_s if isinstance(refinement, ProgressiveRefine) else None
+
+
+class _Execution:
+    """One run of a plan: its operators, and what has been done so far."""
+
+    def __init__(
+        self,
+        plan: ExplainPlan,
+        graph: GraphSource,
+        load: ImageLoader,
+        sink: CellSink,
+        on_image: OnImage | None,
+        on_progress: OnProgress | None,
+        cancelled: Callable[[], bool],
+        analyze: bool,
+        device: torch.device,
+        source: CellLookup | None,
+        report: RunReport,
+        began: float | None = None,
+    ) -> None:
+        self.plan = plan
+        self.load = load
+        self.sink = sink
+        self.on_image = on_image
+        self.on_progress = on_progress
+        self.cancelled = cancelled
+        self.device = device
+        self.source = source
+        self.started = time.perf_counter()
+        self.began = self.started if began is None else began
+        self.within_s = next((s for s in map(_within, plan.refinements) if s is not None), None)
+        self.report = report
+        self.operators = PlanOperators(plan, graph, device, analyze)
+        self.report.layers = self.operators.layers
+        if source is None:
+            _ = self.operators.runs
+        self.preprocessing_hash = plan.model.preprocessing.digest()
+        self.per_image = sum(grid.n_windows for grid in plan.grids)
+        self.estimated = plan.seconds * len(plan.images)
+        #: windows so far that were stored, and not computed
+        self.n_reused = 0
+        self.report.add("prepare", time.perf_counter() - self.started)
+
+    def run(self, feed: ImageFeed) -> RunReport:
+        plan = self.plan
+        how = plan.model.preprocessing
+        with ImagesAhead(feed, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
+            n_before = 0
+            for images in decoded:
+                group = [ImageAtWork(plan, number, image) for number, image in enumerate(images, n_before)]
+                for work in group:
+                    self._tell(group[0], n_before * self.per_image)
+                    with self.report.timed("decode"), work.noting_failure():
+                        work.prepared = self._prepared(work.image, decoded.take())
+                self._explain(group)
+                n_before += len(group)
+        self.report.add("total", time.perf_counter() - self.started)
+        return self.report
+
+    def _tell(
+        self,
+        work: ImageAtWork,
+        done: int,
+        level: int = 0,
+        bound: float | None = None,
+        partial: tuple[MapCells, ...] = (),
+        preview: Preview | None = None,
+    ) -> None:
+        """Settle, stop if that is asked for, and say how far the run is: `done` windows of all images."""
+        images_done = self.sink.settle()
+        if self.cancelled():
+            raise CancelledError
+        if self.on_progress is None:
+            return
+        n_images, shown = len(self.plan.images), work.image.shown
+        total, elapsed = self.per_image * n_images, time.perf_counter() - self.started
+        report = Progress(done, total, work.number, n_images, shown, elapsed, self.estimated, level, bound, partial)
+        report = replace(report, preview=preview, images_done=images_done, reused=min(done, self.n_reused))
+        if self.within_s is not None:
+            left_s = max(0.0, self.began + self.within_s - time.perf_counter())
+            report = replace(report, within_s=self.within_s, left_s=left_s)
+        self.on_progress(report)
+
+    def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> Prepared:
+        """What the network is given of an image; its source, which may be large, is not kept."""
+        source, model_input = decoded.source, decoded.model_input
+        if not np.isfinite(model_input.values).all():
+            # Fused kernels may turn NaN into 0, so the network's output need not show it.
+            raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
+        pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.operators.dtype)
+        hidden = torch.from_numpy(decoded.fill)[None].to(self.device, self.operators.dtype)
+        keys = tuple(cell_key(self.plan, source.digest, self.preprocessing_hash, grid) for grid in self.plan.grids)
+        fill = hidden[:, :, None, None] if hidden.dim() == 2 else hidden
+        return Prepared(source.facts, model_input.placement, pixels, fill, keys)
+
+    # ---- a group of images, which go through the network together ----------------------------------------------
+
+    def _explain(self, group: Sequence[ImageAtWork]) -> None:
+        """Compute the maps of some images and hand them to the sink, in their order."""
+        with self.report.timed("reuse"):
+            for work in group:
+                with work.noting_failure():
+                    self._look_up(work)
+        passing = [work for work in group if work.needs_network]
+        clean: CleanPass | None = None
+        passed: int | None = None
+        for place in range(len(self.plan.grids)):
+            wanted = None if self.plan.shared_pass else place
+            if any(work.needs(place) for work in passing) and (clean is None or passed != wanted):
+                first, clean = clean is None, None  # let go of one pass before the next is made
+                clean, passed = self._clean_pass(passing, wanted), wanted
+                if first:
+                    self._look_at(passing, clean)
+            self._explain_grid(place, group, passing, clean)
+        with self.report.timed("store"):
+            for work in group:
+                self._hand_over(work)
+        self.report.n_skipped = self.operators.n_skipped
+        self.report.pace = self.operators.pace
+        self._tell(group[-1], (group[-1].number + 1) * self.per_image)
+
+    def _look_up(self, work: ImageAtWork) -> None:
+        """What is stored of an image, as far as its classes are known by now."""
+        if work.prepared is None:
+            return
+        keys = work.prepared.keys
+        if work.classes is None:
+            work.classes = stored_classes(self.plan, work.image, keys[0], self.source)
+        if work.classes is not None:
+            for key, grid in zip(keys, self.plan.grids, strict=True):
+                maps = () if self.source is None else self.source.stored(key, work.classes)
+                work.known.append(known_cells(grid, work.classes, maps) if maps else None)
+
+    def _clean_pass(self, images: Sequence[ImageAtWork], place: int | None) -> CleanPass:
+        """Run the network on the images themselves, keeping what one grid reads, or what all of them do."""
+        with self.report.timed("clean pass"):
+            runs = self.operators.runs if place is None else [self.operators.runs[place]]
+            pixels = torch.cat([work.prepared.pixels for work in images if work.prepared is not None])
+            return materialise(self.operators.graph, pixels, [key for run in runs for key in run.needed])
+
+    def _look_at(self, passing: Sequence[ImageAtWork], clean: CleanPass) -> None:
+        """What the logits of the images themselves say: whether they are numbers, and which classes are asked for."""
+        for slot, work in enumerate(passing):
+            logits = clean.logits[slot : slot + 1]
+            with work.noting_failure():
+                self._require_numbers(work.image, clean.image[slot : slot + 1], logits)
+                work.logits = logits
+                if work.classes is None:
+                    work.classes = asked_classes(self.plan, work.image, logits)
+                    with self.report.timed("reuse"):
+                        self._look_up(work)
+                work.coming = coming_classes(self.plan, work.image, work.classes, logits)
+
+    def _require_numbers(self, image: ImageRecord, pixels: Tensor, logits: Tensor) -> None:
+        fault = fault_of(self.operators.graph, pixels, logits, overflow_hint(self.plan))
+        if fault is not None:
+            raise ImageError(f"{image.shown}: {fault}")
+
+    def _explain_grid(
+        self, place: int, group: Sequence[ImageAtWork], passing: Sequence[ImageAtWork], clean: CleanPass | None
+    ) -> None:
+        """Make the maps of one grid: `passing` are the images of the clean pass, of the others all is stored."""
+        computed: dict[int, Planes] = {}
+        wanted = [work.left(place) for work in passing]
+        n_left = sum(int(left.sum()) for left in wanted)
+        self.n_reused += len(group) * self.plan.grids[place].n_windows - n_left
+        if any(left.any() for left in wanted):
+            assert clean is not None
+            n_windows = [grid.n_windows for grid in self.plan.grids]
+            before = group[0].number * self.per_image + len(group) * sum(n_windows[:place])
+            before += (len(group) - len(passing)) * n_windows[place]
+            step = _Step(place, passing, clean, np.stack(wanted), before)
+            refined = self.operators.refined[place]
+            if refined is None:
+                computed = {work.number: planes for work, planes in zip(passing, self._whole(step), strict=True)}
+            else:  # an image at a time
+                (work,) = passing
+                with work.noting_failure():
+                    computed[work.number] = self._refine(step, work, refined)
+        for work in group:
+            if work.failure is not None:
+                continue
+            n_left = int(work.left(place).sum())
+            n_stored = self.plan.grids[place].n_windows - n_left
+            with work.noting_failure():
+                planes = work.take(place, computed[work.number] if n_left else None)
+                self.report.n_windows += n_left if planes.exact is None else int(planes.exact.sum()) - n_stored
+                self.report.n_stored += n_stored
+
+    def _whole(self, step: _Step) -> list[Planes]:
+        """Compute the windows of a grid that are left, keeping them piece by piece where that takes long."""
+        run = self.operators.runs[step.place]
+        pieces = [] if self.source is None else list(self._pieces(step))  # without reuse nobody would take them
+        first = int(step.wanted.any(axis=1).argmax())
+        shown = step.images[first]
+        assert shown.classes is not None and shown.logits is not None
+        preview = preview_of(self.plan, run, first, shown.classes, shown.logits, step.clean.image[first])
+
+        def tell(n_done: int) -> None:
+            for each in pieces:
+                each.after_batch()
+            self._tell(step.images[0], step.before + n_done, preview=preview)
+
+        if not step.wanted.all():
+            self._tell(step.images[0], step.before + int((~step.wanted).sum()), preview=preview)
+        asked = [work.asked(step.place) for work in step.images]
+        with kept_at_end(pieces, self._is_last(step)), self.report.timed("windows"):
+            return run.compute(step.clean, step.fill, asked, self.plan.model.activation, tell, step.wanted)
+
+    def _is_last(self, step: _Step) -> bool:
+        return step.place == len(self.plan.grids) - 1
+
+    def _pieces(self, step: _Step) -> Iterator[Pieces]:
+        """What keeps the unfinished maps of a grid, one an image of which anything is left to compute."""
+        for slot, work in enumerate(step.images):
+            if step.wanted[slot].any():
+                known = work.known[step.place]
+                computed = partial(self.operators.runs[step.place].computed, slot, known)
+                as_maps, told = partial(work.maps_of, step.place), partial(self._tell_image, work)
+                yield Pieces(self.sink, work.image, step.place, computed, as_maps, told)
+
+    def _refine(self, step: _Step, work: ImageAtWork, refined: RefineRun) -> Planes:
+        """Compute the windows of a grid that its refinement chooses, and estimate the others."""
+        place, run = step.place, self.operators.runs[step.place]
+        assert work.classes is not None and work.logits is not None
+        classes, logits, known = work.classes, work.logits, work.known[place]
+        maps_of = partial(work.maps_of, place)
+        told = partial(self._tell_image, work)
+        pieces = [] if self.source is None else [Pieces(self.sink, work.image, place, refined.computed, maps_of, told)]
+        preview = preview_of(self.plan, run, 0, classes, logits, step.clean.image[0])
+
+        def tell(n_done: int) -> None:
+            for each in pieces:
+                each.after_batch()
+            self._tell(work, step.before + n_done, preview=preview)
+
+        def on_level(level: int, bound: float, planes: Planes) -> None:
+            stated = planes.quality[0]
+            n_known = int(stated["n_exact"]) + int(stated.get("n_reduced", 0))
+            maps = () if self.on_progress is None else tuple(work.maps_of(place, planes))
+            seen = preview_of(self.plan, run, 0, classes, logits, step.clean.image[0], planes)
+            self._tell(work, step.before + n_known, level, bound, maps, seen)
+
+        deadline = self._deadline(work, place, refined)
+        activation = self.plan.model.activation
+        with kept_at_end(pieces, self._is_last(step)), self.report.timed("windows"):
+            return refined.compute(step.clean, step.fill, classes, activation, tell, known, on_level, deadline)
+
+    def _deadline(self, work: ImageAtWork, place: int, refined: RefineRun) -> float | None:
+        """When a grid has to be done, so that each of those to come gets as much of the time left as this one.
+
+        The first one is always begun, whatever loading the network and measuring the device took.
+        """
+        within_s = _within(refined.refinement)
+        if within_s is None:
+            return None
+        now, n_grids = time.perf_counter(), len(self.plan.grids)
+        left = self.began + within_s - now
+        if left <= 0 and (work.number or place):
+            shown = work.image.shown
+            raise ImageError(f"{shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
+        return now + max(0.0, left) / ((len(self.plan.images) - work.number) * n_grids - place)
+
+    def _tell_image(self, work: ImageAtWork) -> None:
+        """Say which image the maps to come are of."""
+        if self.on_image is not None and work.prepared is not None:
+            self.on_image(work.image, work.prepared.facts, work.prepared.placement)
+
+    def _hand_over(self, work: ImageAtWork) -> None:
+        """Give the sink what was found of an image, or why nothing was."""
+        if work.failure is not None:
+            self.report.failures.append((work.image, work.failure))
+            self.sink.fail(work.image, work.failure)
+            return
+        assert work.prepared is not None
+        self._tell_image(work)
+        if work.beside:
+            self.sink.keep_beside(work.image, work.beside)
+        self.sink.write(work.image, work.maps)
+        if self.source is not None:
+            self.source.note(work.prepared.facts.digest)
+        self.report.n_maps += len(work.maps)

@@ -1,0 +1,137 @@
+"""The maps of one image: computed planes become `MapCells`, with the key that stored cells are found by.
+
+Between `run`, which has the planes computed, and the sink and the previews, which take maps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from obeql.errors import ImageError
+from obeql.executor.execution.preview import Preview
+from obeql.executor.images.preprocess import from_model_space
+from obeql.executor.operators.grid_scan import GridRun, Planes
+from obeql.executor.operators.logits import as_stored, logit_and_others, top_class
+from obeql.planner.cells import CellKey, MapCells
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical.plan import ExplainPlan
+from obeql.planner.scores import score_kind
+
+__all__ = ["Clean", "cell_key", "clean_numbers", "maps_of", "overflow_hint", "preview_of"]
+
+#: what one map says of the unoccluded image: logit and others of its class, and the arg-max class
+Clean = tuple[float, float, int]
+
+
+def preview_of(
+    plan: ExplainPlan,
+    run: GridRun,
+    slot: int,
+    classes: Sequence[int],
+    clean: Tensor,
+    image: Tensor,
+    planes: Planes | None = None,
+) -> Preview:
+    """The map at work: `planes` as they stand after a level, or what the run has filled in so far.
+
+    `slot` says which of the images at work is shown, `clean` (1, K) are its logits and `image` (C, H, W) is itself.
+    """
+    z, rest = as_stored(*logit_and_others(clean, classes[:1], plan.model.activation))
+    name = plan.model.class_name(classes[0])
+
+    def cells() -> tuple[Tensor, Tensor] | None:
+        found = run.partial(slot) if planes is None else planes
+        return None if found is None else (found.logit, found.others)
+
+    def picture() -> npt.NDArray[np.float32]:
+        return from_model_space(image.float().cpu().numpy(), plan.model.preprocessing)
+
+    return Preview(run.grid, name, score_kind(plan.score), (z[0, 0], rest[0, 0]), cells, picture)
+
+
+def overflow_hint(plan: ExplainPlan) -> str:
+    return "; float16 ends at 65504: try precision=bfloat16 or float32" if plan.precision == "float16" else ""
+
+
+def cell_key(plan: ExplainPlan, image_hash: str, preprocessing_hash: str, grid: WindowGrid) -> CellKey:
+    """What the cells of a grid over the image of that content are found by."""
+    return CellKey(image_hash, plan.model.model_hash, preprocessing_hash, grid.patch, plan.fill, plan.precision)
+
+
+def clean_numbers(
+    plan: ExplainPlan, classes: Sequence[int], logits: Tensor | None, stored: Mapping[int, Clean]
+) -> list[tuple[int, Clean]]:
+    """Each class with what its map says of the unoccluded image: as stored, else from its logits (1, K)."""
+    found = dict(stored)
+    if logits is not None:
+        # rounded as the cells are: a window without effect has importance 0, not a rounding error
+        z, others = as_stored(*logit_and_others(logits, classes, plan.model.activation))
+        top = int(top_class(logits)[0])
+        for k, class_id in enumerate(classes):
+            found.setdefault(class_id, (float(z[0, k]), float(others[0, k]), top))
+    return [(class_id, found[class_id]) for class_id in classes]
+
+
+def maps_of(
+    plan: ExplainPlan,
+    shown: str,
+    key: CellKey,
+    grid: WindowGrid,
+    classes: Sequence[tuple[int, Clean]],
+    n_stored: int,
+    planes: Planes,
+) -> list[MapCells]:
+    """One map a class of the image `shown`. Raises ImageError where a computed value is not a number."""
+    bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
+    if planes.exact is not None:
+        bad &= torch.from_numpy(planes.exact)
+    if bool(bad.any()):
+        row, col = divmod(int(bad.nonzero()[0]), len(grid.cols))
+        raise ImageError(
+            f"{shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
+            f"first at row {row}, column {col} of the map{overflow_hint(plan)}"
+        )
+    quality: dict[str, Any] = {
+        "approx": False,
+        "n_exact": grid.n_windows,
+        "n_audit": 0,
+        "seed": plan.seed,
+        "bound": 1.0,
+    }
+    quality |= plan.approx
+    if plan.top_cells is not None:
+        quality["k"] = min(plan.top_cells, grid.n_windows)
+    if n_stored:
+        quality["n_stored"] = n_stored
+    if planes.exact is not None and not planes.quality and not bool(planes.exact.all()):  # not finished
+        quality |= {"n_exact": int(planes.exact.sum()), "bound": None}
+    axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]
+    sizes = [np.asarray(a, np.int32) for a in (grid.rows.lengths, grid.cols.lengths)]
+    # Copies: a map of one class that is kept must not keep the planes of all classes, and of other images.
+    top = planes.top.numpy().reshape(grid.shape).copy()
+    exact = None if planes.exact is None or bool(planes.exact.all()) else planes.exact.reshape(grid.shape)
+    return [
+        MapCells(
+            key,
+            class_id,
+            axes[0],
+            axes[1],
+            sizes[0],
+            sizes[1],
+            planes.logit[:, k].numpy().reshape(grid.shape).copy(),
+            planes.others[:, k].numpy().reshape(grid.shape).copy(),
+            top,
+            clean_z,
+            clean_others,
+            clean_top,
+            exact,
+            quality | (planes.quality[k] if planes.quality else {}),
+        )
+        for k, (class_id, (clean_z, clean_others, clean_top)) in enumerate(classes)
+    ]

@@ -1,0 +1,1 @@
+"""Tell models apart: hashes of what a model computes and holds."""

@@ -1,0 +1,1 @@
+"""Models from .onnx files, run as torch modules."""

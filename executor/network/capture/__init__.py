@@ -1,0 +1,1 @@
+"""Record what a module computes, and read what its outputs mean."""

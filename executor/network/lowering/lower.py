@@ -1,0 +1,196 @@
+"""From traced ATen operators to layers.
+
+Comes after tracing (`capture`), before `fold`. Each operator has one rule in `RULES`, which reads traced values and
+adds layers. An operator without a rule, or used in a way its rule does not know, becomes an `AtenCall`: it runs as
+traced on whole maps, so lowering itself never fails on an unknown operator, it only stops being incremental there.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from obeql.executor.network.axes import canonical
+from obeql.executor.network.capture.trace import TRACE_BATCH, CannotLowerError, Traced, TracedGraph
+from obeql.executor.network.layers import Layer
+from obeql.executor.network.layers.activation import Activation as ActivationLayer
+from obeql.executor.network.layers.image import Image
+from obeql.executor.network.layers.reduce import AtenCall, BatchSize, Flatten, LayerRef
+from obeql.executor.network.lowering import RULES
+from obeql.planner.catalog import Activation
+
+__all__ = ["TRACE_BATCH", "CannotLowerError", "lower"]
+
+
+_VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+
+
+def lower(
+    traced: fx.Graph,
+    input_shape: Sequence[int],
+    take_off: bool = True,
+) -> tuple[list[Layer], Activation | None]:
+    """Return (layers, final activation removed); the last layer gives (N, K).
+
+    With `take_off`, a softmax or sigmoid at the end is left out, so that the last layer gives logits.
+
+    Raises CannotLowerError when the output is not a (N, K) tensor that depends on the image.
+    """
+    graph = TracedGraph([Image("image", (), input_shape)])
+    env: dict[fx.Node, Any] = {}
+    for node in traced.nodes:
+        if node.op == "placeholder":
+            env[node] = Traced(0, canonical(TRACE_BATCH, input_shape))
+        elif node.op == "get_attr":
+            env[node] = _attribute(traced.owning_module, str(node.target))
+        elif node.op == "call_function":
+            env[node] = _call(graph, node, env)
+        elif node.op == "output":
+            return _finish(graph, node, env, take_off)
+        else:
+            raise CannotLowerError(f"a traced graph has no {node.op} nodes")
+    raise CannotLowerError("the traced graph has no output")
+
+
+def _attribute(module: fx.GraphModule | None, target: str) -> Tensor:
+    value: Any = module
+    for part in target.split("."):
+        value = getattr(value, part)
+    if not isinstance(value, Tensor):
+        raise CannotLowerError(f"constant {target} is a {type(value).__name__}")
+    return value.detach()
+
+
+def _call(graph: TracedGraph, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
+    args: Any = fx.node.map_arg(node.args, lambda n: env[n])
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: env[n])
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    values = [item for item in _leaves((args, tuple(kwargs.values()))) if isinstance(item, Traced)]
+    if not values and not _mentions_batch((node.args, tuple(node.kwargs.values()))):
+        with torch.no_grad():
+            return _functional(node.target)(*args, **kwargs)
+    name = _overload_name(node.target)
+    rule = RULES.get(name)
+    if rule is not None:
+        result = rule(graph, str(node.name), args, kwargs)
+        if result is not None:
+            return result
+    return _opaque(graph, node, args, kwargs)
+
+
+def _overload_name(target: Any) -> str:
+    packet = getattr(target, "overloadpacket", None)
+    name = str(packet.__name__) if packet is not None else getattr(target, "__name__", str(target))
+    return name.rstrip("_")
+
+
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [leaf for item in value for leaf in _leaves(item)]
+    return [value]
+
+
+def _mentions_batch(value: Any) -> bool:
+    return any(leaf == TRACE_BATCH for leaf in _leaves(value) if type(leaf) is int)
+
+
+def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Run the operator as traced. Its operands are brought to the layout the traced network saw."""
+    inputs: list[int] = []
+
+    def placed(value: Any) -> Any:
+        if isinstance(value, Traced):
+            inputs.append(graph.as_traced(value).layer)
+            return LayerRef(len(inputs) - 1)
+        if type(value) is int and value == TRACE_BATCH:
+            return BatchSize()
+        if isinstance(value, (list, tuple)):
+            return type(value)(placed(item) for item in value)
+        return value
+
+    call_args = placed(tuple(args))
+    call_kwargs = {key: placed(value) for key, value in kwargs.items()}
+    if not inputs:
+        inputs.append(0)  # only to learn the number of images
+
+    def add(item: int | None, result: Any) -> Any:
+        if not isinstance(result, Tensor):
+            return result
+        if result.dim() == 0 or result.shape[0] != TRACE_BATCH:
+            raise CannotLowerError(f"{node.target} mixes images of a batch")
+        name = node.name if item is None else f"{node.name}_{item}"
+        layer = AtenCall(name, inputs, result.shape[1:], _functional(node.target), call_args, call_kwargs, item)
+        axes = canonical(TRACE_BATCH, layer.shape) if len(layer.shape) in (1, 3) else None
+        return Traced(graph.add(layer), axes, tuple(result.shape))
+
+    value = node.meta.get("val")
+    if isinstance(value, (list, tuple)):
+        return [add(i, item) for i, item in enumerate(value)]
+    return add(None, value)
+
+
+def _functional(target: Any) -> Any:
+    """The operator to run for a traced one, on tensors whose memory may be laid out otherwise than in the trace.
+
+    One that writes into its first operand becomes the one that returns a new tensor, a view becomes a reshape.
+    """
+    if target in _VIEWS:
+        return torch.ops.aten.reshape.default
+    if target is torch.ops.aten.as_strided.default:
+        raise CannotLowerError("as_strided depends on the memory layout")
+    name = getattr(getattr(target, "overloadpacket", None), "__name__", "")
+    if name.endswith("_") and not name.startswith("_"):
+        packet = getattr(torch.ops.aten, name[:-1], None)
+        overload = getattr(packet, target._overloadname, None)
+        if overload is None:
+            raise CannotLowerError(f"{target} writes into its operand")
+        return overload
+    return target
+
+
+def _finish(
+    graph: TracedGraph,
+    node: fx.Node,
+    env: dict[fx.Node, Any],
+    take_off: bool,
+) -> tuple[list[Layer], Activation | None]:
+    result = node.args[0]
+    if isinstance(result, (list, tuple)):
+        result = result[0]
+    value = env[result] if isinstance(result, fx.Node) else None
+    if not isinstance(value, Traced):
+        raise CannotLowerError("the network's output does not depend on the image")
+    value = graph.as_vector(value) or graph.as_traced(value)
+    shape = graph.shape(value)
+    if len(shape) != 1:
+        raise CannotLowerError(f"the network's output is {shape} for each image, not (classes,)")
+    found: Activation | None = None
+    if take_off:
+        below, found = _without_final_activation(graph, value.layer)
+        if found is not None:
+            value = Traced(below, None)
+    # The output must be the last layer; whatever was traced after it has no reader.
+    return graph.layers[: value.layer + 1], found
+
+
+def _without_final_activation(graph: TracedGraph, last: int) -> tuple[int, Activation | None]:
+    """The layer that gives logits where the network ends in softmax or sigmoid, perhaps flattened afterwards."""
+    final = graph.layers[last]
+    found: Activation | None = None
+    if isinstance(final, Flatten):
+        below, found = _without_final_activation(graph, final.inputs[0])
+        if found is not None:
+            return graph.add(Flatten(final.name, (below,), final.shape, final.order)), found
+    elif isinstance(final, AtenCall) and final.operator is torch.ops.aten._softmax.default:
+        # Over all of an image's values at once, so that they are its classes.
+        if math.prod(final.shape) == (1, *final.shape)[final.args[1]]:
+            return final.inputs[0], "softmax"
+    elif isinstance(final, ActivationLayer) and final.function.name == "sigmoid":
+        return final.inputs[0], "sigmoid"
+    return last, None

@@ -1,0 +1,1 @@
+"""Rewrite a captured network into a smaller one that computes the same."""

@@ -1,0 +1,62 @@
+"""What a picture says of its colors: words of scales and keys, the same in pictures, terminal, films and reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.planner.scores import ScoreKind
+
+if TYPE_CHECKING:
+    from obeql.drawing.colors import Sign
+    from obeql.executor.images.placement import Placement
+    from obeql.results.heatmap import Heatmap
+
+__all__ = ["NOT_COMPUTED", "OUTSIDE", "SCORES", "ends_text", "outside", "scale_text", "uncovered"]
+
+#: What a hatch means: no window there was computed, or the model does not see that part of the image.
+NOT_COMPUTED = "not computed"
+OUTSIDE = "outside of the model's input"
+
+#: What scales call a score, and its unit.
+SCORES: dict[ScoreKind, tuple[str, str]] = {
+    "probability": ("probability", ""),
+    "log_odds": ("log-odds", "nats"),
+    "log_probability": ("log-probability", "nats"),
+    "logit": ("logit", ""),
+    "value": ("value", "in its own unit"),
+}
+
+
+def scale_text(kind: ScoreKind) -> str:
+    """Return what a scale measures: `drop in log-odds when hidden (nats)`."""
+    name, unit = SCORES[kind]
+    return f"drop in {name} when hidden{f' ({unit})' if unit else ''}"
+
+
+def ends_text(sign: Sign, kind: ScoreKind) -> tuple[str, str]:
+    """Return what windows at the low and the high end of a scale do, empty for an end at zero.
+
+    They speak for a class or against it; a value, which is no class, they raise or lower.
+    """
+    low, high = ("lowers it", "raises it") if kind == "value" else ("against", "for")
+    return {
+        "all": (low, high),
+        "positive": ("", high),
+        "negative": (low, ""),
+        "absolute": ("", "raises or lowers it" if kind == "value" else "for or against"),
+    }[sign]
+
+
+def uncovered(heat: Heatmap) -> npt.NDArray[np.bool_]:
+    """Return (H, W) of the model's input: pixels over which no window has a value."""
+    return np.asarray(~np.isfinite(heat.to_pixels()))
+
+
+def outside(placement: Placement) -> bool:
+    """Whether parts of the source image lie outside of the model's input, such as beyond a centre crop."""
+    top, left, height, width = placement.source_box(0, 0, *placement.model_size)
+    bottom, right = placement.source_size
+    return top > 0.5 or left > 0.5 or top + height < bottom - 0.5 or left + width < right - 0.5

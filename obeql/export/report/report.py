@@ -1,0 +1,186 @@
+"""A run as one HTML file: every map over its image, with the numbers of the window under the pointer.
+
+Comes last, as `render` does. The file holds everything it shows: it can be mailed, and opens without a network.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.drawing.colors import Palette, checked_limit, hatching, limit_of, shared_limits
+from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
+from obeql.errors import ImageError, QueryTypeError
+from obeql.results.quality_text import estimated_note, quality_sentence
+
+if TYPE_CHECKING:
+    from obeql.results.heatmap import Heatmap
+    from obeql.results.result import Result
+
+__all__ = ["MAX_REPORT", "report_text"]
+
+#: Most maps in one report; a browser carries more badly.
+MAX_REPORT = 200
+
+#: Longest side in pixels of the pictures in a report.
+_LARGEST_PX = 640
+
+
+def report_text(
+    result: Result,
+    plan: str | None = None,
+    *,
+    limit: float | None = None,
+    chosen: Palette | None = None,
+    shared: bool = True,
+) -> str:
+    """Return the HTML of a run. Maps of one score share a scale, unless `shared` is False or a `limit` is given.
+
+    Raises QueryTypeError for none or too many maps.
+    """
+    chosen = Palette() if chosen is None else chosen
+    if not result.maps:
+        raise QueryTypeError("there is no heat map to report")
+    if len(result.maps) > MAX_REPORT:
+        raise QueryTypeError(
+            f"a report holds at most {MAX_REPORT} maps, not {len(result.maps)}: choose some (RENDER .. WITH "
+            "class='name', or a slice of the result in Python)"
+        )
+    checked_limit(limit)
+    limits = shared_limits(result.maps, chosen.sign) if shared and limit is None else {}
+    name = result.run_name if result.run_name is not None else f"run {result.run_id}"
+    if result.run_name is None and result.run_id is None:
+        name = Path(result.maps[0].image).name
+    facts = (
+        f"{len(result.maps)} heat map{'s' if len(result.maps) > 1 else ''} by occlusion · model {result.maps[0].model}"
+    )
+    if result.seconds is not None:
+        facts += f" · {result.seconds:.3g} s"
+    data = {
+        "title": f"Where it looks: {name}",
+        "facts": facts,
+        "scale": _scale(chosen),
+        "span": chosen.span,
+        "alpha": chosen.alpha,
+        "hatch": _uri("png", _png(hatching(np.ones((12, 12), bool), 12))),
+        "hatch_outside": _uri("png", _png(hatching(np.ones((12, 12), bool), 12, falling=True))),
+        "not_computed": NOT_COMPUTED,
+        "outside": OUTSIDE,
+        "maps": [
+            _map(heat, limit or limits.get(heat.score_kind) or limit_of(heat, chosen.sign), chosen)
+            for heat in result.maps
+        ],
+        "failures": [(failure.shown, failure.error) for failure in result.failures],
+        "plan": plan,
+    }
+    # In a script element nothing is special but its own end.
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\u0021--")
+    template = (files("obeql.export.report") / "report.html").read_text(encoding="utf-8")
+    return template.replace("/*DATA*/", text)
+
+
+def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
+    detail = (
+        f"{heat.model} · clean {heat.score_kind} {heat.clean_score:.4g} · window {heat.patch[0]}x{heat.patch[1]} px, "
+        f"stride {heat.stride[0]}x{heat.stride[1]}, fill {heat.cells.key.fill}"
+    )
+    if heat.label is not None:
+        detail += f" · label {heat.label}"
+    place = heat.placement
+    named = set(np.unique(heat.top_class).tolist()) | {heat.class_id}
+    names = {str(i): heat.classes[i] for i in sorted(named) if 0 <= i < len(heat.classes)}
+    return {
+        "title": f"{Path(heat.image).name} · {heat.class_name}",
+        "detail": detail,
+        "quality": quality_sentence(heat.cells.quality, heat.cells.logit.size, heat.n_known),
+        "warning": heat.warning,
+        "score_kind": heat.score_kind.replace("_", "-"),
+        "clean_score": heat.clean_score,
+        "limit": limit,
+        "source_size": place.source_size,
+        "model_size": place.model_size,
+        "model_box": place.source_box(0, 0, *place.model_size),
+        "tops": heat.tops.tolist(),
+        "lefts": heat.lefts.tolist(),
+        "heights": heat.heights.tolist(),
+        "widths": heat.widths.tolist(),
+        "importance": _numbers(heat.importance),
+        "scores": _numbers(heat.scores),
+        "top_class": heat.top_class.tolist(),
+        "inexact": estimated_note(heat.cells.quality),
+        "exact": None if heat.cells.exact is None else heat.cells.exact.astype(int).tolist(),
+        "class_names": names,
+        "best": [(cell.row, cell.col) for cell in heat.top()],
+        "picture": _picture(heat),
+        "overlay": _overlay(heat, limit, chosen),
+        "hatches": _hatches(heat),
+        "has_outside": outside(place),
+        "scale_text": scale_text(heat.score_kind),
+        "ends": ends_text(chosen.sign, heat.score_kind),
+    }
+
+
+def _numbers(plane: npt.NDArray[np.float32]) -> list[list[float | None]]:
+    """Rows of numbers as JSON has them: five digits, null where not computed."""
+    return [[float(f"{value:.5g}") if np.isfinite(value) else None for value in row] for row in plane.tolist()]
+
+
+def _picture(heat: Heatmap) -> str | None:
+    from PIL import Image  # noqa: PLC0415
+
+    try:
+        pixels = heat.source().unit_pixels()
+    except ImageError:
+        return None
+    image = Image.fromarray(np.uint8(np.rint(pixels * 255)))
+    image.thumbnail((_LARGEST_PX, _LARGEST_PX))
+    buffer = BytesIO()
+    if max(image.size) <= 256:
+        image.save(buffer, format="PNG")
+        return _uri("png", buffer)
+    image.save(buffer, format="JPEG", quality=90)
+    return _uri("jpeg", buffer)
+
+
+def _overlay(heat: Heatmap, limit: float, chosen: Palette) -> str:
+    """The map in colors, one picture pixel for each of the model's input; opaque at the ends, the page adds opacity."""
+    rgba = replace(chosen, alpha=1.0).colors(heat.to_pixels() / limit)
+    return _uri("png", _png(np.asarray(np.rint(rgba * 255), np.uint8)))
+
+
+def _hatches(heat: Heatmap) -> str | None:
+    """What no window covers, hatched, at about twice the size of the model's input; None where all is covered."""
+    unknown = uncovered(heat)
+    if not unknown.any():
+        return None
+    zoom = max(1, round(480 / max(unknown.shape)))
+    return _uri("png", _png(hatching(np.kron(unknown, np.ones((zoom, zoom), bool)), 12)))
+
+
+def _png(pixels: npt.NDArray[np.uint8]) -> BytesIO:
+    from PIL import Image  # noqa: PLC0415
+
+    buffer = BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer
+
+
+def _uri(kind: str, buffer: BytesIO) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _scale(chosen: Palette) -> list[str]:
+    """The scale from its low to its high end, as CSS colors that are opaque at the ends."""
+    stops = replace(chosen, alpha=1.0).scale(41)
+    return [
+        f"rgba({red * 255:.0f}, {green * 255:.0f}, {blue * 255:.0f}, {alpha:.3f})"
+        for red, green, blue, alpha in stops.tolist()
+    ]

@@ -1,0 +1,259 @@
+"""Run a plan and keep what it finds: the executor on one side, the store on the other.
+
+Comes after planning. An interrupted run of the same statement is continued here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from obeql.errors import ExecutionError, ImageError, InternalError, ObeqlError, QueryError, QueryTypeError, StoreError
+from obeql.planner import ExplainPlan, ImageRecord
+from obeql.planner.binding.labels import labelled_classes, labels_of
+from obeql.planner.cells import FailedImage
+from obeql.results.heatmap import Heatmap
+from obeql.results.lazy_maps import Shelved
+from obeql.results.result import Result
+from obeql.session.image_registry import Gallery
+from obeql.session.run_reader import recalled_map
+from obeql.session.run_recorder import RunWriter, image_key
+from obeql.signals import undisturbed
+from obeql.store import Store, StoredMap
+from obeql.store.shards.writer import Delivery
+
+if TYPE_CHECKING:
+    from obeql.executor.execution.events import OnProgress, Progress, RunReport
+    from obeql.executor.network.graph import LayerGraph
+
+__all__ = ["explain", "failed_in_network", "measured"]
+
+
+@dataclass
+class _Listener:
+    """Calls the user's callback and remembers what it raised, which is not ours to word.
+
+    `n_kept` images, of so many windows each, are there from the run that is continued: they count as done.
+    """
+
+    call: OnProgress
+    n_kept: int = 0
+    per_image: int = 0
+    raised: BaseException | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self.n_kept:
+            n_windows = self.n_kept * self.per_image
+            progress = replace(
+                progress,
+                done=progress.done + n_windows,
+                reused=progress.reused + n_windows,
+                total=progress.total + n_windows,
+                image=progress.image + self.n_kept,
+                n_images=progress.n_images + self.n_kept,
+                images_done=progress.images_done + self.n_kept,
+            )
+        try:
+            self.call(progress)
+        except BaseException as error:
+            self.raised = error
+            raise
+
+
+def explain(
+    plan: ExplainPlan,
+    load_graph: Callable[[], LayerGraph],
+    store: Store,
+    gallery: Gallery,
+    parameters: Mapping[str, Any],
+    on_progress: OnProgress | None,
+    cancelled: Callable[[], bool],
+    analyze: bool = False,
+    delivery: Delivery | None = None,
+    began: float | None = None,
+) -> tuple[Result, RunReport]:
+    """Execute `plan`, store its maps image by image and return them with the report of the run.
+
+    An image named twice is explained once. An interrupted run of the same statement is continued: images it holds
+    are read back, not computed. Raises ImageError when no image could be explained, ExecutionError subclasses when
+    the device or the store fails, KeyboardInterrupt after a cancel or Ctrl-C, with what was stored kept; what
+    `on_progress` raises passes through. `analyze` measures every layer. `load_graph` is called where a window has to
+    be computed; a statement that stored cells answer needs no network. `delivery` says where maps are written as
+    Parquet files, if anywhere; `began` (of time.perf_counter) when the time of WITHIN began, now unless given.
+    """
+    from obeql.executor.execution.events import CancelledError, RunReport  # noqa: PLC0415
+    from obeql.executor.execution.executor import execute  # noqa: PLC0415
+    from obeql.executor.workers import distribute  # noqa: PLC0415
+
+    started = time.perf_counter()
+    writer = RunWriter(store, plan, gallery, parameters, delivery and delivery.of_one_run(store.origin()))
+    kept = _continued(writer)
+    todo = tuple(image for image in plan.images if image_key(image) not in kept)
+    writer.n_todo = len(todo)
+    if writer.run_id is None and plan.run_name is not None and not plan.replace_run and store.run_exists(plan.run_name):
+        raise QueryTypeError(f"Run {plan.run_name!r} exists already; write INTO OR REPLACE to replace it.")
+
+    def stopped() -> bool:
+        # Once the last image is stored there is nothing left to stop.
+        return writer.n_taken < len(todo) and cancelled()
+
+    report = RunReport()
+    per_image = sum(grid.n_windows for grid in plan.grids)
+    listener = None if on_progress is None else _Listener(on_progress, len(kept), per_image)
+    try:
+        if todo:
+            rest = replace(plan, images=todo)
+            run = distribute if rest.workers and len(todo) > 1 else partial(execute, began=began)
+            report = run(rest, load_graph, gallery.load, writer, writer.decoded, listener, stopped, analyze, store)
+            writer.flush()
+    except BaseException as error:
+        if writer.run_id is not None:
+            with suppress(KeyboardInterrupt), undisturbed():  # the statement ends in any case
+                with suppress(StoreError):  # the first error is the one to tell
+                    writer.flush()
+                store.interrupt_run(writer.run_id, {"error": str(error)})
+        if isinstance(error, (CancelledError, KeyboardInterrupt)):
+            n_done = len(kept) + writer.n_stored
+            raise KeyboardInterrupt(_how_to_resume(n_done, len(plan.images), writer.has_pieces)) from None
+        if listener is not None and error is listener.raised:
+            raise
+        if isinstance(error, Exception) and not isinstance(error, ObeqlError):
+            raise failed_in_network(error, plan.model.network.reason) from error
+        raise
+    finally:
+        writer.let_go()
+    writer.collect()
+    heats = {**kept, **writer.heats}
+    if writer.run_id is None or not heats:
+        raise _nothing(writer)
+    seconds = time.perf_counter() - started
+    n_cells = {"cells_computed": report.n_windows, "cells_stored": report.n_stored}
+    store.finish_run(writer.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
+    store.drop_pieces(plan.model.model_hash)
+    maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
+    failed = _in_order(plan, writer.failed)
+    return Result(writer.shelf.listed(maps), failed, writer.run_id, plan.run_name, plan, seconds, writer.notes), report
+
+
+def _nothing(writer: RunWriter) -> ImageError:
+    """What is said of a statement no image of which could be explained; its run, if there is one, is dropped."""
+    if writer.run_id is not None:  # a run that was interrupted before its first image
+        writer.store.finish_run(writer.run_id, "failed")
+        writer.store.drop_run(writer.run_id)
+    more = f" ({len(writer.failed) - 1} more images failed)" if len(writer.failed) > 1 else ""
+    return ImageError(writer.failed[0].error + more)
+
+
+def failed_in_network(error: Exception, reason: str) -> ObeqlError:
+    """Word an error that came out of computing: the user's own code, the library's, or a bug of ours.
+
+    `reason` says why the network runs whole, as the user's own code; empty where it was captured.
+    """
+    text = (str(error).strip() or "no message").splitlines()[0]
+    what = f"{type(error).__name__}: {text}"
+    if reason:
+        return ExecutionError(f"the model's own code failed: {what}")
+    if isinstance(error, (RuntimeError, MemoryError)):
+        return ExecutionError(f"computing the maps failed: {what}")
+    return InternalError(f"{what}. This is a bug in OBEQL; please report it with the statement.")
+
+
+def measured(report: RunReport) -> dict[str, Any]:
+    """The figures PLAN ANALYZE prints beside the estimates."""
+    parts = {f"{name} seconds": round(value, 3) for name, value in report.seconds.items() if name != "total"}
+    total = {"windows": report.n_windows, "seconds": report.seconds.get("windows", 0.0)}
+    stored = {"cells from the store": report.n_stored} if report.n_stored else {}
+    skipped = {"windows that hide nothing": report.n_skipped} if report.n_skipped else {}
+    return {**total, "layers": report.layers, **skipped, **stored, **parts}
+
+
+def _in_order(plan: ExplainPlan, failed: list[FailedImage]) -> tuple[FailedImage, ...]:
+    """The failures in the order of the images, which workers need not finish in it."""
+    place = {image.shown: number for number, image in enumerate(plan.images)}
+    return tuple(sorted(failed, key=lambda failure: place[failure.shown]))
+
+
+def _how_to_resume(n_done: int, n_images: int, has_pieces: bool) -> str:
+    if has_pieces and n_images == 1:
+        return "cancelled; the cells computed so far are kept, and the same statement computes the rest"
+    if n_done == 0:
+        return "cancelled; nothing was finished"
+    return f"cancelled after {n_done} of {n_images} images; the same statement continues with the rest"
+
+
+# ---- continuing ------------------------------------------------------------------------------------------
+
+
+def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
+    """The maps that an interrupted run of the same statement holds, after making that run the writer's.
+
+    Nothing is taken from a run over other images or contents: a parameter, a SELECT or a file may have changed.
+    """
+    store, plan = writer.store, writer.plan
+    earlier = store.unfinished_run(writer.record)
+    if earlier is None:
+        return {}
+    held = store.explained_images(earlier)
+    known = {image_key(image): writer.registered(image) for image in plan.images}
+    if not held | store.begun_images(earlier) <= {image.image_id for image in known.values()}:
+        return {}
+    kept: dict[str, list[Heatmap | Shelved]] = {}
+    for image in plan.images:
+        record = known[image_key(image)]
+        if record.image_id not in held:
+            continue
+        stored = store.load_maps(earlier, record.image_id)
+        if not _answers(plan, record, stored, writer.gallery):
+            return {}
+        shown = replace(record, columns=image.columns or record.columns)
+        size = store.content_sizes([stored[0].cells.key.image_hash]).get(stored[0].cells.key.image_hash)
+        heats = [
+            recalled_map(each, plan.score, plan.model, writer.names, shown, size, writer.gallery) for each in stored
+        ]
+        kept[image_key(image)] = [writer.shelf.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)]
+    if not store.resume_run(earlier, held):  # another session does so now
+        return {}
+    writer.run_id = earlier
+    return kept
+
+
+def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], gallery: Gallery) -> bool:
+    """Whether stored maps of an image are what the plan asks of it, and of the pixels it has now."""
+    n_classes, odd = divmod(len(stored), len(plan.grids))
+    if odd or not n_classes:
+        return False
+    wanted = _classes(plan, image)
+    for place, each in enumerate(stored):
+        grid = plan.grids[place // n_classes]
+        cells = each.cells
+        if (tuple(cells.tops), tuple(cells.lefts)) != (tuple(grid.rows.starts), tuple(grid.cols.starts)):
+            return False
+    for place in range(0, len(stored), n_classes):
+        ids = [each.cells.class_id for each in stored[place : place + n_classes]]
+        if (ids != wanted) if isinstance(wanted, list) else (len(ids) != wanted):
+            return False
+    try:
+        return gallery.load(image).digest == stored[0].cells.key.image_hash
+    except ImageError:
+        return False
+
+
+def _classes(plan: ExplainPlan, image: ImageRecord) -> list[int] | int | None:
+    """The classes asked of an image, or only their number where the network decides; None when there are none."""
+    match plan.classes:
+        case ("ids", ids):
+            return list(ids)
+        case ("all", _):
+            return list(range(plan.model.n_classes))
+        case ("label", _):
+            try:
+                return list(labelled_classes(plan.model, labels_of(image))) or None
+            except QueryError:
+                return None
+        case ("top", k):
+            return int(k)
+    return 1

@@ -1,0 +1,74 @@
+"""Where the files are that relative paths name: as written, beside the database, or where they were named first.
+
+A database is often opened from another folder than the one its statements were written in. Its paths stay as they were
+given; this module finds what they mean.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from obeql.planner.binding.image_paths import as_text, file_of, split_page
+from obeql.store import MEMORY
+
+if TYPE_CHECKING:
+    from obeql.store import Store
+
+__all__ = ["Places"]
+
+_TOPIC = "folders"
+
+
+class Places:
+    """Finds files by their paths, and remembers the folders in which relative paths were given."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._remembered: list[str] | None = None
+
+    def find(self, path: str) -> str:
+        """The path at which a file is found, the path itself where it is found nowhere."""
+        return next(self.all(path), path)
+
+    def all(self, path: str) -> Iterator[str]:
+        """The paths at which there is a file of this relative path, the likeliest first; an absolute one has one."""
+        if _is_file(path):
+            yield path
+        if _is_relative(path):
+            for folder in self.folders():
+                if _is_file(found := str(Path(folder) / path)):
+                    yield found
+
+    def folders(self) -> list[str]:
+        """The folder of the database, and those in which relative paths were given to it."""
+        if self._remembered is None:
+            self._remembered = list(self._store.recalled(_TOPIC))
+        beside = [] if self._store.path == MEMORY else [str(Path(self._store.path).absolute().parent)]
+        return list(dict.fromkeys([*beside, *self._remembered]))
+
+    def looked(self, path: str) -> str:
+        """What to add to the error of a file that is nowhere: where else its relative path was looked for."""
+        if next(self.all(path), None) is not None or not _is_relative(path) or not (folders := self.folders()):
+            return ""
+        return f" It was looked for in {', '.join(map(repr, folders))}, too."
+
+    def remember(self, paths: Iterable[str | None]) -> None:
+        """Remember the present folder where one of the paths of a statement is relative."""
+        if self._store.path == MEMORY or self._store.read_only:
+            return
+        if any(path is not None and _is_relative(path) and _is_file(path) for path in paths):
+            here = as_text(str(Path.cwd()))
+            if here not in self.folders():
+                self._store.remember(_TOPIC, here, True)
+                self._remembered = None
+
+
+def _is_relative(path: str) -> bool:
+    return not (path.startswith("~") or os.path.isabs(path))  # noqa: PTH117  Path's raises for long texts
+
+
+def _is_file(path: str) -> bool:
+    return os.path.isfile(os.path.expanduser(file_of(split_page(path)[0])))  # noqa: PTH111, PTH113

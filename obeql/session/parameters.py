@@ -1,0 +1,117 @@
+"""The values of a statement's parameters: checked, and handed on as the statement's parts take them.
+
+Comes after parsing and before binding. Values of a source become images; what stands inside SQL goes to DuckDB.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from obeql.errors import QueryTypeError
+from obeql.grammar import parameters_of, syntax
+from obeql.grammar.scanner import scan
+from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.image_paths import as_text
+from obeql.session.image_registry import Gallery, is_pixels
+
+__all__ = ["Parameters", "bound_values", "check_parameters", "plain_values", "sql_values"]
+
+#: Values for `?` (a list or tuple) or `$name` (a mapping).
+Parameters = Sequence[Any] | Mapping[str, Any] | None
+
+
+def check_parameters(parameters: Any) -> None:
+    """Raise QueryTypeError for a bare value, of which a string or an array would pass for a sequence of its parts."""
+    if parameters is None or isinstance(parameters, Mapping):
+        return
+    if not isinstance(parameters, Sequence) or isinstance(parameters, (str, bytes)):
+        raise QueryTypeError(
+            f"Parameters are a list for ? or a dict for $name, not {type(parameters).__name__}; "
+            "a single value goes into a list."
+        )
+
+
+def bound_values(
+    statement: syntax.Node, parameters: Parameters, text: str, gallery: Gallery, alone: bool = True
+) -> dict[syntax.Parameter, Any]:
+    """Return the value of each parameter of an OBEQL statement, pixels of its source turned into images.
+
+    `alone` says that the script has no other statement, so that a value nobody takes is a mistake. Raises
+    QueryTypeError, with its place, for a parameter without a value, and ImageError for pixels that are no image.
+    """
+    given = {parameter: _value(parameter, parameters, text) for parameter in parameters_of(statement)}
+    if alone and isinstance(parameters, Sequence):
+        n_taken = max((parameter.index + 1 for parameter in given if parameter.index is not None), default=0)
+        if len(parameters) > n_taken:
+            n_given = f"{len(parameters)} value{'s were' if len(parameters) != 1 else ' was'} given"
+            raise QueryTypeError(f"{n_given}; the statement takes {n_taken} parameter{'s' if n_taken != 1 else ''}.")
+    source = _source_parameter(statement)
+    name = statement.name.value if isinstance(statement, syntax.CreateImages) else None
+    for parameter, value in given.items():
+        if parameter == source:
+            # without a text the statement comes from Python's keywords
+            shown = f"parameter {_shown(parameter)}" if text else "source"
+            given[parameter] = _images(value, gallery, shown, name)
+        elif hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
+            given[parameter] = value.tolist()
+    return given
+
+
+def plain_values(values: Mapping[syntax.Parameter, Any]) -> dict[str, Any]:
+    """Return the values that say what a statement asks for, as its run remembers them; images speak for themselves."""
+    return {
+        _shown(parameter): as_text(value) if isinstance(value, str) else value
+        for parameter, value in values.items()
+        if isinstance(value, (bool, int, float, str))
+        or (isinstance(value, (list, tuple)) and all(isinstance(item, (bool, int, float, str)) for item in value))
+    }
+
+
+def sql_values(sql: str, parameters: Parameters, alone: bool) -> Any:
+    """Return the values DuckDB gets with a statement: all, or, in a script of several, those the statement names."""
+    if parameters is None:
+        return None
+    if isinstance(parameters, Mapping):
+        if alone:
+            return dict(parameters)
+        named = {sql[token.start + 1 : token.end] for token in scan(sql) if token.kind == "parameter"}
+        return {name: value for name, value in parameters.items() if name in named} or None
+    if alone:
+        return list(parameters)
+    marks = [sql[token.start : token.end] for token in scan(sql) if token.kind == "parameter"]
+    numbers = [int(mark[1:]) for mark in marks if mark[1:].isdigit()]
+    return list(parameters)[: max([marks.count("?"), *numbers])] or None
+
+
+def _source_parameter(statement: syntax.Node) -> syntax.Parameter | None:
+    if isinstance(statement, syntax.PlanStatement):
+        statement = statement.statement
+    if isinstance(statement, (syntax.ExplainOcclude, syntax.Predict, syntax.CreateImages)):
+        source = statement.source
+        return source.parameter if isinstance(source, syntax.ParameterSource) else None
+    return None
+
+
+def _value(parameter: syntax.Parameter, parameters: Parameters, text: str) -> Any:
+    if isinstance(parameters, Mapping):
+        if (name := _shown(parameter)) in parameters:
+            return parameters[name]
+    elif parameters is not None and parameter.index is not None and parameter.index < len(parameters):
+        return parameters[parameter.index]
+    shown = f"${parameter.name}" if parameter.index is None else f"number {parameter.index + 1}"
+    raise locate(QueryTypeError(f"No value was given for parameter {shown}."), text, parameter)
+
+
+def _shown(parameter: syntax.Parameter) -> str:
+    return str(parameter.name if parameter.index is None else parameter.index + 1)
+
+
+def _images(value: Any, gallery: Gallery, shown: str, name: str | None) -> Any:
+    """Return pixels, alone or in a list, as images of the gallery; paths, names and records as they are."""
+    if is_pixels(value):
+        return gallery.listed([value], name, shown)
+    if isinstance(value, (list, tuple)) and any(not isinstance(item, (str, os.PathLike)) for item in value):
+        return gallery.listed(value, name, shown)
+    return value

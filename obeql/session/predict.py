@@ -1,0 +1,179 @@
+"""PREDICT: what a model says about images, to check it and its preprocessing before explaining."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from obeql.errors import ImageError, ObeqlError
+from obeql.planner import BoundPredict, ImageRecord, class_names
+from obeql.planner.catalog import Activation
+from obeql.session.explain import failed_in_network
+from obeql.session.image_registry import Gallery
+from obeql.store import ImageContent, PredictionRow, Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from obeql.executor.execution.events import OnProgress
+    from obeql.executor.images import SourceImage
+    from obeql.executor.network.graph import LayerGraph
+
+__all__ = ["predict"]
+
+_COLUMNS = pa.schema(
+    [
+        ("image", pa.string()),
+        ("label", pa.string()),
+        ("rank", pa.int32()),
+        ("class_id", pa.int32()),
+        ("class_name", pa.string()),
+        ("probability", pa.float64()),
+        ("logit", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the model says of one image: the ids of its highest classes, best first, and their numbers.
+
+    Of outputs that are values: all of them in their order, the values in place of logits.
+    """
+
+    image: ImageRecord
+    source: SourceImage
+    class_ids: list[int]
+    probabilities: Sequence[float | None]
+    logits: list[float]
+
+
+def predict(
+    bound: BoundPredict,
+    graph: LayerGraph,
+    store: Store,
+    gallery: Gallery,
+    cancelled: Callable[[], bool],
+    on_progress: OnProgress | None = None,
+) -> pa.Table:
+    """Return the `k` highest classes of each image, one a row, and store them unless the store is read-only.
+
+    An image that cannot be read has one row with its error in a column that is missing when there is none. Raises
+    ImageError when no image can be read, KeyboardInterrupt after a cancel; nothing is stored then.
+    """
+    names = class_names(bound.model)
+    said: list[_Said] = []
+    rows: list[tuple[Any, ...]] = []
+    errors: list[str] = []
+    for image, found in _told(bound, _outputs(bound, graph, gallery, cancelled), on_progress):
+        if isinstance(found, str):
+            errors.append(found)
+            rows.append((image.shown, image.label, None, None, None, None, None, found))
+            continue
+        said.append(found)
+        numbers = zip(found.class_ids, found.probabilities, found.logits, strict=True)
+        for rank, (index, probability, logit) in enumerate(numbers, start=1):
+            rows.append((image.shown, image.label, rank, index, names[index], probability, logit, None))
+    if not said:
+        more = f" ({len(errors) - 1} more images failed)" if len(errors) > 1 else ""
+        raise ImageError(errors[0] + more)
+    if not store.read_only:
+        _store_predictions(bound, names, said, store)
+    columns = (pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _COLUMNS.types, strict=True))
+    table = pa.table(list(columns), schema=_COLUMNS)
+    if bound.model.has_values:
+        table = table.drop_columns(["rank", "class_id", "probability"])
+        table = table.rename_columns({"class_name": "output", "logit": "value"})
+    return table if errors else table.drop_columns(["error"])
+
+
+def _told(
+    bound: BoundPredict, outputs: Iterator[tuple[ImageRecord, _Said | str]], on_progress: OnProgress | None
+) -> Iterator[tuple[ImageRecord, _Said | str]]:
+    """The outputs, with progress told after each."""
+    from obeql.executor.execution.events import Progress  # noqa: PLC0415
+
+    started = time.perf_counter()
+    n_images = len(bound.images)
+    for number, (image, found) in enumerate(outputs):
+        if on_progress is not None:
+            seconds = time.perf_counter() - started
+            on_progress(Progress(number + 1, n_images, number, n_images, image.shown, seconds, 0.0, unit="images"))
+        yield image, found
+
+
+def _outputs(
+    bound: BoundPredict, graph: LayerGraph, gallery: Gallery, cancelled: Callable[[], bool]
+) -> Iterator[tuple[ImageRecord, _Said | str]]:
+    """Yield each image with what the model says of it, or with its error."""
+    import torch  # noqa: PLC0415
+
+    from obeql.executor.devices import arithmetic, resolve_device  # noqa: PLC0415
+    from obeql.executor.execution.output_checks import fault_of  # noqa: PLC0415
+    from obeql.executor.images import preprocess  # noqa: PLC0415
+
+    device = resolve_device(bound.device)
+    graph = graph.to(device, torch.float32)
+    for image in bound.images:
+        if cancelled():
+            raise KeyboardInterrupt("cancelled; no prediction was stored")
+        try:
+            source = gallery.load(image)
+            values = preprocess(source, bound.model.preprocessing).values
+            with arithmetic("float32", device):
+                pixels = torch.from_numpy(values)[None].to(device)
+                logits = graph.forward(pixels)
+                fault = fault_of(graph, pixels, logits)
+            if fault is not None:
+                raise ImageError(f"{image.shown}: {fault}")
+        except ImageError as error:
+            yield image, str(error)
+        except ObeqlError:
+            raise
+        except Exception as error:
+            raise failed_in_network(error, graph.reason) from error
+        else:
+            yield image, _highest(image, source, logits.cpu(), bound.k, graph.activation)
+
+
+def _highest(image: ImageRecord, source: SourceImage, logits: Tensor, k: int, activation: Activation) -> _Said:
+    """What logits (1, K) say: the k highest classes with the numbers that maps show, or all values in their order."""
+    import torch  # noqa: PLC0415
+
+    from obeql.executor.operators.logits import logit_and_others  # noqa: PLC0415
+
+    ids = list(range(k)) if activation == "none" else logits[0].topk(k).indices.tolist()
+    z, others = (numbers[0] for numbers in logit_and_others(logits, ids, activation))
+    probabilities = None if activation == "none" else torch.sigmoid(z - others).tolist()
+    return _Said(image, source, ids, probabilities or [None] * k, z.tolist())
+
+
+def _store_predictions(bound: BoundPredict, names: Sequence[str], said: list[_Said], store: Store) -> None:
+    model = bound.model
+    known = store.register_images([each.image for each in said])
+    rows = []
+    for image, each in zip(known, said, strict=True):
+        assert image.image_id is not None
+        store.note_image(image.image_id, ImageContent.of(each.source.facts))
+        numbers = zip(each.class_ids, each.probabilities, each.logits, strict=True)
+        rows += [
+            PredictionRow(
+                image_id=image.image_id,
+                image_hash=each.source.digest,
+                model_hash=model.model_hash,
+                class_id=index,
+                class_name=names[index],
+                probability=probability,
+                logit=logit,
+                rank=rank,
+                model=model.name,
+                preprocessing_hash=model.preprocessing.digest(),
+            )
+            for rank, (index, probability, logit) in enumerate(numbers, start=1)
+        ]
+    store.put_predictions(rows)

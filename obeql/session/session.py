@@ -1,0 +1,237 @@
+"""A session: one database, the models in use, and the statements that run against them.
+
+The whole pipeline meets here: text is cut and parsed (`grammar`), bound and planned (`planner`), executed
+(`executor`), stored (`store`), and returned. Everything that is not an OBEQL statement goes to DuckDB untouched.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from obeql.errors import QueryTypeError
+from obeql.grammar import parse_script
+from obeql.planner import ImageSet, LookAhead, ModelRecord
+from obeql.planner.binding.image_paths import as_text
+from obeql.planner.binding.options import images_pages
+from obeql.results.messages import Message, Plan
+from obeql.results.result import Result
+from obeql.session.file_locations import Places
+from obeql.session.image_registry import Gallery, is_pixels
+from obeql.session.keyword_form import explain_statement, live_model
+from obeql.session.model_registry import Networks
+from obeql.session.parameters import Parameters, check_parameters
+from obeql.session.statements import Call, Outcome, Statements
+from obeql.store import MEMORY, Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from obeql.executor.execution.events import OnProgress
+
+__all__ = ["Message", "Outcome", "Parameters", "Plan", "Session", "connect"]
+
+
+def connect(path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> Session:
+    """Open or create a database and return a session on it; `:memory:` keeps everything in memory.
+
+    `allow_python` says whether models may run Python code without being asked again: `CREATE MODEL .. FROM
+    'python:..'` imports and calls it, and a stored model that was created with `trust=true` unpickles it. Raises
+    StoreError when the file cannot be used.
+    """
+    return Session(path, read_only=read_only, allow_python=allow_python)
+
+
+class Session:
+    """Statements against one database, one at a time. Use it as a context manager, or call `close`.
+
+    Threads may share a session: a statement waits until that of another thread is done. What `execute` returns for SQL
+    is read from DuckDB when it is fetched; threads that fetch at the same time need sessions of their own, of which a
+    file may have several in one process.
+    """
+
+    def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> None:
+        self._store = Store(path, read_only)
+        places = Places(self._store)
+        self._gallery = Gallery(self._store, places)
+        self._networks = Networks(self._store, places, allow_python)
+        self._statements = Statements(self._store, self._gallery, self._networks)
+
+    # ---- statements ------------------------------------------------------------------------------------------
+
+    def execute(self, text: str, parameters: Parameters = None, on_progress: OnProgress | None = None) -> Any:
+        """Run a statement, or a script of several, and return what the last one yields.
+
+        EXPLAIN OCCLUDE yields a `Result`, PLAN a `Plan`, everything with rows a DuckDB relation, other statements a
+        `Message` or None. `parameters` stand for `?` (a list) or `$name` (a dict), counted anew in each statement;
+        an image parameter may be a path, an array, a tensor, a PIL image or a list of them. `on_progress` is called
+        with `Progress` while maps are computed. Raises ObeqlError subclasses, and KeyboardInterrupt after `cancel`
+        or Ctrl-C; nothing of a statement that fails is kept, except finished images of a run.
+        """
+        outcome: Outcome = None
+        for outcome in self.run_script(text, parameters, on_progress):  # noqa: B007  the last one counts
+            pass
+        return outcome
+
+    def run_script(
+        self, text: str, parameters: Parameters = None, on_progress: OnProgress | None = None
+    ) -> Iterator[Outcome]:
+        """Run a script statement by statement, yielding what each one yields. Parse errors come before any runs."""
+        check_parameters(parameters)
+        text = as_text(text) if isinstance(text, str) else text
+        statements = parse_script(text)
+        ahead = LookAhead(statements, text)
+        for place, statement in enumerate(statements):
+            call = Call(text, parameters, on_progress, len(statements) == 1, place, ahead)
+            yield self._statements.run(statement, call)
+
+    def explain(
+        self,
+        source: Any,
+        model: str | ModelRecord | nn.Module,
+        *,
+        on_progress: OnProgress | None = None,
+        **options: Any,
+    ) -> Result:
+        """The keyword form of EXPLAIN OCCLUDE: `db.explain("scan.png", "tumour", patch=16, stride=4)`.
+
+        `source` is a name, path or glob, an image as pixels, a batch (N, C, H, W), or a list of paths and pixels; a
+        text is a name if the database knows it, else a path. Keywords are the options of WITH and the clauses: classes
+        ("predicted", "label", "all", a class or a list of them), top (k classes), region (top, left, height, width),
+        approx, metric, confidence, exact, top_cells, within, device, reuse, into, replace. None leaves a keyword out.
+
+        `model` is a name, or a live module, which becomes a model called after its class. Options of `create_model`,
+        such as size, mean and std, may then be given too; without size, arrays and tensors are of the model's size.
+        """
+        self._statements.require_open()
+        source = as_text(source) if isinstance(source, str) else source
+        if _is_module(model):
+            live = live_model(model, source, options)
+            model, options = self._adopted(live.name, model, live.options), live.rest
+        if not isinstance(model, (str, ModelRecord)):
+            raise QueryTypeError(f"model is a name or a torch.nn.Module, not {type(model).__name__}.")
+        is_name = isinstance(source, str) and self._is_name(source)
+        name = model.name if isinstance(model, ModelRecord) else model
+        statement, parameters = explain_statement(source, name, options, is_name)
+        # A tree without a text: errors speak of keywords, and point nowhere.
+        result = self._statements.run(statement, Call("", parameters, on_progress, alone=True))
+        assert isinstance(result, Result)
+        return result
+
+    def cancel(self) -> None:
+        """Ask the running statement to stop after its current batch; may be called from another thread."""
+        self._statements.cancel()
+
+    # ---- models and images from Python ------------------------------------------------------------------------
+
+    def create_model(
+        self, name: str, module: nn.Module | str | Path, *, replace: bool = False, **options: Any
+    ) -> ModelRecord:
+        """Give a live module (or a model URI) a name; `options` are those of CREATE MODEL, such as size and classes.
+
+        `size` is (height, width) of the model's input. The module is copied; its weights are not stored, only their
+        hash: a session that opens the file later asks for it again. Raises ModelError, QueryTypeError, and StoreError
+        when the name stands for another model and `replace` is false, or for a new one in a read-only database.
+        """
+        self._statements.require_open()
+        _check_name("Model", name)
+        if isinstance(module, (str, os.PathLike)):
+            record = self._networks.create(name, os.fspath(module), options)
+        else:
+            record = self._networks.adopt(name, module, options)
+        self._statements.put_model(record, replace or self._networks.renews(record))
+        return record
+
+    def create_images(
+        self, name: str, images: Any, *, replace: bool = False, page: int | Sequence[int] | str | None = None
+    ) -> ImageSet:
+        """Give a list of images a name: a path, glob or folder, or a list of paths, arrays, tensors, PIL images.
+
+        `page` takes pages of files of several, counted from 1, or "all"; without it, the first is taken.
+        """
+        pages = images_pages(page)
+        self._statements.require_writable("create_images")
+        _check_name("Image set", name)
+        source: str | None = None
+        if isinstance(images, (str, os.PathLike)):
+            source = os.fspath(images)
+        if source is None and not is_pixels(images) and not isinstance(images, Iterable):
+            raise QueryTypeError(f"Images are a path or a list of paths and pixels, not {type(images).__name__}.")
+        items = [images] if source is not None or is_pixels(images) else list(images)
+        found = self._gallery.paged(self._gallery.listed(items, name, "images"), pages)
+        if not found:
+            raise QueryTypeError("The list of images is empty.")
+        return self._gallery.put_set(ImageSet(name, as_text(source or "images from Python"), tuple(found)), replace)
+
+    def run(self, name_or_id: str | int) -> Result:
+        """The maps of a stored run. Raises UnknownNameError."""
+        self._statements.require_open()
+        return self._statements.stored_run(name_or_id)
+
+    # ---- the database -----------------------------------------------------------------------------------------
+
+    @property
+    def connection(self) -> duckdb.DuckDBPyConnection:
+        """The DuckDB connection that SQL statements run on."""
+        return self._store.connection
+
+    @property
+    def path(self) -> str:
+        """The path of the database as given, `:memory:` without a file."""
+        return self._store.path
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the database was opened for reading alone."""
+        return self._store.read_only
+
+    def setting(self, name: str) -> Any:
+        """The value of `obeql.<name>` in this session; None means that planning decides. Raises UnknownNameError."""
+        return self._statements.setting(name)
+
+    def close(self) -> None:
+        """Close the database; a second call does nothing. A statement that runs in another thread is stopped first.
+
+        Raises QueryError in a callback of a statement: `cancel` there, and close after it.
+        """
+        with self._statements.stopped():
+            self._networks.release()
+            self._store.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<obeql session on {self.path}>"
+
+    def _adopted(self, name: str, module: Any, options: dict[str, Any]) -> ModelRecord:
+        """A live module as a model of this name, or, where that stands for another one, with its hash behind it."""
+        record = self._statements.with_free_name(self._networks.adopt(name, module, options))
+        self._statements.put_model(record, False)
+        return record
+
+    def _is_name(self, source: str) -> bool:
+        if self._statements.is_image_name(source):
+            return True
+        return source.isidentifier() and not os.path.exists(source)  # noqa: PTH110  Path's raises for long texts
+
+
+def _is_module(model: Any) -> bool:
+    torch = sys.modules.get("torch")  # a module can only exist once torch has been imported
+    return torch is not None and isinstance(model, torch.nn.Module)
+
+
+def _check_name(what: str, name: Any) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise QueryTypeError(f"{what} names are texts that are not empty, not {name!r}.")

@@ -1,0 +1,548 @@
+"""One method a statement: what each of them does with the store, the networks and the images of a session.
+
+Before it: `session` has parsed a script. After it: planning and execution for EXPLAIN OCCLUDE, PLAN and PREDICT, the
+store for the statements about models, images and runs, DuckDB for everything else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import duckdb
+
+from obeql.drawing.missing_pictures import missing_pictures
+from obeql.errors import ExecutionError, ObeqlError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.grammar import syntax
+from obeql.planner import (
+    ExplainPlan,
+    ImageSet,
+    LookAhead,
+    ModelRecord,
+    Rates,
+    bind,
+    bind_alike,
+    bind_setting,
+    evaluate_options,
+    images_options,
+    model_options,
+    plan_explain,
+    render_options,
+    show,
+)
+from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.outputs_in_words import classes_text, outputs_text
+from obeql.planner.binding.sources import resolve_source
+from obeql.planner.binding.values import parameter_value
+from obeql.results.messages import Message, Plan
+from obeql.results.result import Result
+from obeql.session.catalog import SessionCatalog
+from obeql.session.evaluate import evaluate
+from obeql.session.explain import explain, failed_in_network, measured
+from obeql.session.image_registry import Gallery
+from obeql.session.listings import Listings, relation_of
+from obeql.session.model_registry import Networks
+from obeql.session.parallelism import sharing_a_device, threads_set, with_workers
+from obeql.session.parameters import Parameters, bound_values, plain_values, sql_values
+from obeql.session.predict import predict
+from obeql.session.render_export import export_run, render_run
+from obeql.session.sql_errors import sql_error
+from obeql.session.status import Phases, Say
+from obeql.session.stored_runs import StoredRuns
+from obeql.store import Store
+from obeql.store.shards.writer import Delivery, delivery_of
+
+if TYPE_CHECKING:
+    from obeql.executor.execution.events import OnProgress, RunReport
+    from obeql.executor.network.graph import LayerGraph
+
+__all__ = ["Call", "Outcome", "Statements"]
+
+#: What a statement yields: maps, a plan, a line of text, a relation of DuckDB, or nothing.
+Outcome = Result | Plan | Message | duckdb.DuckDBPyRelation | None
+
+
+class _OtherLayersError(ExecutionError):
+    """The network that a plan was made for has other layers, or another identity, by now: it has to be planned anew."""
+
+    def __init__(self, model: ModelRecord) -> None:
+        super().__init__(f"model {model.name!r} was captured anew")
+        self.model = model
+
+
+class _NotAllStoredError(ExecutionError):
+    """A plan that stored cells were to answer needs its network: they are not there any more, or not whole."""
+
+    def __init__(self) -> None:
+        super().__init__("cells that were counted as stored have to be computed")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a statement is run with: the script it stands in, its parameters and the callback of its progress.
+
+    `alone` says that the script has no other statement, `place` which of them this is, and `ahead` knows what those
+    after it ask for.
+    """
+
+    text: str
+    parameters: Parameters
+    on_progress: OnProgress | None
+    alone: bool
+    place: int = 0
+    ahead: LookAhead | None = None
+    #: when its turn came, of time.perf_counter: the time of WITHIN counts from here
+    began: float = field(default_factory=time.perf_counter)
+
+
+class Statements:
+    """Runs one statement at a time, those of other threads after it; `cancel` stops the one that runs."""
+
+    def __init__(self, store: Store, gallery: Gallery, networks: Networks) -> None:
+        self._store = store
+        self._gallery = gallery
+        self._networks = networks
+        self._runs = StoredRuns(store, gallery)
+        self._listings = Listings(store)
+        self._settings: dict[str, Any] = {}
+        self._catalog = SessionCatalog(store, gallery, self._settings)
+        self._cancel = threading.Event()
+        #: held by the thread whose statement runs; its callbacks may run statements of their own
+        self._running = threading.RLock()
+        self._depth = 0
+        self._handlers: dict[type[Any], Callable[[Any, Call], Outcome]] = {
+            syntax.SqlStatement: self._sql,
+            syntax.ExplainOcclude: self._explain,
+            syntax.PlanStatement: self._plan,
+            syntax.Predict: self._predict,
+            syntax.CreateModel: self._create_model,
+            syntax.CreateImages: self._create_images,
+            syntax.Drop: self._drop,
+            syntax.Show: self._show,
+            syntax.Describe: self._describe,
+            syntax.Evaluate: self._evaluate,
+            syntax.Render: self._render,
+            syntax.ExportRun: self._export,
+            syntax.SetSetting: self._set,
+            syntax.ResetSetting: self._set,
+        }
+
+    def cancel(self) -> None:
+        """Ask the running statement to stop after its current batch."""
+        self._cancel.set()
+
+    def run(self, statement: syntax.Statement, call: Call) -> Outcome:
+        """Run a statement; errors of DuckDB come out as QueryError."""
+        with self._running:
+            return self._run_one(statement, call)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stop the statement of another thread, and keep others from beginning while the block runs.
+
+        Raises QueryError in a callback of a statement, which cannot wait for its own end.
+        """
+        mine = self._running.acquire(blocking=False)  # at once in the thread whose statement runs, too
+        try:
+            if mine and self._depth:
+                raise QueryError(
+                    "close() was called in a callback of the statement that runs: call cancel() there, and close() "
+                    "after the statement."
+                )
+            self._cancel.set()
+            with self._running:
+                yield
+        finally:
+            if mine:
+                self._running.release()
+
+    def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
+        self.require_open()
+        if self._depth == 0:  # a callback may run statements of its own; they leave the outer one's state alone
+            self._cancel.clear()
+            self._gallery.let_go()
+        self._depth += 1
+        try:
+            return self._handlers[type(statement)](statement, call)
+        except duckdb.FatalException as error:
+            raise StoreError(
+                f"the database {self._store.path!r} stopped working ({str(error).splitlines()[0]}); "
+                "close the session and open the file again: what was committed is in it."
+            ) from error
+        except duckdb.Error as error:
+            sql = statement.text if isinstance(statement, syntax.SqlStatement) else ""
+            raise sql_error(error, sql, call.text, statement.span.start, self._store.ask) from error
+        finally:
+            self._depth -= 1
+
+    # ---- shared with the methods of a session ------------------------------------------------------------------
+
+    def require_open(self) -> None:
+        """Raise StoreError once the database is closed."""
+        _ = self._store.connection
+
+    def require_writable(self, what: str) -> None:
+        """Raise StoreError, naming what would write, where the database cannot be written to now."""
+        self.require_open()
+        if self._store.read_only:
+            raise StoreError(f"{what} writes to the database, but {self._store.path!r} is open read-only.")
+        if self._store.in_transaction():
+            raise StoreError(f"{what} commits what it stores; COMMIT or ROLLBACK the open transaction first.")
+        self._store.end_stopped_runs()
+
+    def is_image_name(self, text: str) -> bool:
+        """Whether the catalog knows an image set, or an image, of this name."""
+        return self._catalog.image_set(text) is not None or bool(self._catalog.image_named(text))
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting in this session, its default unless SET. Raises UnknownNameError."""
+        return self._catalog.setting(name)
+
+    def with_free_name(self, record: ModelRecord) -> ModelRecord:
+        """The record, renamed by a hash of its content where its name stands for another model."""
+        known = self._store.model(record.name)
+        if known is None or _content(known) == _content(record):
+            return record
+        digest = hashlib.sha256(repr((record.model_hash, record.preprocessing, record.activation)).encode())
+        return replace(record, name=f"{record.name}_{digest.hexdigest()[:8]}")
+
+    def put_model(self, record: ModelRecord, replace: bool) -> None:
+        """Store a model, or, in a read-only database, see that it is the one of this name."""
+        known = self._store.model(record.name) if self._store.read_only else None
+        if known is not None and _content(known) == _content(record):
+            return
+        self.require_writable(f"creating model {record.name!r}")
+        self._store.put_model(record, replace)
+        self._networks.remember(record)
+
+    def stored_run(self, name_or_id: str | int) -> Result:
+        """The maps of a stored run. Raises UnknownNameError, without a place."""
+        return self._runs.result(name_or_id)
+
+    # ---- one method a statement -------------------------------------------------------------------------------
+
+    def _sql(self, statement: syntax.SqlStatement, call: Call) -> Outcome:
+        values = sql_values(statement.text, call.parameters, call.alone)
+        return self._store.on_connection(lambda connection: connection.sql(statement.text, params=values))
+
+    def _explain(self, statement: syntax.ExplainOcclude, call: Call) -> Result:
+        self.require_writable("EXPLAIN OCCLUDE")
+        self._find_shards()
+        values = self._values(statement, call)
+        plan, result, _ = self._planned_and_run(statement, call, values)
+        self._gallery.remember(plan.images)
+        return result
+
+    def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
+        if statement.analyze:
+            self.require_writable("PLAN ANALYZE")
+            self._find_shards()
+        values = self._values(statement, call)
+        if not statement.analyze:
+            plan = self._planned(statement, call, values, runs=False)
+            self._networks.save_rates()
+            return Plan(show(plan), plan)
+        plan, result, report = self._planned_and_run(statement, call, values, analyze=True)
+        return Plan(show(plan, measured(report)), plan, result)
+
+    def _planned_and_run(
+        self,
+        statement: syntax.ExplainOcclude | syntax.PlanStatement,
+        call: Call,
+        values: dict[syntax.Parameter, Any],
+        analyze: bool = False,
+    ) -> tuple[ExplainPlan, Result, RunReport]:
+        plan = self._planned(statement, call, values, runs=True)
+        try:
+            return plan, *self._run(plan, values, call, analyze)
+        except _OtherLayersError as found:  # of a plan that stored cells were to answer: no network was loaded for it
+            self._store.put_model(found.model, replace=True)
+        except _NotAllStoredError:  # its operators were chosen without knowing how fast the device is
+            pass
+        plan = self._planned(statement, call, values, runs=True, answered=False)
+        return plan, *self._run(plan, values, call, analyze)
+
+    def _planned(
+        self,
+        statement: syntax.ExplainOcclude | syntax.PlanStatement,
+        call: Call,
+        values: dict[syntax.Parameter, Any],
+        runs: bool,
+        answered: bool = True,
+    ) -> ExplainPlan:
+        """The plan of a statement. Unless it `runs`, the model is as stored.
+
+        `answered` is false where a plan that stored cells were to answer has failed: what they claim is not counted.
+        """
+        bound = bind(statement, self._catalog, call.text, None, values)
+        asked = statement.statement if isinstance(statement, syntax.PlanStatement) else statement
+        if bound.complete and not answered:
+            bound = bind_alike(asked, bound, self._catalog, call.text, values)
+        if isinstance(statement, syntax.ExplainOcclude) and call.ahead is not None:
+            bound = replace(bound, also=call.ahead.classes(call.place, bound, self._catalog))
+        say = Phases(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
+        say.torch()
+        if len(bound.images) == 1:
+            self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
+        if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
+            return plan_explain(bound, Rates())
+        if runs and (model := self._networks.current(bound.model, say)) is not bound.model:
+            self._store.put_model(model, replace=True)
+            anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values, held=answered)
+            bound = replace(anew, also=bound.also)
+        threads = self._catalog.setting("threads")
+        bound = with_workers(bound, threads)
+        precision = bound.options["precision"]
+        try:
+            with threads_set(threads, bound):
+                n_sharing = sharing_a_device(bound, threads)
+                rates = self._networks.rates(bound.model, bound.device, precision, n_sharing, say, self._heed)
+                fast = None
+                if bound.estimates:
+                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say, self._heed)
+        except ObeqlError:
+            raise
+        except Exception as error:  # measuring runs the network
+            if error is say.raised:
+                raise
+            raise failed_in_network(error, bound.model.network.reason) from error
+        return plan_explain(bound, rates, reduced=fast)
+
+    def _run(
+        self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False
+    ) -> tuple[Result, RunReport]:
+        with threads_set(self._catalog.setting("threads"), plan):
+            found = explain(
+                plan,
+                lambda: self._graph(plan),
+                self._store,
+                self._gallery,
+                plain_values(values),
+                call.on_progress,
+                self._cancel.is_set,
+                analyze,
+                self._delivery(),
+                call.began,
+            )
+            self._networks.learn(plan, found[1])
+        self._networks.save_rates()
+        return found
+
+    def _heed(self) -> None:
+        """Raise KeyboardInterrupt once `cancel` was called: for what comes before the first window."""
+        if self._cancel.is_set():
+            raise KeyboardInterrupt("cancelled before anything was computed")
+
+    def _delivery(self) -> Delivery | None:
+        return delivery_of(self.setting("store"), self.setting("store_folder"), self._store.path)
+
+    def _find_shards(self) -> None:
+        """Take what is in the folder of Parquet files and not in the database, such as of a process that was killed."""
+        delivery = self._delivery()
+        if delivery is not None and delivery.keep:
+            self._store.find_shards(delivery.folder)
+
+    def _is_other(self, model: ModelRecord, say: Say) -> bool:
+        """Whether the model has other layers, or another identity, than those stored; what it has now is stored."""
+        current = self._networks.current(model, say)
+        if current is not model:
+            self._store.put_model(current, replace=True)
+        return current is not model
+
+    def _graph(self, plan: ExplainPlan) -> LayerGraph:
+        """The layers a plan was made for. A plan that stored cells were to answer was made without them."""
+        if (other := self._networks.current(plan.model)) is not plan.model:
+            raise _OtherLayersError(other)
+        if not plan.measured_rates:
+            raise _NotAllStoredError
+        return self._networks.graph(plan.model)
+
+    def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
+        if not self._store.read_only:
+            self.require_writable("PREDICT")
+        values = self._values(statement, call)
+        bound = bind(statement, self._catalog, call.text, None, values)
+        say = Phases(call.on_progress, len(bound.images), len(bound.images), bound.images[0].shown, "images")
+        say.torch()
+        if not self._store.read_only and self._is_other(bound.model, say):
+            bound = bind(statement, self._catalog, call.text, None, values)
+        graph = self._networks.graph(bound.model, say)
+        with threads_set(self._catalog.setting("threads")):
+            stopped, tell = self._cancel.is_set, call.on_progress
+            return relation_of(self._store, predict(bound, graph, self._store, self._gallery, stopped, tell))
+
+    def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:
+        self.require_writable("CREATE MODEL")
+        values = self._values(statement, call)
+        options = model_options(statement.options, call.text, values)
+        uri = self._text(statement.uri, values, call, "the URI of a model")
+        name = statement.name.value
+        say = Phases(call.on_progress, shown=name, unit="models")
+        say.torch()
+        say(f"loading {PurePath(uri).name}")
+        record = self._networks.create(name, uri, options)
+        known = self._store.model(name)
+        self.put_model(record, statement.replace or self._networks.renews(record))
+        height, width = record.preprocessing.size
+        same = known is not None and known.model_hash == record.model_hash
+        return Message(
+            f"model {name} {'is there already' if same else 'created' if known is None else 'replaced'}: "
+            f"{classes_text(record)}, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
+            f"{_capture_note(record)}{', ' + outputs if (outputs := outputs_text(record)) else ''}"
+            + "".join(f"\n{note}" for note in self._networks.notes(record))
+        )
+
+    def _create_images(self, statement: syntax.CreateImages, call: Call) -> Message:
+        self.require_writable("CREATE IMAGES")
+        source, values = statement.source, self._values(statement, call)
+        options = images_options(statement.options, call.text, values)
+        _, images = resolve_source(source, self._catalog, call.text, values)
+        images = self._gallery.paged(images, options["page"])
+        match source:
+            case syntax.SelectSource(sql=sql):
+                shown = sql.strip()
+            case syntax.PathSource(path=path):
+                shown = path
+            case _:
+                shown = "images from Python"
+        stored = self._gallery.put_set(ImageSet(statement.name.value, shown, images), statement.replace)
+        n_images = len(stored.images)
+        return Message(f"images {stored.name}: {n_images} image{'s' if n_images != 1 else ''}")
+
+    def _drop(self, statement: syntax.Drop, call: Call) -> Message:
+        kind = statement.kind
+        self.require_writable(f"DROP {kind.upper()}")
+        name = self._reference(statement.name, call)
+        try:
+            match kind:
+                case "model":
+                    self._store.drop_model(str(name))
+                case "images":
+                    self._store.drop_image_set(str(name))
+                case "run":
+                    self._store.drop_run(name)
+        except UnknownNameError as unknown:
+            raise locate(unknown, call.text, statement.name) from None
+        return Message(f"{kind} {name} dropped")
+
+    def _show(self, statement: syntax.Show, call: Call) -> Outcome:
+        return self._listings.show(statement.what)
+
+    def _describe(self, statement: syntax.Describe, call: Call) -> Outcome:
+        name = self._reference(statement.name, call)
+        try:
+            match statement.kind:
+                case "model":
+                    model = self._store.model(str(name))
+                    return self._listings.model(model or _unknown("model", name, self._store.model_names()))
+                case "images":
+                    known = self._store.image_set(str(name))
+                    found = known or _unknown("image set", name, self._store.image_set_names())
+                    return self._listings.image_set(found.name)
+                case "run":
+                    return self._listings.run(self._runs.record(name))
+        except UnknownNameError as unknown:
+            raise locate(unknown, call.text, statement.name) from None
+
+    def _evaluate(self, statement: syntax.Evaluate, call: Call) -> Outcome:
+        self.require_writable("EVALUATE")
+        options = evaluate_options(statement.options, call.text, self._values(statement, call))
+        result = self._referred(statement.run, call)
+        model = self._runs.model(self._runs.record(int(result.run_id)))
+        say = Phases(call.on_progress, len(result), len(result), result[0].image if len(result) else "", "maps")
+        graph, device = self._networks.graph(model, say), self._catalog.setting("device")
+        with threads_set(self._catalog.setting("threads")):
+            stopped, tell = self._cancel.is_set, call.on_progress
+            table = evaluate(result, model, graph, options, device, self._store, stopped, tell)
+        return relation_of(self._store, table)
+
+    def _export(self, statement: syntax.ExportRun, call: Call) -> Message:
+        path = self._text(statement.path, self._values(statement, call), call, "a folder or a file")
+        result = self._referred(statement.run, call)
+        try:
+            return Message(export_run(result, path, statement.format, lambda to: self._copy_cells(result, to)))
+        except QueryTypeError as wrong:
+            raise locate(wrong, call.text, statement.path) from None
+
+    def _copy_cells(self, result: Result, path: str) -> int:
+        """Write the windows of a run into a table, as its suffix says; returns how many there are."""
+        shown = path.replace("'", "''")
+        copied = f"COPY (SELECT * FROM cells WHERE run_id = {int(result.run_id)}) TO '{shown}'"
+        ((n_rows,),) = self._store.on_connection(lambda connection: connection.execute(copied).fetchall())
+        return int(n_rows)
+
+    def _render(self, statement: syntax.Render, call: Call) -> Message:
+        values = self._values(statement, call)
+        path = self._text(statement.path, values, call, "the path of a picture")
+        options = render_options(statement.options, call.text, values)
+        result = self._referred(statement.run, call)
+        try:
+            said = render_run(result, path, options)
+            return Message(said if path.endswith((".npy", ".npz")) else said + missing_pictures(result))
+        except (QueryTypeError, UnknownNameError) as wrong:
+            raise locate(wrong, call.text, statement.path) from None
+
+    def _set(self, statement: syntax.SetSetting | syntax.ResetSetting, call: Call) -> Message:
+        name, value = bind_setting(statement, call.text, self._values(statement, call))
+        if name == "rates":  # which can only be reset
+            n_known = self._networks.forget_rates()
+            return Message(f"obeql.rates: {n_known} forgotten; the next plan measures anew")
+        self._settings[name] = value
+        return Message(f"obeql.{name} = {'auto' if value is None else value}")
+
+    # ---- what they share --------------------------------------------------------------------------------------
+
+    def _values(self, statement: syntax.Statement, call: Call) -> dict[syntax.Parameter, Any]:
+        return bound_values(statement, call.parameters, call.text, self._gallery, call.alone)
+
+    def _reference(self, node: syntax.Reference, call: Call) -> str | int:
+        """The name or id that a node, or its parameter, gives."""
+        given: Any
+        if isinstance(node, syntax.Parameter):
+            given = parameter_value(node, bound_values(node, call.parameters, call.text, self._gallery, False))
+            given = given.item() if hasattr(given, "item") else given
+        else:
+            given = node.value
+        if not isinstance(given, (str, int)) or isinstance(given, bool):
+            wrong = QueryTypeError(f"A run is given by its name or its id, not by a {type(given).__name__}.")
+            raise locate(wrong, call.text, node)
+        return given
+
+    def _referred(self, node: syntax.Reference, call: Call) -> Result:
+        """The maps of the run that a node names."""
+        try:
+            return self.stored_run(self._reference(node, call))
+        except UnknownNameError as unknown:
+            raise locate(unknown, call.text, node) from None
+
+    def _text(
+        self, node: syntax.Text | syntax.Parameter, values: dict[syntax.Parameter, Any], call: Call, what: str
+    ) -> str:
+        given = values[node] if isinstance(node, syntax.Parameter) else node.value
+        if not isinstance(given, (str, os.PathLike)):
+            raise locate(QueryTypeError(f"A text is needed as {what}, not a {type(given).__name__}."), call.text, node)
+        return os.fspath(given)
+
+
+def _unknown(what: str, name: Any, known: Sequence[str]) -> NoReturn:
+    raise UnknownNameError(f"There is no {what} {name!r}.{nearest(str(name), known)}")
+
+
+def _content(model: ModelRecord) -> tuple[Any, ...]:
+    return model.model_hash, model.preprocessing, model.classes, model.activation
+
+
+def _capture_note(record: ModelRecord) -> str:
+    if record.network.whole:
+        return f"runs whole ({record.network.reason})"
+    layers = record.network.layers
+    first = next((layer for layer in layers if layer.reach == "global"), None)
+    where = f", whole maps needed from {first.kind} {first.name}" if first is not None else ""
+    return f"{len(layers)} layers{where}"

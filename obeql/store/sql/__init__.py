@@ -1,0 +1,1 @@
+"""The tables, views and macros of a database, as SQL."""

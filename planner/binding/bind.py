@@ -1,0 +1,468 @@
+"""Bind a statement: look up every name, check every value, build the logical plan.
+
+Before: the syntax tree. After: `optimize`. Options and clauses are checked first, by themselves, so that a mistake
+in them is reported whatever the catalog holds; then the model, then the images. Every error points into the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast, overload
+
+from obeql.errors import QueryError, QueryTypeError, UnknownNameError
+from obeql.grammar import print_name, print_statement, syntax
+from obeql.planner.binding.classes import class_names, class_number, find_class
+from obeql.planner.binding.clause_names import clause
+from obeql.planner.binding.clauses import (
+    DEFAULT_CLASSES,
+    bind_approx,
+    bind_cluster,
+    bind_device,
+    bind_top_cells,
+    check_clauses,
+    refuse_unsupported,
+)
+from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.labels import each_once, labels_of
+from obeql.planner.binding.options import default_stride, explain_options, place_of
+from obeql.planner.binding.reuse import held_cells
+from obeql.planner.binding.sources import resolve_model, resolve_source
+from obeql.planner.binding.values import Parameters, parameter_value, show_pair
+from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
+from obeql.planner.grid import Border, WindowGrid
+from obeql.planner.logical.plan import (
+    Classify,
+    ClassSelector,
+    LogicalNode,
+    Occlude,
+    Preprocess,
+    ScanImages,
+    ScoreCells,
+    StoreRun,
+    UnionMaps,
+    find,
+    grids_of,
+)
+from obeql.planner.logical.rules import rule_names
+
+__all__ = ["BoundExplain", "BoundPredict", "bind", "bind_alike"]
+
+#: What a cell takes in the file: logit, others, log-odds and arg-max class, 4 bytes each.
+_CELL_BYTES = 16
+
+#: Classes that PREDICT shows where FOR TOP is not written, or all if the model has fewer.
+PREDICT_TOP = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BoundExplain:
+    """An EXPLAIN OCCLUDE whose names exist and whose values fit: what to compute, not yet how.
+
+    `options` are the options of WITH with their values, defaults included; None where planning decides. `device` is
+    `auto`, `cpu`, `cuda`, `cuda:<i>` or `cuda:*`. `approx` is {} or holds target, metric and confidence. `disabled`
+    are the names of the rules and choices to leave out.
+    """
+
+    statement: str
+    logical: LogicalNode
+    model: ModelRecord
+    images: tuple[ImageRecord, ...]
+    options: Mapping[str, Any]
+    device: str
+    memory_bytes: int | None
+    approx: Mapping[str, Any] = field(default_factory=dict)
+    disabled: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+    #: whether stored cells may answer
+    reuse: bool = True
+    #: whether every cell was seen to be stored, so that the network is probably not needed
+    complete: bool = False
+    #: classes that coming statements of the script ask of the same windows, see `look_ahead`
+    also: tuple[ClassSelector, ...] = ()
+    #: k of TOP k CELLS where not all cells are asked for with EXACT, and the seconds of WITHIN
+    top_cells: int | None = None
+    within_s: float | None = None
+    #: address of the Ray cluster whose actors are the workers; None: processes of this machine
+    cluster: str | None = None
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of all images and grids, stored ones included."""
+        return len(self.images) * sum(grid.n_windows for grid in grids_of(self.logical))
+
+    @property
+    def workers(self) -> int:
+        """Workers that share the images; 0 where this process explains them, as it does a single or a stored one."""
+        return 0 if self.complete or len(self.images) == 1 else min(self.options["workers"], len(self.images))
+
+    @property
+    def estimates(self) -> bool:
+        """Whether cells may be estimated rather than computed."""
+        return bool(self.approx) or self.top_cells is not None or self.within_s is not None
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPredict:
+    """A PREDICT: the `k` classes of each image that the model ranks highest, or all of its values."""
+
+    statement: str
+    model: ModelRecord
+    images: tuple[ImageRecord, ...]
+    k: int
+    device: str
+
+
+@overload
+def bind(
+    statement: syntax.ExplainOcclude | syntax.PlanStatement,
+    catalog: Catalog,
+    text: str = ...,
+    defaults: Mapping[str, Any] | None = ...,
+    parameters: Parameters | None = ...,
+) -> BoundExplain: ...
+
+
+@overload
+def bind(
+    statement: syntax.Predict,
+    catalog: Catalog,
+    text: str = ...,
+    defaults: Mapping[str, Any] | None = ...,
+    parameters: Parameters | None = ...,
+) -> BoundPredict: ...
+
+
+def bind(
+    statement: syntax.ExplainOcclude | syntax.PlanStatement | syntax.Predict,
+    catalog: Catalog,
+    text: str = "",
+    defaults: Mapping[str, Any] | None = None,
+    parameters: Parameters | None = None,
+) -> BoundExplain | BoundPredict:
+    """Return the bound statement; of PLAN, the statement inside, which may be larger than obeql.max_cells allows.
+
+    `text` is the script the tree was read from, for the place of errors; a tree built by hand has none. `defaults`
+    replace the defaults of options, as plain values. `parameters` say what the parameters stand for: numbers,
+    strings, lists, and for a source ImageRecords, paths or lists of them.
+
+    Raises UnknownNameError, QueryTypeError (with line, column and caret) and UnsupportedError.
+    """
+    limit = catalog.setting("max_cells")
+    if isinstance(statement, syntax.PlanStatement):
+        limit = limit if statement.analyze else None
+        statement = statement.statement
+    given = parameters or {}
+    if isinstance(statement, syntax.Predict):
+        return _bind_predict(statement, catalog, text, given)
+    return _bind_explain(statement, catalog, text, defaults or {}, given, limit)
+
+
+def bind_alike(
+    statement: syntax.ExplainOcclude,
+    like: BoundExplain,
+    catalog: Catalog,
+    text: str = "",
+    parameters: Parameters | None = None,
+    held: bool = False,
+) -> BoundExplain:
+    """Bind a statement whose source and model are those of a bound one, which are not looked up again.
+
+    Reading a source may take long, as of a SELECT over all cells. With `held` the cells that are stored are counted.
+    Raises as `bind` does.
+    """
+    limit = catalog.setting("max_cells")
+    return _bind_explain(statement, catalog, text, {}, parameters or {}, limit, like, held)
+
+
+def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> str:
+    """Return the statement as it was written, or printed where it was built by hand."""
+    return text[statement.span.start : statement.span.end].strip().rstrip(";") or print_statement(statement)
+
+
+def _bind_predict(statement: syntax.Predict, catalog: Catalog, text: str, parameters: Parameters) -> BoundPredict:
+    model = resolve_model(statement.model, catalog, text, parameters)
+    _, images = resolve_source(statement.source, catalog, text, parameters)
+    k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
+    if statement.top is not None:
+        if model.has_values:
+            raise locate(_no_classes(model), text, statement.top)
+        k = _top(statement.top, model, text)
+    return BoundPredict(_written(statement, text), model, images, k, bind_device(None, catalog, text))
+
+
+def _bind_explain(
+    statement: syntax.ExplainOcclude,
+    catalog: Catalog,
+    text: str,
+    defaults: Mapping[str, Any],
+    parameters: Parameters,
+    max_cells: int | None,
+    like: BoundExplain | None = None,
+    held: bool = True,
+) -> BoundExplain:
+    options = explain_options(statement.options, text, parameters, defaults)
+    check_clauses(statement, text)
+    approx = bind_approx(statement.accuracy, text)
+    device = bind_device(statement.device, catalog, text)
+    cluster = bind_cluster(statement.device, catalog)
+    refuse_unsupported(statement, options, device, cluster, text)
+    if like is None:
+        model = resolve_model(statement.model, catalog, text, parameters)
+        source, named = resolve_source(statement.source, catalog, text, parameters)
+        images = each_once(named)
+    else:
+        model, images = like.model, like.images
+        source = next(find(like.logical, ScanImages)).source
+    classes = _bind_classes(statement, model, images, text, parameters)
+    options["score"] = _bind_score(statement, options, model, text)
+    strides = _bind_strides(statement, options, model, text)
+    grids = _bind_grids(statement, options, strides, model, text)
+    name, replace = _bind_into(statement.into, catalog, text)
+    n_cells = _n_maps(classes, model, images) * sum(grid.n_windows for grid in grids)
+    _check_cells(n_cells, statement, max_cells, text)
+    memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
+    disabled = _disabled(catalog)
+    reuse = statement.reuse and bool(catalog.setting("reuse")) and "reuse_stored_cells" not in disabled
+    stored = catalog.stored_grids(images, model, options["fill"], options["precision"]) if reuse and held else ()
+    known = held_cells(images, model, classes, grids, stored) if stored else ()
+    scan = Preprocess(ScanImages(source, images, known), model.preprocessing)
+    branches = tuple(
+        ScoreCells(
+            Classify(Occlude(scan, grid, options["fill"]), model, options["precision"]), classes, options["score"]
+        )
+        for grid in grids
+    )
+    joined = branches[0] if len(branches) == 1 else UnionMaps(branches)
+    return BoundExplain(
+        statement=_written(statement, text),
+        logical=StoreRun(joined, name, replace),
+        model=model,
+        images=images,
+        options=options,
+        device=device,
+        memory_bytes=memory,
+        approx=approx,
+        disabled=disabled,
+        notes=_notes(options, strides),
+        reuse=reuse,
+        complete=bool(known) and all(each.n_cells == each.grid.n_windows * len(images) for each in known),
+        top_cells=bind_top_cells(statement),
+        within_s=None if statement.within is None else float(statement.within.seconds),
+        cluster=cluster,
+    )
+
+
+def _disabled(catalog: Catalog) -> frozenset[str]:
+    setting = catalog.setting("disabled_rules") or ()
+    return rule_names(setting.split(",") if isinstance(setting, str) else setting)
+
+
+def _notes(options: Mapping[str, Any], strides: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+    notes = []
+    for patch, stride in zip(options["patch"], strides, strict=True):
+        if stride[0] > patch[0] or stride[1] > patch[1]:
+            notes.append(
+                f"stride {show_pair(stride)} exceeds patch {show_pair(patch)}: pixels between windows are never hidden"
+            )
+    return tuple(notes)
+
+
+# ---- classes ---------------------------------------------------------------------------------------------
+
+
+def _bind_score(statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord, text: str) -> str:
+    """Return the score, which for outputs that are values is the value."""
+    score = str(options["score"])
+    written = any(option.name == "score" for option in statement.options)
+    if model.has_values == (score == "value"):
+        return score
+    if model.has_values and not written:
+        return "value"
+    message = (
+        f"score={score} is for classifiers; model {model.name!r} was created with outputs=value, so score=value."
+        if model.has_values
+        else f"score=value is for models that were created with outputs=value; {model.name!r} is a classifier: "
+        "score=logit is what it returns."
+    )
+    raise locate(QueryTypeError(message), text, _value_node(statement, "score"))
+
+
+def _top(node: syntax.ForTop, model: ModelRecord, text: str) -> int:
+    if not 1 <= node.k <= model.n_classes:
+        limit = f"model {model.name!r} has {model.n_classes}" if node.k >= 1 else "at least one is needed"
+        asked = f"FOR TOP {node.k}" if text else f"top={node.k}"
+        raise locate(QueryTypeError(f"{asked} asks for {node.k} classes; {limit}."), text, node)
+    return node.k
+
+
+def _bind_classes(
+    statement: syntax.ExplainOcclude,
+    model: ModelRecord,
+    images: tuple[ImageRecord, ...],
+    text: str,
+    parameters: Parameters,
+) -> ClassSelector:
+    if model.has_values and not isinstance(statement.selector, syntax.ForClasses):
+        if statement.selector is None or isinstance(statement.selector, syntax.ForAll):
+            return ("all", None)
+        raise locate(_no_classes(model), text, statement.selector)
+    match statement.selector:
+        case None | syntax.ForPredicted():
+            return DEFAULT_CLASSES
+        case syntax.ForAll():
+            return ("all", None)
+        case syntax.ForTop() as top:
+            return ("top", _top(top, model, text))
+        case syntax.ForLabel() as node:
+            _check_labels(node, model, images, text)
+            return ("label", None)
+        case syntax.ForClasses(items=items):
+            return ("ids", tuple(_class_id(item, model, text, parameters) for item in items))
+
+
+def _no_classes(model: ModelRecord) -> QueryTypeError:
+    names = ", ".join(map(repr, class_names(model)[:8]))
+    return QueryTypeError(
+        f"Model {model.name!r} returns values (outputs=value), not classes to rank or to label; "
+        f"FOR ALL or FOR CLASS says which: {names}."
+    )
+
+
+def _class_id(
+    node: syntax.Number | syntax.Text | syntax.Parameter, model: ModelRecord, text: str, parameters: Parameters
+) -> int:
+    try:
+        value = parameter_value(node, parameters) if isinstance(node, syntax.Parameter) else node.value
+        if hasattr(value, "item"):
+            value = value.item()
+        if isinstance(value, str):
+            return find_class(model, value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return class_number(model, value)
+        raise QueryTypeError(f"A class is a whole number or a name, not {value!r}.")
+    except QueryError as wrong:
+        raise locate(wrong, text, node) from None
+
+
+def _check_labels(node: syntax.ForLabel, model: ModelRecord, images: tuple[ImageRecord, ...], text: str) -> None:
+    """Raise unless some image has a label that names a class; an image without one fails by itself, later."""
+    labels = [label for image in images for label in labels_of(image)]
+    if not labels:
+        lacking = "the image has none" if len(images) == 1 else f"none of the {len(images)} images has one"
+        message = f"{clause('FOR LABEL', text)} needs images with labels; {lacking}."
+        raise locate(QueryTypeError(message), text, node)
+    failure: QueryError | None = None
+    for label in dict.fromkeys(labels):
+        try:
+            find_class(model, label)
+        except QueryError as wrong:
+            failure = failure or wrong
+        else:
+            return
+    if failure is not None:
+        message = f"{clause('FOR LABEL', text)}: no image's label names a class. {failure.message}"
+        raise locate(UnknownNameError(message), text, node)
+
+
+# ---- windows ---------------------------------------------------------------------------------------------
+
+
+def _value_node(statement: syntax.ExplainOcclude, name: str, item: int | None = None) -> syntax.Node:
+    """Return the node an error about an option points at; the statement where the option was not written."""
+    for option in statement.options:
+        if option.name == name:
+            return place_of(option.value, item)
+    return statement
+
+
+def _bind_strides(
+    statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord, text: str
+) -> tuple[tuple[int, int], ...]:
+    """Return one stride for each patch, after checking that both fit the model's input."""
+    size = model.preprocessing.size
+    strides = []
+    for item, patch in enumerate(options["patch"]):
+        if patch[0] > size[0] or patch[1] > size[1]:
+            message = f"patch {show_pair(patch)} is larger than the {show_pair(size)} input of model {model.name!r}."
+            raise locate(QueryTypeError(message), text, _value_node(statement, "patch", item))
+        stride = options["stride"] or default_stride(patch)
+        if stride[0] > size[0] or stride[1] > size[1]:
+            message = f"stride {show_pair(stride)} is larger than the {show_pair(size)} input of model {model.name!r}."
+            raise locate(QueryTypeError(message), text, _value_node(statement, "stride"))
+        if options["border"] == "clip" and (stride[0] > patch[0] or stride[1] > patch[1]):
+            message = (
+                f"border=clip needs a stride within the patch, but {show_pair(stride)} exceeds {show_pair(patch)}."
+            )
+            raise locate(QueryTypeError(message), text, _value_node(statement, "border"))
+        strides.append(stride)
+    return tuple(strides)
+
+
+def _bind_grids(
+    statement: syntax.ExplainOcclude,
+    options: Mapping[str, Any],
+    strides: tuple[tuple[int, int], ...],
+    model: ModelRecord,
+    text: str,
+) -> tuple[WindowGrid, ...]:
+    """Return one grid for each patch, cut to the REGION, which holds at least one window of each."""
+    size = model.preprocessing.size
+    box = statement.region
+    region = None if box is None else (box.top, box.left, box.height, box.width)
+    if box is not None and (box.top + box.height > size[0] or box.left + box.width > size[1]):
+        shown = f"({box.top}, {box.left}, {box.height}, {box.width})"
+        message = (
+            f"{clause('REGION', text)} {shown} reaches outside the {show_pair(size)} input of model {model.name!r}."
+        )
+        raise locate(QueryTypeError(message), text, box)
+    border = cast(Border, options["border"])
+    grids = []
+    for patch, stride in zip(options["patch"], strides, strict=True):
+        grid = WindowGrid.over(size, patch, stride, border, region)
+        if grid.n_windows == 0 and box is not None:
+            message = (
+                f"{clause('REGION', text)} of {box.height}x{box.width} pixels holds no window of "
+                f"patch {show_pair(patch)} and stride {show_pair(stride)}; windows must lie wholly inside."
+            )
+            raise locate(QueryTypeError(message), text, box)
+        grids.append(grid)
+    return tuple(grids)
+
+
+def _n_maps(classes: ClassSelector, model: ModelRecord, images: tuple[ImageRecord, ...]) -> int:
+    """Return the maps of all images on one grid."""
+    match classes:
+        case ("all", _):
+            return len(images) * model.n_classes
+        case ("top", k):
+            return len(images) * int(k)
+        case ("ids", ids):
+            return len(images) * len(ids)
+        case ("label", _):
+            return sum(max(1, len(labels_of(image))) for image in images)
+    return len(images)
+
+
+def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | None, text: str) -> None:
+    """Raise when the statement asks for more cells than obeql.max_cells allows."""
+    if limit is not None and n_cells > limit:
+        raise locate(
+            QueryTypeError(
+                f"The statement asks for {n_cells:,} cells, more than the {limit:,} of obeql.max_cells, and would "
+                f"store about {n_cells * _CELL_BYTES / 1e6:,.0f} MB; PLAN shows the time it takes. "
+                "Take a larger stride, fewer images or classes, or raise the setting."
+            ),
+            text,
+            statement,
+        )
+
+
+def _bind_into(node: syntax.Into | None, catalog: Catalog, text: str) -> tuple[str | None, bool]:
+    if node is None:
+        return None, False
+    if not node.replace and catalog.run_exists(node.name.value):
+        way = f"write INTO OR REPLACE {print_name(node.name.value)}" if text else "give replace=True"
+        message = f"Run {node.name.value!r} exists already; {way} to replace it."
+        raise locate(QueryTypeError(message), text, node.name)
+    return node.name.value, node.replace

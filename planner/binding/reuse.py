@@ -1,0 +1,128 @@
+"""Answering queries from stored cells: which windows of a statement's grids the store holds already.
+
+Part of binding, which asks the catalog what is stored of the statement's images; the rule `reuse_stored_cells` turns
+the answer into a `ReuseCells` node, `lower` shrinks the estimates by it. These are counts for the plan. What is
+taken in the end is decided by content, image by image, when the statement runs (`cached_cells`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.errors import QueryError
+from obeql.planner.binding.labels import labelled_classes, labels_of
+from obeql.planner.catalog import ImageRecord, ModelRecord, StoredGrid, StoredMaps
+from obeql.planner.cells import axis_places
+from obeql.planner.grid import WindowGrid
+from obeql.planner.logical.plan import ClassSelector, HeldCells
+
+__all__ = ["held_cells"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """Where a stored map meets a grid."""
+
+    rows: npt.NDArray[np.intp]
+    cols: npt.NDArray[np.intp]
+    from_rows: npt.NDArray[np.intp]
+    from_cols: npt.NDArray[np.intp]
+
+
+def held_cells(
+    images: Sequence[ImageRecord],
+    model: ModelRecord,
+    classes: ClassSelector,
+    grids: Sequence[WindowGrid],
+    stored: Sequence[StoredMaps],
+) -> tuple[HeldCells, ...]:
+    """Return, for each grid, how many of its windows over all images are stored for every asked class, and where.
+
+    Classes that only the network can tell (FOR TOP, or FOR PREDICTED of an image without a stored map) count as not
+    stored. A window that several runs hold counts for the oldest.
+    """
+    parts: dict[tuple[int, int, int], _Part] = {}
+    counts: list[dict[str, int]] = [{} for _ in grids]
+    for alike in stored:
+        for asked, n_images in _asked(classes, model, images, alike).items():
+            for number, grid in enumerate(grids):
+                maps = [each for each in alike.maps if each.patch == grid.patch]
+                for run, n_cells in _by_run(grid, number, asked, maps, parts).items():
+                    counts[number][run] = counts[number].get(run, 0) + n_cells * n_images
+    return tuple(
+        HeldCells(grid, sum(runs.values()), tuple(sorted(runs.items(), key=lambda item: -item[1])))
+        for grid, runs in zip(grids, counts, strict=True)
+    )
+
+
+def _asked(
+    classes: ClassSelector, model: ModelRecord, images: Sequence[ImageRecord], alike: StoredMaps
+) -> dict[tuple[int, ...], int]:
+    """The classes asked of images with the same maps, and of how many of them; none where only the network can tell."""
+    n_images = len(alike.images)
+    match classes:
+        case ("ids", ids):
+            return {tuple(ids): n_images}
+        case ("all", _):
+            return {tuple(range(model.n_classes)): n_images}
+        case ("label", _):
+            found: dict[tuple[int, ...], int] = {}
+            for labels, count in Counter(labels_of(images[place]) for place in alike.images).items():
+                with suppress(QueryError):
+                    asked = tuple(labelled_classes(model, labels))
+                    found[asked] = found.get(asked, 0) + count
+            return found
+        case ("predicted", _):
+            return {(0,) if model.n_classes == 1 else (alike.maps[0].clean_top_class,): n_images}
+    return {}
+
+
+def _by_run(
+    grid: WindowGrid,
+    number: int,
+    asked: Sequence[int],
+    maps: Sequence[StoredGrid],
+    parts: dict[tuple[int, int, int], _Part],
+) -> dict[str, int]:
+    """Windows of one grid and image held for every asked class, by the run that holds them for the first one."""
+    counts: dict[str, int] = {}
+    if not set(asked) <= {each.class_id for each in maps}:
+        return counts
+    held = np.ones(grid.shape, bool)
+    holders: list[tuple[str, Mask]] = []
+    for class_id in dict.fromkeys(asked):
+        union = np.zeros(grid.shape, bool)
+        for each in maps:
+            if each.class_id != class_id:
+                continue
+            mask = _mask(grid, each, number, parts)
+            if class_id == asked[0]:
+                holders.append((each.run, mask & ~union))
+            union |= mask
+        held &= union
+    for run, mask in holders:
+        if n_cells := int((mask & held).sum()):
+            counts[run] = counts.get(run, 0) + n_cells
+    return counts
+
+
+def _mask(grid: WindowGrid, each: StoredGrid, number: int, parts: dict[tuple[int, int, int], _Part]) -> Mask:
+    # Maps of one run share their axes, so that each pair of grids is compared once.
+    key = number, id(each.rows), id(each.cols)
+    if key not in parts:
+        rows, from_rows = axis_places(grid.rows, *each.rows)
+        cols, from_cols = axis_places(grid.cols, *each.cols)
+        parts[key] = _Part(rows, cols, from_rows, from_cols)
+    part = parts[key]
+    mask = np.zeros(grid.shape, bool)
+    exact = True if each.exact is None else each.exact[np.ix_(part.from_rows, part.from_cols)]
+    mask[np.ix_(part.rows, part.cols)] = exact
+    return mask

@@ -1,0 +1,143 @@
+"""Resolve the source of a statement to its images, and its model to a record of the catalog.
+
+Part of binding: everything here looks names up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from obeql.errors import ImageError, QueryError, QueryTypeError, UnknownNameError, nearest
+from obeql.grammar import print_name, syntax
+from obeql.planner.binding.clause_names import clause
+from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.values import Parameters, parameter_value
+from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord
+
+__all__ = ["resolve_model", "resolve_source"]
+
+
+def resolve_model(node: syntax.Model, catalog: Catalog, text: str, parameters: Parameters) -> ModelRecord:
+    """Return the model a statement names. Raises UnknownNameError, with the nearest names, when there is none."""
+    try:
+        named = parameter_value(node, parameters) if isinstance(node, syntax.Parameter) else node.value
+        if isinstance(named, ModelRecord):
+            return named
+        if not isinstance(named, str):
+            raise QueryTypeError(f"{clause('USING', text)} takes the name of a model, not {type(named).__name__}.")
+        model = catalog.model(named)
+        if model is None:
+            known = list(catalog.model_names())
+            how = _how_to_get("model", known, text)
+            raise UnknownNameError(f"There is no model {named!r}.{nearest(named, known)}{how}")
+        return model
+    except QueryError as wrong:
+        raise locate(wrong, text, node) from None
+
+
+def resolve_source(
+    source: syntax.Source, catalog: Catalog, text: str, parameters: Parameters
+) -> tuple[str, tuple[ImageRecord, ...]]:
+    """Return how the source is shown and its images, at least one, in the source's order.
+
+    A name is an image set, else the one image of that file stem. Raises UnknownNameError when nothing is found,
+    QueryTypeError when a name is ambiguous or a parameter is no image.
+    """
+    try:
+        match source:
+            case syntax.NameSource():
+                return source.name, _named(source.name, catalog, text)
+            case syntax.PathSource():
+                return repr(source.path), _at(source.path, catalog)
+            case syntax.SelectSource():
+                return "(SELECT)", _selected(source, catalog, text, parameters)
+            case syntax.ParameterSource():
+                images = _given(parameter_value(source.parameter, parameters), catalog)
+                if not images:
+                    raise QueryTypeError("The list of images is empty.")
+                return images[0].shown if len(images) == 1 else "(parameter)", images
+    except QueryError as wrong:
+        inside = isinstance(source, syntax.SelectSource) and wrong.offset is not None
+        raise locate(wrong, text, source, source.span.start + 1 + (wrong.offset or 0) if inside else None) from None
+
+
+def _named(name: str, catalog: Catalog, text: str) -> tuple[ImageRecord, ...]:
+    image_set = catalog.image_set(name)
+    if image_set is not None:
+        if not image_set.images:
+            raise QueryTypeError(f"Image set {name!r} is empty.")
+        return image_set.images
+    found = tuple(catalog.image_named(name))
+    if len(found) > 1:
+        listed = ", ".join(image.shown for image in found[:3]) + (", .." if len(found) > 3 else "")
+        raise QueryTypeError(f"{name!r} names {len(found)} images ({listed}); give the path as a string.")
+    if not found:
+        known = list(catalog.image_names())
+        raise UnknownNameError(
+            f"There is no image or image set {name!r}.{nearest(name, known)}{_how_to_get('image', known, text)}"
+        )
+    return found
+
+
+def _how_to_get(what: str, known: Sequence[str], text: str) -> str:
+    if known:
+        listed = ", ".join(sorted(known)[:8]) + (", .." if len(known) > 8 else "")
+        return f" Known are {listed}."
+    if what == "model":
+        return f" There are none yet: {'CREATE MODEL name FROM uri' if text else 'create_model(name, module or uri)'}."
+    way = "CREATE IMAGES name FROM 'glob', or give" if text else "create_images(name, images), or give"
+    return f" There are none yet: {way} a path as a string."
+
+
+def _at(path: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
+    try:
+        found = tuple(catalog.images_at(path))
+    except ImageError as missing:
+        if catalog.image_set(path) is None and not catalog.image_named(path):
+            raise
+        name = print_name(path)
+        raise ImageError(f"{missing} Single quotes hold paths; known images of that name are {name}.") from None
+    if not found:
+        raise UnknownNameError(f"No image file matches {path!r}.")
+    return found
+
+
+def _selected(
+    source: syntax.SelectSource, catalog: Catalog, text: str, parameters: Parameters
+) -> tuple[ImageRecord, ...]:
+    values = _select_values(source, text, parameters)
+    found = tuple(catalog.images_selected(source.sql, values) if values else catalog.images_selected(source.sql))
+    if not found:
+        raise QueryTypeError("The SELECT yields no images.")
+    return found
+
+
+def _select_values(source: syntax.SelectSource, text: str, parameters: Parameters) -> dict[str, Any]:
+    """Return the values DuckDB binds by name: `$n` keeps its number, each `?` counts within the SELECT."""
+    values: dict[str, Any] = {}
+    n_marks = 0
+    for parameter in source.parameters:
+        if parameter.index is None:
+            name = str(parameter.name)
+        elif text[parameter.span.start : parameter.span.start + 1] == "$":
+            name = str(parameter.index + 1)
+        else:
+            n_marks += 1
+            name = str(n_marks)
+        values[name] = parameter_value(parameter, parameters)
+    return values
+
+
+def _given(value: Any, catalog: Catalog) -> tuple[ImageRecord, ...]:
+    """Return the images a parameter stands for: records, paths, image sets or a list of them."""
+    if isinstance(value, ImageRecord):
+        return (value,)
+    if isinstance(value, ImageSet):
+        return value.images
+    if isinstance(value, (str, os.PathLike)):
+        return _at(os.fspath(value), catalog)
+    if isinstance(value, (list, tuple)):
+        return tuple(image for item in value for image in _given(item, catalog))
+    raise QueryTypeError(f"A source takes images, paths or a list of them, not {type(value).__name__}.")

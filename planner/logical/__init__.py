@@ -1,0 +1,1 @@
+"""The logical plan: what a statement asks for, and the rules that rewrite it."""

@@ -1,0 +1,206 @@
+"""Whether a grid is refined or computed whole: the choice `choose_refinement` of lowering.
+
+After the engine is chosen, whose estimated seconds say what a refinement may save. The executor's operators
+`progressive_refine` and `pruned_top` carry it out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.planner.boxes import axis_spans
+from obeql.planner.geometry import Network
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical.cost import positions
+from obeql.planner.physical.plan import (
+    DenseForward,
+    Engine,
+    Prices,
+    ProgressiveRefine,
+    PrunedTop,
+    ReducedPrecision,
+    Refinement,
+    part_of,
+)
+
+__all__ = [
+    "AUDIT_TIMES",
+    "LATTICE_SHARE",
+    "LEVEL_SHARE",
+    "LOOK_WINDOW_S",
+    "MOST_REDUCED_PRICE",
+    "MOST_WASTE",
+    "TOP_CELLS_CONFIDENCE",
+    "Asked",
+    "Ways",
+    "audit_size",
+    "cell_costs",
+    "choose_refinement",
+]
+
+#: Confidence of TOP .. CELLS that they are the most important ones.
+TOP_CELLS_CONFIDENCE = 0.95
+#: Grids of fewer windows are computed whole: what their quality is could not be told from fewer cells.
+_FEWEST_WINDOWS = 150
+#: Share of the windows that a refinement starts with, how good maps are then, and how fast 1 - bound falls with the
+#: share: means over the maps of benchmarks/approx.
+_FIRST_SHARE, _FIRST_BOUND, _RATE = 0.15, 0.6, 6.0
+#: A refinement is begun where it is expected to take less than this share of the seconds of computing all: some fail,
+#: and what they wasted is lost.
+_WORTH_WHILE = 0.7
+#: What a window in a reduced precision may cost, in exact ones: where it saves less, rounding eats up the rest.
+MOST_REDUCED_PRICE = 0.55
+_TOP_SHARE = 0.2
+#: Share of the windows that are drawn at random and computed exactly whatever else is, at least and at most so many.
+_AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
+#: How many times as many the audit has, in the precision of most windows.
+AUDIT_TIMES = 6
+#: Shares of the windows that the first lattice and a level after it compute, about.
+LATTICE_SHARE, LEVEL_SHARE = 0.07, 0.1
+#: What a refinement may waste, as a share of computing all exactly: estimating, windows in a reduced precision, small
+#: batches. Unless the target is as good as reached, a level that would waste more is not begun; all that is left is
+#: computed at once instead.
+MOST_WASTE = 0.08
+#: Shares of the windows from which on the engines planned for a level, and for all windows, compute a level.
+_SOME, _MANY = 0.04, 0.25
+#: Levels, and seconds to estimate one map at one level for each window of the grid, on average and with few known.
+_N_LEVELS, LOOK_WINDOW_S, _LEAST_WINDOW_S = 3, 2.5e-5, 1.8e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a statement asks for less than all exact cells with: APPROX, TOP k CELLS, WITHIN."""
+
+    approx: Mapping[str, Any]
+    top_cells: int | None = None
+    within_s: float | None = None
+
+    @property
+    def target(self) -> float | None:
+        return self.approx.get("target")
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The engines that could compute one grid, each with the cost of all windows.
+
+    `levels` computes some at a time, `audit` few. `reduced` is a precision faster than the run's, with engines for
+    levels and for all windows in it.
+    """
+
+    levels: Engine
+    audit: Engine
+    reduced: tuple[str, Engine, Engine] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One way to refine: the seconds it takes, and what computes the windows."""
+
+    seconds: float
+    engine: Engine
+    share: float
+    overhead_s: float
+    prices: Prices
+    reduced: ReducedPrecision | None = None
+
+
+def choose_refinement(
+    grid: WindowGrid,
+    engine: Engine,
+    ways: Callable[[float], Ways],
+    n_classes: int,
+    asked: Asked,
+    disabled: frozenset[str],
+) -> tuple[Refinement | None, Engine, str]:
+    """Return what refines `grid`, the engine below it, and, where the grid is computed whole after all, why.
+
+    `engine` computes all windows; `ways(share)` are those for refining, with `share` of the windows in an audit.
+    """
+    why_not = _hindrance(grid, asked, disabled)
+    if why_not:
+        return None, engine, why_not
+    n_exact = audit_size(grid.n_windows) + 2 * (asked.top_cells or 0)
+    audit = min(1.0, n_exact / grid.n_windows)
+    only_exact = "choose_reduced_precision" in disabled
+    found = ways(audit)
+    options = list(_options(grid, engine, found, n_classes, asked, audit, only_exact))
+    best = min(options, key=lambda option: option.seconds)
+    if asked.within_s is None and best.seconds > _WORTH_WHILE * engine.cost.seconds:
+        return None, engine, "refining would save too little, and may fail"
+    below = part_of(best.engine, best.share)
+    larger = (_SOME, found.levels), (_MANY, engine)
+    measures = best.share, best.overhead_s, best.prices, larger, best.reduced
+    if asked.top_cells is not None:
+        return PrunedTop(asked.top_cells, TOP_CELLS_CONFIDENCE, *measures), below, ""
+    metric, confidence = asked.approx.get("metric", "ssim"), asked.approx.get("confidence", 0.95)
+    return ProgressiveRefine(metric, confidence, asked.target, asked.within_s, *measures), below, ""
+
+
+def _hindrance(grid: WindowGrid, asked: Asked, disabled: frozenset[str]) -> str:
+    """Why all windows are computed whatever it costs; empty where nothing speaks for that."""
+    if "choose_refinement" in disabled:
+        return "rule choose_refinement is switched off"
+    if asked.top_cells is None and asked.target is not None and asked.target >= 1:
+        return "APPROX 1 asks for the exact map"
+    if grid.n_windows < _FEWEST_WINDOWS and asked.within_s is None:
+        return f"{grid.n_windows} windows are too few for an audit to save any"
+    return ""
+
+
+def _options(
+    grid: WindowGrid, whole: Engine, ways: Ways, n_classes: int, asked: Asked, audit: float, only_exact: bool
+) -> Iterator[_Option]:
+    """All cells in the run's precision, or most in a reduced one, level by level or at once."""
+    share = _TOP_SHARE if asked.top_cells is not None else 1.0
+    share = share if asked.target is None else _expected_share(asked.target)
+    look_s = n_classes * LOOK_WINDOW_S * grid.n_windows
+    whole_s = max(1e-9, whole.cost.seconds)
+    plain = min(1.0, share + (asked.top_cells or 0) / grid.n_windows)
+    estimating = _N_LEVELS * look_s
+    # Full batches are missed by about as many windows whatever the size of a level.
+    level = LEVEL_SHARE * max(0.0, ways.levels.cost.seconds / whole_s - 1.0)
+    prices = Prices(n_classes * _LEAST_WINDOW_S * grid.n_windows / whole_s, level)
+    yield _Option(plain * ways.levels.cost.seconds + estimating, ways.levels, plain, estimating, prices)
+    if ways.reduced is None or only_exact:
+        return
+    precision, levels, at_once = ways.reduced
+    if at_once.cost.seconds > MOST_REDUCED_PRICE * whole_s:
+        return
+    audit_s = audit * ways.audit.cost.seconds
+    first = LATTICE_SHARE + AUDIT_TIMES * audit_size(grid.n_windows) / grid.n_windows
+    some = min(1.0, max(share, first))
+    prices = replace(prices, reduced=levels.cost.seconds / whole_s)
+    for engine, part, overhead_s in ((levels, some, estimating), (at_once, 1.0, 2 * look_s)):
+        reduced = ReducedPrecision(precision, part_of(engine, part), part)
+        seconds = audit_s + part * engine.cost.seconds + overhead_s
+        yield _Option(seconds, ways.audit, audit, overhead_s, prices, reduced)
+
+
+def audit_size(n_windows: int) -> int:
+    """Windows drawn at random and computed exactly: they try a reduced precision, and begin the audit."""
+    return min(n_windows, max(_LEAST_AUDIT, min(_MOST_AUDIT, round(_AUDIT_SHARE * n_windows))))
+
+
+def _expected_share(target: float) -> float:
+    return _FIRST_SHARE + math.log(max(1.0, (1 - _FIRST_BOUND) / max(1e-9, 1 - target))) / _RATE
+
+
+def cell_costs(network: Network, grid: WindowGrid, engine: Engine) -> npt.NDArray[np.float64]:
+    """Multiply-accumulates of each window's own boxes, (rows, cols); equal for all where the whole network runs."""
+    if isinstance(engine, DenseForward):
+        return np.ones(grid.shape)
+    boxed = [i for i, on in enumerate(engine.regions) if on and i]
+    rest = sum(layer.macs for layer, on in zip(network.layers, engine.regions, strict=True) if not on)
+    each = np.array([network.layers[i].macs / positions(network.layers[i]) for i in boxed])
+    rows = axis_spans(network, 0, grid.rows, engine.regions, engine.tau).sizes[boxed]
+    cols = axis_spans(network, 1, grid.cols, engine.regions, engine.tau).sizes[boxed]
+    costs = (each[:, None] * rows).T @ cols + float(rest)
+    positive: npt.NDArray[np.float64] = np.maximum(costs, 1.0)
+    return positive

@@ -1,0 +1,1 @@
+"""Print plans, for PLAN and PLAN ANALYZE."""

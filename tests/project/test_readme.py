@@ -1,0 +1,288 @@
+"""The documentation is true: every block of it runs, and its tables agree with the code."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import obeql
+from obeql import errors
+from obeql.cli.main import main
+from obeql.grammar import parse_script
+from obeql.planner.binding.clauses import METRICS
+from obeql.planner.binding.options import EVALUATE_OPTIONS, EXPLAIN_OPTIONS, MODEL_OPTIONS, show_value
+from obeql.planner.binding.settings import SETTINGS
+from obeql.planner.logical.rules import RULE_NAMES
+from obeql.planner.physical.plan import OPERATORS
+
+ROOT = Path(__file__).resolve().parents[2]
+LANGUAGE = (ROOT / "docs" / "language.md").read_text(encoding="utf-8")
+QUESTIONS = (ROOT / "docs" / "questions.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+KINDS = ("sql", "python", "sh", "text")
+
+
+def blocks(text: str, *kinds: str) -> list[tuple[str, str]]:
+    """Return (kind, content) of the fenced blocks of these kinds, in order."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(kind, content) for kind, content in found if kind in kinds]
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", "docs/language.md", "docs/questions.md"])
+def test_every_block_says_what_it_is(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    fences = re.findall(r"^```(\w*)", text, re.MULTILINE)
+    assert set(fences[::2]) <= set(KINDS)
+    assert set(fences[1::2]) <= {""}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder as the documents describe it: a small network as ONNX, three scans, nothing else."""
+    write_onnx(tmp_path / "vgg16.onnx")
+    (tmp_path / "scans").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(1, 4):
+        pixels = random.integers(0, 256, (70, 60, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "scans" / f"scan_{number}.jpg")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+def write_onnx(path: Path) -> None:
+    """Conv, ReLU, pool, dense head for four classes of a 64 x 64 picture, with random weights."""
+    onnx = pytest.importorskip("onnx")
+    helper, numpy_helper = onnx.helper, onnx.numpy_helper
+    random = np.random.default_rng(1)
+
+    def weight(name: str, *shape: int) -> Any:
+        return numpy_helper.from_array(random.normal(0, 0.3, shape).astype(np.float32), name)
+
+    float32 = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w", "b"], ["c"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2]),
+            helper.make_node("Relu", ["c"], ["r"]),
+            helper.make_node("MaxPool", ["r"], ["p"], kernel_shape=[4, 4], strides=[4, 4]),
+            helper.make_node("Flatten", ["p"], ["f"]),
+            helper.make_node("Gemm", ["f", "v", "d"], ["y"]),
+        ],
+        "small",
+        [helper.make_tensor_value_info("x", float32, [1, 3, 64, 64])],
+        [helper.make_tensor_value_info("y", float32, [1, 4])],
+        [weight("w", 4, 3, 3, 3), weight("b", 4), weight("v", 256, 4), weight("d", 4)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(path))
+
+
+# ---- README --------------------------------------------------------------------------------------------------
+
+
+def test_the_readme_runs_from_top_to_bottom(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    introduction, *sql = [content for kind, content in blocks(README, "sql")]
+    language, questions = sql
+    heat, live = [content for kind, content in blocks(README, "python")]
+
+    with obeql.connect("heat.duckdb") as db:
+        db.execute(language)
+        assert len(db.run("first_look")) == 6  # three scans, two classes each
+        assert len(db.execute(introduction)) == 3
+        flips, best = [relation.fetchall() for relation in db.run_script(questions)]
+        assert {name for name, *_ in flips} <= {"scan_1", "scan_2", "scan_3"}
+        assert len(best) == 10  # five cells of each of the two maps
+    assert (workshop / "first_look.png").stat().st_size > 10_000
+
+    run_python(heat)
+    assert (workshop / "heat.png").exists()
+    run_python(live)
+    assert "<Heatmap scan_1.jpg" in capsys.readouterr().out
+
+
+def run_python(code: str) -> None:
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def shell_lines(text: str) -> list[str]:
+    return [line for _, content in blocks(text, "sh") for line in content.splitlines() if line.strip()]
+
+
+def test_the_readme_names_commands_that_exist(workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
+    for line in [*shell_lines(README), *shell_lines((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))]:
+        program, *arguments = shlex.split(line)
+        if program == "make":
+            assert len(arguments) == 1 and arguments[0] in targets, line
+        else:
+            assert program == "obeql", line
+            assert main(arguments) == 0, line
+    assert capsys.readouterr().err == ""
+
+
+def test_set_up_is_two_commands_that_need_nothing_else() -> None:
+    assert [line for line in shell_lines(README) if line.startswith("make")] == ["make demo", "make test"]
+    # Continuous integration runs the targets a contributor is told of.
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert re.findall(r"\bmake (\w+)", script.split("set -euo")[1]) == ["lint", "types", "demo", "test"]
+
+
+@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_to_files(file: str) -> None:
+    text = (ROOT / file).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_contributing_names_files_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.split("## To add something")[1].split("## Habits")[0]
+    for name in re.findall(r"`([a-z_./]+/[a-z_./]*)`", table):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_examples_parse() -> None:
+    for file in sorted((ROOT / "examples").glob("*.sql")):
+        assert parse_script(file.read_text(encoding="utf-8"))
+
+
+# ---- docs/language.md ----------------------------------------------------------------------------------------
+
+
+def test_the_language_runs_from_top_to_bottom(workshop: Path) -> None:
+    if find_spec("torchvision") is None:
+        pytest.skip("torchvision is not installed")
+    with obeql.connect("heat.duckdb") as db:
+        for _, script in blocks(LANGUAGE, "sql"):
+            for statement in db.run_script(script):
+                assert statement is None or str(statement)
+    assert (workshop / "two_classes.png").exists()
+
+
+# ---- docs/questions.md ---------------------------------------------------------------------------------------
+
+
+def test_the_questions_are_answered_as_numpy_answers_them(workshop: Path) -> None:
+    setup, *asked = [content for _, content in blocks(QUESTIONS, "sql")]
+    with obeql.connect() as db:
+        db.execute(setup)
+        answers = [
+            relation.fetchall() for script in asked for relation in db.run_script(script) if relation is not None
+        ]
+        first, second = db.run("first"), db.run("second")
+    large = [heat for heat in first if heat.patch == (16, 16)]
+    small = [heat for heat in first if heat.patch == (8, 8)]
+    filtered, best, labels, overlap, correlation, apart, _, outside, _, areas, by_patch, worst, top, _, order = answers
+
+    strong = {heat.path: int((heat.importance[2:8, 2:8] > 0.05).sum()) for heat in large}
+    assert filtered == [(p, heat.class_name, strong[p]) for heat in large if strong[p := heat.path] >= 10]
+    shares = {h.path: (h.importance[2:8, 2:8] >= 0).sum() / (h.importance >= 0).sum() for h in large}
+    assert [share for *_, share in best] == pytest.approx(sorted(shares.values(), reverse=True)[:2])
+    for label, count, in_the_box, *_ in labels:
+        means = [heat.importance[2:8, 2:8].mean(dtype=float) for heat in large if heat.label == label]
+        assert count == len(means) and in_the_box == pytest.approx(np.mean(means), rel=1e-4)
+    for path, iou, difference in overlap:
+        (a,), (b,) = ([heat for heat in maps if heat.path == path] for maps in (large, second))
+        strong_a, strong_b = a.importance >= 0.05, b.importance >= 0.05
+        assert iou == pytest.approx((strong_a & strong_b).sum() / (strong_a | strong_b).sum())
+        assert difference == pytest.approx(np.abs(a.importance - b.importance).max(), rel=1e-5)
+    wanted = {
+        Path(a.path).stem: np.corrcoef(a.importance.ravel(), b.importance.ravel())[0, 1]
+        for a, b in zip(large, second, strict=True)
+    }
+    assert dict(correlation) == pytest.approx(wanted, rel=1e-4)
+    assert len(apart) == 3 and apart == sorted(apart, key=lambda row: -row[1])
+    for name, _, share in outside:
+        (heat,) = [heat for heat in small if Path(heat.path).stem == name]
+        rows, cols = ((a + 8 <= 16) | (a >= 48) for a in (heat.tops, heat.lefts))
+        positive = np.maximum(heat.importance, 0)
+        assert share == pytest.approx(positive[rows[:, None] | cols[None, :]].sum() / positive.sum(), rel=1e-4)
+    assert len(areas) == len(first) == 6
+    for patch, deletion, insertion in by_patch:
+        rows = [row for row in areas if row[2] == f"{patch}x{patch}"]
+        assert deletion == pytest.approx(np.mean([row[4] for row in rows]))
+        assert insertion == pytest.approx(np.mean([row[5] for row in rows]))
+    assert worst[0][3] == max(row[4] for row in areas) and len(worst[0][4]) == 11
+    assert len(top) == 6 and [row[0] for row in order] == [1, 2, 3]
+
+
+def tables(heading: str) -> list[dict[str, list[str]]]:
+    """Return every table with this first heading, in order."""
+    found = []
+    for part in LANGUAGE.split(f"\n| {heading} |")[1:]:
+        rows: dict[str, list[str]] = {}
+        for line in part.splitlines()[2:]:
+            if not line.startswith("|"):
+                break
+            first, *rest = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            rows |= dict.fromkeys(re.findall(r"`([^`]+)`", first), rest)
+        found.append(rows)
+    return found
+
+
+def test_options_are_described_as_they_are() -> None:
+    model, explain = tables("option")
+    assert set(model) == {row.name for row in MODEL_OPTIONS}
+    assert list(explain) == [row.name for row in EXPLAIN_OPTIONS]
+    for row in EXPLAIN_OPTIONS:
+        default = "a quarter of the patch" if row.name == "stride" else str(show_value(row.default))
+        assert explain[row.name][1] == default, row.name
+    for row in EXPLAIN_OPTIONS:
+        if row.name != "precision":  # what this version takes, not all that parses
+            assert explain[row.name][0] == row.takes, row.name
+
+
+def test_options_of_evaluate_are_described_as_they_are() -> None:
+    (described,) = tables("of WITH")
+    assert {name: cells[:2] for name, cells in described.items()} == {
+        row.name: [row.takes, "the run's" if row.default is None else str(row.default)] for row in EVALUATE_OPTIONS
+    }
+
+
+def test_settings_are_described_as_they_are() -> None:
+    (described,) = tables("setting")
+    assert list(described) == [f"obeql.{row.name}" for row in SETTINGS]
+    for row in SETTINGS:
+        shown = {None: "auto", True: "true", (): "none"}.get(row.default, str(row.default))
+        assert described[f"obeql.{row.name}"][:2] == [row.takes, shown]
+
+
+def test_rules_operators_metrics_and_statements_are_all_named() -> None:
+    for name in (*RULE_NAMES, *(operator.name for operator in OPERATORS), *METRICS):
+        assert f"`{name}`" in LANGUAGE, name
+
+
+def test_views_and_macros_are_all_described() -> None:
+    with obeql.connect() as db:
+        views = db.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'")
+        macros = db.execute(
+            "SELECT DISTINCT function_name, parameters FROM duckdb_functions() WHERE NOT internal "
+            "AND schema_name = 'main' AND function_type LIKE '%macro'"
+        )
+        view_names = {name for (name,) in views.fetchall()}
+        signatures = {f"{name}({', '.join(parameters)})" for name, parameters in macros.fetchall()}
+    (described_views,), (described_macros,) = tables("view"), tables("macro")
+    assert set(described_views) == view_names
+    assert set(described_macros) == signatures
+
+
+def test_errors_and_exit_codes_are_described_as_they_are() -> None:
+    (described,) = tables("error")
+    bases = {"ObeqlError", "QueryError"}
+    kinds = {
+        name: kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.ObeqlError) and name not in bases
+    }
+    assert {name: int(cells[0]) for name, cells in described.items()} == {
+        name: kind.exit_code for name, kind in kinds.items()
+    }
