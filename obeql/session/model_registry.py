@@ -49,12 +49,16 @@ class _Captured:
 
 
 class Networks:
-    """Loads models on first use and keeps their layers by content."""
+    """Loads models on first use and keeps their layers by content.
 
-    def __init__(self, store: Store, places: Places, allow_python: bool) -> None:
+    `heed` is called while a network is captured and while a device is measured, and may raise to stop that.
+    """
+
+    def __init__(self, store: Store, places: Places, allow_python: bool, heed: Callable[[], None]) -> None:
         self._store = store
         self._places = places
         self._allow_python = allow_python
+        self._heed = heed
         self._captured: dict[GraphKey, _Captured] = {}
         self._book = RateBook(store)
         self._trusted: set[str] = set()
@@ -194,13 +198,11 @@ class Networks:
         precision: str,
         n_sharing: int = 1,
         say: Say = unsaid,
-        heed: Callable[[], None] = lambda: None,
     ) -> Rates:
         """How fast `device` runs the model: measured once, which takes seconds, then read from the store.
 
         Rates that a run has cast doubt on are measured again. The memory that is free is the part of one of `n_sharing`
-        workers. `heed` is called while the device is measured, and may raise to stop that. What is measured here is
-        stored by `save_rates`, so that a statement that fails later leaves no trace.
+        workers. What is measured here is stored by `save_rates`, so that a statement that fails later leaves no trace.
         """
         from obeql.executor.calibration.rates import matrix_rate, measure_rates  # noqa: PLC0415
         from obeql.executor.devices import DTYPES, arithmetic, device_of, resolve_device  # noqa: PLC0415
@@ -220,7 +222,7 @@ class Networks:
                     limit = matrix_rate(place, dtype)
                 book.put_limit(_limit_key(place, precision), limit)
             with arithmetic(precision, place):
-                measured = measure_rates(graph, place, dtype, heed)
+                measured = measure_rates(graph, place, dtype, self._heed)
             known = book.put(key, measured, model.network, limit)
         return replace(known.now(), free_bytes=device_of(place).free_bytes / n_sharing)
 
@@ -230,7 +232,6 @@ class Networks:
         device: str,
         precision: str,
         say: Say = unsaid,
-        heed: Callable[[], None] = lambda: None,
     ) -> tuple[str, Rates] | None:
         """A precision that is less work for `device` than float32, with its rates; None where there is none.
 
@@ -241,7 +242,7 @@ class Networks:
         name = device_of(resolve_device(device)).reduced_precision
         if name is None or precision != "float32" or model.network.whole:
             return None
-        return name, self.rates(model, device, name, say=say, heed=heed)
+        return name, self.rates(model, device, name, say=say)
 
     def learn(self, plan: ExplainPlan, report: RunReport) -> None:
         """Let the rates that a plan was made with learn from its run; with the threads set that it was planned for."""
@@ -287,7 +288,8 @@ class Networks:
         channels = 1 if how.channels == "gray" else 3
         digests = TensorDigests()
         content = loaded.content_hash(digests)
-        graph = capture(loaded.module, (channels, *how.size), loaded.raw_outputs, loaded.activation, digests)
+        shape = (channels, *how.size)
+        graph = capture(loaded.module, shape, loaded.raw_outputs, loaded.activation, digests, self._heed)
         graph = replace(graph, outputs=loaded.outputs)
         identity = identify(loaded, graph, content, digests)
         record = ModelRecord(

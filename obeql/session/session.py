@@ -22,6 +22,7 @@ from obeql.planner.binding.image_paths import as_text
 from obeql.planner.binding.options import images_pages
 from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
+from obeql.session.cancellation import Cancellation
 from obeql.session.file_locations import Places
 from obeql.session.image_registry import Gallery, is_pixels
 from obeql.session.keyword_form import explain_statement, live_model
@@ -60,8 +61,9 @@ class Session:
         self._store = Store(path, read_only)
         places = Places(self._store)
         self._gallery = Gallery(self._store, places)
-        self._networks = Networks(self._store, places, allow_python)
-        self._statements = Statements(self._store, self._gallery, self._networks)
+        cancellation = Cancellation()
+        self._networks = Networks(self._store, places, allow_python, cancellation.check)
+        self._statements = Statements(self._store, self._gallery, self._networks, cancellation)
 
     # ---- statements ------------------------------------------------------------------------------------------
 
@@ -141,11 +143,12 @@ class Session:
         """
         self._statements.require_open()
         _check_name("Model", name)
-        if isinstance(module, (str, os.PathLike)):
-            record = self._networks.create(name, os.fspath(module), options)
-        else:
-            record = self._networks.adopt(name, module, options)
-        self._statements.put_model(record, replace or self._networks.renews(record))
+        with self._statements.turn():
+            if isinstance(module, (str, os.PathLike)):
+                record = self._networks.create(name, os.fspath(module), options)
+            else:
+                record = self._networks.adopt(name, module, options)
+            self._statements.put_model(record, replace or self._networks.renews(record))
         return record
 
     def create_images(
@@ -217,8 +220,9 @@ class Session:
 
     def _adopted(self, name: str, module: Any, options: dict[str, Any]) -> ModelRecord:
         """A live module as a model of this name, or, where that stands for another one, with its hash behind it."""
-        record = self._statements.with_free_name(self._networks.adopt(name, module, options))
-        self._statements.put_model(record, False)
+        with self._statements.turn():
+            record = self._statements.with_free_name(self._networks.adopt(name, module, options))
+            self._statements.put_model(record, False)
         return record
 
     def _is_name(self, source: str) -> bool:

@@ -43,6 +43,7 @@ from obeql.planner.binding.sources import resolve_source
 from obeql.planner.binding.values import parameter_value
 from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
+from obeql.session.cancellation import Cancellation
 from obeql.session.catalog import SessionCatalog
 from obeql.session.evaluate import evaluate
 from obeql.session.explain import explain, failed_in_network, measured
@@ -105,7 +106,7 @@ class Call:
 class Statements:
     """Runs one statement at a time, those of other threads after it; `cancel` stops the one that runs."""
 
-    def __init__(self, store: Store, gallery: Gallery, networks: Networks) -> None:
+    def __init__(self, store: Store, gallery: Gallery, networks: Networks, cancellation: Cancellation) -> None:
         self._store = store
         self._gallery = gallery
         self._networks = networks
@@ -113,7 +114,7 @@ class Statements:
         self._listings = Listings(store)
         self._settings: dict[str, Any] = {}
         self._catalog = SessionCatalog(store, gallery, self._settings)
-        self._cancel = threading.Event()
+        self._cancellation = cancellation
         #: held by the thread whose statement runs; its callbacks may run statements of their own
         self._running = threading.RLock()
         self._depth = 0
@@ -136,12 +137,26 @@ class Statements:
 
     def cancel(self) -> None:
         """Ask the running statement to stop after its current batch."""
-        self._cancel.set()
+        self._cancellation.ask()
 
     def run(self, statement: syntax.Statement, call: Call) -> Outcome:
         """Run a statement; errors of DuckDB come out as QueryError."""
-        with self._running:
+        with self.turn():
             return self._run_one(statement, call)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait for the statements of other threads; from then on, `cancel` is for what runs in this block."""
+        with self._running:
+            self.require_open()
+            if self._depth == 0:  # a callback may run statements of its own; they leave the outer one's state alone
+                self._cancellation.clear()
+                self._gallery.let_go()
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -156,7 +171,7 @@ class Statements:
                     "close() was called in a callback of the statement that runs: call cancel() there, and close() "
                     "after the statement."
                 )
-            self._cancel.set()
+            self._cancellation.ask()
             with self._running:
                 yield
         finally:
@@ -164,11 +179,6 @@ class Statements:
                 self._running.release()
 
     def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
-        self.require_open()
-        if self._depth == 0:  # a callback may run statements of its own; they leave the outer one's state alone
-            self._cancel.clear()
-            self._gallery.let_go()
-        self._depth += 1
         try:
             return self._handlers[type(statement)](statement, call)
         except duckdb.FatalException as error:
@@ -179,8 +189,6 @@ class Statements:
         except duckdb.Error as error:
             sql = statement.text if isinstance(statement, syntax.SqlStatement) else ""
             raise sql_error(error, sql, call.text, statement.span.start, self._store.ask) from error
-        finally:
-            self._depth -= 1
 
     # ---- shared with the methods of a session ------------------------------------------------------------------
 
@@ -303,10 +311,10 @@ class Statements:
         try:
             with threads_set(threads, bound):
                 n_sharing = sharing_a_device(bound, threads)
-                rates = self._networks.rates(bound.model, bound.device, precision, n_sharing, say, self._heed)
+                rates = self._networks.rates(bound.model, bound.device, precision, n_sharing, say)
                 fast = None
                 if bound.estimates:
-                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say, self._heed)
+                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say)
         except ObeqlError:
             raise
         except Exception as error:  # measuring runs the network
@@ -326,7 +334,7 @@ class Statements:
                 self._gallery,
                 plain_values(values),
                 call.on_progress,
-                self._cancel.is_set,
+                self._cancellation.is_asked,
                 analyze,
                 self._delivery(),
                 call.began,
@@ -334,11 +342,6 @@ class Statements:
             self._networks.learn(plan, found[1])
         self._networks.save_rates()
         return found
-
-    def _heed(self) -> None:
-        """Raise KeyboardInterrupt once `cancel` was called: for what comes before the first window."""
-        if self._cancel.is_set():
-            raise KeyboardInterrupt("cancelled before anything was computed")
 
     def _delivery(self) -> Delivery | None:
         return delivery_of(self.setting("store"), self.setting("store_folder"), self._store.path)
@@ -375,7 +378,7 @@ class Statements:
             bound = bind(statement, self._catalog, call.text, None, values)
         graph = self._networks.graph(bound.model, say)
         with threads_set(self._catalog.setting("threads")):
-            stopped, tell = self._cancel.is_set, call.on_progress
+            stopped, tell = self._cancellation.is_asked, call.on_progress
             return relation_of(self._store, predict(bound, graph, self._store, self._gallery, stopped, tell))
 
     def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:
@@ -459,7 +462,7 @@ class Statements:
         say = Phases(call.on_progress, len(result), len(result), result[0].image if len(result) else "", "maps")
         graph, device = self._networks.graph(model, say), self._catalog.setting("device")
         with threads_set(self._catalog.setting("threads")):
-            stopped, tell = self._cancel.is_set, call.on_progress
+            stopped, tell = self._cancellation.is_asked, call.on_progress
             table = evaluate(result, model, graph, options, device, self._store, stopped, tell)
         return relation_of(self._store, table)
 

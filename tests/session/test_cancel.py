@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -336,3 +337,36 @@ print("torch" in sys.modules, "matplotlib" in sys.modules)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "There is no model 'y'" in done.stdout and done.stdout.endswith("False False\n")
+
+
+@pytest.mark.parametrize("stop", ["cancel", "close"])
+def test_a_network_that_takes_long_to_capture(db: Any, tiny_net: Any, stop: str) -> None:
+    """`cancel` and `close` of another thread are heard between the passes that capture a network."""
+    import torch
+
+    begun = threading.Event()
+
+    class Slow(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = tiny_net()
+            self.passes = 0
+
+        def forward(self, x: torch.Tensor) -> Any:
+            begun.set()
+            self.passes += 1
+            time.sleep(0.05)
+            return self.net(x)
+
+    def act() -> None:
+        assert begun.wait(30)
+        getattr(db, stop)()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt, match="cancelled before anything was computed"):
+        db.create_model("slow", Slow(), size=(32, 32))
+    thread.join()
+    if stop == "cancel":
+        assert db.execute("SELECT count(*) FROM models").fetchall() == [(0,)]
+        db.create_model("quick", tiny_net(), size=(32, 32))  # what was cancelled is over

@@ -9,7 +9,7 @@ what none of them captures runs whole: slower, never wrong.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -48,6 +48,7 @@ def capture(
     outputs: RawOutputs | None = None,
     activation: Activation | None = None,
     digests: TensorDigests | None = None,
+    heed: Callable[[], None] = lambda: None,
 ) -> LayerGraph:
     """Return `module` (in eval mode, on CPU, (N, C, H, W) to (N, K)) as a layer graph.
 
@@ -58,10 +59,10 @@ def capture(
     Raises ModelError when the module cannot run on `input_shape` = (C, H, W), its output is not (N, K), or is not what
     was said. The graph agrees with the module to float noise: that was checked on a random input. It is the same
     whatever modes the caller is in, and shares no memory but the module's own parameters and buffers. With `digests`,
-    the graph says by its digest what it computes.
+    the graph says by its digest what it computes. `heed` is called between passes, and may raise to stop.
     """
     with without_modes():
-        return _captured(module, input_shape, outputs, activation, digests)
+        return _captured(module, input_shape, outputs, activation, digests, heed)
 
 
 def _captured(
@@ -70,11 +71,14 @@ def _captured(
     outputs: RawOutputs | None,
     activation: Activation | None,
     digests: TensorDigests | None,
+    heed: Callable[[], None],
 ) -> LayerGraph:
+    heed()
     returned, probe = _probe(module, input_shape)
     expected = returned.float()
 
     def more() -> Tensor:
+        heed()
         try:
             return _run(module, _wild_images(input_shape)).to(returned.dtype)
         except Exception:  # a module may refuse such images
@@ -82,10 +86,12 @@ def _captured(
 
     reasons: list[str] = []
     for trace in (_trace_plain, _trace_functional, _trace_export):
+        heed()
         try:
             traced = trace(module, input_shape)
             if traced is None:
                 continue
+            heed()
             layers, found = lower(traced, input_shape, outputs not in ("logits", "value"))
             layers = _owned(layers, module)
             folded = tuple(fold(layers))
