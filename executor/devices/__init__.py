@@ -12,7 +12,7 @@ import torch
 
 from obeql.errors import DeviceError, nearest
 from obeql.executor.devices.base import Device
-from obeql.executor.devices.cpu import Cpu, available_cpus
+from obeql.executor.devices.cpu import Cpu
 from obeql.executor.devices.cuda import Cuda
 from obeql.executor.devices.modes import products_in, without_modes
 from obeql.executor.devices.mps import Mps
@@ -24,7 +24,6 @@ __all__ = [
     "KINDS",
     "Device",
     "arithmetic",
-    "available_cpus",
     "available_devices",
     "device_of",
     "devices_of",

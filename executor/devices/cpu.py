@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,17 +12,10 @@ import torch
 from obeql.executor.devices.base import Device
 from obeql.executor.devices.processor import processor_facts
 
-__all__ = ["Cpu", "available_cpus"]
+__all__ = ["Cpu"]
 
 #: More lanes than this want more memory than they save time; further cores work inside the operators.
 _MOST_LANES = 8
-
-
-def available_cpus() -> int:
-    """Count the CPUs that this process may run on."""
-    with suppress(AttributeError):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Cpu(Device):

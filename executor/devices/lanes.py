@@ -82,6 +82,19 @@ def run_in_lanes(
             wait([future for future in waiting if not future.cancel()])
 
 
+def _started(n_lanes: int, n_threads: int) -> ThreadPoolExecutor:
+    """Return new lanes, all of which have set their number of threads: others that are born then keep their own."""
+    lanes = ThreadPoolExecutor(n_lanes, "obeql-lane", initializer=set_own_threads, initargs=(n_threads,))
+    all_there = threading.Barrier(n_lanes)
+    try:
+        wait([lanes.submit(all_there.wait) for _ in range(n_lanes)])
+    except BaseException:  # such as Ctrl-C
+        all_there.abort()
+        lanes.shutdown(wait=False)
+        raise
+    return lanes
+
+
 @contextmanager
 def _lanes(n_lanes: int, n_threads: int) -> Iterator[ThreadPoolExecutor]:
     """Lanes for the caller alone; kept afterwards, unless a second Ctrl-C has ended the waiting for them."""
@@ -91,7 +104,7 @@ def _lanes(n_lanes: int, n_threads: int) -> Iterator[ThreadPoolExecutor]:
         if found is not None:
             _idle.remove(found)
     if found is None:
-        found = key, ThreadPoolExecutor(n_lanes, "obeql-lane", initializer=set_own_threads, initargs=(n_threads,))
+        found = key, _started(n_lanes, n_threads)
     at_rest = True
     try:
         yield found[1]

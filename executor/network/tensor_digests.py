@@ -6,12 +6,13 @@ Hashing all weights is most of the time an identity takes, and both of these nee
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
+
+from obeql.executor.cpus import available_cpus
 
 __all__ = ["TensorDigests"]
 
@@ -31,7 +32,7 @@ class TensorDigests:
         missing = {_key(tensor): tensor for tensor in tensors if _key(tensor) not in self._known}
         if not missing:
             return
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(8, available_cpus())) as pool:
             # Every tensor's pieces are submitted before any is awaited, so that all threads stay busy.
             waiting = [[pool.submit(_sha256, piece) for piece in _pieces(each)] for each in missing.values()]
             for (key, tensor), pieces in zip(missing.items(), waiting, strict=True):

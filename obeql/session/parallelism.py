@@ -5,10 +5,12 @@ Planning comes after: the plan rests on the threads and the memory that one work
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+from obeql.executor.cpus import available_cpus
 from obeql.planner import BoundExplain, ExplainPlan
 from obeql.planner.binding.settings import ALL_GPUS
 
@@ -37,7 +39,7 @@ def with_workers(bound: BoundExplain, threads: int | None) -> BoundExplain:
 
 def sharing_a_device(bound: BoundExplain, threads: int | None) -> int:
     """How many workers share the memory of one device; other nodes of a cluster are taken to be like this machine."""
-    from obeql.executor.devices import available_cpus, devices_of  # noqa: PLC0415
+    from obeql.executor.devices import devices_of  # noqa: PLC0415
 
     if bound.cluster is None:
         return max(1, -(-bound.workers // len(devices_of(bound.device))))
@@ -49,9 +51,11 @@ def threads_set(threads: int | None, plan: BoundExplain | ExplainPlan | None = N
     """Compute with so many threads, those of obeql.threads, and leave this thread as it was, and others alone.
 
     Where that setting is None, processes share the threads of this machine's CPU, and workers of Ray have one each.
+    PyTorch counts the CPUs of the whole machine: where a container grants fewer, so many threads are enough.
     """
     n_workers = 0 if plan is None else plan.workers
-    if threads is None and not n_workers:
+    n_cpus = available_cpus()
+    if threads is None and not n_workers and n_cpus >= (os.cpu_count() or 1):
         yield
         return
     import torch  # noqa: PLC0415
@@ -60,9 +64,10 @@ def threads_set(threads: int | None, plan: BoundExplain | ExplainPlan | None = N
 
     before = torch.get_num_threads()
     if threads is None:
-        assert plan is not None
-        shared = max(1, before // n_workers) if _on_cpu(plan.device) else before
-        threads = shared if plan.cluster is None else 1
+        threads = min(before, n_cpus)
+        if plan is not None and n_workers:
+            shared = max(1, threads // n_workers) if _on_cpu(plan.device) else threads
+            threads = shared if plan.cluster is None else 1
     set_own_threads(threads)
     try:
         yield

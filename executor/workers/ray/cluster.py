@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from obeql.errors import ExecutionError, UnsupportedError
-from obeql.executor.devices import available_cpus, available_devices
+from obeql.executor.cpus import available_cpus
+from obeql.executor.devices import available_devices
 
 __all__ = ["LOCAL", "connected", "free_workers", "holdings", "ray_module"]
 
