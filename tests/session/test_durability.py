@@ -194,8 +194,8 @@ def test_a_file_system_that_is_full_in_the_middle_of_a_set(tmp_path: Path) -> No
     try:
         said = in_process(
             """
-            from obeql import recording
-            recording._HOLD_MAPS = 1
+            from obeql.session import run_recorder
+            run_recorder._HOLD_MAPS = 1
             db = obeql.connect(file)
             db.execute("SET obeql.disabled_rules = 'batch_images'")
             db.create_model("net", net, size=(32, 32)); db.create_images("scans", images)
@@ -286,10 +286,10 @@ def slow_maps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def n_pieces(db: Any) -> int:
-    (checkpoints,) = db.execute("SELECT count(*) FROM obeql_store.piece_rows").fetchall()[0]
+    (count,) = db.execute("SELECT count(*) FROM obeql_store.piece_rows").fetchall()[0]
     loose = "SELECT count(*) FROM obeql_store.maps WHERE map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
     assert db.execute(loose).fetchall() == [(0,)]
-    return int(checkpoints)
+    return int(count)
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, ZeroDivisionError])
@@ -501,8 +501,8 @@ def test_a_long_map_of_a_killed_process_goes_on(tmp_path: Path) -> None:
     killed = PROLOGUE + textwrap.dedent(
         f"""
         import signal
-        from obeql.executor import pieces
-        pieces._FIRST_SECONDS = pieces._SHARE = 0.0
+        from obeql.executor.execution import checkpoints
+        checkpoints._FIRST_SECONDS = checkpoints._SHARE = 0.0
         db = obeql.connect(file)
         db.create_model("net", net, size=(32, 32)); db.create_images("scans", images[:1])
         def die(progress):
