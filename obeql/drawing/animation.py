@@ -101,7 +101,7 @@ def film_bytes(
     buffer = BytesIO()
     duration_ms = max(20, round(1000 * seconds / len(frames)))
     if suffix == ".gif":
-        frames = [frame.quantize(128) for frame in frames]
+        frames = _in_one_palette(frames)
     frames[0].save(
         buffer,
         format="GIF" if suffix == ".gif" else "PNG",
@@ -111,6 +111,21 @@ def film_bytes(
         loop=0,
     )
     return buffer.getvalue()
+
+
+def _in_one_palette(frames: list[Image]) -> list[Image]:
+    """Return RGB frames in the 256 colors that suit the first, the middle and the last of them.
+
+    Finding colors takes a hundred times as long as using them, and colors that change from frame to frame flicker.
+    """
+    from PIL import Image as images  # noqa: N813, PLC0415
+
+    width, height = frames[0].size
+    typical = images.new("RGB", (width, 3 * height))
+    for i, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
+        typical.paste(frame, (0, i * height))
+    colors = typical.quantize(256)
+    return [frame.quantize(palette=colors, dither=images.Dither.NONE) for frame in frames]
 
 
 def _seen_by_the_network(heat: Heatmap) -> npt.NDArray[np.float64]:
