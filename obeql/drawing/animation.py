@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from obeql.drawing.colors import Palette, Sign, bar_pixels, checked_limit, hatching, limit_of, palette
+from obeql.drawing.colors import Bytes, Palette, Sign, bar_pixels, checked_limit, hatching, limit_of, palette
 from obeql.drawing.legend import NOT_COMPUTED, ends_text, scale_text, uncovered
 from obeql.errors import QueryTypeError, nearest
 from obeql.results.quality_text import estimated_note
@@ -101,7 +101,7 @@ def film_bytes(
     buffer = BytesIO()
     duration_ms = max(20, round(1000 * seconds / len(frames)))
     if suffix == ".gif":
-        frames = _in_one_palette(frames)
+        frames = _in_one_palette(frames, bar_pixels(chosen, size[0]))
     frames[0].save(
         buffer,
         format="GIF" if suffix == ".gif" else "PNG",
@@ -113,17 +113,19 @@ def film_bytes(
     return buffer.getvalue()
 
 
-def _in_one_palette(frames: list[Image]) -> list[Image]:
-    """Return RGB frames in the 256 colors that suit the first, the middle and the last of them.
+def _in_one_palette(frames: list[Image], bar: Bytes) -> list[Image]:
+    """Return RGB frames in the 256 colors that suit the first, the middle and the last of them, and the scale.
 
     Finding colors takes a hundred times as long as using them, and colors that change from frame to frame flicker.
+    `bar` are the colors of the scale, uint8 (2, n, 3).
     """
     from PIL import Image as images  # noqa: N813, PLC0415
 
     width, height = frames[0].size
-    typical = images.new("RGB", (width, 3 * height))
+    typical = images.new("RGB", (width, 4 * height))
     for i, frame in enumerate((frames[0], frames[len(frames) // 2], frames[-1])):
         typical.paste(frame, (0, i * height))
+    typical.paste(images.fromarray(bar).resize((width, height), images.Resampling.NEAREST), (0, 3 * height))
     colors = typical.quantize(256)
     return [frame.quantize(palette=colors, dither=images.Dither.NONE) for frame in frames]
 

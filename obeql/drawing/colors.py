@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALPHA",
     "SIGNS",
+    "Bytes",
     "Palette",
     "Sign",
     "bar_pixels",

@@ -41,7 +41,7 @@ def loaded(path: Path) -> Any:
 def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as the pages describe it: a small network as ONNX, three scans, a photo, weights of a SqueezeNet."""
     monkeypatch.chdir(tmp_path)
-    loaded(ROOT / "tests" / "api" / "test_readme.py").write_onnx(tmp_path / "vgg16.onnx")
+    loaded(ROOT / "tests" / "project" / "test_readme.py").write_onnx(tmp_path / "vgg16.onnx")
     (tmp_path / "scans").mkdir()
     random = np.random.default_rng(0)
     for number in range(1, 4):
