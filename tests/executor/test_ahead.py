@@ -63,7 +63,7 @@ def test_a_bad_image_is_told_in_its_turn() -> None:
 def test_a_feed_that_has_none_ahead_is_asked_again_in_turn() -> None:
     class OneByOne(Listed):
         def next(self, ahead: bool) -> ImageRecord | None:
-            return None if prefetch else super().next(prefetch)
+            return None if ahead else super().next(ahead)
 
     with ImagesAhead(OneByOne(IMAGES), _decoded) as images:
         assert [images.take().source.shown for _ in images] == [image.shown for image in IMAGES]
