@@ -1,1 +1,1 @@
-
+"""From a plan to numbers: models, images, captured networks, operators, devices, workers."""

@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/: tables of options, commands, operators, rules, layers and figures, the grammar.
+"""Write the generated parts of docs/ and CONTRIBUTING.md: packages, options, operators, rules, layers, figures, grammar.
 
 A part stands between `<!-- generated: name -->` and `<!-- end -->`. A test compares what is there with the code.
 """
@@ -6,8 +6,10 @@ A part stands between `<!-- generated: name -->` and `<!-- end -->`. A test comp
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +35,37 @@ def _cell(text: str) -> str:
         in_code = place % 2 == 1
         parts[place] = f"<code>{shown}</code>" if in_code and "|" in part else f"`{part}`" if in_code else shown
     return "".join(parts)
+
+
+def packages() -> str:
+    """The packages in the order of the import contracts: each may import those below it."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    inner = {contract["containers"][0]: contract["layers"] for contract in contracts}
+    lines: list[str] = []
+
+    def add(package: str, depth: int) -> None:
+        for name in (each.strip() for layer in inner[package] for each in layer.split("|")):
+            full = f"{package}.{name}"
+            if full in inner or (_folder(full) / "__init__.py").exists():
+                lines.append(f"{'  ' * depth}{name:{22 - 2 * depth}}{_purpose(_folder(full) / '__init__.py')}")
+            if full in inner:
+                add(full, depth + 1)
+
+    add("obeql", 0)
+    return "```text\n" + "\n".join(lines) + "\n```"
+
+
+def _folder(package: str) -> Path:
+    parts = package.split(".")[1:]
+    top = ROOT if parts[0] in ("executor", "planner", "grammar") else ROOT / "obeql"
+    return top.joinpath(*parts)
+
+
+def _purpose(file: Path) -> str:
+    """What a package says of itself, up to the first full stop or colon that ends a line's thought."""
+    first = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()[0]
+    return re.split(r"(?<=[.])\s", first)[0].rstrip(".")
 
 
 def options() -> str:
@@ -254,6 +287,7 @@ def launches() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     part.__name__: part
     for part in (
+        packages,
         options,
         commands,
         render_options,
@@ -292,11 +326,11 @@ def written(text: str) -> str:
 def main() -> None:
     """Write every page anew."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    for page in sorted(DOCS.rglob("*.md")):
+    for page in [ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]:
         text = page.read_text(encoding="utf-8")
         if written(text) != text:
             page.write_text(written(text), encoding="utf-8")
-            print(f"{page.relative_to(DOCS)} written")
+            print(f"{page.relative_to(ROOT)} written")
 
 
 if __name__ == "__main__":

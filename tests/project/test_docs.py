@@ -93,8 +93,8 @@ def run_shell(code: str) -> None:
 
 def test_generated_parts_are_as_the_code_has_them() -> None:
     write_docs = loaded(ROOT / "scripts" / "write_docs.py")
-    for page in PAGES:
-        text = (DOCS / page).read_text(encoding="utf-8")
+    for page in [ROOT / "CONTRIBUTING.md", *(DOCS / page for page in PAGES)]:
+        text = page.read_text(encoding="utf-8")
         assert write_docs.written(text) == text, f"{page}: run scripts/write_docs.py"
 
 
