@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["undisturbed"]
+__all__ = ["defer_sigint"]
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def defer_sigint() -> Iterator[None]:
     """Hold Ctrl-C back inside the block, which should be short; it takes effect at its end, whatever it does.
 
     Only the main thread is interrupted by Ctrl-C, so that in any other this does nothing; nor where a program that

@@ -1,11 +1,11 @@
 """From a syntax tree to the best plan that is exact: the second stage, grammar -> planner -> executor.
 
     syntax tree
-      -> bind           names, options and clauses checked; the logical plan       (options, clauses, sources, classes)
-      -> LookAhead      what the next statements of the script ask of the same windows   (look_ahead)
-      -> optimize       rules rewrite the logical plan, the checker guards them    (rules, check, logical)
-      -> lower          operators chosen by cost for each grid of windows          (schedule, boxes, cost)
-      -> ExplainPlan    plain data, run by `obeql.executor`, printed by `show`     (physical, show)
+      -> bind         names, options and clauses checked; the logical plan              (binding/)
+      -> FollowingStatements  what the next statements of the script ask of the same windows
+      -> optimize     rules rewrite the logical plan, the checker guards them           (logical/)
+      -> lower        operators chosen by cost for each grid of windows                 (physical/, boxes)
+      -> ExplainPlan  plain data, run by `obeql.executor`, printed by `show`            (physical/plan, printing/)
 
 `geometry` is a network as integers, `grid` where windows lie, `catalog` and `cells` the protocols of the session's
 store, `scores` what a cell's numbers mean. Nothing here imports torch.
@@ -13,7 +13,7 @@ store, `scores` what a cell's numbers mean. Nothing here imports torch.
 
 from obeql.planner.binding.bind import BoundExplain, BoundPredict, bind, bind_alike
 from obeql.planner.binding.classes import class_names, find_class
-from obeql.planner.binding.multi_query import LookAhead
+from obeql.planner.binding.multi_query import FollowingStatements
 from obeql.planner.binding.options import (
     EVALUATE_OPTIONS,
     EXPLAIN_OPTIONS,
@@ -54,11 +54,11 @@ __all__ = [
     "Catalog",
     "DenseForward",
     "ExplainPlan",
+    "FollowingStatements",
     "ImageRecord",
     "ImageSet",
     "IncrementalForward",
     "LayerSpec",
-    "LookAhead",
     "ModelRecord",
     "Network",
     "OptionInfo",

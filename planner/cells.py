@@ -137,7 +137,7 @@ class CellSink(Protocol):
 
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None: ...
 
-    def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+    def keep_extra(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         """Take maps, before `write` of the same image, that are for coming statements and no part of the run."""
         ...
 

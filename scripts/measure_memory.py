@@ -71,7 +71,7 @@ def measure(row: Row) -> dict[str, Any]:
     import obeql
     from obeql.executor.devices.allocator import memory_given_back
     from obeql.executor.operators.clean_pass import materialise
-    from obeql.executor.operators.grid_scan import GridRun
+    from obeql.executor.operators.grid_scan import GridScan
 
     picture = np.random.default_rng(0).integers(0, 256, (row.size, row.size, 3), dtype=np.uint8)
     statement = f"EXPLAIN OCCLUDE ? USING net WITH {row.options} memory='{row.memory}'"
@@ -83,7 +83,7 @@ def measure(row: Row) -> dict[str, Any]:
         plan = db.execute(f"PLAN {statement}", [picture]).physical
         (engine,) = plan.engines
         graph = db._networks.graph(plan.model).to(torch.device("cpu"), torch.float32)
-        run = GridRun(graph, plan.grids[0], engine)
+        run = GridScan(graph, plan.grids[0], engine)
         with memory_given_back(plan), torch.inference_mode():
             image = torch.rand(1, 3, row.size, row.size)
             hidden = torch.zeros(3, 1, 1)

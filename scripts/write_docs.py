@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/ and CONTRIBUTING.md: packages, options, operators, rules, layers, figures, grammar.
+"""Write the generated parts of docs/ and CONTRIBUTING.md: packages, options, operators, rules, layers, figures.
 
 A part stands between `<!-- generated: name -->` and `<!-- end -->`. A test compares what is there with the code.
 """

@@ -194,10 +194,10 @@ class Counter:
 def computed(monkeypatch: pytest.MonkeyPatch) -> Counter:
     """How many windows and clean passes were computed since it was asked last."""
     from obeql.executor.execution import executor
-    from obeql.executor.operators.grid_scan import GridRun
+    from obeql.executor.operators.grid_scan import GridScan
 
     counter = Counter()
-    plain_compute, plain_pass = GridRun.compute, executor.materialise
+    plain_compute, plain_pass = GridScan.compute, executor.materialise
 
     def compute(self: Any, *args: Any) -> Any:
         wanted = args[5]
@@ -208,6 +208,6 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> Counter:
         counter.passes += len(args[1])  # images
         return plain_pass(*args)
 
-    monkeypatch.setattr(GridRun, "compute", compute)
+    monkeypatch.setattr(GridScan, "compute", compute)
     monkeypatch.setattr(executor, "materialise", materialise)
     return counter

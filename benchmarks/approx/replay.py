@@ -18,9 +18,9 @@ from benchmarks.approx.tables import write
 from obeql.executor.adaptive.gaussian_process import work_of
 from obeql.executor.adaptive.map_quality import quality_of
 from obeql.executor.adaptive.problem import Goal, Problem
-from obeql.executor.adaptive.sampler import Refiner
-from obeql.executor.adaptive.top_k import TopSearch
-from obeql.planner.physical.plan import Prices
+from obeql.executor.adaptive.sampler import Sampler
+from obeql.executor.adaptive.top_k import TopKSearch
+from obeql.planner.physical.plan import CostShares
 from obeql.planner.physical.refinement import MOST_REDUCED_PRICE
 from obeql.planner.scores import ScoreKind, score_of
 
@@ -50,7 +50,7 @@ def replay(case: Case) -> dict[str, Any]:
     is_top = case.metric == "top_cells"
     goal = Goal(case.metric, 0.95, 1.0 if is_top else case.target)
     problem = Problem(cells.grid, case.score, 1, goal, case.seed, prices)
-    refiner = TopSearch(problem, int(case.target)) if is_top else Refiner(problem)
+    refiner = TopKSearch(problem, int(case.target)) if is_top else Sampler(problem)
     cost = _drive(refiner, cells, prices)
     truth = cells.scores(case.score)
     found = score_of(case.score, refiner.estimates[0].logit, refiner.estimates[0].others)
@@ -79,7 +79,7 @@ def replay(case: Case) -> dict[str, Any]:
     }
 
 
-def _drive(refiner: Refiner, cells: Stored, prices: Prices) -> float:
+def _drive(refiner: Sampler, cells: Stored, prices: CostShares) -> float:
     """Give a refiner the cells it asks for until it is done; returns what that cost, estimating included.
 
     1 is the cost of computing all exactly; what a quarter of the windows or more cost at once is as little each.

@@ -16,7 +16,7 @@ from PIL import Image
 import obeql
 from benchmarks.networks import network
 from obeql.executor.models.zoo.import_torchvision import torchvision
-from obeql.planner.physical.plan import Prices
+from obeql.planner.physical.plan import CostShares
 
 DATA = Path(os.environ.get("OBEQL_DATA", "data"))
 SCANS, PHOTOS, FASHION = "scans", "photos", "fashion"
@@ -26,9 +26,9 @@ CLASSES = {SCANS: "ALL", PHOTOS: "TOP 3", FASHION: "TOP 2"}
 HEAD = "EXPLAIN OCCLUDE {images} USING {model} FOR {classes} WITH patch=16 stride=4 precision={precision} "
 #: what refining costs, in exact cells of whole grids: measured on the machine of the committed results
 PRICES = {
-    SCANS: Prices(0.001, 0.01, 0.54),
-    PHOTOS: Prices(0.005, 0.01, 0.6),
-    FASHION: Prices(0.004, 0.015, 0.5),
+    SCANS: CostShares(0.001, 0.01, 0.54),
+    PHOTOS: CostShares(0.005, 0.01, 0.6),
+    FASHION: CostShares(0.004, 0.015, 0.5),
 }
 
 

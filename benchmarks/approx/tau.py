@@ -23,7 +23,7 @@ from obeql.executor.adaptive.map_quality import ssim
 from obeql.executor.calibration.rates import measure_rates
 from obeql.executor.images import decode_file, decode_object, preprocess
 from obeql.executor.operators.clean_pass import materialise
-from obeql.executor.operators.grid_scan import GridRun
+from obeql.executor.operators.grid_scan import GridScan
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import IncrementalForward
 from obeql.planner.physical.schedule import choose_engine
@@ -57,7 +57,7 @@ def _rows_of(db: obeql.Session, kind: str, n_images: int, repeats: int) -> list[
             source = decode_file(picture) if isinstance(picture, str) else decode_object(picture, name)
             pixels = torch.as_tensor(preprocess(source, model.preprocessing).values).reshape(1, 3, height, width)
             fill = pixels.mean((2, 3)).view(3, 1, 1).to(dtype)
-            runs = {tau: GridRun(graph, grid, replace(engine, tau=tau)) for tau in TAUS}
+            runs = {tau: GridScan(graph, grid, replace(engine, tau=tau)) for tau in TAUS}
             seconds: dict[float, list[float]] = {tau: [] for tau in TAUS}
             scores: dict[float, Any] = {}
             for turn in range(1 + repeats):

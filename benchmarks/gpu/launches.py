@@ -21,7 +21,7 @@ from obeql.executor.devices.cpu import Cpu
 from obeql.executor.kernels import fused_read
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import materialise
-from obeql.executor.operators.grid_scan import GridRun
+from obeql.executor.operators.grid_scan import GridScan
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.cost import Rates, positions
@@ -107,13 +107,13 @@ def run(setting: Setting) -> None:
 def _count(
     setting: Setting, graph: LayerGraph, grid: WindowGrid, engine: IncrementalForward
 ) -> tuple[Counter[str], int, int]:
-    """Calls of one batch of the whole of `GridRun.compute` and of nothing else, and the batches of the grid."""
+    """Calls of one batch of the whole of `GridScan.compute` and of nothing else, and the batches of the grid."""
     placed = graph.to(setting.device, torch.float32)
     image = torch.rand((1, *graph.layers[0].shape), generator=torch.Generator().manual_seed(0)).to(setting.device)
     fill = image.mean((2, 3)).view(1, -1, 1, 1)
     calls = _Calls()
     with torch.inference_mode(), _as_on_a_gpu(setting, calls):
-        run = GridRun(placed, grid, engine, skips=False)
+        run = GridScan(placed, grid, engine, skips=False)
         operator: Any = run._operator
         parts = list(operator.parts(None))
         clean = materialise(placed, image, run.needed)

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from obeql.executor.adaptive.gaussian_process import work_of
 from obeql.executor.adaptive.problem import Request
-from obeql.planner.physical.plan import Prices
+from obeql.planner.physical.plan import CostShares
 
-__all__ = ["Spending"]
+__all__ = ["Budget"]
 
 
-class Spending:
+class Budget:
     """Shares of the cost of computing all `n_left` of `n_cells` windows that were not stored, exactly and at once.
 
     `most`, where a method takes it, is what may be wasted.
     """
 
-    def __init__(self, prices: Prices, n_left: int, n_cells: int) -> None:
+    def __init__(self, prices: CostShares, n_left: int, n_cells: int) -> None:
         self._prices = prices
         self._n_left = max(1, n_left)
         self._n_cells = n_cells

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from obeql.executor.adaptive.audit import tail_ratio, upper_ratio
 from obeql.executor.adaptive.gaussian_process import Axes, Field, Posterior, fit_field
 from obeql.executor.adaptive.map_quality import constant_below, error_weights, quality_of
-from obeql.executor.adaptive.observations import Observed
+from obeql.executor.adaptive.observations import Observations
 from obeql.executor.adaptive.problem import Problem
 from obeql.planner.scores import AS_IT_IS, score_of
 
@@ -84,7 +84,7 @@ class Estimator:
         self.problem = problem
         self.axes = Axes(np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1])
 
-    def found(self, cells: Observed, sample: Sample, k: int, has_reduced: bool) -> Found:
+    def found(self, cells: Observations, sample: Sample, k: int, has_reduced: bool) -> Found:
         """Return the estimate of class k, with its bound."""
         kind, metric = self.problem.kind, self.problem.goal.metric
         logit, others = cells.planes(k)
@@ -115,7 +115,7 @@ class Estimator:
         estimate = Estimate(*planes, 0.0 if is_flat else bound)
         return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat)
 
-    def fitted(self, cells: Observed, sample: Sample, values: Floats) -> Field:
+    def fitted(self, cells: Observations, sample: Sample, values: Floats) -> Field:
         """The field of `values` (rows, cols), fitted to the chosen cells; any where no cell is left to predict."""
         if cells.seen.all():
             return Field(self.axes, 1.0, np.ones(cells.shape), np.ones(1))
@@ -129,14 +129,14 @@ class Estimator:
         """Draws of the field: the same random numbers at every level and for every class."""
         return field.draws(_N_DRAWS, np.random.default_rng([self.problem.seed, 1]))
 
-    def rounding_draws(self, noise: float, cells: Observed) -> Floats:
+    def rounding_draws(self, noise: float, cells: Observations) -> Floats:
         """Rounding errors that the cells not known exactly may have, as many as `draws`."""
         random = np.random.default_rng([self.problem.seed, 2])
         drawn: Floats = noise * random.standard_normal((_N_DRAWS, *cells.shape)) * ~cells.exact
         return drawn
 
     def audited(
-        self, cells: Observed, sample: Sample, field: Field, values: Floats, weights: Floats, noise: float
+        self, cells: Observations, sample: Sample, field: Field, values: Floats, weights: Floats, noise: float
     ) -> float:
         """How many times larger squared errors may be than the field says: an upper confidence limit, at least 1/4."""
         seen = cells.seen
@@ -158,7 +158,7 @@ class Estimator:
         squares: Floats = residuals[at] ** 2 / np.maximum(variances[at], 1e-30)
         return squares
 
-    def noise(self, cells: Observed, sample: Sample, k: int, weights: Floats) -> float | None:
+    def noise(self, cells: Observations, sample: Sample, k: int, weights: Floats) -> float | None:
         """The standard deviation of reduced values about exact ones: an upper confidence limit.
 
         None where it cannot be told.
@@ -173,7 +173,7 @@ class Estimator:
         error = self._scored(true) - self._scored(rounded)
         return float(np.sqrt(variance * upper_ratio(expected, weights.flat[at] * error * error, self._level)))
 
-    def quality_of_pairs(self, cells: Observed, sample: Sample, k: int) -> float:
+    def quality_of_pairs(self, cells: Observations, sample: Sample, k: int) -> float:
         """What SSIM class k can have with all cells in the reduced precision, at most, by the cells computed both ways.
 
         With rounding errors of variance n the SSIM is about the mean of 2v / (2v + n) over all windows of a map, which
@@ -206,7 +206,7 @@ class Estimator:
         return error
 
     def _bounds(
-        self, cells: Observed, best: Floats, after: Posterior, wider: float, noise: float | None
+        self, cells: Observations, best: Floats, after: Posterior, wider: float, noise: float | None
     ) -> tuple[float, float]:
         """The lower bound on the quality of `best`, and the one that all cells in the reduced precision would have."""
         assert after.draws is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Observed"]
+__all__ = ["Observations"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -20,7 +20,7 @@ Flags = npt.NDArray[np.bool_]
 _LEAST_PAIRS = 8
 
 
-class Observed:
+class Observations:
     """Cells of one grid over one image, for every class asked.
 
     `exact` and `reduced`, bool (rows, cols), say which were computed in which precision; a cell may be both.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical.plan import Prices
+from obeql.planner.physical.plan import CostShares
 from obeql.planner.scores import ScoreKind
 
 __all__ = ["NOTHING", "Goal", "Problem", "Request"]
@@ -45,7 +45,7 @@ class Problem:
     n_classes: int
     goal: Goal
     seed: int
-    prices: Prices = field(default_factory=Prices)
+    prices: CostShares = field(default_factory=CostShares)
     cell_costs: Floats | None = None
     in_one_step: bool = False
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from obeql.executor.adaptive.budget import Spending
+from obeql.executor.adaptive.budget import Budget
 from obeql.executor.adaptive.estimator import Estimate, Estimator, Found, Sample
 from obeql.executor.adaptive.gaussian_process import select_spread, work_of
-from obeql.executor.adaptive.observations import Observed
+from obeql.executor.adaptive.observations import Observations
 from obeql.executor.adaptive.problem import NOTHING, Problem, Request
 from obeql.planner.physical.refinement import (
     AUDIT_TIMES,
@@ -32,7 +32,7 @@ from obeql.planner.physical.refinement import (
     audit_size,
 )
 
-__all__ = ["Refiner"]
+__all__ = ["Sampler"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -64,7 +64,7 @@ _ROUNDING_MARGIN = 1.2
 _FEWEST_TIMES = 2
 
 
-class Refiner:
+class Sampler:
     """Cells of one `problem` computed so far, which come next, and the maps as estimated from them.
 
     `most`, where a method takes it, is what may be spent, in exact cells; None: as much as it takes.
@@ -74,7 +74,7 @@ class Refiner:
         self.problem = problem
         self.shape = problem.grid.shape
         self.goal = problem.goal
-        self.cells = Observed(self.shape, problem.n_classes)
+        self.cells = Observations(self.shape, problem.n_classes)
         #: whether most cells are computed in the reduced precision
         self.has_reduced = problem.prices.has_reduced
         self.estimates: list[Estimate] = []
@@ -105,8 +105,8 @@ class Refiner:
         self._spending = self._nothing_spent()
         return self._taken(self._beginning(most))
 
-    def _nothing_spent(self) -> Spending:
-        return Spending(self.problem.prices, int((~self.cells.exact).sum()), self.cells.exact.size)
+    def _nothing_spent(self) -> Budget:
+        return Budget(self.problem.prices, int((~self.cells.exact).sum()), self.cells.exact.size)
 
     def _beginning(self, most: int | None) -> Request:
         """What `first` asks for; after a trial of the reduced precision, what goes on from there."""
@@ -157,7 +157,7 @@ class Refiner:
         if self.goal.target is not None and not self._is_assured and not self._allows(request):
             if self._worst is None and self.has_reduced:
                 # Only a trial so far: a look at maps in the reduced precision would cost too much, should it fail.
-                self.forsake_reduced()
+                self.drop_proxy()
                 request = self._beginning(most)
             if not self._allows(request):
                 request = self._rest(affordable) or request
@@ -343,12 +343,12 @@ class Refiner:
             classes = range(cells.n_classes)
             self._paired = min(self._estimator.quality_of_pairs(cells, self._sample, k) for k in classes)
             if self._paired < self._least_paired:
-                self.forsake_reduced()
+                self.drop_proxy()
             return
         found = [self._found(k) for k in range(cells.n_classes)]
         reachable = min(each.reachable for each in found)
         if self.has_reduced and not self.history and 1 - reachable > _NARROWLY * (1 - self._least_reachable):
-            self.forsake_reduced()
+            self.drop_proxy()
             return
         self.estimates = [each.estimate for each in found]
         self._is_flat = any(each.is_flat for each in found)
@@ -387,7 +387,7 @@ class Refiner:
         sample.chosen[:] = (sample.chosen & seen) | (seen & ~sample.audit)
         self._n_audit = n_audit
 
-    def forsake_reduced(self) -> None:
+    def drop_proxy(self) -> None:
         """Begin again without the reduced precision: its errors are too large for the goal."""
         self.has_reduced = False
         self.cells.forget_reduced()

@@ -17,10 +17,10 @@ import torch
 from obeql.executor.adaptive.estimator import Estimate, Found
 from obeql.executor.adaptive.gaussian_process import select_spread
 from obeql.executor.adaptive.problem import NOTHING, Problem, Request
-from obeql.executor.adaptive.sampler import Refiner
+from obeql.executor.adaptive.sampler import Sampler
 from obeql.planner.scores import AS_IT_IS
 
-__all__ = ["TopSearch"]
+__all__ = ["TopKSearch"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -51,8 +51,8 @@ _MOST_WASTE, _MOST_OTHERWISE, _NEARLY_DONE = 0.1, 0.2, 0.2
 _DEAR = 0.4
 
 
-class TopSearch(Refiner):
-    """A `Refiner` that looks for the `k` cells of largest importance, that is of least score, of every class.
+class TopKSearch(Sampler):
+    """A `Sampler` that looks for the `k` cells of largest importance, that is of least score, of every class.
 
     Estimates hold NaN where a cell was not computed. Their bound is the share of the k that is right at the
     confidence: the lower quantile over drawn maps. The problem's goal is `top_cells` with a target of 1.

@@ -24,7 +24,7 @@ from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.dense_forward import as_computed
 from obeql.executor.operators.incremental_forward import IncrementalRun
-from obeql.executor.operators.layer_timer import LayerClock
+from obeql.executor.operators.layer_timer import LayerTimer
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.cost import Rates
@@ -145,7 +145,7 @@ def _box_rates(
     points = []
     n_lanes, in_turn, beyond, sums_s = device_of(image.device).n_lanes, 0.0, float("inf"), 0.0
     for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, max(_FEWEST_LARGE, n_lanes))):
-        clock = LayerClock(image.device, watch)
+        clock = LayerTimer(image.device, watch)
         engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
         engine = replace(engine, n_lanes=n_lanes)
         run = IncrementalRun(graph, grid, engine, clock)

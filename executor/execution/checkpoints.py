@@ -15,7 +15,7 @@ from obeql.executor.operators.grid_scan import Planes
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSink, MapCells
 
-__all__ = ["Pieces", "kept_at_end"]
+__all__ = ["Checkpoints", "kept_at_end"]
 
 #: A map that takes less than this is not worth keeping before it is done.
 _FIRST_SECONDS = 10.0
@@ -24,7 +24,7 @@ _SHARE = 0.05
 _LAST_SECONDS = 5.0
 
 
-class Pieces:
+class Checkpoints:
     """The unfinished map of one grid of an image, number `place` of its grids; `computed` gives its cells so far.
 
     `tell_image` says which image the maps are of, before they are kept.
@@ -71,7 +71,7 @@ class Pieces:
 
 
 @contextmanager
-def kept_at_end(pieces: Sequence[Pieces], last: bool) -> Iterator[None]:
+def kept_at_end(pieces: Sequence[Checkpoints], last: bool) -> Iterator[None]:
     """Keep the pieces of a grid where the block that computes it is stopped, and after it unless it is the `last`."""
     stopped = True
     try:

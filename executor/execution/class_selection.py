@@ -17,7 +17,7 @@ from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey
 from obeql.planner.physical.plan import ExplainPlan
 
-__all__ = ["asked_classes", "coming_classes", "stored_classes"]
+__all__ = ["asked_classes", "shared_classes", "stored_classes"]
 
 
 def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: CellLookup | None) -> list[int] | None:
@@ -46,7 +46,7 @@ def asked_classes(plan: ExplainPlan, image: ImageRecord, clean: Tensor) -> list[
     return chosen_classes(plan.classes, clean, labelled)
 
 
-def coming_classes(plan: ExplainPlan, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:
+def shared_classes(plan: ExplainPlan, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:
     """Classes beyond `classes` that the next statements ask of the windows of this image, clean logits (1, K)."""
     found: dict[int, None] = {}
     for selector in plan.also:

@@ -20,14 +20,14 @@ from torch import Tensor
 from obeql.errors import ImageError
 from obeql.executor.devices import arithmetic, resolve_device
 from obeql.executor.devices.allocator import memory_given_back
-from obeql.executor.execution.checkpoints import Pieces, kept_at_end
-from obeql.executor.execution.class_selection import asked_classes, coming_classes, stored_classes
+from obeql.executor.execution.checkpoints import Checkpoints, kept_at_end
+from obeql.executor.execution.class_selection import asked_classes, shared_classes, stored_classes
 from obeql.executor.execution.events import CancelledError, OnProgress, Progress, RunReport
-from obeql.executor.execution.image_task import ImageAtWork, Prepared
+from obeql.executor.execution.image_task import ImageTask, Prepared
 from obeql.executor.execution.map_assembly import cell_key, overflow_hint, preview_of
-from obeql.executor.execution.operator_set import GraphSource, PlanOperators
+from obeql.executor.execution.operator_set import GraphSource, OperatorSet
 from obeql.executor.execution.output_checks import fault_of
-from obeql.executor.execution.prefetch import DecodedImage, ImageFeed, ImagesAhead, Listed, decode
+from obeql.executor.execution.prefetch import DecodedImage, ImageFeed, ImagePrefetcher, Listed, decode
 from obeql.executor.execution.preview import Preview
 from obeql.executor.images import Placement, SourceFacts, SourceImage
 from obeql.executor.operators.cached_cells import CellLookup, known_cells
@@ -89,7 +89,7 @@ class _Step:
     """One grid over the images of a clean pass: `wanted` (images, windows); `before` windows of the run are done."""
 
     place: int
-    images: Sequence[ImageAtWork]
+    images: Sequence[ImageTask]
     clean: CleanPass
     wanted: npt.NDArray[np.bool_]
     before: int
@@ -135,7 +135,7 @@ class _Execution:
         self.began = self.started if began is None else began
         self.within_s = next((s for s in map(_within, plan.refinements) if s is not None), None)
         self.report = report
-        self.operators = PlanOperators(plan, graph, device, analyze)
+        self.operators = OperatorSet(plan, graph, device, analyze)
         self.report.layers = self.operators.layers
         if source is None:
             _ = self.operators.runs
@@ -149,10 +149,10 @@ class _Execution:
     def run(self, feed: ImageFeed) -> RunReport:
         plan = self.plan
         how = plan.model.preprocessing
-        with ImagesAhead(feed, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
+        with ImagePrefetcher(feed, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
             n_before = 0
             for images in decoded:
-                group = [ImageAtWork(plan, number, image) for number, image in enumerate(images, n_before)]
+                group = [ImageTask(plan, number, image) for number, image in enumerate(images, n_before)]
                 for work in group:
                     self._tell(group[0], n_before * self.per_image)
                     with self.report.timed("decode"), work.noting_failure():
@@ -164,7 +164,7 @@ class _Execution:
 
     def _tell(
         self,
-        work: ImageAtWork,
+        work: ImageTask,
         done: int,
         level: int = 0,
         bound: float | None = None,
@@ -200,7 +200,7 @@ class _Execution:
 
     # ---- a group of images, which go through the network together ----------------------------------------------
 
-    def _explain(self, group: Sequence[ImageAtWork]) -> None:
+    def _explain(self, group: Sequence[ImageTask]) -> None:
         """Compute the maps of some images and hand them to the sink, in their order."""
         with self.report.timed("reuse"):
             for work in group:
@@ -224,7 +224,7 @@ class _Execution:
         self.report.pace = self.operators.pace
         self._tell(group[-1], (group[-1].number + 1) * self.per_image)
 
-    def _look_up(self, work: ImageAtWork) -> None:
+    def _look_up(self, work: ImageTask) -> None:
         """What is stored of an image, as far as its classes are known by now."""
         if work.prepared is None:
             return
@@ -236,14 +236,14 @@ class _Execution:
                 maps = () if self.source is None else self.source.stored(key, work.classes)
                 work.known.append(known_cells(grid, work.classes, maps) if maps else None)
 
-    def _clean_pass(self, images: Sequence[ImageAtWork], place: int | None) -> CleanPass:
+    def _clean_pass(self, images: Sequence[ImageTask], place: int | None) -> CleanPass:
         """Run the network on the images themselves, keeping what one grid reads, or what all of them do."""
         with self.report.timed("clean pass"):
             runs = self.operators.runs if place is None else [self.operators.runs[place]]
             pixels = torch.cat([work.prepared.pixels for work in images if work.prepared is not None])
             return materialise(self.operators.graph, pixels, [key for run in runs for key in run.needed])
 
-    def _look_at(self, passing: Sequence[ImageAtWork], clean: CleanPass) -> None:
+    def _look_at(self, passing: Sequence[ImageTask], clean: CleanPass) -> None:
         """What the logits of the images themselves say: whether they are numbers, and which classes are asked for."""
         for slot, work in enumerate(passing):
             logits = clean.logits[slot : slot + 1]
@@ -254,7 +254,7 @@ class _Execution:
                     work.classes = asked_classes(self.plan, work.image, logits)
                     with self.report.timed("reuse"):
                         self._look_up(work)
-                work.coming = coming_classes(self.plan, work.image, work.classes, logits)
+                work.coming = shared_classes(self.plan, work.image, work.classes, logits)
 
     def _require_numbers(self, image: ImageRecord, pixels: Tensor, logits: Tensor) -> None:
         fault = fault_of(self.operators.graph, pixels, logits, overflow_hint(self.plan))
@@ -262,7 +262,7 @@ class _Execution:
             raise ImageError(f"{image.shown}: {fault}")
 
     def _explain_grid(
-        self, place: int, group: Sequence[ImageAtWork], passing: Sequence[ImageAtWork], clean: CleanPass | None
+        self, place: int, group: Sequence[ImageTask], passing: Sequence[ImageTask], clean: CleanPass | None
     ) -> None:
         """Make the maps of one grid: `passing` are the images of the clean pass, of the others all is stored."""
         computed: dict[int, Planes] = {}
@@ -315,23 +315,25 @@ class _Execution:
     def _is_last(self, step: _Step) -> bool:
         return step.place == len(self.plan.grids) - 1
 
-    def _pieces(self, step: _Step) -> Iterator[Pieces]:
+    def _pieces(self, step: _Step) -> Iterator[Checkpoints]:
         """What keeps the unfinished maps of a grid, one an image of which anything is left to compute."""
         for slot, work in enumerate(step.images):
             if step.wanted[slot].any():
                 known = work.known[step.place]
                 computed = partial(self.operators.runs[step.place].computed, slot, known)
                 as_maps, told = partial(work.maps_of, step.place), partial(self._tell_image, work)
-                yield Pieces(self.sink, work.image, step.place, computed, as_maps, told)
+                yield Checkpoints(self.sink, work.image, step.place, computed, as_maps, told)
 
-    def _refine(self, step: _Step, work: ImageAtWork, refined: RefineRun) -> Planes:
+    def _refine(self, step: _Step, work: ImageTask, refined: RefineRun) -> Planes:
         """Compute the windows of a grid that its refinement chooses, and estimate the others."""
         place, run = step.place, self.operators.runs[step.place]
         assert work.classes is not None and work.logits is not None
         classes, logits, known = work.classes, work.logits, work.known[place]
         maps_of = partial(work.maps_of, place)
         told = partial(self._tell_image, work)
-        pieces = [] if self.source is None else [Pieces(self.sink, work.image, place, refined.computed, maps_of, told)]
+        pieces = (
+            [] if self.source is None else [Checkpoints(self.sink, work.image, place, refined.computed, maps_of, told)]
+        )
         preview = preview_of(self.plan, run, 0, classes, logits, step.clean.image[0])
 
         def tell(n_done: int) -> None:
@@ -351,7 +353,7 @@ class _Execution:
         with kept_at_end(pieces, self._is_last(step)), self.report.timed("windows"):
             return refined.compute(step.clean, step.fill, classes, activation, tell, known, on_level, deadline)
 
-    def _deadline(self, work: ImageAtWork, place: int, refined: RefineRun) -> float | None:
+    def _deadline(self, work: ImageTask, place: int, refined: RefineRun) -> float | None:
         """When a grid has to be done, so that each of those to come gets as much of the time left as this one.
 
         The first one is always begun, whatever loading the network and measuring the device took.
@@ -366,12 +368,12 @@ class _Execution:
             raise ImageError(f"{shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
         return now + max(0.0, left) / ((len(self.plan.images) - work.number) * n_grids - place)
 
-    def _tell_image(self, work: ImageAtWork) -> None:
+    def _tell_image(self, work: ImageTask) -> None:
         """Say which image the maps to come are of."""
         if self.on_image is not None and work.prepared is not None:
             self.on_image(work.image, work.prepared.facts, work.prepared.placement)
 
-    def _hand_over(self, work: ImageAtWork) -> None:
+    def _hand_over(self, work: ImageTask) -> None:
         """Give the sink what was found of an image, or why nothing was."""
         if work.failure is not None:
             self.report.failures.append((work.image, work.failure))
@@ -380,7 +382,7 @@ class _Execution:
         assert work.prepared is not None
         self._tell_image(work)
         if work.beside:
-            self.sink.keep_beside(work.image, work.beside)
+            self.sink.keep_extra(work.image, work.beside)
         self.sink.write(work.image, work.maps)
         if self.source is not None:
             self.source.note(work.prepared.facts.digest)

@@ -24,7 +24,7 @@ from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.physical.plan import ExplainPlan
 
-__all__ = ["ImageAtWork", "Prepared"]
+__all__ = ["ImageTask", "Prepared"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,7 +42,7 @@ class Prepared:
 
 
 @dataclass(slots=True, eq=False)
-class ImageAtWork:
+class ImageTask:
     """Image number `number` of a run of `plan`. `failure` is set where it cannot be explained."""
 
     plan: ExplainPlan

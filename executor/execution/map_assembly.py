@@ -16,7 +16,7 @@ from torch import Tensor
 from obeql.errors import ImageError
 from obeql.executor.execution.preview import Preview
 from obeql.executor.images.preprocess import from_model_space
-from obeql.executor.operators.grid_scan import GridRun, Planes
+from obeql.executor.operators.grid_scan import GridScan, Planes
 from obeql.executor.operators.logits import as_stored, logit_and_others, top_class
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.grid import WindowGrid
@@ -31,7 +31,7 @@ Clean = tuple[float, float, int]
 
 def preview_of(
     plan: ExplainPlan,
-    run: GridRun,
+    run: GridScan,
     slot: int,
     classes: Sequence[int],
     clean: Tensor,

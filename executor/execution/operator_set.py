@@ -12,20 +12,20 @@ import torch
 
 from obeql.executor.devices import DTYPES
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.operators.grid_scan import GridRun
-from obeql.executor.operators.layer_timer import LayerClock
+from obeql.executor.operators.grid_scan import GridScan
+from obeql.executor.operators.layer_timer import LayerTimer
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Engine, ExplainPlan, Refinement
 from obeql.planner.scores import score_kind
 
-__all__ = ["GraphSource", "PlanOperators"]
+__all__ = ["GraphSource", "OperatorSet"]
 
 #: the model as captured, on the CPU, or what loads it where a window has to be computed
 GraphSource = LayerGraph | Callable[[], LayerGraph]
 
 
-class PlanOperators:
+class OperatorSet:
     """What computes the windows of a plan on a device. With `analyze` every layer is timed, in `layers` by grid."""
 
     def __init__(self, plan: ExplainPlan, graph: GraphSource, device: torch.device, analyze: bool) -> None:
@@ -35,9 +35,9 @@ class PlanOperators:
         self._graph = graph
         #: a feed, of which nobody knows how many images it will give, stands in for a plan without images
         self._several = not 0 < len(plan.images) <= plan.together
-        self._clocks = [LayerClock(device) if analyze else None for _ in plan.grids]
-        self._all: list[GridRun] = []
-        self._reduced_runs: list[tuple[str, GridRun]] = []
+        self._clocks = [LayerTimer(device) if analyze else None for _ in plan.grids]
+        self._all: list[GridScan] = []
+        self._reduced_runs: list[tuple[str, GridScan]] = []
 
     @property
     def layers(self) -> list[dict[int, float]]:
@@ -67,7 +67,7 @@ class PlanOperators:
         return self._captured().to(self._device, self.dtype)
 
     @cached_property
-    def runs(self) -> list[GridRun]:
+    def runs(self) -> list[GridScan]:
         """The operators, one a grid, prepared."""
         return [
             self._prepared(self.graph, grid, engine, clock)
@@ -94,11 +94,11 @@ class PlanOperators:
             )
         ]
 
-    def _larger(self, grid: WindowGrid, clock: LayerClock | None, engine: Engine) -> GridRun:
+    def _larger(self, grid: WindowGrid, clock: LayerTimer | None, engine: Engine) -> GridScan:
         """An operator of a refinement for more windows at once than most of its levels have."""
         return self._prepared(self.graph, grid, engine, clock)
 
-    def _reduced(self, run: GridRun, refinement: Refinement) -> GridRun | None:
+    def _reduced(self, run: GridScan, refinement: Refinement) -> GridScan | None:
         """The operator that computes most windows of a refinement in a reduced precision."""
         if refinement.reduced is None:
             return None
@@ -107,8 +107,8 @@ class PlanOperators:
         self._reduced_runs.append((refinement.reduced.precision, prepared))
         return prepared
 
-    def _prepared(self, graph: LayerGraph, grid: WindowGrid, engine: Engine, clock: LayerClock | None) -> GridRun:
-        run = GridRun(graph, grid, engine, clock, self._several, "skip_unchanged" not in self.plan.disabled)
+    def _prepared(self, graph: LayerGraph, grid: WindowGrid, engine: Engine, clock: LayerTimer | None) -> GridScan:
+        run = GridScan(graph, grid, engine, clock, self._several, "skip_unchanged" not in self.plan.disabled)
         self._all.append(run)
         return run
 

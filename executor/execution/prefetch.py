@@ -19,7 +19,7 @@ import numpy.typing as npt
 from obeql.executor.images import ModelInput, SourceImage, fill_values, preprocess
 from obeql.planner.catalog import ImageRecord, Preprocessing
 
-__all__ = ["DecodedImage", "ImageFeed", "ImagesAhead", "Listed", "decode"]
+__all__ = ["DecodedImage", "ImageFeed", "ImagePrefetcher", "Listed", "decode"]
 
 #: After an image of more pixels than this the next one is decoded only when it is needed: two would weigh too much.
 _MOST_PIXELS = 50_000_000
@@ -61,7 +61,7 @@ class Listed:
         return next(self._left, None)
 
 
-class ImagesAhead:
+class ImagePrefetcher:
     """Goes through the groups of a feed, the next image in the making.
 
     Iterating gives the groups; `take`, once for each image of a group, the next one of it decoded. A context manager,
@@ -107,7 +107,7 @@ class ImagesAhead:
         if coming:
             self._next = self._thread.submit(self._decode, coming[0])
 
-    def __enter__(self) -> ImagesAhead:
+    def __enter__(self) -> ImagePrefetcher:
         return self
 
     def __exit__(

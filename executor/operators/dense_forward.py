@@ -18,7 +18,7 @@ from obeql.executor.devices.lanes import run_in_lanes
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels
-from obeql.executor.operators.layer_timer import LayerClock, layer_runner
+from obeql.executor.operators.layer_timer import LayerTimer, layer_runner
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import DenseForward
 
@@ -80,7 +80,7 @@ class DenseRun:
     """The operator prepared for one network, grid and plan; runs image after image, or several together."""
 
     def __init__(
-        self, graph: LayerGraph, grid: WindowGrid, engine: DenseForward, clock: LayerClock | None = None
+        self, graph: LayerGraph, grid: WindowGrid, engine: DenseForward, clock: LayerTimer | None = None
     ) -> None:
         self.graph = graph if engine.channels_last else graph.in_plain_memory()
         self.grid = grid

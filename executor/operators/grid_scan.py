@@ -24,14 +24,14 @@ from obeql.executor.operators.cached_cells import KnownCells
 from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.dense_forward import DenseRun
 from obeql.executor.operators.incremental_forward import IncrementalRun
-from obeql.executor.operators.layer_timer import LayerClock
+from obeql.executor.operators.layer_timer import LayerTimer
 from obeql.executor.operators.logits import as_stored, logit_and_others, top_class
 from obeql.executor.operators.skip_unchanged import unchanged_windows
 from obeql.planner.catalog import Activation
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Engine, IncrementalForward
 
-__all__ = ["GridRun", "Planes", "Windows"]
+__all__ = ["GridScan", "Planes", "Windows"]
 
 Windows = npt.NDArray[np.int64]
 
@@ -84,7 +84,7 @@ class Planes:
         )
 
 
-class GridRun:
+class GridScan:
     """One grid of a plan, prepared for image after image, or for several together.
 
     With `skips` windows that hide nothing have the cells of the clean pass; `n_skipped` counts them over all images.
@@ -95,7 +95,7 @@ class GridRun:
         graph: LayerGraph,
         grid: WindowGrid,
         engine: Engine,
-        clock: LayerClock | None = None,
+        clock: LayerTimer | None = None,
         several: bool = False,
         skips: bool = True,
     ) -> None:

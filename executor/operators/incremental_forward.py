@@ -31,7 +31,7 @@ from obeql.executor.network.layers.reduce import GlobalMean
 from obeql.executor.operators.batch_reads import AnyRead, BatchReads
 from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels, coarse_order
-from obeql.executor.operators.layer_timer import Clock, LayerClock, layer_runner
+from obeql.executor.operators.layer_timer import Clock, LayerTimer, layer_runner
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import IncrementalForward
@@ -124,7 +124,7 @@ class IncrementalRun:
         graph: LayerGraph,
         grid: WindowGrid,
         engine: IncrementalForward,
-        clock: LayerClock | None = None,
+        clock: LayerTimer | None = None,
         several: bool = False,
     ) -> None:
         self.graph = graph

@@ -15,7 +15,7 @@ from obeql.executor.devices import device_of
 from obeql.executor.devices.lanes import StoppedError
 from obeql.executor.devices.stopwatch import Stopwatch
 
-__all__ = ["Clock", "LayerClock", "layer_runner"]
+__all__ = ["Clock", "LayerTimer", "layer_runner"]
 
 T = TypeVar("T")
 #: runs the work of a layer, whose number it is given
@@ -23,7 +23,7 @@ Clock = Callable[[int, Callable[[], Tensor]], Tensor]
 
 
 @dataclass(slots=True)
-class LayerClock:
+class LayerTimer:
     """Runs layers and adds up what each one takes; on a GPU it waits for every layer, which slows the run.
 
     Wall-clock time, unless a `stopwatch` says what counts.

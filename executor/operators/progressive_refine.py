@@ -1,6 +1,6 @@
 """ProgressiveRefine and PrunedTop: compute only the windows a statement needs, level by level.
 
-Between `run` and a `GridRun`: this operator asks a `Refiner` which windows come next, has the grid's engine compute
+Between `run` and a `GridScan`: this operator asks a `Sampler` which windows come next, has the grid's engine compute
 them, and after each level hands on the maps as they stand. Windows that are stored count as computed.
 """
 
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from obeql.executor.adaptive.problem import Goal, Problem, Request
-from obeql.executor.adaptive.sampler import Refiner
-from obeql.executor.adaptive.top_k import TopSearch
+from obeql.executor.adaptive.sampler import Sampler
+from obeql.executor.adaptive.top_k import TopKSearch
 from obeql.executor.devices import DTYPES
 from obeql.executor.operators.cached_cells import KnownCells
 from obeql.executor.operators.clean_pass import CleanPass, materialise
-from obeql.executor.operators.grid_scan import GridRun, Planes, Windows
+from obeql.executor.operators.grid_scan import GridScan, Planes, Windows
 from obeql.executor.operators.logits import as_stored
 from obeql.planner.catalog import Activation
 from obeql.planner.physical.plan import Engine, ProgressiveRefine, PrunedTop, Refinement
@@ -53,23 +53,23 @@ class RefineRun:
 
     def __init__(
         self,
-        run: GridRun,
+        run: GridScan,
         refinement: Refinement,
         kind: ScoreKind,
         seed: int,
-        prepare: Callable[[Engine], GridRun],
-        reduced: GridRun | None = None,
+        prepare: Callable[[Engine], GridScan],
+        reduced: GridScan | None = None,
     ) -> None:
         self.run = run
         self.refinement = refinement
         self.kind = kind
         self.seed = seed
         self._prepare = prepare
-        self._larger: dict[float, GridRun] = {}
+        self._larger: dict[float, GridScan] = {}
         self._reduced = reduced
         #: cells of the image at work that are computed in the run's precision, and what computes windows in it now
         self._planes = Planes.empty(0, 0)
-        self._under_way: tuple[GridRun, Windows] | None = None
+        self._under_way: tuple[GridScan, Windows] | None = None
         self._costs = cell_costs(run.graph.network(), run.grid, run.engine)
         if refinement.reduced is not None:
             self._dtype = DTYPES[refinement.reduced.precision]
@@ -90,7 +90,7 @@ class RefineRun:
         """Compute levels until the goal or the `deadline` (of time.perf_counter) is reached.
 
         A level is stopped in the middle then, but for the few cells that a bound cannot do without.
-        Arguments as of `GridRun.compute`. The planes returned hold values for every window, NaN where TOP .. CELLS
+        Arguments as of `GridScan.compute`. The planes returned hold values for every window, NaN where TOP .. CELLS
         needs none; `exact` says which were computed, `quality` what is stated of each map.
         """
         self._planes, self._under_way = Planes.empty(self.run.grid.n_windows, len(classes)), None
@@ -99,7 +99,7 @@ class RefineRun:
             levels.take_known(known)
         return levels.run(on_level)
 
-    def _run_for(self, n_windows: int) -> GridRun:
+    def _run_for(self, n_windows: int) -> GridScan:
         """The operator planned for about so many windows at once."""
         chosen = self.run
         for share, engine in self.refinement.larger:
@@ -108,7 +108,7 @@ class RefineRun:
         return chosen
 
     def computed(self) -> Planes | None:
-        """All cells of the image at work that are computed by now, as `GridRun.computed` gives them.
+        """All cells of the image at work that are computed by now, as `GridScan.computed` gives them.
 
         Estimates, and what was computed in a reduced precision, are not among them.
         """
@@ -119,7 +119,7 @@ class RefineRun:
             planes = planes if fresh is None else _where(windows, fresh, planes)
         return planes.only_computed()
 
-    def _refiner(self, n_classes: int) -> Refiner:
+    def _refiner(self, n_classes: int) -> Sampler:
         refinement = self.refinement
         if isinstance(refinement, PrunedTop):
             goal = Goal("top_cells", refinement.confidence, 1.0)
@@ -129,7 +129,7 @@ class RefineRun:
         problem = Problem(
             self.run.grid, self.kind, n_classes, goal, self.seed, refinement.prices, self._costs, in_one_step
         )
-        return TopSearch(problem, refinement.k) if isinstance(refinement, PrunedTop) else Refiner(problem)
+        return TopKSearch(problem, refinement.k) if isinstance(refinement, PrunedTop) else Sampler(problem)
 
     def _affordable(self, deadline: float | None) -> int | None:
         """Windows of the run's precision that the time left allows; None for any number."""
@@ -139,7 +139,7 @@ class RefineRun:
 
     def _timed(
         self,
-        run: GridRun,
+        run: GridScan,
         windows: Windows,
         clean: CleanPass,
         fill: Tensor,
@@ -155,7 +155,7 @@ class RefineRun:
         (fresh,) = run.compute(clean, fill, [classes], activation, lambda n: count(n - n_others), wanted)
         return fresh, (time.perf_counter() - started) / len(windows)
 
-    def _found(self, refiner: Refiner, planes: Planes, deadline: float | None = None) -> Planes:
+    def _found(self, refiner: Sampler, planes: Planes, deadline: float | None = None) -> Planes:
         """The maps as they stand: computed cells as they were computed, the others as estimated."""
         exact = refiner.cells.exact.reshape(-1)
         at = torch.from_numpy(exact)[:, None]
@@ -175,7 +175,7 @@ class RefineRun:
             tuple({**stated, "bound": each.bound} for each in refiner.estimates),
         )
 
-    def _stated(self, refiner: Refiner) -> dict[str, Any]:
+    def _stated(self, refiner: Sampler) -> dict[str, Any]:
         refinement, cells = self.refinement, refiner.cells
         stated: dict[str, Any] = {
             "approx": not cells.exact.all(),
@@ -199,7 +199,7 @@ class _Levels:
     """One image at work: the levels of its map, one after the other, until the goal or the deadline."""
 
     owner: RefineRun
-    refiner: Refiner
+    refiner: Sampler
     clean: CleanPass
     fill: Tensor
     classes: Sequence[int]
@@ -286,12 +286,12 @@ class _Levels:
         try:
             self.refiner.cells.add_reduced(windows, logit, others)
         except ValueError:  # beyond what the reduced precision can hold
-            self.refiner.forsake_reduced()
+            self.refiner.drop_proxy()
         if late is not None:
             raise late
 
     def _computed(
-        self, run: GridRun, windows: Windows, clean: CleanPass, fill: Tensor
+        self, run: GridScan, windows: Windows, clean: CleanPass, fill: Tensor
     ) -> tuple[Windows, Planes, float, _TimeUpError | None]:
         """Compute windows; returns those for which there was time, planes that hold them, and the seconds of one."""
         self._require_time()

@@ -1,6 +1,6 @@
 """Windows that hide nothing: where the fill is what the image shows there anyway, as on the black border of a scan.
 
-What the network answers for such a window is what it answered for the image itself, in the clean pass. `GridRun` asks
+What the network answers for such a window is what it answered for the image itself, in the clean pass. `GridScan` asks
 before it computes windows; the choice `skip_unchanged` of the planner switches it off.
 """
 

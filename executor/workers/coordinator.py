@@ -22,8 +22,8 @@ from obeql.executor.execution.events import CancelledError, OnProgress, Progress
 from obeql.executor.execution.executor import ImageLoader, OnImage
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.workers.model_transfer import send_graph
-from obeql.executor.workers.pool import Crew, Worker
-from obeql.executor.workers.process_pool import ProcessCrew
+from obeql.executor.workers.pool import Worker, WorkerPool
+from obeql.executor.workers.process_pool import ProcessPool
 from obeql.executor.workers.protocol import (
     At,
     Broken,
@@ -46,11 +46,11 @@ from obeql.executor.workers.protocol import (
     Work,
 )
 from obeql.executor.workers.shards import ShardSink
-from obeql.executor.workers.work_queue import MOST_ATTEMPTS, Group, Waiting
+from obeql.executor.workers.work_queue import MOST_ATTEMPTS, Group, WorkQueue
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSource, ImageHashes
 from obeql.planner.physical.plan import ExplainPlan
-from obeql.signals import undisturbed
+from obeql.signals import defer_sigint
 
 __all__ = ["distribute"]
 
@@ -110,7 +110,7 @@ def distribute(
             try:
                 return coordinator.run()
             except BaseException:
-                with suppress(Exception), undisturbed():  # the first error is the one to tell
+                with suppress(Exception), defer_sigint():  # the first error is the one to tell
                     coordinator.stop()
                 raise
 
@@ -122,12 +122,12 @@ def _devices(plan: ExplainPlan) -> tuple[str, ...]:
     return (resolve_device(plan.device).type,)
 
 
-def _crew(plan: ExplainPlan, orders: Sequence[Order]) -> Crew[Any]:
+def _crew(plan: ExplainPlan, orders: Sequence[Order]) -> WorkerPool[Any]:
     if plan.cluster is None:
-        return ProcessCrew(orders)
-    from obeql.executor.workers.ray.pool import RayCrew  # noqa: PLC0415 - Ray is optional
+        return ProcessPool(orders)
+    from obeql.executor.workers.ray.pool import RayPool  # noqa: PLC0415 - Ray is optional
 
-    return RayCrew(orders, plan.cluster)
+    return RayPool(orders, plan.cluster)
 
 
 class _Coordinator:
@@ -136,7 +136,7 @@ class _Coordinator:
     def __init__(
         self,
         plan: ExplainPlan,
-        crew: Crew[Any],
+        crew: WorkerPool[Any],
         load: ImageLoader,
         sink: ShardSink,
         on_image: OnImage,
@@ -154,7 +154,7 @@ class _Coordinator:
         self.source = source
         self.started = time.perf_counter()
         self.n_workers = len(crew.workers)
-        self.waiting = Waiting(len(plan.images), plan.together)
+        self.waiting = WorkQueue(len(plan.images), plan.together)
         #: images of which pieces were kept
         self.kept: set[int] = set()
         self.n_idle_deaths = 0
@@ -249,7 +249,7 @@ class _Coordinator:
                 self._done(1)
                 self.on_image(image, message.facts, message.placement)
                 if message.beside:
-                    self.sink.keep_beside(image, message.beside)
+                    self.sink.keep_extra(image, message.beside)
                 self.sink.write(image, message.maps)
             case Failed(number=number, error=error, report=report):
                 self._computed(worker, number, report)

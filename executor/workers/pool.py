@@ -16,7 +16,7 @@ from obeql.executor.execution.events import RunReport
 from obeql.executor.workers.protocol import Order, Report
 from obeql.executor.workers.work_queue import Group
 
-__all__ = ["Crew", "Worker"]
+__all__ = ["Worker", "WorkerPool"]
 
 
 class Worker(ABC):
@@ -60,7 +60,7 @@ class Worker(ABC):
 
     @abstractmethod
     def receive(self) -> Sequence[Report] | None:
-        """What it has said, in order; None when it is gone. Only for workers that are `Crew.ready`."""
+        """What it has said, in order; None when it is gone. Only for workers that are `WorkerPool.ready`."""
 
     @property
     @abstractmethod
@@ -71,14 +71,14 @@ class Worker(ABC):
 SomeWorker = TypeVar("SomeWorker", bound=Worker)
 
 
-class Crew(ABC, Generic[SomeWorker]):
+class WorkerPool(ABC, Generic[SomeWorker]):
     """As many workers as there are orders, one order each. A context manager: at its end no worker is left."""
 
     def __init__(self, orders: Sequence[Order]) -> None:
         self._orders = orders
         self.workers: list[SomeWorker] = []
 
-    def __enter__(self) -> Crew[SomeWorker]:
+    def __enter__(self) -> WorkerPool[SomeWorker]:
         try:
             self.begin()
             for place in range(len(self._orders)):

@@ -15,11 +15,11 @@ from types import ModuleType
 from typing import Any
 
 from obeql.errors import UnsupportedError
-from obeql.executor.workers.pool import Crew, Worker
+from obeql.executor.workers.pool import Worker, WorkerPool
 from obeql.executor.workers.protocol import Order, Report
 from obeql.executor.workers.worker import work
 
-__all__ = ["ProcessCrew"]
+__all__ = ["ProcessPool"]
 
 #: A worker that was told to end, or whose pipe is closed, is killed after so many seconds.
 _PATIENCE_SECONDS = 5.0
@@ -57,7 +57,7 @@ class ProcessWorker(Worker):
         return f"it was killed by signal {-code}"
 
 
-class ProcessCrew(Crew[ProcessWorker]):
+class ProcessPool(WorkerPool[ProcessWorker]):
     """Spawned processes. Raises UnsupportedError in a process that may have none."""
 
     def __init__(self, orders: Sequence[Order]) -> None:

@@ -10,7 +10,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterable
 
-__all__ = ["MOST_ATTEMPTS", "Group", "Waiting"]
+__all__ = ["MOST_ATTEMPTS", "Group", "WorkQueue"]
 
 #: Numbers of images, in the order of the statement.
 Group = tuple[int, ...]
@@ -25,7 +25,7 @@ _SECONDS_AT_ONCE = 0.25
 _SHARE_AT_ONCE = 0.25
 
 
-class Waiting:
+class WorkQueue:
     """Groups in their order, those at which workers have died last."""
 
     def __init__(self, n_images: int, together: int) -> None:

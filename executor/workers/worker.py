@@ -228,7 +228,7 @@ class _Link:
         self.say(Computed(_number(image), _sent(self._report)))
         self.settle()
 
-    def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+    def keep_extra(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps
 
     def fail(self, image: ImageRecord, error: str) -> None:

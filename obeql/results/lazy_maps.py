@@ -17,7 +17,7 @@ from obeql.errors import StoreError
 from obeql.planner.cells import MapCells
 from obeql.results.heatmap import Heatmap
 
-__all__ = ["KEPT_BYTES", "HeatmapList", "Shelf", "Shelved"]
+__all__ = ["KEPT_BYTES", "HeatmapList", "LazyMap", "MapCache"]
 
 #: Planes that one result keeps in memory; it answers for these maps after the database is closed.
 KEPT_BYTES = 256 * 2**20
@@ -41,7 +41,7 @@ class CellStore(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Shelved:
+class LazyMap:
     """A map whose planes are in the database: the map without them, its id there and their size."""
 
     heat: Heatmap
@@ -49,7 +49,7 @@ class Shelved:
     n_bytes: int
 
     @classmethod
-    def of(cls, heat: Heatmap, map_id: int) -> Shelved:
+    def of(cls, heat: Heatmap, map_id: int) -> LazyMap:
         """The map without its planes."""
         cells = heat.cells
         bare = replace(
@@ -66,30 +66,30 @@ class Shelved:
         return cls(replace(heat, cells=bare), map_id, cells.plane_bytes)
 
 
-class Shelf:
+class MapCache:
     """Keeps the planes of the first maps of a result, KEPT_BYTES of them or fewer, and lets go of the others."""
 
     def __init__(self, store: CellStore, in_files: bool = False) -> None:
         self._store = store
         self._left = min(KEPT_BYTES, KEPT_BESIDE_FILES) if in_files else KEPT_BYTES
 
-    def put(self, heat: Heatmap, map_id: int) -> Heatmap | Shelved:
+    def put(self, heat: Heatmap, map_id: int) -> Heatmap | LazyMap:
         """Return the map, or what it can be read back by once it is stored."""
         if heat.cells.plane_bytes > self._left:
-            return Shelved.of(heat, map_id)
+            return LazyMap.of(heat, map_id)
         self._left -= heat.cells.plane_bytes
         return heat
 
-    def listed(self, entries: Sequence[Heatmap | Shelved]) -> HeatmapList:
+    def listed(self, entries: Sequence[Heatmap | LazyMap]) -> HeatmapList:
         """The entries as a sequence of maps, as many of them in memory as there is room for."""
         n_first = 0
         for entry in entries:
-            if isinstance(entry, Shelved):
+            if isinstance(entry, LazyMap):
                 if entry.n_bytes > self._left:
                     break
                 self._left -= entry.n_bytes
             n_first += 1
-        if not any(isinstance(entry, Shelved) for entry in entries[:n_first]):
+        if not any(isinstance(entry, LazyMap) for entry in entries[:n_first]):
             return HeatmapList(entries, self._store)
         first = HeatmapList(entries[:n_first], self._store)
         return HeatmapList([*first, *entries[n_first:]], self._store)
@@ -98,7 +98,7 @@ class Shelf:
 class HeatmapList(Sequence[Heatmap]):
     """Heat maps in order. Raises StoreError for a map that is no longer in the database."""
 
-    def __init__(self, entries: Sequence[Heatmap | Shelved], store: CellStore) -> None:
+    def __init__(self, entries: Sequence[Heatmap | LazyMap], store: CellStore) -> None:
         self._entries = tuple(entries)
         self._store = store
 
@@ -120,30 +120,30 @@ class HeatmapList(Sequence[Heatmap]):
     def as_score(self, kind: str) -> HeatmapList:
         """The same maps seen as another score."""
         changed = [
-            replace(entry, heat=entry.heat.as_score(kind)) if isinstance(entry, Shelved) else entry.as_score(kind)
+            replace(entry, heat=entry.heat.as_score(kind)) if isinstance(entry, LazyMap) else entry.as_score(kind)
             for entry in self._entries
         ]
         return HeatmapList(changed, self._store)
 
-    def _portions(self) -> Iterator[list[Heatmap | Shelved]]:
+    def _portions(self) -> Iterator[list[Heatmap | LazyMap]]:
         """Consecutive entries whose planes are read together."""
-        portion: list[Heatmap | Shelved] = []
+        portion: list[Heatmap | LazyMap] = []
         n_bytes = 0
         for entry in self._entries:
             portion.append(entry)
-            n_bytes += entry.n_bytes if isinstance(entry, Shelved) else 0
+            n_bytes += entry.n_bytes if isinstance(entry, LazyMap) else 0
             if n_bytes >= _READ_BYTES:
                 yield portion
                 portion, n_bytes = [], 0
         if portion:
             yield portion
 
-    def _read(self, entries: Sequence[Heatmap | Shelved]) -> list[Heatmap]:
-        wanted = [entry.map_id for entry in entries if isinstance(entry, Shelved)]
+    def _read(self, entries: Sequence[Heatmap | LazyMap]) -> list[Heatmap]:
+        wanted = [entry.map_id for entry in entries if isinstance(entry, LazyMap)]
         found = self._store.cells_of(wanted) if wanted else {}
         heats = []
         for entry in entries:
-            if isinstance(entry, Shelved):
+            if isinstance(entry, LazyMap):
                 heat = entry.heat
                 cells = found.get(entry.map_id)
                 if cells is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from obeql.errors import ImageError
 from obeql.planner import ImageRecord, ImageSet, ModelRecord, setting_default
 from obeql.planner.catalog import StoredMaps
-from obeql.session.image_registry import Gallery
+from obeql.session.image_registry import ImageRegistry
 
 if TYPE_CHECKING:
     from obeql.store import Store
@@ -19,7 +19,7 @@ __all__ = ["SessionCatalog"]
 class SessionCatalog:
     """Implements `obeql.planner.Catalog` for one session."""
 
-    def __init__(self, store: Store, gallery: Gallery, settings: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, gallery: ImageRegistry, settings: Mapping[str, Any]) -> None:
         self._store = store
         self._gallery = gallery
         self._settings = settings

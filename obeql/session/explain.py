@@ -17,12 +17,12 @@ from obeql.planner import ExplainPlan, ImageRecord
 from obeql.planner.binding.labels import labelled_classes, labels_of
 from obeql.planner.cells import FailedImage
 from obeql.results.heatmap import Heatmap
-from obeql.results.lazy_maps import Shelved
+from obeql.results.lazy_maps import LazyMap
 from obeql.results.result import Result
-from obeql.session.image_registry import Gallery
-from obeql.session.run_reader import recalled_map
-from obeql.session.run_recorder import RunWriter, image_key
-from obeql.signals import undisturbed
+from obeql.session.image_registry import ImageRegistry
+from obeql.session.run_reader import load_heatmap
+from obeql.session.run_recorder import RunRecorder, image_key
+from obeql.signals import defer_sigint
 from obeql.store import Store, StoredMap
 from obeql.store.shards.writer import Delivery
 
@@ -68,7 +68,7 @@ def explain(
     plan: ExplainPlan,
     load_graph: Callable[[], LayerGraph],
     store: Store,
-    gallery: Gallery,
+    gallery: ImageRegistry,
     parameters: Mapping[str, Any],
     on_progress: OnProgress | None,
     cancelled: Callable[[], bool],
@@ -90,7 +90,7 @@ def explain(
     from obeql.executor.workers import distribute  # noqa: PLC0415
 
     started = time.perf_counter()
-    writer = RunWriter(store, plan, gallery, parameters, delivery and delivery.of_one_run(store.origin()))
+    writer = RunRecorder(store, plan, gallery, parameters, delivery and delivery.of_one_run(store.origin()))
     kept = _continued(writer)
     todo = tuple(image for image in plan.images if image_key(image) not in kept)
     writer.n_todo = len(todo)
@@ -112,7 +112,7 @@ def explain(
             writer.flush()
     except BaseException as error:
         if writer.run_id is not None:
-            with suppress(KeyboardInterrupt), undisturbed():  # the statement ends in any case
+            with suppress(KeyboardInterrupt), defer_sigint():  # the statement ends in any case
                 with suppress(StoreError):  # the first error is the one to tell
                     writer.flush()
                 store.interrupt_run(writer.run_id, {"error": str(error)})
@@ -139,7 +139,7 @@ def explain(
     return Result(writer.shelf.listed(maps), failed, writer.run_id, plan.run_name, plan, seconds, writer.notes), report
 
 
-def _nothing(writer: RunWriter) -> ImageError:
+def _nothing(writer: RunRecorder) -> ImageError:
     """What is said of a statement no image of which could be explained; its run, if there is one, is dropped."""
     if writer.run_id is not None:  # a run that was interrupted before its first image
         writer.store.finish_run(writer.run_id, "failed")
@@ -188,7 +188,7 @@ def _how_to_resume(n_done: int, n_images: int, has_pieces: bool) -> str:
 # ---- continuing ------------------------------------------------------------------------------------------
 
 
-def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
+def _continued(writer: RunRecorder) -> dict[str, list[Heatmap | LazyMap]]:
     """The maps that an interrupted run of the same statement holds, after making that run the writer's.
 
     Nothing is taken from a run over other images or contents: a parameter, a SELECT or a file may have changed.
@@ -201,7 +201,7 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
     known = {image_key(image): writer.registered(image) for image in plan.images}
     if not held | store.begun_images(earlier) <= {image.image_id for image in known.values()}:
         return {}
-    kept: dict[str, list[Heatmap | Shelved]] = {}
+    kept: dict[str, list[Heatmap | LazyMap]] = {}
     for image in plan.images:
         record = known[image_key(image)]
         if record.image_id not in held:
@@ -212,7 +212,7 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
         shown = replace(record, columns=image.columns or record.columns)
         size = store.content_sizes([stored[0].cells.key.image_hash]).get(stored[0].cells.key.image_hash)
         heats = [
-            recalled_map(each, plan.score, plan.model, writer.names, shown, size, writer.gallery) for each in stored
+            load_heatmap(each, plan.score, plan.model, writer.names, shown, size, writer.gallery) for each in stored
         ]
         kept[image_key(image)] = [writer.shelf.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)]
     if not store.resume_run(earlier, held):  # another session does so now
@@ -221,7 +221,7 @@ def _continued(writer: RunWriter) -> dict[str, list[Heatmap | Shelved]]:
     return kept
 
 
-def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], gallery: Gallery) -> bool:
+def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], gallery: ImageRegistry) -> bool:
     """Whether stored maps of an image are what the plan asks of it, and of the pixels it has now."""
     n_classes, odd = divmod(len(stored), len(plan.grids))
     if odd or not n_classes:

@@ -17,12 +17,12 @@ from obeql.store import MEMORY
 if TYPE_CHECKING:
     from obeql.store import Store
 
-__all__ = ["Places"]
+__all__ = ["FileLocations"]
 
 _TOPIC = "folders"
 
 
-class Places:
+class FileLocations:
     """Finds files by their paths, and remembers the folders in which relative paths were given."""
 
     def __init__(self, store: Store) -> None:

@@ -17,7 +17,7 @@ import duckdb
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner import ImageRecord, ImageSet
 from obeql.planner.binding.image_paths import as_text, file_of, split_page, with_page
-from obeql.session.file_locations import Places
+from obeql.session.file_locations import FileLocations
 from obeql.session.sql_errors import said_and_offset
 from obeql.store import ImageContent
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from obeql.executor.images import SourceImage
     from obeql.store import Store
 
-__all__ = ["Gallery", "is_pixels"]
+__all__ = ["ImageRegistry", "is_pixels"]
 
 _PATH_COLUMNS = ("path", "file", "filename")
 
@@ -46,14 +46,14 @@ def is_pixels(value: Any) -> bool:
     return hasattr(value, "getbands") and hasattr(value, "convert")
 
 
-class Gallery:
+class ImageRegistry:
     """Finds images, decodes them, and keeps those that were handed over as pixels.
 
     Pixels in an image set are kept while the session lasts. Those handed to a single statement are known by their
     content, and the oldest are let go when they add up.
     """
 
-    def __init__(self, store: Store, places: Places) -> None:
+    def __init__(self, store: Store, places: FileLocations) -> None:
         self._store = store
         self._places = places
         self._kept: dict[str, SourceImage] = {}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from obeql.errors import ModelError
 from obeql.planner import ExplainPlan, ModelRecord, Rates
 from obeql.planner.binding.classes import with_no
-from obeql.session.file_locations import Places
+from obeql.session.file_locations import FileLocations
 from obeql.session.rate_book import RateBook
-from obeql.session.status import Say, unsaid
+from obeql.session.status import Say, no_status
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
     from obeql.store import Store
 
-__all__ = ["Networks"]
+__all__ = ["ModelRegistry"]
 
 #: Options of models that may name files.
 _FILES = ("weights", "classes")
@@ -48,13 +48,13 @@ class _Captured:
     notes: tuple[str, ...]
 
 
-class Networks:
+class ModelRegistry:
     """Loads models on first use and keeps their layers by content.
 
     `heed` is called while a network is captured and while a device is measured, and may raise to stop that.
     """
 
-    def __init__(self, store: Store, places: Places, allow_python: bool, heed: Callable[[], None]) -> None:
+    def __init__(self, store: Store, places: FileLocations, allow_python: bool, heed: Callable[[], None]) -> None:
         self._store = store
         self._places = places
         self._allow_python = allow_python
@@ -98,7 +98,7 @@ class Networks:
         """Sentences for the user about a model that this session has loaded."""
         return self._captured[_graph_key(model)].notes
 
-    def graph(self, model: ModelRecord, say: Say = unsaid) -> LayerGraph:
+    def graph(self, model: ModelRecord, say: Say = no_status) -> LayerGraph:
         """The layers of a model, loaded again from its URI where this session has not used it yet.
 
         Raises ModelError when a live module has to be handed over again, when a file holds another model by now, and
@@ -119,7 +119,7 @@ class Networks:
             )
         return captured.graph
 
-    def current(self, model: ModelRecord, say: Say = unsaid) -> ModelRecord:
+    def current(self, model: ModelRecord, say: Say = no_status) -> ModelRecord:
         """The model with the layers and the identity that it has now.
 
         They differ from those stored where another version of OBEQL or PyTorch captured it.
@@ -197,7 +197,7 @@ class Networks:
         device: str,
         precision: str,
         n_sharing: int = 1,
-        say: Say = unsaid,
+        say: Say = no_status,
     ) -> Rates:
         """How fast `device` runs the model: measured once, which takes seconds, then read from the store.
 
@@ -231,7 +231,7 @@ class Networks:
         model: ModelRecord,
         device: str,
         precision: str,
-        say: Say = unsaid,
+        say: Say = no_status,
     ) -> tuple[str, Rates] | None:
         """A precision that is less work for `device` than float32, with its rates; None where there is none.
 

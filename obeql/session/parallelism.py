@@ -14,10 +14,10 @@ from obeql.executor.cpus import available_cpus
 from obeql.planner import BoundExplain, ExplainPlan
 from obeql.planner.binding.settings import ALL_GPUS
 
-__all__ = ["sharing_a_device", "threads_set", "with_workers"]
+__all__ = ["resolve_workers", "sharing_a_device", "threads_set"]
 
 
-def with_workers(bound: BoundExplain, threads: int | None) -> BoundExplain:
+def resolve_workers(bound: BoundExplain, threads: int | None) -> BoundExplain:
     """The statement with as many workers as there is room for, where it does not say how many.
 
     `threads` is the setting of that name. Asks the Ray cluster what it has free; raises ExecutionError where none

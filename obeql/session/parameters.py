@@ -14,7 +14,7 @@ from obeql.grammar import parameters_of, syntax
 from obeql.grammar.scanner import scan
 from obeql.planner.binding.error_location import locate
 from obeql.planner.binding.image_paths import as_text
-from obeql.session.image_registry import Gallery, is_pixels
+from obeql.session.image_registry import ImageRegistry, is_pixels
 
 __all__ = ["Parameters", "bound_values", "check_parameters", "plain_values", "sql_values"]
 
@@ -34,7 +34,7 @@ def check_parameters(parameters: Any) -> None:
 
 
 def bound_values(
-    statement: syntax.Node, parameters: Parameters, text: str, gallery: Gallery, alone: bool = True
+    statement: syntax.Node, parameters: Parameters, text: str, gallery: ImageRegistry, alone: bool = True
 ) -> dict[syntax.Parameter, Any]:
     """Return the value of each parameter of an OBEQL statement, pixels of its source turned into images.
 
@@ -108,7 +108,7 @@ def _shown(parameter: syntax.Parameter) -> str:
     return str(parameter.name if parameter.index is None else parameter.index + 1)
 
 
-def _images(value: Any, gallery: Gallery, shown: str, name: str | None) -> Any:
+def _images(value: Any, gallery: ImageRegistry, shown: str, name: str | None) -> Any:
     """Return pixels, alone or in a list, as images of the gallery; paths, names and records as they are."""
     if is_pixels(value):
         return gallery.listed([value], name, shown)

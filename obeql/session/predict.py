@@ -13,7 +13,7 @@ from obeql.errors import ImageError, ObeqlError
 from obeql.planner import BoundPredict, ImageRecord, class_names
 from obeql.planner.catalog import Activation
 from obeql.session.explain import failed_in_network
-from obeql.session.image_registry import Gallery
+from obeql.session.image_registry import ImageRegistry
 from obeql.store import ImageContent, PredictionRow, Store
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def predict(
     bound: BoundPredict,
     graph: LayerGraph,
     store: Store,
-    gallery: Gallery,
+    gallery: ImageRegistry,
     cancelled: Callable[[], bool],
     on_progress: OnProgress | None = None,
 ) -> pa.Table:
@@ -108,7 +108,7 @@ def _told(
 
 
 def _outputs(
-    bound: BoundPredict, graph: LayerGraph, gallery: Gallery, cancelled: Callable[[], bool]
+    bound: BoundPredict, graph: LayerGraph, gallery: ImageRegistry, cancelled: Callable[[], bool]
 ) -> Iterator[tuple[ImageRecord, _Said | str]]:
     """Yield each image with what the model says of it, or with its error."""
     import torch  # noqa: PLC0415

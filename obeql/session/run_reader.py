@@ -10,15 +10,15 @@ from obeql.planner import ImageRecord, ModelRecord, class_names
 from obeql.planner.cells import MapCells
 from obeql.planner.scores import score_kind
 from obeql.results.heatmap import Heatmap, Picture
-from obeql.results.lazy_maps import Shelf, Shelved
+from obeql.results.lazy_maps import LazyMap, MapCache
 from obeql.results.result import Result
-from obeql.session.image_registry import Gallery
+from obeql.session.image_registry import ImageRegistry
 from obeql.store import RunRecord, Store, StoredMap
 
 if TYPE_CHECKING:
     from obeql.executor.images.placement import Placement
 
-__all__ = ["heatmap_of", "recalled_map", "shelved_maps", "stored_result"]
+__all__ = ["cached_maps", "heatmap_of", "load_heatmap", "stored_result"]
 
 
 def heatmap_of(
@@ -58,14 +58,14 @@ def heatmap_of(
     )
 
 
-def recalled_map(
+def load_heatmap(
     stored: StoredMap,
     score: str,
     model: ModelRecord,
     names: tuple[str, ...],
     image: ImageRecord,
     source_size: tuple[int, int] | None,
-    gallery: Gallery,
+    gallery: ImageRegistry,
 ) -> Heatmap:
     """Return a stored map as a heat map; its picture is opened when it is drawn, and may be gone by then.
 
@@ -86,23 +86,23 @@ def recalled_map(
     )
 
 
-def stored_result(store: Store, gallery: Gallery, run: RunRecord, model: ModelRecord) -> Result:
+def stored_result(store: Store, gallery: ImageRegistry, run: RunRecord, model: ModelRecord) -> Result:
     """The maps of a stored run as a Result, named as they were when it ran."""
     assert run.run_id is not None
     images = {image.image_id: image for image in store.run_images(run.run_id)}
-    entries = shelved_maps(store, gallery, run.run_id, run.score, replace(model, name=run.model), images)
-    maps = Shelf(store).listed([entry for _, entry in entries])
+    entries = cached_maps(store, gallery, run.run_id, run.score, replace(model, name=run.model), images)
+    maps = MapCache(store).listed([entry for _, entry in entries])
     return Result(maps, tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))
 
 
-def shelved_maps(
+def cached_maps(
     store: Store,
-    gallery: Gallery,
+    gallery: ImageRegistry,
     run_id: int,
     score: str,
     model: ModelRecord,
     images: Mapping[int | None, ImageRecord],
-) -> list[tuple[int, Shelved]]:
+) -> list[tuple[int, LazyMap]]:
     """All maps of a run in the order written, without their planes, with the id of the image of each."""
     names = tuple(class_names(model))
     members = store.load_maps(run_id, planes=False)
@@ -110,8 +110,8 @@ def shelved_maps(
     entries = []
     for stored in members:
         image = images.get(stored.image_id) or ImageRecord(None, stored.image_id)
-        heat = recalled_map(stored, score, model, names, image, sizes.get(stored.cells.key.image_hash), gallery)
-        entries.append((stored.image_id, Shelved.of(heat, stored.map_id)))
+        heat = load_heatmap(stored, score, model, names, image, sizes.get(stored.cells.key.image_hash), gallery)
+        entries.append((stored.image_id, LazyMap.of(heat, stored.map_id)))
     return entries
 
 

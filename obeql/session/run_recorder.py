@@ -24,10 +24,10 @@ from obeql.planner import ExplainPlan, ImageRecord, class_names, show
 from obeql.planner.binding.image_paths import with_page
 from obeql.planner.cells import FailedImage, MapCells
 from obeql.results.heatmap import Heatmap
-from obeql.results.lazy_maps import Shelf, Shelved
-from obeql.session.image_registry import Gallery
-from obeql.session.run_reader import heatmap_of, shelved_maps
-from obeql.signals import undisturbed
+from obeql.results.lazy_maps import LazyMap, MapCache
+from obeql.session.image_registry import ImageRegistry
+from obeql.session.run_reader import cached_maps, heatmap_of
+from obeql.signals import defer_sigint
 from obeql.store import ImageMaps, RunRecord, Store
 from obeql.store.shards.writer import Delivery, MapForm, MapShards
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from obeql.executor.images import SourceFacts
     from obeql.executor.images.placement import Placement
 
-__all__ = ["RunWriter", "image_key", "versions"]
+__all__ = ["RunRecorder", "image_key", "versions"]
 
 #: A finished image is durable after so many seconds, or when so many maps wait, or so many bytes of them.
 _HOLD_SECONDS = 1.0
@@ -75,7 +75,7 @@ def n_classes_of(plan: ExplainPlan) -> int:
 
 
 @dataclass
-class RunWriter:
+class RunRecorder:
     """Begins a run with its first image, then stores images in their order; a `CellSink`. `flush` stores what waits.
 
     `parameters` are the plain values the statement was given, `n_todo` is the number of images to come, `heats` holds
@@ -85,12 +85,12 @@ class RunWriter:
 
     store: Store
     plan: ExplainPlan
-    gallery: Gallery
+    gallery: ImageRegistry
     parameters: Mapping[str, Any] = field(default_factory=dict)
     delivery: Delivery | None = None
     run_id: int | None = None
     n_todo: int = 0
-    heats: dict[str, list[Heatmap | Shelved]] = field(default_factory=dict)
+    heats: dict[str, list[Heatmap | LazyMap]] = field(default_factory=dict)
     failed: list[FailedImage] = field(default_factory=list)
     _beside: Sequence[MapCells] = ()
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
@@ -112,9 +112,9 @@ class RunWriter:
     _delivered: dict[str, int] = field(default_factory=dict)
 
     @cached_property
-    def shelf(self) -> Shelf:
+    def shelf(self) -> MapCache:
         """What keeps the maps for the result."""
-        return Shelf(self.store, in_files=self.delivery is not None and self.delivery.keep)
+        return MapCache(self.store, in_files=self.delivery is not None and self.delivery.keep)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -176,10 +176,10 @@ class RunWriter:
             "CREATE IMAGES .. WITH page=all takes every one",
         )
 
-    def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+    def keep_extra(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self._beside = maps
 
-    @undisturbed()
+    @defer_sigint()
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         assert self._decoded is not None and self._decoded[0] == image_key(image)
         _, facts, placement = self._decoded
@@ -206,19 +206,19 @@ class RunWriter:
         self._held_bytes += sum(cells.plane_bytes for cells in (*maps, *beside))
         self.settle()
 
-    @undisturbed()
+    @defer_sigint()
     def take(self, name: str, images: Sequence[ImageRecord]) -> None:
         self._begin()
         self._arrived[name] = images
         self.settle()
 
-    @undisturbed()
+    @defer_sigint()
     def fail(self, image: ImageRecord, error: str) -> None:
         self.failed.append(FailedImage(image.image_id or 0, image.shown, error))
         self._waiting.append((image, error))
         self.settle()
 
-    @undisturbed()
+    @defer_sigint()
     def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
         assert self._decoded is not None and self._decoded[0] == image_key(image)
         _, facts, placement = self._decoded
@@ -247,7 +247,7 @@ class RunWriter:
             self.flush()
         return self.n_stored + len(self.failed) - len(self._waiting)
 
-    @undisturbed()
+    @defer_sigint()
     def flush(self) -> None:
         """Store durably what waits; failures of a run that has no image yet go on waiting for one."""
         if self._held:
@@ -312,7 +312,7 @@ class RunWriter:
         for image in self.plan.images:
             known = self.registered(image)
             images[known.image_id] = replace(known, columns=image.columns or known.columns)
-        entries = shelved_maps(self.store, self.gallery, self.run_id, self.plan.score, self.plan.model, images)
+        entries = cached_maps(self.store, self.gallery, self.run_id, self.plan.score, self.plan.model, images)
         for image_id, entry in entries:
             if image_id in keys:
                 self.heats.setdefault(keys[image_id], []).append(entry)

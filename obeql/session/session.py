@@ -17,16 +17,16 @@ import duckdb
 
 from obeql.errors import QueryTypeError
 from obeql.grammar import parse_script
-from obeql.planner import ImageSet, LookAhead, ModelRecord
+from obeql.planner import FollowingStatements, ImageSet, ModelRecord
 from obeql.planner.binding.image_paths import as_text
 from obeql.planner.binding.options import images_pages
 from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
 from obeql.session.cancellation import Cancellation
-from obeql.session.file_locations import Places
-from obeql.session.image_registry import Gallery, is_pixels
+from obeql.session.file_locations import FileLocations
+from obeql.session.image_registry import ImageRegistry, is_pixels
 from obeql.session.keyword_form import explain_statement, live_model
-from obeql.session.model_registry import Networks
+from obeql.session.model_registry import ModelRegistry
 from obeql.session.parameters import Parameters, check_parameters
 from obeql.session.statements import Call, Outcome, Statements
 from obeql.store import MEMORY, Store
@@ -59,10 +59,10 @@ class Session:
 
     def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> None:
         self._store = Store(path, read_only)
-        places = Places(self._store)
-        self._gallery = Gallery(self._store, places)
+        places = FileLocations(self._store)
+        self._gallery = ImageRegistry(self._store, places)
         cancellation = Cancellation()
-        self._networks = Networks(self._store, places, allow_python, cancellation.check)
+        self._networks = ModelRegistry(self._store, places, allow_python, cancellation.check)
         self._statements = Statements(self._store, self._gallery, self._networks, cancellation)
 
     # ---- statements ------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Session:
         check_parameters(parameters)
         text = as_text(text) if isinstance(text, str) else text
         statements = parse_script(text)
-        ahead = LookAhead(statements, text)
+        ahead = FollowingStatements(statements, text)
         for place, statement in enumerate(statements):
             call = Call(text, parameters, on_progress, len(statements) == 1, place, ahead)
             yield self._statements.run(statement, call)

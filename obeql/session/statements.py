@@ -23,8 +23,8 @@ from obeql.errors import ExecutionError, ObeqlError, QueryError, QueryTypeError,
 from obeql.grammar import syntax
 from obeql.planner import (
     ExplainPlan,
+    FollowingStatements,
     ImageSet,
-    LookAhead,
     ModelRecord,
     Rates,
     bind,
@@ -47,15 +47,15 @@ from obeql.session.cancellation import Cancellation
 from obeql.session.catalog import SessionCatalog
 from obeql.session.evaluate import evaluate
 from obeql.session.explain import explain, failed_in_network, measured
-from obeql.session.image_registry import Gallery
+from obeql.session.image_registry import ImageRegistry
 from obeql.session.listings import Listings, relation_of
-from obeql.session.model_registry import Networks
-from obeql.session.parallelism import sharing_a_device, threads_set, with_workers
+from obeql.session.model_registry import ModelRegistry
+from obeql.session.parallelism import resolve_workers, sharing_a_device, threads_set
 from obeql.session.parameters import Parameters, bound_values, plain_values, sql_values
 from obeql.session.predict import predict
 from obeql.session.render_export import export_run, render_run
 from obeql.session.sql_errors import sql_error
-from obeql.session.status import Phases, Say
+from obeql.session.status import Say, StatementStatus
 from obeql.session.stored_runs import StoredRuns
 from obeql.store import Store
 from obeql.store.shards.writer import Delivery, delivery_of
@@ -98,7 +98,7 @@ class Call:
     on_progress: OnProgress | None
     alone: bool
     place: int = 0
-    ahead: LookAhead | None = None
+    ahead: FollowingStatements | None = None
     #: when its turn came, of time.perf_counter: the time of WITHIN counts from here
     began: float = field(default_factory=time.perf_counter)
 
@@ -106,7 +106,9 @@ class Call:
 class Statements:
     """Runs one statement at a time, those of other threads after it; `cancel` stops the one that runs."""
 
-    def __init__(self, store: Store, gallery: Gallery, networks: Networks, cancellation: Cancellation) -> None:
+    def __init__(
+        self, store: Store, gallery: ImageRegistry, networks: ModelRegistry, cancellation: Cancellation
+    ) -> None:
         self._store = store
         self._gallery = gallery
         self._networks = networks
@@ -295,7 +297,7 @@ class Statements:
             bound = bind_alike(asked, bound, self._catalog, call.text, values)
         if isinstance(statement, syntax.ExplainOcclude) and call.ahead is not None:
             bound = replace(bound, also=call.ahead.classes(call.place, bound, self._catalog))
-        say = Phases(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
+        say = StatementStatus(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
         say.torch()
         if len(bound.images) == 1:
             self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
@@ -306,7 +308,7 @@ class Statements:
             anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values, held=answered)
             bound = replace(anew, also=bound.also)
         threads = self._catalog.setting("threads")
-        bound = with_workers(bound, threads)
+        bound = resolve_workers(bound, threads)
         precision = bound.options["precision"]
         try:
             with threads_set(threads, bound):
@@ -372,7 +374,7 @@ class Statements:
             self.require_writable("PREDICT")
         values = self._values(statement, call)
         bound = bind(statement, self._catalog, call.text, None, values)
-        say = Phases(call.on_progress, len(bound.images), len(bound.images), bound.images[0].shown, "images")
+        say = StatementStatus(call.on_progress, len(bound.images), len(bound.images), bound.images[0].shown, "images")
         say.torch()
         if not self._store.read_only and self._is_other(bound.model, say):
             bound = bind(statement, self._catalog, call.text, None, values)
@@ -387,7 +389,7 @@ class Statements:
         options = model_options(statement.options, call.text, values)
         uri = self._text(statement.uri, values, call, "the URI of a model")
         name = statement.name.value
-        say = Phases(call.on_progress, shown=name, unit="models")
+        say = StatementStatus(call.on_progress, shown=name, unit="models")
         say.torch()
         say(f"loading {PurePath(uri).name}")
         record = self._networks.create(name, uri, options)
@@ -459,7 +461,9 @@ class Statements:
         options = evaluate_options(statement.options, call.text, self._values(statement, call))
         result = self._referred(statement.run, call)
         model = self._runs.model(self._runs.record(int(result.run_id)))
-        say = Phases(call.on_progress, len(result), len(result), result[0].image if len(result) else "", "maps")
+        say = StatementStatus(
+            call.on_progress, len(result), len(result), result[0].image if len(result) else "", "maps"
+        )
         graph, device = self._networks.graph(model, say), self._catalog.setting("device")
         with threads_set(self._catalog.setting("threads")):
             stopped, tell = self._cancellation.is_asked, call.on_progress

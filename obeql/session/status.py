@@ -16,18 +16,18 @@ from obeql.executor.execution.events import Progress, Unit
 if TYPE_CHECKING:
     from obeql.executor.execution.events import OnProgress
 
-__all__ = ["Phases", "Say", "unsaid"]
+__all__ = ["Say", "StatementStatus", "no_status"]
 
 #: Called with what is being done from now on, in words.
 Say = Callable[[str], None]
 
 
-def unsaid(phase: str) -> None:
+def no_status(phase: str) -> None:
     """Say nothing: for callers who have nobody to tell."""
 
 
 @dataclass
-class Phases:
+class StatementStatus:
     """Tells a callback what a statement is doing before it has counted anything.
 
     `total`, `n_images` and `shown` (the first image) are those of the progress to come. `raised` is what the callback

@@ -5,7 +5,7 @@ from __future__ import annotations
 from obeql.errors import StoreError
 from obeql.planner import ModelRecord
 from obeql.results.result import Result
-from obeql.session.image_registry import Gallery
+from obeql.session.image_registry import ImageRegistry
 from obeql.session.run_reader import stored_result
 from obeql.store import RunRecord, Store
 from obeql.store.runs import unknown_run
@@ -16,7 +16,7 @@ __all__ = ["StoredRuns"]
 class StoredRuns:
     """Looks runs up by name or id; raises UnknownNameError, without a place, for a run that there is not."""
 
-    def __init__(self, store: Store, gallery: Gallery) -> None:
+    def __init__(self, store: Store, gallery: ImageRegistry) -> None:
         self._store = store
         self._gallery = gallery
 

@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from obeql.errors import StoreError
-from obeql.signals import undisturbed
+from obeql.signals import defer_sigint
 from obeql.store.opening import MEMORY, STORAGE_VERSION, connect, first_sentence
 
 __all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database", "Lane"]
@@ -241,7 +241,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Let no other store of this process write to the file inside the block. Ctrl-C waits for its end."""
-        with self._writer, self._lock, undisturbed():
+        with self._writer, self._lock, defer_sigint():
             self._require_writable()
             yield
 

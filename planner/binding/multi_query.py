@@ -21,7 +21,7 @@ from obeql.planner.binding.options import explain_options
 from obeql.planner.catalog import Catalog
 from obeql.planner.logical.plan import ClassSelector, ScoreCells, find, grids_of
 
-__all__ = ["LookAhead"]
+__all__ = ["FollowingStatements"]
 
 _WINDOWS = ("patch", "stride", "fill", "border", "precision")
 
@@ -34,7 +34,7 @@ class _Coming:
     asked: tuple[tuple[int, ClassSelector], ...]
 
 
-class LookAhead:
+class FollowingStatements:
     """The statements of a script that ask for the same windows, as far as they follow each other without any other.
 
     A statement with parameters, or one that would fail as things are, is left to its own turn.

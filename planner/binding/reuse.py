@@ -20,7 +20,7 @@ from obeql.planner.binding.labels import labelled_classes, labels_of
 from obeql.planner.catalog import ImageRecord, ModelRecord, StoredGrid, StoredMaps
 from obeql.planner.cells import axis_places
 from obeql.planner.grid import WindowGrid
-from obeql.planner.logical.plan import ClassSelector, HeldCells
+from obeql.planner.logical.plan import CachedCells, ClassSelector
 
 __all__ = ["held_cells"]
 
@@ -43,7 +43,7 @@ def held_cells(
     classes: ClassSelector,
     grids: Sequence[WindowGrid],
     stored: Sequence[StoredMaps],
-) -> tuple[HeldCells, ...]:
+) -> tuple[CachedCells, ...]:
     """Return, for each grid, how many of its windows over all images are stored for every asked class, and where.
 
     Classes that only the network can tell (FOR TOP, or FOR PREDICTED of an image without a stored map) count as not
@@ -58,7 +58,7 @@ def held_cells(
                 for run, n_cells in _by_run(grid, number, asked, maps, parts).items():
                     counts[number][run] = counts[number].get(run, 0) + n_cells * n_images
     return tuple(
-        HeldCells(grid, sum(runs.values()), tuple(sorted(runs.items(), key=lambda item: -item[1])))
+        CachedCells(grid, sum(runs.values()), tuple(sorted(runs.items(), key=lambda item: -item[1])))
         for grid, runs in zip(grids, counts, strict=True)
     )
 

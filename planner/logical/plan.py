@@ -16,9 +16,9 @@ from obeql.planner.grid import WindowGrid
 
 __all__ = [
     "BatchedQueries",
+    "CachedCells",
     "ClassSelector",
     "Classify",
-    "HeldCells",
     "LogicalNode",
     "Occlude",
     "Preprocess",
@@ -45,7 +45,7 @@ class LogicalNode:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldCells:
+class CachedCells:
     """How many of a grid's windows, over all images, are stored for every asked class; by run, most first."""
 
     grid: WindowGrid
@@ -59,7 +59,7 @@ class ScanImages(LogicalNode):
 
     source: str
     images: tuple[ImageRecord, ...]
-    held: tuple[HeldCells, ...] = field(default=(), repr=False)
+    held: tuple[CachedCells, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class ReuseCells(LogicalNode):
     """Take the cells that are stored; only the others are occluded and classified."""
 
     input: LogicalNode
-    held: tuple[HeldCells, ...]
+    held: tuple[CachedCells, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +236,7 @@ def _show(value: Any) -> str:
             text = word if rest is None else f"{word}({_show_plain(rest)})"
         case (ImageRecord(), *_):
             text = str(len(value))
-        case (HeldCells(), *_):
+        case (CachedCells(), *_):
             text = f"{sum(held.n_cells for held in value):,} cells"
         case (WindowGrid(), *_):
             text = ", ".join(show_grid(grid) for grid in value)

@@ -15,7 +15,7 @@ from obeql.planner.physical.cost import Rates, clean_pass_seconds
 from obeql.planner.physical.memory import whole_map_bytes
 from obeql.planner.physical.plan import Engine, IncrementalForward
 
-__all__ = ["choose_together"]
+__all__ = ["images_per_batch"]
 
 #: Numbers of images that are tried.
 _COUNTS = (2, 4, 8, 16, 32)
@@ -30,7 +30,7 @@ _GROUP_SECONDS = 1e-3
 _WORTH_WHILE = 0.03
 
 
-def choose_together(
+def images_per_batch(
     network: Network,
     rates: Rates,
     memory_bytes: float,

@@ -32,16 +32,24 @@ from obeql.planner.logical.plan import (
 )
 from obeql.planner.logical.rules import CHOICES, RULE_NAMES
 from obeql.planner.physical.cost import Rates, clean_pass_seconds
-from obeql.planner.physical.image_batching import choose_together
+from obeql.planner.physical.image_batching import images_per_batch
 from obeql.planner.physical.memory import cell_bytes, most_kept
-from obeql.planner.physical.plan import Engine, ExplainPlan, Refinement, Refusal, keeping, part_of, with_memory
-from obeql.planner.physical.refinement import LEVEL_SHARE, Asked, Ways, choose_refinement
+from obeql.planner.physical.plan import (
+    Engine,
+    ExplainPlan,
+    Refinement,
+    RejectedAlternative,
+    keeping,
+    part_of,
+    with_memory,
+)
+from obeql.planner.physical.refinement import LEVEL_SHARE, Asked, EngineChoices, choose_refinement
 from obeql.planner.physical.schedule import choose_engine
 
 __all__ = ["Chooser", "lower", "plan_explain"]
 
 #: an operator, and those that were refused
-Chosen = tuple[Engine, tuple[Refusal, ...]]
+Chosen = tuple[Engine, tuple[RejectedAlternative, ...]]
 #: (network, grid, rates, memory in bytes, batch, disabled choices, images together) -> operator and those refused
 Chooser = Callable[[Network, WindowGrid, Rates, int | None, int | None, frozenset[str], int], Chosen]
 
@@ -103,7 +111,7 @@ def lower(
         choices, refinements = _refined(bound, windows, choices, n_classes, reduced)
     elif n_images > 1 and "batch_images" not in disabled:
         n_each = -(-n_images // max(1, bound.workers))  # every worker gets some
-        together = choose_together(
+        together = images_per_batch(
             windows.network, rates, budget, n_each, lambda n: [engine for engine, _ in windows.chosen(n)], cells
         )
         choices = windows.chosen(together)
@@ -188,7 +196,7 @@ class _Windows:
         refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
         return part_of(engine, share), refused
 
-    def ways(self, place: int, audit: float, reduced: tuple[str, Rates] | None) -> Ways:
+    def ways(self, place: int, audit: float, reduced: tuple[str, Rates] | None) -> EngineChoices:
         """What may compute a grid's windows where they are refined: in levels, or all but the audit at once."""
 
         def by(rates: Rates) -> Engine:
@@ -198,7 +206,7 @@ class _Windows:
         if reduced is not None:
             name, its = reduced
             fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
-        return Ways(by(self.rates.in_parts(LEVEL_SHARE)), by(self.rates.in_parts(audit)), fast)
+        return EngineChoices(by(self.rates.in_parts(LEVEL_SHARE)), by(self.rates.in_parts(audit)), fast)
 
 
 def _refined(
@@ -211,16 +219,16 @@ def _refined(
     refinements: list[Refinement | None] = []
     for place, (grid, (whole, refused)) in enumerate(zip(windows.grids, choices, strict=True)):
 
-        def ways(audit: float, place: int = place) -> Ways:
+        def ways(audit: float, place: int = place) -> EngineChoices:
             return windows.ways(place, audit, reduced)
 
         refinement, engine, why_not = choose_refinement(grid, whole, ways, n_classes, goal, windows.disabled)
-        found.append((engine, (*refused, Refusal(operator, why_not)) if why_not else refused))
+        found.append((engine, (*refused, RejectedAlternative(operator, why_not)) if why_not else refused))
         refinements.append(refinement)
     return found, refinements
 
 
-def _refusals(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[Refusal, ...]:
+def _refusals(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[RejectedAlternative, ...]:
     """The operators that were not taken, of several grids with the patch that they are about."""
     return tuple(
         replace(refusal, reason=(f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else "") + refusal.reason)

@@ -11,22 +11,22 @@ from typing import Any
 
 from obeql.planner.catalog import ImageRecord, ModelRecord
 from obeql.planner.grid import WindowGrid
-from obeql.planner.logical.plan import HeldCells
+from obeql.planner.logical.plan import CachedCells
 
 __all__ = [
     "OPERATORS",
     "Cost",
+    "CostShares",
     "DenseForward",
     "Engine",
     "ExplainPlan",
     "IncrementalForward",
     "OperatorInfo",
-    "Prices",
     "ProgressiveRefine",
     "PrunedTop",
     "ReducedPrecision",
     "Refinement",
-    "Refusal",
+    "RejectedAlternative",
     "keeping",
     "part_of",
     "with_memory",
@@ -125,7 +125,7 @@ def keeping(engine: Engine, most: float) -> Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Prices:
+class CostShares:
     """What refining a grid costs, in shares of computing all of its windows exactly and at once.
 
     `look` is estimating all maps once, `level` what the windows of one level cost more than in full batches.
@@ -172,7 +172,7 @@ class ProgressiveRefine:
     within_s: float | None
     expected_share: float
     overhead_s: float
-    prices: Prices
+    prices: CostShares
     larger: tuple[tuple[float, Engine], ...]
     reduced: ReducedPrecision | None = None
 
@@ -189,7 +189,7 @@ class PrunedTop:
     confidence: float
     expected_share: float
     overhead_s: float
-    prices: Prices
+    prices: CostShares
     larger: tuple[tuple[float, Engine], ...]
     reduced: ReducedPrecision | None = None
 
@@ -198,7 +198,7 @@ Refinement = ProgressiveRefine | PrunedTop
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedAlternative:
     """An operator that was considered and not taken, with its cost where one was estimated."""
 
     operator: str
@@ -238,7 +238,7 @@ class ExplainPlan:
     approx: dict[str, Any] = field(default_factory=dict)
     #: every option with the value it has, defaults included
     options: dict[str, Any] = field(default_factory=dict)
-    refusals: tuple[Refusal, ...] = ()
+    refusals: tuple[RejectedAlternative, ...] = ()
     #: names of the rules that changed the plan, in order
     fired: tuple[str, ...] = ()
     #: names of the rules and choices that were turned off
@@ -255,7 +255,7 @@ class ExplainPlan:
     #: whether exact cells that are stored answer instead of being computed
     reuse: bool = True
     #: the cells that were seen to be stored, one entry a grid; empty for none. The engines' costs are without them.
-    held: tuple[HeldCells, ...] = ()
+    held: tuple[CachedCells, ...] = ()
     #: what the estimates rest on: device, and where its rates come from; and whether these were measured
     estimated_for: str = ""
     measured_rates: bool = False

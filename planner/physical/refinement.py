@@ -19,9 +19,9 @@ from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.cost import positions
 from obeql.planner.physical.plan import (
+    CostShares,
     DenseForward,
     Engine,
-    Prices,
     ProgressiveRefine,
     PrunedTop,
     ReducedPrecision,
@@ -38,7 +38,7 @@ __all__ = [
     "MOST_WASTE",
     "TOP_CELLS_CONFIDENCE",
     "Asked",
-    "Ways",
+    "EngineChoices",
     "audit_size",
     "cell_costs",
     "choose_refinement",
@@ -87,7 +87,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
+class EngineChoices:
     """The engines that could compute one grid, each with the cost of all windows.
 
     `levels` computes some at a time, `audit` few. `reduced` is a precision faster than the run's, with engines for
@@ -107,14 +107,14 @@ class _Option:
     engine: Engine
     share: float
     overhead_s: float
-    prices: Prices
+    prices: CostShares
     reduced: ReducedPrecision | None = None
 
 
 def choose_refinement(
     grid: WindowGrid,
     engine: Engine,
-    ways: Callable[[float], Ways],
+    ways: Callable[[float], EngineChoices],
     n_classes: int,
     asked: Asked,
     disabled: frozenset[str],
@@ -155,7 +155,7 @@ def _hindrance(grid: WindowGrid, asked: Asked, disabled: frozenset[str]) -> str:
 
 
 def _options(
-    grid: WindowGrid, whole: Engine, ways: Ways, n_classes: int, asked: Asked, audit: float, only_exact: bool
+    grid: WindowGrid, whole: Engine, ways: EngineChoices, n_classes: int, asked: Asked, audit: float, only_exact: bool
 ) -> Iterator[_Option]:
     """All cells in the run's precision, or most in a reduced one, level by level or at once."""
     share = _TOP_SHARE if asked.top_cells is not None else 1.0
@@ -166,7 +166,7 @@ def _options(
     estimating = _N_LEVELS * look_s
     # Full batches are missed by about as many windows whatever the size of a level.
     level = LEVEL_SHARE * max(0.0, ways.levels.cost.seconds / whole_s - 1.0)
-    prices = Prices(n_classes * _LEAST_WINDOW_S * grid.n_windows / whole_s, level)
+    prices = CostShares(n_classes * _LEAST_WINDOW_S * grid.n_windows / whole_s, level)
     yield _Option(plain * ways.levels.cost.seconds + estimating, ways.levels, plain, estimating, prices)
     if ways.reduced is None or only_exact:
         return

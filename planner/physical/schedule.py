@@ -21,7 +21,7 @@ from obeql.planner.physical.batches import Batches, Groups
 from obeql.planner.physical.cost import Rates, box_seconds, layer_seconds, paste_bytes, positions
 from obeql.planner.physical.execution_layout import for_boxes, for_whole_maps
 from obeql.planner.physical.memory import box_memory, fitting, most_kept, whole_map_bytes
-from obeql.planner.physical.plan import Cost, DenseForward, Engine, IncrementalForward, Refusal
+from obeql.planner.physical.plan import Cost, DenseForward, Engine, IncrementalForward, RejectedAlternative
 
 __all__ = ["BoxPlan", "box_plan", "choose_engine", "lane_batch"]
 
@@ -70,7 +70,7 @@ def choose_engine(
     batch: int | None = None,
     disabled: frozenset[str] = frozenset(),
     together: int = 1,
-) -> tuple[Engine, tuple[Refusal, ...]]:
+) -> tuple[Engine, tuple[RejectedAlternative, ...]]:
     """Return the operator that runs `grid` in the fewest estimated seconds, and the ones refused.
 
     Costs are those of one image, of `together` whose windows share batches; memory is that of all of them.
@@ -91,26 +91,26 @@ def _chosen(
     batch: int | None,
     disabled: frozenset[str],
     together: int,
-) -> tuple[Engine, tuple[Refusal, ...]]:
+) -> tuple[Engine, tuple[RejectedAlternative, ...]]:
     dense = _dense(network, grid, rates, budget, batch, disabled, together)
     if "choose_engine" in disabled:
-        return dense, (Refusal("IncrementalForward", "rule choose_engine is switched off"),)
+        return dense, (RejectedAlternative("IncrementalForward", "rule choose_engine is switched off"),)
     if network.whole:
-        return dense, (Refusal("IncrementalForward", f"the network runs whole: {network.reason}"),)
+        return dense, (RejectedAlternative("IncrementalForward", f"the network runs whole: {network.reason}"),)
     regions = region_layers(network, _switch_layer(network, grid, rates, disabled))
     if sum(regions) <= 1:
         reason = "boxes are not faster at any layer"
         if not region_layers(network, len(network.layers))[1]:
             reason = f"layer 1 ({network.layers[1].kind}) needs whole maps"
-        return dense, (Refusal("IncrementalForward", reason),)
+        return dense, (RejectedAlternative("IncrementalForward", reason),)
     engine = _incremental(network, grid, rates, budget, batch, regions, disabled, together)
     if engine.least_bytes > budget >= dense.least_bytes:
-        return dense, (Refusal("IncrementalForward", "needs more memory", engine.cost),)
+        return dense, (RejectedAlternative("IncrementalForward", "needs more memory", engine.cost),)
     if dense.least_bytes > budget >= engine.least_bytes:
-        return engine, (Refusal("DenseForward", "needs more memory", dense.cost),)
+        return engine, (RejectedAlternative("DenseForward", "needs more memory", dense.cost),)
     if engine.cost.seconds < dense.cost.seconds:
-        return engine, (Refusal("DenseForward", "estimated slower", dense.cost),)
-    return dense, (Refusal("IncrementalForward", "estimated slower", engine.cost),)
+        return engine, (RejectedAlternative("DenseForward", "estimated slower", dense.cost),)
+    return dense, (RejectedAlternative("IncrementalForward", "estimated slower", engine.cost),)
 
 
 # ---- whole maps ---------------------------------------------------------------------------------------------

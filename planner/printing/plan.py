@@ -13,7 +13,7 @@ from typing import Any
 from obeql.planner.binding.settings import ALL_GPUS
 from obeql.planner.binding.values import show_pair
 from obeql.planner.geometry import Network
-from obeql.planner.logical.plan import HeldCells
+from obeql.planner.logical.plan import CachedCells
 from obeql.planner.logical.rules import CHOICES
 from obeql.planner.physical.plan import (
     Cost,
@@ -202,7 +202,7 @@ def _distributed(plan: ExplainPlan, indent: str) -> str:
     return _row(f"{indent}└─ Distribute  {_plural(plan.workers, 'worker')} on {where}", _cells({"seconds": seconds}))
 
 
-def _reused(held: HeldCells, n_asked: int, lead: str, follow: str) -> Iterator[str]:
+def _reused(held: CachedCells, n_asked: int, lead: str, follow: str) -> Iterator[str]:
     """Yield the lines of ReuseCells above the operator that computes the rest."""
     yield f"{lead}ReuseCells  {held.n_cells:,} of {n_asked:,} cells are stored"
     text = ", ".join(f"{run}: {n_cells:,}" for run, n_cells in held.by_run)

@@ -10,7 +10,7 @@ import pytest
 
 from obeql.errors import ImageError
 from obeql.executor.execution import prefetch
-from obeql.executor.execution.prefetch import DecodedImage, ImagesAhead, Listed, decode
+from obeql.executor.execution.prefetch import DecodedImage, ImagePrefetcher, Listed, decode
 from obeql.executor.images import decode_object
 from obeql.planner.catalog import ImageRecord, Preprocessing
 
@@ -34,7 +34,7 @@ def test_images_come_in_order_one_ahead() -> None:
         return _decoded(image)
 
     shown: list[str] = []
-    with ImagesAhead(Listed(IMAGES), slow) as images:
+    with ImagePrefetcher(Listed(IMAGES), slow) as images:
         for _ in images:
             shown.append(images.take().source.shown)
             assert present.wait(30)  # the second is decoded while the first is worked on
@@ -48,7 +48,7 @@ def test_a_bad_image_is_told_in_its_turn() -> None:
             raise ImageError("image1.png is damaged")
         return _decoded(image)
 
-    with ImagesAhead(Listed(IMAGES[:3]), bad) as images:
+    with ImagePrefetcher(Listed(IMAGES[:3]), bad) as images:
         turns = iter(images)
         next(turns)
         images.take()
@@ -65,7 +65,7 @@ def test_a_feed_that_has_none_ahead_is_asked_again_in_turn() -> None:
         def next(self, ahead: bool) -> ImageRecord | None:
             return None if ahead else super().next(ahead)
 
-    with ImagesAhead(OneByOne(IMAGES), _decoded) as images:
+    with ImagePrefetcher(OneByOne(IMAGES), _decoded) as images:
         assert [images.take().source.shown for _ in images] == [image.shown for image in IMAGES]
 
 
@@ -77,7 +77,7 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
         threads.append(threading.current_thread())
         return _decoded(image)
 
-    with ImagesAhead(Listed(IMAGES), watched) as images:
+    with ImagePrefetcher(Listed(IMAGES), watched) as images:
         for _ in images:
             images.take()
     assert set(threads) == {threading.main_thread()}

@@ -13,7 +13,7 @@ from obeql.executor.devices import DTYPES, arithmetic
 from obeql.executor.network.capture.capture import capture
 from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.dense_forward import as_computed
-from obeql.executor.operators.grid_scan import GridRun
+from obeql.executor.operators.grid_scan import GridScan
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
@@ -46,7 +46,7 @@ def _network() -> nn.Module:
 
 def _logits(graph: Any, grid: WindowGrid, engine: Any, image: Tensor) -> Tensor:
     fill = image.mean((2, 3)).view(3, 1, 1)
-    run = GridRun(graph, grid, engine)
+    run = GridScan(graph, grid, engine)
     found = torch.zeros((grid.n_windows, 5), dtype=image.dtype, device=image.device)
 
     def take(windows: np.ndarray, logits: Tensor) -> None:
@@ -77,7 +77,7 @@ def test_boxes_and_whole_maps_agree_with_float64_on_the_cpu(precision: str) -> N
 def test_a_batch_too_large_for_the_device_is_halved() -> None:
     captured = capture(_network(), (3, 40, 48)).to(torch.device("cuda:0"), torch.float32)
     grid = WindowGrid.over((40, 48), (8, 8), (4, 4))
-    run = GridRun(captured, grid, DenseForward(64, Cost(0, 0, 0)))
+    run = GridScan(captured, grid, DenseForward(64, Cost(0, 0, 0)))
     image = torch.rand((1, 3, 40, 48), device="cuda:0")
     calls = []
 

@@ -11,10 +11,10 @@ import pytest
 from obeql.executor.adaptive.gaussian_process import Axes, Field, work_of
 from obeql.executor.adaptive.map_quality import ssim
 from obeql.executor.adaptive.problem import Goal, Problem
-from obeql.executor.adaptive.sampler import Refiner
-from obeql.executor.adaptive.top_k import TopSearch
+from obeql.executor.adaptive.sampler import Sampler
+from obeql.executor.adaptive.top_k import TopKSearch
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical.plan import Prices
+from obeql.planner.physical.plan import CostShares
 from obeql.planner.physical.refinement import AUDIT_TIMES, MOST_REDUCED_PRICE, MOST_WASTE, audit_size
 from obeql.planner.scores import ScoreKind
 
@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 GRID = WindowGrid.over((108, 108), (16, 16), (4, 4))
 GOAL = Goal("ssim", 0.95, 0.9)
-EXACT, REDUCED = Prices(0.002, 0.005), Prices(0.002, 0.005, 0.2)
+EXACT, REDUCED = CostShares(0.002, 0.005), CostShares(0.002, 0.005, 0.2)
 
 
 def smooth(seed: int, length: float = 1.0) -> Floats:
@@ -35,7 +35,7 @@ def rough(seed: int) -> Floats:
     return np.random.default_rng(seed).standard_normal(GRID.shape)
 
 
-def drive(refiner: Refiner, exact: Floats, reduced: Floats | None = None, most: int | None = None) -> int:
+def drive(refiner: Sampler, exact: Floats, reduced: Floats | None = None, most: int | None = None) -> int:
     """Give the refiner what it asks for; returns the number of requests. None asks for what is known."""
     request, n_levels = refiner.first(most), 0
     while not request.empty:
@@ -53,16 +53,16 @@ def drive(refiner: Refiner, exact: Floats, reduced: Floats | None = None, most: 
     return n_levels
 
 
-def found(refiner: Refiner) -> Floats:
+def found(refiner: Sampler) -> Floats:
     return refiner.estimates[0].logit - refiner.estimates[0].others
 
 
-def new(prices: Prices = EXACT, goal: Goal = GOAL, seed: int = 0, in_one_step: bool = False) -> Refiner:
-    return Refiner(Problem(GRID, "log_odds", 1, goal, seed, prices, in_one_step=in_one_step))
+def new(prices: CostShares = EXACT, goal: Goal = GOAL, seed: int = 0, in_one_step: bool = False) -> Sampler:
+    return Sampler(Problem(GRID, "log_odds", 1, goal, seed, prices, in_one_step=in_one_step))
 
 
 @pytest.mark.parametrize("prices", [EXACT, REDUCED])
-def test_what_is_stated_is_true(prices: Prices) -> None:
+def test_what_is_stated_is_true(prices: CostShares) -> None:
     true, shares = [], []
     for seed in range(6):
         truth = smooth(seed)
@@ -88,7 +88,7 @@ def test_the_same_seed_asks_for_the_same_cells() -> None:
 
 @pytest.mark.parametrize("prices", [EXACT, REDUCED])
 @pytest.mark.parametrize("make", [rough, lambda seed: np.full(GRID.shape, 2.5)], ids=["noise", "constant"])
-def test_what_cannot_be_estimated_is_computed(make: Callable[[int], Floats], prices: Prices) -> None:
+def test_what_cannot_be_estimated_is_computed(make: Callable[[int], Floats], prices: CostShares) -> None:
     truth = make(0)
     refiner = new(prices)
     drive(refiner, truth, truth + 1e-3 * rough(1))
@@ -97,10 +97,15 @@ def test_what_cannot_be_estimated_is_computed(make: Callable[[int], Floats], pri
     assert refiner.cells.exact.all() or refiner.cells.reduced.all()
 
 
-PRICES = [Prices(0.002, 0.01), Prices(0.004, 0.016), Prices(0.002, 0.01, 0.2), Prices(0.004, 0.016, MOST_REDUCED_PRICE)]
+PRICES = [
+    CostShares(0.002, 0.01),
+    CostShares(0.004, 0.016),
+    CostShares(0.002, 0.01, 0.2),
+    CostShares(0.004, 0.016, MOST_REDUCED_PRICE),
+]
 
 
-def spent(refiner: Refiner, exact: Floats, reduced: Floats) -> float:
+def spent(refiner: Sampler, exact: Floats, reduced: Floats) -> float:
     """What refining costs in all, as a share of computing everything at once, by the prices of the problem."""
     prices, n, cost = refiner.problem.prices, GRID.n_windows, 0.0
     request = refiner.first()
@@ -121,22 +126,22 @@ def spent(refiner: Refiner, exact: Floats, reduced: Floats) -> float:
 @pytest.mark.parametrize("make", [rough, lambda seed: np.full(GRID.shape, 2.5) + 1e-6 * rough(seed)])
 @pytest.mark.parametrize("prices", PRICES)
 def test_a_map_that_ends_exact_costs_hardly_more(
-    prices: Prices, make: Callable[[int], Floats], rounding: float, k: int
+    prices: CostShares, make: Callable[[int], Floats], rounding: float, k: int
 ) -> None:
     for seed in range(3):
         truth = make(seed)
         goal = GOAL if k == 0 else Goal("top_cells", 0.95, 1.0)
         problem = Problem(GRID, "log_odds", 1, goal, seed, prices)
-        refiner = Refiner(problem) if k == 0 else TopSearch(problem, k)
+        refiner = Sampler(problem) if k == 0 else TopKSearch(problem, k)
         assert spent(refiner, truth, truth + rounding * rough(seed + 50)) <= 1 + MOST_WASTE + (0.02 if k else 0.01)
 
 
 def test_an_audit_in_a_dear_precision_is_whole_after_the_first_look_only() -> None:
-    prices, shares = Prices(0.001, 0.01, MOST_REDUCED_PRICE), []
+    prices, shares = CostShares(0.001, 0.01, MOST_REDUCED_PRICE), []
     grid = WindowGrid.over((240, 240), (16, 16), (4, 4))
     axes = Axes(np.asarray(grid.rows.starts) / 16, np.asarray(grid.cols.starts) / 16)
     truth = Field(axes, 1.0, np.ones(grid.shape), np.ones(1)).draws(1, np.random.default_rng(5))[0].reshape(-1, 1)
-    refiner = Refiner(Problem(grid, "log_odds", 1, GOAL, 5, prices))
+    refiner = Sampler(Problem(grid, "log_odds", 1, GOAL, 5, prices))
     request, nothing = refiner.first(), np.zeros_like(truth)
     while not request.empty:
         refiner.cells.add(request.exact, truth[request.exact], nothing[request.exact])
@@ -156,7 +161,7 @@ def test_a_reduced_precision_that_fails_when_time_is_up_leaves_a_map() -> None:
     request = refiner.first(40)
     nothing = np.zeros((GRID.n_windows, 1))
     refiner.cells.add(request.exact, truth.reshape(-1, 1)[request.exact], nothing[request.exact])
-    refiner.forsake_reduced()
+    refiner.drop_proxy()
     request = refiner.next(0)
     assert len(request.exact) and not len(request.reduced)
     refiner.cells.add(request.exact, truth.reshape(-1, 1)[request.exact], nothing[request.exact])
@@ -166,7 +171,7 @@ def test_a_reduced_precision_that_fails_when_time_is_up_leaves_a_map() -> None:
 
 def test_a_search_has_its_whole_audit_after_the_first_look() -> None:
     truth = smooth(4)
-    refiner = TopSearch(Problem(GRID, "log_odds", 1, Goal("top_cells", 0.95, 1.0), 0, Prices(0.01, 0.02, 0.4)), 10)
+    refiner = TopKSearch(Problem(GRID, "log_odds", 1, Goal("top_cells", 0.95, 1.0), 0, CostShares(0.01, 0.02, 0.4)), 10)
     drive(refiner, truth, truth + 1e-3 * rough(1))
     assert refiner.cells.reduced.any() and not refiner.cells.exact.all()
     assert int(refiner._sample.audit.sum()) == AUDIT_TIMES * audit_size(GRID.n_windows)
@@ -176,7 +181,7 @@ def test_a_search_has_its_whole_audit_after_the_first_look() -> None:
 def test_grids_of_one_row_or_few_cells(size: tuple[int, int]) -> None:
     grid = WindowGrid.over(size, (16, 16), (4, 4))
     for seed, truth in enumerate((np.zeros(grid.shape), np.random.default_rng(0).standard_normal(grid.shape))):
-        refiner = Refiner(Problem(grid, "log_odds", 1, GOAL, seed))
+        refiner = Sampler(Problem(grid, "log_odds", 1, GOAL, seed))
         request = refiner.first()
         while not request.empty:
             values = truth.reshape(-1, 1)[request.exact]
@@ -209,10 +214,10 @@ def test_values_beyond_the_reduced_precision_are_refused() -> None:
 
 
 @pytest.mark.parametrize("prices", [EXACT, REDUCED])
-def test_the_largest_error_is_stated_where_every_cell_was_seen(prices: Prices) -> None:
+def test_the_largest_error_is_stated_where_every_cell_was_seen(prices: CostShares) -> None:
     """One cell decides, which no sample of cells finds."""
     truth = smooth(0)
-    refiner = Refiner(Problem(GRID, "log_odds", 1, Goal("maxerr", 0.95, 0.8), 0, prices))
+    refiner = Sampler(Problem(GRID, "log_odds", 1, Goal("maxerr", 0.95, 0.8), 0, prices))
     drive(refiner, truth, truth + 0.01 * rough(0))
     assert refiner.cells.seen.all() and refiner.worst >= 0.8
     assert refiner.cells.exact.all() != prices.has_reduced
@@ -229,10 +234,10 @@ def test_a_budget_is_kept() -> None:
 
 
 @pytest.mark.parametrize("prices", [EXACT, REDUCED])
-def test_the_most_important_cells_are_found(prices: Prices) -> None:
+def test_the_most_important_cells_are_found(prices: CostShares) -> None:
     for seed in range(2):
         truth = smooth(seed)
-        refiner = TopSearch(Problem(GRID, "log_odds", 1, Goal("top_cells", 0.95, 1.0), seed, prices), 10)
+        refiner = TopKSearch(Problem(GRID, "log_odds", 1, Goal("top_cells", 0.95, 1.0), seed, prices), 10)
         drive(refiner, truth, truth + 0.01 * rough(seed))
         best = np.argsort(truth, axis=None)[:10]
         named = np.argsort(np.where(np.isnan(found(refiner)), np.inf, found(refiner)), axis=None)[:10]
@@ -245,7 +250,7 @@ def test_a_search_by_probability_computes_the_cells_of_one_by_log_odds(kind: Sco
     truth = 8 + 6 * smooth(5)  # most probabilities are close to 1, so that few cells hold all their errors
     asked = []
     for each in ("log_odds", kind):
-        refiner = TopSearch(Problem(GRID, each, 1, Goal("top_cells", 0.95, 1.0), 0, EXACT), 10)
+        refiner = TopKSearch(Problem(GRID, each, 1, Goal("top_cells", 0.95, 1.0), 0, EXACT), 10)
         drive(refiner, truth)
         asked.append(refiner.cells.exact)
     np.testing.assert_array_equal(*asked)

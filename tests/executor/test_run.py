@@ -41,7 +41,7 @@ class Sink:
     def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         self.written.append((image.shown, list(maps)))
 
-    def keep_beside(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
+    def keep_extra(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
         raise AssertionError("no statement comes after this one")
 
     def fail(self, image: ImageRecord, error: str) -> None:

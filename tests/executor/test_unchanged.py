@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from obeql.executor.network.capture.capture import capture
 from obeql.executor.operators.clean_pass import materialise
-from obeql.executor.operators.grid_scan import GridRun
+from obeql.executor.operators.grid_scan import GridScan
 from obeql.executor.operators.skip_unchanged import unchanged_windows
 from obeql.planner.grid import WindowGrid
 
@@ -106,7 +106,7 @@ def test_cells_are_those_of_computing_them(drive: SimpleNamespace, boxes: bool, 
     images[-1] += 0 if n_images == 1 else 5
     found = {}
     for skips in (True, False):
-        run = GridRun(graph, GRID, engine, skips=skips)
+        run = GridScan(graph, GRID, engine, skips=skips)
         clean = materialise(graph, images, run.needed)
         told: list[int] = []
         found[skips] = run.compute(clean, BLACK.double(), [[1, 3]] * n_images, "softmax", told.append)
@@ -127,7 +127,7 @@ def test_cells_are_those_of_computing_them(drive: SimpleNamespace, boxes: bool, 
 
 def test_only_wanted_windows_are_taken(drive: SimpleNamespace) -> None:
     graph = capture(network(), (3, *SIZE)).to(torch.device("cpu"), torch.float32)
-    run = GridRun(graph, GRID, drive.dense_engine())
+    run = GridScan(graph, GRID, drive.dense_engine())
     wanted = np.zeros((1, GRID.n_windows), bool)
     wanted[0, :3] = True
     image = scans()

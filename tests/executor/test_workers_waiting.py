@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from obeql.executor.workers.work_queue import MOST_ATTEMPTS, Waiting
+from obeql.executor.workers.work_queue import MOST_ATTEMPTS, WorkQueue
 from obeql.planner.cells import ImageHashes
 
 
 def test_groups_are_those_of_one_process() -> None:
-    waiting = Waiting(7, together=3)
+    waiting = WorkQueue(7, together=3)
     assert [waiting.take(2, None) for _ in range(4)] == [[(0, 1, 2)], [(3, 4, 5)], [(6,)], []]
 
 
 def test_fast_groups_go_several_at_a_time_but_never_more_than_a_share() -> None:
-    waiting = Waiting(1000, together=1)
+    waiting = WorkQueue(1000, together=1)
     assert len(waiting.take(2, 0.05)) == 5  # a quarter of a second
     assert len(waiting.take(2, 1.0)) == 1
     assert len(waiting.take(2, 0.0)) == 124  # a quarter of what each of two would get of 993
@@ -22,14 +22,14 @@ def test_fast_groups_go_several_at_a_time_but_never_more_than_a_share() -> None:
 
 
 def test_what_was_not_begun_comes_next_in_its_order() -> None:
-    waiting = Waiting(6, together=2)
+    waiting = WorkQueue(6, together=2)
     first, second = waiting.take(2, None), waiting.take(2, None)
     waiting.put_back([*first, (), *second])
     assert [waiting.take(2, None) for _ in range(3)] == [[(0, 1)], [(2, 3)], [(4, 5)]]
 
 
 def test_a_suspect_goes_last_and_alone_and_is_given_up() -> None:
-    waiting = Waiting(3, together=1)
+    waiting = WorkQueue(3, together=1)
     for _ in range(MOST_ATTEMPTS - 1):
         assert waiting.blame((9,)) is None
     assert waiting.take(1, 1e-5) == [(0,)] and not waiting.suspect
@@ -40,7 +40,7 @@ def test_a_suspect_goes_last_and_alone_and_is_given_up() -> None:
 
 
 def test_a_group_is_tried_together_again_and_then_taken_apart() -> None:
-    waiting = Waiting(2, together=2)
+    waiting = WorkQueue(2, together=2)
     (group,) = waiting.take(1, None)
     assert waiting.blame(group) is None and waiting.take(1, None) == [group]
     assert waiting.blame(group) is None

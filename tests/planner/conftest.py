@@ -27,7 +27,7 @@ from obeql.planner import (
     setting_default,
 )
 from obeql.planner.catalog import StoredGrid, StoredMaps
-from obeql.planner.physical.plan import Cost, Refusal
+from obeql.planner.physical.plan import Cost, RejectedAlternative
 
 
 class NetworkBuilder:
@@ -170,7 +170,7 @@ def steady_chooser(
     batch: int | None,
     disabled: frozenset[str],
     together: int,
-) -> tuple[DenseForward | IncrementalForward, tuple[Refusal, ...]]:
+) -> tuple[DenseForward | IncrementalForward, tuple[RejectedAlternative, ...]]:
     """Boxes up to the first global layer at an eighth of the work, unless the network is whole.
 
     Rates of a device called bfloat16 are five times as fast. A grid of fewer than 20 windows takes half the time where
@@ -181,9 +181,9 @@ def steady_chooser(
     macs = float(network.macs * grid.n_windows)
     dense = DenseForward(batch or 32, Cost(macs, macs / 10, macs / 1e9 / faster, 2e8))
     if network.whole:
-        return dense, (Refusal("IncrementalForward", f"the network runs whole: {network.reason}"),)
+        return dense, (RejectedAlternative("IncrementalForward", f"the network runs whole: {network.reason}"),)
     if "choose_engine" in disabled:
-        return dense, (Refusal("IncrementalForward", "rule choose_engine is switched off"),)
+        return dense, (RejectedAlternative("IncrementalForward", "rule choose_engine is switched off"),)
     stop = next(i for i, layer in enumerate(network.layers) if layer.reach == "global")
     groups = 1 if "bucket_windows" in disabled else 4
     size = 4 if "choose_batch" in disabled else 64
@@ -191,7 +191,7 @@ def steady_chooser(
     regions = tuple(i < stop and layer.reach != "global" for i, layer in enumerate(network.layers))
     cost = Cost(macs / 8, macs / 100, macs / 6e9 / faster, float(min(memory_bytes or 3e8, 3e8)))
     engine = IncrementalForward(regions, groups, groups, batch or size, 2 * (batch or size), cost, macs / 10)
-    return engine, (Refusal("DenseForward", "estimated slower", dense.cost),)
+    return engine, (RejectedAlternative("DenseForward", "estimated slower", dense.cost),)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.cost import Rates
-from obeql.planner.physical.image_batching import choose_together
+from obeql.planner.physical.image_batching import images_per_batch
 from obeql.planner.physical.plan import Engine
 from obeql.planner.physical.schedule import choose_engine
 
@@ -35,7 +35,7 @@ def together(network: Network) -> Together:
         def engines(n: int) -> list[Engine]:
             return [choose_engine(network, FEW, rates, int(memory), None, frozenset(), n)[0]]
 
-        return choose_together(network, rates, memory, n_images, engines)
+        return images_per_batch(network, rates, memory, n_images, engines)
 
     return choose
 

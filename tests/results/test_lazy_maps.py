@@ -23,7 +23,7 @@ def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def n_held(result: Any) -> int:
-    return sum(not isinstance(entry, lazy_maps.Shelved) for entry in result.maps._entries)
+    return sum(not isinstance(entry, lazy_maps.LazyMap) for entry in result.maps._entries)
 
 
 def test_all_maps_stay_in_memory_while_they_are_small(net_db: Any, folder: Path) -> None:

@@ -261,9 +261,9 @@ def test_close_in_a_callback_is_told_what_to_do_instead(scans: Any) -> None:
 def test_ctrl_c_while_storing_does_what_the_system_does_with_it(handler: str, status: int) -> None:
     code = f"""
 import os, signal
-from obeql.signals import undisturbed
+from obeql.signals import defer_sigint
 signal.signal(signal.SIGINT, signal.{handler})
-with undisturbed():
+with defer_sigint():
     os.kill(os.getpid(), signal.SIGINT)
     print("stored", flush=True)
 """

@@ -111,14 +111,14 @@ def test_failures_keep_their_place(scans: Any, folder: Path) -> None:
 
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_loses_nothing(scans: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = explain.RunWriter.flush
+    real = explain.RunRecorder.flush
 
     def interrupted(self: Any) -> None:
         if self._held and self.n_taken < self.n_todo:  # only when the run is brought to its end
             signal.raise_signal(signal.SIGINT)
         real(self)
 
-    monkeypatch.setattr(explain.RunWriter, "flush", interrupted)
+    monkeypatch.setattr(explain.RunRecorder, "flush", interrupted)
 
     def stop(progress: Any) -> None:
         if progress.image == 2:
@@ -539,7 +539,7 @@ def test_pieces_are_kept_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
         def keep(self, image: Any, place: int, maps: Any) -> None:
             kept.append(clock[0])
 
-    piece = checkpoints.Pieces(Sink(), None, 0, lambda: "planes", lambda planes: [planes], lambda: None)  # type: ignore[arg-type, list-item]
+    piece = checkpoints.Checkpoints(Sink(), None, 0, lambda: "planes", lambda planes: [planes], lambda: None)  # type: ignore[arg-type, list-item]
     while clock[0] < 3600:
         clock[0] += 1
         piece.after_batch()

@@ -24,7 +24,7 @@ def together(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the planner take so many images together."""
 
     def force(count: int) -> None:
-        monkeypatch.setattr(sys.modules["obeql.planner.physical.lower"], "choose_together", lambda *_: count)
+        monkeypatch.setattr(sys.modules["obeql.planner.physical.lower"], "images_per_batch", lambda *_: count)
 
     return force
 

@@ -178,7 +178,7 @@ def test_every_plan_gives_the_maps_of_plain_inference(data: Any) -> None:
             db.execute(f"SET obeql.threads = {data.draw(st.integers(1, 3))}")
             choose = forced(True, stop, groups, batches)
             together = data.draw(st.integers(1, 3))
-            patch.setattr(sys.modules["obeql.planner.physical.lower"], "choose_together", lambda *_, n=together: n)
+            patch.setattr(sys.modules["obeql.planner.physical.lower"], "images_per_batch", lambda *_, n=together: n)
             found = run(choose)
             same(expected, found)
             for first, again in zip(found, run(choose), strict=True):  # the same plan, the same bits

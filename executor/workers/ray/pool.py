@@ -19,11 +19,11 @@ import numpy as np
 
 from obeql.errors import ExecutionError
 from obeql.executor.workers.model_transfer import receive_graph
-from obeql.executor.workers.pool import Crew, Worker
+from obeql.executor.workers.pool import Worker, WorkerPool
 from obeql.executor.workers.protocol import Order, Report
 from obeql.executor.workers.ray.cluster import connected, holdings
 
-__all__ = ["RayCrew"]
+__all__ = ["RayPool"]
 
 #: Seconds for which a statement goes on without any worker, at its start or later.
 PLACEMENT_SECONDS = 120.0
@@ -82,7 +82,7 @@ class RayWorker(Worker):
         return self._fate
 
 
-class RayCrew(Crew[RayWorker]):
+class RayPool(WorkerPool[RayWorker]):
     """Actors, each with as many CPUs as it has threads, and with a GPU where it computes on one."""
 
     def __init__(self, orders: Sequence[Order], address: str) -> None:
