@@ -32,8 +32,8 @@ def draw(results: Path, out: Path) -> None:
         for v in (0.75, 0.8, 0.85, 0.9, 0.95, 1.0)
     )
     names = "".join(
-        f'<text x="{edge + side - 8}" y="{side - 30 + 16 * k}" text-anchor="end" fill="{colour}">{kind}</text>'
-        for k, (kind, colour) in enumerate(COLOURS.items())
+        f'<text x="{edge + side - 8}" y="{side - 30 + 16 * k}" text-anchor="end" fill="{color}">{kind}</text>'
+        for k, (kind, color) in enumerate(COLOURS.items())
     )
     out.write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {side + edge + 20} {side + 56}" '

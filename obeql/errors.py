@@ -44,7 +44,7 @@ __all__ = [
 _MOST_CHARACTERS = 2000
 #: Names longer than this have no near ones.
 _LONGEST_NAME = 200
-#: Characters that move a terminal's cursor, colour it or turn the direction of text; line ends and tabs are kept.
+#: Characters that move a terminal's cursor, color it or turn the direction of text; line ends and tabs are kept.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -133,23 +133,23 @@ def _images() -> dict[str, bytes]:
     from PIL import Image
 
     rng = np.random.default_rng(0)
-    colour = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    color = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
     found = {}
     for name, picture, kind, more in [
-        ("rgb.png", colour, "PNG", {}),
-        ("palette.png", colour.quantize(8), "PNG", {"transparency": 1}),
+        ("rgb.png", color, "PNG", {}),
+        ("palette.png", color.quantize(8), "PNG", {"transparency": 1}),
         ("wide.png", Image.fromarray(rng.integers(0, 65536, (12, 16), dtype=np.uint16)), "PNG", {}),
-        ("a.jpg", colour, "JPEG", {}),
-        ("cmyk.jpg", colour.convert("CMYK"), "JPEG", {}),
-        ("a.gif", colour, "GIF", {}),
-        ("a.bmp", colour, "BMP", {}),
-        ("raw.tif", colour, "TIFF", {}),
-        ("lzw.tif", colour, "TIFF", {"compression": "tiff_lzw"}),
+        ("a.jpg", color, "JPEG", {}),
+        ("cmyk.jpg", color.convert("CMYK"), "JPEG", {}),
+        ("a.gif", color, "GIF", {}),
+        ("a.bmp", color, "BMP", {}),
+        ("raw.tif", color, "TIFF", {}),
+        ("lzw.tif", color, "TIFF", {"compression": "tiff_lzw"}),
         ("float.tif", Image.fromarray(rng.random((12, 16), dtype=np.float32)), "TIFF", {}),
-        ("a.webp", colour, "WEBP", {}),
-        ("a.ppm", colour, "PPM", {}),
-        ("a.tga", colour, "TGA", {}),
-        ("a.jp2", colour, "JPEG2000", {}),
+        ("a.webp", color, "WEBP", {}),
+        ("a.ppm", color, "PPM", {}),
+        ("a.tga", color, "TGA", {}),
+        ("a.jp2", color, "JPEG2000", {}),
     ]:
         out = io.BytesIO()
         try:
@@ -161,7 +161,7 @@ def _images() -> dict[str, bytes]:
 
 
 def _dicoms(rng: Any) -> dict[str, bytes]:
-    """A grey scan of 12 bits as DICOM: plain, run-length coded, and packed; none without pydicom."""
+    """A gray scan of 12 bits as DICOM: plain, run-length coded, and packed; none without pydicom."""
     try:
         from pydicom.dataset import FileDataset, FileMetaDataset
         from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless

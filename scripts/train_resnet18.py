@@ -3,10 +3,10 @@
     apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fashion
     python scripts/train_resnet18.py fashion/usr/share/datasets/fashion-mnist --into data/resnet18
 
-The pictures, 28 x 28 and grey, are enlarged: most steps see 64 pixels, the last ones the network's 224. About ten
+The pictures, 28 x 28 and gray, are enlarged: most steps see 64 pixels, the last ones the network's 224. About ten
 minutes on one core with AMX. Written are `fashion.pt`, a state dict of torchvision's resnet18 with 10 outputs, and
 `test/<class>_<number>.png`, pictures of 224 pixels that it was not trained on, for `benchmarks.approx`. Inputs are
-pixels / 255, without further normalisation.
+pixels / 255, without further normalization.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def enlarged(pictures: Tensor, size: int) -> Tensor:
 
 
 def seen(pictures: Tensor, size: int) -> Tensor:
-    """What a step of training sees: enlarged, half of them mirrored, with a square hidden, normalised."""
+    """What a step of training sees: enlarged, half of them mirrored, with a square hidden, normalized."""
     big = enlarged(pictures, size)
     if torch.rand(()) < 0.5:
         big = big.flip(3)

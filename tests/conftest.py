@@ -158,7 +158,7 @@ def make_heatmap() -> Callable[..., Any]:
         from obeql.results.heatmap import Heatmap
 
         how = Preprocessing((48, 48), mean=(0.5,), std=(0.2,))
-        source = decode_object(Image.new("L", (size[1], size[0]), 128), "grey")
+        source = decode_object(Image.new("L", (size[1], size[0]), 128), "gray")
         grid = WindowGrid.over(how.size, (8, 8), (4, 4))
         rows, cols = (np.array(axis.starts, np.int32) for axis in (grid.rows, grid.cols))
         lengths = np.full(11, 8, np.int32)
@@ -171,7 +171,7 @@ def make_heatmap() -> Callable[..., Any]:
         )
         more = {"picture": source, "class_name": "cat", "classes": ("cat", "dog"), "run_id": 1, **more}
         return Heatmap(
-            cells, "log_odds", "folder/grey.png", model="net", stride=(4, 4), placement=place(source.size, how), **more
+            cells, "log_odds", "folder/gray.png", model="net", stride=(4, 4), placement=place(source.size, how), **more
         )
 
     return make

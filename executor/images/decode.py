@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from obeql.errors import ImageError
-from obeql.executor.images.deep import is_deep_colour, read_deep_colour
+from obeql.executor.images.deep import is_deep_color, read_deep_color
 from obeql.executor.images.dicom import is_dicom, read_dicom
 from obeql.executor.images.locate import missing_file
 from obeql.executor.images.pages import DECODER_ERRORS, n_pages, turn_to
@@ -60,7 +60,7 @@ class SourceImage:
     """A decoded image, upright, at its own size.
 
     `pixels` is read-only RGB (H, W, 3): uint8 where the source has 8 bits a channel or fewer, else float32 in 0..1.
-    A grey image has three equal channels. `digest` is the hex SHA-256 of kind, dtype, shape and pixels. `shown` is
+    A gray image has three equal channels. `digest` is the hex SHA-256 of kind, dtype, shape and pixels. `shown` is
     the name used in messages and titles; `path` is None for an image that is no file. `ready` is True for arrays
     and tensors: those are used as they are when they already have the model's size. `series_uid` and
     `pixel_spacing_mm` (vertical, horizontal) are what a DICOM file says of its series and scale. `n_pages` counts the
@@ -95,9 +95,9 @@ def decode_file(path: str | Path) -> SourceImage:
     """Decode an image file that Pillow can read, a TIFF file of more than 8 bits, or a DICOM file.
 
     The EXIF orientation is applied. Transparent pixels are laid over white, which is what viewers, browsers and
-    paper show; bands beyond the colours that are no opacity are left out. Palettes, 1-bit, CMYK and grey with alpha
-    become RGB; 16-bit grey is divided by 65535 and keeps its precision, and so does 16-bit colour of TIFF files, and of
-    others where `deep.read_deep_colour` can read it. Colour profiles are not applied. DICOM files are shown as
+    paper show; bands beyond the colors that are no opacity are left out. Palettes, 1-bit, CMYK and gray with alpha
+    become RGB; 16-bit gray is divided by 65535 and keeps its precision, and so does 16-bit color of TIFF files, and of
+    others where `deep.read_deep_color` can read it. Color profiles are not applied. DICOM files are shown as
     `dicom.read_dicom` says. Of an animation, a stack or a DICOM file of several frames the first picture is taken, or
     the one that the path names: `stack.tif#page=3`, counted from 1.
 
@@ -141,15 +141,15 @@ def _decode_known(file: Path, shown: str, page: int | None) -> SourceImage:
 
 def _of_tiff(samples: TiffPixels, shown: str) -> Pixels:
     """RGB pixels (H, W, 3) of a TIFF file's samples, laid over white where they have an opacity."""
-    scaled = [_scaled(each, samples.white, shown) for each in (samples.colour, samples.alpha) if each is not None]
-    colour = np.broadcast_to(scaled[0], (*scaled[0].shape[:2], 3))
+    scaled = [_scaled(each, samples.white, shown) for each in (samples.color, samples.alpha) if each is not None]
+    color = np.broadcast_to(scaled[0], (*scaled[0].shape[:2], 3))
     if samples.alpha is None:
-        return colour
+        return color
     if not samples.weighted:
-        return _over_white(np.concatenate([colour, scaled[1]], axis=2))
-    if colour.dtype == np.uint8:
-        return np.asarray(np.minimum(colour.astype(np.int32) + (255 - scaled[1].astype(np.int32)), 255), np.uint8)
-    return np.asarray(np.minimum(colour + (1 - scaled[1]), 1), np.float32)
+        return _over_white(np.concatenate([color, scaled[1]], axis=2))
+    if color.dtype == np.uint8:
+        return np.asarray(np.minimum(color.astype(np.int32) + (255 - scaled[1].astype(np.int32)), 255), np.uint8)
+    return np.asarray(np.minimum(color + (1 - scaled[1]), 1), np.float32)
 
 
 def _scaled(samples: npt.NDArray[Any], white: int | None, shown: str) -> Pixels:
@@ -199,7 +199,7 @@ def decode_object(obj: Any, key: str) -> SourceImage:
         except DECODER_ERRORS as error:
             raise _damaged(key, error) from None
     channels_first = False
-    # A tensor can only exist once torch has been imported, so torch need not be imported to recognise one.
+    # A tensor can only exist once torch has been imported, so torch need not be imported to recognize one.
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(obj, torch.Tensor):
         channels_first = True
@@ -234,9 +234,9 @@ def _decode_pil(image: Image.Image, shown: str, file: Path | None) -> SourceImag
     # For sizes between one and two times the limit Pillow only warns.
     if path is not None and limit is not None and image.width * image.height > limit:
         raise _too_large(shown)
-    if file is not None and is_deep_colour(image):
+    if file is not None and is_deep_color(image):
         image.load()  # which finds damage that OpenCV does not tell of
-        if (deep := read_deep_colour(file, image)) is not None:
+        if (deep := read_deep_color(file, image)) is not None:
             return _finish(_over_white(deep) if deep.shape[2] == 4 else deep, shown, path, ready=False)
     # Pillow turns 8-bit TIFFs whose zero is white, and hands 16-bit ones over as they are.
     turned = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
@@ -249,10 +249,10 @@ def _rgb(image: Image.Image, shown: str, form: str | None) -> Pixels:
     mode = image.mode
     if mode.startswith("I;16"):
         deep = np.asarray(image)
-        grey = deep.astype(np.float32) / np.float32(65535)
-        if isinstance(clear := image.info.get("transparency"), int):  # the one grey value that is not shown
-            grey[deep == clear] = 1
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = deep.astype(np.float32) / np.float32(65535)
+        if isinstance(clear := image.info.get("transparency"), int):  # the one gray value that is not shown
+            gray[deep == clear] = 1
+        return np.repeat(gray[:, :, None], 3, axis=2)
     if mode == "I":
         wide = np.asarray(image)
         if wide.min() < 0 or wide.max() > 65535:
@@ -262,8 +262,8 @@ def _rgb(image: Image.Image, shown: str, form: str | None) -> Pixels:
             )
         # PNG and PGM files that Pillow reads so have 16 bits; other integers are those of 8 or 16 bits written wider.
         white = 255 if form in (None, "TIFF") and wide.max() <= 255 else 65535
-        grey = wide.astype(np.float32) / np.float32(white)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        gray = wide.astype(np.float32) / np.float32(white)
+        return np.repeat(gray[:, :, None], 3, axis=2)
     if mode == "F":
         return np.repeat(_standard_dtype(np.asarray(image)[:, :, None], shown), 3, axis=2)
     if image.has_transparency_data or mode in ("La", "RGBa"):
@@ -277,8 +277,8 @@ def _rgb(image: Image.Image, shown: str, form: str | None) -> Pixels:
 def _over_white(rgba: npt.NDArray[Any]) -> Pixels:
     """Lay (H, W, 4) pixels over white; opaque pixels keep their exact values."""
     if rgba.dtype == np.uint8:
-        colour, alpha = rgba[:, :, :3].astype(np.uint32), rgba[:, :, 3:].astype(np.uint32)
-        return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        color, alpha = rgba[:, :, :3].astype(np.uint32), rgba[:, :, 3:].astype(np.uint32)
+        return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
     alpha = rgba[:, :, 3:]
     return np.asarray(rgba[:, :, :3] * alpha + (1 - alpha), np.float32)
 
@@ -324,8 +324,8 @@ def _standard_dtype(array: npt.NDArray[Any], key: str) -> Pixels:
         way = "divide them by 255."
         if low < 0 or high > 255:
             way = (
-                "hand over pixels before normalisation, and give mean=.. and std=.. to create_model: "
-                "the model then normalises them."
+                "hand over pixels before normalization, and give mean=.. and std=.. to create_model: "
+                "the model then normalizes them."
             )
         raise ImageError(
             f"image '{key}' has values from {low:.4g} to {high:.4g}; floating-point pixels lie in 0..1: {way}"

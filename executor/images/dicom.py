@@ -1,4 +1,4 @@
-"""From a DICOM file to grey or RGB pixels in 0..1, as a viewer shows it, and the facts of the series.
+"""From a DICOM file to gray or RGB pixels in 0..1, as a viewer shows it, and the facts of the series.
 
 Called by `decode` for files that are DICOM; pydicom does the reading (`pip install "obeql[dicom]"`).
 """
@@ -58,7 +58,7 @@ def n_frames(path: Path) -> int:
 def read_dicom(path: Path, page: int | None = None) -> tuple[Pixels, dict[str, Any]]:
     """Return the pixels (H, W, 1) float32 in 0..1, or (H, W, 3) uint8 or float32, and the facts of the file.
 
-    Grey values are rescaled (slope and intercept, or the modality look-up table), then mapped to 0..1 by the first
+    Gray values are rescaled (slope and intercept, or the modality look-up table), then mapped to 0..1 by the first
     window or look-up table for viewing, and without one from the smallest to the largest value of the image; what an
     enhanced file says of these in the functional groups of the frame, or of all frames, goes before. MONOCHROME1,
     where large values are dark, is inverted. `page` is the frame, counted from 1; without it the first is taken.
@@ -152,10 +152,10 @@ def _pixels(header: Any, said: Any, index: int, shown: str) -> Pixels:
     frame = header.pixel_array
     kind = str(header.PhotometricInterpretation)
     if kind.startswith("MONOCHROME"):
-        grey = _grey(frame, said)
+        gray = _grey(frame, said)
         if kind == "MONOCHROME1":
-            grey = 1 - grey
-        return np.asarray(grey[:, :, None], np.float32)
+            gray = 1 - gray
+        return np.asarray(gray[:, :, None], np.float32)
     if kind == "PALETTE COLOR":
         frame = apply_color_lut(frame, header)
     if frame.ndim != 3 or frame.shape[2] != 3:

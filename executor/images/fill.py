@@ -23,7 +23,7 @@ FILLS = {
     "black": "RGB (0, 0, 0)",
     "white": "RGB (1, 1, 1)",
     "gray": "RGB (0.5, 0.5, 0.5)",
-    "zero": "0 after normalisation",
+    "zero": "0 after normalization",
     "blur": "the image itself, blurred",
 }
 _CONSTANTS = {"black": 0.0, "white": 1.0, "gray": 0.5}
@@ -39,15 +39,15 @@ def fill_values(
 ) -> npt.NDArray[np.float32]:
     """Return what a hidden pixel becomes: float32 (C,) for a constant, (C, H, W) for `blur`.
 
-    `fill` is a name of FILLS, or (r, g, b) in 0..1 as a tuple or as the text "(r,g,b)"; colours are RGB whatever the
+    `fill` is a name of FILLS, or (r, g, b) in 0..1 as a tuple or as the text "(r,g,b)"; colors are RGB whatever the
     model's channel order and pass through its preprocessing. `mean` averages `image.values` in float64. `blur` is a
     Gaussian of BLUR_SIGMA times the shorter side, cut at 3 sigma, border pixels repeated.
 
-    Raises QueryTypeError for another name or a colour outside 0..1.
+    Raises QueryTypeError for another name or a color outside 0..1.
     """
-    colour = _colour(fill)
-    if colour is not None:
-        return _model_colour(colour, how)
+    color = _color(fill)
+    if color is not None:
+        return _model_color(color, how)
     if fill == "mean":
         return np.asarray(image.values.mean(axis=(1, 2), dtype=np.float64), np.float32)
     if fill == "zero":
@@ -55,8 +55,8 @@ def fill_values(
     return _blurred(image.values, BLUR_SIGMA * min(image.values.shape[1:]))
 
 
-def _colour(fill: str | tuple[float, float, float]) -> tuple[float, float, float] | None:
-    """RGB of a constant colour, None for the other known fills."""
+def _color(fill: str | tuple[float, float, float]) -> tuple[float, float, float] | None:
+    """RGB of a constant color, None for the other known fills."""
     if isinstance(fill, str):
         if fill in _CONSTANTS:
             return (_CONSTANTS[fill],) * 3
@@ -64,24 +64,24 @@ def _colour(fill: str | tuple[float, float, float]) -> tuple[float, float, float
             return None
         match = _TRIPLE.fullmatch(fill.replace(" ", ""))
         try:
-            colour = tuple(map(float, match.groups())) if match else ()
+            color = tuple(map(float, match.groups())) if match else ()
         except ValueError:
-            colour = ()
-        if not colour:
+            color = ()
+        if not color:
             names = ", ".join(FILLS)
             raise QueryTypeError(
                 f"fill '{fill}' is unknown; allowed are {names} and (r,g,b) in 0..1.{nearest(fill, FILLS)}"
             )
     else:
-        colour = tuple(fill)
-    if len(colour) != 3 or not all(0 <= value <= 1 for value in colour):
-        shown = ", ".join(f"{value:g}" for value in colour)
+        color = tuple(fill)
+    if len(color) != 3 or not all(0 <= value <= 1 for value in color):
+        shown = ", ".join(f"{value:g}" for value in color)
         raise QueryTypeError(f"fill ({shown}) must be three numbers in 0..1: red, green, blue")
-    return colour[0], colour[1], colour[2]
+    return color[0], color[1], color[2]
 
 
-def _model_colour(colour: tuple[float, float, float], how: Preprocessing) -> npt.NDArray[np.float32]:
-    rgb = np.array(colour, np.float32).reshape(1, 1, 3)
+def _model_color(color: tuple[float, float, float], how: Preprocessing) -> npt.NDArray[np.float32]:
+    rgb = np.array(color, np.float32).reshape(1, 1, 3)
     unit = luma(rgb)[:, :, None] if how.channels == "gray" else rgb
     return to_model_space(unit, how)[:, 0, 0]
 

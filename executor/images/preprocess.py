@@ -35,8 +35,8 @@ _RESAMPLE = {
 class ModelInput:
     """What the network reads, and the same picture for people.
 
-    `values` float32 (C, H, W): the model's channels, normalised. `pixels` float32 (H, W, 3) in 0..1: RGB before
-    normalisation, grey repeated for a one-channel model. `placement` maps positions back to the source image.
+    `values` float32 (C, H, W): the model's channels, normalized. `pixels` float32 (H, W, 3) in 0..1: RGB before
+    normalization, gray repeated for a one-channel model. `placement` maps positions back to the source image.
     """
 
     values: Floats
@@ -64,7 +64,7 @@ def preprocess(source: SourceImage, how: Preprocessing) -> ModelInput:
 
 
 def to_model_space(unit: Floats, how: Preprocessing) -> Floats:
-    """Normalise pixels in 0..1: (H, W, 3) RGB, or (H, W, 1) for a grey model, to float32 (C, H, W)."""
+    """Normalize pixels in 0..1: (H, W, 3) RGB, or (H, W, 1) for a gray model, to float32 (C, H, W)."""
     mean, std = _statistics(how)
     chw = unit.transpose(2, 0, 1)
     if how.channels == "bgr":
@@ -92,7 +92,7 @@ def _statistics(how: Preprocessing) -> tuple[Floats, Floats]:
     n_channels = 1 if how.channels == "gray" else 3
     both = []
     for name, values in (("mean", how.mean), ("std", how.std)):
-        # One number stands for every channel; equal numbers, such as the defaults, for a grey model's only one.
+        # One number stands for every channel; equal numbers, such as the defaults, for a gray model's only one.
         distinct = tuple(dict.fromkeys(values))
         if len(values) != n_channels and len(distinct) != 1:
             raise ModelError(

@@ -36,7 +36,7 @@ _LOSSLESS = frozenset({_PLAIN, 5, 8, 32946, 32773, 34925, 50000})
 _UNPREDICTED = frozenset({_PLAIN, 32773})
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
-#: How many bands make the colour of a pixel.
+#: How many bands make the color of a pixel.
 _N_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _CMYK: 4}
 
 _ASSOCIATED, _UNASSOCIATED = 1, 2
@@ -50,13 +50,13 @@ _PART_BYTES = 1 << 25
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiffPixels:
-    """Samples of a picture, upright: `colour` (H, W, 1 or 3), and `alpha` (H, W, 1) where there is an opacity.
+    """Samples of a picture, upright: `color` (H, W, 1 or 3), and `alpha` (H, W, 1) where there is an opacity.
 
     Both are of one type: integers as stored, or floating point. `white` is the sample of white, None for floating
-    point. `weighted` says that the colour is multiplied by the opacity already.
+    point. `weighted` says that the color is multiplied by the opacity already.
     """
 
-    colour: Samples
+    color: Samples
     alpha: Samples | None
     white: int | None
     weighted: bool
@@ -140,7 +140,7 @@ def _layout(tags: Tags, path: Path) -> _Layout | None:
         what = "a plane for each band" if bits <= 8 else f"{bits} bits a sample"
         raise _refused(path, f"it has {what} and the compression number {compression}")
     if photometric not in _N_COLOURS or n_bands < _N_COLOURS[photometric]:
-        raise _refused(path, f"it has {bits} bits a sample and colours of kind {photometric}")
+        raise _refused(path, f"it has {bits} bits a sample and colors of kind {photometric}")
     if bits not in _FLOATS if _KINDS[kind] == "f" else not (8 <= bits <= 16 or bits in (32, 64)):
         raise _refused(path, f"it has numbers of {bits} bits")
     predictor = 1 if compression in _UNPREDICTED else tags.one(Tag.PREDICTOR, 1)
@@ -184,9 +184,9 @@ def _pillow_reads(tags: Tags, bits: int | None, kind: int | None, photometric: i
     """Whether Pillow is right, or says itself what is wrong: up to 8 bits, bands side by side."""
     if bits is None or bits > 8 or planes or kind in (2, 3) or (tags.big and tags.order == ">"):
         return False
-    # Grey with an opacity that it is multiplied by, and several further bands, are beyond Pillow.
-    n_colours = _N_COLOURS.get(photometric, n_bands)
-    return not (bits == 8 and n_bands > (1 if n_colours == 1 else n_colours + 1))
+    # Gray with an opacity that it is multiplied by, and several further bands, are beyond Pillow.
+    n_colors = _N_COLOURS.get(photometric, n_bands)
+    return not (bits == 8 and n_bands > (1 if n_colors == 1 else n_colors + 1))
 
 
 def _refused(path: Path, why: str) -> ImageError:
@@ -257,7 +257,7 @@ def _unpacked(
 
 
 def _as_bytes(packed: Sequence[bytes], n_rows: int, shape: tuple[int, int], compression: int) -> bytes:
-    """A TIFF file of 8-bit grey, (H, W) `shape`, whose samples are the bytes that `packed` strips of `n_rows` hold."""
+    """A TIFF file of 8-bit gray, (H, W) `shape`, whose samples are the bytes that `packed` strips of `n_rows` hold."""
     starts = np.cumsum([0, *map(len, packed)])[:-1]
     n_tags, n_strips = 9, len(packed)
     lists = 8 + 2 + 12 * n_tags + 4
@@ -306,38 +306,38 @@ def _numbers(unpacked: npt.NDArray[np.uint8], layout: _Layout) -> Samples:
 
 
 def _meant(samples: Samples, layout: _Layout, path: Path) -> TiffPixels:
-    n_colours = _N_COLOURS[layout.photometric]
-    n_extra = layout.n_bands - n_colours
+    n_colors = _N_COLOURS[layout.photometric]
+    n_extra = layout.n_bands - n_colors
     extra = layout.extra
-    if not extra and n_extra == 1 and n_colours == 3:
+    if not extra and n_extra == 1 and n_colors == 3:
         extra = (_UNASSOCIATED,)  # what four bands of a file that does not say more are everywhere
-    if n_colours == 1 and n_extra > 1:
+    if n_colors == 1 and n_extra > 1:
         raise ImageError(
             f"'{path}' is a TIFF file of {layout.n_bands} bands that does not say which of them are red, green and "
             "blue; save it as RGB"
         )
     opacity = next((place for place, kind in enumerate(extra[:n_extra]) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
-    white = None if layout.kind == "f" else _white(samples[:, :, :n_colours], layout, path)
+    white = None if layout.kind == "f" else _white(samples[:, :, :n_colors], layout, path)
     upper = 1 if white is None else white
-    colour = samples[:, :, :n_colours]
+    color = samples[:, :, :n_colors]
     if layout.photometric == _WHITE_IS_ZERO:
-        colour = np.asarray(upper - colour, samples.dtype)
+        color = np.asarray(upper - color, samples.dtype)
     elif layout.photometric == _CMYK:
-        unit = colour.astype(np.float64) / upper
-        colour = np.asarray((1 - unit[:, :, :3]) * (1 - unit[:, :, 3:]), np.float32)
+        unit = color.astype(np.float64) / upper
+        color = np.asarray((1 - unit[:, :, :3]) * (1 - unit[:, :, 3:]), np.float32)
         if opacity is not None:
             samples = np.asarray(samples / upper, np.float32)
         white = None
-    alpha = None if opacity is None else samples[:, :, n_colours + opacity, None]
+    alpha = None if opacity is None else samples[:, :, n_colors + opacity, None]
     return TiffPixels(
-        upright(colour, layout.orientation),
+        upright(color, layout.orientation),
         None if alpha is None else upright(alpha, layout.orientation),
         white,
         opacity is not None and extra[opacity] == _ASSOCIATED,
     )
 
 
-def _white(colour: Samples, layout: _Layout, path: Path) -> int:
+def _white(color: Samples, layout: _Layout, path: Path) -> int:
     """The sample of white. Raises ImageError where integers have no agreed one.
 
     It is the largest number of the bits, up to 16 without a sign. Wider and signed integers, which no standard gives
@@ -345,7 +345,7 @@ def _white(colour: Samples, layout: _Layout, path: Path) -> int:
     """
     if layout.kind == "u" and layout.bits <= 16:
         return int((1 << layout.bits) - 1)
-    low, high = int(colour.min()), int(colour.max())
+    low, high = int(color.min()), int(color.max())
     if low < 0 or high > 65535:
         signed = "signed " if layout.kind == "i" else ""
         raise ImageError(

@@ -59,9 +59,9 @@ def _fitting(error: ObeqlError) -> str:
 
 
 def _heading(text: str) -> str:
-    """The text in bold red on a terminal with colours."""
-    coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return f"\x1b[1;31m{text}\x1b[0m" if coloured else text
+    """The text in bold red on a terminal with colors."""
+    colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return f"\x1b[1;31m{text}\x1b[0m" if colored else text
 
 
 def _explained(error: Exception) -> ObeqlError:

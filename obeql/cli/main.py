@@ -33,7 +33,7 @@ _EPILOG = """\
 Without -c and -f, statements come from standard input, or from a prompt where that is a terminal.
 `obeql doctor` shows versions and devices and tries out whether they work.
 Exit codes: 0 done, 2 query or usage, 3 not supported, 4 model, 5 image, 6 run or device, 7 database, 70 bug in OBEQL,
-130 stopped with Ctrl-C. OBEQL_DEBUG=1 shows Python tracebacks, NO_COLOR=1 leaves out colours.
+130 stopped with Ctrl-C. OBEQL_DEBUG=1 shows Python tracebacks, NO_COLOR=1 leaves out colors.
 """
 
 

@@ -70,7 +70,7 @@ def film_bytes(
 
     A film of `n_frames` shows evenly spread windows in reading order, and on the right all windows up to that one, in
     the colors of `Heatmap.plot`. Windows that were not computed are not shown; their pixels are hatched. fill=zero, the
-    mean color of a network's training images, is drawn as mid-grey. Raises ImageError when the picture is gone,
+    mean color of a network's training images, is drawn as mid-gray. Raises ImageError when the picture is gone,
     QueryTypeError for other suffixes and numbers that make no film.
     """
     if suffix not in FILM_SUFFIXES:

@@ -61,7 +61,7 @@ _SPANS: dict[Sign, tuple[float, float]] = {
     "absolute": (0.0, 1.0),
 }
 
-#: The veil and the two lines of a hatch, grey levels and opacities: visible on black scans and on white ones.
+#: The veil and the two lines of a hatch, gray levels and opacities: visible on black scans and on white ones.
 _VEIL, _DARK_LINE, _LIGHT_LINE = (128, 60), (40, 160), (225, 160)
 
 
@@ -131,17 +131,17 @@ def bar_pixels(chosen: Palette, n: int) -> Bytes:
 
 
 def hatching(unknown: Flags, period: int, falling: bool = False) -> Bytes:
-    """Return uint8 RGBA (H, W, 4): slanted lines over a grey veil where `unknown` (H, W), clear elsewhere."""
+    """Return uint8 RGBA (H, W, 4): slanted lines over a gray veil where `unknown` (H, W), clear elsewhere."""
     rows, cols = np.indices(unknown.shape)
     place = (rows - cols if falling else rows + cols) % period
     rgba = np.zeros((*unknown.shape, 4), np.uint8)
     width = max(1, period // 6)
-    for (grey, opacity), part in (
+    for (gray, opacity), part in (
         (_VEIL, unknown),
         (_DARK_LINE, unknown & (place < width)),
         (_LIGHT_LINE, unknown & (place >= width) & (place < 2 * width)),
     ):
-        rgba[part] = (grey, grey, grey, opacity)
+        rgba[part] = (gray, gray, gray, opacity)
     return rgba
 
 

@@ -164,12 +164,12 @@ def picture_of(heat: Heatmap) -> tuple[npt.NDArray[np.float32] | None, str]:
 
 
 def draw_picture(ax: Axes, heat: Heatmap, picture: npt.NDArray[np.float32] | None) -> None:
-    """Draw the source image in its own pixels, or a grey ground where there is none, and fix the axes to it."""
+    """Draw the source image in its own pixels, or a gray ground where there is none, and fix the axes to it."""
     height, width = heat.placement.source_size
     if picture is None:
         ax.set_facecolor("0.85")
     else:
-        # RGB values are drawn as they are: no colormap and no stretching, so grey stays grey.
+        # RGB values are drawn as they are: no colormap and no stretching, so gray stays gray.
         ax.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
     ax.set_xlim(0, width)
     ax.set_ylim(height, 0)
@@ -316,8 +316,8 @@ def _finish_bar(bar: Any, label: tuple[str, str, str], inches: float) -> None:
     from matplotlib.ticker import FuncFormatter  # noqa: PLC0415
 
     # The colors are transparent: the left half shows them over black, the right half over white.
-    for left, grey in ((0.0, "0.0"), (0.5, "1.0")):
-        ground = Rectangle((left, 0), 0.5, 1, transform=bar.ax.transAxes, facecolor=grey, edgecolor="none", zorder=0)
+    for left, gray in ((0.0, "0.0"), (0.5, "1.0")):
+        ground = Rectangle((left, 0), 0.5, 1, transform=bar.ax.transAxes, facecolor=gray, edgecolor="none", zorder=0)
         bar.ax.add_patch(ground)
     if bar.solids is not None:
         bar.solids.set_zorder(1)

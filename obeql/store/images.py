@@ -323,7 +323,7 @@ class ImageRows:
 
 
 def _handle(image: ImageRecord) -> tuple[str, str | int] | None:
-    """What an image is recognised by; None when nothing names it, and it is then always a new one."""
+    """What an image is recognized by; None when nothing names it, and it is then always a new one."""
     if image.path is not None:
         return ("path", image.path)
     if image.key is not None:

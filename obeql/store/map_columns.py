@@ -1,4 +1,4 @@
-"""Heat maps as Arrow rows and back: 2-D planes as nested lists, and the digest that recognises a stored map.
+"""Heat maps as Arrow rows and back: 2-D planes as nested lists, and the digest that recognizes a stored map.
 
 Used by `maps`, which says where the rows go.
 """

@@ -40,7 +40,7 @@ __all__ = [
     "default_stride",
     "evaluate_options",
     "explain_options",
-    "fill_colour",
+    "fill_color",
     "fill_text",
     "images_options",
     "images_pages",
@@ -86,18 +86,18 @@ FILLS = ("mean", "black", "white", "gray", "zero", "blur")
 
 
 def _fill(name: str, value: Any) -> str:
-    """Parse a word of FILLS or a colour; returns the text `fill_colour` reads."""
+    """Parse a word of FILLS or a color; returns the text `fill_color` reads."""
     if isinstance(value, str):
         return str(choice(*FILLS)(name, {"grey": "gray"}.get(value.lower(), value)))
     if not isinstance(value, tuple):
-        raise BadValue(f"{name} takes {', '.join(FILLS)} or a colour (r, g, b), not {shown(value)}.")
+        raise BadValue(f"{name} takes {', '.join(FILLS)} or a color (r, g, b), not {shown(value)}.")
     if len(value) != 3:
         raise BadValue(f"{name} takes three numbers (r, g, b), not {len(value)}.")
-    colour = tuple(number(name, part) for part in value)
-    for position, part in enumerate(colour):
+    color = tuple(number(name, part) for part in value)
+    for position, part in enumerate(color):
         if not 0 <= part <= 1:
-            raise BadValue(f"{name} takes colours in 0..1 (a byte divided by 255), not {part:g}.", position)
-    return fill_text(colour)
+            raise BadValue(f"{name} takes colors in 0..1 (a byte divided by 255), not {part:g}.", position)
+    return fill_text(color)
 
 
 def _workers(name: str, value: Any) -> int:
@@ -116,12 +116,12 @@ def _seed(name: str, value: Any) -> int:
     return found
 
 
-def fill_text(colour: Sequence[float]) -> str:
-    """Return the canonical text of a colour, `(0.5,0,1)`; it is part of a cell's identity."""
-    return "(" + ",".join(repr(float(part)).removesuffix(".0") for part in colour) + ")"
+def fill_text(color: Sequence[float]) -> str:
+    """Return the canonical text of a color, `(0.5,0,1)`; it is part of a cell's identity."""
+    return "(" + ",".join(repr(float(part)).removesuffix(".0") for part in color) + ")"
 
 
-def fill_colour(fill: str) -> tuple[float, float, float] | None:
+def fill_color(fill: str) -> tuple[float, float, float] | None:
     """Return (r, g, b) in 0..1 of a plan's `fill`, or None when it is one of the words of FILLS."""
     if not fill.startswith("("):
         return None
@@ -148,7 +148,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         _fill,
         "mean",
         "mean, black, white, gray, zero, blur, (r, g, b)",
-        "What hides the pixels: the image's mean, a colour in 0..1, 0 after normalisation, or the blurred image.",
+        "What hides the pixels: the image's mean, a color in 0..1, 0 after normalization, or the blurred image.",
     ),
     OptionInfo(
         "score",

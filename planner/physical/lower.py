@@ -61,15 +61,15 @@ def plan_explain(
     choose: Chooser = choose_engine,
     reduced: tuple[str, Rates] | None = None,
 ) -> ExplainPlan:
-    """Return the plan of a bound statement: optimise, then lower, with the rules the session left on.
+    """Return the plan of a bound statement: optimize, then lower, with the rules the session left on.
 
     `memory_bytes` is what the device has to spare; a memory option or setting goes first, and
     without any `rates.free_bytes` counts. `choose` stands in for the
     chooser of operators in tests. `reduced` is a precision faster than the statement's, with its
     rates, in which approximate maps may compute windows.
     """
-    optimised, fired = optimize(bound.logical, bound.disabled)
-    plan = lower(replace(bound, logical=optimised), rates, memory_bytes, choose, reduced)
+    optimized, fired = optimize(bound.logical, bound.disabled)
+    plan = lower(replace(bound, logical=optimized), rates, memory_bytes, choose, reduced)
     before = print_tree(bound.logical)
     return replace(plan, fired=fired, logical_text=(before, plan.logical_text[1]))
 
@@ -81,7 +81,7 @@ def lower(
     choose: Chooser = choose_engine,
     reduced: tuple[str, Rates] | None = None,
 ) -> ExplainPlan:
-    """Return the physical plan of the logical plan in `bound`, optimised or not, without rewriting it."""
+    """Return the physical plan of the logical plan in `bound`, optimized or not, without rewriting it."""
     logical = bound.logical
     if not isinstance(logical, StoreRun):
         raise InternalError(

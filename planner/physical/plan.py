@@ -208,7 +208,7 @@ class RejectedAlternative:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExplainPlan:
-    """A bound, optimised and costed EXPLAIN OCCLUDE: everything the executor needs, as plain data.
+    """A bound, optimized and costed EXPLAIN OCCLUDE: everything the executor needs, as plain data.
 
     One map is computed for each image, grid (one grid a patch size) and class, in that order. `engines[g]` runs
     grid g. `classes` is the selector: ("predicted", None) | ("label", None) | ("ids", (0, 2)) | ("top", 3) |

@@ -106,7 +106,7 @@ def test_what_enter_does(text: str, finished: bool) -> None:
     assert is_finished(text) is finished
 
 
-def test_words_are_coloured_by_the_grammar() -> None:
+def test_words_are_colored_by_the_grammar() -> None:
     text = "EXPLAIN OCCLUDE a USING b WITH patch=16 -- x\n;SELECT 'y'"
     kinds = {shown: kind for _, kind, shown in ObeqlLexer().get_tokens_unprocessed(text)}
     assert kinds["OCCLUDE"] is kinds["USING"] is kinds["SELECT"] is Keyword

@@ -1,4 +1,4 @@
-"""Pictures: grey stays grey, the sign has its colour, odd maps draw, and nothing global is touched."""
+"""Pictures: gray stays gray, the sign has its color, odd maps draw, and nothing global is touched."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from obeql.planner.grid import WindowGrid
 from obeql.results.heatmap import Heatmap
 from obeql.results.result import Result
 
-GREY = decode_object(Image.new("L", (80, 60), 128), "grey")
+GREY = decode_object(Image.new("L", (80, 60), 128), "gray")
 HOW = Preprocessing((48, 48), mean=(0.5,), std=(0.2,))
 
 
@@ -42,7 +42,7 @@ def heatmap(
         key, 0, rows, cols, lengths, lengths, logit, np.zeros_like(logit), np.zeros(grid.shape, np.int32), 0.0, 0.0, 0
     )
     more.setdefault("picture", source)
-    name = more.pop("image", "grey.png")
+    name = more.pop("image", "gray.png")
     return Heatmap(
         cells, "log_odds", name, more.pop("class_name", "cat"), "net", (4, 4), place(source.size, how), **more
     )
@@ -76,21 +76,21 @@ def test_red_is_for_and_blue_against() -> None:
     assert (pixels[:3, -10:] == 128).all()
 
 
-def test_the_picture_is_the_source_not_the_normalised_input() -> None:
+def test_the_picture_is_the_source_not_the_normalized_input() -> None:
     rng = np.random.default_rng(0)
-    colour = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
-    source = decode_object(Image.fromarray(colour), "x")
+    color = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    source = decode_object(Image.fromarray(color), "x")
     pixels = drawn(heatmap(0.0, source))
-    np.testing.assert_allclose(pixels, colour, atol=1)
+    np.testing.assert_allclose(pixels, color, atol=1)
     bgr = Preprocessing((48, 48), channels="bgr", mean=(0.5,), std=(0.2,))
-    np.testing.assert_allclose(drawn(heatmap(0.0, source, bgr)), colour, atol=1)
+    np.testing.assert_allclose(drawn(heatmap(0.0, source, bgr)), color, atol=1)
 
 
-def test_only_the_crop_is_coloured() -> None:
+def test_only_the_crop_is_colored() -> None:
     how = Preprocessing((48, 48), "shortest", 48)
     pixels = drawn(heatmap(np.ones((11, 11)), how=how))
-    coloured = (np.ptp(pixels, axis=2) > 10).any(axis=0)
-    assert coloured.sum() == pytest.approx(60, abs=2) and not coloured[:9].any() and not coloured[-9:].any()
+    colored = (np.ptp(pixels, axis=2) > 10).any(axis=0)
+    assert colored.sum() == pytest.approx(60, abs=2) and not colored[:9].any() and not colored[-9:].any()
 
 
 @pytest.mark.parametrize(
@@ -120,11 +120,11 @@ def test_limits() -> None:
         overlay(heatmap(1.0), alpha=2)
 
 
-def test_colours_are_clear_at_zero_and_opaque_at_the_ends() -> None:
-    colours = color_map(Palette(0.6))
-    assert colours(0.5)[3] == 0 and colours(0.0)[3] == pytest.approx(0.6) and colours(1.0)[3] == pytest.approx(0.6)
-    assert colours(1.0)[0] > colours(1.0)[2] and colours(0.0)[2] > colours(0.0)[0]
-    assert colours(np.ma.masked_invalid([np.nan]))[0, 3] == 0
+def test_colors_are_clear_at_zero_and_opaque_at_the_ends() -> None:
+    colors = color_map(Palette(0.6))
+    assert colors(0.5)[3] == 0 and colors(0.0)[3] == pytest.approx(0.6) and colors(1.0)[3] == pytest.approx(0.6)
+    assert colors(1.0)[0] > colors(1.0)[2] and colors(0.0)[2] > colors(0.0)[0]
+    assert colors(np.ma.masked_invalid([np.nan]))[0, 3] == 0
 
 
 def test_smoothing_keeps_values_and_gaps() -> None:
@@ -217,7 +217,7 @@ def test_what_was_not_computed_is_hatched_and_zero_is_not() -> None:
     pixels = drawn(holed())
     assert (pixels[31:] == 128).all()
     above = pixels[:28]
-    assert np.ptp(above) > 10 and (np.ptp(above, axis=2) == 0).all(), "grey lines"
+    assert np.ptp(above) > 10 and (np.ptp(above, axis=2) == 0).all(), "gray lines"
     assert keys(overlay(holed())) == ["not computed"]
     assert keys(overlay(heatmap(np.zeros((11, 11))))) == []
 

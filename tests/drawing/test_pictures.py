@@ -28,7 +28,7 @@ def bump(row: int, height: float = 3.0) -> np.ndarray:
     return importance
 
 
-def colour_limits(figure: Any) -> list[float]:
+def color_limits(figure: Any) -> list[float]:
     return [float(image.norm.vmax) for ax in figure.axes for image in ax.images if image.norm.vmin < 0]
 
 
@@ -37,15 +37,15 @@ def colour_limits(figure: Any) -> list[float]:
 
 def test_a_sheet_has_one_scale_unless_told_otherwise(make_heatmap: Callable[..., Any]) -> None:
     result = Result((make_heatmap(bump(2)), make_heatmap(bump(5, 1.0))))
-    assert len(set(colour_limits(result.plot()))) == 1
-    assert len(set(colour_limits(result.plot(shared=False)))) == 2
-    assert set(colour_limits(result.plot(limit=9.0))) == {9.0}
+    assert len(set(color_limits(result.plot()))) == 1
+    assert len(set(color_limits(result.plot(shared=False)))) == 2
+    assert set(color_limits(result.plot(limit=9.0))) == {9.0}
 
 
 def test_two_maps_share_a_scale_and_show_their_difference(make_heatmap: Callable[..., Any]) -> None:
     first, second = make_heatmap(bump(2)), make_heatmap(bump(5, 1.0), class_name="dog")
     figure = first.compare(second)
-    limits = colour_limits(figure)
+    limits = color_limits(figure)
     assert len(limits) == 3 and limits[0] == limits[1]
     texts = [text.get_text() for ax in figure.axes for text in ax.texts] + [ax.get_title("left") for ax in figure.axes]
     assert {"cat", "dog", "second − first"} <= set(texts)
@@ -60,7 +60,7 @@ def test_titles_say_what_differs(make_heatmap: Callable[..., Any]) -> None:
 
 
 def test_maps_of_two_images_have_no_difference(make_heatmap: Callable[..., Any]) -> None:
-    assert len(colour_limits(make_heatmap(bump(2)).compare(make_heatmap(bump(2), size=(90, 90))))) == 2
+    assert len(color_limits(make_heatmap(bump(2)).compare(make_heatmap(bump(2), size=(90, 90))))) == 2
 
 
 def test_two_scores_do_not_compare(make_heatmap: Callable[..., Any]) -> None:
@@ -138,7 +138,7 @@ def test_a_report_holds_the_numbers_and_pictures(make_heatmap: Callable[..., Any
     failed = FailedImage(1, "gone.png", "no such file")
     data = report_of(Result((heat,), (failed,), 1, "first", seconds=2.0), tmp_path / "r.html")
     (found,) = data["maps"]
-    assert found["title"] == "grey.png · </script><b>" and "label cat" in found["detail"]
+    assert found["title"] == "gray.png · </script><b>" and "label cat" in found["detail"]
     assert np.allclose(found["importance"], heat.importance, rtol=1e-4)
     assert found["best"][0] == [heat.top(1)[0].row, heat.top(1)[0].col]
     overlay = Image.open(BytesIO(base64.b64decode(found["overlay"].split(",")[1])))
@@ -171,7 +171,7 @@ def test_a_report_states_the_quality(make_heatmap: Callable[..., Any], tmp_path:
 def test_a_report_of_odd_maps(make_heatmap: Callable[..., Any], tmp_path: Path) -> None:
     data = report_of(Result((make_heatmap(np.nan), make_heatmap(0.0, picture=None))), tmp_path / "r.html")
     assert data["maps"][0]["importance"][0][0] is None and data["maps"][0]["best"] == []
-    assert data["maps"][1]["picture"] is None and data["title"].endswith("grey.png")
+    assert data["maps"][1]["picture"] is None and data["title"].endswith("gray.png")
     with pytest.raises(QueryTypeError, match="no heat map"):
         Result(()).report(tmp_path / "r.html")
     with pytest.raises(QueryTypeError, match=r"\.html"):

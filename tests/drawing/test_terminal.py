@@ -1,4 +1,4 @@
-"""Maps in a terminal: colours where they belong, characters without them, and a map that fills in."""
+"""Maps in a terminal: colors where they belong, characters without them, and a map that fills in."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def shown(screen: Console) -> str:
     return screen.file.getvalue()
 
 
-def test_colours_lie_where_the_evidence_is(make_heatmap: Callable[..., Any]) -> None:
+def test_colors_lie_where_the_evidence_is(make_heatmap: Callable[..., Any]) -> None:
     screen = console(color_system="truecolor")
     screen.print(draw_heatmap(make_heatmap(two_sided()), Canvas.of(screen)))
     lines = [line for line in shown(screen).splitlines() if "▀" in line]
     first, last = (line.split("▀")[0] for line in (lines[0], lines[-1]))
     red, _, blue = (int(part) for part in first.split("38;2;")[1].split(";")[:3])
     assert red > blue + 60
-    assert "38;2;128;128;128" in lines[0]  # grey stays grey where nothing matters
+    assert "38;2;128;128;128" in lines[0]  # gray stays gray where nothing matters
     assert last.split("38;2;")[1].startswith("128;128;128")
 
 
 @pytest.mark.parametrize("options", [{"color_system": None}, {"color_system": "truecolor", "no_color": True}])
-def test_without_colours_characters_tell(options: dict[str, Any], make_heatmap: Callable[..., Any]) -> None:
+def test_without_colors_characters_tell(options: dict[str, Any], make_heatmap: Callable[..., Any]) -> None:
     screen = console(**options)
     screen.print(draw_heatmap(make_heatmap(two_sided()), Canvas.of(screen)))
     text = shown(screen)
@@ -65,7 +65,7 @@ def test_the_table_lists_the_most_important_cells(make_heatmap: Callable[..., An
     screen = console(color_system=None)
     draw_result(Result((make_heatmap(two_sided()),)), screen)
     text = shown(screen)
-    assert "grey.png · cat" in text and "folder/" not in text
+    assert "gray.png · cat" in text and "folder/" not in text
     assert "0, 0, 8, 8" in text and "+3" in text
 
 
@@ -79,7 +79,7 @@ def test_a_narrow_terminal_leaves_out_columns(make_heatmap: Callable[..., Any]) 
 def test_long_results_are_cut(make_heatmap: Callable[..., Any]) -> None:
     screen = console(color_system=None)
     draw_result(Result((make_heatmap(1.0),) * 7), screen)
-    assert shown(screen).count("grey.png") == 4 and "3 more maps" in shown(screen)
+    assert shown(screen).count("gray.png") == 4 and "3 more maps" in shown(screen)
 
 
 def test_odd_maps_draw(make_heatmap: Callable[..., Any]) -> None:

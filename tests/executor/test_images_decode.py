@@ -23,8 +23,8 @@ def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: obje
     return decode_file(folder / name)
 
 
-def repeated(grey: np.ndarray) -> np.ndarray:
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def repeated(gray: np.ndarray) -> np.ndarray:
+    return np.repeat(gray[:, :, None], 3, axis=2)
 
 
 def test_importing_images_does_not_import_torch() -> None:
@@ -156,7 +156,7 @@ def test_tensors() -> None:
         (np.array([[0.5, np.nan]]), "1 of 2 values that are NaN or infinite"),
         (np.array([[0.5, np.inf]]), "NaN or infinite"),
         (np.full((2, 2), 200.0), r"values from 200 to 200.*divide them by 255"),
-        (np.full((2, 2), -0.5), r"values from -0.5 to -0.5.*before normalisation"),
+        (np.full((2, 2), -0.5), r"values from -0.5 to -0.5.*before normalization"),
         (np.zeros((2, 2), np.int64), "pixels of type int64; allowed are uint8"),
         (np.zeros((2, 2), complex), "pixels of type complex128"),
         ([1, 2], "is a list; allowed are a path"),

@@ -1,4 +1,4 @@
-"""DICOM files, made here with pydicom: rescale, windows, inverted grey, colour, facts and damage."""
+"""DICOM files, made here with pydicom: rescale, windows, inverted gray, color, facts and damage."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def made(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-def grey(path: Path) -> Any:
-    """The grey values of a file, after seeing that it is grey, float32 and in 0..1."""
+def gray(path: Path) -> Any:
+    """The gray values of a file, after seeing that it is gray, float32 and in 0..1."""
     pixels = decode_file(path).pixels
     assert pixels.dtype == np.float32 and pixels.min() >= 0 and pixels.max() <= 1
     assert np.array_equal(pixels[:, :, 0], pixels[:, :, 1]) and np.array_equal(pixels[:, :, 0], pixels[:, :, 2])
@@ -67,29 +67,29 @@ def linear(values: Any, centre: float, width: float) -> Any:
 
 
 def test_without_a_window_the_values_are_spread_from_least_to_largest(made: Callable[..., Path]) -> None:
-    np.testing.assert_allclose(grey(made()), VALUES / 4095, atol=1e-6)
-    np.testing.assert_allclose(grey(made(VALUES[:2] + 50)), VALUES[:2] / 700, atol=1e-6)
-    assert not grey(made(np.full((3, 4), 7, np.uint16))).any()
+    np.testing.assert_allclose(gray(made()), VALUES / 4095, atol=1e-6)
+    np.testing.assert_allclose(gray(made(VALUES[:2] + 50)), VALUES[:2] / 700, atol=1e-6)
+    assert not gray(made(np.full((3, 4), 7, np.uint16))).any()
 
 
 def test_the_window_is_applied_to_rescaled_values(made: Callable[..., Path]) -> None:
     path = made(RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=40, WindowWidth=400)
-    np.testing.assert_allclose(grey(path), linear(VALUES * 2.0 - 1000, 40, 400), atol=1e-6)
+    np.testing.assert_allclose(gray(path), linear(VALUES * 2.0 - 1000, 40, 400), atol=1e-6)
     first_of_two = made(RescaleSlope=1, RescaleIntercept=0, WindowCenter=[500, 50], WindowWidth=[600, 10])
-    np.testing.assert_allclose(grey(first_of_two), linear(VALUES, 500, 600), atol=1e-6)
+    np.testing.assert_allclose(gray(first_of_two), linear(VALUES, 500, 600), atol=1e-6)
 
 
 def test_other_shapes_of_window(made: Callable[..., Path]) -> None:
     exact = made(WindowCenter=500, WindowWidth=600, VOILUTFunction="LINEAR_EXACT")
-    np.testing.assert_allclose(grey(exact), np.clip((VALUES - 500.0) / 600 + 0.5, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(gray(exact), np.clip((VALUES - 500.0) / 600 + 0.5, 0, 1), atol=1e-6)
     sigmoid = made(WindowCenter=500, WindowWidth=600, VOILUTFunction="SIGMOID")
-    np.testing.assert_allclose(grey(sigmoid), 1 / (1 + np.exp(-4 * (VALUES - 500.0) / 600)), atol=1e-6)
+    np.testing.assert_allclose(gray(sigmoid), 1 / (1 + np.exp(-4 * (VALUES - 500.0) / 600)), atol=1e-6)
 
 
 def test_signed_values(made: Callable[..., Path]) -> None:
     values = VALUES[:2].astype(np.int16) - 350
     path = made(values, WindowCenter=0, WindowWidth=500, RescaleSlope=1, RescaleIntercept=0)
-    np.testing.assert_allclose(grey(path), linear(values, 0, 500), atol=1e-6)
+    np.testing.assert_allclose(gray(path), linear(values, 0, 500), atol=1e-6)
 
 
 def test_a_table_for_viewing_goes_before_a_window(made: Callable[..., Path]) -> None:
@@ -101,21 +101,21 @@ def test_a_table_for_viewing_goes_before_a_window(made: Callable[..., Path]) -> 
     table.add_new("LUTData", "US", [0, 65535, 30000, 10000])
     values = np.array([[99, 100, 101], [102, 103, 500]], np.uint16)
     path = made(values, VOILUTSequence=Sequence([table]), WindowCenter=1, WindowWidth=2)
-    np.testing.assert_allclose(grey(path), np.array([[0, 0, 65535], [30000, 10000, 10000]]) / 65535, atol=1e-6)
+    np.testing.assert_allclose(gray(path), np.array([[0, 0, 65535], [30000, 10000, 10000]]) / 65535, atol=1e-6)
 
 
 def test_monochrome1_is_inverted(made: Callable[..., Path]) -> None:
-    plain = grey(made(WindowCenter=500, WindowWidth=600))
-    inverted = grey(made(WindowCenter=500, WindowWidth=600, PhotometricInterpretation="MONOCHROME1"))
+    plain = gray(made(WindowCenter=500, WindowWidth=600))
+    inverted = gray(made(WindowCenter=500, WindowWidth=600, PhotometricInterpretation="MONOCHROME1"))
     np.testing.assert_allclose(inverted, 1 - plain, atol=1e-6)
 
 
 def test_the_first_of_several_frames(made: Callable[..., Path]) -> None:
     frames = np.stack([VALUES, VALUES[::-1]])
-    np.testing.assert_allclose(grey(made(frames, NumberOfFrames=2)), VALUES / 4095, atol=1e-6)
+    np.testing.assert_allclose(gray(made(frames, NumberOfFrames=2)), VALUES / 4095, atol=1e-6)
 
 
-def test_colour(made: Callable[..., Path]) -> None:
+def test_color(made: Callable[..., Path]) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     source = decode_file(made(rgb, bits=8))
     assert source.pixels.dtype == np.uint8
@@ -232,10 +232,10 @@ def test_functional_groups_of_a_frame_go_before_those_of_all(made: Callable[...,
     )
     for i in range(2):
         np.testing.assert_allclose(
-            grey(Path(f"{path}#page={i + 1}")), linear(frames[i] * 2.0 - 100, 300 + 100 * i, 500), atol=1e-6
+            gray(Path(f"{path}#page={i + 1}")), linear(frames[i] * 2.0 - 100, 300 + 100 * i, 500), atol=1e-6
         )
     exact = np.clip((frames[2] * 2.0 - 100 - 700) / 900 + 0.5, 0, 1)
-    np.testing.assert_allclose(grey(Path(f"{path}#page=3")), exact, atol=1e-6)
+    np.testing.assert_allclose(gray(Path(f"{path}#page=3")), exact, atol=1e-6)
     source = decode_file(path)
     assert source.pixel_spacing_mm == (0.5, 0.25) and source.n_pages == 3
     assert np.array_equal(source.pixels, decode_file(f"{path}#page=1").pixels)
@@ -246,19 +246,19 @@ def test_functional_groups_of_a_frame_go_before_those_of_all(made: Callable[...,
 def test_inverted_grey_of_an_enhanced_file(made: Callable[..., Path]) -> None:
     of_all = group(FrameVOILUTSequence={"WindowCenter": 2000, "WindowWidth": 4000})
     path = made(PhotometricInterpretation="MONOCHROME1", SharedFunctionalGroupsSequence=[of_all])
-    np.testing.assert_allclose(grey(path), 1 - linear(VALUES, 2000, 4000), atol=1e-6)
+    np.testing.assert_allclose(gray(path), 1 - linear(VALUES, 2000, 4000), atol=1e-6)
 
 
 def test_bits_beyond_those_stored_are_left_out(made: Callable[..., Path]) -> None:
     overlaid = made(VALUES | 0x8000, WindowCenter=1000, WindowWidth=2000)
-    np.testing.assert_allclose(grey(overlaid), linear(VALUES, 1000, 2000), atol=1e-6)
+    np.testing.assert_allclose(gray(overlaid), linear(VALUES, 1000, 2000), atol=1e-6)
     signed = VALUES[:2].astype(np.int16) - 350
     path = made((signed & 0xFFF).astype(np.uint16), PixelRepresentation=1, WindowCenter=0, WindowWidth=500)
-    np.testing.assert_allclose(grey(path), linear(signed, 0, 500), atol=1e-6)
+    np.testing.assert_allclose(gray(path), linear(signed, 0, 500), atol=1e-6)
 
 
 @pytest.mark.parametrize("planes", [0, 1])
-def test_colour_side_by_side_and_in_planes(planes: int, made: Callable[..., Path]) -> None:
+def test_color_side_by_side_and_in_planes(planes: int, made: Callable[..., Path]) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (3, 4, 3), dtype=np.uint8)
     data = rgb.transpose(2, 0, 1).tobytes() if planes else rgb.tobytes()
     assert np.array_equal(decode_file(made(rgb, bits=8, PlanarConfiguration=planes, PixelData=data)).pixels, rgb)

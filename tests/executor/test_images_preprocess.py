@@ -31,7 +31,7 @@ def torchvision_shortest(image: Image.Image, edge: int, size: tuple[int, int], r
     return np.asarray(image.crop((left, top, left + size[1], top + size[0])))
 
 
-def normalised(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
+def normalized(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     unit = pixels.astype(np.float32) / np.float32(255)
     unit = unit[:, :, None] if unit.ndim == 2 else unit
     return ((unit - np.array(mean, np.float32)) / np.array(std, np.float32)).transpose(2, 0, 1)
@@ -44,7 +44,7 @@ def test_squash_is_pillow_bit_for_bit(interpolation: str) -> None:
     got = preprocess(decode_object(image, "x"), how)
     resized = np.asarray(image.resize((20, 24), getattr(Image.Resampling, interpolation.upper())))
     assert got.values.dtype == np.float32 and got.values.flags.c_contiguous
-    assert np.array_equal(got.values, normalised(resized, MEAN, STD))
+    assert np.array_equal(got.values, normalized(resized, MEAN, STD))
     assert np.array_equal(got.pixels, resized.astype(np.float32) / np.float32(255))
 
 
@@ -55,7 +55,7 @@ def test_shortest_is_torchvision_bit_for_bit() -> None:
         how = Preprocessing((out_h, out_w), "shortest", edge, "bilinear", mean=MEAN, std=STD)
         got = preprocess(decode_object(image, "x"), how)
         wanted = torchvision_shortest(image, edge, (out_h, out_w), Image.Resampling.BILINEAR)
-        assert np.array_equal(got.values, normalised(wanted, MEAN, STD)), (height, width, edge, out_h, out_w)
+        assert np.array_equal(got.values, normalized(wanted, MEAN, STD)), (height, width, edge, out_h, out_w)
 
 
 def test_channel_orders() -> None:
@@ -64,10 +64,10 @@ def test_channel_orders() -> None:
     rgb = preprocess(source, Preprocessing((10, 10), mean=MEAN[::-1], std=STD[::-1]))
     bgr = preprocess(source, Preprocessing((10, 10), channels="bgr", mean=MEAN, std=STD))
     assert np.array_equal(bgr.values[::-1], rgb.values) and np.array_equal(bgr.pixels, rgb.pixels)
-    grey = preprocess(source, Preprocessing((10, 10), channels="gray", mean=(0.5,), std=(0.25,)))
+    gray = preprocess(source, Preprocessing((10, 10), channels="gray", mean=(0.5,), std=(0.25,)))
     wanted = np.asarray(image.convert("L").resize((10, 10), Image.Resampling.BICUBIC))
-    assert np.array_equal(grey.values, normalised(wanted, (0.5,), (0.25,)))
-    assert grey.pixels.shape == (10, 10, 3) and np.ptp(grey.pixels, axis=2).max() == 0
+    assert np.array_equal(gray.values, normalized(wanted, (0.5,), (0.25,)))
+    assert gray.pixels.shape == (10, 10, 3) and np.ptp(gray.pixels, axis=2).max() == 0
 
 
 def test_float_images_are_resized_in_float() -> None:
@@ -76,8 +76,8 @@ def test_float_images_are_resized_in_float() -> None:
     plane = Image.fromarray(wide.astype(np.float32) / np.float32(65535)).resize((12, 12), Image.Resampling.BICUBIC)
     assert np.array_equal(got.values[1], np.clip(np.asarray(plane), 0, 1))
     assert np.unique(got.values).size > 100
-    colour = preprocess(decode_object(RNG.random((9, 9, 3)), "x"), Preprocessing((9, 9), channels="gray"))
-    assert colour.values.shape == (1, 9, 9)
+    color = preprocess(decode_object(RNG.random((9, 9, 3)), "x"), Preprocessing((9, 9), channels="gray"))
+    assert color.values.shape == (1, 9, 9)
 
 
 def test_arrays_of_the_models_size_are_used_as_they_are() -> None:
@@ -133,7 +133,7 @@ def model_input() -> tuple[ModelInput, Preprocessing]:
 def test_constant_fills(model_input: tuple[ModelInput, Preprocessing]) -> None:
     image, how = model_input
     mean, std = np.array(MEAN), np.array(STD)
-    for fill, colour in (
+    for fill, color in (
         ("black", (0, 0, 0)),
         ("white", (1, 1, 1)),
         ("gray", (0.5, 0.5, 0.5)),
@@ -142,12 +142,12 @@ def test_constant_fills(model_input: tuple[ModelInput, Preprocessing]) -> None:
     ):
         got = fill_values(fill, image, how)
         assert got.shape == (3,) and got.dtype == np.float32
-        np.testing.assert_allclose(got, (np.array(colour)[::-1] - mean) / std, rtol=1e-6)
+        np.testing.assert_allclose(got, (np.array(color)[::-1] - mean) / std, rtol=1e-6)
     assert (fill_values("zero", image, how) == 0).all()
     np.testing.assert_allclose(fill_values("mean", image, how), image.values.mean(axis=(1, 2)), rtol=1e-4)
 
 
-def test_a_constant_fill_is_what_an_image_of_that_colour_becomes() -> None:
+def test_a_constant_fill_is_what_an_image_of_that_color_becomes() -> None:
     for channels in ("rgb", "bgr", "gray"):
         how = Preprocessing((4, 4), channels=channels, mean=(0.4,), std=(0.3,))  # type: ignore[arg-type]
         image = preprocess(decode_object(np.full((4, 4, 3), (255, 0, 51), np.uint8), "x"), how)

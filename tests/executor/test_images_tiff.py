@@ -163,8 +163,8 @@ def test_files_of_other_writers(tmp_path: Path) -> None:
         assert cv2.imwrite(str(path), deep[:, :, ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, compression])
         np.testing.assert_array_equal(shown(path), unit(deep))
     for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits"):
-        Image.fromarray(deep[:, :, 0]).save(tmp_path / "grey.tif", compression=compression)
-        np.testing.assert_array_equal(shown(tmp_path / "grey.tif")[:, :, 0], unit(deep)[:, :, 0])
+        Image.fromarray(deep[:, :, 0]).save(tmp_path / "gray.tif", compression=compression)
+        np.testing.assert_array_equal(shown(tmp_path / "gray.tif")[:, :, 0], unit(deep)[:, :, 0])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
@@ -173,11 +173,11 @@ def test_a_fourth_band_is_opacity_only_where_the_file_says_so(dtype: str, planes
     for n_bands in (2, 4):
         values = samples(dtype, n_bands)
         bands = unit(values).astype(np.float64)
-        colour, alpha = np.broadcast_to(bands[:, :, : n_bands - 1], (*SIZE, 3)), bands[:, :, n_bands - 1 :]
+        color, alpha = np.broadcast_to(bands[:, :, : n_bands - 1], (*SIZE, 3)), bands[:, :, n_bands - 1 :]
         wanted = {
-            (0,): colour,
-            (OPACITY,): colour * alpha + 1 - alpha,
-            (ASSOCIATED,): np.minimum(colour + 1 - alpha, 1),
+            (0,): color,
+            (OPACITY,): color * alpha + 1 - alpha,
+            (ASSOCIATED,): np.minimum(color + 1 - alpha, 1),
         }
         for extra, over_white in wanted.items():
             path = write(tmp_path / "a.tif", values, extra=extra, planes=planes, compression=DEFLATE)
@@ -216,7 +216,7 @@ def test_a_file_that_pillow_has_opened_is_read_as_a_file(tmp_path: Path) -> None
     ("how", "says"),
     [
         ({"tags": {259: 50002}}, "16 bits a sample and the compression number 50002"),
-        ({"tags": {262: 6}}, "16 bits a sample and colours of kind 6"),
+        ({"tags": {262: 6}}, "16 bits a sample and colors of kind 6"),
         ({"tags": {266: 2}}, "the bits of its bytes stand in the opposite order"),
         ({"tags": {339: 6}}, "numbers that are not real"),
         ({"tags": {262: 1}}, "does not say which of them are red, green and blue"),
@@ -271,7 +271,7 @@ def test_smaller_copies_are_no_further_pages(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_pages_of_what_pillow_reads(form: str, tmp_path: Path) -> None:
-    pages = [Image.new("RGB", (8, 6), colour) for colour in ("red", "lime", "blue")]
+    pages = [Image.new("RGB", (8, 6), color) for color in ("red", "lime", "blue")]
     path = tmp_path / f"a.{form.lower()}"
     lossless = {"lossless": True} if form == "WEBP" else {}
     pages[0].save(path, save_all=True, append_images=pages[1:], **lossless)

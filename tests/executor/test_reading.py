@@ -70,7 +70,7 @@ ALONE: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 
 
 @pytest.mark.parametrize("name", [*EXCLUSIVE, *ALONE])
-def test_probabilities_are_recognised_by_their_looks(name: str) -> None:
+def test_probabilities_are_recognized_by_their_looks(name: str) -> None:
     end, n_outputs = (EXCLUSIVE | ALONE)[name]
     module = Net(end, n_outputs).eval()
     graph = capture(module, SHAPE)

@@ -44,7 +44,7 @@ def one_by_one(images: Tensor, fills: Tensor, grid: WindowGrid) -> npt.NDArray[n
 
 
 @pytest.mark.parametrize("border", ["cover", "valid", "clip"])
-def test_windows_on_a_border_of_the_fills_colour(border: Any) -> None:
+def test_windows_on_a_border_of_the_fills_color(border: Any) -> None:
     grid = WindowGrid.over(SIZE, (6, 8), (3, 4), border=border)
     images = scans(2)
     images[1] += 1  # which nothing hides

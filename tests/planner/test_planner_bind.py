@@ -10,7 +10,7 @@ import pytest
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError, UnsupportedError
 from obeql.grammar import parameters_of, parse_statement, syntax
-from obeql.planner import BoundPredict, bind, fill_colour
+from obeql.planner import BoundPredict, bind, fill_color
 
 HEAD = "EXPLAIN OCCLUDE scans USING vgg "
 
@@ -29,7 +29,7 @@ WRONG = [
     (HEAD + "WITH stride=0", "0", "at least 1 pixel"),
     (HEAD + "WITH stride=[2, 4]", "[2, 4]", "pixels such as 16"),
     (HEAD + "WITH fill=meen", "meen", "Did you mean 'mean'?"),
-    (HEAD + "WITH fill=3", "3", "a colour (r, g, b)"),
+    (HEAD + "WITH fill=3", "3", "a color (r, g, b)"),
     (HEAD + "WITH fill=(0, 1)", "(0, 1)", "three numbers"),
     (HEAD + "WITH fill=(0, 255, 0)", "255", "divided by 255"),
     (HEAD + "WITH fill=(0, red, 0)", "(0, red", "takes a number"),
@@ -261,9 +261,9 @@ def test_too_many_cells(plan_of: Any) -> None:
     plan_of(HEAD + "FOR ALL", max_cells=None)
 
 
-@pytest.mark.parametrize(("fill", "colour"), [("(1, 0, 0.5)", (1.0, 0.0, 0.5)), ("blur", None), ("grey", None)])
-def test_fill_text_reads_back(fill: str, colour: Any, plan_of: Any) -> None:
-    assert fill_colour(plan_of(HEAD + f"WITH fill={fill}").fill) == colour
+@pytest.mark.parametrize(("fill", "color"), [("(1, 0, 0.5)", (1.0, 0.0, 0.5)), ("blur", None), ("grey", None)])
+def test_fill_text_reads_back(fill: str, color: Any, plan_of: Any) -> None:
+    assert fill_color(plan_of(HEAD + f"WITH fill={fill}").fill) == color
 
 
 # ---- parameters ------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_a_tiff_whose_zero_is_white_is_turned(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
-def test_16_bit_colour_keeps_its_precision(tmp_path: Path, suffix: str) -> None:
+def test_16_bit_color_keeps_its_precision(tmp_path: Path, suffix: str) -> None:
     cv2 = pytest.importorskip("cv2")
     from obeql.executor.images import decode_file
 
@@ -90,7 +90,7 @@ def test_16_bit_colour_keeps_its_precision(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(decode_file(tmp_path / f"a.{suffix}").pixels, rgb / np.float32(65535))
 
 
-def test_16_bit_colour_with_alpha_is_laid_on_white(tmp_path: Path) -> None:
+def test_16_bit_color_with_alpha_is_laid_on_white(tmp_path: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     from obeql.executor.images import decode_file
 
@@ -104,21 +104,21 @@ def test_16_bit_colour_with_alpha_is_laid_on_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_16_bit_colour_is_turned_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
+def test_16_bit_color_is_turned_as_pillow_turns_it(tmp_path: Path, orientation: int) -> None:
     cv2 = pytest.importorskip("cv2")
-    from obeql.executor.images.deep import read_deep_colour
+    from obeql.executor.images.deep import read_deep_color
 
     levels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     assert cv2.imwrite(str(tmp_path / "a.png"), levels[:, :, ::-1].astype(np.uint16) * 257)
     image = Image.fromarray(levels)
     image.getexif()[0x0112] = orientation
     upright = np.asarray(ImageOps.exif_transpose(image))
-    pixels = read_deep_colour(tmp_path / "a.png", image)
+    pixels = read_deep_color(tmp_path / "a.png", image)
     assert pixels is not None
     np.testing.assert_array_equal(np.round(pixels * 255), upright)
 
 
-def test_16_bit_colour_without_opencv_is_read_with_8_bits_and_says_so(
+def test_16_bit_color_without_opencv_is_read_with_8_bits_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from obeql.executor.images import decode_file
@@ -132,6 +132,6 @@ def test_16_bit_colour_without_opencv_is_read_with_8_bits_and_says_so(
     parts = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.warns(UserWarning, match=r"16-bit colour is read with 8 bits .*obeql\[deep\]"):
+    with pytest.warns(UserWarning, match=r"16-bit color is read with 8 bits .*obeql\[deep\]"):
         pixels = decode_file(tmp_path / "a.png").pixels
     np.testing.assert_array_equal(pixels.reshape(2, 6), values >> 8)

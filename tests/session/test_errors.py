@@ -92,7 +92,7 @@ def test_without_ray(refused: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
         ("WITH patch='big'", QueryTypeError, "patch takes pixels such as 16"),
         ("WITH pach=8", UnknownNameError, "Did you mean 'patch'"),
         ("WITH fill=blak", QueryTypeError, "fill takes .* Did you mean 'black'"),
-        ("WITH fill=(0, 0, 2)", QueryTypeError, r"colours in 0\.\.1"),
+        ("WITH fill=(0, 0, 2)", QueryTypeError, r"colors in 0\.\.1"),
         ("WITH score=probabilty", QueryTypeError, "Did you mean 'probability'"),
         ("WITH patch=8 patch=9", QueryTypeError, "patch"),
         ("REGION (0, 0, 40, 8) WITH patch=8", QueryTypeError, "reaches outside the 32x32 input"),

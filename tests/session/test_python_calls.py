@@ -71,19 +71,19 @@ def test_a_live_module_is_a_model_on_the_way(db: Any, tiny_net: Callable[..., nn
     assert {model for (model,) in db.execute("SELECT name FROM models").fetchall()} == {"named", "Sequential"}
     moved = db.explain(batch[0], other, patch=8, classes=[1], score="log_odds")[0]
     assert not np.allclose(moved.scores, result[0].scores)
-    normalised = db.explain(batch[0], first, patch=8, classes=[1], score="log_odds", mean=(0.5,) * 3, std=(0.5,) * 3)[0]
-    assert not np.allclose(normalised.scores, result[0].scores)
+    normalized = db.explain(batch[0], first, patch=8, classes=[1], score="log_odds", mean=(0.5,) * 3, std=(0.5,) * 3)[0]
+    assert not np.allclose(normalized.scores, result[0].scores)
     names = [model for (model,) in db.execute("SELECT name FROM models ORDER BY name").fetchall()]
     assert len(names) == 4 and sum(name.startswith("Sequential_") for name in names) == 2
 
 
 def test_the_input_of_a_live_module_is_that_of_the_arrays(db: Any) -> None:
-    grey = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 2)).eval()
+    gray = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8, 2)).eval()
     for given in (torch.rand(2, 1, 20, 24), np.zeros((20, 24), np.uint8), [np.zeros((20, 24, 1), np.uint8)]):
-        heat = db.explain(given, grey, patch=8)[0]
+        heat = db.explain(given, gray, patch=8)[0]
         assert heat.placement.model_size == (20, 24)
     with pytest.raises(QueryTypeError, match=r"give size=\(height, width\)"):
-        db.explain("scan.png", grey, patch=8)
+        db.explain("scan.png", gray, patch=8)
     with pytest.raises(QueryTypeError, match=r"model is a name or a torch.nn.Module, not int"):
         db.explain(np.zeros((20, 24), np.uint8), 5)
 

@@ -63,5 +63,5 @@ def _memory(tensor: torch.Tensor) -> int | None:
     """Where a tensor's numbers lie; None where that cannot be told, or nowhere."""
     try:
         return tensor.untyped_storage().data_ptr() or None
-    except (RuntimeError, ValueError):  # sparse, or not initialised yet
+    except (RuntimeError, ValueError):  # sparse, or not initialized yet
         return None

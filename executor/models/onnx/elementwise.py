@@ -112,7 +112,7 @@ def swish(node: Node, x: Tensor) -> Tensor:
     return F.silu(x) if alpha == 1 else x * torch.sigmoid(alpha * x)
 
 
-def _normalised(function: Callable[..., Tensor]) -> Operator:
+def _normalized(function: Callable[..., Tensor]) -> Operator:
     def run(node: Node, x: Tensor) -> Tensor:
         if node.opset >= 13:
             return function(x, dim=node.get("axis", -1))
@@ -152,7 +152,7 @@ ELEMENTWISE: Mapping[str, Operator] = {
     "Less": _binary(torch.lt),
     "LessOrEqual": _binary(torch.le),
     "Log": _unary(torch.log),
-    "LogSoftmax": _normalised(F.log_softmax),
+    "LogSoftmax": _normalized(F.log_softmax),
     "Max": _variadic(torch.maximum),
     "Mean": Operator(mean),
     "Min": _variadic(torch.minimum),
@@ -170,7 +170,7 @@ ELEMENTWISE: Mapping[str, Operator] = {
     "Sigmoid": _unary(torch.sigmoid),
     "Sign": _unary(torch.sign),
     "Sin": _unary(torch.sin),
-    "Softmax": _normalised(F.softmax),
+    "Softmax": _normalized(F.softmax),
     "Softplus": _unary(F.softplus),
     "Softsign": _unary(F.softsign),
     "Sqrt": _unary(torch.sqrt),

@@ -1,6 +1,6 @@
-"""ONNX operators with weights or windows: convolution, pooling, normalisation, matrix products.
+"""ONNX operators with weights or windows: convolution, pooling, normalization, matrix products.
 
-One function an operator, (node, inputs) -> tensor, each as the torch function that capture recognises.
+One function an operator, (node, inputs) -> tensor, each as the torch function that capture recognizes.
 Source of the semantics: the ONNX operator specification, opset 7 to 23. Listed in `LAYERS`.
 """
 

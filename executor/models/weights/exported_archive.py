@@ -39,7 +39,7 @@ _SYMBOL = re.compile(
 )
 _EXPRESSION = re.compile(r"[\w\s+\-*/%(),<>=&|~]*")
 _QUOTED = re.compile(r"'[A-Za-z]\w*'")
-#: Words with which a serialised container makes the loader import a module.
+#: Words with which a serialized container makes the loader import a module.
 _IMPORTING = ("default_factory_module", "__enum__")
 _MAX_JSON_BYTES = 256 * 2**20
 

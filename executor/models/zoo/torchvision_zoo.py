@@ -47,7 +47,7 @@ def load_torchvision(target: str, options: ModelOptions) -> Found:
 
     Without weights (or weights=random) they are random with a fixed seed, so that the same statement is the same
     model; a note says so. weights=DEFAULT, or the name of a member such as IMAGENET1K_V1, downloads torchvision's.
-    A file sets the number of classes by the shape of its head; a file torchvision itself published is recognised by
+    A file sets the number of classes by the shape of its head; a file torchvision itself published is recognized by
     its name and brings its class names and preprocessing. GoogLeNet and Inception of a file rescale their input.
     Preprocessing is what the weights declare, else what the default weights of that network declare.
 

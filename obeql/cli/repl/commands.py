@@ -117,7 +117,7 @@ def help_text(columns: int | None = None) -> str:
 
 _INTRODUCTION = "A statement ends with ;  What is not OBEQL is SQL.  .help EXPLAIN tells all of:"
 _KEYS = """\
-Tab completes, the right arrow takes the grey suggestion, Ctrl-R searches.
+Tab completes, the right arrow takes the gray suggestion, Ctrl-R searches.
 Ctrl-C drops what is typed, or stops what runs and keeps what is stored."""
 
 

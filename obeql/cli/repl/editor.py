@@ -1,4 +1,4 @@
-"""Reads one text at the prompt: several lines, coloured, completed, with the history of earlier sessions.
+"""Reads one text at the prompt: several lines, colored, completed, with the history of earlier sessions.
 
 Comes before the shell. Enter runs the text when the scanner says that a statement ends and nothing is begun after it,
 and begins a new line otherwise; a pasted block arrives whole (bracketed paste) and runs as one script.

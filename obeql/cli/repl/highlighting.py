@@ -1,7 +1,7 @@
-"""Colours for statements: a pygments lexer for OBEQL and SQL together.
+"""Colors for statements: a pygments lexer for OBEQL and SQL together.
 
 Comes while a text is typed, and when documentation is rendered; keywords are read from the grammar and the tables of
-options, so that a new one is coloured without a change here.
+options, so that a new one is colored without a change here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _keywords() -> frozenset[str]:
 
 
 class ObeqlLexer(Lexer):  # type: ignore[misc]
-    """Splits a text with the scanner that cuts scripts, so that colours end where quotes and comments do."""
+    """Splits a text with the scanner that cuts scripts, so that colors end where quotes and comments do."""
 
     name = "OBEQL"
     aliases: ClassVar[list[str]] = ["obeql"]

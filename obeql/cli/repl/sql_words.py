@@ -1,4 +1,4 @@
-"""Words of SQL, for colours and completion; what DuckDB makes of them, DuckDB decides."""
+"""Words of SQL, for colors and completion; what DuckDB makes of them, DuckDB decides."""
 
 import re
 

@@ -1,6 +1,6 @@
 """Rule `share_materialisation`: the maps of patch=[8, 16, 32] read one clean pass of each image.
 
-Multi-query optimisation: the clean pass is the materialised view all windows of an image are computed from, and it
+Multi-query optimization: the clean pass is the materialised view all windows of an image are computed from, and it
 depends on image and model, not on the patch.
 """
 
