@@ -13,9 +13,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,13 +65,9 @@ def main() -> int:
     options.add_argument("--steps", nargs="+", choices=[step.name for step in STEPS], metavar="STEP")
     options.add_argument("--seconds", type=float, default=540, help="after which no further step begins")
     options.add_argument("--table", type=Path, metavar="FILE")
-    options.add_argument("--one", help=argparse.SUPPRESS)
     given = options.parse_args()
     if given.table is not None:
         print(tables(given.table))
-        return 0
-    if given.one is not None:
-        _run_here(given)
         return 0
     given.out.parent.mkdir(parents=True, exist_ok=True)
     _append(given.out, step="machine", **_machine(given.device))
@@ -91,23 +89,19 @@ def _run(step: Step, given: argparse.Namespace, left: float) -> None:
     if left < 10:
         _append(given.out, step=step.name, skipped="no time was left")
         return
-    command = [sys.executable, __file__, "--one", step.name, "--device", given.device, "--out", str(given.out)]
     limit = min(left, _QUICK_SECONDS if given.quick else step.seconds)
     began = time.perf_counter()
-    failure = None
-    try:
-        done = subprocess.run(
-            [*command, *(["--quick"] if given.quick else [])],
-            capture_output=True,
-            text=True,
-            timeout=limit,
-            check=False,
-            cwd=ROOT,
-        )
-        if done.returncode:
-            failure = f"exit {done.returncode}: {done.stderr.strip()[-1500:]}"
-    except subprocess.TimeoutExpired:
-        failure = f"not done after {limit:.0f} s"
+    with tempfile.NamedTemporaryFile("r", encoding="utf-8", errors="replace") as said:
+        process = _processes().Process(target=_run_here, args=(step, given.device, given.quick, given.out, said.name))
+        process.start()
+        process.join(limit)
+        failure = None
+        if process.is_alive():
+            process.kill()
+            process.join()
+            failure = f"not done after {limit:.0f} s"
+        elif process.exitcode:
+            failure = f"exit {process.exitcode}: {said.read().strip()[-1500:]}"
     seconds = round(time.perf_counter() - began, 1)
     _append(
         given.out, step=step.name, seconds=seconds, passed=failure is None, **({"failure": failure} if failure else {})
@@ -115,18 +109,28 @@ def _run(step: Step, given: argparse.Namespace, left: float) -> None:
     print(f"{step.name}: {seconds} s{' FAILED: ' + failure.splitlines()[-1] if failure else ''}", flush=True)
 
 
-def _run_here(given: argparse.Namespace) -> None:
-    import torch
+def _processes() -> multiprocessing.context.BaseContext:
+    """Processes that begin with PyTorch imported, which takes longer than a quick step; no device is touched before."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.gpu.ready"])
+    return context
 
+
+def _run_here(step: Step, device: str, quick: bool, out: Path, said: str) -> None:
+    """Run one step in this process, whose output goes into the file `said`."""
+    file = os.open(said, os.O_WRONLY)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(ROOT)
     from benchmarks.gpu.setting import Setting
     from obeql.executor.devices import resolve_device
 
-    step = next(step for step in STEPS if step.name == given.one)
     module, _, name = step.function.rpartition(":")
     where: Any = importlib.import_module(f"benchmarks.gpu.{module}") if module else sys.modules[__name__]
     function: Callable[[Setting], None] = getattr(where, name)
-    device: torch.device = resolve_device(given.device)
-    function(Setting(step.name, device, given.quick, given.out))
+    function(Setting(step.name, resolve_device(device), quick, out))
 
 
 def doctor(setting: Any) -> None:
