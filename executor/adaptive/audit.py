@@ -1,6 +1,6 @@
 """How much larger errors may be than expected, by a sample of them: an upper confidence limit.
 
-Used by `estimate` for the audit's errors and for those of rounding.
+Used by `estimator` for the audit's errors and for those of rounding.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a refinement has spent that computing everything at once would not have cost.
 
-Used by `refiner` and `top_search`: while little was spent, a map that turns out too hard can still be computed whole
+Used by `sampler` and `top_k`: while little was spent, a map that turns out too hard can still be computed whole
 in hardly more time than EXACT takes. Counted in plan prices, never in measured seconds, so that the same plan leads to
 the same map.
 """

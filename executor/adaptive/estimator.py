@@ -1,10 +1,10 @@
 """Estimate a map from the cells computed so far, and bound how good the estimate is.
 
-Between `observed`, the cells, and `refiner` or `top_search`, which say what comes next. The field is fitted to the
-chosen cells (`kriging`); the audit's cells, which had no part in that, tell how large errors are against its standard
-deviations, weighted by how much an error at a cell costs in quality. Maps drawn from the field, widened by the upper
-confidence limit of that ratio, are what the exact map may be; the bound is a low quantile of their quality. Cells of a
-reduced precision carry rounding errors as large as those of the cells computed both ways, at their upper limit.
+Between `observations`, the cells, and `sampler` or `top_k`, which say what comes next. The field is fitted to the
+chosen cells (`gaussian_process`); the audit's cells, which had no part in that, tell how large errors are against its
+standard deviations, weighted by how much an error at a cell costs in quality. Maps drawn from the field, widened by the
+upper confidence limit of that ratio, are what the exact map may be; the bound is a low quantile of their quality. Cells
+of a reduced precision carry rounding errors as large as those of the cells computed both ways, at their upper limit.
 """
 
 from __future__ import annotations

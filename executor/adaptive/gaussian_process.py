@@ -1,6 +1,6 @@
 """Kriging: a random field over the grid of windows, given the cells computed so far.
 
-Between `refiner`, which owns the cells, and plain linear algebra. The field is a Gaussian process with a product of
+Between `sampler`, which owns the cells, and plain linear algebra. The field is a Gaussian process with a product of
 Matern-3/2 correlations (neighbouring windows overlap, so their values resemble each other over about a patch) and a
 scale that varies over the map. Length and scale come from the computed cells alone: the length by marginal
 likelihood, the scale from leave-one-out residuals. Large grids are worked out tile by tile.

@@ -1,6 +1,6 @@
 """How close a map is to the exact one: SSIM, overlap of the top tenth, correlation, largest error.
 
-Used by `refiner`, which compares its reconstruction with maps drawn from what it knows, and by the benchmarks, which
+Used by `sampler`, which compares its reconstruction with maps drawn from what it knows, and by the benchmarks, which
 compare it with the exact map. Every metric is 1 for equal maps; larger is better. Maps are raw scores, never colors,
 and the data range is that of the exact map.
 """

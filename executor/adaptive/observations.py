@@ -1,6 +1,6 @@
 """The cells of one grid computed so far: some in the precision of the run, others in one that is faster.
 
-Between an operator, which computes cells, and `refiner`, which estimates the map. Cells of the run's own precision
+Between an operator, which computes cells, and `sampler`, which estimates the map. Cells of the run's own precision
 are exact and count as they are. Those of the reduced precision are off by a rounding error; cells computed both ways
 say by how much on the whole, which is taken out, and how much is left.
 """

@@ -1,4 +1,4 @@
-"""What is to be estimated, and what may be asked of an operator meanwhile: the words of `refiner` and `top_search`.
+"""What is to be estimated, and what may be asked of an operator meanwhile: the words of `sampler` and `top_k`.
 
 Built by an operator from a plan's refinement; plain data.
 """

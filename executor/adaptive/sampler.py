@@ -5,7 +5,7 @@ Nothing here knows a network.
 
 1. Cells of an audit are drawn at random, by the seed, before anything is known; a coarse lattice is computed with them,
    or with as many of them as may be wasted should the reduced precision fail: the others come at the second look.
-2. The maps are estimated and their quality bounded (`estimate`).
+2. The maps are estimated and their quality bounded (`estimator`).
 3. While the bound is below the target, cells are added where the error costs most.
 4. Where the target is too far, or a level more would waste too much (`spending`), all that is left is computed at once.
 

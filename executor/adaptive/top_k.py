@@ -1,6 +1,6 @@
 """Find the k most important cells with few computed ones.
 
-Like `refiner`, whose field and audit it uses, with another question: can a cell that was not computed still be among
+Like `sampler`, whose field and audit it uses, with another question: can a cell that was not computed still be among
 the k of largest importance? Cells that tell most of those that may come next, spread out, and once few are left in
 question, these. The search ends when, in as many of the drawn maps as the confidence asks for, no cell that was not
 computed is.

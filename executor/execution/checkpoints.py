@@ -1,6 +1,6 @@
 """Keep the cells of a map that takes long, so that a process that dies, or Ctrl-C, does not lose them.
 
-Beside `run`: between batches it hands the map as it stands to the sink. How often grows with the time
+Beside `executor`: between batches it hands the map as it stands to the sink. How often grows with the time
 the map has taken, so that keeping costs little and at most a twentieth of the work is lost.
 """
 

@@ -1,6 +1,6 @@
 """Which classes a statement asks of an image: known beforehand, from what is stored, or from its clean logits.
 
-Before the windows of an image are computed; `run` asks here.
+Before the windows of an image are computed; `executor` asks here.
 """
 
 from __future__ import annotations

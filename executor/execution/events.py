@@ -1,7 +1,7 @@
 """What a run says of itself: `Progress` while it goes on, a `RunReport` at its end.
 
-Made by `run` and the workers' coordinator between batches, and by the session before the first of them. Without torch,
-so that a callback can be told that torch is being loaded.
+Made by `executor` and the workers' coordinator between batches, and by the session before the first of them. Without
+torch, so that a callback can be told that torch is being loaded.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One image of a run while it is at work: what it is, which windows are left to compute, and what was found.
 
-`run` takes several of these through the network together; what goes wrong with one is noted in it and leaves the
+`executor` takes several of these through the network together; what goes wrong with one is noted in it and leaves the
 others alone.
 """
 

@@ -1,6 +1,6 @@
 """The maps of one image: computed planes become `MapCells`, with the key that stored cells are found by.
 
-Between `run`, which has the planes computed, and the sink and the previews, which take maps.
+Between `executor`, which has the planes computed, and the sink and the previews, which take maps.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The operators of a plan, prepared: one for each grid, and those that refine it.
 
-`run` asks here for what computes windows; the network is loaded when the first of them is needed.
+`executor` asks here for what computes windows; the network is loaded when the first of them is needed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Look at what a network says of an image itself, before anything is made of it: numbers, and such as were expected.
 
-Used by `run` and by PREDICT on every clean pass. Where values that are not numbers come from is looked for only then:
-nothing is checked layer by layer while maps are computed.
+Used by `executor` and by PREDICT on every clean pass. Where values that are not numbers come from is looked for only
+then: nothing is checked layer by layer while maps are computed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Decoding the next image while the present one is computed.
 
-`run` takes group after group of images from here instead of decoding them itself. One thread, one image ahead: that
-hides decoding wherever it is faster than computing, and costs the memory of one more image.
+`executor` takes group after group of images from here instead of decoding them itself. One thread, one image ahead:
+that hides decoding wherever it is faster than computing, and costs the memory of one more image.
 """
 
 from __future__ import annotations

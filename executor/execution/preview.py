@@ -1,6 +1,6 @@
 """A map while it is being computed: what a progress callback may look at between batches.
 
-Made by `run` beside each `Progress`; reading it costs a copy of the cells, so nobody pays who does not look.
+Made by `executor` beside each `Progress`; reading it costs a copy of the cells, so nobody pays who does not look.
 """
 
 from __future__ import annotations

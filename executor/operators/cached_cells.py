@@ -1,6 +1,6 @@
 """Cells that are stored already, laid out on the grid of a plan: what need not be computed.
 
-Before a grid is computed, `run` asks the plan's `CellSource`, through a `CellLookup`, for exact cells of the same
+Before a grid is computed, `executor` asks the plan's `CellSource`, through a `CellLookup`, for exact cells of the same
 content; `GridScan` then computes the windows that are left. A stored map of any stride, border rule or region serves,
 as far as its windows are windows of the grid.
 """

@@ -1,7 +1,7 @@
 """All windows of one grid over one image, or over several: an operator's logits become planes of cells.
 
-Between `run`, which goes through the images, and the operators, which compute windows. A batch that does not fit in
-memory is answered by a smaller one; windows already done are kept.
+Between `executor`, which goes through the images, and the operators, which compute windows. A batch that does not fit
+in memory is answered by a smaller one; windows already done are kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """ProgressiveRefine and PrunedTop: compute only the windows a statement needs, level by level.
 
-Between `run` and a `GridScan`: this operator asks a `Sampler` which windows come next, has the grid's engine compute
-them, and after each level hands on the maps as they stand. Windows that are stored count as computed.
+Between `executor` and a `GridScan`: this operator asks a `Sampler` which windows come next, has the grid's engine
+compute them, and after each level hands on the maps as they stand. Windows that are stored count as computed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the coordinator knows of its workers, whatever they are: one interface for processes and for actors of Ray.
 
-`processes` and `ray_crew` fill it in. A worker is at the other end of a line: it says one thing after the other, and
+`process_pool` and `ray.pool` fill it in. A worker is at the other end of a line: it says one thing after the other, and
 is answered where it asks.
 """
 

@@ -1,6 +1,6 @@
 """What a worker process does: execute the plan, with a line to the coordinator as its feed, sink and source.
 
-Started by `processes` or `ray_actor`. It ends when the coordinator says so, or is gone: then the line breaks.
+Started by `process_pool` or `ray.actor`. It ends when the coordinator says so, or is gone: then the line breaks.
 """
 
 from __future__ import annotations

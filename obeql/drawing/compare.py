@@ -1,6 +1,6 @@
 """Two maps beside each other on one scale, and their difference.
 
-Beside `render`, which draws one map and sheets of many.
+Beside `overlay`, which draws one map and sheets of many.
 """
 
 from __future__ import annotations

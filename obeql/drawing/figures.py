@@ -1,6 +1,6 @@
 """Figures that notebooks show: at the end of the cell that drew them, and wherever they are a cell's value.
 
-Beside `render`, which draws on them. They belong to no pyplot, so that drawing works in threads and keeps no state;
+Beside `overlay`, which draws on them. They belong to no pyplot, so that drawing works in threads and keeps no state;
 pyplot's own figures are shown by it.
 """
 

@@ -1,4 +1,4 @@
-"""Drawing one heat map over its image with matplotlib; `sheets` draws many on one figure.
+"""Drawing one heat map over its image with matplotlib; `sheet` draws many on one figure.
 
 Matplotlib is imported inside the functions and used through its Figure objects alone (no pyplot, no global state), so
 that drawing works in threads and without a display.

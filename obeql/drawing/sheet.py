@@ -1,6 +1,6 @@
 """Many maps on one figure: rows of maps, or a matrix of images by classes.
 
-Beside `render`, which draws one map. Maps that share a scale have one color bar.
+Beside `overlay`, which draws one map. Maps that share a scale have one color bar.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A heat map: how the score of one class changes with every window of one image hidden.
 
-Comes after the executor has computed the cells or the store has read them back; `render` draws it.
+Comes after the executor has computed the cells or the store has read them back; `overlay` draws it.
 """
 
 from __future__ import annotations

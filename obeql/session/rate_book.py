@@ -1,8 +1,8 @@
 """Measured rates and how far they may be believed: the one place that keeps, corrects, doubts and forgets them.
 
-Between `networks`, which has a device measured, and the store, which keeps the result for later sessions. After every
-run `learn` compares what it took with what was estimated. A little more or less corrects the rates. More than twice as
-much, or less than half, makes the next plan measure again, once: what differs after that is the run's to say.
+Between `model_registry`, which has a device measured, and the store, which keeps the result for later sessions. After
+every run `learn` compares what it took with what was estimated. A little more or less corrects the rates. More than
+twice as much, or less than half, makes the next plan measure again, once: what differs after that is the run's to say.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RENDER and EXPORT RUN: which maps of a run go into which file or folder, and what is said of it.
 
-Between `statements`, which has read the statement, and `files` and `exporting`, which write.
+Between `statements`, which has read the statement, and `registry` and `export.runs`, which write.
 """
 
 from __future__ import annotations

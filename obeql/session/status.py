@@ -1,6 +1,7 @@
 """What a statement does before its first window, told through the callback of its progress.
 
-Between `statements` and `networks`, which say when a network is loaded or a device measured, and whoever shows it.
+Between `statements` and `model_registry`, which say when a network is loaded or a device measured, and whoever shows
+it.
 """
 
 from __future__ import annotations

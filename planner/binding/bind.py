@@ -78,7 +78,7 @@ class BoundExplain:
     reuse: bool = True
     #: whether every cell was seen to be stored, so that the network is probably not needed
     complete: bool = False
-    #: classes that coming statements of the script ask of the same windows, see `look_ahead`
+    #: classes that coming statements of the script ask of the same windows, see `multi_query`
     also: tuple[ClassSelector, ...] = ()
     #: k of TOP k CELLS where not all cells are asked for with EXACT, and the seconds of WITHIN
     top_cells: int | None = None

@@ -1,7 +1,7 @@
 """Read an ONNX file into plain data: sorted nodes, constants as arrays, one image input, its outputs.
 
 The file is not trusted: sizes are checked against the data, external data stays inside the file's folder, and every
-fault is one ModelError. `onnx_module` runs the result.
+fault is one ModelError. `module` runs the result.
 """
 
 from __future__ import annotations

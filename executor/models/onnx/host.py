@@ -1,7 +1,7 @@
 """ONNX operators on host arrays: shape arithmetic with NumPy, away from the device.
 
 Sizes read by Shape stay plain numbers through Gather, Slice, Concat, Cast and arithmetic until Reshape or Expand
-takes them, so that a trace holds no data-dependent reads. `onnx_module` uses these functions when all inputs of a
+takes them, so that a trace holds no data-dependent reads. `module` uses these functions when all inputs of a
 node are host arrays. Listed in `HOST`.
 """
 

@@ -198,7 +198,7 @@ def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
 
 
 def mat_mul(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    # A constant right factor was transposed when the graph was built (`onnx_module`).
+    # A constant right factor was transposed when the graph was built (`module`).
     return F.linear(a, b) if node.get("transB", 0) else torch.matmul(a, b)
 
 

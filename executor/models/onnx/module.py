@@ -1,6 +1,6 @@
 """Run an ONNX graph as a torch module: constants become parameters, nodes become calls of torch functions.
 
-Comes after `onnx_graph` (the file as plain data) and before capture. Shape arithmetic stays on the host (`onnx_host`),
+Comes after `graph` (the file as plain data) and before capture. Shape arithmetic stays on the host (`host`),
 so that tracing the module gives plain layers with no data-dependent reads.
 """
 

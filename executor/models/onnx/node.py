@@ -1,6 +1,6 @@
 """One node of an ONNX graph as plain data, and how an operator is declared.
 
-Read by the operator tables (`onnx_layers`, `onnx_elementwise`, `onnx_shapes`, `onnx_host`) and by `onnx_module`.
+Read by the operator tables (`layers`, `elementwise`, `shapes`, `host`) and by `module`.
 """
 
 from __future__ import annotations

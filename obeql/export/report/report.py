@@ -1,6 +1,6 @@
 """A run as one HTML file: every map over its image, with the numbers of the window under the pointer.
 
-Comes last, as `render` does. The file holds everything it shows: it can be mailed, and opens without a network.
+Comes last, as `overlay` does. The file holds everything it shows: it can be mailed, and opens without a network.
 """
 
 from __future__ import annotations

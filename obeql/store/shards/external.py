@@ -1,6 +1,6 @@
 """Maps whose planes stay in shards: which shards there are, their planes, and the view that shows them in SQL.
 
-Before it: `incoming` has taken a shard. After it: `maps` reads rows and completes them here; views and macros read
+Before it: `loader` has taken a shard. After it: `maps` reads rows and completes them here; views and macros read
 `obeql_store.map_rows`, which this module makes anew whenever the folders change.
 """
 

@@ -1,9 +1,9 @@
 """The form of a shard: a Parquet file with the finished maps of several images, a row a map.
 
-Before it: `planes` has made columns of the maps. After it: `incoming` takes shards into the store, `placed` reads the
-planes of those that stay files. A row holds all that the tables `maps` and `run_maps` say of a map, so that a folder of
-shards is of use without the database: `path` or `key` name the image, `place` is the map's place among those of its
-image, NULL for cells that only later statements want.
+Before it: `map_columns` has made columns of the maps. After it: `loader` takes shards into the store, `external` reads
+the planes of those that stay files. A row holds all that the tables `maps` and `run_maps` say of a map, so that a
+folder of shards is of use without the database: `path` or `key` name the image, `place` is the map's place among those
+of its image, NULL for cells that only later statements want.
 
 The id of a map in a shard says where it is: bit 62 is set, 46 random bits are the shard's, 16 bits are the row.
 Databases that share a folder therefore never mean different maps by one id, and no id is one of the sequence.

@@ -1,6 +1,6 @@
 """Shards into the store: their maps as rows that runs refer to, each image once, in one commit for many shards.
 
-Before it: workers have written shards. After it: the maps are in the tables, or stay in the files and are `placed`'s.
+Before it: workers have written shards. After it: the maps are in the tables, or stay in the files and are `external`'s.
 """
 
 from __future__ import annotations

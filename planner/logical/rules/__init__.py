@@ -32,7 +32,7 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A choice of lowering, made by `obeql.planner.physical.schedule`, `together`, `refinement` or `look_ahead`.
+    """A choice of lowering: made by `schedule`, `image_batching` or `refinement`, which are physical, or `multi_query`.
 
     `skip_unchanged` is made by the executor, which sees the pixels.
     """
