@@ -99,7 +99,7 @@ class SizeValue(Node):
 
     @property
     def n_bytes(self) -> int:
-        """The size in bytes: kB, MB, ... count by 1000, KiB, MiB, ... by 1024."""
+        """Return the size in bytes: kB, MB, ... count by 1000, KiB, MiB, ... by 1024."""
         return int(self.amount * SIZE_UNITS[self.unit])
 
 

@@ -91,7 +91,7 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
             return self.session.execute(text, parameters, on_progress=bar)
 
     def _parameters(self, text: str) -> dict[str, Any] | None:
-        """The Python variables that `$name` stands for in the text."""
+        """Return the Python variables that `$name` stands for in the text."""
         from obeql.grammar.scanner import scan  # noqa: PLC0415
 
         marks = (text[token.start + 1 : token.end] for token in scan(text) if token.kind == "parameter")
@@ -106,7 +106,7 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
 
 
 def _is_command(text: str) -> bool:
-    """Whether a text is a dot-command, and no path such as `./heat.duckdb` or a file that begins with a dot."""
+    """Return whether a text is a dot-command, and no path such as `./heat.duckdb` or a file that begins with a dot."""
     first = text.split(maxsplit=1)[:1]
     return bool(first) and first[0].startswith(".") and "/" not in first[0] and "\n" not in text.strip()
 
@@ -118,7 +118,7 @@ def _is_statement(line: str) -> bool:
 
 
 def _kind_of_bar() -> Any:
-    """A widget where the notebook has them, else a line of text; tqdm by itself would warn."""
+    """Return a widget where the notebook has them, else a line of text; tqdm by itself would warn."""
     if find_spec("ipywidgets") is None:
         from tqdm import tqdm  # noqa: PLC0415
     else:

@@ -95,7 +95,7 @@ class ProgressBar:
 
 
 def _measure(progress: Progress) -> tuple[float, float]:
-    """What a bar is of, and how far: windows, or the seconds of WITHIN."""
+    """Return what a bar is of, and how far: windows, or the seconds of WITHIN."""
     if progress.within_s is None:
         return progress.total, progress.done
     return progress.within_s, progress.within_s - progress.left_s
@@ -120,7 +120,7 @@ def shown_seconds(seconds: float) -> str:
 
 
 def where(progress: Progress) -> str:
-    """The image at work: its number and its file name, of which a long one keeps its end."""
+    """Return the image at work: its number and its file name, of which a long one keeps its end."""
     name = PurePath(progress.shown).name
     name = name if len(name) <= _NAME_WIDTH else "…" + name[1 - _NAME_WIDTH :]
     return f"{'map' if progress.unit == 'maps' else 'image'} {progress.image + 1}/{progress.n_images} {name}"

@@ -63,7 +63,7 @@ class AxisPlan:
 
 
 def region_layers(network: Network, stop: int) -> tuple[bool, ...]:
-    """Which layers run on boxes if everything from layer `stop` on runs on whole maps."""
+    """Return which layers run on boxes if everything from layer `stop` on runs on whole maps."""
     regions: list[bool] = []
     for i, layer in enumerate(network.layers):
         local = layer.reach in ("source", "pointwise", "local", "sum") and layer.is_map
@@ -109,7 +109,7 @@ def _pushed(start: Ints, stop: Ints, window: AxisWindow, size: int) -> tuple[Int
 
 
 def _capped(start: Ints, stop: Ints, most: int) -> tuple[Ints, Ints]:
-    """The middle `most` positions of every span that is longer."""
+    """Return the middle `most` positions of every span that is longer."""
     start = start + np.maximum(0, stop - start - most) // 2
     return start, np.minimum(stop, start + most)
 
@@ -164,7 +164,7 @@ def _merge_costs(
     costs: npt.NDArray[np.float64],
     weights: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.float64]:
-    """What merging a group with each other one costs in addition; infinite with itself."""
+    """Return what merging a group with each other one costs in addition; infinite with itself."""
     union = np.maximum(tops, tops[group]) @ weights
     more: npt.NDArray[np.float64] = (counts + counts[group]) * union - costs - costs[group]
     more[group] = np.inf

@@ -96,12 +96,12 @@ class ModelRecord:
 
     @property
     def yes_no(self) -> bool:
-        """Whether the network has one output, which says yes or no: class 1 or class 0."""
+        """Return whether the network has one output, which says yes or no: class 1 or class 0."""
         return self.network.layers[-1].kind == "yes_no"
 
     @property
     def has_values(self) -> bool:
-        """Whether the outputs are values in a unit of their own, not classes."""
+        """Return whether the outputs are values in a unit of their own, not classes."""
         return self.activation == "none"
 
     def class_name(self, class_id: int) -> str:
@@ -127,7 +127,7 @@ class ImageRecord:
 
     @property
     def shown(self) -> str:
-        """The name used in messages and titles."""
+        """Return the name used in messages and titles."""
         return self.path if self.path is not None else (self.key or f"image {self.image_id}")
 
 
@@ -178,17 +178,17 @@ class Catalog(Protocol):
     def image_set(self, name: str) -> ImageSet | None: ...
 
     def image_named(self, name: str) -> Sequence[ImageRecord]:
-        """All known images whose file stem (or key) is `name`."""
+        """Return all known images whose file stem (or key) is `name`."""
         ...
 
     def image_names(self) -> Sequence[str]: ...
 
     def images_at(self, pattern: str) -> Sequence[ImageRecord]:
-        """The file at a path, or the files a glob matches, sorted; empty when there is none."""
+        """Return the file at a path, or the files a glob matches, sorted; empty when there is none."""
         ...
 
     def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
-        """The images a SELECT yields through its `path` or `image_id` column.
+        """Return the images a SELECT yields through its `path` or `image_id` column.
 
         `parameters` bind by name; a `?` or `$1` has its number, from 1, as name (DuckDB takes both that way).
         """
@@ -199,9 +199,9 @@ class Catalog(Protocol):
     def stored_grids(
         self, images: Sequence[ImageRecord], model: ModelRecord, fill: str, precision: str
     ) -> Sequence[StoredMaps]:
-        """The stored maps of the images as they were seen last; images of which none are stored are left out."""
+        """Return the stored maps of the images as they were seen last; images of which none are stored are left out."""
         ...
 
     def setting(self, name: str) -> Any:
-        """The value of `obeql.<name>` or its default."""
+        """Return the value of `obeql.<name>` or its default."""
         ...

@@ -120,11 +120,11 @@ class CellSource(Protocol):
     """Reads exact cells that are already stored."""
 
     def images_with_cells(self, model_hash: str, preprocessing_hash: str) -> ImageHashes:
-        """The images of which any cells of a model are stored at this moment."""
+        """Return the images of which any cells of a model are stored at this moment."""
         ...
 
     def stored(self, key: CellKey, class_ids: Sequence[int]) -> Sequence[MapCells]:
-        """All maps that hold exact cells of this content, on whatever grid; cells that are not exact are NaN."""
+        """Return all maps that hold exact cells of this content, on whatever grid; cells that are not exact are NaN."""
         ...
 
     def stored_top_class(self, key: CellKey) -> int | None:
@@ -155,7 +155,7 @@ class CellSink(Protocol):
 def axis_places(
     axis: AxisGrid, starts: Sequence[int] | npt.NDArray[np.int32], lengths: Sequence[int] | npt.NDArray[np.int32]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Where windows of a stored map are windows of a grid, on one axis: places in the grid, places in the map.
+    """Return where windows of a stored map are windows of a grid, on one axis: places in the grid, places in the map.
 
     Two windows are the same when they start together and end together, whatever stride put them there.
     """

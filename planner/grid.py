@@ -60,7 +60,7 @@ class WindowGrid:
         border: Border = "cover",
         region: tuple[int, int, int, int] | None = None,
     ) -> WindowGrid:
-        """The full map's windows over an image of `size`, or those of them wholly inside `region`.
+        """Return the full map's windows over an image of `size`, or those of them wholly inside `region`.
 
         Raises ValueError when patch or stride do not fit the image; binding reports that to the user first.
         """

@@ -32,7 +32,7 @@ class Budget:
         self.wasted += self._waste_of(request, n_known)
 
     def allows(self, request: Request, n_known: int, most: float) -> bool:
-        """Whether what is wasted by then stays within bounds, should all be computed exactly in the end."""
+        """Return whether what is wasted by then stays within bounds, should all be computed exactly in the end."""
         return self.wasted + self._waste_of(request, n_known) <= most
 
     def is_last(self, n_known: int, most: float) -> bool:

@@ -116,13 +116,16 @@ class Estimator:
         return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat)
 
     def fitted(self, cells: Observations, sample: Sample, values: Floats) -> Field:
-        """The field of `values` (rows, cols), fitted to the chosen cells; any where no cell is left to predict."""
+        """Return the field of `values` (rows, cols), fitted to the chosen cells.
+
+        Any where no cell is left to predict.
+        """
         if cells.seen.all():
             return Field(self.axes, 1.0, np.ones(cells.shape), np.ones(1))
         return fit_field(self.axes, sample.chosen, values[sample.chosen])
 
     def modelled(self, logit: Floats, others: Floats) -> Floats:
-        """The values that the field describes: logits where those are the score, else log-odds."""
+        """Return the values that the field describes: logits where those are the score, else log-odds."""
         return logit if self.problem.kind in AS_IT_IS else logit - others
 
     def draws(self, field: Field) -> Floats:
@@ -159,7 +162,7 @@ class Estimator:
         return squares
 
     def noise(self, cells: Observations, sample: Sample, k: int, weights: Floats) -> float | None:
-        """The standard deviation of reduced values about exact ones: an upper confidence limit.
+        """Return the standard deviation of reduced values about exact ones: an upper confidence limit.
 
         None where it cannot be told.
         """
@@ -223,5 +226,5 @@ class Estimator:
 
 
 def _error_variance(true: Floats, rounded: Floats) -> float:
-    """The variance of errors (n,) whose mean was taken out."""
+    """Return the variance of errors (n,) whose mean was taken out."""
     return float(np.mean((true - rounded) ** 2)) * len(true) / max(1, len(true) - 1)

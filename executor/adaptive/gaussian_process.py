@@ -159,7 +159,7 @@ class Field:
         return Posterior(means, variance, drawn)
 
     def _factor(self, rows: Ints, cols: Ints) -> torch.Tensor:
-        """The lower Cholesky factor of the covariances of cells with each other, (n, n)."""
+        """Return the lower Cholesky factor of the covariances of cells with each other, (n, n)."""
         system = _products(self.axes, self.length, rows, cols)
         scale = torch.from_numpy(self.scale[rows, cols])
         system *= scale[:, None]
@@ -246,7 +246,7 @@ def fit_field(axes: Axes, known: Flags, values: Floats) -> Field:
 
 
 def _fitted_length(axes: Axes, rows: Ints, cols: Ints, centred: Floats) -> float:
-    """The correlation length of largest marginal likelihood, the scale being the best one for each."""
+    """Return the correlation length of largest marginal likelihood, the scale being the best one for each."""
     if len(rows) > _MOST_FITTED:
         # A compact part, not a thinned one: neighbours are what tells lengths apart.
         middle = np.hypot(rows - np.median(rows), cols - np.median(cols))
@@ -263,7 +263,7 @@ def _fitted_length(axes: Axes, rows: Ints, cols: Ints, centred: Floats) -> float
 
 
 def _highest(places: Sequence[float], height: Callable[[float], float]) -> float:
-    """The place of largest height, climbed to from the middle: heights rise to it and fall after it."""
+    """Return the place of largest height, climbed to from the middle: heights rise to it and fall after it."""
     at = len(places) // 2
     best = height(places[at])
     for step in (1, -1):

@@ -36,7 +36,7 @@ class Observations:
 
     @property
     def seen(self) -> Flags:
-        """The cells computed in either precision, (rows, cols)."""
+        """Return the cells computed in either precision, (rows, cols)."""
         return self.exact | self.reduced
 
     @property
@@ -70,7 +70,7 @@ class Observations:
         return logit, others
 
     def _offsets(self, k: int) -> Floats:
-        """What to add to reduced logits and others of class k, (2,): their mean error where both are known."""
+        """Return what to add to reduced logits and others of class k, (2,): their mean error where both are known."""
         both = self.exact & self.reduced
         if not both.any():
             return np.zeros(2)

@@ -109,7 +109,7 @@ class Sampler:
         return Budget(self.problem.prices, int((~self.cells.exact).sum()), self.cells.exact.size)
 
     def _beginning(self, most: int | None) -> Request:
-        """What `first` asks for; after a trial of the reduced precision, what goes on from there."""
+        """Return what `first` asks for; after a trial of the reduced precision, what goes on from there."""
         self._choose_first(most)
         self._is_trial = self.has_reduced and most is None and not self.cells.reduced.any()
         if not self._is_trial:
@@ -146,7 +146,7 @@ class Sampler:
         return np.flatnonzero(self._sample.audit & ~self.cells.seen)
 
     def next(self, most: int | None = None) -> Request:
-        """The windows of the next level, for at most `most`; none when the map is done."""
+        """Return the windows of the next level, for at most `most`; none when the map is done."""
         if self.done or (most is not None and most <= 0 and self.estimates):
             return Request(NOTHING, NOTHING)
         affordable = None if most is None else int(most / self._price)
@@ -164,7 +164,7 @@ class Sampler:
         return self._taken(request)
 
     def _level(self, worst: Found, affordable: int | None, late: Ints) -> Request:
-        """What a further level computes, whatever it may waste; `late` are cells of the audit that come now."""
+        """Return what a further level computes, whatever it may waste; `late` are cells of the audit that come now."""
         share, wanted = self._share(), self._wanted_share()
         if self._needs_all:
             whole = self._all_reduced(affordable) if self._is_assured else self._rest(affordable)
@@ -219,7 +219,7 @@ class Sampler:
         return self._request(np.ones(self.shape, bool))
 
     def _rest(self, affordable: int | None) -> Request | None:
-        """All cells that are not exact, to be computed exactly; None if that is too many."""
+        """Return all cells that are not exact, to be computed exactly; None if that is too many."""
         left = np.flatnonzero(~self.cells.exact)
         if affordable is not None and affordable * self._price < len(left):
             return None
@@ -249,19 +249,19 @@ class Sampler:
 
     @property
     def _price(self) -> float:
-        """What a cell of a level costs, in exact ones."""
+        """Return what a cell of a level costs, in exact ones."""
         return self.problem.prices.reduced if self.has_reduced else 1.0
 
     @property
     def _level_price(self) -> float:
-        """What a level costs beside its cells, in shares of all cells in the precision of levels."""
+        """Return what a level costs beside its cells, in shares of all cells in the precision of levels."""
         prices, share = self.problem.prices, LATTICE_SHARE + 2 * LEVEL_SHARE
         look = prices.look * work_of(round(share * self.cells.exact.size), self.cells.exact.size)
         return look / self._price if self.has_reduced else look + prices.level
 
     @property
     def _is_assured(self) -> bool:
-        """Whether the target is as good as reached: at the latest with all cells in the reduced precision."""
+        """Return whether the target is as good as reached: at the latest with all cells in the reduced precision."""
         if self._worst is None:
             return self.has_reduced and 1 - self._paired < _SURELY * (1 - self._least_paired)
         return self.has_reduced and self._worst.reachable >= self._least_reachable
@@ -277,13 +277,13 @@ class Sampler:
 
     @property
     def _most_waste(self) -> float:
-        """What may be wasted now, in shares of computing all exactly: more where the target is near."""
+        """Return what may be wasted now, in shares of computing all exactly: more where the target is near."""
         is_near = bool(self.history) and self._wanted_share() - self._share() <= _NEARLY_DONE
         return _MOST_NEARLY_DONE if is_near else MOST_WASTE
 
     @property
     def _least_paired(self) -> float:
-        """The quality that cells computed both ways must allow for the reduced precision to be tried at all."""
+        """Return the quality that cells computed both ways must allow for the reduced precision to be tried at all."""
         return self._least_reachable
 
     @property
@@ -296,19 +296,19 @@ class Sampler:
 
     @property
     def worst(self) -> float:
-        """The least bound of all maps."""
+        """Return the least bound of all maps."""
         return min((each.bound for each in self.estimates), default=-np.inf)
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to compute for the goal."""
+        """Return whether nothing is left to compute for the goal."""
         if self.cells.exact.all():
             return True
         return self._reaches and not self._needs_all and int(self._sample.audit.sum()) >= self._n_audit
 
     @property
     def _reaches(self) -> bool:
-        """Whether the bounds are what the goal asks for."""
+        """Return whether the bounds are what the goal asks for."""
         return bool(self.history) and self.goal.target is not None and self.worst >= self.goal.target
 
     @property
@@ -317,7 +317,7 @@ class Sampler:
         return self.goal.metric == "maxerr" and self.goal.target is not None and not self.cells.seen.all()
 
     def _wanted_share(self) -> float:
-        """The share of cells at which the bound should reach the target, by how fast it rose so far."""
+        """Return the share of cells at which the bound should reach the target, by how fast it rose so far."""
         target = self.goal.target
         share, bound = self.history[-1]
         if target is None or target >= 1:

@@ -98,14 +98,14 @@ class TopKSearch(Sampler):
         return Request(np.sort(exact), np.union1d(fresh, late))
 
     def _likeliest(self, among: Flags, n: int) -> Ints:
-        """The n cells of `among` (rows, cols) that are likeliest among the k, flat numbers."""
+        """Return the n cells of `among` (rows, cols) that are likeliest among the k, flat numbers."""
         places = np.flatnonzero(among)
         first: Ints = places[np.argsort(-self._likely.flat[places], kind="stable")[:n]]
         return first
 
     @property
     def _is_too_even(self) -> bool:
-        """Whether too many cells may well be among the k; the first look, at hardly any cell, cannot tell."""
+        """Return whether too many cells may well be among the k; the first look, at hardly any cell, cannot tell."""
         share = float((~self.cells.exact & (self._likely > _LIKELY)).mean())
         return len(self.history) > 1 and share > _GIVE_UP_SHARE
 
@@ -130,7 +130,7 @@ class TopKSearch(Sampler):
         return _LEAST_PAIRED
 
     def _found(self, k: int) -> Found:
-        """One class: its cells, the bound, and how likely each cell is among the k as its gain."""
+        """Return one class: its cells, the bound, and how likely each cell is among the k as its gain."""
         estimator, cells, sample = self._estimator, self.cells, self._sample
         logit, others = cells.planes(k)
         values = estimator.modelled(logit, others)
@@ -180,6 +180,6 @@ class TopKSearch(Sampler):
 
 
 def _normal_share(deviations: Floats) -> Floats:
-    """The share of a normal distribution below so many standard deviations."""
+    """Return the share of a normal distribution below so many standard deviations."""
     share: Floats = torch.special.ndtr(torch.from_numpy(deviations)).numpy()
     return share

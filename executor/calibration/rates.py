@@ -99,7 +99,7 @@ def measure_rates(
 def _layer_seconds(
     graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
 ) -> tuple[float, ...]:
-    """The least seconds of each layer on one whole map, of several passes over the network."""
+    """Return the least seconds of each layer on one whole map, of several passes over the network."""
     best = [float("inf")] * len(graph.layers)
     best[0] = 0.0
     last = graph.last_use()
@@ -192,7 +192,7 @@ def _compute(run: IncrementalRun, clean: CleanPass, fill: torch.Tensor, wanted: 
 
 
 def _in_lanes(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:
-    """The least seconds of a batch of whole maps where as many as there are lanes go side by side."""
+    """Return the least seconds of a batch of whole maps where as many as there are lanes go side by side."""
 
     def piece(stop: threading.Event) -> torch.Tensor:
         return graph.forward(batch)
@@ -206,7 +206,7 @@ def _in_lanes(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:
 
 
 def _in_a_lane(device: torch.device, work: Callable[[], object], n: int) -> float:
-    """The least seconds of work in a lane, whose operators wait for no thread that is kept from computing."""
+    """Return the least seconds of work in a lane, whose operators wait for no thread that is kept from computing."""
     found: list[float] = []
     run_in_lanes([lambda stop: Stopwatch(device).least(work, n)], device_of(device).n_lanes, found.append)
     return max(found[0], 1e-9)
@@ -232,7 +232,7 @@ def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[F
 
 
 def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: int) -> npt.NDArray[np.bool_]:
-    """The windows to time, (rows, cols): a batch of side x side windows from each of the largest groups."""
+    """Return the windows to time, (rows, cols): a batch of side x side windows from each of the largest groups."""
     pairs = [(r.windows, c.windows) for r in run.boxes.rows.groups for c in run.boxes.cols.groups]
     pairs.sort(key=lambda pair: -len(pair[0]) * len(pair[1]))
     wanted = np.zeros(grid.shape, bool)

@@ -19,7 +19,7 @@ _NAMES = frozenset(
 
 @cache
 def processor_facts() -> dict[str, str]:
-    """What the system says of the first processor; nothing where it does not say."""
+    """Return what the system says of the first processor; nothing where it does not say."""
     facts: dict[str, str] = {}
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -30,6 +30,6 @@ def processor_facts() -> dict[str, str]:
 
 
 def host_facts() -> list[str]:
-    """What tells machines of different speed apart: architecture, kind of processor, number of cores."""
+    """Return what tells machines of different speed apart: architecture, kind of processor, number of cores."""
     named = [f"{name}: {value}" for name, value in sorted(processor_facts().items())]
     return [platform.system(), platform.machine(), platform.processor(), str(os.cpu_count()), *named]

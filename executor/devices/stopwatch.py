@@ -33,7 +33,7 @@ class Stopwatch:
 
     @property
     def is_of_thread(self) -> bool:
-        """Whether only what the calling thread computes counts."""
+        """Return whether only what the calling thread computes counts."""
         fine = time.get_clock_info("thread_time").resolution <= _FINEST_S
         return not device_of(self.device).is_asynchronous and not self.own_code and fine
 
@@ -49,7 +49,7 @@ class Stopwatch:
         return self.now() - started, result
 
     def least(self, work: Callable[[], object], n: int = 2, enough_s: float = float("inf")) -> float:
-        """The least seconds of `n` times, or of fewer once all have taken `enough_s`."""
+        """Return the least seconds of `n` times, or of fewer once all have taken `enough_s`."""
         best, total = float("inf"), 0.0
         for _ in range(n):
             seconds, _ = self.timed(work)

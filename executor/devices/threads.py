@@ -40,7 +40,7 @@ def set_own_threads(n_threads: int) -> None:
 
 
 def _usual_threads() -> int:
-    """What a thread born now would compute with."""
+    """Return what a thread born now would compute with."""
     found: list[int] = []
     thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()), name="obeql-threads")
     thread.start()

@@ -21,7 +21,7 @@ __all__ = ["asked_classes", "shared_classes", "stored_classes"]
 
 
 def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: CellLookup | None) -> list[int] | None:
-    """The classes asked of an image as far as they are known without running the network, else None."""
+    """Return the classes asked of an image as far as they are known without running the network, else None."""
     if source is None:
         return None
     kind, value = plan.classes
@@ -59,7 +59,7 @@ def shared_classes(plan: ExplainPlan, image: ImageRecord, classes: Sequence[int]
 
 
 def _labelled(plan: ExplainPlan, image: ImageRecord) -> list[int]:
-    """The classes that the image's labels name."""
+    """Return the classes that the image's labels name."""
     if image.label is None:
         raise ImageError(f"{image.shown} has no label; FOR LABEL needs one")
     try:

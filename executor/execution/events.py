@@ -107,7 +107,7 @@ class RunReport:
 
     @classmethod
     def sum_of(cls, reports: Sequence[RunReport]) -> RunReport:
-        """What several workers did, without their failures."""
+        """Return what several workers did, without their failures."""
         total = cls()
         for report in reports:
             total.n_windows += report.n_windows

@@ -96,12 +96,12 @@ class _Step:
 
     @property
     def fill(self) -> Tensor:
-        """What hides windows, one an image: (N, C, 1, 1) or (N, C, H, W)."""
+        """Return what hides windows, one an image: (N, C, 1, 1) or (N, C, H, W)."""
         return torch.cat([work.prepared.fill for work in self.images if work.prepared is not None])
 
 
 def _within(refinement: Refinement | None) -> float | None:
-    """The seconds of WITHIN, where there is one."""
+    """Return the seconds of WITHIN, where there is one."""
     return refinement.within_s if isinstance(refinement, ProgressiveRefine) else None
 
 
@@ -187,7 +187,7 @@ class _Execution:
         self.on_progress(report)
 
     def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> Prepared:
-        """What the network is given of an image; its source, which may be large, is not kept."""
+        """Return what the network is given of an image; its source, which may be large, is not kept."""
         source, model_input = decoded.source, decoded.model_input
         if not np.isfinite(model_input.values).all():
             # Fused kernels may turn NaN into 0, so the network's output need not show it.

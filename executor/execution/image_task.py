@@ -70,7 +70,7 @@ class ImageTask:
 
     @property
     def needs_network(self) -> bool:
-        """Whether the image has to go through the network for any of its grids."""
+        """Return whether the image has to go through the network for any of its grids."""
         return any(self.needs(place) for place in range(len(self.plan.grids)))
 
     def needs(self, place: int) -> bool:
@@ -86,7 +86,7 @@ class ImageTask:
         return np.ones(n_windows, bool) if known is None else known.left
 
     def asked(self, place: int) -> list[int]:
-        """The classes to compute for a grid: with those of coming statements where nothing of it is stored."""
+        """Return the classes to compute for a grid: with those of coming statements where nothing of it is stored."""
         if self.failure is not None:
             return [0]  # nobody will look at it
         assert self.classes is not None
@@ -112,7 +112,7 @@ class ImageTask:
         return planes
 
     def maps_of(self, place: int, planes: Planes) -> list[MapCells]:
-        """The maps of the asked classes. Raises ImageError where a computed value is not a number."""
+        """Return the maps of the asked classes. Raises ImageError where a computed value is not a number."""
         assert self.classes is not None and self.prepared is not None
         known, grid = self.known[place], self.plan.grids[place]
         numbers = clean_numbers(self.plan, self.classes, self.logits, {} if known is None else known.clean)

@@ -38,7 +38,7 @@ def preview_of(
     image: Tensor,
     planes: Planes | None = None,
 ) -> Preview:
-    """The map at work: `planes` as they stand after a level, or what the run has filled in so far.
+    """Return the map at work: `planes` as they stand after a level, or what the run has filled in so far.
 
     `slot` says which of the images at work is shown, `clean` (1, K) are its logits and `image` (C, H, W) is itself.
     """
@@ -60,14 +60,14 @@ def overflow_hint(plan: ExplainPlan) -> str:
 
 
 def cell_key(plan: ExplainPlan, image_hash: str, preprocessing_hash: str, grid: WindowGrid) -> CellKey:
-    """What the cells of a grid over the image of that content are found by."""
+    """Return what the cells of a grid over the image of that content are found by."""
     return CellKey(image_hash, plan.model.model_hash, preprocessing_hash, grid.patch, plan.fill, plan.precision)
 
 
 def clean_numbers(
     plan: ExplainPlan, classes: Sequence[int], logits: Tensor | None, stored: Mapping[int, Clean]
 ) -> list[tuple[int, Clean]]:
-    """Each class with what its map says of the unoccluded image: as stored, else from its logits (1, K)."""
+    """Return each class with what its map says of the unoccluded image: as stored, else from its logits (1, K)."""
     found = dict(stored)
     if logits is not None:
         # rounded as the cells are: a window without effect has importance 0, not a rounding error
@@ -87,7 +87,7 @@ def maps_of(
     n_stored: int,
     planes: Planes,
 ) -> list[MapCells]:
-    """One map a class of the image `shown`. Raises ImageError where a computed value is not a number."""
+    """Return one map a class of the image `shown`. Raises ImageError where a computed value is not a number."""
     bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
     if planes.exact is not None:
         bad &= torch.from_numpy(planes.exact)

@@ -63,12 +63,12 @@ class OperatorSet:
 
     @cached_property
     def graph(self) -> LayerGraph:
-        """The network on the device; loaded and moved there when a window has to be computed."""
+        """Return the network on the device; loaded and moved there when a window has to be computed."""
         return self._captured().to(self._device, self.dtype)
 
     @cached_property
     def runs(self) -> list[GridScan]:
-        """The operators, one a grid, prepared."""
+        """Return the operators, one a grid, prepared."""
         return [
             self._prepared(self.graph, grid, engine, clock)
             for grid, engine, clock in zip(self.plan.grids, self.plan.engines, self._clocks, strict=True)
@@ -76,7 +76,7 @@ class OperatorSet:
 
     @cached_property
     def refined(self) -> list[RefineRun | None]:
-        """What decides which windows of each grid are computed; None where all are."""
+        """Return what decides which windows of each grid are computed; None where all are."""
         plan = self.plan
         return [
             None
@@ -95,11 +95,11 @@ class OperatorSet:
         ]
 
     def _larger(self, grid: WindowGrid, clock: LayerTimer | None, engine: Engine) -> GridScan:
-        """An operator of a refinement for more windows at once than most of its levels have."""
+        """Return an operator of a refinement for more windows at once than most of its levels have."""
         return self._prepared(self.graph, grid, engine, clock)
 
     def _reduced(self, run: GridScan, refinement: Refinement) -> GridScan | None:
-        """The operator that computes most windows of a refinement in a reduced precision."""
+        """Return the operator that computes most windows of a refinement in a reduced precision."""
         if refinement.reduced is None:
             return None
         graph = self._captured().to(self._device, DTYPES[refinement.reduced.precision])

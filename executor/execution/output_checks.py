@@ -45,7 +45,7 @@ def fault_of(graph: LayerGraph, image: Tensor, logits: Tensor, hint: str = "") -
 
 
 def _no_probability(graph: LayerGraph, image: Tensor) -> tuple[int, float] | None:
-    """The first of the outputs that was to be a probability and is none."""
+    """Return the first of the outputs that was to be a probability and is none."""
     for layer in graph.layers[-2:]:
         if isinstance(layer, Probabilities):
             (before,) = layer.inputs

@@ -47,7 +47,7 @@ class ImageFeed(Protocol):
     """Where a run gets its images from, in groups that go through the network together."""
 
     def next(self, ahead: bool) -> Sequence[ImageRecord] | None:
-        """The next group; None at the end, or, asked `ahead` of its turn, where it is not to be had yet."""
+        """Return the next group; None at the end, or, asked `ahead` of its turn, where it is not to be had yet."""
         ...
 
 
@@ -88,7 +88,7 @@ class ImagePrefetcher:
             yield group
 
     def take(self) -> DecodedImage:
-        """The next image of the present group, decoded; raises what decoding it raised."""
+        """Return the next image of the present group, decoded; raises what decoding it raised."""
         image, ahead = self._left.popleft(), self._next
         self._next = None
         try:

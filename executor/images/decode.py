@@ -83,11 +83,11 @@ class SourceImage:
 
     @property
     def facts(self) -> SourceFacts:
-        """What the store remembers of the image."""
+        """Return what the store remembers of the image."""
         return SourceFacts(self.digest, self.size, self.series_uid, self.pixel_spacing_mm, self.n_pages)
 
     def unit_pixels(self) -> npt.NDArray[np.float32]:
-        """The pixels as float32 in 0..1, (H, W, 3)."""
+        """Return the pixels as float32 in 0..1, (H, W, 3)."""
         return _unit(self.pixels)
 
 
@@ -175,7 +175,7 @@ def _existing(path: Path) -> Path:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The formats that Pillow decodes by itself."""
+    """Return the formats that Pillow decodes by itself."""
     Image.init()
     return tuple(name for name in Image.ID if name not in _RUNS_PROGRAMS)
 
@@ -218,7 +218,7 @@ def decode_object(obj: Any, key: str) -> SourceImage:
 
 
 def _unread_tiff(image: Image.Image) -> Path | None:
-    """The file of a TIFF that Pillow has opened and not read yet: it would not read every kind rightly."""
+    """Return the file of a TIFF that Pillow has opened and not read yet: it would not read every kind rightly."""
     name = getattr(image, "filename", "")
     if image.format != "TIFF" or not name or not getattr(image, "tile", ()):
         return None

@@ -19,7 +19,7 @@ __all__ = ["is_deep_color", "read_deep_color"]
 
 
 def is_deep_color(image: Image.Image) -> bool:
-    """Whether an open file has 16 bits in each channel of several; Pillow reads 8 of them."""
+    """Return whether an open file has 16 bits in each channel of several; Pillow reads 8 of them."""
     modes = (
         tile.args if isinstance(tile.args, str) else tile.args[0] for tile in getattr(image, "tile", ()) if tile.args
     )

@@ -37,13 +37,13 @@ _META_START = 128 + 4 + 12
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has the mark of a DICOM file behind its preamble."""
+    """Return whether a file has the mark of a DICOM file behind its preamble."""
     with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
 def n_frames(path: Path) -> int:
-    """How many frames a DICOM file says that it has; 1 where pydicom is missing or cannot read it."""
+    """Return how many frames a DICOM file says that it has; 1 where pydicom is missing or cannot read it."""
     try:
         import pydicom  # noqa: PLC0415
 

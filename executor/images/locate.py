@@ -75,7 +75,7 @@ def _pieces(part: str) -> Iterable[tuple[int, int, str]]:
 
 
 def missing_file(path: Path) -> ImageError:
-    """The error for a file that does not exist, with the nearest names of its folder."""
+    """Return the error for a file that does not exist, with the nearest names of its folder."""
     folder = path.parent
     if not folder.is_dir():
         above = folder.parent
@@ -86,7 +86,7 @@ def missing_file(path: Path) -> ImageError:
 
 
 def no_page(shown: str, n_pages: int) -> ImageError:
-    """The error for a page that a file does not have."""
+    """Return the error for a page that a file does not have."""
     there = "it has one page" if n_pages == 1 else f"it has {n_pages} pages, counted from 1"
     return ImageError(f"there is no image '{shown}': {there}")
 

@@ -52,7 +52,7 @@ def count_pages(file: Path) -> int:
 
 
 def n_pages(image: Image.Image, file: Path) -> int:
-    """How many pages a file has that Pillow has opened; 1 where that cannot be found out."""
+    """Return how many pages a file has that Pillow has opened; 1 where that cannot be found out."""
     if image.format in _ONE_PAGE or not getattr(image, "is_animated", False):
         return 1
     try:

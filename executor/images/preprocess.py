@@ -129,7 +129,7 @@ def _resize(pixels: Pixels, placement: Placement, how: Preprocessing) -> Pixels:
 
 
 def _crop(pixels: Pixels, placement: Placement) -> Pixels:
-    """The part of the resized image that the model reads; outside of it is black."""
+    """Return the part of the resized image that the model reads; outside of it is black."""
     (top, left), (height, width) = placement.crop, placement.model_size
     rows, cols = pixels.shape[:2]
     inside = pixels[max(0, top) : top + height, max(0, left) : left + width]

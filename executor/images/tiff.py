@@ -175,13 +175,13 @@ def _layout(tags: Tags, path: Path) -> _Layout | None:
 
 
 def _all(values: Sequence[int]) -> int | None:
-    """The one number that all of `values` are; None where they differ."""
+    """Return the one number that all of `values` are; None where they differ."""
     found = set(values)
     return found.pop() if len(found) == 1 else None
 
 
 def _pillow_reads(tags: Tags, bits: int | None, kind: int | None, photometric: int, planes: bool, n_bands: int) -> bool:
-    """Whether Pillow is right, or says itself what is wrong: up to 8 bits, bands side by side."""
+    """Return whether Pillow is right, or says itself what is wrong: up to 8 bits, bands side by side."""
     if bits is None or bits > 8 or planes or kind in (2, 3) or (tags.big and tags.order == ">"):
         return False
     # Gray with an opacity that it is multiplied by, and several further bands, are beyond Pillow.
@@ -197,7 +197,7 @@ def _refused(path: Path, why: str) -> ImageError:
 
 
 def _samples(file: BinaryIO, layout: _Layout, path: Path) -> Samples:
-    """Every sample of a page, (H, W, bands), as stored."""
+    """Return every sample of a page, (H, W, bands), as stored."""
     n_planes = layout.n_bands if layout.planes else 1
     n_bytes = file.seek(0, io.SEEK_END)
     counts = layout.counts
@@ -213,7 +213,7 @@ def _samples(file: BinaryIO, layout: _Layout, path: Path) -> Samples:
 
 
 def _plane(file: BinaryIO, layout: _Layout, places: Sequence[tuple[int, int]], path: Path) -> Samples:
-    """The samples of one plane, (H, W, bands together)."""
+    """Return the samples of one plane, (H, W, bands together)."""
     (height, width), (high, wide), n_bands = layout.size, layout.segment, layout.bands_together
     n_across = -(-width // wide)
     found: Samples | None = None
@@ -238,7 +238,7 @@ def _plane(file: BinaryIO, layout: _Layout, places: Sequence[tuple[int, int]], p
 def _unpacked(
     file: BinaryIO, places: Sequence[tuple[int, int]], rows: Sequence[int], layout: _Layout, path: Path
 ) -> npt.NDArray[np.uint8]:
-    """The bytes of some strips or tiles, one below the other, (rows, bytes of a row)."""
+    """Return the bytes of some strips or tiles, one below the other, (rows, bytes of a row)."""
     packed = []
     for offset, count in places:
         file.seek(offset)
@@ -338,7 +338,7 @@ def _meant(samples: Samples, layout: _Layout, path: Path) -> TiffPixels:
 
 
 def _white(color: Samples, layout: _Layout, path: Path) -> int:
-    """The sample of white. Raises ImageError where integers have no agreed one.
+    """Return the sample of white. Raises ImageError where integers have no agreed one.
 
     It is the largest number of the bits, up to 16 without a sign. Wider and signed integers, which no standard gives
     a white, are those of 8 or 16 bits written so, by what is in them.

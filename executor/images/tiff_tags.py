@@ -63,18 +63,18 @@ class Tags:
     big: bool
 
     def one(self, tag: int, default: int) -> int:
-        """The first value of a tag."""
+        """Return the first value of a tag."""
         return int((self.values.get(tag) or (default,))[0])
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file begins as a TIFF file does."""
+    """Return whether a file begins as a TIFF file does."""
     with path.open("rb") as file:
         return file.read(4) in _MARKS
 
 
 def n_tiff_pages(path: Path) -> int:
-    """How many pages a TIFF file has; 1 where all but the first are smaller copies of it, or masks."""
+    """Return how many pages a TIFF file has; 1 where all but the first are smaller copies of it, or masks."""
     n_pages, n_full = 0, 0
     with path.open("rb") as file:
         for n_pages, tags in enumerate(directories(file), start=1):
@@ -99,7 +99,7 @@ def directories(file: BinaryIO) -> Iterator[Tags]:
 
 
 def _directory(file: BinaryIO, start: int, order: str, big: bool) -> tuple[Tags, int]:
-    """The tags at a place of the file, and the place of the next page's; 0 after the last."""
+    """Return the tags at a place of the file, and the place of the next page's; 0 after the last."""
     offset = "Q" if big else "I"
     count, entry = (8, struct.Struct(f"{order}HHQ8s")) if big else (2, struct.Struct(f"{order}HHI4s"))
     file.seek(start)

@@ -18,7 +18,7 @@ __all__ = ["BoxSum", "PrefixSums", "plan_box_sum", "position_sums"]
 
 
 def position_sums(x: Tensor) -> Tensor:
-    """The sum over all positions of x (N, C, H, W): float64 (N, C)."""
+    """Return the sum over all positions of x (N, C, H, W): float64 (N, C)."""
     device = device_of(x.device)
     if device.is_asynchronous:
         return x.sum(dim=(2, 3), dtype=device.wide_dtype)
@@ -59,11 +59,11 @@ class BoxSum:
     bottom_right: Tensor
 
     def whole(self, sums: PrefixSums) -> Tensor:
-        """The sum of each window's clean map: float64 (n, C)."""
+        """Return the sum of each window's clean map: float64 (n, C)."""
         return sums.totals[self.images]
 
     def run(self, sums: PrefixSums) -> Tensor:
-        """The sum of the clean map over each box: float64 (n, C)."""
+        """Return the sum of the clean map over each box: float64 (n, C)."""
         rows = sums.rows
         return rows[self.bottom_right] - rows[self.top_right] - rows[self.bottom_left] + rows[self.top_left]
 

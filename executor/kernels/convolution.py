@@ -115,7 +115,7 @@ class Convolution:
         return packed
 
     def _sees_only_padding(self, padding: tuple[int, int]) -> bool:
-        """Whether some output reads nothing but padding."""
+        """Return whether some output reads nothing but padding."""
         return any(p > d * (k - 1) for p, d, k in zip(padding, self.dilation, self.weight.shape[2:], strict=True))
 
     def __call__(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
@@ -148,7 +148,7 @@ class Convolution:
         return y if self.activation is None else self.activation.in_place(y)
 
     def _product(self, x: Tensor, attribute: str, scalars: list[Any], algorithm: str) -> Tensor:
-        """A 1x1 convolution as a matrix product: rows are positions, columns channels."""
+        """Return a 1x1 convolution as a matrix product: rows are positions, columns channels."""
         if self.stride != [1, 1]:
             x = x[:, :, :: self.stride[0], :: self.stride[1]]
         n, channels, height, width = x.shape

@@ -79,7 +79,7 @@ def read_in_torch(view: View, value: Tensor | None, region: Region, box: Place, 
 
 @cache
 def _reader(kind: str) -> _Reader:
-    """The function that reads on a kind of device: Triton's where it compiles for it and is installed."""
+    """Return the function that reads on a kind of device: Triton's where it compiles for it and is installed."""
     if kind in _TRITON_KINDS:
         with suppress(ImportError):
             from obeql.executor.kernels.triton_read import read_in_triton  # noqa: PLC0415

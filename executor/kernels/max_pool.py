@@ -36,7 +36,7 @@ def max_pool(x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilati
 
 
 def _largest(x: Tensor, axis: int, n_out: int, kernel: int, dilation: int, out: Tensor | None) -> Tensor:
-    """The maximum over `kernel` neighbours along an axis."""
+    """Return the maximum over `kernel` neighbours along an axis."""
     found = torch.maximum(x.narrow(axis, 0, n_out), x.narrow(axis, dilation, n_out), out=out)
     for tap in range(2, kernel):
         torch.maximum(found, x.narrow(axis, tap * dilation, n_out), out=found)

@@ -94,6 +94,6 @@ def curves(
 
 
 def _score(graph: LayerGraph, pictures: Tensor, class_id: int, activation: Activation) -> Tensor:
-    """The class's probability on each picture, or the output where that is a value, float64 (n,)."""
+    """Return the class's probability on each picture, or the output where that is a value, float64 (n,)."""
     z, others = logit_and_others(graph.forward(pictures), [class_id], activation)
     return (z if activation == "none" else torch.sigmoid(z - others))[:, 0]

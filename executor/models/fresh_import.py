@@ -58,7 +58,7 @@ def _forget_compiled(module: ModuleType) -> None:
 
 
 def _stamp(module: ModuleType | None) -> _Stamp | None:
-    """The state of a module's file; None for one without a file, and for installed ones, which nobody edits."""
+    """Return the state of a module's file; None for one without a file, and for installed ones, which nobody edits."""
     file = getattr(module, "__file__", None)
     if file is None or not str(file).endswith(".py") or any(Path(file).is_relative_to(each) for each in _LIBRARIES):
         return None

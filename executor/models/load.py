@@ -102,7 +102,7 @@ def adopt(module: nn.Module, **options: Any) -> LoadedModel:
 
 
 def _guarded(family: Family, uri: str, target: str, options: ModelOptions) -> Found:
-    """What the family finds. Families report what they foresee; damaged files also break in other ways."""
+    """Return what the family finds. Families report what they foresee; damaged files also break in other ways."""
     try:
         return family(target, options)
     except ObeqlError:
@@ -152,7 +152,7 @@ def _finish(found: Found, options: ModelOptions) -> LoadedModel:
 
 
 def _meaning(loaded: LoadedModel, found: Found) -> bytes:
-    """What was said of the outputs, in the words of earlier versions, which stored its hash."""
+    """Return what was said of the outputs, in the words of earlier versions, which stored its hash."""
     activation = "sigmoid" if loaded.n_classes == 1 else loaded.activation or "softmax"
     chosen = next((n for n, output in enumerate(loaded.outputs) if output.chosen), 0)
     which = f" output {chosen}" if chosen else ""  # the first is what earlier versions read

@@ -43,7 +43,7 @@ class LoadedModel:
     from_code: bool = False
 
     def content_hash(self, digests: TensorDigests | None = None) -> str:
-        """The hex SHA-256 of weights, structure and settings, with the said activation and outputs mixed in.
+        """Return the hex SHA-256 of weights, structure and settings, with the said activation and outputs mixed in.
 
         It says whether a file holds what it held; the identity of the model is what it computes. Raises ModelError for
         weights that are not in memory.

@@ -33,7 +33,7 @@ class FixedBatch(nn.Module):
         self.batch = batch
 
     def forward(self, image: torch.Tensor) -> Any:
-        """The network's output, or all of them by name."""
+        """Return the network's output, or all of them by name."""
         n_images = image.shape[0]
         missing = -n_images % self.batch
         padded = F.pad(image, (0, 0) * (image.ndim - 1) + (0, missing)) if missing else image
@@ -43,12 +43,12 @@ class FixedBatch(nn.Module):
 
 
 def _joined(pieces: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
-    """The rows of all pieces; where images were squeezed away, a piece is the row of its one image."""
+    """Return the rows of all pieces; where images were squeezed away, a piece is the row of its one image."""
     return torch.cat([piece if piece.ndim and len(piece) == batch else piece[None] for piece in pieces])
 
 
 def runs_one_by_one_only(network: nn.Module, shape: tuple[int, int, int]) -> bool:
-    """Whether a network has an output for each of one image (C, H, W), but not for each of two."""
+    """Return whether a network has an output for each of one image (C, H, W), but not for each of two."""
     return _n_outputs(network, 1, shape) == 1 and _n_outputs(network, 2, shape) != 2
 
 
@@ -62,7 +62,7 @@ def _n_outputs(network: nn.Module, n_images: int, shape: tuple[int, int, int]) -
 
 
 def fits_any_batch(free: nn.Module, fixed: FixedBatch, shape: tuple[int, int, int]) -> bool:
-    """Whether `free` returns for a batch of another size what `fixed` returns piece by piece, on random images.
+    """Return whether `free` returns for a batch of another size what `fixed` returns piece by piece, on random images.
 
     `shape` is (C, H, W). A failure of `free` counts as no.
     """

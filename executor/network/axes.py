@@ -83,7 +83,7 @@ def joined(group: Sequence[Atom]) -> tuple[Atom, ...]:
 
 
 def channel_order(group: tuple[Atom, ...], n_channels: int) -> list[int] | None:
-    """The channels in the order a group of C atoms runs through them; None when that is 0, 1, 2, ..."""
+    """Return the channels in the order a group of C atoms runs through them; None when that is 0, 1, 2, ..."""
     order = [0]
     for atom in group:
         order = [base + i * atom.step for base in order for i in range(atom.size)]

@@ -40,7 +40,7 @@ class LayerGraph:
     _placed: dict[tuple[torch.device, torch.dtype], LayerGraph] = field(default_factory=dict, init=False, repr=False)
 
     def network(self) -> Network:
-        """The network as the planner knows it."""
+        """Return the network as the planner knows it."""
         return Network(tuple(layer.spec() for layer in self.layers), self.reason, self.outputs)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> LayerGraph:
@@ -60,7 +60,7 @@ class LayerGraph:
         return self._placed.setdefault((device, dtype), replace(self, layers=layers))
 
     def in_plain_memory(self) -> LayerGraph:
-        """The same graph, on its device, for maps in (N, C, H, W) memory instead of channels-last."""
+        """Return the same graph, on its device, for maps in (N, C, H, W) memory instead of channels-last."""
         return replace(self, layers=tuple(layer.in_plain_memory() for layer in self.layers))
 
     def last_use(self, start: int = 0) -> list[int]:

@@ -48,12 +48,12 @@ def graph_digest(layers: Sequence[Layer], head: Sequence[Layer], activation: Act
 
 
 def head_words(head: Sequence[Layer], digests: TensorDigests) -> str:
-    """What the layers behind a network do, each with the one before, as text."""
+    """Return what the layers behind a network do, each with the one before, as text."""
     return ", ".join(f"{layer.kind}({_words(layer.arguments(), digests)})" for layer in head)
 
 
 def _needed(layers: Sequence[Layer]) -> dict[int, Layer]:
-    """The layers that the last one depends on, in order."""
+    """Return the layers that the last one depends on, in order."""
     wanted = {len(layers) - 1}
     for number in range(len(layers) - 1, -1, -1):
         if number in wanted:

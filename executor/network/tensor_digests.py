@@ -39,7 +39,7 @@ class TensorDigests:
                 self._known[key] = tensor, tuple(piece.result() for piece in pieces)
 
     def pieces(self, tensor: Tensor) -> tuple[bytes, ...]:
-        """The SHA-256 of each piece of the tensor's values in row-major order."""
+        """Return the SHA-256 of each piece of the tensor's values in row-major order."""
         self.prepare((tensor,))
         return self._known[_key(tensor)][1]
 

@@ -72,7 +72,7 @@ class BatchReads:
 
 
 def _read_by(box: Boxes, window: tuple[AxisWindow, AxisWindow] | None) -> Boxes:
-    """What a layer of such a window reads for its output boxes."""
+    """Return what a layer of such a window reads for its output boxes."""
     if window is None:
         return box
     rows, cols = window

@@ -88,7 +88,7 @@ def known_cells(grid: WindowGrid, classes: Sequence[int], maps: Sequence[MapCell
 
 
 def _covers(cells: MapCells, grid: WindowGrid) -> bool:
-    """Whether a map holds every window of the grid and no other."""
+    """Return whether a map holds every window of the grid and no other."""
     return (
         tuple(cells.tops) == grid.rows.starts
         and tuple(cells.lefts) == grid.cols.starts

@@ -66,7 +66,7 @@ def coarse_order(grid: WindowGrid, batches: Sequence[Ints]) -> Ints:
 
 
 def _reached(grid: WindowGrid, batches: Sequence[Ints], n_tiles: int) -> Flags:
-    """Which tiles of the map each batch has a window in, (batches, tiles)."""
+    """Return which tiles of the map each batch has a window in, (batches, tiles)."""
     n_rows, n_cols = grid.shape
     down, right = min(n_tiles, n_rows), min(n_tiles, n_cols)
     found = np.zeros((len(batches), down * right), bool)

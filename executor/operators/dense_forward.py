@@ -58,7 +58,7 @@ def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> 
 
 
 def _as_array(x: Tensor) -> npt.NDArray[Any]:
-    """The memory of a tensor on the CPU; the bits of bfloat16, which NumPy does not know."""
+    """Return the memory of a tensor on the CPU; the bits of bfloat16, which NumPy does not know."""
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
@@ -93,7 +93,7 @@ class DenseRun:
 
     @property
     def needed(self) -> list[tuple[int, float]]:
-        """No views: windows are computed from the image itself."""
+        """Return no views: windows are computed from the image itself."""
         return []
 
     def run(

@@ -116,7 +116,7 @@ class GridScan:
 
     @property
     def needed(self) -> list[tuple[int, float]]:
-        """The materialised views the operator reads."""
+        """Return the materialised views the operator reads."""
         return self._operator.needed
 
     def compute(

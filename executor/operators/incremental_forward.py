@@ -160,7 +160,7 @@ class IncrementalRun:
 
     @property
     def needed(self) -> list[tuple[int, float]]:
-        """The materialised views this operator reads: (layer, value outside the map)."""
+        """Return the materialised views this operator reads: (layer, value outside the map)."""
         return [(j, outside) for j in self.on_boxes for outside in self._outside[j]]
 
     def run(
@@ -259,7 +259,7 @@ class IncrementalRun:
             yield piece
 
     def _coarse_first(self, parts: list[Part], whole: bool, n_images: int, n_lanes: int) -> list[Part]:
-        """The batches, those first that show most of the map; `whole` says that they are of all windows."""
+        """Return the batches, those first that show most of the map; `whole` says that they are of all windows."""
         if len(parts) < _FEW_PARTS:
             return parts
         order = self._orders.get((n_images, n_lanes)) if whole else None
@@ -277,7 +277,7 @@ class IncrementalRun:
         return n_windows <= self.engine.tail_batch and self._seconds(n_windows) <= _PROMPT_S
 
     def _seconds(self, n_windows: int) -> float:
-        """The estimated seconds of so many windows."""
+        """Return the estimated seconds of so many windows."""
         return self.engine.cost.seconds / max(1e-9, self.engine.share * self.grid.n_windows) * n_windows
 
     def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1, n_lanes: int = 1) -> Iterator[Part]:
@@ -377,7 +377,7 @@ class IncrementalRun:
     def _hidden(
         self, rows: AxisGroup, cols: AxisGroup, row_of: Windows, col_of: Windows, box: Boxes, device: torch.device
     ) -> Tensor | None:
-        """Which positions of the image's boxes the windows hide, bool (n, 1, h, w); None if all of them."""
+        """Return which positions of the image's boxes the windows hide, bool (n, 1, h, w); None if all of them."""
         inside = []
         for grid, windows, starts, size in (
             (self.grid.rows, rows.windows[row_of], box.tops, box.height),
@@ -434,7 +434,7 @@ class IncrementalRun:
         return value
 
     def _occluded(self, image: _Clean, batch: _Batch) -> Tensor:
-        """The fill, in the windows' own extents; box positions beyond a window keep the image."""
+        """Return the fill, in the windows' own extents; box positions beyond a window keep the image."""
         box, view = batch.box, image.views[0, self._outside[0][0]]
         if isinstance(image.fill, View):
             value = batch.image_read.clean(image.fill)

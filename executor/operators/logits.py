@@ -48,7 +48,7 @@ def top_class(logits: Tensor) -> Tensor:
 
 
 def chosen_classes(selector: tuple[str, object], logits: Tensor, labelled: Sequence[int]) -> list[int]:
-    """The classes a selector asks of an image with clean logits (1, K), in the order of the query.
+    """Return the classes a selector asks of an image with clean logits (1, K), in the order of the query.
 
     `labelled` are those that the image's labels name.
     """

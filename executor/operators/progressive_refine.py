@@ -100,7 +100,7 @@ class RefineRun:
         return levels.run(on_level)
 
     def _run_for(self, n_windows: int) -> GridScan:
-        """The operator planned for about so many windows at once."""
+        """Return the operator planned for about so many windows at once."""
         chosen = self.run
         for share, engine in self.refinement.larger:
             if n_windows >= share * self.run.grid.n_windows and engine != self.run.engine:
@@ -108,7 +108,7 @@ class RefineRun:
         return chosen
 
     def computed(self) -> Planes | None:
-        """All cells of the image at work that are computed by now, as `GridScan.computed` gives them.
+        """Return all cells of the image at work that are computed by now, as `GridScan.computed` gives them.
 
         Estimates, and what was computed in a reduced precision, are not among them.
         """
@@ -156,7 +156,7 @@ class RefineRun:
         return fresh, (time.perf_counter() - started) / len(windows)
 
     def _found(self, refiner: Sampler, planes: Planes, deadline: float | None = None) -> Planes:
-        """The maps as they stand: computed cells as they were computed, the others as estimated."""
+        """Return the maps as they stand: computed cells as they were computed, the others as estimated."""
         exact = refiner.cells.exact.reshape(-1)
         at = torch.from_numpy(exact)[:, None]
         logit, others = (
@@ -324,7 +324,7 @@ class _Levels:
 
 
 def _where(windows: Windows, fresh: Planes, planes: Planes) -> Planes:
-    """The planes with the windows (n,) as they are in `fresh`."""
+    """Return the planes with the windows (n,) as they are in `fresh`."""
     at = torch.zeros(len(planes.top), dtype=torch.bool)
     at[torch.from_numpy(windows)] = True
     return Planes(

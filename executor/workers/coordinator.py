@@ -116,7 +116,7 @@ def distribute(
 
 
 def _devices(plan: ExplainPlan) -> tuple[str, ...]:
-    """The devices of the workers, in turn. Ray gives each a GPU that is the only one it sees."""
+    """Return the devices of the workers, in turn. Ray gives each a GPU that is the only one it sees."""
     if plan.cluster is None:
         return devices_of(plan.device)
     return (resolve_device(plan.device).type,)
@@ -333,7 +333,7 @@ class _Coordinator:
         return None if suspect or len(self.waiting) < self.n_workers else self._work(worker)
 
     def _work(self, worker: Worker) -> Work | None:
-        """The next groups of images that can be read, now the worker's."""
+        """Return the next groups of images that can be read, now the worker's."""
         worker.since = worker.since or time.monotonic()
         image_s = worker.seconds_an_image
         while groups := self.waiting.take(self.n_workers, image_s and image_s * self.plan.together):
@@ -352,7 +352,7 @@ class _Coordinator:
         return Job(number, replace(image, columns={}), str(Path(image.path).absolute()), kept=kept)
 
     def _job_with_pixels(self, worker: Worker, number: int) -> Job | None:
-        """An image that the worker has, decoded here; None where that fails."""
+        """Return an image that the worker has, decoded here; None where that fails."""
         image = self.plan.images[number]
         try:
             return Job(number, replace(image, columns={}), pixels=self.load(image), kept=number in self.kept)

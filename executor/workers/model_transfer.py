@@ -46,7 +46,7 @@ def send_graph(graph: LayerGraph, path: Path) -> None:
 
 
 def receive_graph(network: str | bytes, trusted: bool = True) -> LayerGraph:
-    """The layers of a file that `send_graph` wrote, given its path or its bytes.
+    """Return the layers of a file that `send_graph` wrote, given its path or its bytes.
 
     Raises ModelError where its classes are not found here, or where it names code that is not ours and the model is
     not trusted.
@@ -94,7 +94,7 @@ def _first(error: Exception) -> str:
 
 
 def _operator(name: str, overload: str) -> Any:
-    """An operator of PyTorch by its name, such as aten::relu, and overload."""
+    """Return an operator of PyTorch by its name, such as aten::relu, and overload."""
     namespace, _, rest = name.partition("::")
     return getattr(getattr(getattr(torch.ops, namespace), rest), overload)
 

@@ -60,12 +60,12 @@ class Worker(ABC):
 
     @abstractmethod
     def receive(self) -> Sequence[Report] | None:
-        """What it has said, in order; None when it is gone. Only for workers that are `WorkerPool.ready`."""
+        """Return what it has said, in order; None when it is gone. Only for workers that are `WorkerPool.ready`."""
 
     @property
     @abstractmethod
     def end(self) -> str:
-        """How it ended, in words, once it is gone."""
+        """Return how it ended, in words, once it is gone."""
 
 
 SomeWorker = TypeVar("SomeWorker", bound=Worker)

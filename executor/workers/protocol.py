@@ -53,11 +53,11 @@ class Line(Protocol):
         ...
 
     def recv(self) -> Any:
-        """The next thing that the coordinator says. Raises EOFError or OSError where it is gone."""
+        """Return the next thing that the coordinator says. Raises EOFError or OSError where it is gone."""
         ...
 
     def poll(self) -> bool:
-        """Whether the coordinator has said something that is not received yet, or is gone."""
+        """Return whether the coordinator has said something that is not received yet, or is gone."""
         ...
 
     def close(self) -> None: ...

@@ -42,12 +42,12 @@ class ShardWriter(Protocol):
         ...
 
     def has_room(self, n_maps: int) -> bool:
-        """Whether an image of so many maps can go into the file with what waits."""
+        """Return whether an image of so many maps can go into the file with what waits."""
         ...
 
     @property
     def due(self) -> bool:
-        """Whether what waits has become much, or has waited long."""
+        """Return whether what waits has become much, or has waited long."""
         ...
 
     def flush(self) -> str:
@@ -60,7 +60,7 @@ class ShardSink(CellSink, Protocol):
 
     @property
     def shards(self) -> ShardWriter | None:
-        """What workers are to write with; None: they send their maps."""
+        """Return what workers are to write with; None: they send their maps."""
         ...
 
     def take(self, name: str, images: Sequence[ImageRecord]) -> None:

@@ -40,15 +40,15 @@ class WorkQueue:
 
     @property
     def suspect(self) -> bool:
-        """Whether workers have died of the next group."""
+        """Return whether workers have died of the next group."""
         return bool(self._groups) and self.suspects(self._groups[0])
 
     def suspects(self, group: Group) -> bool:
-        """Whether workers have died of a group."""
+        """Return whether workers have died of a group."""
         return self._deaths[group] > 0
 
     def take(self, n_workers: int, seconds: float | None) -> list[Group]:
-        """The next groups for one of so many workers; `seconds` is what a group takes, None where nobody knows.
+        """Return the next groups for one of so many workers; `seconds` is what a group takes, None where nobody knows.
 
         A group of which workers have died goes alone.
         """

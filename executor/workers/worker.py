@@ -155,7 +155,7 @@ class _Link:
         return answer
 
     def stopped(self) -> bool:
-        """Whether the coordinator has said Stop or is gone; nothing else comes unasked. Between batches."""
+        """Return whether the coordinator has said Stop or is gone; nothing else comes unasked. Between batches."""
         self._flush_late()
         try:
             return self._line.poll()
@@ -181,7 +181,7 @@ class _Link:
                 return group
 
     def _seen(self, job: Job) -> Job | None:
-        """A job whose image can be read here; None where the coordinator cannot read it either."""
+        """Return a job whose image can be read here; None where the coordinator cannot read it either."""
         known: Job | None = job
         if job.pixels is None and not Path(file_of(split_page(job.file)[0])).exists():
             known = self._ask(Unseen(job.number))
@@ -267,12 +267,12 @@ def _number(image: ImageRecord) -> int:
 
 
 def _sent(report: RunReport) -> RunReport:
-    """A report without the failures, which are told one by one."""
+    """Return a report without the failures, which are told one by one."""
     return replace(report, failures=[])
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself where it survives a pipe, else its words."""
+    """Return the error itself where it survives a pipe, else its words."""
     with suppress(Exception):
         if str(pickle.loads(pickle.dumps(error))) == str(error):
             return error

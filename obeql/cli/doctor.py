@@ -79,7 +79,7 @@ def _version(name: str) -> str:
 
 
 def _mismatch() -> str:
-    """What to say of a torchvision that does not import by itself; empty where it does."""
+    """Return what to say of a torchvision that does not import by itself; empty where it does."""
     from obeql.executor.models.zoo.import_torchvision import is_mismatched  # noqa: PLC0415 - imports torch
 
     try:

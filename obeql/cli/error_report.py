@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 
 def versions() -> str:
-    """The versions that decide what happens, from package metadata: importing torch to ask it takes seconds."""
+    """Return the versions that decide what happens, from package metadata: importing torch to ask it takes seconds."""
     from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
 
     found = []
@@ -59,7 +59,7 @@ def _fitting(error: ObeqlError) -> str:
 
 
 def _heading(text: str) -> str:
-    """The text in bold red on a terminal with colors."""
+    """Return the text in bold red on a terminal with colors."""
     colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return f"\x1b[1;31m{text}\x1b[0m" if colored else text
 

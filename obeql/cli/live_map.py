@@ -149,7 +149,7 @@ class LiveMap:
         return Group(drawing, line)
 
     def _picture_under(self, progress: Progress, preview: Preview) -> npt.NDArray[np.float32] | None:
-        """The image at work as the model sees it, made once."""
+        """Return the image at work as the model sees it, made once."""
         if preview.picture is None:
             return None
         if self._under is None or self._under[0] != progress.image:
@@ -177,5 +177,5 @@ class _Level:
         return cls(progress.image, preview.grid, preview.importance(), exact, stated)
 
     def is_of(self, progress: Progress, preview: Preview) -> bool:
-        """Whether the run is still at the map that the level is of."""
+        """Return whether the run is still at the map that the level is of."""
         return (self.image, self.grid) == (progress.image, preview.grid)

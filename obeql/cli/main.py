@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of `obeql`; the documentation is compared with it."""
+    """Return the options of `obeql`; the documentation is compared with it."""
     built = argparse.ArgumentParser(
         prog="obeql",
         description="Explain image classifiers by occlusion: run OBEQL and SQL statements on a DuckDB file.",

@@ -99,7 +99,7 @@ def _says_only_done(outcome: Any) -> bool:
 
 
 def _whole_box(relation: DuckDBPyRelation) -> str:
-    """All rows and columns of a relation; on a screen, DuckDB leaves out what does not fit."""
+    """Return all rows and columns of a relation; on a screen, DuckDB leaves out what does not fit."""
     text = io.StringIO()
     with contextlib.redirect_stdout(text):  # where DuckDB prints it
         relation.show(max_rows=_UNLIMITED, max_width=_UNLIMITED, max_col_width=_UNLIMITED)
@@ -107,7 +107,7 @@ def _whole_box(relation: DuckDBPyRelation) -> str:
 
 
 def _hint(box: str) -> str:
-    """What shows all of a table, where DuckDB says below it that it has left something out."""
+    """Return what shows all of a table, where DuckDB says below it that it has left something out."""
     below = box.rpartition("\n")[2]
     if re.search(r"columns \(\d+ shown\)", below) or "…" in box:
         return "Cut to fit the screen; .mode line (--mode line) shows every column in full."

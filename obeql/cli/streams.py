@@ -46,7 +46,7 @@ def as_utf8(stream: TextIO) -> None:
 
 
 def read_input() -> str:
-    """The text on standard input. Raises QueryError when it is no text."""
+    """Return the text on standard input. Raises QueryError when it is no text."""
     raw = getattr(sys.stdin, "buffer", None)
     if raw is None:  # replaced, as by a test
         return sys.stdin.read()

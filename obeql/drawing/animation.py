@@ -131,7 +131,7 @@ def _in_one_palette(frames: list[Image], bar: Bytes) -> list[Image]:
 
 
 def _seen_by_the_network(heat: Heatmap) -> npt.NDArray[np.float64]:
-    """The part of the picture that is the model's input: RGB (H, W, 3) in 0..1, black where it was padded."""
+    """Return the part of the picture that is the model's input: RGB (H, W, 3) in 0..1, black where it was padded."""
     from PIL import Image  # noqa: PLC0415
 
     place = heat.placement
@@ -144,7 +144,7 @@ def _seen_by_the_network(heat: Heatmap) -> npt.NDArray[np.float64]:
 
 
 def _hidden(heat: Heatmap, seen: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """What the whole picture would be if it were hidden: the fill, (H, W, 3)."""
+    """Return what the whole picture would be if it were hidden: the fill, (H, W, 3)."""
     fill = heat.cells.key.fill
     if fill == "blur":
         from PIL import Image, ImageFilter  # noqa: PLC0415
@@ -159,7 +159,7 @@ def _hidden(heat: Heatmap, seen: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
 
 
 def _hatch(heat: Heatmap, size: tuple[int, int]) -> Image:
-    """What no window covers, as a picture of (width, height) `size`."""
+    """Return what no window covers, as a picture of (width, height) `size`."""
     from PIL import Image  # noqa: PLC0415
 
     unknown = Image.fromarray(uncovered(heat)).resize(size, Image.Resampling.NEAREST)
@@ -226,7 +226,7 @@ def _draw_scale(frame: Image, scene: _Scene) -> None:
 
 
 def _pixels_up_to(heat: Heatmap, index: int) -> npt.NDArray[np.float32]:
-    """The per-pixel mean of the windows up to `index`, in reading order; NaN elsewhere."""
+    """Return the per-pixel mean of the windows up to `index`, in reading order; NaN elsewhere."""
     known = np.arange(heat.scores.size).reshape(heat.shape) <= index
     logit = np.where(known, heat.cells.logit, np.float32(np.nan))
     return replace(heat, cells=replace(heat.cells, logit=logit)).to_pixels()

@@ -75,7 +75,7 @@ class Palette:
 
     @property
     def span(self) -> tuple[float, float]:
-        """The ends of the scale, as parts of its limit."""
+        """Return the ends of the scale, as parts of its limit."""
         return _SPANS[self.sign]
 
     def colors(self, values: npt.NDArray[Any]) -> Floats:
@@ -146,7 +146,7 @@ def hatching(unknown: Flags, period: int, falling: bool = False) -> Bytes:
 
 
 def symmetric_limit(values: npt.NDArray[Any], sign: Sign = "all") -> float:
-    """The largest |value| of a sign, ignoring NaN and infinities; 1.0 where all are zero or missing."""
+    """Return the largest |value| of a sign, ignoring NaN and infinities; 1.0 where all are zero or missing."""
     finite = values[np.isfinite(values)]
     finite = np.maximum(finite, 0) if sign == "positive" else np.minimum(finite, 0) if sign == "negative" else finite
     largest = float(np.abs(finite).max()) if finite.size else 0.0
@@ -155,7 +155,7 @@ def symmetric_limit(values: npt.NDArray[Any], sign: Sign = "all") -> float:
 
 
 def limit_of(heat: Heatmap, sign: Sign = "all") -> float:
-    """The end of a map's scale: the largest |importance| of a window, which tables list.
+    """Return the end of a map's scale: the largest |importance| of a window, which tables list.
 
     A pixel is the mean of the windows over it, and lies within.
     """
@@ -163,7 +163,7 @@ def limit_of(heat: Heatmap, sign: Sign = "all") -> float:
 
 
 def shared_limits(heats: Sequence[Heatmap], sign: Sign = "all") -> dict[ScoreKind, float]:
-    """The end of the scale that maps of one score share: the largest of theirs."""
+    """Return the end of the scale that maps of one score share: the largest of theirs."""
     planes: dict[ScoreKind, list[npt.NDArray[np.float32]]] = {}
     for heat in heats:
         planes.setdefault(heat.score_kind, []).append(heat.importance.ravel())

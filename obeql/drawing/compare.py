@@ -72,7 +72,7 @@ def side_by_side(
 
 
 def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
-    """A title for each map: what tells it from the other."""
+    """Return a title for each map: what tells it from the other."""
     told: dict[str, Callable[[Heatmap], str]] = {
         "image": lambda heat: Path(heat.image).name,
         "model": lambda heat: heat.model,

@@ -55,7 +55,7 @@ class MapAxes(Axes):
 
 
 def new_figure(size: tuple[float, float]) -> MapFigure:
-    """An empty figure of (width, height) in inches, whose layout fits its labels."""
+    """Return an empty figure of (width, height) in inches, whose layout fits its labels."""
     figure = MapFigure(figsize=size)
     figure.set_layout_engine("constrained")
     return figure
@@ -90,7 +90,7 @@ def _display(figure: MapFigure) -> None:
 
 
 def _notebook() -> Any:
-    """The shell of the notebook this runs in; None in scripts and on terminals, which show no pictures."""
+    """Return the shell of the notebook this runs in; None in scripts and on terminals, which show no pictures."""
     if "IPython" not in sys.modules:
         return None
     shell = sys.modules["IPython"].get_ipython()

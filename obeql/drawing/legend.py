@@ -56,7 +56,7 @@ def uncovered(heat: Heatmap) -> npt.NDArray[np.bool_]:
 
 
 def outside(placement: Placement) -> bool:
-    """Whether parts of the source image lie outside of the model's input, such as beyond a centre crop."""
+    """Return whether parts of the source image lie outside of the model's input, such as beyond a centre crop."""
     top, left, height, width = placement.source_box(0, 0, *placement.model_size)
     bottom, right = placement.source_size
     return top > 0.5 or left > 0.5 or top + height < bottom - 0.5 or left + width < right - 0.5

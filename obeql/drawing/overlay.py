@@ -64,7 +64,7 @@ _HATCH_PX, _HATCH_LINES = 640, 34
 
 
 def color_map(chosen: Palette) -> ListedColormap:
-    """The colors of a palette from the low to the high end of its scale, transparent at zero, for matplotlib."""
+    """Return the colors of a palette from the low to the high end of its scale, transparent at zero, for matplotlib."""
     from matplotlib.colors import ListedColormap  # noqa: PLC0415
 
     # An odd number, so that zero has a color of its own: none.
@@ -243,7 +243,7 @@ def draw_hatches(ax: Axes, heat: Heatmap, unknown: npt.NDArray[np.bool_]) -> Non
 
 
 def _at(plane: npt.NDArray[np.bool_], y: npt.NDArray[Any], x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """The plane (H, W) at rows `y` and columns `x`; those beyond it take its border."""
+    """Return the plane (H, W) at rows `y` and columns `x`; those beyond it take its border."""
     return np.asarray(plane[np.clip(y, 0, plane.shape[0] - 1)[:, None], np.clip(x, 0, plane.shape[1] - 1)])
 
 
@@ -328,7 +328,7 @@ def _finish_bar(bar: Any, label: tuple[str, str, str], inches: float) -> None:
 
 
 def _height_inches(ax: Axes) -> float:
-    """How high the picture in an axes will be, about: layout engines decide when the figure is drawn."""
+    """Return how high the picture in an axes will be, about: layout engines decide when the figure is drawn."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     left, right = ax.get_xlim()
@@ -337,7 +337,7 @@ def _height_inches(ax: Axes) -> float:
 
 
 def _width_inches(ax: Axes) -> float:
-    """How wide an axes will be, about."""
+    """Return how wide an axes will be, about."""
     figure = ax.get_figure(root=True)
     assert figure is not None
     return float(ax.bbox.width / figure.dpi)
@@ -353,13 +353,13 @@ def _fitted(label: tuple[str, str, str], inches: float) -> str:
 
 
 def bar_label(heat: Heatmap, sign: Sign = "all") -> tuple[str, str, str]:
-    """What stands beside a scale: its low end, what it measures, its high end."""
+    """Return what stands beside a scale: its low end, what it measures, its high end."""
     low, high = ends_text(sign, heat.score_kind)
     return f"← {low}" if low else "", scale_text(heat.score_kind), f"{high} →" if high else ""
 
 
 def key_of(heats: list[Heatmap], outline: bool) -> list[tuple[Any, str]]:
-    """What the marks of drawn maps mean: (handle, words) of each that occurs."""
+    """Return what the marks of drawn maps mean: (handle, words) of each that occurs."""
     from matplotlib.patches import Patch  # noqa: PLC0415
 
     entries: list[tuple[Any, str]] = []
@@ -404,7 +404,7 @@ def _titles(heat: Heatmap) -> tuple[str, list[str]]:
 
 
 def score_line(heat: Heatmap) -> str:
-    """The clean score of a map, with the probability beside other scores, where there is one."""
+    """Return the clean score of a map, with the probability beside other scores, where there is one."""
     if heat.score_kind == "value":
         return f"value {heat.clean_score:.4g}"
     score = f"probability {_probability(heat)}"
@@ -420,7 +420,7 @@ def window_line(heat: Heatmap) -> str:
 
 
 def quality_lines(heat: Heatmap) -> list[str]:
-    """What is stated of a map that is not exact, in few words; nothing of others."""
+    """Return what is stated of a map that is not exact, in few words; nothing of others."""
     return [_quality_line(heat)] if heat.quality != "exact" else []
 
 
@@ -433,13 +433,13 @@ def _quality_line(heat: Heatmap) -> str:
 
 
 def _probability(heat: Heatmap) -> str:
-    """The clean probability; close to 1 as its distance from 1, which rounding would hide."""
+    """Return the clean probability; close to 1 as its distance from 1, which rounding would hide."""
     short_of_one = math.exp(score_of("log_probability", heat.cells.clean_others, heat.cells.clean_logit).item())
     return f"{heat.clean_probability:.4g}" if short_of_one >= 1e-3 else f"1 − {short_of_one:.1g}"
 
 
 def shortened(text: str, length: int) -> str:
-    """A text without its middle where it is longer."""
+    """Return a text without its middle where it is longer."""
     if len(text) <= length:
         return text
     tail = (length - 1) // 2

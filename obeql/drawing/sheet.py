@@ -101,7 +101,7 @@ def sheet(
 
 
 def _matrix(heats: Sequence[Heatmap]) -> list[list[Heatmap]] | None:
-    """The maps of each image and patch size, if there are several classes of each, and as many; else None."""
+    """Return the maps of each image and patch size, if there are several classes of each, and as many; else None."""
     rows = [list(row) for _, row in groupby(heats, lambda heat: (heat.cells.key, heat.image, heat.stride, heat.shape))]
     return rows if len(rows[0]) > 1 and len({len(row) for row in rows}) == 1 else None
 
@@ -119,7 +119,7 @@ class _Panels:
         self._bars = bars
 
     def in_rows(self, panels: list[list[Axes]], heats: Sequence[Heatmap]) -> list[Any]:
-        """One map after the other, each with its titles; returns the mappables."""
+        """Return one map after the other, each with its titles; returns the mappables."""
         places = [ax for row in panels for ax in row]
         chosen = self._chosen
         for ax, heat in zip(places, heats, strict=False):
@@ -140,7 +140,7 @@ class _Panels:
         return [_mappable(ax) for ax in places[: len(heats)]]
 
     def in_matrix(self, panels: list[list[Axes]], rows: list[list[Heatmap]]) -> list[Any]:
-        """A row an image: the image itself, then its maps, a column each; returns the mappables."""
+        """Return a row an image: the image itself, then its maps, a column each; returns the mappables."""
         mappables = []
         for axes, heats in zip(panels, rows, strict=True):
             first = heats[0]
@@ -161,5 +161,5 @@ class _Panels:
 
 
 def _mappable(ax: Axes) -> Any:
-    """The map in an axes: it comes after the image, and before the hatches, which have no scale."""
+    """Return the map in an axes: it comes after the image, and before the hatches, which have no scale."""
     return next(image for image in reversed(ax.images) if np.asarray(image.get_array()).ndim == 2)

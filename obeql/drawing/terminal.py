@@ -215,7 +215,7 @@ def _framed(title: Text, drawing: Text, table: RenderableType, notes: list[Text]
 
 
 def _plain(text: str) -> Text:
-    """A cell's text as it is: file and class names may hold rich's markup."""
+    """Return a cell's text as it is: file and class names may hold rich's markup."""
     from rich.text import Text  # noqa: PLC0415
 
     return Text(text)
@@ -232,7 +232,7 @@ def _size(shape: tuple[int, ...], canvas: Canvas) -> tuple[int, int]:
 
 
 def _sampled(heat: Heatmap, height: int, width: int) -> npt.NDArray[np.float32]:
-    """The per-pixel importance (height, width) at the centres of a coarse grid over the source image."""
+    """Return the per-pixel importance (height, width) at the centres of a coarse grid over the source image."""
     place = heat.placement
     at = []
     for axis, n in enumerate((height, width)):
@@ -245,7 +245,7 @@ def _sampled(heat: Heatmap, height: int, width: int) -> npt.NDArray[np.float32]:
 
 
 def _ground(heat: Heatmap, height: int, width: int) -> npt.NDArray[np.float64]:
-    """The image, (height, width, 3) in 0..1; dark where it cannot be opened any more."""
+    """Return the image, (height, width, 3) in 0..1; dark where it cannot be opened any more."""
     try:
         pixels = heat.source().unit_pixels()
     except ImageError:
@@ -254,7 +254,7 @@ def _ground(heat: Heatmap, height: int, width: int) -> npt.NDArray[np.float64]:
 
 
 def _shrunk(pixels: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.float64]:
-    """A picture, RGB (H, W, 3) in 0..1, at another size."""
+    """Return a picture, RGB (H, W, 3) in 0..1, at another size."""
     from PIL import Image  # noqa: PLC0415
 
     small = Image.fromarray(np.uint8(np.rint(pixels * 255))).resize((width, height), Image.Resampling.BOX)

@@ -52,7 +52,7 @@ FORMS: tuple[Form, ...] = (
 
 
 def known_suffixes() -> tuple[str, ...]:
-    """Every suffix that is written."""
+    """Return every suffix that is written."""
     return tuple(suffix for form in FORMS for suffix in form.suffixes)
 
 

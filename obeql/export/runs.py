@@ -37,7 +37,7 @@ _LIKE_A_FILE = re.compile(r"\.([a-z]{2,6}|h5|hdf5|mp4|pt2)")
 
 
 def is_one_file(path: str | Path) -> bool:
-    """Whether a run is exported to one file of this name, and not into a folder.
+    """Return whether a run is exported to one file of this name, and not into a folder.
 
     Raises QueryTypeError for a name like that of a file which is not written.
     """
@@ -242,7 +242,7 @@ def _names(count: int) -> Iterator[str]:
 
 
 def _word(text: str) -> str:
-    """A name as a part of a file's name."""
+    """Return a name as a part of a file's name."""
     return re.sub(r"[^\w-]+", "_", text)[:60] or "_"
 
 

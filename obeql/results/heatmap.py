@@ -58,7 +58,7 @@ class Cell:
 
     @property
     def importance_text(self) -> str:
-        """The importance as lists show it, marked with `~` where it is estimated."""
+        """Return the importance as lists show it, marked with `~` where it is estimated."""
         return importance_text(self.importance, self.exact)
 
 
@@ -108,12 +108,12 @@ class Heatmap:
 
     @property
     def clean_score(self) -> float:
-        """The class's score on the unoccluded image."""
+        """Return the class's score on the unoccluded image."""
         return float(score_of(self.score_kind, *self._clean))
 
     @property
     def clean_probability(self) -> float:
-        """The class's probability on the unoccluded image."""
+        """Return the class's probability on the unoccluded image."""
         return float(score_of("probability", *self._clean))
 
     @property
@@ -134,7 +134,7 @@ class Heatmap:
         return self.cells.logit.shape[0], self.cells.logit.shape[1]
 
     def as_score(self, kind: str) -> Heatmap:
-        """The same map seen as another score: probability, log_odds, log_probability or logit."""
+        """Return the same map seen as another score: probability, log_odds, log_probability or logit."""
         return replace(self, score_kind=other_score(self.score_kind, kind))
 
     # -- where the windows lie ----------------------------------------------------------------------------------
@@ -178,17 +178,17 @@ class Heatmap:
 
     @property
     def metric(self) -> str | None:
-        """What `bound` bounds: ssim, top10pct, pearson or maxerr; None for an exact map."""
+        """Return what `bound` bounds: ssim, top10pct, pearson or maxerr; None for an exact map."""
         return self.cells.quality.get("metric")
 
     @property
     def target(self) -> float | None:
-        """The quality asked for."""
+        """Return the quality asked for."""
         return self.cells.quality.get("target")
 
     @property
     def confidence(self) -> float | None:
-        """The confidence at which `bound` holds."""
+        """Return the confidence at which `bound` holds."""
         return self.cells.quality.get("confidence")
 
     @property
@@ -223,7 +223,7 @@ class Heatmap:
 
     @property
     def quality(self) -> str:
-        """What is stated of the map, in words: exact, or its bound and how its cells were found."""
+        """Return what is stated of the map, in words: exact, or its bound and how its cells were found."""
         return quality_text(self.cells.quality, self.cells.logit.size, self.n_known)
 
     @property
@@ -237,7 +237,7 @@ class Heatmap:
 
     @cached_property
     def warning(self) -> str:
-        """What to know before trusting the map's contrast; empty when there is nothing."""
+        """Return what to know before trusting the map's contrast; empty when there is nothing."""
         scores = self._scores
         if not np.isfinite(scores).any():
             return "no cell was computed"
@@ -276,7 +276,7 @@ class Heatmap:
         return _fixed(mean_over_windows(self._importance, rows, cols, self.placement.model_size))
 
     def cell(self, row: int, col: int) -> Cell:
-        """The window at a place on the grid."""
+        """Return the window at a place on the grid."""
         cells = self.cells
         return Cell(
             row=row,
@@ -297,7 +297,7 @@ class Heatmap:
         return n_asked(self.cells.quality) or _N_LISTED
 
     def top(self, k: int | None = None) -> list[Cell]:
-        """The `k` cells of largest importance, ties in row-major order; `n_listed` of them without a number.
+        """Return the `k` cells of largest importance, ties in row-major order; `n_listed` of them without a number.
 
         Of an approximate map some may be estimates (`Cell.exact` is False). Cells without a value never appear.
         """
@@ -382,7 +382,7 @@ class Heatmap:
         late.save_map(self, path, options)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """The importance (rows, cols), for `np.asarray(heat)`."""
+        """Return the importance (rows, cols), for `np.asarray(heat)`."""
         return np.array(self.importance, dtype, copy=copy)
 
     def compare(self, other: Heatmap, **options: Any) -> Figure:
@@ -440,7 +440,7 @@ class Heatmap:
         )
 
     def _end(self, which: Callable[[Any], np.intp]) -> str:
-        """The least or largest importance, marked where it is estimated; empty where there is none."""
+        """Return the least or largest importance, marked where it is estimated; empty where there is none."""
         known = np.isfinite(self._importance)
         if not known.any():
             return ""

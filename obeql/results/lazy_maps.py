@@ -36,7 +36,7 @@ class CellStore(Protocol):
     """Where the planes are."""
 
     def cells_of(self, map_ids: Sequence[int]) -> dict[int, MapCells]:
-        """The cells of maps by their ids, without quality; maps that are gone are absent."""
+        """Return the cells of maps by their ids, without quality; maps that are gone are absent."""
         ...
 
 
@@ -50,7 +50,7 @@ class LazyMap:
 
     @classmethod
     def of(cls, heat: Heatmap, map_id: int) -> LazyMap:
-        """The map without its planes."""
+        """Return the map without its planes."""
         cells = heat.cells
         bare = replace(
             cells,
@@ -81,7 +81,7 @@ class MapCache:
         return heat
 
     def listed(self, entries: Sequence[Heatmap | LazyMap]) -> HeatmapList:
-        """The entries as a sequence of maps, as many of them in memory as there is room for."""
+        """Return the entries as a sequence of maps, as many of them in memory as there is room for."""
         n_first = 0
         for entry in entries:
             if isinstance(entry, LazyMap):
@@ -118,7 +118,7 @@ class HeatmapList(Sequence[Heatmap]):
         return chain.from_iterable(map(self._read, self._portions()))
 
     def as_score(self, kind: str) -> HeatmapList:
-        """The same maps seen as another score."""
+        """Return the same maps seen as another score."""
         changed = [
             replace(entry, heat=entry.heat.as_score(kind)) if isinstance(entry, LazyMap) else entry.as_score(kind)
             for entry in self._entries

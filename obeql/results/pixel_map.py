@@ -69,5 +69,5 @@ def _axis_sum(plane: Plane, starts: Starts, lengths: Starts, size: int) -> Plane
 
 
 def _nearest(n_source: int, offset: float, scale: float) -> npt.NDArray[np.intp]:
-    """The model pixel that the centre of each source pixel falls into; may lie outside the model's input."""
+    """Return the model pixel that the centre of each source pixel falls into; may lie outside the model's input."""
     return np.asarray(np.floor((np.arange(n_source) + 0.5 - offset) / scale), np.intp)

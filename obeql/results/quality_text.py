@@ -104,7 +104,7 @@ def _unfinished(n_known: int, n_cells: int) -> str:
 
 
 def _found(quality: Mapping[str, Any]) -> str:
-    """How many of the most important cells a search has found, and how sure that is."""
+    """Return how many of the most important cells a search has found, and how sure that is."""
     k, bound, confidence = n_asked(quality), quality.get("bound"), quality.get("confidence")
     sure = "" if confidence is None else f" ({confidence:.3g} confidence)"
     which = "the most important cells" if k is None else f"the {k} most important cells" if k > 1 else "the best cell"

@@ -75,7 +75,7 @@ class Result(Sequence[Heatmap]):
             raise IndexError(f"result[{index}]: the result has {_count(len(self.maps), 'heat map')}") from None
 
     def as_score(self, kind: str) -> Result:
-        """The same maps seen as another score: probability, log_odds, log_probability or logit."""
+        """Return the same maps seen as another score: probability, log_odds, log_probability or logit."""
         if isinstance(self.maps, HeatmapList):
             return replace(self, maps=self.maps.as_score(kind))
         return replace(self, maps=tuple(heat.as_score(kind) for heat in self.maps))
@@ -193,7 +193,7 @@ class Result(Sequence[Heatmap]):
         return late.export_maps(self, folder, format)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the text, and a sheet of the first maps."""
+        """Return what a notebook shows: the text, and a sheet of the first maps."""
         text = f'<pre style="font-family: monospace; line-height: 1.25">{escape(str(self))}</pre>'
         if not self.maps:
             return text
@@ -205,7 +205,7 @@ class Result(Sequence[Heatmap]):
 
     @property
     def _summary(self) -> str:
-        """How many maps of which run there are, and how long it took, in one line."""
+        """Return how many maps of which run there are, and how long it took, in one line."""
         parts = [_count(len(self.maps), "heat map")]
         if self.failures:
             parts.append(f"{_count(len(self.failures), 'image')} failed")
@@ -220,7 +220,7 @@ class Result(Sequence[Heatmap]):
         printer.text(str(self))
 
     def __str__(self) -> str:
-        """The summary, a line a map and the failures, ten of each."""
+        """Return the summary, a line a map and the failures, ten of each."""
         return self.overview(_SHOWN)
 
     def overview(self, most: int | None = None) -> str:

@@ -140,7 +140,7 @@ def explain(
 
 
 def _nothing(writer: RunRecorder) -> ImageError:
-    """What is said of a statement no image of which could be explained; its run, if there is one, is dropped."""
+    """Return what is said of a statement no image of which could be explained; its run, if there is one, is dropped."""
     if writer.run_id is not None:  # a run that was interrupted before its first image
         writer.store.finish_run(writer.run_id, "failed")
         writer.store.drop_run(writer.run_id)
@@ -163,7 +163,7 @@ def failed_in_network(error: Exception, reason: str) -> ObeqlError:
 
 
 def measured(report: RunReport) -> dict[str, Any]:
-    """The figures PLAN ANALYZE prints beside the estimates."""
+    """Return the figures PLAN ANALYZE prints beside the estimates."""
     parts = {f"{name} seconds": round(value, 3) for name, value in report.seconds.items() if name != "total"}
     total = {"windows": report.n_windows, "seconds": report.seconds.get("windows", 0.0)}
     stored = {"cells from the store": report.n_stored} if report.n_stored else {}
@@ -172,7 +172,7 @@ def measured(report: RunReport) -> dict[str, Any]:
 
 
 def _in_order(plan: ExplainPlan, failed: list[FailedImage]) -> tuple[FailedImage, ...]:
-    """The failures in the order of the images, which workers need not finish in it."""
+    """Return the failures in the order of the images, which workers need not finish in it."""
     place = {image.shown: number for number, image in enumerate(plan.images)}
     return tuple(sorted(failed, key=lambda failure: place[failure.shown]))
 
@@ -189,7 +189,7 @@ def _how_to_resume(n_done: int, n_images: int, has_pieces: bool) -> str:
 
 
 def _continued(writer: RunRecorder) -> dict[str, list[Heatmap | LazyMap]]:
-    """The maps that an interrupted run of the same statement holds, after making that run the writer's.
+    """Return the maps that an interrupted run of the same statement holds, after making that run the writer's.
 
     Nothing is taken from a run over other images or contents: a parameter, a SELECT or a file may have changed.
     """
@@ -222,7 +222,7 @@ def _continued(writer: RunRecorder) -> dict[str, list[Heatmap | LazyMap]]:
 
 
 def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], gallery: ImageRegistry) -> bool:
-    """Whether stored maps of an image are what the plan asks of it, and of the pixels it has now."""
+    """Return whether stored maps of an image are what the plan asks of it, and of the pixels it has now."""
     n_classes, odd = divmod(len(stored), len(plan.grids))
     if odd or not n_classes:
         return False

@@ -30,7 +30,7 @@ class FileLocations:
         self._remembered: list[str] | None = None
 
     def find(self, path: str) -> str:
-        """The path at which a file is found, the path itself where it is found nowhere."""
+        """Return the path at which a file is found, the path itself where it is found nowhere."""
         return next(self.all(path), path)
 
     def all(self, path: str) -> Iterator[str]:
@@ -43,14 +43,14 @@ class FileLocations:
                     yield found
 
     def folders(self) -> list[str]:
-        """The folder of the database, and those in which relative paths were given to it."""
+        """Return the folder of the database, and those in which relative paths were given to it."""
         if self._remembered is None:
             self._remembered = list(self._store.recalled(_TOPIC))
         beside = [] if self._store.path == MEMORY else [str(Path(self._store.path).absolute().parent)]
         return list(dict.fromkeys([*beside, *self._remembered]))
 
     def looked(self, path: str) -> str:
-        """What to add to the error of a file that is nowhere: where else its relative path was looked for."""
+        """Return what to add to the error of a file that is nowhere: where else its relative path was looked for."""
         if next(self.all(path), None) is not None or not _is_relative(path) or not (folders := self.folders()):
             return ""
         return f" It was looked for in {', '.join(map(repr, folders))}, too."

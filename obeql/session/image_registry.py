@@ -104,7 +104,7 @@ class ImageRegistry:
         return decoded
 
     def digest(self, image: ImageRecord) -> str | None:
-        """The content hash of an image that was handed over as pixels and is still held, else None."""
+        """Return the content hash of an image that was handed over as pixels and is still held, else None."""
         held = self._held(image)
         return None if held is None else held.digest
 
@@ -137,7 +137,7 @@ class ImageRegistry:
         return found
 
     def at(self, pattern: str) -> list[ImageRecord]:
-        """The image file at a path, or those a glob or folder names. Raises ImageError when there are none."""
+        """Return the image file at a path, or those a glob or folder names. Raises ImageError when there are none."""
         from obeql.executor.images import expand  # noqa: PLC0415
 
         if self._places.find(pattern) != pattern:  # of a database that is opened from elsewhere
@@ -145,7 +145,7 @@ class ImageRegistry:
         return [ImageRecord(as_text(str(path))) for path in expand(pattern)]
 
     def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...] | None) -> tuple[ImageRecord, ...]:
-        """The pages of image files: those numbers, counted from 1, or `all`; None leaves the images as they are.
+        """Return the pages of image files: those numbers, counted from 1, or `all`; None leaves the images as they are.
 
         Images that are no files, and paths that name a page, are left as they are, too.
         """
@@ -252,12 +252,12 @@ class ImageRegistry:
 
 
 def _one_by_one(item: Any) -> Sequence[Any]:
-    """The images of a batch, an array or tensor with an axis more than an image has; else the item itself."""
+    """Return the images of a batch, an array or tensor with an axis more than an image has; else the item itself."""
     return list(item) if is_pixels(item) and getattr(item, "ndim", 0) == 4 else [item]
 
 
 def _stamp(path: str) -> tuple[Any, ...] | None:
-    """What tells whether the file at a path is still the one that was read."""
+    """Return what tells whether the file at a path is still the one that was read."""
     try:
         status = Path(file_of(split_page(path)[0])).stat()
     except OSError:

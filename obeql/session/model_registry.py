@@ -82,7 +82,7 @@ class ModelRegistry:
         return self._record(name, None, options, adopt(module, **options))
 
     def renews(self, record: ModelRecord) -> bool:
-        """Whether a record may take the place of the stored one of its name without being asked to.
+        """Return whether a record may take the place of the stored one of its name without being asked to.
 
         So it is where the source holds what it held, and only its identity is another: an earlier version knew less of
         what is computed, or this one, or another PyTorch, captures a file in another way.
@@ -99,7 +99,7 @@ class ModelRegistry:
         return self._captured[_graph_key(model)].notes
 
     def graph(self, model: ModelRecord, say: Say = no_status) -> LayerGraph:
-        """The layers of a model, loaded again from its URI where this session has not used it yet.
+        """Return the layers of a model, loaded again from its URI where this session has not used it yet.
 
         Raises ModelError when a live module has to be handed over again, when a file holds another model by now, and
         when a network that runs whole has come to compute something else.
@@ -120,7 +120,7 @@ class ModelRegistry:
         return captured.graph
 
     def current(self, model: ModelRecord, say: Say = no_status) -> ModelRecord:
-        """The model with the layers and the identity that it has now.
+        """Return the model with the layers and the identity that it has now.
 
         They differ from those stored where another version of OBEQL or PyTorch captured it.
         """
@@ -169,7 +169,7 @@ class ModelRegistry:
         self._places.remember([model.uri, *(_text(model.options.get(name)) for name in _FILES)])
 
     def _again(self, model: ModelRecord, uri: str) -> ModelRecord:
-        """The model, loaded from its files; relative paths are looked for beside the database, too."""
+        """Return the model, loaded from its files; relative paths are looked for beside the database, too."""
         options = dict(model.options)
         for name in _FILES:
             if (path := _text(options.get(name))) is not None:
@@ -178,7 +178,7 @@ class ModelRegistry:
         return replace(found, uri=model.uri, options=model.options)
 
     def _keeps_identity(self, known: ModelRecord, record: ModelRecord) -> bool:
-        """Whether a file is what an earlier version stored; of Python code that version's hash does not tell."""
+        """Return whether a file is what an earlier version stored; of Python code that version's hash does not tell."""
         same = record.content_hash == known.model_hash and record.preprocessing == known.preprocessing
         as_logits = not any(layer.kind in _HEAD for layer in record.network.layers)
         alike = (record.n_classes, record.activation) == (known.n_classes, known.activation)
@@ -186,7 +186,7 @@ class ModelRegistry:
         return same and as_logits and alike and not known.content_hash and not code
 
     def _known_as(self, known: ModelRecord, record: ModelRecord) -> ModelRecord:
-        """The record with the identity that an earlier version gave it."""
+        """Return the record with the identity that an earlier version gave it."""
         kept = replace(record, model_hash=known.model_hash, content_hash="")
         self._captured[_graph_key(kept)] = self._captured[_graph_key(record)]
         return kept
@@ -199,7 +199,7 @@ class ModelRegistry:
         n_sharing: int = 1,
         say: Say = no_status,
     ) -> Rates:
-        """How fast `device` runs the model: measured once, which takes seconds, then read from the store.
+        """Return how fast `device` runs the model: measured once, which takes seconds, then read from the store.
 
         Rates that a run has cast doubt on are measured again. The memory that is free is the part of one of `n_sharing`
         workers. What is measured here is stored by `save_rates`, so that a statement that fails later leaves no trace.
@@ -233,7 +233,7 @@ class ModelRegistry:
         precision: str,
         say: Say = no_status,
     ) -> tuple[str, Rates] | None:
-        """A precision that is less work for `device` than float32, with its rates; None where there is none.
+        """Return a precision that is less work for `device` than float32, with its rates; None where there is none.
 
         A network that was not captured runs as it is: its code may not take another precision.
         """
@@ -336,5 +336,5 @@ def _times(ratio: float) -> str:
 
 
 def _said(model: ModelRecord) -> tuple[Any, ...]:
-    """What was said of a model, beside its source; earlier versions had one class for one output."""
+    """Return what was said of a model, beside its source; earlier versions had one class for one output."""
     return model.preprocessing, model.classes[-1:] if model.yes_no else model.classes

@@ -18,7 +18,7 @@ __all__ = ["resolve_workers", "sharing_a_device", "threads_set"]
 
 
 def resolve_workers(bound: BoundExplain, threads: int | None) -> BoundExplain:
-    """The statement with as many workers as there is room for, where it does not say how many.
+    """Return the statement with as many workers as there is room for, where it does not say how many.
 
     `threads` is the setting of that name. Asks the Ray cluster what it has free; raises ExecutionError where none
     answers, UnsupportedError without Ray, DeviceError where the device is missing.

@@ -60,7 +60,7 @@ class KnownRates:
         return self.doubt != 1.0
 
     def now(self) -> Rates:
-        """The rates as corrected, which say where they come from."""
+        """Return the rates as corrected, which say where they come from."""
         origin = f"{shown_age(time.time() - self.measured_at)} ago"
         if self.again:
             origin += ", again because a run differed from the estimate"
@@ -84,7 +84,7 @@ class RateBook:
         self._unsaved_limits: set[str] = set()
 
     def find(self, key: str, n_layers: int) -> KnownRates | None:
-        """The rates of a key that has so many layers; None where there are none, of this session or stored."""
+        """Return the rates of a key that has so many layers; None where there are none, of this session or stored."""
         if key not in self._known:
             measured, said = self._store.fact(_MEASURED, key), self._store.fact(_RUNS, key)
             if measured is None:
@@ -178,7 +178,7 @@ class RateBook:
 
 
 def _said(known: KnownRates) -> dict[str, float]:
-    """What runs said of rates, and of which."""
+    """Return what runs said of rates, and of which."""
     names = ("measured_at", "boxes", "maps", "n_runs", "doubt", "again")
     return {name: getattr(known, name) for name in names}
 

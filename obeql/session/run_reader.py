@@ -87,7 +87,7 @@ def load_heatmap(
 
 
 def stored_result(store: Store, gallery: ImageRegistry, run: RunRecord, model: ModelRecord) -> Result:
-    """The maps of a stored run as a Result, named as they were when it ran."""
+    """Return the maps of a stored run as a Result, named as they were when it ran."""
     assert run.run_id is not None
     images = {image.image_id: image for image in store.run_images(run.run_id)}
     entries = cached_maps(store, gallery, run.run_id, run.score, replace(model, name=run.model), images)
@@ -103,7 +103,7 @@ def cached_maps(
     model: ModelRecord,
     images: Mapping[int | None, ImageRecord],
 ) -> list[tuple[int, LazyMap]]:
-    """All maps of a run in the order written, without their planes, with the id of the image of each."""
+    """Return all maps of a run in the order written, without their planes, with the id of the image of each."""
     names = tuple(class_names(model))
     members = store.load_maps(run_id, planes=False)
     sizes = store.content_sizes({stored.cells.key.image_hash for stored in members})
@@ -116,7 +116,7 @@ def cached_maps(
 
 
 def _placement(stored: StoredMap, model: ModelRecord, source: tuple[int, int] | None) -> Placement:
-    """Where the model's input lay in the source image, from what was stored beside the map."""
+    """Return where the model's input lay in the source image, from what was stored beside the map."""
     from obeql.executor.images.placement import Placement  # noqa: PLC0415
 
     size = stored.input_size or model.preprocessing.size

@@ -58,7 +58,7 @@ def versions() -> dict[str, str]:
 
 
 def image_key(image: ImageRecord) -> str:
-    """What an image of a statement is known by while the statement runs."""
+    """Return what an image of a statement is known by while the statement runs."""
     return image.path if image.path is not None else f"\0{image.key}"
 
 
@@ -113,34 +113,34 @@ class RunRecorder:
 
     @cached_property
     def shelf(self) -> MapCache:
-        """What keeps the maps for the result."""
+        """Return what keeps the maps for the result."""
         return MapCache(self.store, in_files=self.delivery is not None and self.delivery.keep)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of all classes."""
+        """Return the names of all classes."""
         return tuple(class_names(self.plan.model))
 
     @cached_property
     def form(self) -> MapForm:
-        """What is the same for all maps."""
+        """Return what is the same for all maps."""
         return MapForm.of(self.plan, self.names)
 
     @cached_property
     def shards(self) -> MapShards | None:
-        """What workers write their maps with, and this process where the files stay; None: no shards."""
+        """Return what workers write their maps with, and this process where the files stay; None: no shards."""
         if self.delivery is None:
             return None
         return MapShards.to(self.delivery, self.plan, self.store.origin(), self.form)
 
     @cached_property
     def _kept_files(self) -> MapShards | None:
-        """What this process writes its maps with; None: they go into the database."""
+        """Return what this process writes its maps with; None: they go into the database."""
         return self.shards if self.delivery is not None and self.delivery.keep else None
 
     @cached_property
     def record(self) -> RunRecord:
-        """The run as the store is to know it."""
+        """Return the run as the store is to know it."""
         plan = self.plan
         options = dict(plan.options) | {"device": plan.device}
         if self.parameters:
@@ -166,7 +166,7 @@ class RunRecorder:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What to know of how the images were read: where a file has more pages than the one that was taken."""
+        """Return what to know of how the images were read: where a file has more pages than the one that was taken."""
         if not self._paged:
             return ()
         shown, n_pages = next(iter(self._paged.items()))
@@ -230,7 +230,7 @@ class RunRecorder:
 
     @property
     def has_pieces(self) -> bool:
-        """Whether cells of an unfinished image are stored."""
+        """Return whether cells of an unfinished image are stored."""
         return bool(self._pieces)
 
     def settle(self) -> int:
@@ -299,7 +299,7 @@ class RunRecorder:
 
     @cached_property
     def _image_ids(self) -> dict[tuple[str | None, str | None], int]:
-        """The ids of the plan's images by (path, key)."""
+        """Return the ids of the plan's images by (path, key)."""
         images = [self.registered(image) for image in self.plan.images]
         return {(image.path, image.key): image.image_id for image in images if image.image_id is not None}
 
@@ -345,7 +345,7 @@ class RunRecorder:
         return failure
 
     def registered(self, image: ImageRecord) -> ImageRecord:
-        """The image with its id; the first call stores all images of the plan at once."""
+        """Return the image with its id; the first call stores all images of the plan at once."""
         if not self._known:
             images = self.plan.images
             self._known = dict(zip(map(image_key, images), self.store.register_images(images), strict=True))

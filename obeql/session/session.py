@@ -101,7 +101,7 @@ class Session:
         on_progress: OnProgress | None = None,
         **options: Any,
     ) -> Result:
-        """The keyword form of EXPLAIN OCCLUDE: `db.explain("scan.png", "tumour", patch=16, stride=4)`.
+        """Return the keyword form of EXPLAIN OCCLUDE: `db.explain("scan.png", "tumour", patch=16, stride=4)`.
 
         `source` is a name, path or glob, an image as pixels, a batch (N, C, H, W), or a list of paths and pixels; a
         text is a name if the database knows it, else a path. Keywords are the options of WITH and the clauses: classes
@@ -173,7 +173,7 @@ class Session:
         return self._gallery.put_set(ImageSet(name, as_text(source or "images from Python"), tuple(found)), replace)
 
     def run(self, name_or_id: str | int) -> Result:
-        """The maps of a stored run. Raises UnknownNameError."""
+        """Return the maps of a stored run. Raises UnknownNameError."""
         self._statements.require_open()
         return self._statements.stored_run(name_or_id)
 
@@ -181,17 +181,17 @@ class Session:
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The DuckDB connection that SQL statements run on."""
+        """Return the DuckDB connection that SQL statements run on."""
         return self._store.connection
 
     @property
     def path(self) -> str:
-        """The path of the database as given, `:memory:` without a file."""
+        """Return the path of the database as given, `:memory:` without a file."""
         return self._store.path
 
     @property
     def read_only(self) -> bool:
-        """Whether the database was opened for reading alone."""
+        """Return whether the database was opened for reading alone."""
         return self._store.read_only
 
     def setting(self, name: str) -> Any:

@@ -94,14 +94,14 @@ def _offset(drawing: re.Match[str], sql: str, lines_before: int) -> int | None:
 
 
 def _columns(character: str) -> int:
-    """The columns of a terminal that a character takes, as DuckDB counts them: none for a tab."""
+    """Return the columns of a terminal that a character takes, as DuckDB counts them: none for a tab."""
     if unicodedata.combining(character) or unicodedata.category(character) in ("Cc", "Cf", "Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def _offset_of(name: str, sql: str) -> int | None:
-    """Where a name stands in a statement, if once."""
+    """Return where a name stands in a statement, if once."""
     found = [
         token.start
         for token in scan(sql)
@@ -111,7 +111,7 @@ def _offset_of(name: str, sql: str) -> int | None:
 
 
 def _shortened(said: str) -> str:
-    """The message with a few of its candidates, which stand a line each behind a tab."""
+    """Return the message with a few of its candidates, which stand a line each behind a tab."""
     lines = [line for line in said.split("\n") if line.strip()]
     candidates = [line for line in lines if line.startswith("\t")]
     if len(candidates) <= _CANDIDATES + 1:

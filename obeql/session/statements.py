@@ -208,15 +208,15 @@ class Statements:
         self._store.end_stopped_runs()
 
     def is_image_name(self, text: str) -> bool:
-        """Whether the catalog knows an image set, or an image, of this name."""
+        """Return whether the catalog knows an image set, or an image, of this name."""
         return self._catalog.image_set(text) is not None or bool(self._catalog.image_named(text))
 
     def setting(self, name: str) -> Any:
-        """The value of a setting in this session, its default unless SET. Raises UnknownNameError."""
+        """Return the value of a setting in this session, its default unless SET. Raises UnknownNameError."""
         return self._catalog.setting(name)
 
     def with_free_name(self, record: ModelRecord) -> ModelRecord:
-        """The record, renamed by a hash of its content where its name stands for another model."""
+        """Return the record, renamed by a hash of its content where its name stands for another model."""
         known = self._store.model(record.name)
         if known is None or _content(known) == _content(record):
             return record
@@ -233,7 +233,7 @@ class Statements:
         self._networks.remember(record)
 
     def stored_run(self, name_or_id: str | int) -> Result:
-        """The maps of a stored run. Raises UnknownNameError, without a place."""
+        """Return the maps of a stored run. Raises UnknownNameError, without a place."""
         return self._runs.result(name_or_id)
 
     # ---- one method a statement -------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ class Statements:
         runs: bool,
         answered: bool = True,
     ) -> ExplainPlan:
-        """The plan of a statement. Unless it `runs`, the model is as stored.
+        """Return the plan of a statement. Unless it `runs`, the model is as stored.
 
         `answered` is false where a plan that stored cells were to answer has failed: what they claim is not counted.
         """
@@ -362,7 +362,7 @@ class Statements:
         return current is not model
 
     def _graph(self, plan: ExplainPlan) -> LayerGraph:
-        """The layers a plan was made for. A plan that stored cells were to answer was made without them."""
+        """Return the layers a plan was made for. A plan that stored cells were to answer was made without them."""
         if (other := self._networks.current(plan.model)) is not plan.model:
             raise _OtherLayersError(other)
         if not plan.measured_rates:
@@ -510,7 +510,7 @@ class Statements:
         return bound_values(statement, call.parameters, call.text, self._gallery, call.alone)
 
     def _reference(self, node: syntax.Reference, call: Call) -> str | int:
-        """The name or id that a node, or its parameter, gives."""
+        """Return the name or id that a node, or its parameter, gives."""
         given: Any
         if isinstance(node, syntax.Parameter):
             given = parameter_value(node, bound_values(node, call.parameters, call.text, self._gallery, False))
@@ -523,7 +523,7 @@ class Statements:
         return given
 
     def _referred(self, node: syntax.Reference, call: Call) -> Result:
-        """The maps of the run that a node names."""
+        """Return the maps of the run that a node names."""
         try:
             return self.stored_run(self._reference(node, call))
         except UnknownNameError as unknown:

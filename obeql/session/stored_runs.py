@@ -21,20 +21,20 @@ class StoredRuns:
         self._gallery = gallery
 
     def record(self, name_or_id: str | int) -> RunRecord:
-        """What the run was."""
+        """Return what the run was."""
         run = self._store.run(name_or_id)
         if run is None:
             raise unknown_run(name_or_id, self._store.run_names())
         return run
 
     def model(self, run: RunRecord) -> ModelRecord:
-        """The model that the run was computed with, whatever its name means today. Raises StoreError."""
+        """Return the model that the run was computed with, whatever its name means today. Raises StoreError."""
         model = self._store.model_of_hash(run.model_hash, run.preprocessing_hash)
         if model is None:
             raise StoreError(f"The model of run {run.run_id} is not in the file any more.")
         return model
 
     def result(self, name_or_id: str | int) -> Result:
-        """The maps of the run."""
+        """Return the maps of the run."""
         run = self.record(name_or_id)
         return stored_result(self._store, self._gallery, run, self.model(run))

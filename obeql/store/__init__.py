@@ -78,7 +78,7 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
 
     @property
     def path(self) -> str:
-        """The path as given, `:memory:` for a store in memory."""
+        """Return the path as given, `:memory:` for a store in memory."""
         return self._database.path
 
     @property
@@ -87,7 +87,7 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The connection on which users' SQL runs untouched; the store's own statements never run on it."""
+        """Return the connection on which users' SQL runs untouched; the store's own statements never run on it."""
         if self._database.closed:
             raise StoreError(f"the store {self.path!r} is closed; open it again with connect()")
         return self._database.user
@@ -105,7 +105,7 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
             beside.execute(sql)
 
     def in_transaction(self) -> bool:
-        """Whether users' SQL has begun a transaction that is not ended.
+        """Return whether users' SQL has begun a transaction that is not ended.
 
         What the store commits meanwhile stays committed after a ROLLBACK and is not visible in that transaction; ask
         before a statement that writes. Ends a result still pending on `connection`.
@@ -113,7 +113,7 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
         return self._database.user_in_transaction()
 
     def storage_version(self) -> str:
-        """The oldest DuckDB that reads the file, as DuckDB says it (`v1.5.0+`); empty in memory."""
+        """Return the oldest DuckDB that reads the file, as DuckDB says it (`v1.5.0+`); empty in memory."""
         return self._database.storage_version()
 
     def checkpoint(self) -> None:

@@ -17,7 +17,7 @@ __all__ = ["dump", "load", "load_frozen", "naive_utc", "utc_now"]
 
 
 def utc_now() -> datetime:
-    """The time now in UTC, without a zone, as the tables hold it."""
+    """Return the time now in UTC, without a zone, as the tables hold it."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -48,7 +48,7 @@ def _plain(value: Any) -> Any:
 
 
 def load(text: str | None) -> dict[str, Any]:
-    """The mapping behind a JSON text; empty for NULL."""
+    """Return the mapping behind a JSON text; empty for NULL."""
     value: dict[str, Any] = json.loads(text) if text else {}
     return value
 

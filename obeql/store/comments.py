@@ -163,12 +163,12 @@ _OTHERWISE: Mapping[tuple[str, str], str] = {
 
 
 def comment_of(view: str, column: str) -> str:
-    """What a column of a view holds."""
+    """Return what a column of a view holds."""
     return _OTHERWISE.get((view, column)) or COLUMNS[column]
 
 
 def comments_on(columns: Iterable[tuple[str, str]]) -> str:
-    """The statements that put a comment on every view, and on its columns, (view, column) each."""
+    """Return the statements that put a comment on every view, and on its columns, (view, column) each."""
     statements = [f"COMMENT ON VIEW {view} IS {_literal(text)}" for view, text in VIEWS.items()]
     statements += [
         f'COMMENT ON COLUMN {view}."{column}" IS {_literal(comment_of(view, column))}' for view, column in columns

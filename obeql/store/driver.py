@@ -108,7 +108,7 @@ class Database:
             return _when_free(lambda: call(user))
 
     def user_in_transaction(self) -> bool:
-        """Whether the user's connection is inside BEGIN ... COMMIT; asks without aborting that transaction."""
+        """Return whether the user's connection is inside BEGIN ... COMMIT; asks without aborting that transaction."""
         try:
             # not execute(..), whose result other threads would find unfinished between that call and fetchall()
             first, second = (self.on_user(lambda user: user.sql("SELECT txid_current()").fetchall()) for _ in range(2))
@@ -274,17 +274,17 @@ class Database:
             self.checkpoint()
 
     def storage_version(self) -> str:
-        """The storage version of the database file, such as `v1.5.0+`; empty for a database in memory."""
+        """Return the storage version of the database file, such as `v1.5.0+`; empty for a database in memory."""
         ((tags,),) = self.rows("SELECT tags FROM duckdb_databases() WHERE database_name = current_database()")
         return str(dict(tags or {}).get("storage_version", ""))
 
     def n_threads(self) -> int:
-        """How many threads DuckDB may use."""
+        """Return how many threads DuckDB may use."""
         ((threads,),) = self.rows("SELECT current_setting('threads')")
         return int(threads)
 
     def _alone(self) -> bool:
-        """Whether this store has the only connections of the process to the database."""
+        """Return whether this store has the only connections of the process to the database."""
         ((n_connections,),) = self._own.execute("FROM duckdb_connection_count()").fetchall()
         return bool(n_connections == 2)
 
@@ -401,7 +401,7 @@ def _when_free(call: Callable[[], _T], meanwhile: Callable[[], object] = lambda:
 
 
 def _way_out(error: duckdb.Error) -> str:
-    """What to do about an error that is not the statement's fault."""
+    """Return what to do about an error that is not the statement's fault."""
     text = str(error)
     if isinstance(error, duckdb.FatalException):
         return "; close the session and open the file again: what was committed is in it"

@@ -80,12 +80,12 @@ class ImageRows:
             return self._register(images)
 
     def image(self, image_id: int) -> ImageRecord | None:
-        """The image of this id, or None."""
+        """Return the image of this id, or None."""
         found = self._images("image_id = ?", [image_id])
         return found[0] if found else None
 
     def images_of(self, image_ids: Sequence[int]) -> dict[int, ImageRecord]:
-        """The images of these ids, by id; ids that no image has are absent."""
+        """Return the images of these ids, by id; ids that no image has are absent."""
         if not image_ids:
             return {}
         rows = self._database.rows_beside(
@@ -95,7 +95,7 @@ class ImageRows:
         return {row[0]: _image(*row) for row in rows}
 
     def key_hashes(self, keys: Sequence[str]) -> dict[str, set[str]]:
-        """The hashes of what images that were handed over from Python hold, by their keys in lower case."""
+        """Return the hashes of what images that were handed over from Python hold, by their keys in lower case."""
         rows = self._database.rows_beside(
             "SELECT lower(image.key), list(DISTINCT content.image_hash) "
             "FROM (SELECT DISTINCT image_id, key FROM obeql_store.image_rows WHERE path IS NULL) AS image "
@@ -107,17 +107,17 @@ class ImageRows:
         return {key: set(hashes) for key, hashes in rows}
 
     def run_images(self, run_id: int) -> list[ImageRecord]:
-        """The images that a run has maps of, by id."""
+        """Return the images that a run has maps of, by id."""
         return self._images("image_id IN (SELECT image_id FROM obeql_store.run_maps WHERE run_id = ?)", [run_id])
 
     def image_named(self, name: str) -> list[ImageRecord]:
-        """All images whose file stem (or key) is `name`, matched case-insensitively, by id."""
+        """Return all images whose file stem (or key) is `name`, matched case-insensitively, by id."""
         return self._images(
             "image_id IN (SELECT image_id FROM obeql_store.image_rows WHERE lower(name) = lower(?))", [name]
         )
 
     def image_names(self) -> list[str]:
-        """The file stems (or keys) of all images, sorted, each once."""
+        """Return the file stems (or keys) of all images, sorted, each once."""
         rows = self._database.rows(
             "SELECT DISTINCT name FROM obeql_store.image_rows WHERE name IS NOT NULL ORDER BY name"
         )
@@ -160,7 +160,7 @@ class ImageRows:
         )
 
     def image_hash(self, image_id: int) -> str | None:
-        """The hash of what an image held when it was decoded last, or None before that."""
+        """Return the hash of what an image held when it was decoded last, or None before that."""
         rows = self._database.rows(
             "SELECT image_hash FROM obeql_store.image_contents WHERE image_id = ? ORDER BY entry_id DESC LIMIT 1",
             [image_id],
@@ -168,7 +168,7 @@ class ImageRows:
         return str(rows[0][0]) if rows else None
 
     def image_hashes(self, paths: Sequence[str]) -> dict[str, str]:
-        """The hash of what each file held when it was decoded last, by path; files never decoded are absent."""
+        """Return the hash of what each file held when it was decoded last, by path; files never decoded are absent."""
         rows = self._database.rows_beside(
             "SELECT path, arg_max(image_hash, content.entry_id) FROM obeql_store.image_contents AS content "
             "JOIN (SELECT DISTINCT image_id, path FROM obeql_store.image_rows) USING (image_id) "
@@ -223,16 +223,16 @@ class ImageRows:
         return ImageSet(images.name, images.source, tuple(numbered))
 
     def image_set(self, name: str) -> ImageSet | None:
-        """The image set of this name, matched case-insensitively, or None."""
+        """Return the image set of this name, matched case-insensitively, or None."""
         rows = self._database.rows(f"{_LIVE_SETS} AND lower(name) = lower(?)", [name])
         return self._image_set(*rows[0]) if rows else None
 
     def image_sets(self) -> list[ImageSet]:
-        """All image sets, by name."""
+        """Return all image sets, by name."""
         return [self._image_set(*row) for row in self._database.rows(f"{_LIVE_SETS} ORDER BY lower(name)")]
 
     def image_set_names(self) -> list[str]:
-        """The names of all image sets, sorted."""
+        """Return the names of all image sets, sorted."""
         return [name for _, name, _ in self._database.rows(f"{_LIVE_SETS} ORDER BY lower(name)")]
 
     def drop_image_set(self, name: str) -> None:
@@ -300,7 +300,7 @@ class ImageRows:
         return numbered
 
     def _known(self, images: Sequence[ImageRecord]) -> dict[tuple[str, str | int], ImageRecord]:
-        """The stored images that `images` name, by each of the handles they can be named by."""
+        """Return the stored images that `images` name, by each of the handles they can be named by."""
         wanted = pa.table(
             {
                 "path": pa.array([image.path for image in images], pa.string()),
@@ -323,7 +323,7 @@ class ImageRows:
 
 
 def _handle(image: ImageRecord) -> tuple[str, str | int] | None:
-    """What an image is recognized by; None when nothing names it, and it is then always a new one."""
+    """Return what an image is recognized by; None when nothing names it, and it is then always a new one."""
     if image.path is not None:
         return ("path", image.path)
     if image.key is not None:

@@ -218,12 +218,12 @@ def member_batch(run_id: int, entries: Sequence[int], map_ids: Sequence[int], im
 
 
 def _step(starts: npt.NDArray[np.int32]) -> int | None:
-    """The stride a grid shows: its first step, which the border rules leave alone unless it is the only one."""
+    """Return the stride a grid shows: its first step, which the border rules leave alone unless it is the only one."""
     return int(starts[1] - starts[0]) if len(starts) > 1 else None
 
 
 def _stated(cells: MapCells) -> dict[str, Any]:
-    """The quality columns; a map that states nothing is exact."""
+    """Return the quality columns; a map that states nothing is exact."""
     given = {"approx": False, "n_exact": _count_exact(cells), **cells.quality}
     stated: dict[str, Any] = {}
     for name, (_, convert) in _QUALITY.items():
@@ -238,7 +238,7 @@ def _count_exact(cells: MapCells) -> int:
 
 
 def maps_of(table: pa.Table) -> list[MapCells]:
-    """The maps of a result that has MAP_COLUMNS, in its order, without quality."""
+    """Return the maps of a result that has MAP_COLUMNS, in its order, without quality."""
     return [_cells(batch, row, {}) for batch, row in _rows(table)]
 
 
@@ -267,7 +267,7 @@ _SCALARS = ("map_id", *(name.removeprefix("member.") for name in MEMBER_COLUMNS.
 
 
 def exact_only(cells: MapCells) -> MapCells:
-    """The same map with NaN in every cell that is not exact."""
+    """Return the same map with NaN in every cell that is not exact."""
     if cells.exact is None:
         return cells
     hidden = np.float32(np.nan)
@@ -334,7 +334,7 @@ def _required(plane: Array | None) -> Array:
 
 
 def _list_column(arrays: Sequence[Array], kind: pa.DataType) -> pa.Array:
-    """One list a row, from 1-D arrays."""
+    """Return one list a row, from 1-D arrays."""
     values = np.concatenate([np.asarray(array) for array in arrays]) if arrays else np.empty(0)
     return pa.ListArray.from_arrays(_offsets([len(array) for array in arrays]), pa.array(values, type=kind))
 

@@ -160,7 +160,7 @@ class MapRows(RunRows, ImageRows):
             self._database.append("run_maps", member_batch(run_id, entries, [map_id], [image]))
 
     def load_maps(self, run_id: int, image_id: int | None = None, *, planes: bool = True) -> list[StoredMap]:
-        """The maps of a run, or of one image of it, in the order written. NaN: not computed.
+        """Return the maps of a run, or of one image of it, in the order written. NaN: not computed.
 
         Without `planes` those are not read, and are empty.
         """
@@ -183,14 +183,14 @@ class MapRows(RunRows, ImageRows):
         return MEMBER_COLUMNS.replace("member.label", "NULL::VARCHAR AS label")
 
     def map_ids(self, run_id: int) -> list[int]:
-        """The ids of a run's maps, in the order written."""
+        """Return the ids of a run's maps, in the order written."""
         rows = self._database.rows(
             "SELECT map_id FROM obeql_store.run_maps WHERE run_id = ? ORDER BY entry_id", [run_id]
         )
         return [map_id for (map_id,) in rows]
 
     def cells_of(self, map_ids: Sequence[int]) -> dict[int, MapCells]:
-        """The cells of maps by their ids, without quality; maps that are gone are absent."""
+        """Return the cells of maps by their ids, without quality; maps that are gone are absent."""
         table = self._database.arrow(
             f"SELECT {self._numbered(MAP_COLUMNS)} FROM obeql_store.maps AS map "
             f"WHERE map.map_id IN ({', '.join('?' * len(map_ids))})",
@@ -199,7 +199,7 @@ class MapRows(RunRows, ImageRows):
         return dict(zip(table["map_id"].to_pylist(), maps_of(self._with_planes(table)), strict=True)) if map_ids else {}
 
     def images_with_cells(self, model_hash: str, preprocessing_hash: str) -> ImageHashes:
-        """The images of which any cells of a model are stored."""
+        """Return the images of which any cells of a model are stored."""
         rows = self._database.rows(
             "SELECT DISTINCT left(image_hash, 16) FROM obeql_store.maps WHERE model_hash = ? "
             "AND preprocessing_hash = ?",
@@ -208,7 +208,7 @@ class MapRows(RunRows, ImageRows):
         return ImageHashes(image_hash for (image_hash,) in rows)
 
     def stored(self, key: CellKey, class_ids: Sequence[int]) -> list[MapCells]:
-        """All maps that hold exact cells of this content, on whatever grid, oldest first.
+        """Return all maps that hold exact cells of this content, on whatever grid, oldest first.
 
         Cells that are not exact are NaN here, so that what is not NaN may be used as it is.
         """
@@ -231,7 +231,7 @@ class MapRows(RunRows, ImageRows):
         return [exact_only(cells) for cells in found]
 
     def stored_top_class(self, key: CellKey) -> int | None:
-        """The class the unoccluded image ranks first, if a map of it is stored, of whatever patch and fill."""
+        """Return the class the unoccluded image ranks first, if a map of it is stored, of whatever patch and fill."""
         rows = self._database.rows(
             "SELECT clean_top_class FROM obeql_store.maps WHERE image_hash = ? AND model_hash = ? "
             'AND preprocessing_hash = ? AND "precision" = ? ORDER BY map_id LIMIT 1',
@@ -242,7 +242,7 @@ class MapRows(RunRows, ImageRows):
     def stored_grids(
         self, hashes: Sequence[str | None], model_hash: str, preprocessing_hash: str, fill: str, precision: str
     ) -> list[StoredMaps]:
-        """The stored maps of images with these content hashes; an image's place is that of its hash."""
+        """Return the stored maps of images with these content hashes; an image's place is that of its hash."""
         batch = pa.table(
             {"place": pa.array(range(len(hashes)), pa.int64()), "image_hash": pa.array(hashes, pa.string())}
         )
@@ -294,19 +294,19 @@ class MapRows(RunRows, ImageRows):
         }
 
     def _exact_masks(self, map_ids: Set[int]) -> dict[int, npt.NDArray[np.bool_]]:
-        """Which cells of these maps are computed and exact."""
+        """Return which cells of these maps are computed and exact."""
         found = self.cells_of(sorted(map_ids)) if map_ids else {}
         return {map_id: ~np.isnan(exact_only(cells).logit) for map_id, cells in found.items()}
 
     @cached_property
     def _of_yes(self) -> str:
-        """What holds for maps of one output that are class 0, in an old file that is only read; or nothing."""
+        """Return what holds for maps of one output that are class 0, in an old file that is only read; or nothing."""
         ((version,),) = self._database.rows("SELECT max(version) FROM obeql_store.schema_version")
         one_output = "(SELECT model_hash FROM obeql_store.model_rows WHERE n_classes = 1)"
         return f"map.class_id = 0 AND map.model_hash IN {one_output}" if version < 6 else ""
 
     def _numbered(self, columns: str) -> str:
-        """The columns, with classes as they are numbered now."""
+        """Return the columns, with classes as they are numbered now."""
         if not self._of_yes:
             return columns
         name = f"CASE WHEN {self._of_yes} AND member.class_name = '0' THEN 'yes' ELSE member.class_name END"

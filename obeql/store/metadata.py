@@ -28,7 +28,7 @@ class FactRows:
             )
 
     def fact(self, topic: str, key: str) -> Any:
-        """The value of a fact; None where there is none."""
+        """Return the value of a fact; None where there is none."""
         rows = self._database.rows(
             "SELECT value FROM obeql_store.fact_rows WHERE topic = ? AND key = ? ORDER BY entry_id DESC LIMIT 1",
             [topic, key],
@@ -36,7 +36,7 @@ class FactRows:
         return json.loads(rows[0][0]) if rows else None
 
     def recalled(self, topic: str) -> dict[str, Any]:
-        """The facts of a topic by key; lists come back for tuples."""
+        """Return the facts of a topic by key; lists come back for tuples."""
         rows = self._database.rows(
             "SELECT key, value FROM obeql_store.fact_rows WHERE topic = ? "
             "QUALIFY row_number() OVER (PARTITION BY key ORDER BY entry_id DESC) = 1 ORDER BY key",

@@ -30,7 +30,7 @@ class ModelRows:
 
     @cached_property
     def _columns(self) -> str:
-        """What is read of a model; files of earlier versions that are open for reading only lack its content."""
+        """Return what is read of a model; files of earlier versions that are open for reading only lack its content."""
         named = "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND "
         named += "schema_name = 'obeql_store' AND table_name = 'model_rows' AND column_name = 'content_hash'"
         return f"{_COLUMNS}, {'content_hash' if self._database.rows(named) else 'NULL'}"
@@ -74,14 +74,14 @@ class ModelRows:
             )
 
     def model(self, name: str) -> ModelRecord | None:
-        """The model of this name, matched case-insensitively, or None."""
+        """Return the model of this name, matched case-insensitively, or None."""
         rows = self._database.rows(
             f"SELECT {self._columns} FROM ({_LIVE}) WHERE live AND lower(name) = lower(?)", [name]
         )
         return _record(rows[0]) if rows else None
 
     def model_of_hash(self, model_hash: str, preprocessing_hash: str) -> ModelRecord | None:
-        """The latest model with this content, whatever its name, replaced and dropped ones included; or None."""
+        """Return the latest model with this content, whatever its name, replaced and dropped ones included; or None."""
         rows = self._database.rows(
             f"SELECT {self._columns} FROM obeql_store.model_rows "
             "WHERE live AND model_hash = ? AND preprocessing_hash = ? ORDER BY entry_id DESC LIMIT 1",
@@ -90,12 +90,12 @@ class ModelRows:
         return _record(rows[0]) if rows else None
 
     def models(self) -> list[ModelRecord]:
-        """All models, by name."""
+        """Return all models, by name."""
         rows = self._database.rows(f"SELECT {self._columns} FROM ({_LIVE}) WHERE live ORDER BY lower(name)")
         return [_record(row) for row in rows]
 
     def model_names(self) -> list[str]:
-        """The names of all models, sorted."""
+        """Return the names of all models, sorted."""
         return [name for (name,) in self._database.rows("SELECT name FROM main.models ORDER BY lower(name)")]
 
     def drop_model(self, name: str) -> None:
@@ -139,7 +139,7 @@ def _with_classes(network: Network, activation: str) -> Network:
 
 
 def _content(record: ModelRecord) -> dict[str, Any]:
-    """What makes two models the same to a query; its geometry follows from what it computes."""
+    """Return what makes two models the same to a query; its geometry follows from what it computes."""
     return {
         "network": record.model_hash,
         "list of classes": record.classes,

@@ -108,7 +108,7 @@ class RunRows(PlacedRows):
         return run_id
 
     def _is_only_begun(self, run_id: int) -> bool:
-        """Whether a run was interrupted before its first image was finished."""
+        """Return whether a run was interrupted before its first image was finished."""
         return self._status(run_id) == "interrupted" and not self.explained_images(run_id)
 
     def _give_way(self, run_id: int) -> None:
@@ -135,7 +135,7 @@ class RunRows(PlacedRows):
             )
 
     def unfinished_run(self, record: RunRecord) -> int | None:
-        """The latest interrupted run of the same query, options, model and preprocessing, or None.
+        """Return the latest interrupted run of the same query, options, model and preprocessing, or None.
 
         To continue it, pass the id to `resume_run`; `explained_images` says what it has already.
         """
@@ -158,7 +158,7 @@ class RunRows(PlacedRows):
         return True
 
     def explained_images(self, run_id: int) -> set[int]:
-        """The ids of the images whose maps the run holds; without those of which it has pieces alone."""
+        """Return the ids of the images whose maps the run holds; without those of which it has pieces alone."""
         rows = self._database.rows(
             "SELECT DISTINCT image_id FROM obeql_store.run_maps WHERE run_id = ? "
             "AND entry_id NOT IN (SELECT entry_id FROM obeql_store.piece_rows WHERE run_id = ?)",
@@ -167,7 +167,7 @@ class RunRows(PlacedRows):
         return {image_id for (image_id,) in rows}
 
     def begun_images(self, run_id: int) -> set[int]:
-        """The ids of the images of which the run holds pieces."""
+        """Return the ids of the images of which the run holds pieces."""
         rows = self._database.rows("SELECT DISTINCT image_id FROM obeql_store.piece_rows WHERE run_id = ?", [run_id])
         return {image_id for (image_id,) in rows}
 
@@ -187,7 +187,7 @@ class RunRows(PlacedRows):
             )
 
     def failures(self, run_id: int) -> list[FailedImage]:
-        """The images of a run that have no map, with the last reason for each, by image id."""
+        """Return the images of a run that have no map, with the last reason for each, by image id."""
         rows = self._database.rows(
             "SELECT image_id, shown, error FROM main.failures WHERE run_id = ? ORDER BY image_id", [run_id]
         )
@@ -276,16 +276,16 @@ class RunRows(PlacedRows):
         return _record(rows[0]) if rows else None
 
     def runs(self) -> list[RunRecord]:
-        """All live runs, oldest first."""
+        """Return all live runs, oldest first."""
         return [_record(row) for row in self._database.rows(f"{_LIVE} ORDER BY run.run_id")]
 
     def run_names(self) -> list[str]:
-        """The names of all live runs that have one, sorted."""
+        """Return the names of all live runs that have one, sorted."""
         rows = self._database.rows("SELECT run_name FROM main.runs WHERE run_name IS NOT NULL ORDER BY lower(run_name)")
         return [name for (name,) in rows]
 
     def run_exists(self, name: str) -> bool:
-        """Whether a live run has this name, and has finished an image or may yet."""
+        """Return whether a live run has this name, and has finished an image or may yet."""
         holder = self._named(name)
         return holder is not None and not self._is_only_begun(holder)
 
@@ -322,7 +322,7 @@ class RunRows(PlacedRows):
             raise StoreError(f"run {run_id} is {status}; only a running run can be written to")
 
     def _require(self, name_or_id: str | int) -> int:
-        """The id of a live run, or UnknownNameError with the nearest names."""
+        """Return the id of a live run, or UnknownNameError with the nearest names."""
         found = self.run(name_or_id)
         if found is None or found.run_id is None:
             raise unknown_run(name_or_id, self.run_names())
@@ -330,7 +330,7 @@ class RunRows(PlacedRows):
 
 
 def _as_id(name_or_id: str | int) -> int | None:
-    """A run id, or None for what cannot be one (text that is no number, or a number beyond BIGINT)."""
+    """Return a run id, or None for what cannot be one (text that is no number, or a number beyond BIGINT)."""
     text = str(name_or_id)
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
@@ -366,6 +366,6 @@ def _remove(files: Sequence[tuple[Folder, str]]) -> None:
 
 
 def unknown_run(name_or_id: str | int, names: Sequence[str]) -> UnknownNameError:
-    """The error about a run that is not among those of these names, with what to do."""
+    """Return the error about a run that is not among those of these names, with what to do."""
     way_out = "SHOW RUNS lists them." if names else "No run has a name yet; SHOW RUNS lists what there is."
     return UnknownNameError(f"There is no run {name_or_id!r}.{nearest(str(name_or_id), names)} {way_out}")

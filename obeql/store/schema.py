@@ -62,7 +62,7 @@ def prepare_schema(database: Database) -> None:
 
 
 def table_definition(table: str) -> str:
-    """The CREATE TABLE of a base table that is as it was in the first version."""
+    """Return the CREATE TABLE of a base table that is as it was in the first version."""
     script = _script(_TABLES[1])
     start = script.index(f"CREATE TABLE {_SCHEMA}.{table} (")
     return script[start : script.index(";", start)]

@@ -98,7 +98,7 @@ class BoundExplain:
 
     @property
     def estimates(self) -> bool:
-        """Whether cells may be estimated rather than computed."""
+        """Return whether cells may be estimated rather than computed."""
         return bool(self.approx) or self.top_cells is not None or self.within_s is not None
 
 

@@ -107,7 +107,7 @@ def _is_plain(bound: BoundExplain) -> bool:
 
 
 def _windows(bound: BoundExplain) -> tuple[object, ...]:
-    """What decides the logits of the windows, and which windows there are."""
+    """Return what decides the logits of the windows, and which windows there are."""
     model = bound.model.model_hash, bound.model.preprocessing
     options = bound.options["fill"], bound.options["precision"], bound.device
     return *model, *options, bound.images, grids_of(bound.logical)

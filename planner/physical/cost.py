@@ -76,7 +76,7 @@ class Rates:
         return replace(self, layer_s=layer_s, box_s=box_s, pass_s=max(self.pass_s, sum(least)) if self.pass_s else 0.0)
 
     def corrected(self, boxes: float, maps: float) -> Rates:
-        """The rates where work on boxes, and on whole maps, takes so many times as long as measured."""
+        """Return the rates where work on boxes, and on whole maps, takes so many times as long as measured."""
         return replace(
             self,
             layer_s=tuple(seconds * maps for seconds in self.layer_s),

@@ -172,7 +172,7 @@ class _Windows:
     choose: Chooser
 
     def chosen(self, together: int = 1) -> list[Chosen]:
-        """What computes all windows that are not stored, grid by grid, so many images at a time.
+        """Return what computes all windows that are not stored, grid by grid, so many images at a time.
 
         Each grid keeps where its boxes lie while another one runs. Several share what one alone might keep.
         """
@@ -190,14 +190,14 @@ class _Windows:
         return [(keeping(engine, most), refused) for engine, refused in chosen]
 
     def of(self, place: int, rates: Rates, together: int = 1) -> Chosen:
-        """What computes the windows of a grid that are not stored, at these rates."""
+        """Return what computes the windows of a grid that are not stored, at these rates."""
         grid, share = self.grids[place], self.shares[place]
         engine, refused = self.choose(self.network, grid, rates, self.budget, self.batch, self.disabled, together)
         refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
         return part_of(engine, share), refused
 
     def ways(self, place: int, audit: float, reduced: tuple[str, Rates] | None) -> EngineChoices:
-        """What may compute a grid's windows where they are refined: in levels, or all but the audit at once."""
+        """Return what may compute a grid's windows where they are refined: in levels, or all but the audit at once."""
 
         def by(rates: Rates) -> Engine:
             return self.of(place, rates)[0]
@@ -229,7 +229,7 @@ def _refined(
 
 
 def _refusals(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[RejectedAlternative, ...]:
-    """The operators that were not taken, of several grids with the patch that they are about."""
+    """Return the operators that were not taken, of several grids with the patch that they are about."""
     return tuple(
         replace(refusal, reason=(f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else "") + refusal.reason)
         for grid, (_, refused) in zip(grids, choices, strict=True)

@@ -26,7 +26,7 @@ _KEPT_BYTES, _KEPT_SHARE = 64e6, 1 / 8
 
 
 def whole_map_bytes(network: Network, layers: Iterable[int] | None = None) -> float:
-    """The most bytes that one image takes on its way through `layers`, or the whole network, on whole maps.
+    """Return the most bytes that one image takes on its way through `layers`, or the whole network, on whole maps.
 
     At every layer: all values that a later one of `layers` reads, the layer's own, and as much again for what a
     kernel lays out anew; for the whole network at least three of the largest map.
@@ -69,7 +69,7 @@ class BoxMemory:
         return waiting + max(self.boxes * batch, self.maps * tail_batch + joined)
 
     def batches(self, budget: float, batch: int, tail_batch: int) -> tuple[int, int]:
-        """The largest batches up to those asked for whose memory is within `budget`, or one window each."""
+        """Return the largest batches up to those asked for whose memory is within `budget`, or one window each."""
         fitted = fitting(budget / 2, self.boxes + self.crossing, batch)
         rest = min(
             fitting(budget - self.boxes * fitted, self.crossing, tail_batch),
@@ -80,7 +80,7 @@ class BoxMemory:
 
 
 def box_memory(network: Network, regions: Sequence[bool], heights: Ints, widths: Ints) -> BoxMemory:
-    """What one window takes whose boxes are `heights` x `widths` at each layer, (layers,)."""
+    """Return what one window takes whose boxes are `heights` x `widths` at each layer, (layers,)."""
     boxed = [i for i, on in enumerate(regions) if on]
     rest = [i for i, on in enumerate(regions) if not on]
     crossing = {j for i in rest for j in network.layers[i].inputs if regions[j]}

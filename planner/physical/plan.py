@@ -43,7 +43,7 @@ class Cost:
     memory: float = 0.0
 
     def scaled(self, share: float) -> Cost:
-        """The cost of a share of the windows; the peak of memory stays, if there are any."""
+        """Return the cost of a share of the windows; the peak of memory stays, if there are any."""
         return Cost(self.macs * share, self.bytes * share, self.seconds * share, self.memory if share else 0.0)
 
 
@@ -102,7 +102,7 @@ Engine = DenseForward | IncrementalForward
 
 
 def part_of(engine: Engine, share: float) -> Engine:
-    """The operator with the cost of computing a share of its windows."""
+    """Return the operator with the cost of computing a share of its windows."""
     if share >= 1:
         return engine
     if isinstance(engine, IncrementalForward):
@@ -112,12 +112,12 @@ def part_of(engine: Engine, share: float) -> Engine:
 
 
 def with_memory(engine: Engine, n_bytes: float) -> Engine:
-    """The operator with more bytes in its peak, such as those of the cells it computes."""
+    """Return the operator with more bytes in its peak, such as those of the cells it computes."""
     return replace(engine, cost=replace(engine.cost, memory=engine.cost.memory + n_bytes))
 
 
 def keeping(engine: Engine, most: float) -> Engine:
-    """The operator where it may keep no more than `most` bytes of where boxes lie."""
+    """Return the operator where it may keep no more than `most` bytes of where boxes lie."""
     if not isinstance(engine, IncrementalForward) or engine.kept_bytes <= most:
         return engine
     cost = replace(engine.cost, memory=engine.cost.memory - (engine.kept_bytes - most))
@@ -286,7 +286,7 @@ class ExplainPlan:
         return f"<ExplainPlan {self.model.name}: {images}, {self.n_windows:,} windows; print() shows it>"
 
     def __str__(self) -> str:
-        """The text that PLAN prints."""
+        """Return the text that PLAN prints."""
         from obeql.planner.printing.plan import show  # noqa: PLC0415 - which reads this module
 
         return show(self)

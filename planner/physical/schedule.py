@@ -51,7 +51,7 @@ class BoxPlan:
 
 
 def box_plan(network: Network, grid: WindowGrid, engine: IncrementalForward) -> BoxPlan:
-    """The boxes an engine was costed with; the executor runs exactly these."""
+    """Return the boxes an engine was costed with; the executor runs exactly these."""
     return _Boxes(network, grid, engine.regions, engine.tau).grouped(engine.n_row_groups, engine.n_col_groups)
 
 
@@ -328,7 +328,7 @@ def _box_batch(rates: Rates, widest: float) -> int:
 
 
 def _group_counts(boxes: _Boxes, batches: Batches, disabled: frozenset[str]) -> tuple[int, int]:
-    """How many groups of rows and of columns: many keep boxes small, few keep batches full and lanes busy."""
+    """Return how many groups of rows and of columns: many keep boxes small, few keep batches full and lanes busy."""
     if "bucket_windows" in disabled:
         return 1, 1
     rows = _by_count(boxes.rows, boxes.row_weights)
@@ -337,7 +337,7 @@ def _group_counts(boxes: _Boxes, batches: Batches, disabled: frozenset[str]) -> 
 
 
 def _by_count(spans: Spans, weights: Floats) -> dict[int, Groups]:
-    """The groups of an axis for each number of them."""
+    """Return the groups of an axis for each number of them."""
     found = {}
     for k, groups in merge_steps(spans, weights, _N_GROUPS).items():
         counts = np.array([float(len(g)) for g in groups])

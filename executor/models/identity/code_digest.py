@@ -166,7 +166,7 @@ class _Reader:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """The globals and attributes that code, and the functions inside it, name."""
+    """Return the globals and attributes that code, and the functions inside it, name."""
     inner = [_names(item) for item in code.co_consts if isinstance(item, types.CodeType)]
     return set(code.co_names).union(*inner)
 
@@ -180,7 +180,7 @@ def _held(cell: Any) -> Any:
 
 @functools.cache
 def _is_library(name: str | None) -> bool:
-    """Whether a Python module is installed or built in, not the user's own code."""
+    """Return whether a Python module is installed or built in, not the user's own code."""
     root = (name or "").partition(".")[0]
     if root in ("__main__", "__mp_main__"):
         return False

@@ -68,7 +68,7 @@ def _fresh() -> str:
 
 
 def _probed(module: nn.Module, shape: tuple[int, ...], seed: int) -> str:
-    """The hex SHA-256 of what the network returns for two random images, computed by one thread.
+    """Return the hex SHA-256 of what the network returns for two random images, computed by one thread.
 
     With more of them, sums are rounded in another order.
     """

@@ -25,7 +25,7 @@ def snapshot(module: nn.Module) -> nn.Module:
 
 
 def _copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """A copy made attribute by attribute, each as far as it can be copied. `memo` is that of `copy.deepcopy`."""
+    """Return a copy made attribute by attribute, each as far as it can be copied. `memo` is that of `copy.deepcopy`."""
     if id(module) in memo:
         known: nn.Module = memo[id(module)]
         return known
@@ -52,7 +52,7 @@ def _value(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _shares(twin: nn.Module, original: nn.Module) -> bool:
-    """Whether a module's own rule for copying has left the copy parts or memory of the original."""
+    """Return whether a module's own rule for copying has left the copy parts or memory of the original."""
     if {id(part) for part in twin.modules()} & {id(part) for part in original.modules()}:
         return True
     ours, its = ({_memory(t) for t in (*m.parameters(), *m.buffers())} - {None} for m in (twin, original))
@@ -60,7 +60,7 @@ def _shares(twin: nn.Module, original: nn.Module) -> bool:
 
 
 def _memory(tensor: torch.Tensor) -> int | None:
-    """Where a tensor's numbers lie; None where that cannot be told, or nowhere."""
+    """Return where a tensor's numbers lie; None where that cannot be told, or nowhere."""
     try:
         return tensor.untyped_storage().data_ptr() or None
     except (RuntimeError, ValueError):  # sparse, or not initialized yet

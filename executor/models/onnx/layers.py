@@ -86,7 +86,7 @@ def _overhang(node: Node, x: Tensor, pads: _Pads, kernel: tuple[int, int], strid
 
 
 def _simple(pads: _Pads, kernel: tuple[int, int]) -> bool:
-    """Whether torch's pooling takes this padding itself: the same on both sides, at most half the kernel."""
+    """Return whether torch's pooling takes this padding itself: the same on both sides, at most half the kernel."""
     return pads[:2] == pads[2:] and all(0 <= pads[axis] <= kernel[axis] // 2 for axis in range(2))
 
 

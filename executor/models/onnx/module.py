@@ -227,7 +227,7 @@ def _needed(nodes: Sequence[Node], output: str) -> list[Node]:
 
 
 def _drop_leading_transpose(nodes: Sequence[Node], image: str) -> tuple[list[Node], bool]:
-    """Where a channels-last graph first turns its input into (N, C, H, W), read the images as they come.
+    """Return where a channels-last graph first turns its input into (N, C, H, W), read the images as they come.
 
     Returns the nodes and whether the graph still reads (N, H, W, C).
     """
@@ -250,7 +250,7 @@ def _last_reads(nodes: Sequence[Node], output: str) -> tuple[tuple[str, ...], ..
 
 
 def _resizes_in_parts(node: Node, constants: Mapping[str, Array]) -> bool:
-    """Whether a node resizes by scales that are not known to be whole."""
+    """Return whether a node resizes by scales that are not known to be whole."""
     if node.op != "Resize" or len(node.inputs) < 3 or not node.inputs[2]:
         return False
     scales = constants.get(node.inputs[2])

@@ -73,7 +73,7 @@ def resize(
 
 
 def _target(node: Node, x: Tensor, scales: Array | None, sizes: Array | None) -> tuple[list[int], list[np.float32]]:
-    """The height and width to resize to, and the factors that map positions."""
+    """Return the height and width to resize to, and the factors that map positions."""
     axes = [axis % x.ndim for axis in node.get("axes", range(x.ndim))]
     if x.ndim != 4 or node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
         raise node.refuse("resizes something else than maps, or keeps their aspect ratio, which is not supported")

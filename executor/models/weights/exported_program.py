@@ -104,7 +104,7 @@ def _read(path: Path) -> torch.export.ExportedProgram:
 
 
 def _module_of(path: Path, program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The program as a graph module without the guards that pin the example's batch size."""
+    """Return the program as a graph module without the guards that pin the example's batch size."""
     try:
         graph = program.module()
     except Exception as error:

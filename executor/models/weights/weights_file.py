@@ -86,7 +86,7 @@ def _require_sound_archive(path: Path) -> None:
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive."""
+    """Return whether the file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
         return False
     try:

@@ -34,7 +34,7 @@ def torchvision(what: str) -> Any:
 
 
 def is_mismatched(error: Exception) -> bool:
-    """Whether an import failed because torchvision was built for another torch than the one installed."""
+    """Return whether an import failed because torchvision was built for another torch than the one installed."""
     return isinstance(error, RuntimeError) and "torchvision::nms" in str(error)
 
 

@@ -66,7 +66,7 @@ def load_timm(target: str, options: ModelOptions) -> Found:
 
 
 def _has_one_channel(state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Size]) -> bool:
-    """Whether weights were trained on one channel: their first convolution is otherwise that of three."""
+    """Return whether weights were trained on one channel: their first convolution is otherwise that of three."""
     return any(
         key in expected and len(expected[key]) == 4 and tensor.shape == (expected[key][0], 1, *expected[key][2:])
         for key, tensor in state.items()
@@ -109,7 +109,7 @@ def _imagenet_names() -> tuple[str, ...]:
 
 
 def _declared(module: nn.Module, n_channels: int) -> Declared:
-    """What timm says of a network's input; for one channel, the mean over the colors."""
+    """Return what timm says of a network's input; for one channel, the mean over the colors."""
     config = getattr(module, "pretrained_cfg", None)
     if not isinstance(config, dict) or "input_size" not in config:
         config = {"input_size": (3, 224, 224), "crop_pct": 224 / 256, "interpolation": "bilinear"}

@@ -115,7 +115,7 @@ def _lively(module: nn.Module) -> nn.Module:
 
 
 def _member(members: Any, text: str) -> Any:
-    """The weights of torchvision that the text names, or None when it is a file's path."""
+    """Return the weights of torchvision that the text names, or None when it is a file's path."""
     by_name = {member.name.upper(): member for member in members} | {"DEFAULT": members.DEFAULT}
     kind = type(members.DEFAULT).__name__
     said, dot, _ = text.rpartition(".")

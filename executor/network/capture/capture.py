@@ -112,7 +112,7 @@ def _captured(
 
 
 def _run(module: nn.Module, images: Tensor) -> Tensor:
-    """What the module returns for images (N, C, H, W), (N, K)."""
+    """Return what the module returns for images (N, C, H, W), (N, K)."""
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # A clone: a module may write into its input.
@@ -128,7 +128,7 @@ def _wild_images(input_shape: tuple[int, int, int]) -> Tensor:
 
 
 def _owned(layers: Sequence[Layer], module: nn.Module) -> list[Layer]:
-    """The layers with copies of all tensors but the module's parameters and buffers.
+    """Return the layers with copies of all tensors but the module's parameters and buffers.
 
     A constant that the code takes from elsewhere, such as a global or a closure, may be written to later.
     """
@@ -167,7 +167,7 @@ def _probe(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Tensor
 
 
 def module_dtype(module: nn.Module) -> torch.dtype:
-    """The dtype a module's input must have: that of its first floating-point tensor."""
+    """Return the dtype a module's input must have: that of its first floating-point tensor."""
     tensors = (*module.parameters(), *module.buffers())
     return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
@@ -227,7 +227,7 @@ def _traced(module: nn.Module, input_shape: tuple[int, int, int], functional: bo
 
 
 def _writes_through_views(traced: fx.Graph) -> bool:
-    """Whether an in-place operator changes a tensor that another node sees through a view."""
+    """Return whether an in-place operator changes a tensor that another node sees through a view."""
     for node in traced.nodes:
         if node.op == "call_function" and _aliasing(node) == "writes":
             operands = [arg for arg in node.args if isinstance(arg, fx.Node)][:1]

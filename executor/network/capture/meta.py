@@ -47,7 +47,7 @@ def _elementwise(x: Tensor, *others: Any, **options: Any) -> Tensor | None:
 
 
 def _fits(other: Tensor, x: Tensor) -> bool:
-    """Whether a tensor is broadcast to the shape of x."""
+    """Return whether a tensor is broadcast to the shape of x."""
     sizes = zip(reversed(other.shape), reversed(x.shape), strict=False)
     return other.dim() <= x.dim() and all(ours in (1, its) for ours, its in sizes)
 

@@ -24,7 +24,7 @@ ONLY = "output"
 
 
 def named_outputs(returned: Any) -> dict[str, Tensor]:
-    """All tensors that a module returned, by name, in order; empty where there are none."""
+    """Return all tensors that a module returned, by name, in order; empty where there are none."""
     return dict(_tensors(returned, ""))
 
 
@@ -40,7 +40,7 @@ def main_output(returned: Any) -> Tensor:
 
 
 def facts_of(outputs: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """What `choose_output` goes by."""
+    """Return what `choose_output` goes by."""
     return {name: (tuple(tensor.shape), tensor.is_floating_point()) for name, tensor in outputs.items()}
 
 
@@ -63,7 +63,7 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def is_row(shape: Sequence[int], n_images: int) -> bool:
-    """Whether a tensor of that shape is one row of numbers an image: (N, K), (N,) or (N, K, 1, 1)."""
+    """Return whether a tensor of that shape is one row of numbers an image: (N, K), (N,) or (N, K, 1, 1)."""
     if not shape or shape[0] != n_images or 0 in shape:
         return False
     return len(shape) <= 2 or all(size == 1 for size in shape[2:])
@@ -115,12 +115,12 @@ def _said(said: str | int, names: Sequence[str], outputs: Mapping[str, tuple[Seq
 
 
 def _listed(outputs: Mapping[str, tuple[Sequence[int], bool]]) -> str:
-    """The outputs with their shapes, for a message."""
+    """Return the outputs with their shapes, for a message."""
     return ", ".join(f"{_written(name)} {_shape(shape)}" for name, (shape, _) in outputs.items())
 
 
 def described(outputs: Mapping[str, tuple[Sequence[int], bool]], chosen: str) -> tuple[NetworkOutput, ...]:
-    """The outputs as the model is to keep them."""
+    """Return the outputs as the model is to keep them."""
     return tuple(NetworkOutput(name, tuple(shape[1:]), name == chosen) for name, (shape, _) in outputs.items())
 
 
@@ -129,7 +129,7 @@ def _columns(shape: Sequence[int]) -> int:
 
 
 def _shape(shape: Sequence[int]) -> str:
-    """A shape with N for the number of images."""
+    """Return a shape with N for the number of images."""
     return f"({', '.join(['N', *map(str, shape[1:])])}{',' if len(shape) == 1 else ''})" if shape else "()"
 
 

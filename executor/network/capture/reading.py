@@ -94,7 +94,7 @@ def with_head(
 
 
 def reach_of(layers: Sequence[Layer]) -> Reach:
-    """Where the values of the last of some layers, before any are fused, lie."""
+    """Return where the values of the last of some layers, before any are fused, lie."""
     seen: list[Reach] = []
     for layer in layers:
         seen.append(_reach(layer, [seen[j] for j in layer.inputs]))
@@ -102,7 +102,7 @@ def reach_of(layers: Sequence[Layer]) -> Reach:
 
 
 def sums_to_one(rows: Tensor) -> bool:
-    """Whether each of rows (n, K), K > 1, lies in 0..1 and sums to 1, up to rounding in their format."""
+    """Return whether each of rows (n, K), K > 1, lies in 0..1 and sums to 1, up to rounding in their format."""
     if rows.shape[1] < 2 or not _in_unit(rows):
         return False
     off = max(_SUM, 4 * torch.finfo(rows.dtype).eps)
@@ -110,7 +110,7 @@ def sums_to_one(rows: Tensor) -> bool:
 
 
 def no_probability(rows: Tensor) -> tuple[int, float] | None:
-    """The first value of rows (n, K) that is a number but no probability, as (output, value)."""
+    """Return the first value of rows (n, K) that is a number but no probability, as (output, value)."""
     off = slack(rows.dtype)
     outside = rows.isfinite() & ((rows < -off) | (rows > 1 + off))
     if not bool(outside.any()):
@@ -138,7 +138,7 @@ def require_fitting(n_outputs: int, said: Activation | None, found: Activation |
 
 
 def _require_probabilities(probed: Tensor, said: Activation | None) -> bool:
-    """Whether outputs that were said to be probabilities exclude each other. Raises where they are none."""
+    """Return whether outputs that were said to be probabilities exclude each other. Raises where they are none."""
     if (outside := no_probability(probed)) is not None:
         raise ModelError(
             f"outputs=probabilities, but output {outside[0]} is {outside[1]:.6g} for a random image, outside 0..1; "
@@ -190,7 +190,7 @@ def _reach(layer: Layer, before: Sequence[Reach]) -> Reach:
 
 
 def _is_complement(rows: Tensor) -> bool:
-    """Whether two outputs are 1 - p and p: there a 0 says no more than that the other rounds to 1."""
+    """Return whether two outputs are 1 - p and p: there a 0 says no more than that the other rounds to 1."""
     if rows.shape[1] != 2:
         return False
     low, high = rows.amin(dim=1), rows.amax(dim=1)

@@ -135,7 +135,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _Symbol(meta, node, self._device)
 
     def _meta(self, leaf: Any) -> Any:
-        """An operand as it is handed to a meta kernel."""
+        """Return an operand as it is handed to a meta kernel."""
         if isinstance(leaf, _Symbol):
             return leaf.meta
         if isinstance(leaf, Tensor):
@@ -146,14 +146,14 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _node(leaf: Any) -> Any:
-    """An operand as it is recorded."""
+    """Return an operand as it is recorded."""
     if isinstance(leaf, _Symbol):
         return leaf.node
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
 def _writes_one_symbol(schema: Any, args: Any) -> bool:
-    """Whether all that an operator writes into is its first operand, a symbol, which it returns."""
+    """Return whether all that an operator writes into is its first operand, a symbol, which it returns."""
     written = [i for i, each in enumerate(schema.arguments) if each.alias_info is not None and each.alias_info.is_write]
     return written == [0] and bool(args) and isinstance(args[0], _Symbol) and len(schema.returns) == 1
 

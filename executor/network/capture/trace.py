@@ -32,7 +32,7 @@ class Traced:
     shape: tuple[int, ...] = ()
 
     def size(self) -> tuple[int, ...]:
-        """The traced tensor's shape, batch first."""
+        """Return the traced tensor's shape, batch first."""
         return self.shape if self.axes is None else tuple(group_size(group) for group in self.axes)
 
 
@@ -51,7 +51,7 @@ class TracedGraph:
         return self.layers[value.layer].shape
 
     def map_of(self, value: Traced) -> Traced | None:
-        """The value as a map whose axes read N, C, H, W, with its channels in order; None if it is not one."""
+        """Return the value as a map whose axes read N, C, H, W, with its channels in order; None if it is not one."""
         if value.axes is None or len(self.shape(value)) != 3 or len(value.axes) != 4:
             return None
         plain = canonical(TRACE_BATCH, self.shape(value))
@@ -70,7 +70,7 @@ class TracedGraph:
         return self.add(SelectChannels(f"{self.layers[layer].name}_channels", (layer,), shape, order))
 
     def as_vector(self, value: Traced) -> Traced | None:
-        """The value as (N, K); a map that was viewed so becomes a Flatten layer. None if it has more axes."""
+        """Return the value as (N, K); a map that was viewed so becomes a Flatten layer. None if it has more axes."""
         if value.axes is None:
             return value if len(value.shape) == 2 else None
         if len(value.axes) != 2 or [atom.axis for atom in value.axes[0]] != ["N"]:
@@ -78,7 +78,7 @@ class TracedGraph:
         return self.as_traced(value)
 
     def as_traced(self, value: Traced) -> Traced:
-        """The value in the layout of the trace, by a Flatten layer where that differs from the layer's own."""
+        """Return the value in the layout of the trace, by a Flatten layer where that differs from the layer's own."""
         if value.axes is None:
             return value
         shape = self.shape(value)
@@ -108,7 +108,7 @@ class TracedGraph:
 
     @staticmethod
     def _order(seen: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """The permutation of (N, C, H, W) or (N, K) in which the trace runs through the axes."""
+        """Return the permutation of (N, C, H, W) or (N, K) in which the trace runs through the axes."""
         names = "CHW"[: len(shape)]
         missing = [axis for axis in names if axis not in seen]
         if len(set(seen)) != len(seen) or any(shape[names.index(axis)] != 1 for axis in missing):

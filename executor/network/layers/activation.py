@@ -103,7 +103,7 @@ class Elementwise:
 
 
 def can_make_nan(function: Elementwise | None) -> bool:
-    """Whether the function, if there is any, is not finite for some finite numbers."""
+    """Return whether the function, if there is any, is not finite for some finite numbers."""
     return function is not None and function.name in _MAKES_NAN
 
 

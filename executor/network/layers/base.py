@@ -51,11 +51,11 @@ class Layer(ABC):
         return self.forward(inputs)
 
     def parameters(self) -> list[Tensor]:
-        """All tensors of the layer, for its size in bytes."""
+        """Return all tensors of the layer, for its size in bytes."""
         return []
 
     def arguments(self) -> dict[str, Any]:
-        """All that sets the layer's function apart from others of its kind, by name: settings and tensors.
+        """Return all that sets the layer's function apart from others of its kind, by name: settings and tensors.
 
         The model's identity rests on it. Names, inputs and what follows from the size of the input are left out, and
         attributes that begin with an underscore, which follow from the others.
@@ -67,7 +67,7 @@ class Layer(ABC):
         return self
 
     def in_plain_memory(self) -> Layer:
-        """The layer for maps in (N, C, H, W) memory; most take either."""
+        """Return the layer for maps in (N, C, H, W) memory; most take either."""
         return self
 
     def macs_per_position(self) -> float:
@@ -75,11 +75,11 @@ class Layer(ABC):
         return 0.0
 
     def makes_nan(self) -> bool:
-        """Whether finite inputs far from the ends of their number format can give values that are not finite."""
+        """Return whether finite inputs far from the ends of their number format can give values that are not finite."""
         return not all(bool(tensor.isfinite().all()) for tensor in self.parameters())
 
     def spec(self) -> LayerSpec:
-        """The layer as plain integers, for the planner."""
+        """Return the layer as plain integers, for the planner."""
         positions = self.shape[1] * self.shape[2] if len(self.shape) == 3 else 1
         elements = int(torch.Size(self.shape).numel())
         return LayerSpec(

@@ -34,11 +34,11 @@ class Concat(Layer):
         self.continues = continues
 
     def with_room(self, room: int) -> Concat:
-        """A copy whose output has room for a later one."""
+        """Return a copy whose output has room for a later one."""
         return Concat(self.name, self.inputs, self.shape, room, self.continues)
 
     def continuing(self, first: int, others: Sequence[int]) -> Concat:
-        """A copy that goes on from layer `first`, which holds all inputs but `others`."""
+        """Return a copy that goes on from layer `first`, which holds all inputs but `others`."""
         return Concat(self.name, (first, *others), self.shape, self.room, continues=True)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
@@ -62,7 +62,7 @@ class Concat(Layer):
         return wide[:, :n_channels]
 
     def _has_room(self, x: Tensor) -> bool:
-        """Whether the map of the concatenation before lies in memory as that one made it."""
+        """Return whether the map of the concatenation before lies in memory as that one made it."""
         height, width = x.shape[2:]
         strides = (height * width * self.room, 1, width * self.room, self.room)
         return x.shape[1] < self.room and min(height, width) > 1 and x.stride() == strides

@@ -106,7 +106,7 @@ class Conv(Layer):
         return self.replaced(change(self.weight), None if self.bias is None else change(self.bias), self.activation)
 
     def replaced(self, weight: Tensor, bias: Tensor | None, activation: Elementwise | None) -> Conv:
-        """A copy with other weights or another activation."""
+        """Return a copy with other weights or another activation."""
         return Conv(
             self.name,
             self.inputs,

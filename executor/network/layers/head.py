@@ -15,7 +15,7 @@ __all__ = ["Probabilities", "YesNo", "slack"]
 
 
 def slack(dtype: torch.dtype) -> float:
-    """How far beyond 0 and 1 rounding may carry a probability that is computed in `dtype`."""
+    """Return how far beyond 0 and 1 rounding may carry a probability that is computed in `dtype`."""
     return max(1e-5, 4 * torch.finfo(dtype).eps)
 
 

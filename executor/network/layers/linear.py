@@ -51,7 +51,7 @@ class Linear(Layer):
         return self.replaced(change(self.weight), None if self.bias is None else change(self.bias), self.activation)
 
     def replaced(self, weight: Tensor, bias: Tensor | None, activation: Elementwise | None) -> Linear:
-        """A copy with other weights or another activation."""
+        """Return a copy with other weights or another activation."""
         return Linear(self.name, self.inputs, self.shape, weight, bias, activation)
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Linear:

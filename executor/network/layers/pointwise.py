@@ -18,7 +18,7 @@ __all__ = ["Affine", "ChannelNorm", "Clamp", "Combine", "scale_and_shift"]
 def scale_and_shift(
     mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None, epsilon: float
 ) -> tuple[Tensor, Tensor]:
-    """An inference batch norm as two numbers a channel, float64: (C,), (C,)."""
+    """Return an inference batch norm as two numbers a channel, float64: (C,), (C,)."""
     scale = (variance.double() + epsilon).rsqrt()
     scale = scale if weight is None else scale * weight.double()
     shift = -mean.double() * scale
@@ -62,7 +62,7 @@ class Affine(Layer):
         return self.replaced(change(self.scale), change(self.shift), self.activation)
 
     def replaced(self, scale: Tensor, shift: Tensor, activation: Elementwise | None) -> Affine:
-        """A copy with other numbers or another activation."""
+        """Return a copy with other numbers or another activation."""
         return Affine(self.name, self.inputs, self.shape, scale, shift, activation)
 
     def scaled(self, scale: Tensor, shift: Tensor) -> Affine:
@@ -134,7 +134,7 @@ class Combine(Layer):
         return self.function == "div" or can_make_nan(self.activation)
 
     def replaced(self, activation: Elementwise | None) -> Combine:
-        """A copy with another activation."""
+        """Return a copy with another activation."""
         return Combine(self.name, self.inputs, self.shape, self.function, self.reach == "global", activation)
 
 

@@ -107,7 +107,7 @@ class AveragePool(Layer):
 
 
 def _counts(size: int, n_out: int, window: AxisWindow, include_pad: bool) -> list[int]:
-    """How many positions of one axis each output position's mean is divided by."""
+    """Return how many positions of one axis each output position's mean is divided by."""
     counts = []
     for position in range(n_out):
         start = position * window.stride - window.pad

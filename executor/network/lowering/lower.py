@@ -136,7 +136,7 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
 
 
 def _functional(target: Any) -> Any:
-    """The operator to run for a traced one, on tensors whose memory may be laid out otherwise than in the trace.
+    """Return the operator to run for a traced one, on tensors whose memory may be laid out otherwise than in the trace.
 
     One that writes into its first operand becomes the one that returns a new tensor, a view becomes a reshape.
     """
@@ -180,7 +180,7 @@ def _finish(
 
 
 def _without_final_activation(graph: TracedGraph, last: int) -> tuple[int, Activation | None]:
-    """The layer that gives logits where the network ends in softmax or sigmoid, perhaps flattened afterwards."""
+    """Return the layer that gives logits where the network ends in softmax or sigmoid, perhaps flattened afterwards."""
     final = graph.layers[last]
     found: Activation | None = None
     if isinstance(final, Flatten):

@@ -35,7 +35,7 @@ def batch_norm_composite(graph: TracedGraph, name: str, args: Args, kwargs: Kwar
 
 @rule("scale_and_shift")
 def traced_scale_and_shift(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
-    """What `capture` traces for an inference batch norm; its channels are axis 1."""
+    """Return what `capture` traces for an inference batch norm; its channels are axis 1."""
     value = args[0]
     if value.axes is None or {a.axis for a in value.axes[1]} - {"C"}:
         raise CannotLowerError("a batch norm acts on an axis that is not the channels")
@@ -44,7 +44,7 @@ def traced_scale_and_shift(graph: TracedGraph, name: str, args: Args, kwargs: Kw
 
 @rule("scale_shift")
 def scale_shift(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
-    """What `scale_shift.BatchNormAsScaleShift` traces an inference batch norm as."""
+    """Return what `scale_shift.BatchNormAsScaleShift` traces an inference batch norm as."""
     value, scale, shift = args
     if not isinstance(value, Traced) or value.axes is None or len(value.axes) < 2:
         return None

@@ -48,7 +48,7 @@ def clamp_before_convolutions(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def _limits(function: Elementwise | None) -> tuple[float, float] | None:
-    """What an activation clamps to; None for any other function."""
+    """Return what an activation clamps to; None for any other function."""
     if function is None or function.kwargs:
         return None
     if function.name == "relu":

@@ -43,7 +43,7 @@ def fold(layers: Sequence[Layer]) -> tuple[Layer, ...]:
 
 
 def _merged(before: Layer, layer: Layer) -> Layer | None:
-    """One layer that does what `before` then `layer` do, or None."""
+    """Return one layer that does what `before` then `layer` do, or None."""
     if isinstance(layer, Affine) and isinstance(before, (Conv, Linear, Affine)) and before.activation is None:
         folded = before.scaled(layer.scale, layer.shift)
         if layer.activation is None:

@@ -49,7 +49,7 @@ class Actor:
         threading.Thread(target=work, args=(self._line,), name="obeql-work", daemon=True).start()
 
     def arrive(self) -> dict[str, str]:
-        """The first call, answered as soon as there is a worker."""
+        """Return the first call, answered as soon as there is a worker."""
         return versions()
 
     def exchange(self, answer: bytes | None) -> list[bytes]:
@@ -84,7 +84,7 @@ class _Line:
         self._outbox.put(None)
 
     def taken(self) -> list[bytes]:
-        """What was sent, message after message; waits for the first message. Empty once the line is closed."""
+        """Return what was sent, message after message; waits for the first message. Empty once the line is closed."""
         found: list[bytes] = []
         with suppress(queue.Empty):
             while not self._ended:

@@ -71,7 +71,7 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
 
 
 def holdings(ray: Any) -> str:
-    """What a cluster has, in words."""
+    """Return what a cluster has, in words."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     has, free = ray.cluster_resources(), ray.available_resources()
     parts = [f"{has.get(kind, 0):g} {kind}s ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU")]

@@ -52,7 +52,7 @@ class RayWorker(Worker):
             self.actor.tell.remote(parcel)
 
     def listen(self) -> Any:
-        """The call that ends when it has said something."""
+        """Return the call that ends when it has said something."""
         if self.call is None:
             self.call = self.actor.exchange.remote(None)
         return self.call

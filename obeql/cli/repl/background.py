@@ -37,7 +37,7 @@ class Background:
 
     @property
     def busy(self) -> bool:
-        """Whether something is still being imported; ending the process in the middle of that can crash it."""
+        """Return whether something is still being imported; ending the process in the middle of that can crash it."""
         return self._thread.is_alive()
 
     def _work(self) -> None:

@@ -47,7 +47,7 @@ class Command:
 
     @property
     def usage(self) -> str:
-        """How it is written."""
+        """Return how it is written."""
         return f".{self.name} {self.takes}".rstrip()
 
 
@@ -97,7 +97,7 @@ _TAKE_OPTIONS = ("export",)
 
 
 def _split(command: Command, rest: str) -> list[str]:
-    """The arguments of a command; options come last, as one text after _WITH."""
+    """Return the arguments of a command; options come last, as one text after _WITH."""
     if command.name not in _TAKE_OPTIONS:
         return shlex.split(rest)
     found = re.search(r"(?i)(?:^|\s)with\s", rest)
@@ -107,7 +107,7 @@ def _split(command: Command, rest: str) -> list[str]:
 
 
 def help_text(columns: int | None = None) -> str:
-    """The text of `.help`, which fits a terminal of 80 columns and 24 lines."""
+    """Return the text of `.help`, which fits a terminal of 80 columns and 24 lines."""
     statements = textwrap.fill(
         ", ".join(statement.name for statement in STATEMENTS), 78, initial_indent="  ", subsequent_indent="  "
     )
@@ -337,7 +337,7 @@ _NEWEST = "SELECT max(run_id) FROM obeql_store.run_maps WHERE run_id IN (SELECT 
 
 
 def _result(shell: Shell, run: str | None) -> Result:
-    """The maps of a run by name or id, those of the newest one without."""
+    """Return the maps of a run by name or id, those of the newest one without."""
     if run is not None:
         return shell.runner.session.run(int(run) if run.isdigit() else run)
     if shell.runner.last_result is not None:

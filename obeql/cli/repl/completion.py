@@ -56,7 +56,7 @@ def suggest(text: str, names: Names) -> list[Suggestion]:
 
 
 def _last_statement(text: str) -> list[Token]:
-    """The tokens after the last `;`."""
+    """Return the tokens after the last `;`."""
     tokens: list[Token] = []
     for token in scan(text):
         if token.kind == "semicolon":
@@ -71,7 +71,7 @@ def _first(tokens: list[Token]) -> int:
 
 
 def _typed(text: str) -> str:
-    """The word before the cursor: a name, a number, or `obeql.` and what follows it."""
+    """Return the word before the cursor: a name, a number, or `obeql.` and what follows it."""
     found = re.search(r"(?:\bobeql\s*\.\s*)?\w*$", text, re.IGNORECASE)
     return found.group() if found else ""
 
@@ -106,7 +106,7 @@ def _words(before: str, typed: str, names: Names) -> Iterator[tuple[str, str]]:
 
 
 def _first_words(found: Expected, keywords_of: Callable[[Iterable[str]], frozenset[str]]) -> list[str]:
-    """The words that begin OBEQL's statements, the most used ones first."""
+    """Return the words that begin OBEQL's statements, the most used ones first."""
     words = keywords_of(found.terminals)
     first = [word for word in ("EXPLAIN", "PREDICT", "CREATE", "PLAN", "SHOW") if word in words]
     return ["EXPLAIN OCCLUDE", *first, *sorted(words - set(first))]
@@ -163,14 +163,14 @@ def _options(types: list[str]) -> Iterable[OptionInfo | SettingInfo]:
 
 
 def _names_a_class(types: list[str]) -> bool:
-    """Whether a class may be named: right after CLASS, or between the parentheses of CLASSES."""
+    """Return whether a class may be named: right after CLASS, or between the parentheses of CLASSES."""
     if types and types[-1] in ("_CLASS", "_CLASSES"):
         return True
     return "_CLASSES" in types and types[-1] in ("LPAR", "COMMA") and "RPAR" not in types[types.index("_CLASSES") :]
 
 
 def _classes(found: Expected, names: Names) -> tuple[str, ...]:
-    """The classes of the model that the statement names."""
+    """Return the classes of the model that the statement names."""
     types = [kind for kind, _ in found.read]
     if "_USING" not in types:
         return ()
@@ -196,7 +196,7 @@ def _values(found: Expected, types: list[str]) -> Iterator[str]:
 
 
 def _quoted(name: str) -> str:
-    """A name as it is written: bare, or in double quotes."""
+    """Return a name as it is written: bare, or in double quotes."""
     return name if re.fullmatch(r"[^\W\d]\w*", name) else '"' + name.replace('"', '""') + '"'
 
 

@@ -178,7 +178,7 @@ def _uri(kind: str, buffer: BytesIO) -> str:
 
 
 def _scale(chosen: Palette) -> list[str]:
-    """The scale from its low to its high end, as CSS colors that are opaque at the ends."""
+    """Return the scale from its low to its high end, as CSS colors that are opaque at the ends."""
     stops = replace(chosen, alpha=1.0).scale(41)
     return [
         f"rgba({red * 255:.0f}, {green * 255:.0f}, {blue * 255:.0f}, {alpha:.3f})"

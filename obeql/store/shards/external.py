@@ -47,11 +47,11 @@ class PlacedRows:
                         self._show_shards()
 
     def shard_names(self, folder: str) -> dict[str, int]:
-        """The shards of a folder that the store knows: their numbers by their names."""
+        """Return the shards of a folder that the store knows: their numbers by their names."""
         return dict(self._database.rows(f"SELECT name, shard FROM {_LIVE} AND placed.folder = ?", [folder]))
 
     def _with_planes(self, table: pa.Table) -> pa.Table:
-        """The same rows with the planes that are in shards, where the table has such columns."""
+        """Return the same rows with the planes that are in shards, where the table has such columns."""
         wanted = [name for name in PLANES if name in table.column_names]
         ids = table["map_id"].to_numpy() if wanted else np.empty(0, np.int64)
         away = np.flatnonzero(ids >= FIRST_ID)
@@ -73,7 +73,7 @@ class PlacedRows:
         return pa.concat_tables(parts).take(np.argsort(np.concatenate(order), kind="stable"))
 
     def _places(self, shards: Sequence[int]) -> dict[int, tuple[str, str]]:
-        """The (folder, name) of shards by their numbers."""
+        """Return the (folder, name) of shards by their numbers."""
         batch = pa.table({"shard": pa.array(shards, pa.int64())})
         rows = self._database.rows_beside(
             f"SELECT shard, folder, name FROM {_LIVE} AND placed.shard IN (SELECT shard FROM obeql_batch)", batch
@@ -155,13 +155,13 @@ class PlacedRows:
 
 
 def _pattern(place: str) -> str:
-    """What finds the shards of a folder."""
+    """Return what finds the shards of a folder."""
     root = place.rstrip("/") if is_remote(place) else Path(place).as_posix()
     return f"{pattern_of(root)}/model_hash=*/*{SUFFIX}"
 
 
 def pattern_of(path: str) -> str:
-    """The pattern that stands for one path, which may hold characters that mean something in patterns."""
+    """Return the pattern that stands for one path, which may hold characters that mean something in patterns."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in path)
 
 

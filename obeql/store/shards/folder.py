@@ -28,7 +28,7 @@ _TEMPORARY = ".writing"
 
 
 def is_remote(place: str) -> bool:
-    """Whether a place is an address such as s3://bucket/maps and not a folder of this machine."""
+    """Return whether a place is an address such as s3://bucket/maps and not a folder of this machine."""
     return "://" in place
 
 
@@ -40,7 +40,7 @@ class Folder:
 
     @cached_property
     def _remote(self) -> tuple[AbstractFileSystem, str] | None:
-        """The file system and the path in it; None for a folder of this machine."""
+        """Return the file system and the path in it; None for a folder of this machine."""
         if not is_remote(self.place):
             return None
         import fsspec  # noqa: PLC0415 - only where it is used
@@ -55,7 +55,7 @@ class Folder:
         return Folder, (self.place,)
 
     def path(self, name: str) -> str:
-        """The whole path or address of a file."""
+        """Return the whole path or address of a file."""
         return f"{self.place.rstrip('/')}/{name}" if is_remote(self.place) else str(Path(self.place) / name)
 
     def write(self, name: str, content: bytes) -> None:
@@ -84,7 +84,7 @@ class Folder:
         return sorted(name for name in names if name.endswith(suffix) and not name.rpartition("/")[2].startswith("."))
 
     def folders(self) -> list[str]:
-        """The names of the folders directly in it; none where it is missing."""
+        """Return the names of the folders directly in it; none where it is missing."""
         try:
             if self._remote is not None:
                 system, root = self._remote

@@ -80,22 +80,22 @@ MAP_TABLE: tuple[str, ...] = tuple(map_batch([], [], []).column_names)
 
 
 def shard_of(map_id: int) -> int:
-    """The number of the shard that a map is in."""
+    """Return the number of the shard that a map is in."""
     return map_id >> _ROW_BITS
 
 
 def row_of(map_id: int) -> int:
-    """The row of a map in its shard."""
+    """Return the row of a map in its shard."""
     return map_id & (MOST_ROWS - 1)
 
 
 def shard_name(model_hash: str, shard: int) -> str:
-    """Where a shard lies in its folder: a partition for each model."""
+    """Return where a shard lies in its folder: a partition for each model."""
     return f"model_hash={model_hash}/{shard:012x}{SUFFIX}"
 
 
 def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) -> tuple[int, bytes]:
-    """The number of a new shard with the maps of these images, and the file; MOST_ROWS maps at most.
+    """Return the number of a new shard with the maps of these images, and the file; MOST_ROWS maps at most.
 
     `origin` is the id of the database it is written for.
     """

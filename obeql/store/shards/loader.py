@@ -54,7 +54,7 @@ class IncomingRows(MapRows, FactRows):
     """The part of a store that takes shards."""
 
     def origin(self) -> str:
-        """The id of this database, which the shards that are written for it carry."""
+        """Return the id of this database, which the shards that are written for it carry."""
         if not self._known_origin():
             self.remember("store", "origin", uuid4().hex)
         return self._known_origin()
@@ -224,7 +224,7 @@ class IncomingRows(MapRows, FactRows):
 
 
 def _first_rows(digests: Sequence[str], known: Container[str]) -> list[int]:
-    """The rows whose digest is not known, the first of those that have the same."""
+    """Return the rows whose digest is not known, the first of those that have the same."""
     new: dict[str, int] = {}
     for row, digest in enumerate(digests):
         if digest not in known:

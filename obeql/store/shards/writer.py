@@ -57,7 +57,7 @@ class Delivery:
 
 
 def delivery_of(kind: str, place: str | None, database: str) -> Delivery | None:
-    """What obeql.store and obeql.store_folder say, for a database at a path; None: maps do not become files.
+    """Return what obeql.store and obeql.store_folder say, for a database at a path; None: maps do not become files.
 
     Raises QueryTypeError where the files of a database in memory would have no place.
     """
@@ -98,7 +98,7 @@ class MapForm:
         maps: Sequence[MapCells],
         beside: Sequence[MapCells],
     ) -> ImageMaps:
-        """The maps of an image as the store takes them; `maps` are those of all classes, grid after grid."""
+        """Return the maps of an image as the store takes them; `maps` are those of all classes, grid after grid."""
         per_grid = max(1, len(maps) // len(self.strides))
         named = {cells.class_id: self.class_names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *placement.model_size)
@@ -125,7 +125,7 @@ class MapShards:
 
     @classmethod
     def to(cls, delivery: Delivery, plan: ExplainPlan, origin: str, form: MapForm) -> MapShards:
-        """What writes the maps of a plan to where they are to be delivered."""
+        """Return what writes the maps of a plan to where they are to be delivered."""
         seconds = _KEPT_SECONDS if delivery.keep else _PASSING_SECONDS
         return cls(delivery.folder, plan.model.model_hash, origin, form, seconds)
 
