@@ -59,4 +59,7 @@ class StatementStatus:
         module = sys.modules.get("torch")
         if not hasattr(module, "inference_mode"):  # not there, or being imported by another thread
             self("loading PyTorch")
+            # Ctrl-C while one waits for another thread's import can leave the locks of Python's imports taken for ever.
+            while getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
+                time.sleep(0.02)
             import torch  # noqa: F401, PLC0415
