@@ -32,6 +32,6 @@ def test_ctrl_c_brings_the_prompt_back_and_leaves_the_session_whole(tmp_path: Pa
     presses = ["--presses", "4", "--most-seconds", "3", "--limit", "20", "--seed", "1"]
     model = ["--model", "python:obeql_slow_nets:slow", "--with", "size=128", "--image", "one.png"]
     command = [sys.executable, str(SCRIPT), *presses, *model]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout)["problems"] == []
