@@ -21,7 +21,7 @@ import torch
 
 from obeql.executor.devices.threads import set_own_threads
 
-__all__ = ["StoppedError", "run_in_lanes"]
+__all__ = ["StoppedError", "run_in_a_lane", "run_in_lanes"]
 
 T = TypeVar("T")
 
@@ -80,6 +80,21 @@ def run_in_lanes(
         finally:
             stop.set()
             wait([future for future in waiting if not future.cancel()])
+
+
+def run_in_a_lane(work: Callable[[], T], n_lanes: int) -> T:
+    """Return what `work` does, on the cores of one of so many lanes.
+
+    Where work is little, threads that share it wait for each other longer than they compute: for a slice of the
+    system's time where another thread has one of their cores.
+    """
+
+    def in_mode() -> T:
+        with torch.inference_mode():
+            return work()
+
+    with _lanes(n_lanes, max(1, torch.get_num_threads() // n_lanes)) as lanes:
+        return lanes.submit(in_mode).result()
 
 
 def _started(n_lanes: int, n_threads: int) -> ThreadPoolExecutor:

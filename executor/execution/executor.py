@@ -24,9 +24,9 @@ from obeql.executor.execution.checkpoints import Checkpoints, kept_at_end
 from obeql.executor.execution.class_selection import asked_classes, shared_classes, stored_classes
 from obeql.executor.execution.events import CancelledError, OnProgress, Progress, RunReport
 from obeql.executor.execution.image_task import ImageTask, Prepared
-from obeql.executor.execution.map_assembly import cell_key, overflow_hint, preview_of
+from obeql.executor.execution.map_assembly import cell_key, clean_numbers, overflow_hint, preview_of
 from obeql.executor.execution.operator_set import GraphSource, OperatorSet
-from obeql.executor.execution.output_checks import fault_of
+from obeql.executor.execution.output_checks import fault_of, suspects
 from obeql.executor.execution.prefetch import DecodedImage, ImageFeed, ImagePrefetcher, Listed, decode
 from obeql.executor.execution.preview import Preview
 from obeql.executor.images import Placement, SourceFacts, SourceImage
@@ -42,6 +42,9 @@ __all__ = ["ImageLoader", "OnImage", "execute"]
 
 
 OnImage = Callable[[ImageRecord, SourceFacts, Placement], None]
+
+#: A clean pass of no more multiply-accumulates than this, about 10 ms of a core, is not shared among the cores.
+_FEW_MACS = 3e8
 
 
 class ImageLoader(Protocol):
@@ -241,20 +244,35 @@ class _Execution:
         with self.report.timed("clean pass"):
             runs = self.operators.runs if place is None else [self.operators.runs[place]]
             pixels = torch.cat([work.prepared.pixels for work in images if work.prepared is not None])
-            return materialise(self.operators.graph, pixels, [key for run in runs for key in run.needed])
+            needed = [key for run in runs for key in run.needed]
+            return materialise(self.operators.graph, pixels, needed, self._lanes_of_pass(len(pixels)))
+
+    def _lanes_of_pass(self, n_images: int) -> int:
+        """Return 1 where a clean pass of so many images is worth all cores, else the lanes that it gets one of."""
+        network = self.plan.model.network
+        if network.whole or n_images * network.macs > _FEW_MACS:
+            return 1
+        return max(engine.n_lanes for engine in self.plan.engines)
 
     def _look_at(self, passing: Sequence[ImageTask], clean: CleanPass) -> None:
         """What the logits of the images themselves say: whether they are numbers, and which classes are asked for."""
+        suspect = suspects(self.operators.graph, clean.logits)
         for slot, work in enumerate(passing):
             logits = clean.logits[slot : slot + 1]
             with work.noting_failure():
-                self._require_numbers(work.image, clean.image[slot : slot + 1], logits)
+                if suspect[slot]:
+                    self._require_numbers(work.image, clean.image[slot : slot + 1], logits)
                 work.logits = logits
                 if work.classes is None:
                     work.classes = asked_classes(self.plan, work.image, logits)
                     with self.report.timed("reuse"):
                         self._look_up(work)
                 work.coming = shared_classes(self.plan, work.image, work.classes, logits)
+        classes = [[] if work.classes is None else [*work.classes, *work.coming] for work in passing]
+        for work, numbers in zip(
+            passing, clean_numbers(clean.logits, classes, self.plan.model.activation), strict=True
+        ):
+            work.clean = numbers
 
     def _require_numbers(self, image: ImageRecord, pixels: Tensor, logits: Tensor) -> None:
         fault = fault_of(self.operators.graph, pixels, logits, overflow_hint(self.plan))

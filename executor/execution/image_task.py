@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from obeql.errors import ImageError
-from obeql.executor.execution.map_assembly import clean_numbers, maps_of
+from obeql.executor.execution.map_assembly import Clean, maps_of
 from obeql.executor.images import Placement, SourceFacts
 from obeql.executor.operators.cached_cells import KnownCells
 from obeql.executor.operators.grid_scan import Planes
@@ -55,6 +55,8 @@ class ImageTask:
     #: classes asked for, None as long as only the network could tell; and those that coming statements ask for
     classes: list[int] | None = None
     coming: list[int] = field(default_factory=list)
+    #: of these classes, what the network says of the image itself; empty as long as it did not go through it
+    clean: dict[int, Clean] = field(default_factory=dict)
     #: stored cells of each grid, None where there are none
     known: list[KnownCells | None] = field(default_factory=list)
     maps: list[MapCells] = field(default_factory=list)
@@ -115,7 +117,8 @@ class ImageTask:
         """Return the maps of the asked classes. Raises ImageError where a computed value is not a number."""
         assert self.classes is not None and self.prepared is not None
         known, grid = self.known[place], self.plan.grids[place]
-        numbers = clean_numbers(self.plan, self.classes, self.logits, {} if known is None else known.clean)
+        clean = self.clean if known is None else {**self.clean, **known.clean}
+        numbers = [(class_id, clean[class_id]) for class_id in self.classes]
         n_stored = grid.n_windows - int(self.left(place).sum())
         few = planes.of_classes(slice(len(self.classes)))
         return maps_of(self.plan, self.image.shown, self.prepared.keys[place], grid, numbers, n_stored, few)
@@ -127,6 +130,6 @@ class ImageTask:
         if not coming:
             return []
         grid, key = self.plan.grids[place], self.prepared.keys[place]
-        numbers = clean_numbers(self.plan, coming, self.logits, {})
+        numbers = [(class_id, self.clean[class_id]) for class_id in coming]
         rest = planes.of_classes(slice(n_asked, None))
         return maps_of(self.plan, self.image.shown, key, grid, numbers, 0, rest)

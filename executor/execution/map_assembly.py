@@ -5,7 +5,7 @@ Between `executor`, which has the planes computed, and the sink and the previews
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from obeql.executor.execution.preview import Preview
 from obeql.executor.images.preprocess import from_model_space
 from obeql.executor.operators.grid_scan import GridScan, Planes
 from obeql.executor.operators.logits import as_stored, logit_and_others, top_class
+from obeql.planner.catalog import Activation
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ExplainPlan
@@ -64,18 +65,21 @@ def cell_key(plan: ExplainPlan, image_hash: str, preprocessing_hash: str, grid: 
     return CellKey(image_hash, plan.model.model_hash, preprocessing_hash, grid.patch, plan.fill, plan.precision)
 
 
-def clean_numbers(
-    plan: ExplainPlan, classes: Sequence[int], logits: Tensor | None, stored: Mapping[int, Clean]
-) -> list[tuple[int, Clean]]:
-    """Return each class with what its map says of the unoccluded image: as stored, else from its logits (1, K)."""
-    found = dict(stored)
-    if logits is not None:
+def clean_numbers(logits: Tensor, classes: Sequence[Sequence[int]], activation: Activation) -> list[dict[int, Clean]]:
+    """Return what maps say of the unoccluded images with logits (n, K), for the classes of each of them."""
+    found: list[dict[int, Clean]] = [{} for _ in classes]
+    top = top_class(logits).tolist()
+    slots_of: dict[int, list[int]] = {}
+    for slot, ids in enumerate(classes):
+        slots_of.setdefault(len(ids), []).append(slot)
+    for slots in slots_of.values():  # images of which equally many classes are asked, at once
+        asked = torch.tensor([list(classes[slot]) for slot in slots], dtype=torch.int64, device=logits.device)
         # rounded as the cells are: a window without effect has importance 0, not a rounding error
-        z, others = as_stored(*logit_and_others(logits, classes, plan.model.activation))
-        top = int(top_class(logits)[0])
-        for k, class_id in enumerate(classes):
-            found.setdefault(class_id, (float(z[0, k]), float(others[0, k]), top))
-    return [(class_id, found[class_id]) for class_id in classes]
+        z, others = as_stored(*logit_and_others(logits[slots], asked, activation))
+        for slot, its_z, its_others in zip(slots, z.tolist(), others.tolist(), strict=True):
+            numbers = zip(its_z, its_others, strict=True)
+            found[slot] = {k: (*both, top[slot]) for k, both in zip(classes[slot], numbers, strict=True)}
+    return found
 
 
 def maps_of(

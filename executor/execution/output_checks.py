@@ -9,13 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from obeql.executor.network.capture.reading import no_probability, sums_to_one
+from obeql.executor.network.capture.reading import no_probability, sum_to_one
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.head import Probabilities
 
-__all__ = ["fault_of"]
+__all__ = ["fault_of", "suspects"]
 
 _AGAIN = "create the model again with outputs="
+
+
+def suspects(graph: LayerGraph, logits: Tensor) -> list[bool]:
+    """Return for each row of logits (n, K) whether `fault_of` has to look at it; of others it would return None."""
+    bad = ~logits.isfinite().all(dim=1)
+    if graph.by_looks and logits.dtype in (torch.float32, torch.float64):
+        bad |= sum_to_one(logits)
+    found: list[bool] = bad.tolist()
+    return found
 
 
 def fault_of(graph: LayerGraph, image: Tensor, logits: Tensor, hint: str = "") -> str | None:
@@ -25,7 +34,7 @@ def fault_of(graph: LayerGraph, image: Tensor, logits: Tensor, hint: str = "") -
     """
     bad = ~logits[0].isfinite()
     if not bool(bad.any()):
-        if graph.by_looks and logits.dtype in (torch.float32, torch.float64) and sums_to_one(logits):
+        if graph.by_looks and logits.dtype in (torch.float32, torch.float64) and bool(sum_to_one(logits)):
             return (
                 "the outputs for the image itself lie in 0..1 and sum to 1, so they are probabilities, but were taken "
                 f"for logits; {_AGAIN}probabilities, or outputs=logits if that is what they are"

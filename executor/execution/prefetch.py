@@ -1,7 +1,7 @@
-"""Decoding the next image while the present one is computed.
+"""Decoding the next images while the present ones are computed.
 
-`executor` takes group after group of images from here instead of decoding them itself. One thread, one image ahead:
-that hides decoding wherever it is faster than computing, and costs the memory of one more image.
+`executor` takes group after group of images from here instead of decoding them itself. One thread, one image ahead,
+several where they are small: that hides decoding wherever it is faster than computing, for little memory.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from types import TracebackType
 from typing import Protocol
 
@@ -23,6 +24,8 @@ __all__ = ["DecodedImage", "ImageFeed", "ImagePrefetcher", "Listed", "decode"]
 
 #: After an image of more pixels than this the next one is decoded only when it is needed: two would weigh too much.
 _MOST_PIXELS = 50_000_000
+#: So many images are decoded ahead at most, as far as they fit into so many bytes.
+_MOST_AHEAD, _AHEAD_BYTES = 32, 32_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +35,13 @@ class DecodedImage:
     source: SourceImage
     model_input: ModelInput
     fill: npt.NDArray[np.float32]
+
+    def n_ahead(self) -> int:
+        """Return how many images like this one may be decoded ahead."""
+        if self.source.pixels[..., 0].size > _MOST_PIXELS:
+            return 0
+        n_bytes = self.source.pixels.nbytes + self.model_input.values.nbytes
+        return max(1, min(_MOST_AHEAD, _AHEAD_BYTES // max(1, n_bytes)))
 
 
 def decode(
@@ -62,7 +72,7 @@ class Listed:
 
 
 class ImagePrefetcher:
-    """Goes through the groups of a feed, the next image in the making.
+    """Goes through the groups of a feed, the next images in the making.
 
     Iterating gives the groups; `take`, once for each image of a group, the next one of it decoded. A context manager,
     which waits for the thread at its end.
@@ -74,8 +84,8 @@ class ImagePrefetcher:
         #: images of the present group that are not taken yet; the group after it, once it is there
         self._left: deque[ImageRecord] = deque()
         self._coming: Sequence[ImageRecord] | None = None
-        #: the next image, where it is decoded ahead
-        self._next: Future[DecodedImage] | None = None
+        #: the images after those that are taken, as far as they are decoded ahead
+        self._ahead: deque[Future[DecodedImage]] = deque()
         self._thread = ThreadPoolExecutor(1, "obeql-decode")  # which starts with the first image that is decoded ahead
 
     def __iter__(self) -> Iterator[Sequence[ImageRecord]]:
@@ -89,23 +99,22 @@ class ImagePrefetcher:
 
     def take(self) -> DecodedImage:
         """Return the next image of the present group, decoded; raises what decoding it raised."""
-        image, ahead = self._left.popleft(), self._next
-        self._next = None
+        image = self._left.popleft()
         try:
-            decoded = self._decode(image) if ahead is None else ahead.result()
+            decoded = self._ahead.popleft().result() if self._ahead else self._decode(image)
         except Exception:
-            self._begin()
+            self._begin(1)
             raise
-        if decoded.source.pixels[..., 0].size <= _MOST_PIXELS:
-            self._begin()
+        self._begin(decoded.n_ahead())
         return decoded
 
-    def _begin(self) -> None:
-        if not self._left:
+    def _begin(self, n_ahead: int) -> None:
+        """Have so many of the images to come decoded ahead, those of the next group among them."""
+        if len(self._left) < n_ahead and self._coming is None:
             self._coming = self._feed.next(ahead=True)
-        coming = self._left or self._coming
-        if coming:
-            self._next = self._thread.submit(self._decode, coming[0])
+        to_come = chain(self._left, self._coming or ())
+        for image in islice(to_come, len(self._ahead), n_ahead):
+            self._ahead.append(self._thread.submit(self._decode, image))
 
     def __enter__(self) -> ImagePrefetcher:
         return self
@@ -113,5 +122,5 @@ class ImagePrefetcher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._next = None
+        self._ahead.clear()
         self._thread.shutdown(cancel_futures=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from obeql.executor.devices.lanes import run_in_a_lane
 from obeql.executor.kernels.paste import View
 from obeql.executor.network.graph import LayerGraph
 
@@ -25,8 +26,15 @@ class CleanPass:
     views: dict[tuple[int, float], View]
 
 
-def materialise(graph: LayerGraph, image: Tensor, needed: Iterable[tuple[int, float]]) -> CleanPass:
-    """Run the network once on image (N, C, H, W), keeping the views that are needed."""
+def materialise(graph: LayerGraph, image: Tensor, needed: Iterable[tuple[int, float]], n_lanes: int = 1) -> CleanPass:
+    """Run the network once on image (N, C, H, W), keeping the views that are needed.
+
+    With `n_lanes` it runs in one lane of so many, which suits a pass of little work.
+    """
     keys = sorted(set(needed))
-    kept, logits = graph.materialise(image, {layer for layer, _ in keys})
-    return CleanPass(image, logits, {(layer, outside): View.of(kept[layer], outside) for layer, outside in keys})
+
+    def run() -> CleanPass:
+        kept, logits = graph.materialise(image, {layer for layer, _ in keys})
+        return CleanPass(image, logits, {(layer, outside): View.of(kept[layer], outside) for layer, outside in keys})
+
+    return run_in_a_lane(run, n_lanes) if n_lanes > 1 else run()

@@ -30,10 +30,18 @@ def dump(value: Any) -> str:
     """JSON with sorted keys; what JSON lacks becomes text, and a number that is not finite becomes null."""
     if isinstance(value, dict) and not value:  # what most images say of themselves
         return "{}"
-    return json.dumps(_plain(value), separators=(",", ":"), sort_keys=True, ensure_ascii=False)
+    return _ENCODER.encode(_plain(value))
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:
+    kind = type(value)
+    if kind is str or kind is int or kind is bool or value is None:  # nearly all of them
+        return value
+    if kind is tuple or kind is list:
+        return [_plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -42,7 +50,7 @@ def _plain(value: Any) -> Any:
         return _plain(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, (int, str)):
         return value
     return str(value)
 

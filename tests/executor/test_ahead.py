@@ -81,3 +81,20 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
         for _ in images:
             images.take()
     assert set(threads) == {threading.main_thread()}
+
+
+@pytest.mark.parametrize(("n_bytes", "most"), [(32 * 960, 32), (2 * 960, 2), (1, 1)])
+def test_so_many_small_images_are_decoded_ahead_as_the_memory_for_them_holds(
+    n_bytes: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "_AHEAD_BYTES", n_bytes)  # an image and its input are 192 + 768 bytes
+    images = [ImageRecord(f"image{number % 10}.png") for number in range(80)]
+    n_ahead: list[int] = []
+    with ImagePrefetcher(Listed(images, 16), _decoded) as ahead:
+        for group in ahead:
+            for image in group:
+                assert ahead.take().source.shown == image.shown
+                n_ahead.append(len(ahead._ahead))
+    assert len(n_ahead) == 80
+    assert max(n_ahead) == min(most, 31)  # of the group at work and the one after it
+    assert n_ahead[-1] == 0

@@ -27,7 +27,7 @@ from obeql.executor.network.layers.pool import AveragePool, MaxPool
 from obeql.executor.network.layers.reduce import AdaptivePool, AtenCall, Flatten, GlobalMean
 from obeql.planner.catalog import Activation, RawOutputs
 
-__all__ = ["Reach", "no_probability", "reach_of", "require_fitting", "sums_to_one", "with_head"]
+__all__ = ["Reach", "no_probability", "reach_of", "require_fitting", "sum_to_one", "sums_to_one", "with_head"]
 
 #: Where values lie, as far as the layers that give them tell.
 Reach = Literal["0 to 1", "any", "unknown"]
@@ -103,10 +103,16 @@ def reach_of(layers: Sequence[Layer]) -> Reach:
 
 def sums_to_one(rows: Tensor) -> bool:
     """Return whether each of rows (n, K), K > 1, lies in 0..1 and sums to 1, up to rounding in their format."""
-    if rows.shape[1] < 2 or not _in_unit(rows):
-        return False
+    return bool(sum_to_one(rows).all())
+
+
+def sum_to_one(rows: Tensor) -> Tensor:
+    """Return for each of rows (n, K) whether it lies in 0..1 and sums to 1, up to rounding in its format, bool (n,)."""
+    if rows.shape[1] < 2:
+        return torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
     off = max(_SUM, 4 * torch.finfo(rows.dtype).eps)
-    return bool(((rows.double().sum(dim=1) - 1).abs() <= off).all())
+    inside = (rows >= -slack(rows.dtype)) & (rows <= 1 + slack(rows.dtype))  # NaN is not
+    return inside.all(dim=1) & ((rows.double().sum(dim=1) - 1).abs() <= off)
 
 
 def no_probability(rows: Tensor) -> tuple[int, float] | None:
