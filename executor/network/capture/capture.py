@@ -24,6 +24,7 @@ from obeql.executor.network.capture.quiet import quiet
 from obeql.executor.network.capture.reading import reach_of, with_head
 from obeql.executor.network.capture.record import record
 from obeql.executor.network.capture.scale_shift import BatchNormAsScaleShift
+from obeql.executor.network.capture.similarity import is_similarity
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.identity import graph_digest
 from obeql.executor.network.layers import Layer
@@ -101,7 +102,8 @@ def _captured(
         except Exception as error:  # tracing runs the user's code: anything may come out of it
             reasons.append(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
         else:
-            graph = with_head(folded, outputs, activation, found, reach_of(layers), returned, more)
+            said = outputs, activation, found
+            graph = with_head(folded, *said, reach_of(layers), returned, more, similarity=is_similarity(layers))
             if digests is None:
                 return graph
             return replace(graph, digest=graph_digest(layers, graph.layers[len(folded) :], graph.activation, digests))

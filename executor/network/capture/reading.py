@@ -60,14 +60,15 @@ def with_head(
     probed: Tensor,
     more: Callable[[], Tensor],
     reason: str = "",
+    similarity: bool = False,
 ) -> LayerGraph:
     """Return the layers as a graph, with those behind them that give one logit a class.
 
     `outputs` and `activation` are what was said, `found` is a final activation that was left out of `layers`. `probed`
     (n, K) is what the network returns for some images, `more` gives that for images beyond what it is meant for, on
-    which logits do not stay in 0..1 by chance. `reach` is what `reach_of` says.
+    which logits do not stay in 0..1 by chance. `reach` is what `reach_of` says, `similarity` what `is_similarity` does.
 
-    Raises ModelError where what was said does not fit the outputs.
+    Raises ModelError where what was said does not fit the outputs, or where nothing was said of one similarity.
     """
     layers = tuple(layers)
     last, n_outputs = len(layers) - 1, layers[-1].shape[0]
@@ -87,6 +88,11 @@ def with_head(
         layers = (*layers, Probabilities("probabilities", (last,), (n_outputs,), exclusive, least))
         activation = "softmax" if exclusive else "sigmoid"
     if n_outputs == 1:
+        if similarity and outputs is None and activation is None and found is None:
+            raise ModelError(
+                "The network's one output is a product with features of length 1, as the similarity of an image to one "
+                "text is, and no logit of yes or no by itself; say outputs=value for a similarity, or outputs=logits."
+            )
         layers = (*layers, YesNo("yes_no", (len(layers) - 1,), (2,)))
         return LayerGraph(layers, "sigmoid", reason)
     by_looks = outputs is None and found is None and exclusive is None and activation != "sigmoid"
