@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
 if TYPE_CHECKING:
-    from obeql.executor.execution.events import Progress
+    from obeql.executor.execution.progress import Progress
 
 __all__ = ["ProgressBar", "pace", "shown_seconds", "where"]
 

@@ -14,12 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from obeql.planner.catalog import ImageRecord
 from obeql.planner.grid import AxisGrid
 
 __all__ = [
     "CellKey",
-    "CellSink",
     "CellSource",
     "FailedImage",
     "FloatPlane",
@@ -129,26 +127,6 @@ class CellSource(Protocol):
 
     def stored_top_class(self, key: CellKey) -> int | None:
         """The class that the unoccluded image ranks first, if a map of it is stored, of whatever patch and fill."""
-        ...
-
-
-class CellSink(Protocol):
-    """Takes finished maps; they are durable soon after, and all of them once the run is over."""
-
-    def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None: ...
-
-    def keep_extra(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
-        """Take maps, before `write` of the same image, that are for coming statements and no part of the run."""
-        ...
-
-    def fail(self, image: ImageRecord, error: str) -> None: ...
-
-    def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
-        """Make durable what there is of the maps of grid number `place` of an image that is not finished."""
-        ...
-
-    def settle(self) -> int:
-        """Make durable what has waited long enough; return how many images are durable by now."""
         ...
 
 

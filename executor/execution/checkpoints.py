@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from obeql.errors import ImageError
+from obeql.executor.execution.context import CellSink, ExplainedImage
 from obeql.executor.operators.grid_scan import Planes
-from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellSink, MapCells
 
 __all__ = ["Checkpoints", "kept_at_end"]
 
@@ -25,26 +24,22 @@ _LAST_SECONDS = 5.0
 
 
 class Checkpoints:
-    """The unfinished map of one grid of an image, number `place` of its grids; `computed` gives its cells so far.
+    """The unfinished map of one grid of an image, number `place` of its grids.
 
-    `tell_image` says which image the maps are of, before they are kept.
+    `computed` gives its cells so far, `explained` what the sink is given of the image with them.
     """
 
     def __init__(
         self,
         sink: CellSink,
-        image: ImageRecord,
         place: int,
         computed: Callable[[], Planes | None],
-        as_maps: Callable[[Planes], Sequence[MapCells]],
-        tell_image: Callable[[], None],
+        explained: Callable[[Planes], ExplainedImage],
     ) -> None:
         self._sink = sink
-        self._image = image
         self._place = place
         self._computed = computed
-        self._as_maps = as_maps
-        self._tell_image = tell_image
+        self._explained = explained
         self._began = self._kept_at = time.monotonic()
 
     def after_batch(self) -> None:
@@ -64,9 +59,7 @@ class Checkpoints:
     def _keep(self, planes: Planes | None) -> None:
         if planes is not None:
             with suppress(ImageError):  # values that are not numbers, which the end of the map reports
-                maps = self._as_maps(planes)
-                self._tell_image()
-                self._sink.keep(self._image, self._place, maps)
+                self._sink.keep(self._explained(planes), self._place)
         self._kept_at = time.monotonic()
 
 

@@ -7,10 +7,9 @@ to a `CellSink`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,68 +21,57 @@ from obeql.executor.devices import arithmetic, resolve_device
 from obeql.executor.devices.allocator import memory_given_back
 from obeql.executor.execution.checkpoints import Checkpoints, kept_at_end
 from obeql.executor.execution.class_selection import asked_classes, shared_classes, stored_classes
-from obeql.executor.execution.events import CancelledError, OnProgress, Progress, RunReport
+from obeql.executor.execution.context import CellSink, ExplainedImage, RunContext
+from obeql.executor.execution.events import (
+    CancelledError,
+    CellsComputed,
+    Event,
+    ImageFailed,
+    ImagesStored,
+    ImageStarted,
+    RunEnded,
+    RunStarted,
+)
 from obeql.executor.execution.image_task import ImageTask, Prepared
 from obeql.executor.execution.map_assembly import cell_key, clean_numbers, overflow_hint, preview_of
 from obeql.executor.execution.operator_set import GraphSource, OperatorSet
 from obeql.executor.execution.output_checks import fault_of, suspects
 from obeql.executor.execution.prefetch import DecodedImage, ImageFeed, ImagePrefetcher, Listed, decode
 from obeql.executor.execution.preview import Preview
-from obeql.executor.images import Placement, SourceFacts, SourceImage
+from obeql.executor.execution.report import RunReport
 from obeql.executor.operators.cached_cells import CellLookup, known_cells
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.grid_scan import Planes
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellSink, CellSource, MapCells
 from obeql.planner.physical.plan import ExplainPlan, ProgressiveRefine, Refinement
 
-__all__ = ["ImageLoader", "OnImage", "execute"]
-
-
-OnImage = Callable[[ImageRecord, SourceFacts, Placement], None]
+__all__ = ["execute"]
 
 #: A clean pass of no more multiply-accumulates than this, about 10 ms of a core, is not shared among the cores.
 _FEW_MACS = 3e8
 
 
-class ImageLoader(Protocol):
-    """Decodes an image of the plan; raises ImageError."""
-
-    def __call__(self, image: ImageRecord) -> SourceImage: ...
-
-
 def execute(
     plan: ExplainPlan,
     graph: GraphSource,
-    load: ImageLoader,
-    sink: CellSink,
-    on_image: OnImage | None = None,
-    on_progress: OnProgress | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
-    analyze: bool = False,
-    source: CellSource | None = None,
+    context: RunContext[CellSink],
     feed: ImageFeed | None = None,
     report: RunReport | None = None,
-    began: float | None = None,
 ) -> RunReport:
-    """Compute every map of the plan and hand it to the sink, image by image.
+    """Compute every map of the plan and hand it to the sink of the context, image by image.
 
-    `graph` is the model as captured (on the CPU). `on_image` is told of each image before its maps. An image that
-    cannot be read, or whose outputs are not numbers, goes to `sink.fail` and the rest completes. `analyze` times
-    every layer. Where the plan reuses cells, those that `source` holds are taken from it, and the network is loaded
-    only if any is missing. `feed` hands out the images group by group in place of `plan.images`, which is empty then;
-    `report` is filled in as the run goes on. `began` (of time.perf_counter) is when the time of WITHIN began, now
-    unless given. Raises CancelledError between batches once `cancelled()` is true,
-    DeviceError when the device is missing or too small.
+    `graph` is the model as captured (on the CPU). An image that cannot be read, or whose outputs are not numbers, goes
+    to `sink.fail` and the rest completes. Where the plan reuses cells, those that are stored are taken from there, and
+    the network is loaded only if any is missing. `feed` hands out the images group by group in place of `plan.images`,
+    which is empty then; `report` is filled in as the run goes on. Raises CancelledError between batches once the run is
+    cancelled, DeviceError when the device is missing or too small.
     """
     device = resolve_device(plan.device)
-    lookup = CellLookup(source, plan) if source is not None and plan.reuse else None
+    lookup = CellLookup(context.source, plan) if context.source is not None and plan.reuse else None
     with arithmetic(plan.precision, device), memory_given_back(plan):
         report = RunReport() if report is None else report
-        execution = _Execution(
-            plan, graph, load, sink, on_image, on_progress, cancelled, analyze, device, lookup, report, began
-        )
+        execution = _Execution(plan, context, lookup, OperatorSet(plan, graph, device, context.analyze), device, report)
         return execution.run(Listed(plan.images, plan.together) if feed is None else feed)
 
 
@@ -114,80 +102,69 @@ class _Execution:
     def __init__(
         self,
         plan: ExplainPlan,
-        graph: GraphSource,
-        load: ImageLoader,
-        sink: CellSink,
-        on_image: OnImage | None,
-        on_progress: OnProgress | None,
-        cancelled: Callable[[], bool],
-        analyze: bool,
-        device: torch.device,
+        context: RunContext[CellSink],
         source: CellLookup | None,
+        operators: OperatorSet,
+        device: torch.device,
         report: RunReport,
-        began: float | None = None,
     ) -> None:
         self.plan = plan
-        self.load = load
-        self.sink = sink
-        self.on_image = on_image
-        self.on_progress = on_progress
-        self.cancelled = cancelled
-        self.device = device
+        self.context = context
+        self.sink = context.sink
         self.source = source
+        self.operators = operators
+        self.device = device
         self.started = time.perf_counter()
-        self.began = self.started if began is None else began
         self.within_s = next((s for s in map(_within, plan.refinements) if s is not None), None)
         self.report = report
-        self.operators = OperatorSet(plan, graph, device, analyze)
         self.report.layers = self.operators.layers
         if source is None:
             _ = self.operators.runs
         self.preprocessing_hash = plan.model.preprocessing.digest()
         self.per_image = sum(grid.n_windows for grid in plan.grids)
-        self.estimated = plan.seconds * len(plan.images)
+        #: images that are durable
+        self.n_stored = 0
         #: windows so far that were stored, and not computed
         self.n_reused = 0
         self.report.add("prepare", time.perf_counter() - self.started)
 
     def run(self, feed: ImageFeed) -> RunReport:
-        plan = self.plan
+        plan, context = self.plan, self.context
         how = plan.model.preprocessing
-        with ImagePrefetcher(feed, lambda image: decode(self.load, image, how, plan.fill)) as decoded:
+        n_images, deadline = len(plan.images), context.began + (self.within_s or 0.0)
+        n_windows, estimated_s = n_images * self.per_image, n_images * plan.seconds
+        self._emit(RunStarted(n_images, n_windows, estimated_s, self.started, self.within_s, deadline))
+        with ImagePrefetcher(feed, lambda image: decode(context.load, image, how, plan.fill)) as decoded:
             n_before = 0
             for images in decoded:
                 group = [ImageTask(plan, number, image) for number, image in enumerate(images, n_before)]
                 for work in group:
-                    self._tell(group[0], n_before * self.per_image)
+                    self._tell(ImageStarted(n_before, group[0].image.shown, n_before * self.per_image))
                     with self.report.timed("decode"), work.noting_failure():
                         work.prepared = self._prepared(work.image, decoded.take())
                 self._explain(group)
                 n_before += len(group)
         self.report.add("total", time.perf_counter() - self.started)
+        self._emit(RunEnded(self.report))
         return self.report
 
-    def _tell(
-        self,
-        work: ImageTask,
-        done: int,
-        level: int = 0,
-        bound: float | None = None,
-        partial: tuple[MapCells, ...] = (),
-        preview: Preview | None = None,
-    ) -> None:
-        """Settle, stop if that is asked for, and say how far the run is: `done` windows of all images."""
-        images_done = self.sink.settle()
-        if self.cancelled():
+    def _tell(self, event: Event) -> None:
+        """Settle, stop if that is asked for, and tell what has happened."""
+        n_stored = self.sink.settle()
+        if n_stored != self.n_stored:
+            self.n_stored = n_stored
+            self._emit(ImagesStored(n_stored))
+        if self.context.cancelled():
             raise CancelledError
-        if self.on_progress is None:
-            return
-        n_images, shown = len(self.plan.images), work.image.shown
-        total, elapsed = self.per_image * n_images, time.perf_counter() - self.started
-        report = Progress(done, total, work.number, n_images, shown, elapsed, self.estimated, level, bound, partial)
-        report = replace(report, preview=preview, images_done=images_done, reused=min(done, self.n_reused))
-        if self.within_s is not None:
-            left_s = max(0.0, self.began + self.within_s - time.perf_counter())
-            report = replace(report, within_s=self.within_s, left_s=left_s)
-        self.on_progress(report)
+        self._emit(event)
+
+    def _emit(self, event: Event) -> None:
+        if self.context.on_event is not None:
+            self.context.on_event(event)
+
+    def _computed(self, work: ImageTask, done: int, preview: Preview | None = None) -> CellsComputed:
+        """Return the event that `done` windows of all images are done, `work` the first of those at work."""
+        return CellsComputed(work.number, work.image.shown, done, min(done, self.n_reused), preview=preview)
 
     def _prepared(self, image: ImageRecord, decoded: DecodedImage) -> Prepared:
         """Return what the network is given of an image; its source, which may be large, is not kept."""
@@ -225,7 +202,7 @@ class _Execution:
                 self._hand_over(work)
         self.report.n_skipped = self.operators.n_skipped
         self.report.pace = self.operators.pace
-        self._tell(group[-1], (group[-1].number + 1) * self.per_image)
+        self._tell(self._computed(group[-1], (group[-1].number + 1) * self.per_image))
 
     def _look_up(self, work: ImageTask) -> None:
         """What is stored of an image, as far as its classes are known by now."""
@@ -322,10 +299,11 @@ class _Execution:
         def tell(n_done: int) -> None:
             for each in pieces:
                 each.after_batch()
-            self._tell(step.images[0], step.before + n_done, preview=preview)
+            self._tell(self._computed(step.images[0], step.before + n_done, preview))
 
         if not step.wanted.all():
-            self._tell(step.images[0], step.before + int((~step.wanted).sum()), preview=preview)
+            n_known = int((~step.wanted).sum())
+            self._tell(self._computed(step.images[0], step.before + n_known, preview))
         asked = [work.asked(step.place) for work in step.images]
         with kept_at_end(pieces, self._is_last(step)), self.report.timed("windows"):
             return run.compute(step.clean, step.fill, asked, self.plan.model.activation, tell, step.wanted)
@@ -339,32 +317,29 @@ class _Execution:
             if step.wanted[slot].any():
                 known = work.known[step.place]
                 computed = partial(self.operators.runs[step.place].computed, slot, known)
-                as_maps, told = partial(work.maps_of, step.place), partial(self._tell_image, work)
-                yield Checkpoints(self.sink, work.image, step.place, computed, as_maps, told)
+                yield Checkpoints(self.sink, step.place, computed, partial(_unfinished, work, step.place))
 
     def _refine(self, step: _Step, work: ImageTask, refined: RefineRun) -> Planes:
         """Compute the windows of a grid that its refinement chooses, and estimate the others."""
         place, run = step.place, self.operators.runs[step.place]
         assert work.classes is not None and work.logits is not None
         classes, logits, known = work.classes, work.logits, work.known[place]
-        maps_of = partial(work.maps_of, place)
-        told = partial(self._tell_image, work)
-        pieces = (
-            [] if self.source is None else [Checkpoints(self.sink, work.image, place, refined.computed, maps_of, told)]
-        )
+        unfinished = partial(_unfinished, work, place)
+        pieces = [] if self.source is None else [Checkpoints(self.sink, place, refined.computed, unfinished)]
         preview = preview_of(self.plan, run, 0, classes, logits, step.clean.image[0])
 
         def tell(n_done: int) -> None:
             for each in pieces:
                 each.after_batch()
-            self._tell(work, step.before + n_done, preview=preview)
+            self._tell(self._computed(work, step.before + n_done, preview))
 
         def on_level(level: int, bound: float, planes: Planes) -> None:
             stated = planes.quality[0]
             n_known = int(stated["n_exact"]) + int(stated.get("n_reduced", 0))
-            maps = () if self.on_progress is None else tuple(work.maps_of(place, planes))
+            maps = () if self.context.on_event is None else tuple(work.maps_of(place, planes))
             seen = preview_of(self.plan, run, 0, classes, logits, step.clean.image[0], planes)
-            self._tell(work, step.before + n_known, level, bound, maps, seen)
+            computed = self._computed(work, step.before + n_known, seen)
+            self._tell(replace(computed, level=level, bound=bound, maps=maps))
 
         deadline = self._deadline(work, place, refined)
         activation = self.plan.model.activation
@@ -380,28 +355,26 @@ class _Execution:
         if within_s is None:
             return None
         now, n_grids = time.perf_counter(), len(self.plan.grids)
-        left = self.began + within_s - now
+        left = self.context.began + within_s - now
         if left <= 0 and (work.number or place):
             shown = work.image.shown
             raise ImageError(f"{shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
         return now + max(0.0, left) / ((len(self.plan.images) - work.number) * n_grids - place)
-
-    def _tell_image(self, work: ImageTask) -> None:
-        """Say which image the maps to come are of."""
-        if self.on_image is not None and work.prepared is not None:
-            self.on_image(work.image, work.prepared.facts, work.prepared.placement)
 
     def _hand_over(self, work: ImageTask) -> None:
         """Give the sink what was found of an image, or why nothing was."""
         if work.failure is not None:
             self.report.failures.append((work.image, work.failure))
             self.sink.fail(work.image, work.failure)
+            self._emit(ImageFailed(work.image.shown, work.failure))
             return
-        assert work.prepared is not None
-        self._tell_image(work)
-        if work.beside:
-            self.sink.keep_extra(work.image, work.beside)
-        self.sink.write(work.image, work.maps)
+        explained = work.explained()
+        self.sink.write(explained)
         if self.source is not None:
-            self.source.note(work.prepared.facts.digest)
+            self.source.note(explained.facts.digest)
         self.report.n_maps += len(work.maps)
+
+
+def _unfinished(work: ImageTask, place: int, planes: Planes) -> ExplainedImage:
+    """Return what there is of the maps of a grid. Raises ImageError where a computed value is not a number."""
+    return replace(work.explained(), maps=work.maps_of(place, planes), extra_maps=())

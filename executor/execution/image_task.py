@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from obeql.errors import ImageError
+from obeql.executor.execution.context import ExplainedImage
 from obeql.executor.execution.map_assembly import Clean, maps_of
 from obeql.executor.images import Placement, SourceFacts
 from obeql.executor.operators.cached_cells import KnownCells
@@ -60,7 +61,7 @@ class ImageTask:
     #: stored cells of each grid, None where there are none
     known: list[KnownCells | None] = field(default_factory=list)
     maps: list[MapCells] = field(default_factory=list)
-    beside: list[MapCells] = field(default_factory=list)
+    extra_maps: list[MapCells] = field(default_factory=list)
 
     @contextmanager
     def noting_failure(self) -> Iterator[None]:
@@ -94,6 +95,12 @@ class ImageTask:
         assert self.classes is not None
         return [*self.classes, *self.coming] if self.known[place] is None else self.classes
 
+    def explained(self) -> ExplainedImage:
+        """Return what was found of the image so far."""
+        assert self.prepared is not None
+        facts, placement = self.prepared.facts, self.prepared.placement
+        return ExplainedImage(self.image, facts, placement, self.maps, self.extra_maps)
+
     def take(self, place: int, computed: Planes | None) -> Planes:
         """Make the maps of a grid from the cells `computed`, None where all are stored; returns the whole grid's.
 
@@ -110,7 +117,7 @@ class ImageTask:
             planes = computed
         self.maps += self.maps_of(place, planes)
         with suppress(ImageError):  # values that are not numbers are the coming statement's to tell
-            self.beside += self._maps_beside(place, planes)
+            self.extra_maps += self._extra_maps(place, planes)
         return planes
 
     def maps_of(self, place: int, planes: Planes) -> list[MapCells]:
@@ -123,7 +130,7 @@ class ImageTask:
         few = planes.of_classes(slice(len(self.classes)))
         return maps_of(self.plan, self.image.shown, self.prepared.keys[place], grid, numbers, n_stored, few)
 
-    def _maps_beside(self, place: int, planes: Planes) -> list[MapCells]:
+    def _extra_maps(self, place: int, planes: Planes) -> list[MapCells]:
         assert self.classes is not None and self.prepared is not None
         n_asked = len(self.classes)
         coming = self.asked(place)[n_asked:]

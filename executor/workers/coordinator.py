@@ -18,8 +18,17 @@ import torch
 
 from obeql.errors import ExecutionError, ImageError
 from obeql.executor.devices import devices_of, resolve_device
-from obeql.executor.execution.events import CancelledError, OnProgress, Progress, RunReport
-from obeql.executor.execution.executor import ImageLoader, OnImage
+from obeql.executor.execution.context import RunContext
+from obeql.executor.execution.events import (
+    CancelledError,
+    CellsComputed,
+    Event,
+    ImageFailed,
+    ImagesStored,
+    RunEnded,
+    RunStarted,
+)
+from obeql.executor.execution.report import RunReport
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.workers.model_transfer import send_graph
 from obeql.executor.workers.pool import Worker, WorkerPool
@@ -48,7 +57,7 @@ from obeql.executor.workers.protocol import (
 from obeql.executor.workers.shards import ShardSink
 from obeql.executor.workers.work_queue import MOST_ATTEMPTS, Group, WorkQueue
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellSource, ImageHashes
+from obeql.planner.cells import ImageHashes
 from obeql.planner.physical.plan import ExplainPlan
 from obeql.signals import defer_sigint
 
@@ -67,13 +76,7 @@ _STOP_SECONDS = 5.0
 def distribute(
     plan: ExplainPlan,
     graph: Callable[[], LayerGraph],
-    load: ImageLoader,
-    sink: ShardSink,
-    on_image: OnImage,
-    on_progress: OnProgress | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
-    analyze: bool = False,
-    source: CellSource | None = None,
+    context: RunContext[ShardSink],
 ) -> RunReport:
     """Compute every map of the plan with `plan.workers` workers and hand it to the sink, in the order of finishing.
 
@@ -88,7 +91,7 @@ def distribute(
         network = Path(folder) / "network.pt"
         send_graph(graph(), network)
         devices = _devices(plan)
-        known = ImageHashes()
+        known, source = ImageHashes(), context.source
         if source is not None and plan.reuse:
             known = source.images_with_cells(plan.model.model_hash, plan.model.preprocessing.digest())
         trusted = plan.cluster is None or bool(plan.model.options.get("trust"))
@@ -98,15 +101,15 @@ def distribute(
                 str(network),
                 trusted,
                 torch.get_num_threads(),
-                analyze,
-                on_progress is not None,
+                context.analyze,
+                context.on_event is not None,
                 known,
-                sink.shards,
+                context.sink.shards,
             )
             for place in range(min(plan.workers, -(-len(plan.images) // plan.together)))
         ]
         with _crew(plan, orders) as crew:
-            coordinator = _Coordinator(plan, crew, load, sink, on_image, on_progress, cancelled, source)
+            coordinator = _Coordinator(plan, crew, context)
             try:
                 return coordinator.run()
             except BaseException:
@@ -137,21 +140,14 @@ class _Coordinator:
         self,
         plan: ExplainPlan,
         crew: WorkerPool[Any],
-        load: ImageLoader,
-        sink: ShardSink,
-        on_image: OnImage,
-        on_progress: OnProgress | None,
-        cancelled: Callable[[], bool],
-        source: CellSource | None,
+        context: RunContext[ShardSink],
     ) -> None:
         self.plan = plan
         self.crew = crew
-        self.load = load
-        self.sink = sink
-        self.on_image = on_image
-        self.on_progress = on_progress
-        self.cancelled = cancelled
-        self.source = source
+        self.context = context
+        self.sink = context.sink
+        self.source = context.source
+        self.n_stored = 0
         self.started = time.perf_counter()
         self.n_workers = len(crew.workers)
         self.waiting = WorkQueue(len(plan.images), plan.together)
@@ -172,13 +168,18 @@ class _Coordinator:
 
     def run(self) -> RunReport:
         """Until every image is finished and every worker has ended, but for those that are still starting."""
+        n_images = len(self.plan.images)
+        estimated_s = self.plan.seconds * n_images / self.n_workers
+        self._emit(RunStarted(n_images, n_images * self.per_image, estimated_s, self.started))
         self._tell()
         while self.n_done < len(self.plan.images) or any(worker.heard for worker in self.crew.workers):
             for worker in self.crew.ready(_LOOK_SECONDS):
                 self._listen(worker)
             self._serve()
             self._tell()
-        return self._summed()
+        report = self._summed()
+        self._emit(RunEnded(report))
+        return report
 
     def stop(self) -> None:
         """Tell the workers to stop, and take what they still have to say."""
@@ -232,9 +233,8 @@ class _Coordinator:
                 worker.n_windows, self.level = done, (level, bound)
                 if worker.groups:
                     self.shown = self.plan.images[worker.groups[0][0]].shown
-            case Kept(number=number, place=place, maps=maps):
-                self.on_image(self.plan.images[number], message.facts, message.placement)
-                self.sink.keep(self.plan.images[number], place, maps)
+            case Kept(number=number, explained=explained, place=place):
+                self.sink.keep(replace(explained, image=self.plan.images[number]), place)
                 self.kept.add(number)
             case Computed(number=number, report=report):
                 self._computed(worker, number, report)
@@ -243,14 +243,10 @@ class _Coordinator:
                 worker.computed = [number for number in worker.computed if number not in numbers]
                 self._done(len(numbers))
                 self.sink.take(name, [self.plan.images[number] for number in numbers])
-            case Finished(number=number, report=report):
-                image = self.plan.images[number]
+            case Finished(number=number, explained=explained, report=report):
                 self._computed(worker, number, report)
                 self._done(1)
-                self.on_image(image, message.facts, message.placement)
-                if message.beside:
-                    self.sink.keep_extra(image, message.beside)
-                self.sink.write(image, message.maps)
+                self.sink.write(replace(explained, image=self.plan.images[number]))
             case Failed(number=number, error=error, report=report):
                 self._computed(worker, number, report)
                 self._done(1)
@@ -271,6 +267,7 @@ class _Coordinator:
         image = self.plan.images[number]
         self.failures.append((image, error))
         self.sink.fail(image, error)
+        self._emit(ImageFailed(image.shown, error))
 
     def _gone(self, worker: Worker) -> None:
         """A worker has ended, or died: then its images are for others."""
@@ -355,7 +352,7 @@ class _Coordinator:
         """Return an image that the worker has, decoded here; None where that fails."""
         image = self.plan.images[number]
         try:
-            return Job(number, replace(image, columns={}), pixels=self.load(image), kept=number in self.kept)
+            return Job(number, replace(image, columns={}), pixels=self.context.load(image), kept=number in self.kept)
         except ImageError as error:
             worker.finished(number)
             self.n_done += 1
@@ -364,28 +361,25 @@ class _Coordinator:
 
     # ---- what is told ------------------------------------------------------------------------------------------
 
+    def _emit(self, event: Event) -> None:
+        if self.context.on_event is not None:
+            self.context.on_event(event)
+
     def _tell(self) -> None:
-        images_done = self.sink.settle()
+        """Settle, stop if that is asked for, and tell how far the run is."""
+        n_stored = self.sink.settle()
+        if n_stored != self.n_stored:
+            self.n_stored = n_stored
+            self._emit(ImagesStored(n_stored))
         n_images = len(self.plan.images)
-        if self.n_done < n_images and self.cancelled():
+        if self.n_done < n_images and self.context.cancelled():
             raise CancelledError
-        if self.on_progress is None:
-            return
         n_computed = self.n_done + sum(len(worker.computed) for worker in self.crew.workers)
         done = n_computed * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
         self.told = max(self.told, done)  # the windows of a worker that died are computed again
-        report = Progress(
-            self.told,
-            n_images * self.per_image,
-            min(self.n_done, n_images - 1),
-            n_images,
-            self.shown,
-            time.perf_counter() - self.started,
-            self.plan.seconds * n_images / self.n_workers,
-            *self.level,
-            images_done=images_done,
-        )
-        self.on_progress(report)
+        level, bound = self.level
+        number = min(self.n_done, n_images - 1)
+        self._emit(CellsComputed(number, self.shown, self.told, level=level, bound=bound))
 
     def _summed(self) -> RunReport:
         total = RunReport.sum_of(self.reports)

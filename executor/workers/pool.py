@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from obeql.executor.execution.events import RunReport
+from obeql.executor.execution.report import RunReport
 from obeql.executor.workers.protocol import Order, Report
 from obeql.executor.workers.work_queue import Group
 

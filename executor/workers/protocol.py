@@ -8,17 +8,17 @@ maps into files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from obeql.executor.images import Placement, SourceFacts, SourceImage
+from obeql.executor.execution.context import ExplainedImage
+from obeql.executor.images import SourceImage
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellKey, ImageHashes, MapCells
+from obeql.planner.cells import CellKey, ImageHashes
 from obeql.planner.physical.plan import ExplainPlan
 
 if TYPE_CHECKING:
-    from obeql.executor.execution.events import RunReport
+    from obeql.executor.execution.report import RunReport
     from obeql.executor.workers.shards import ShardWriter
 
 __all__ = [
@@ -142,13 +142,10 @@ class At:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The maps of an image, those for coming statements, and all that this worker has done so far."""
+    """The maps of an image, and all that this worker has done so far."""
 
     number: int
-    facts: SourceFacts
-    placement: Placement
-    maps: Sequence[MapCells]
-    beside: Sequence[MapCells]
+    explained: ExplainedImage
     report: RunReport
 
 
@@ -182,10 +179,8 @@ class Kept:
     """What there is of the maps of one grid of an image that is not finished."""
 
     number: int
+    explained: ExplainedImage
     place: int
-    facts: SourceFacts
-    placement: Placement
-    maps: Sequence[MapCells]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from obeql.executor.images import Placement, SourceFacts
+from obeql.executor.execution.context import CellSink, ExplainedImage
 from obeql.planner.catalog import ImageRecord
-from obeql.planner.cells import CellSink, MapCells
 
 __all__ = ["ShardSink", "ShardWriter"]
 
@@ -30,15 +29,8 @@ __all__ = ["ShardSink", "ShardWriter"]
 class ShardWriter(Protocol):
     """Writes finished maps into files, many images a file. Pickled on its way to a worker while it holds nothing."""
 
-    def add(
-        self,
-        image: ImageRecord,
-        facts: SourceFacts,
-        placement: Placement,
-        maps: Sequence[MapCells],
-        beside: Sequence[MapCells],
-    ) -> None:
-        """Take the maps of an image, those for coming statements beside them. They wait in memory."""
+    def add(self, explained: ExplainedImage) -> None:
+        """Take the maps of an image. They wait in memory."""
         ...
 
     def has_room(self, n_maps: int) -> bool:

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 
 from obeql.errors import ExecutionError, StoreError
-from obeql.executor.execution.events import CancelledError, Progress, RunReport
+from obeql.executor.execution.context import ExplainedImage, RunContext
+from obeql.executor.execution.events import CancelledError, CellsComputed, Event
 from obeql.executor.execution.executor import execute
-from obeql.executor.images import Placement, SourceFacts, SourceImage, decode_file
+from obeql.executor.execution.report import RunReport
+from obeql.executor.images import SourceImage, decode_file
 from obeql.executor.workers.model_transfer import receive_graph
 from obeql.executor.workers.protocol import (
     At,
@@ -93,9 +95,6 @@ class _Link:
         #: reports that wait, the first of them since then
         self._held: list[Report] = []
         self._held_since = 0.0
-        #: the image at work, and what decoding it told
-        self._facts: tuple[SourceFacts, Placement] | None = None
-        self._beside: Sequence[MapCells] = ()
         #: images whose maps wait for their file
         self._computed: list[int] = []
         self._told_at = 0.0
@@ -104,19 +103,9 @@ class _Link:
     def run(self) -> None:
         """Execute the plan on what the coordinator hands out."""
         order = self._order
-        execute(
-            order.plan,
-            lambda: receive_graph(order.network, order.trusted),
-            self.load,
-            self,
-            self.decoded,
-            self.tell if order.tells else None,
-            self.stopped,
-            order.analyze,
-            self,
-            self,
-            self._report,
-        )
+        on_event = self.tell if order.tells else None
+        context = RunContext(self.load, self, self, on_event, self.stopped, order.analyze)
+        execute(order.plan, lambda: receive_graph(order.network, order.trusted), context, self, self._report)
         self.ship()
         self.say(End(_sent(self._report)))
 
@@ -197,10 +186,6 @@ class _Link:
             self._order.known.add(source.digest)
         return source
 
-    def decoded(self, image: ImageRecord, facts: SourceFacts, placement: Placement) -> None:
-        """Remember what is known of the image whose maps come next."""
-        self._facts = facts, placement
-
     # ---- cells -------------------------------------------------------------------------------------------------
 
     def images_with_cells(self, model_hash: str, preprocessing_hash: str) -> ImageHashes:
@@ -214,30 +199,25 @@ class _Link:
         top: int | None = self._ask(StoredTop(key))
         return top
 
-    def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
-        assert self._facts is not None
-        beside, self._beside = self._beside, ()
+    def write(self, explained: ExplainedImage) -> None:
+        number = _number(explained.image)
         self._n_done += 1
         if self._order.shards is None:
-            self.say(Finished(_number(image), *self._facts, maps, beside, _sent(self._report)))
+            self.say(Finished(number, explained, _sent(self._report)))
             return
-        if not self._order.shards.has_room(len(maps) + len(beside)):
+        if not self._order.shards.has_room(len(explained.maps) + len(explained.extra_maps)):
             self.ship()
-        self._order.shards.add(image, *self._facts, maps, beside)
-        self._computed.append(_number(image))
-        self.say(Computed(_number(image), _sent(self._report)))
+        self._order.shards.add(explained)
+        self._computed.append(number)
+        self.say(Computed(number, _sent(self._report)))
         self.settle()
-
-    def keep_extra(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
-        self._beside = maps
 
     def fail(self, image: ImageRecord, error: str) -> None:
         self._n_done += 1
         self.say(Failed(_number(image), error, _sent(self._report)))
 
-    def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
-        assert self._facts is not None
-        self.say(Kept(_number(image), place, *self._facts, maps))
+    def keep(self, explained: ExplainedImage, place: int) -> None:
+        self.say(Kept(_number(explained.image), explained, place))
 
     def settle(self) -> int:
         if self._order.shards is not None and self._order.shards.due:
@@ -251,14 +231,16 @@ class _Link:
             numbers, self._computed = tuple(self._computed), []
             self.say(Shard(self._order.shards.flush(), numbers))
 
-    def tell(self, progress: Progress) -> None:
+    def tell(self, event: Event) -> None:
         """Say how far the group at work is, not too often."""
+        if not isinstance(event, CellsComputed):  # of the others the coordinator hears otherwise
+            return
         now = time.monotonic()
-        done = progress.done - self._n_done * self._per_image
+        done = event.done - self._n_done * self._per_image
         if now - self._told_at < _TELL_SECONDS or done <= 0:  # that an image is done, Finished says
             return
         self._told_at = now
-        self.say(At(done, progress.level, progress.bound))
+        self.say(At(done, event.level, event.bound))
 
 
 def _number(image: ImageRecord) -> int:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from rich.console import Console, RenderableType
 
-    from obeql.executor.execution.events import Progress
     from obeql.executor.execution.preview import Preview
+    from obeql.executor.execution.progress import Progress
     from obeql.planner.grid import WindowGrid
 
 __all__ = ["LiveMap"]

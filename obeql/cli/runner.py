@@ -18,7 +18,7 @@ from obeql.cli.streams import writing
 if TYPE_CHECKING:
     from types import FrameType
 
-    from obeql.executor.execution.events import Progress
+    from obeql.executor.execution.progress import Progress
     from obeql.results.result import Result
     from obeql.session.session import Session
 

@@ -20,7 +20,7 @@ from obeql.session.explain import failed_in_network
 from obeql.store import EvaluationRow, Store
 
 if TYPE_CHECKING:
-    from obeql.executor.execution.events import OnProgress
+    from obeql.executor.execution.progress import OnProgress
     from obeql.executor.metrics.deletion_insertion import Curves
     from obeql.executor.network.graph import LayerGraph
 
@@ -113,7 +113,7 @@ def _curves(heat: Heatmap, model: ModelRecord, graph: LayerGraph, options: Mappi
 
 def _told(result: Result, cancelled: Callable[[], bool], on_progress: OnProgress | None) -> Iterator[Heatmap]:
     """The maps in order, with progress told before each and after the last."""
-    from obeql.executor.execution.events import Progress  # noqa: PLC0415
+    from obeql.executor.execution.progress import Progress  # noqa: PLC0415
 
     started = time.perf_counter()
     n_maps = len(result)

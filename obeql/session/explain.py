@@ -6,10 +6,9 @@ Comes after planning. An interrupted run of the same statement is continued here
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ExecutionError, ImageError, InternalError, ObeqlError, QueryError, QueryTypeError, StoreError
@@ -23,57 +22,24 @@ from obeql.session.image_registry import ImageRegistry
 from obeql.session.run_reader import load_heatmap
 from obeql.session.run_recorder import RunRecorder, image_key
 from obeql.signals import defer_sigint
-from obeql.store import Store, StoredMap
-from obeql.store.shards.writer import Delivery
+from obeql.store import StoredMap
 
 if TYPE_CHECKING:
-    from obeql.executor.execution.events import OnProgress, Progress, RunReport
+    from obeql.executor.execution.context import RunContext
+    from obeql.executor.execution.progress import OnProgress
+    from obeql.executor.execution.report import RunReport
     from obeql.executor.network.graph import LayerGraph
 
 __all__ = ["explain", "failed_in_network", "measured"]
 
 
-@dataclass
-class _Listener:
-    """Calls the user's callback and remembers what it raised, which is not ours to word.
-
-    `n_kept` images, of so many windows each, are there from the run that is continued: they count as done.
-    """
-
-    call: OnProgress
-    n_kept: int = 0
-    per_image: int = 0
-    raised: BaseException | None = None
-
-    def __call__(self, progress: Progress) -> None:
-        if self.n_kept:
-            n_windows = self.n_kept * self.per_image
-            progress = replace(
-                progress,
-                done=progress.done + n_windows,
-                reused=progress.reused + n_windows,
-                total=progress.total + n_windows,
-                image=progress.image + self.n_kept,
-                n_images=progress.n_images + self.n_kept,
-                images_done=progress.images_done + self.n_kept,
-            )
-        try:
-            self.call(progress)
-        except BaseException as error:
-            self.raised = error
-            raise
-
-
 def explain(
     plan: ExplainPlan,
     load_graph: Callable[[], LayerGraph],
-    store: Store,
-    gallery: ImageRegistry,
-    parameters: Mapping[str, Any],
+    recorder: RunRecorder,
     on_progress: OnProgress | None,
     cancelled: Callable[[], bool],
     analyze: bool = False,
-    delivery: Delivery | None = None,
     began: float | None = None,
 ) -> tuple[Result, RunReport]:
     """Execute `plan`, store its maps image by image and return them with the report of the run.
@@ -82,70 +48,112 @@ def explain(
     are read back, not computed. Raises ImageError when no image could be explained, ExecutionError subclasses when
     the device or the store fails, KeyboardInterrupt after a cancel or Ctrl-C, with what was stored kept; what
     `on_progress` raises passes through. `analyze` measures every layer. `load_graph` is called where a window has to
-    be computed; a statement that stored cells answer needs no network. `delivery` says where maps are written as
-    Parquet files, if anywhere; `began` (of time.perf_counter) when the time of WITHIN began, now unless given.
+    be computed; a statement that stored cells answer needs no network. `began` (of time.perf_counter) is when the time
+    of WITHIN began, now unless given.
     """
-    from obeql.executor.execution.events import CancelledError, RunReport  # noqa: PLC0415
-    from obeql.executor.execution.executor import execute  # noqa: PLC0415
-    from obeql.executor.workers import distribute  # noqa: PLC0415
+    from obeql.executor.execution.context import RunContext  # noqa: PLC0415
+    from obeql.executor.execution.progress import ProgressReader  # noqa: PLC0415
 
     started = time.perf_counter()
-    writer = RunRecorder(store, plan, gallery, parameters, delivery and delivery.of_one_run(store.origin()))
-    kept = _continued(writer)
+    kept = _continued(recorder)
     todo = tuple(image for image in plan.images if image_key(image) not in kept)
-    writer.n_todo = len(todo)
-    if writer.run_id is None and plan.run_name is not None and not plan.replace_run and store.run_exists(plan.run_name):
-        raise QueryTypeError(f"Run {plan.run_name!r} exists already; write INTO OR REPLACE to replace it.")
+    recorder.n_todo = len(todo)
+    _require_free_name(recorder)
 
     def stopped() -> bool:
         # Once the last image is stored there is nothing left to stop.
-        return writer.n_taken < len(todo) and cancelled()
+        return recorder.n_taken < len(todo) and cancelled()
 
-    report = RunReport()
     per_image = sum(grid.n_windows for grid in plan.grids)
-    listener = None if on_progress is None else _Listener(on_progress, len(kept), per_image)
+    listener = None if on_progress is None else ProgressReader(on_progress, len(kept), per_image)
+    moment = started if began is None else began
+    context = RunContext(recorder.gallery.load, recorder, recorder.store, listener, stopped, analyze, moment)
     try:
-        if todo:
-            rest = replace(plan, images=todo)
-            run = distribute if rest.workers and len(todo) > 1 else partial(execute, began=began)
-            report = run(rest, load_graph, gallery.load, writer, writer.decoded, listener, stopped, analyze, store)
-            writer.flush()
+        report = _computed(replace(plan, images=todo), load_graph, context)
     except BaseException as error:
-        if writer.run_id is not None:
-            with suppress(KeyboardInterrupt), defer_sigint():  # the statement ends in any case
-                with suppress(StoreError):  # the first error is the one to tell
-                    writer.flush()
-                store.interrupt_run(writer.run_id, {"error": str(error)})
-        if isinstance(error, (CancelledError, KeyboardInterrupt)):
-            n_done = len(kept) + writer.n_stored
-            raise KeyboardInterrupt(_how_to_resume(n_done, len(plan.images), writer.has_pieces)) from None
-        if listener is not None and error is listener.raised:
+        _interrupt(recorder, error)
+        worded = _worded(error, recorder, len(kept))
+        if isinstance(worded, KeyboardInterrupt):
+            raise worded from None
+        if worded is None or (listener is not None and error is listener.raised):
             raise
-        if isinstance(error, Exception) and not isinstance(error, ObeqlError):
-            raise failed_in_network(error, plan.model.network.reason) from error
-        raise
+        raise worded from error
     finally:
-        writer.let_go()
-    writer.collect()
-    heats = {**kept, **writer.heats}
-    if writer.run_id is None or not heats:
-        raise _nothing(writer)
+        recorder.let_go()
+    return _result(recorder, kept, report, started), report
+
+
+def _computed(plan: ExplainPlan, load_graph: Callable[[], LayerGraph], context: RunContext[RunRecorder]) -> RunReport:
+    """Compute the maps of the images that are left, in this process or by workers, and store them."""
+    from obeql.executor.execution.executor import execute  # noqa: PLC0415
+    from obeql.executor.execution.report import RunReport  # noqa: PLC0415
+    from obeql.executor.workers import distribute  # noqa: PLC0415
+
+    if not plan.images:
+        return RunReport()
+    run = distribute if plan.workers and len(plan.images) > 1 else execute
+    report = run(plan, load_graph, context)
+    context.sink.flush()
+    return report
+
+
+def _result(
+    recorder: RunRecorder, kept: dict[str, list[Heatmap | LazyMap]], report: RunReport, started: float
+) -> Result:
+    """End the run in the store and return its maps, those of the run that was continued among them."""
+    store, plan = recorder.store, recorder.plan
+    recorder.collect()
+    heats = {**kept, **recorder.heats}
+    if recorder.run_id is None or not heats:
+        raise _nothing(recorder)
     seconds = time.perf_counter() - started
     n_cells = {"cells_computed": report.n_windows, "cells_stored": report.n_stored}
-    store.finish_run(writer.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
+    store.finish_run(recorder.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
     store.drop_pieces(plan.model.model_hash)
-    maps = [heat for image in plan.images for heat in heats.get(image_key(image), [])]
-    failed = _in_order(plan, writer.failed)
-    return Result(writer.shelf.listed(maps), failed, writer.run_id, plan.run_name, plan, seconds, writer.notes), report
+    maps = recorder.shelf.listed([heat for image in plan.images for heat in heats.get(image_key(image), [])])
+    failed = _in_order(plan, recorder.failed)
+    return Result(maps, failed, recorder.run_id, plan.run_name, plan, seconds, recorder.notes)
 
 
-def _nothing(writer: RunRecorder) -> ImageError:
+def _require_free_name(recorder: RunRecorder) -> None:
+    """Raise QueryTypeError where INTO names a run that exists; that of a run that is continued is its own."""
+    name = recorder.plan.run_name
+    if recorder.run_id is not None or name is None or recorder.plan.replace_run:
+        return
+    if recorder.store.run_exists(name):
+        raise QueryTypeError(f"Run {name!r} exists already; write INTO OR REPLACE to replace it.")
+
+
+def _interrupt(recorder: RunRecorder, error: BaseException) -> None:
+    """Store what waits, and that the run was stopped by an error."""
+    if recorder.run_id is None:
+        return
+    with suppress(KeyboardInterrupt), defer_sigint():  # the statement ends in any case
+        with suppress(StoreError):  # the first error is the one to tell
+            recorder.flush()
+        recorder.store.interrupt_run(recorder.run_id, {"error": str(error)})
+
+
+def _worded(error: BaseException, recorder: RunRecorder, n_kept: int) -> BaseException | None:
+    """Return what is raised for an error that stopped the run; None: the error itself."""
+    from obeql.executor.execution.events import CancelledError  # noqa: PLC0415
+
+    plan = recorder.plan
+    if isinstance(error, (CancelledError, KeyboardInterrupt)):
+        n_done = n_kept + recorder.n_stored
+        return KeyboardInterrupt(_how_to_resume(n_done, len(plan.images), recorder.has_pieces))
+    if isinstance(error, Exception) and not isinstance(error, ObeqlError):
+        return failed_in_network(error, plan.model.network.reason)
+    return None
+
+
+def _nothing(recorder: RunRecorder) -> ImageError:
     """Return what is said of a statement no image of which could be explained; its run, if there is one, is dropped."""
-    if writer.run_id is not None:  # a run that was interrupted before its first image
-        writer.store.finish_run(writer.run_id, "failed")
-        writer.store.drop_run(writer.run_id)
-    more = f" ({len(writer.failed) - 1} more images failed)" if len(writer.failed) > 1 else ""
-    return ImageError(writer.failed[0].error + more)
+    if recorder.run_id is not None:  # a run that was interrupted before its first image
+        recorder.store.finish_run(recorder.run_id, "failed")
+        recorder.store.drop_run(recorder.run_id)
+    more = f" ({len(recorder.failed) - 1} more images failed)" if len(recorder.failed) > 1 else ""
+    return ImageError(recorder.failed[0].error + more)
 
 
 def failed_in_network(error: Exception, reason: str) -> ObeqlError:
@@ -188,17 +196,17 @@ def _how_to_resume(n_done: int, n_images: int, has_pieces: bool) -> str:
 # ---- continuing ------------------------------------------------------------------------------------------
 
 
-def _continued(writer: RunRecorder) -> dict[str, list[Heatmap | LazyMap]]:
-    """Return the maps that an interrupted run of the same statement holds, after making that run the writer's.
+def _continued(recorder: RunRecorder) -> dict[str, list[Heatmap | LazyMap]]:
+    """Return the maps that an interrupted run of the same statement holds, after making that run the recorder's.
 
     Nothing is taken from a run over other images or contents: a parameter, a SELECT or a file may have changed.
     """
-    store, plan = writer.store, writer.plan
-    earlier = store.unfinished_run(writer.record)
+    store, plan = recorder.store, recorder.plan
+    earlier = store.unfinished_run(recorder.record)
     if earlier is None:
         return {}
     held = store.explained_images(earlier)
-    known = {image_key(image): writer.registered(image) for image in plan.images}
+    known = {image_key(image): recorder.registered(image) for image in plan.images}
     if not held | store.begun_images(earlier) <= {image.image_id for image in known.values()}:
         return {}
     kept: dict[str, list[Heatmap | LazyMap]] = {}
@@ -207,17 +215,19 @@ def _continued(writer: RunRecorder) -> dict[str, list[Heatmap | LazyMap]]:
         if record.image_id not in held:
             continue
         stored = store.load_maps(earlier, record.image_id)
-        if not _answers(plan, record, stored, writer.gallery):
+        if not _answers(plan, record, stored, recorder.gallery):
             return {}
         shown = replace(record, columns=image.columns or record.columns)
         size = store.content_sizes([stored[0].cells.key.image_hash]).get(stored[0].cells.key.image_hash)
         heats = [
-            load_heatmap(each, plan.score, plan.model, writer.names, shown, size, writer.gallery) for each in stored
+            load_heatmap(each, plan.score, plan.model, recorder.names, shown, size, recorder.gallery) for each in stored
         ]
-        kept[image_key(image)] = [writer.shelf.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)]
+        kept[image_key(image)] = [
+            recorder.shelf.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)
+        ]
     if not store.resume_run(earlier, held):  # another session does so now
         return {}
-    writer.run_id = earlier
+    recorder.run_id = earlier
     return kept
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from obeql.executor.execution.events import RunReport
+    from obeql.executor.execution.report import RunReport
     from obeql.executor.models import LoadedModel
     from obeql.executor.models.identity.model_identity import Identity
     from obeql.executor.network.graph import LayerGraph

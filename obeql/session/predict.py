@@ -19,7 +19,7 @@ from obeql.store import ImageContent, PredictionRow, Store
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from obeql.executor.execution.events import OnProgress
+    from obeql.executor.execution.progress import OnProgress
     from obeql.executor.images import SourceImage
     from obeql.executor.network.graph import LayerGraph
 
@@ -96,7 +96,7 @@ def _told(
     bound: BoundPredict, outputs: Iterator[tuple[ImageRecord, _Said | str]], on_progress: OnProgress | None
 ) -> Iterator[tuple[ImageRecord, _Said | str]]:
     """The outputs, with progress told after each."""
-    from obeql.executor.execution.events import Progress  # noqa: PLC0415
+    from obeql.executor.execution.progress import Progress  # noqa: PLC0415
 
     started = time.perf_counter()
     n_images = len(bound.images)

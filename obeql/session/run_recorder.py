@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from obeql.planner import ExplainPlan, ImageRecord, class_names, show
 from obeql.planner.binding.image_paths import with_page
-from obeql.planner.cells import FailedImage, MapCells
+from obeql.planner.cells import FailedImage
 from obeql.results.heatmap import Heatmap
 from obeql.results.lazy_maps import LazyMap, MapCache
 from obeql.session.image_registry import ImageRegistry
@@ -32,8 +32,7 @@ from obeql.store import ImageMaps, RunRecord, Store
 from obeql.store.shards.writer import Delivery, MapForm, MapShards
 
 if TYPE_CHECKING:
-    from obeql.executor.images import SourceFacts
-    from obeql.executor.images.placement import Placement
+    from obeql.executor.execution.context import ExplainedImage
 
 __all__ = ["RunRecorder", "image_key", "versions"]
 
@@ -92,7 +91,6 @@ class RunRecorder:
     n_todo: int = 0
     heats: dict[str, list[Heatmap | LazyMap]] = field(default_factory=dict)
     failed: list[FailedImage] = field(default_factory=list)
-    _beside: Sequence[MapCells] = ()
     _waiting: list[tuple[ImageRecord, str]] = field(default_factory=list)
     #: maps that are finished and not stored yet, their number and the bytes of their planes
     _held: dict[str, tuple[ImageMaps, list[Heatmap]]] = field(default_factory=dict)
@@ -101,7 +99,6 @@ class RunRecorder:
     _flushed_at: float = field(default_factory=time.monotonic)
     #: images at work of which maps are kept before they are finished
     _pieces: set[str] = field(default_factory=set)
-    _decoded: tuple[str, SourceFacts, Placement] | None = None
     _known: dict[str, ImageRecord] = field(default_factory=dict)
     #: files of several pages of which the first was taken, with their pages
     _paged: dict[str, int] = field(default_factory=dict)
@@ -158,12 +155,6 @@ class RunRecorder:
             asked=(len(plan.images), plan.n_windows * n_classes_of(plan)),
         )
 
-    def decoded(self, image: ImageRecord, facts: SourceFacts, placement: Placement) -> None:
-        """Remember the image whose maps come next."""
-        self._decoded = image_key(image), facts, placement
-        if facts.n_pages > 1:
-            self._paged[image.shown] = facts.n_pages
-
     @property
     def notes(self) -> tuple[str, ...]:
         """Return what to know of how the images were read: where a file has more pages than the one that was taken."""
@@ -176,34 +167,34 @@ class RunRecorder:
             "CREATE IMAGES .. WITH page=all takes every one",
         )
 
-    def keep_extra(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
-        self._beside = maps
-
     @defer_sigint()
-    def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
-        assert self._decoded is not None and self._decoded[0] == image_key(image)
-        _, facts, placement = self._decoded
+    def write(self, explained: ExplainedImage) -> None:
+        image, maps = explained.image, explained.maps
         run_id = self._begin()
         known = self.registered(image)
-        beside, self._beside = self._beside, ()
-        held = self.form.image_maps(known, facts, placement, maps, beside)
+        explained = replace(explained, image=known)
+        if explained.facts.n_pages > 1:
+            self._paged[image.shown] = explained.facts.n_pages
+        held = self.form.image_maps(explained)
+        n_maps = len(maps) + len(explained.extra_maps)
         if self._kept_files is not None:
-            if not self._kept_files.has_room(len(maps) + len(beside)):
+            if not self._kept_files.has_room(n_maps):
                 self.flush()
-            self._kept_files.add(known, facts, placement, maps, beside)
+            self._kept_files.add(explained)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
         picture = self.gallery.load(image) if known.path is None else (lambda: self.gallery.load(known))
         heats = [
             heatmap_of(
-                *(cells, self.plan.score, self.plan.model, self.names, stride, placement, shown, run_id, picture),
+                *(cells, self.plan.score, self.plan.model, self.names, stride),
+                *(explained.placement, shown, run_id, picture),
                 label=held.labels.get(cells.class_id),
             )
             for cells, stride in zip(maps, held.strides or (), strict=True)
         ]
         self._held[image_key(image)] = held, heats
-        self._n_held += len(maps) + len(beside)
-        self._held_bytes += sum(cells.plane_bytes for cells in (*maps, *beside))
+        self._n_held += n_maps
+        self._held_bytes += sum(cells.plane_bytes for cells in (*maps, *explained.extra_maps))
         self.settle()
 
     @defer_sigint()
@@ -219,14 +210,12 @@ class RunRecorder:
         self.settle()
 
     @defer_sigint()
-    def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
-        assert self._decoded is not None and self._decoded[0] == image_key(image)
-        _, facts, placement = self._decoded
-        run_id, known = self._begin(), self.registered(image)
-        strides = [self.plan.grids[place].stride] * len(maps)
-        held = self.form.image_maps(known, facts, placement, maps, ())
+    def keep(self, explained: ExplainedImage, place: int) -> None:
+        run_id, known = self._begin(), self.registered(explained.image)
+        strides = [self.plan.grids[place].stride] * len(explained.maps)
+        held = self.form.image_maps(replace(explained, image=known))
         self.store.write_pieces(run_id, place, replace(held, strides=strides))
-        self._pieces.add(image_key(image))
+        self._pieces.add(image_key(explained.image))
 
     @property
     def has_pieces(self) -> bool:

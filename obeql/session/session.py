@@ -34,7 +34,7 @@ from obeql.store import MEMORY, Store
 if TYPE_CHECKING:
     from torch import nn
 
-    from obeql.executor.execution.events import OnProgress
+    from obeql.executor.execution.progress import OnProgress
 
 __all__ = ["Message", "Outcome", "Parameters", "Plan", "Session", "connect"]
 

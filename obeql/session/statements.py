@@ -54,6 +54,7 @@ from obeql.session.parallelism import resolve_workers, sharing_a_device, threads
 from obeql.session.parameters import Parameters, bound_values, plain_values, sql_values
 from obeql.session.predict import predict
 from obeql.session.render_export import export_run, render_run
+from obeql.session.run_recorder import RunRecorder
 from obeql.session.sql_errors import sql_error
 from obeql.session.status import Say, StatementStatus
 from obeql.session.stored_runs import StoredRuns
@@ -61,7 +62,8 @@ from obeql.store import Store
 from obeql.store.shards.writer import Delivery, delivery_of
 
 if TYPE_CHECKING:
-    from obeql.executor.execution.events import OnProgress, RunReport
+    from obeql.executor.execution.progress import OnProgress
+    from obeql.executor.execution.report import RunReport
     from obeql.executor.network.graph import LayerGraph
 
 __all__ = ["Call", "Outcome", "Statements"]
@@ -332,18 +334,20 @@ class Statements:
             found = explain(
                 plan,
                 lambda: self._graph(plan),
-                self._store,
-                self._gallery,
-                plain_values(values),
+                self._recorder(plan, values),
                 call.on_progress,
                 self._cancellation.is_asked,
                 analyze,
-                self._delivery(),
                 call.began,
             )
             self._networks.learn(plan, found[1])
         self._networks.save_rates()
         return found
+
+    def _recorder(self, plan: ExplainPlan, values: dict[syntax.Parameter, Any]) -> RunRecorder:
+        delivery = self._delivery()
+        own = None if delivery is None else delivery.of_one_run(self._store.origin())
+        return RunRecorder(self._store, plan, self._gallery, plain_values(values), own)
 
     def _delivery(self) -> Delivery | None:
         return delivery_of(self.setting("store"), self.setting("store_folder"), self._store.path)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from obeql.executor.execution.events import Progress, Unit
+from obeql.executor.execution.progress import Progress, Unit
 
 if TYPE_CHECKING:
-    from obeql.executor.execution.events import OnProgress
+    from obeql.executor.execution.progress import OnProgress
 
 __all__ = ["Say", "StatementStatus", "no_status"]
 

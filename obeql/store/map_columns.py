@@ -76,7 +76,7 @@ class ImageMaps:
     `source_box` the part of the source image it shows, (top, left, height, width) in source pixels; both None when
     the source is not to be drawn. `strides` holds (vertical, horizontal) for each map; None reads them off the grid.
     `content` is what the image held when it was decoded.
-    `beside` are maps that belong to no run: cells for statements that come later. `labels` are the labels of the image
+    `extra_maps` belong to no run: they hold cells for statements that come later. `labels` are the labels of the image
     that ask for the maps' classes, where labels do.
     """
 
@@ -87,7 +87,7 @@ class ImageMaps:
     source_box: Box | None = None
     strides: Sequence[tuple[int, int]] | None = None
     content: ImageContent | None = None
-    beside: Sequence[MapCells] = ()
+    extra_maps: Sequence[MapCells] = ()
     labels: Mapping[int, str] = field(default_factory=dict)
 
 

@@ -69,7 +69,7 @@ class MapRows(RunRows, ImageRows):
         if not maps:
             return []
         n_members = len(maps)
-        maps += [cells for image in images for cells in image.beside]
+        maps += [cells for image in images for cells in image.extra_maps]
         digests = [map_digest(cells) for cells in maps]
         with self._database.transaction():
             self._require_running(run_id)

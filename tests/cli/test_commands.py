@@ -16,7 +16,7 @@ import pytest
 import obeql
 from obeql import errors
 from obeql.cli.main import INTERRUPTED, main
-from obeql.executor.execution.events import Progress
+from obeql.executor.execution.progress import Progress
 from obeql.grammar import parse_script
 from obeql.results.messages import Message, Plan
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from obeql.cli.live_map import LiveMap
-from obeql.executor.execution.events import Progress, Unit
+from obeql.executor.execution.progress import Progress, Unit
 from obeql.progress_bar import ProgressBar, shown_seconds
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from obeql.cli.keyboard import Keyboard
 from obeql.cli.live_map import LiveMap
 from obeql.drawing.terminal import Canvas, draw_heatmap, draw_plane, draw_result
-from obeql.executor.execution.events import Progress
+from obeql.executor.execution.progress import Progress
 from obeql.planner.grid import WindowGrid
 from obeql.results.result import Result
 

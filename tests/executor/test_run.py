@@ -14,8 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from obeql.errors import DeviceError, ImageError
-from obeql.executor.execution.events import CancelledError, Progress
+from obeql.executor.execution.context import ExplainedImage, RunContext
+from obeql.executor.execution.events import (
+    CancelledError,
+    CellsComputed,
+    Event,
+    ImageFailed,
+    ImagesStored,
+    ImageStarted,
+    RunEnded,
+    RunStarted,
+)
 from obeql.executor.execution.executor import execute
+from obeql.executor.execution.progress import Progress, ProgressReader
 from obeql.executor.images import SourceImage, decode_object
 from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.graph import LayerGraph
@@ -38,16 +49,14 @@ class Sink:
     written: list[tuple[str, list[MapCells]]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
-    def write(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
-        self.written.append((image.shown, list(maps)))
-
-    def keep_extra(self, image: ImageRecord, maps: Sequence[MapCells]) -> None:
-        raise AssertionError("no statement comes after this one")
+    def write(self, explained: ExplainedImage) -> None:
+        assert not explained.extra_maps  # no statement comes after this one
+        self.written.append((explained.image.shown, list(explained.maps)))
 
     def fail(self, image: ImageRecord, error: str) -> None:
         self.failed.append((image.shown, error))
 
-    def keep(self, image: ImageRecord, place: int, maps: Sequence[MapCells]) -> None:
+    def keep(self, explained: ExplainedImage, place: int) -> None:
         raise AssertionError("no map here takes long")
 
     def settle(self) -> int:
@@ -93,7 +102,7 @@ class Setting:
 
     def run(self, sink: Sink | None = None, **kwargs: Any) -> tuple[Sink, Any]:
         sink = sink or Sink()
-        return sink, execute(self.plan, self.graph, self.load, sink, **kwargs)
+        return sink, execute(self.plan, self.graph, RunContext(self.load, sink, **kwargs))
 
 
 Setup = Callable[..., Setting]
@@ -137,9 +146,8 @@ def test_maps_come_by_image_then_grid_then_class(
     setup: Setup, drive: SimpleNamespace, boxes: bool, shared_pass: bool
 ) -> None:
     setting = setup(boxes=boxes, shared_pass=shared_pass)
-    seen: list[str] = []
-    sink, report = setting.run(on_image=lambda record, facts, placement: seen.append(record.shown))
-    assert [shown for shown, _ in sink.written] == seen == ["image0", "image1"]
+    sink, report = setting.run()
+    assert [shown for shown, _ in sink.written] == ["image0", "image1"]
     assert report.n_maps == 8 and report.n_windows == 2 * sum(g.n_windows for g in setting.plan.grids)
     assert not report.failures and not sink.failed
     assert set(report.seconds) >= {"decode", "windows", "store", "total"}
@@ -172,7 +180,7 @@ def test_progress_counts_windows_and_ends_at_the_total(setup: Setup) -> None:
     }
     setting = setup(images=images)
     told: list[Progress] = []
-    sink, report = setting.run(on_progress=told.append)
+    sink, report = setting.run(on_event=ProgressReader(told.append))
     per_image = sum(grid.n_windows for grid in setting.plan.grids)
     assert {p.total for p in told} == {3 * per_image} and {p.n_images for p in told} == {3}
     done = [p.done for p in told]
@@ -194,6 +202,27 @@ def test_progress_counts_windows_and_ends_at_the_total(setup: Setup) -> None:
     assert Progress(0, 20, 0, 1, "a", 0.0, 9.0).rate == 0.0
 
 
+def test_events_tell_a_run_from_its_start_to_its_end(setup: Setup) -> None:
+    good = pictures(2)
+    setting = setup(
+        images={"good": good["image0"], "broken": ImageError("'broken' is no image"), "also": good["image1"]}
+    )
+    told: list[Event] = []
+    _, report = setting.run(on_event=told.append)
+    per_image = sum(grid.n_windows for grid in setting.plan.grids)
+    started, *between, ended = told
+    assert isinstance(started, RunStarted) and (started.n_images, started.n_windows) == (3, 3 * per_image)
+    assert ended == RunEnded(report)
+    assert [(each.shown, each.error) for each in told if isinstance(each, ImageFailed)] == [
+        ("broken", "'broken' is no image")
+    ]
+    stored = [each.n_images for each in told if isinstance(each, ImagesStored)]
+    assert stored == sorted(set(stored)) and stored[-1] == 3
+    assert len([each for each in told if isinstance(each, ImageStarted)]) == 3
+    computed = [each for each in between if isinstance(each, CellsComputed)]
+    assert any(each.preview is not None for each in computed) and computed[-1].done == 3 * per_image
+
+
 def test_cancelling_keeps_finished_images(setup: Setup) -> None:
     images = pictures(4)
     setting = setup(images=images)
@@ -201,7 +230,7 @@ def test_cancelling_keeps_finished_images(setup: Setup) -> None:
     told: list[Progress] = []
     sink = Sink()
     with pytest.raises(CancelledError):
-        setting.run(sink, on_progress=told.append, cancelled=lambda: bool(told) and told[-1].image == size)
+        setting.run(sink, on_event=ProgressReader(told.append), cancelled=lambda: bool(told) and told[-1].image == size)
     assert [shown for shown, _ in sink.written] == list(images)[:size] and not sink.failed
     assert told[-1].image == size
     sink = Sink()

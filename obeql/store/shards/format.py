@@ -100,22 +100,22 @@ def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) ->
     `origin` is the id of the database it is written for.
     """
     maps = [cells for _, image in images for cells in image.maps]
-    if len(maps) + sum(len(image.beside) for _, image in images) > MOST_ROWS:
+    if len(maps) + sum(len(image.extra_maps) for _, image in images) > MOST_ROWS:
         raise StoreError(
             f"a shard holds {MOST_ROWS:,} maps at most; ask for fewer classes, or SET obeql.store = 'duckdb'"
         )
     members = member_batch(0, [0] * len(maps), [0] * len(maps), [image for _, image in images])
-    beside = [cells for _, image in images for cells in image.beside]
+    extra = [cells for _, image in images for cells in image.extra_maps]
     shard = secrets.randbits(62 - _ROW_BITS) | FIRST_ID >> _ROW_BITS
-    ids = range(shard << _ROW_BITS, (shard << _ROW_BITS) + len(maps) + len(beside))
-    every = [*maps, *beside]
+    ids = range(shard << _ROW_BITS, (shard << _ROW_BITS) + len(maps) + len(extra))
+    every = [*maps, *extra]
     table = map_batch(ids, [map_digest(cells) for cells in every], every)
     own = [name for name in members.column_names if name not in ("run_id", "entry_id", "image_id", *MAP_TABLE)]
     for name in own:
-        filled = [members[name].combine_chunks(), pa.nulls(len(beside), members[name].type)]
+        filled = [members[name].combine_chunks(), pa.nulls(len(extra), members[name].type)]
         table = table.append_column(name, pa.concat_arrays(filled))
-    places = [at for _, image in images for at in range(len(image.maps))] + [None] * len(beside)
-    owners = [each for each in images for _ in each[1].maps] + [each for each in images for _ in each[1].beside]
+    places = [at for _, image in images for at in range(len(image.maps))] + [None] * len(extra)
+    owners = [each for each in images for _ in each[1].maps] + [each for each in images for _ in each[1].extra_maps]
     further: dict[str, tuple[Sequence[Any], pa.DataType]] = {
         "place": (places, pa.int32()),
         "path": ([image.path for image, _ in owners], pa.string()),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from secrets import token_hex
@@ -16,14 +15,12 @@ from typing import TYPE_CHECKING
 from obeql.errors import QueryTypeError
 from obeql.planner import ExplainPlan, ImageRecord, ModelRecord
 from obeql.planner.binding.labels import labelled_classes, labels_of
-from obeql.planner.cells import MapCells
 from obeql.store import MEMORY, ImageContent, ImageMaps
 from obeql.store.shards.folder import Folder, is_remote
 from obeql.store.shards.format import MOST_ROWS, shard_bytes, shard_name
 
 if TYPE_CHECKING:
-    from obeql.executor.images import SourceFacts
-    from obeql.executor.images.placement import Placement
+    from obeql.executor.execution.context import ExplainedImage
 
 __all__ = ["Delivery", "MapForm", "MapShards", "delivery_of"]
 
@@ -90,23 +87,16 @@ class MapForm:
     def of(cls, plan: ExplainPlan, class_names: tuple[str, ...]) -> MapForm:
         return cls(plan.model, class_names, tuple(grid.stride for grid in plan.grids), plan.classes[0] == "label")
 
-    def image_maps(
-        self,
-        image: ImageRecord,
-        facts: SourceFacts,
-        placement: Placement,
-        maps: Sequence[MapCells],
-        beside: Sequence[MapCells],
-    ) -> ImageMaps:
-        """Return the maps of an image as the store takes them; `maps` are those of all classes, grid after grid."""
+    def image_maps(self, explained: ExplainedImage) -> ImageMaps:
+        """Return the maps of an image as the store takes them, those of all classes, grid after grid."""
+        image, maps, placement = explained.image, explained.maps, explained.placement
         per_grid = max(1, len(maps) // len(self.strides))
         named = {cells.class_id: self.class_names[cells.class_id] for cells in maps}
         box = placement.source_box(0, 0, *placement.model_size)
         strides = [stride for stride in self.strides for _ in range(per_grid)]
         labels = labelled_classes(self.model, labels_of(image)) if self.by_label else {}
-        return ImageMaps(
-            image.image_id or 0, maps, named, placement.model_size, box, strides, ImageContent.of(facts), beside, labels
-        )
+        content, extra = ImageContent.of(explained.facts), explained.extra_maps
+        return ImageMaps(image.image_id or 0, maps, named, placement.model_size, box, strides, content, extra, labels)
 
 
 @dataclass
@@ -132,19 +122,13 @@ class MapShards:
     def has_room(self, n_maps: int) -> bool:
         return not self._waiting or self._n_maps + n_maps <= MOST_ROWS
 
-    def add(
-        self,
-        image: ImageRecord,
-        facts: SourceFacts,
-        placement: Placement,
-        maps: Sequence[MapCells],
-        beside: Sequence[MapCells],
-    ) -> None:
+    def add(self, explained: ExplainedImage) -> None:
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append((image, self.form.image_maps(image, facts, placement, maps, beside)))
-        self._n_bytes += sum(cells.logit.size * 4 * 4 for cells in (*maps, *beside))
-        self._n_maps += len(maps) + len(beside)
+        self._waiting.append((explained.image, self.form.image_maps(explained)))
+        maps = (*explained.maps, *explained.extra_maps)
+        self._n_bytes += sum(cells.logit.size * 4 * 4 for cells in maps)
+        self._n_maps += len(maps)
 
     @property
     def due(self) -> bool:
