@@ -197,6 +197,19 @@ class TreeBuilder:
             given[f"{item.data}_span"] = self._span(token)
         return syntax.Approx(self.build(quality), quality_span=self._span(quality), span=self._span(tree), **given)
 
+    def _build_set_setting(self, tree: Tree[Token]) -> syntax.SetSetting:
+        name, value = tree.children
+        span = self._setting_span(name)
+        return syntax.SetSetting(self.build(name), self.build(value), name_span=span, span=self._span(tree))
+
+    def _build_reset_setting(self, tree: Tree[Token]) -> syntax.ResetSetting:
+        (name,) = tree.children
+        return syntax.ResetSetting(self.build(name), name_span=self._setting_span(name), span=self._span(tree))
+
+    def _setting_span(self, token: Any) -> Span:
+        start, end = self._span(token)
+        return Span(start + token.index(".") + 1, end)
+
     def _build_into(self, tree: Tree[Token]) -> syntax.Into:
         replace, name = tree.children
         return syntax.Into(self.build(name), replace is not None, span=self._span(tree))

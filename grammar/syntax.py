@@ -381,10 +381,11 @@ class Render(Node):
 
 @dataclass(frozen=True, slots=True)
 class SetSetting(Node):
-    """SET obeql.name = value; the name in lower case, without `obeql.`."""
+    """SET obeql.name = value; the name in lower case, without `obeql.`, and where it stands."""
 
     name: str
     value: Value
+    name_span: Span = field(default=Span(0, 0), compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,6 +393,7 @@ class ResetSetting(Node):
     """RESET obeql.name."""
 
     name: str
+    name_span: Span = field(default=Span(0, 0), compare=False, repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,7 +62,8 @@ class QueryError(ObeqlError):
     """The text of a query is at fault; `line` and `column` count from 1, both None when unknown.
 
     `context` is the offending line with a caret under the place, or an empty string. `offset` is the place within the
-    part of the text that whoever raises it knows, such as a SELECT that names images.
+    part of the text that whoever raises it knows, such as a SELECT that names images; `start` is the place in the whole
+    text, of which whoever runs the statement makes line, column and context.
     """
 
     exit_code = 2
@@ -81,6 +82,7 @@ class QueryError(ObeqlError):
         self.column = column
         self.context = context
         self.offset = offset
+        self.start: int | None = None
         super().__init__(self.message)
 
     def __str__(self) -> str:

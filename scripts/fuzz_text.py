@@ -133,9 +133,9 @@ class Target:
             case syntax.Predict():
                 bind(tree, catalog, text)
             case syntax.CreateModel():
-                model_options(tree.options, text, {})
+                model_options(tree.options, {})
             case syntax.SetSetting() | syntax.ResetSetting():
-                bind_setting(tree, text)
+                bind_setting(tree)
             case _:
                 return "not bound"
         return "planned"

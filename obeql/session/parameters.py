@@ -12,7 +12,7 @@ from typing import Any
 from obeql.errors import QueryTypeError
 from obeql.grammar import parameters_of, syntax
 from obeql.grammar.scanner import scan
-from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.image_paths import as_text
 from obeql.session.image_registry import ImageRegistry, is_pixels
 
@@ -34,14 +34,14 @@ def check_parameters(parameters: Any) -> None:
 
 
 def bound_values(
-    statement: syntax.Node, parameters: Parameters, text: str, gallery: ImageRegistry, alone: bool = True
+    statement: syntax.Node, parameters: Parameters, gallery: ImageRegistry, alone: bool = True
 ) -> dict[syntax.Parameter, Any]:
     """Return the value of each parameter of an OBEQL statement, pixels of its source turned into images.
 
     `alone` says that the script has no other statement, so that a value nobody takes is a mistake. Raises
     QueryTypeError, with its place, for a parameter without a value, and ImageError for pixels that are no image.
     """
-    given = {parameter: _value(parameter, parameters, text) for parameter in parameters_of(statement)}
+    given = {parameter: _value(parameter, parameters) for parameter in parameters_of(statement)}
     if alone and isinstance(parameters, Sequence):
         n_taken = max((parameter.index + 1 for parameter in given if parameter.index is not None), default=0)
         if len(parameters) > n_taken:
@@ -51,8 +51,7 @@ def bound_values(
     name = statement.name.value if isinstance(statement, syntax.CreateImages) else None
     for parameter, value in given.items():
         if parameter == source:
-            # without a text the statement comes from Python's keywords
-            shown = f"parameter {_shown(parameter)}" if text else "source"
+            shown = f"parameter {_shown(parameter)}" if is_written(parameter) else "source"
             given[parameter] = _images(value, gallery, shown, name)
         elif hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
             given[parameter] = value.tolist()
@@ -94,14 +93,14 @@ def _source_parameter(statement: syntax.Node) -> syntax.Parameter | None:
     return None
 
 
-def _value(parameter: syntax.Parameter, parameters: Parameters, text: str) -> Any:
+def _value(parameter: syntax.Parameter, parameters: Parameters) -> Any:
     if isinstance(parameters, Mapping):
         if (name := _shown(parameter)) in parameters:
             return parameters[name]
     elif parameters is not None and parameter.index is not None and parameter.index < len(parameters):
         return parameters[parameter.index]
     shown = f"${parameter.name}" if parameter.index is None else f"number {parameter.index + 1}"
-    raise locate(QueryTypeError(f"No value was given for parameter {shown}."), text, parameter)
+    raise locate(QueryTypeError(f"No value was given for parameter {shown}."), parameter)
 
 
 def _shown(parameter: syntax.Parameter) -> str:

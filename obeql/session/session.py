@@ -88,7 +88,7 @@ class Session:
         check_parameters(parameters)
         text = as_text(text) if isinstance(text, str) else text
         statements = parse_script(text)
-        ahead = FollowingStatements(statements, text)
+        ahead = FollowingStatements(statements)
         for place, statement in enumerate(statements):
             call = Call(text, parameters, on_progress, len(statements) == 1, place, ahead)
             yield self._statements.run(statement, call)

@@ -37,7 +37,7 @@ from obeql.planner import (
     render_options,
     show,
 )
-from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.error_location import locate, placed_in
 from obeql.planner.binding.outputs_in_words import classes_text, outputs_text
 from obeql.planner.binding.sources import resolve_source
 from obeql.planner.binding.values import parameter_value
@@ -184,7 +184,8 @@ class Statements:
 
     def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
         try:
-            return self._handlers[type(statement)](statement, call)
+            with placed_in(call.text):
+                return self._handlers[type(statement)](statement, call)
         except duckdb.FatalException as error:
             raise StoreError(
                 f"the database {self._store.path!r} stopped working ({str(error).splitlines()[0]}); "
@@ -390,7 +391,7 @@ class Statements:
     def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:
         self.require_writable("CREATE MODEL")
         values = self._values(statement, call)
-        options = model_options(statement.options, call.text, values)
+        options = model_options(statement.options, values)
         uri = self._text(statement.uri, values, call, "the URI of a model")
         name = statement.name.value
         say = StatementStatus(call.on_progress, shown=name, unit="models")
@@ -411,8 +412,8 @@ class Statements:
     def _create_images(self, statement: syntax.CreateImages, call: Call) -> Message:
         self.require_writable("CREATE IMAGES")
         source, values = statement.source, self._values(statement, call)
-        options = images_options(statement.options, call.text, values)
-        _, images = resolve_source(source, self._catalog, call.text, values)
+        options = images_options(statement.options, values)
+        _, images = resolve_source(source, self._catalog, values)
         images = self._gallery.paged(images, options["page"])
         match source:
             case syntax.SelectSource(sql=sql):
@@ -438,7 +439,7 @@ class Statements:
                 case "run":
                     self._store.drop_run(name)
         except UnknownNameError as unknown:
-            raise locate(unknown, call.text, statement.name) from None
+            raise locate(unknown, statement.name) from None
         return Message(f"{kind} {name} dropped")
 
     def _show(self, statement: syntax.Show, call: Call) -> Outcome:
@@ -458,11 +459,11 @@ class Statements:
                 case "run":
                     return self._listings.run(self._runs.record(name))
         except UnknownNameError as unknown:
-            raise locate(unknown, call.text, statement.name) from None
+            raise locate(unknown, statement.name) from None
 
     def _evaluate(self, statement: syntax.Evaluate, call: Call) -> Outcome:
         self.require_writable("EVALUATE")
-        options = evaluate_options(statement.options, call.text, self._values(statement, call))
+        options = evaluate_options(statement.options, self._values(statement, call))
         result = self._referred(statement.run, call)
         model = self._runs.model(self._runs.record(int(result.run_id)))
         say = StatementStatus(
@@ -480,7 +481,7 @@ class Statements:
         try:
             return Message(export_run(result, path, statement.format, lambda to: self._copy_cells(result, to)))
         except QueryTypeError as wrong:
-            raise locate(wrong, call.text, statement.path) from None
+            raise locate(wrong, statement.path) from None
 
     def _copy_cells(self, result: Result, path: str) -> int:
         """Write the windows of a run into a table, as its suffix says; returns how many there are."""
@@ -492,16 +493,16 @@ class Statements:
     def _render(self, statement: syntax.Render, call: Call) -> Message:
         values = self._values(statement, call)
         path = self._text(statement.path, values, call, "the path of a picture")
-        options = render_options(statement.options, call.text, values)
+        options = render_options(statement.options, values)
         result = self._referred(statement.run, call)
         try:
             said = render_run(result, path, options)
             return Message(said if path.endswith((".npy", ".npz")) else said + missing_pictures(result))
         except (QueryTypeError, UnknownNameError) as wrong:
-            raise locate(wrong, call.text, statement.path) from None
+            raise locate(wrong, statement.path) from None
 
     def _set(self, statement: syntax.SetSetting | syntax.ResetSetting, call: Call) -> Message:
-        name, value = bind_setting(statement, call.text, self._values(statement, call))
+        name, value = bind_setting(statement, self._values(statement, call))
         if name == "rates":  # which can only be reset
             n_known = self._networks.forget_rates()
             return Message(f"obeql.rates: {n_known} forgotten; the next plan measures anew")
@@ -511,19 +512,19 @@ class Statements:
     # ---- what they share --------------------------------------------------------------------------------------
 
     def _values(self, statement: syntax.Statement, call: Call) -> dict[syntax.Parameter, Any]:
-        return bound_values(statement, call.parameters, call.text, self._gallery, call.alone)
+        return bound_values(statement, call.parameters, self._gallery, call.alone)
 
     def _reference(self, node: syntax.Reference, call: Call) -> str | int:
         """Return the name or id that a node, or its parameter, gives."""
         given: Any
         if isinstance(node, syntax.Parameter):
-            given = parameter_value(node, bound_values(node, call.parameters, call.text, self._gallery, False))
+            given = parameter_value(node, bound_values(node, call.parameters, self._gallery, False))
             given = given.item() if hasattr(given, "item") else given
         else:
             given = node.value
         if not isinstance(given, (str, int)) or isinstance(given, bool):
             wrong = QueryTypeError(f"A run is given by its name or its id, not by a {type(given).__name__}.")
-            raise locate(wrong, call.text, node)
+            raise locate(wrong, node)
         return given
 
     def _referred(self, node: syntax.Reference, call: Call) -> Result:
@@ -531,14 +532,14 @@ class Statements:
         try:
             return self.stored_run(self._reference(node, call))
         except UnknownNameError as unknown:
-            raise locate(unknown, call.text, node) from None
+            raise locate(unknown, node) from None
 
     def _text(
         self, node: syntax.Text | syntax.Parameter, values: dict[syntax.Parameter, Any], call: Call, what: str
     ) -> str:
         given = values[node] if isinstance(node, syntax.Parameter) else node.value
         if not isinstance(given, (str, os.PathLike)):
-            raise locate(QueryTypeError(f"A text is needed as {what}, not a {type(given).__name__}."), call.text, node)
+            raise locate(QueryTypeError(f"A text is needed as {what}, not a {type(given).__name__}."), node)
         return os.fspath(given)
 
 

@@ -23,7 +23,7 @@ from obeql.planner.binding.clauses import (
     check_clauses,
     refuse_unsupported,
 )
-from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.error_location import is_written, locate, placed_in
 from obeql.planner.binding.labels import each_once, labels_of
 from obeql.planner.binding.options import default_stride, explain_options, place_of
 from obeql.planner.binding.reuse import held_cells
@@ -152,10 +152,11 @@ def bind(
     if isinstance(statement, syntax.PlanStatement):
         limit = limit if statement.analyze else None
         statement = statement.statement
-    given = parameters or {}
-    if isinstance(statement, syntax.Predict):
-        return _bind_predict(statement, catalog, text, given)
-    return _bind_explain(statement, catalog, text, defaults or {}, given, limit)
+    given, written = parameters or {}, _written(statement, text)
+    with placed_in(text):
+        if isinstance(statement, syntax.Predict):
+            return _bind_predict(statement, catalog, written, given)
+        return _bind_explain(statement, catalog, written, defaults or {}, given, limit)
 
 
 def bind_alike(
@@ -172,7 +173,8 @@ def bind_alike(
     Raises as `bind` does.
     """
     limit = catalog.setting("max_cells")
-    return _bind_explain(statement, catalog, text, {}, parameters or {}, limit, like, held)
+    with placed_in(text):
+        return _bind_explain(statement, catalog, _written(statement, text), {}, parameters or {}, limit, like, held)
 
 
 def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> str:
@@ -180,47 +182,47 @@ def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> st
     return text[statement.span.start : statement.span.end].strip().rstrip(";") or print_statement(statement)
 
 
-def _bind_predict(statement: syntax.Predict, catalog: Catalog, text: str, parameters: Parameters) -> BoundPredict:
-    model = resolve_model(statement.model, catalog, text, parameters)
-    _, images = resolve_source(statement.source, catalog, text, parameters)
+def _bind_predict(statement: syntax.Predict, catalog: Catalog, written: str, parameters: Parameters) -> BoundPredict:
+    model = resolve_model(statement.model, catalog, parameters)
+    _, images = resolve_source(statement.source, catalog, parameters)
     k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
     if statement.top is not None:
         if model.has_values:
-            raise locate(_no_classes(model), text, statement.top)
-        k = _top(statement.top, model, text)
-    return BoundPredict(_written(statement, text), model, images, k, bind_device(None, catalog, text))
+            raise locate(_no_classes(model), statement.top)
+        k = _top(statement.top, model)
+    return BoundPredict(written, model, images, k, bind_device(None, catalog))
 
 
 def _bind_explain(
     statement: syntax.ExplainOcclude,
     catalog: Catalog,
-    text: str,
+    written: str,
     defaults: Mapping[str, Any],
     parameters: Parameters,
     max_cells: int | None,
     like: BoundExplain | None = None,
     held: bool = True,
 ) -> BoundExplain:
-    options = explain_options(statement.options, text, parameters, defaults)
-    check_clauses(statement, text)
-    approx = bind_approx(statement.accuracy, text)
-    device = bind_device(statement.device, catalog, text)
+    options = explain_options(statement.options, parameters, defaults)
+    check_clauses(statement)
+    approx = bind_approx(statement.accuracy)
+    device = bind_device(statement.device, catalog)
     cluster = bind_cluster(statement.device, catalog)
-    refuse_unsupported(statement, options, device, cluster, text)
+    refuse_unsupported(statement, options, device, cluster)
     if like is None:
-        model = resolve_model(statement.model, catalog, text, parameters)
-        source, named = resolve_source(statement.source, catalog, text, parameters)
+        model = resolve_model(statement.model, catalog, parameters)
+        source, named = resolve_source(statement.source, catalog, parameters)
         images = each_once(named)
     else:
         model, images = like.model, like.images
         source = next(find(like.logical, ScanImages)).source
-    classes = _bind_classes(statement, model, images, text, parameters)
-    options["score"] = _bind_score(statement, options, model, text)
-    strides = _bind_strides(statement, options, model, text)
-    grids = _bind_grids(statement, options, strides, model, text)
-    name, replace = _bind_into(statement.into, catalog, text)
+    classes = _bind_classes(statement, model, images, parameters)
+    options["score"] = _bind_score(statement, options, model)
+    strides = _bind_strides(statement, options, model)
+    grids = _bind_grids(statement, options, strides, model)
+    name, replace = _bind_into(statement.into, catalog)
     n_cells = _n_maps(classes, model, images) * sum(grid.n_windows for grid in grids)
-    _check_cells(n_cells, statement, max_cells, text)
+    _check_cells(n_cells, statement, max_cells)
     memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
     disabled = _disabled(catalog)
     reuse = statement.reuse and bool(catalog.setting("reuse")) and "reuse_stored_cells" not in disabled
@@ -235,7 +237,7 @@ def _bind_explain(
     )
     joined = branches[0] if len(branches) == 1 else UnionMaps(branches)
     return BoundExplain(
-        statement=_written(statement, text),
+        statement=written,
         logical=StoreRun(joined, name, replace),
         model=model,
         images=images,
@@ -271,7 +273,7 @@ def _notes(options: Mapping[str, Any], strides: tuple[tuple[int, int], ...]) -> 
 # ---- classes ---------------------------------------------------------------------------------------------
 
 
-def _bind_score(statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord, text: str) -> str:
+def _bind_score(statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord) -> str:
     """Return the score, which for outputs that are values is the value."""
     score = str(options["score"])
     written = any(option.name == "score" for option in statement.options)
@@ -285,14 +287,14 @@ def _bind_score(statement: syntax.ExplainOcclude, options: Mapping[str, Any], mo
         else f"score=value is for models that were created with outputs=value; {model.name!r} is a classifier: "
         "score=logit is what it returns."
     )
-    raise locate(QueryTypeError(message), text, _value_node(statement, "score"))
+    raise locate(QueryTypeError(message), _value_node(statement, "score"))
 
 
-def _top(node: syntax.ForTop, model: ModelRecord, text: str) -> int:
+def _top(node: syntax.ForTop, model: ModelRecord) -> int:
     if not 1 <= node.k <= model.n_classes:
         limit = f"model {model.name!r} has {model.n_classes}" if node.k >= 1 else "at least one is needed"
-        asked = f"FOR TOP {node.k}" if text else f"top={node.k}"
-        raise locate(QueryTypeError(f"{asked} asks for {node.k} classes; {limit}."), text, node)
+        asked = f"FOR TOP {node.k}" if is_written(node) else f"top={node.k}"
+        raise locate(QueryTypeError(f"{asked} asks for {node.k} classes; {limit}."), node)
     return node.k
 
 
@@ -300,25 +302,24 @@ def _bind_classes(
     statement: syntax.ExplainOcclude,
     model: ModelRecord,
     images: tuple[ImageRecord, ...],
-    text: str,
     parameters: Parameters,
 ) -> ClassSelector:
     if model.has_values and not isinstance(statement.selector, syntax.ForClasses):
         if statement.selector is None or isinstance(statement.selector, syntax.ForAll):
             return ("all", None)
-        raise locate(_no_classes(model), text, statement.selector)
+        raise locate(_no_classes(model), statement.selector)
     match statement.selector:
         case None | syntax.ForPredicted():
             return DEFAULT_CLASSES
         case syntax.ForAll():
             return ("all", None)
         case syntax.ForTop() as top:
-            return ("top", _top(top, model, text))
+            return ("top", _top(top, model))
         case syntax.ForLabel() as node:
-            _check_labels(node, model, images, text)
+            _check_labels(node, model, images)
             return ("label", None)
         case syntax.ForClasses(items=items):
-            return ("ids", tuple(_class_id(item, model, text, parameters) for item in items))
+            return ("ids", tuple(_class_id(item, model, parameters) for item in items))
 
 
 def _no_classes(model: ModelRecord) -> QueryTypeError:
@@ -329,9 +330,7 @@ def _no_classes(model: ModelRecord) -> QueryTypeError:
     )
 
 
-def _class_id(
-    node: syntax.Number | syntax.Text | syntax.Parameter, model: ModelRecord, text: str, parameters: Parameters
-) -> int:
+def _class_id(node: syntax.Number | syntax.Text | syntax.Parameter, model: ModelRecord, parameters: Parameters) -> int:
     try:
         value = parameter_value(node, parameters) if isinstance(node, syntax.Parameter) else node.value
         if hasattr(value, "item"):
@@ -342,16 +341,16 @@ def _class_id(
             return class_number(model, value)
         raise QueryTypeError(f"A class is a whole number or a name, not {value!r}.")
     except QueryError as wrong:
-        raise locate(wrong, text, node) from None
+        raise locate(wrong, node) from None
 
 
-def _check_labels(node: syntax.ForLabel, model: ModelRecord, images: tuple[ImageRecord, ...], text: str) -> None:
+def _check_labels(node: syntax.ForLabel, model: ModelRecord, images: tuple[ImageRecord, ...]) -> None:
     """Raise unless some image has a label that names a class; an image without one fails by itself, later."""
     labels = [label for image in images for label in labels_of(image)]
     if not labels:
         lacking = "the image has none" if len(images) == 1 else f"none of the {len(images)} images has one"
-        message = f"{clause('FOR LABEL', text)} needs images with labels; {lacking}."
-        raise locate(QueryTypeError(message), text, node)
+        message = f"{clause('FOR LABEL', node)} needs images with labels; {lacking}."
+        raise locate(QueryTypeError(message), node)
     failure: QueryError | None = None
     for label in dict.fromkeys(labels):
         try:
@@ -361,8 +360,8 @@ def _check_labels(node: syntax.ForLabel, model: ModelRecord, images: tuple[Image
         else:
             return
     if failure is not None:
-        message = f"{clause('FOR LABEL', text)}: no image's label names a class. {failure.message}"
-        raise locate(UnknownNameError(message), text, node)
+        message = f"{clause('FOR LABEL', node)}: no image's label names a class. {failure.message}"
+        raise locate(UnknownNameError(message), node)
 
 
 # ---- windows ---------------------------------------------------------------------------------------------
@@ -377,7 +376,7 @@ def _value_node(statement: syntax.ExplainOcclude, name: str, item: int | None = 
 
 
 def _bind_strides(
-    statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord, text: str
+    statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord
 ) -> tuple[tuple[int, int], ...]:
     """Return one stride for each patch, after checking that both fit the model's input."""
     size = model.preprocessing.size
@@ -385,16 +384,16 @@ def _bind_strides(
     for item, patch in enumerate(options["patch"]):
         if patch[0] > size[0] or patch[1] > size[1]:
             message = f"patch {show_pair(patch)} is larger than the {show_pair(size)} input of model {model.name!r}."
-            raise locate(QueryTypeError(message), text, _value_node(statement, "patch", item))
+            raise locate(QueryTypeError(message), _value_node(statement, "patch", item))
         stride = options["stride"] or default_stride(patch)
         if stride[0] > size[0] or stride[1] > size[1]:
             message = f"stride {show_pair(stride)} is larger than the {show_pair(size)} input of model {model.name!r}."
-            raise locate(QueryTypeError(message), text, _value_node(statement, "stride"))
+            raise locate(QueryTypeError(message), _value_node(statement, "stride"))
         if options["border"] == "clip" and (stride[0] > patch[0] or stride[1] > patch[1]):
             message = (
                 f"border=clip needs a stride within the patch, but {show_pair(stride)} exceeds {show_pair(patch)}."
             )
-            raise locate(QueryTypeError(message), text, _value_node(statement, "border"))
+            raise locate(QueryTypeError(message), _value_node(statement, "border"))
         strides.append(stride)
     return tuple(strides)
 
@@ -404,7 +403,6 @@ def _bind_grids(
     options: Mapping[str, Any],
     strides: tuple[tuple[int, int], ...],
     model: ModelRecord,
-    text: str,
 ) -> tuple[WindowGrid, ...]:
     """Return one grid for each patch, cut to the REGION, which holds at least one window of each."""
     size = model.preprocessing.size
@@ -413,19 +411,19 @@ def _bind_grids(
     if box is not None and (box.top + box.height > size[0] or box.left + box.width > size[1]):
         shown = f"({box.top}, {box.left}, {box.height}, {box.width})"
         message = (
-            f"{clause('REGION', text)} {shown} reaches outside the {show_pair(size)} input of model {model.name!r}."
+            f"{clause('REGION', box)} {shown} reaches outside the {show_pair(size)} input of model {model.name!r}."
         )
-        raise locate(QueryTypeError(message), text, box)
+        raise locate(QueryTypeError(message), box)
     border = cast(Border, options["border"])
     grids = []
     for patch, stride in zip(options["patch"], strides, strict=True):
         grid = WindowGrid.over(size, patch, stride, border, region)
         if grid.n_windows == 0 and box is not None:
             message = (
-                f"{clause('REGION', text)} of {box.height}x{box.width} pixels holds no window of "
+                f"{clause('REGION', box)} of {box.height}x{box.width} pixels holds no window of "
                 f"patch {show_pair(patch)} and stride {show_pair(stride)}; windows must lie wholly inside."
             )
-            raise locate(QueryTypeError(message), text, box)
+            raise locate(QueryTypeError(message), box)
         grids.append(grid)
     return tuple(grids)
 
@@ -444,7 +442,7 @@ def _n_maps(classes: ClassSelector, model: ModelRecord, images: tuple[ImageRecor
     return len(images)
 
 
-def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | None, text: str) -> None:
+def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | None) -> None:
     """Raise when the statement asks for more cells than obeql.max_cells allows."""
     if limit is not None and n_cells > limit:
         raise locate(
@@ -453,16 +451,15 @@ def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | No
                 f"store about {n_cells * _CELL_BYTES / 1e6:,.0f} MB; PLAN shows the time it takes. "
                 "Take a larger stride, fewer images or classes, or raise the setting."
             ),
-            text,
             statement,
         )
 
 
-def _bind_into(node: syntax.Into | None, catalog: Catalog, text: str) -> tuple[str | None, bool]:
+def _bind_into(node: syntax.Into | None, catalog: Catalog) -> tuple[str | None, bool]:
     if node is None:
         return None, False
     if not node.replace and catalog.run_exists(node.name.value):
-        way = f"write INTO OR REPLACE {print_name(node.name.value)}" if text else "give replace=True"
+        way = f"write INTO OR REPLACE {print_name(node.name.value)}" if is_written(node) else "give replace=True"
         message = f"Run {node.name.value!r} exists already; {way} to replace it."
-        raise locate(QueryTypeError(message), text, node.name)
+        raise locate(QueryTypeError(message), node.name)
     return node.name.value, node.replace

@@ -6,6 +6,9 @@ to point at; whoever called `db.explain(.., within=0)` reads of `within`.
 
 from __future__ import annotations
 
+from obeql.grammar import syntax
+from obeql.planner.binding.error_location import is_written
+
 __all__ = ["clause"]
 
 _KEYWORDS = {
@@ -27,6 +30,6 @@ _KEYWORDS = {
 }
 
 
-def clause(name: str, text: str) -> str:
-    """Return how a clause is called in a message about a statement that was read from `text`, empty for keywords."""
-    return name if text else _KEYWORDS[name]
+def clause(name: str, node: syntax.Node) -> str:
+    """Return how a clause is called in a message about `node`: as written in a text, or as a keyword of Python."""
+    return name if is_written(node) else _KEYWORDS[name]

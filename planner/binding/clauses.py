@@ -12,7 +12,7 @@ from typing import Any
 from obeql.errors import QueryTypeError, UnsupportedError, nearest
 from obeql.grammar import syntax
 from obeql.planner.binding.clause_names import clause
-from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.settings import ALL_GPUS, DEVICES, RAY, device_name
 from obeql.planner.binding.values import BadValue
 from obeql.planner.catalog import Catalog
@@ -39,63 +39,63 @@ DEFAULT_CONFIDENCE = 0.95
 _MOST_SECONDS = 365 * 86400
 
 
-def check_clauses(statement: syntax.ExplainOcclude, text: str) -> None:
+def check_clauses(statement: syntax.ExplainOcclude) -> None:
     """Raise QueryTypeError for numbers that make no sense: WITHIN 0, TOP 0 CELLS, REGION (-1, ..)."""
     within, top_cells, region = statement.within, statement.top_cells, statement.region
     if within is not None and not 0 < within.seconds <= _MOST_SECONDS:
-        message = f"{clause('WITHIN', text)} takes more than 0 seconds, up to a year, not {within.seconds:g}."
-        raise locate(QueryTypeError(message), text, within)
+        message = f"{clause('WITHIN', within)} takes more than 0 seconds, up to a year, not {within.seconds:g}."
+        raise locate(QueryTypeError(message), within)
     if top_cells is not None and top_cells.k < 1:
-        message = f"{clause('TOP .. CELLS', text)} takes at least 1 cell, not {top_cells.k}."
-        raise locate(QueryTypeError(message), text, top_cells)
+        message = f"{clause('TOP .. CELLS', top_cells)} takes at least 1 cell, not {top_cells.k}."
+        raise locate(QueryTypeError(message), top_cells)
     if region is not None:
-        _check_region(region, text)
+        _check_region(region)
     if within is not None and isinstance(statement.accuracy, syntax.Exact):
         message = (
-            f"{clause('EXACT', text)} asks for every cell and {clause('WITHIN', text)} for those that fit in the time; "
-            "give one of them."
+            f"{clause('EXACT', within)} asks for every cell and {clause('WITHIN', within)} for those that fit in the "
+            "time; give one of them."
         )
-        raise locate(QueryTypeError(message), text, within)
+        raise locate(QueryTypeError(message), within)
     if top_cells is not None and (within or isinstance(statement.accuracy, syntax.Approx)):
         message = (
-            f"{clause('TOP .. CELLS', text)} goes with {clause('EXACT', text)} or alone, not with "
-            f"{clause('APPROX', text)} or {clause('WITHIN', text)}."
+            f"{clause('TOP .. CELLS', top_cells)} goes with {clause('EXACT', top_cells)} or alone, not with "
+            f"{clause('APPROX', top_cells)} or {clause('WITHIN', top_cells)}."
         )
-        raise locate(QueryTypeError(message), text, top_cells)
+        raise locate(QueryTypeError(message), top_cells)
     if isinstance(statement.selector, syntax.ForTop) and statement.selector.k < 1:
-        message = f"{clause('FOR TOP', text)} takes at least 1 class, not {statement.selector.k}."
-        raise locate(QueryTypeError(message), text, statement.selector)
+        message = f"{clause('FOR TOP', statement.selector)} takes at least 1 class, not {statement.selector.k}."
+        raise locate(QueryTypeError(message), statement.selector)
 
 
-def _check_region(region: syntax.Region, text: str) -> None:
+def _check_region(region: syntax.Region) -> None:
     """Raise QueryTypeError for a box that begins outside every image or is empty."""
     shown = f"({region.top}, {region.left}, {region.height}, {region.width})"
-    what = f"{clause('REGION', text)} (top, left, height, width)"
+    what = f"{clause('REGION', region)} (top, left, height, width)"
     if min(region.top, region.left) < 0:
         message = f"{what} begins inside the model's input: top and left are at least 0, not as in {shown}."
     elif min(region.height, region.width) < 1:
         message = f"{what} takes a height and a width of at least 1 pixel, not {shown}."
     else:
         return
-    raise locate(QueryTypeError(message), text, region)
+    raise locate(QueryTypeError(message), region)
 
 
-def bind_approx(node: syntax.Exact | syntax.Approx | None, text: str) -> dict[str, Any]:
+def bind_approx(node: syntax.Exact | syntax.Approx | None) -> dict[str, Any]:
     """Return {} for exact maps, else the quality asked for: target in (0, 1], metric, confidence in (0, 1)."""
     if not isinstance(node, syntax.Approx):
         return {}
     if not 0 < node.quality <= 1:
-        message = f"{clause('APPROX', text)} takes a quality above 0 and at most 1, not {node.quality:g}."
-        raise locate(QueryTypeError(message), text, node, node.quality_span.start)
+        message = f"{clause('APPROX', node)} takes a quality above 0 and at most 1, not {node.quality:g}."
+        raise locate(QueryTypeError(message), node, node.quality_span.start)
     metric = METRICS[0] if node.metric is None else node.metric.lower()
     if metric not in METRICS:
         listed = f"{', '.join(METRICS[:-1])} or {METRICS[-1]}"
-        message = f"{clause('METRIC', text)} takes {listed}, not {node.metric!r}.{nearest(metric, METRICS)}"
-        raise locate(QueryTypeError(message), text, node, node.metric_span.start)
+        message = f"{clause('METRIC', node)} takes {listed}, not {node.metric!r}.{nearest(metric, METRICS)}"
+        raise locate(QueryTypeError(message), node, node.metric_span.start)
     confidence = DEFAULT_CONFIDENCE if node.confidence is None else node.confidence
     if not 0 < confidence < 1:
-        message = f"{clause('CONFIDENCE', text)} takes a number above 0 and below 1, not {confidence:g}."
-        raise locate(QueryTypeError(message), text, node, node.confidence_span.start)
+        message = f"{clause('CONFIDENCE', node)} takes a number above 0 and below 1, not {confidence:g}."
+        raise locate(QueryTypeError(message), node, node.confidence_span.start)
     return {"target": float(node.quality), "metric": metric, "confidence": float(confidence)}
 
 
@@ -106,14 +106,14 @@ def bind_top_cells(statement: syntax.ExplainOcclude) -> int | None:
     return statement.top_cells.k
 
 
-def bind_device(node: syntax.Device | None, catalog: Catalog, text: str) -> str:
+def bind_device(node: syntax.Device | None, catalog: Catalog) -> str:
     """Return the device of ON, or of obeql.device. Raises QueryTypeError for words that name none."""
     if node is None or node.name == RAY:  # whose workers compute on the device of the setting
         return str(catalog.setting("device") or DEVICES[0])
     try:
-        return device_name(clause("ON", text), node.name)
+        return device_name(clause("ON", node), node.name)
     except BadValue as wrong:
-        raise locate(QueryTypeError(str(wrong)), text, node, node.span.end - len(node.name)) from None
+        raise locate(QueryTypeError(str(wrong)), node, node.span.end - len(node.name)) from None
 
 
 def bind_cluster(node: syntax.Device | None, catalog: Catalog) -> str | None:
@@ -127,16 +127,16 @@ def bind_cluster(node: syntax.Device | None, catalog: Catalog) -> str | None:
 
 
 def refuse_unsupported(
-    statement: syntax.ExplainOcclude, options: Mapping[str, Any], device: str, cluster: str | None, text: str
+    statement: syntax.ExplainOcclude, options: Mapping[str, Any], device: str, cluster: str | None
 ) -> None:
     """Raise UnsupportedError, naming the clause, for what is well-formed and not carried out yet."""
     if cluster is not None and device.startswith("cuda:") and device != ALL_GPUS:
         raise UnsupportedError(f"Ray chooses the GPU of each worker: write cuda in place of {device}.")
     if statement.within is not None and (options["workers"] > 0 or device == ALL_GPUS or cluster is not None):
         where = RAY if cluster else device
-        what = f"ON {where}" if text else f"device={where!r}"
+        what = f"ON {where}" if is_written(statement) else f"device={where!r}"
         what = f"workers={options['workers']}" if options["workers"] > 0 else what
         raise UnsupportedError(
-            f"{clause('WITHIN', text)} with {what} is not carried out by this version: "
+            f"{clause('WITHIN', statement)} with {what} is not carried out by this version: "
             "one process divides the time among the images."
         )

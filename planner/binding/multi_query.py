@@ -40,9 +40,8 @@ class FollowingStatements:
     A statement with parameters, or one that would fail as things are, is left to its own turn.
     """
 
-    def __init__(self, statements: Sequence[syntax.Statement], text: str) -> None:
+    def __init__(self, statements: Sequence[syntax.Statement]) -> None:
         self._statements = statements
-        self._text = text
         #: the places of statements that read alike, by place
         self._alike: dict[int, list[int]] = {}
         self._known: dict[int, _Coming] = {}
@@ -56,7 +55,7 @@ class FollowingStatements:
             if not isinstance(statement, syntax.ExplainOcclude):
                 chunk += 1  # which may change what is known, or what sources yield
                 continue
-            key = _key(statement, self._text)
+            key = _key(statement)
             if key is not None:
                 self._alike[place] = found.setdefault((chunk, key), [])
                 self._alike[place].append(place)
@@ -83,7 +82,7 @@ class FollowingStatements:
             statement = self._statements[place]
             assert isinstance(statement, syntax.ExplainOcclude)
             try:
-                coming = bind_alike(statement, bound, catalog, self._text)
+                coming = bind_alike(statement, bound, catalog)
             except ObeqlError:
                 continue
             if _is_plain(coming) and _windows(coming) == windows:
@@ -91,12 +90,12 @@ class FollowingStatements:
         return found
 
 
-def _key(statement: syntax.ExplainOcclude, text: str) -> Hashable | None:
+def _key(statement: syntax.ExplainOcclude) -> Hashable | None:
     """What statements have in common that may ask for the same windows; None where that cannot be told by reading."""
     if syntax.parameters_of(statement):
         return None
     try:
-        options = explain_options(statement.options, text, {}, {})
+        options = explain_options(statement.options, {}, {})
     except ObeqlError:
         return None
     return statement.source, statement.model, statement.region, *(options[name] for name in _WINDOWS)

@@ -326,7 +326,6 @@ RENDER_OPTIONS: tuple[OptionInfo, ...] = (
 
 def explain_options(
     options: Sequence[syntax.Option],
-    text: str,
     parameters: Parameters,
     defaults: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -344,21 +343,21 @@ def explain_options(
             values[name] = None if value is None else rows[name].parse(name, value)
         except BadValue as wrong:
             raise QueryTypeError(str(wrong)) from None
-    return values | _given(options, rows, "EXPLAIN OCCLUDE", text, parameters)
+    return values | _given(options, rows, "EXPLAIN OCCLUDE", parameters)
 
 
-def model_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
+def model_options(options: Sequence[syntax.Option], parameters: Parameters) -> dict[str, Any]:
     """Return the options of CREATE MODEL that were given; what they mean for a file, its loader decides.
 
     Raises UnknownNameError for an option that does not exist, QueryTypeError for a wrong kind of value.
     """
-    return _given(options, {row.name: row for row in MODEL_OPTIONS}, "CREATE MODEL", text, parameters)
+    return _given(options, {row.name: row for row in MODEL_OPTIONS}, "CREATE MODEL", parameters)
 
 
-def images_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
+def images_options(options: Sequence[syntax.Option], parameters: Parameters) -> dict[str, Any]:
     """Return every option of CREATE IMAGES with its value. Raises as `model_options` does."""
     rows = {row.name: row for row in IMAGES_OPTIONS}
-    return {row.name: row.default for row in IMAGES_OPTIONS} | _given(options, rows, "CREATE IMAGES", text, parameters)
+    return {row.name: row.default for row in IMAGES_OPTIONS} | _given(options, rows, "CREATE IMAGES", parameters)
 
 
 def images_pages(value: Any) -> str | tuple[int, ...] | None:
@@ -369,38 +368,37 @@ def images_pages(value: Any) -> str | tuple[int, ...] | None:
         raise QueryTypeError(str(wrong)) from None
 
 
-def evaluate_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
+def evaluate_options(options: Sequence[syntax.Option], parameters: Parameters) -> dict[str, Any]:
     """Return every option of EVALUATE with its value. Raises as `model_options` does."""
     rows = {row.name: row for row in EVALUATE_OPTIONS}
-    return {row.name: row.default for row in EVALUATE_OPTIONS} | _given(options, rows, "EVALUATE", text, parameters)
+    return {row.name: row.default for row in EVALUATE_OPTIONS} | _given(options, rows, "EVALUATE", parameters)
 
 
-def render_options(options: Sequence[syntax.Option], text: str, parameters: Parameters) -> dict[str, Any]:
+def render_options(options: Sequence[syntax.Option], parameters: Parameters) -> dict[str, Any]:
     """Return the options of RENDER that were given. Raises as `model_options` does."""
-    return _given(options, {row.name: row for row in RENDER_OPTIONS}, "RENDER", text, parameters)
+    return _given(options, {row.name: row for row in RENDER_OPTIONS}, "RENDER", parameters)
 
 
 def _given(
     options: Sequence[syntax.Option],
     rows: Mapping[str, OptionInfo],
     statement: str,
-    text: str,
     parameters: Parameters,
 ) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for option in options:
         if option.name not in rows:
-            raise locate(UnknownNameError(_unknown(statement, option.name, rows)), text, option)
+            raise locate(UnknownNameError(_unknown(statement, option.name, rows)), option)
         if option.name in values:
-            raise locate(QueryTypeError(f"Option {option.name} is given twice."), text, option)
+            raise locate(QueryTypeError(f"Option {option.name} is given twice."), option)
         try:
             given = plain(option.value, parameters)
         except QueryTypeError as missing:
-            raise locate(missing, text, option.value) from None
+            raise locate(missing, option.value) from None
         try:
             values[option.name] = rows[option.name].parse(option.name, given)
         except BadValue as wrong:
-            raise locate(QueryTypeError(str(wrong)), text, place_of(option.value, wrong.item)) from None
+            raise locate(QueryTypeError(str(wrong)), place_of(option.value, wrong.item)) from None
     return values
 
 

@@ -170,17 +170,16 @@ def check_setting(name: str, value: Any) -> Any:
 
 
 def bind_setting(
-    statement: syntax.SetSetting | syntax.ResetSetting, text: str, parameters: Parameters | None = None
+    statement: syntax.SetSetting | syntax.ResetSetting, parameters: Parameters | None = None
 ) -> tuple[str, Any]:
-    """Return (name, checked value) of SET, or (name, default) of RESET; errors point into `text`."""
+    """Return (name, checked value) of SET, or (name, default) of RESET."""
     try:
         row = _row(statement.name)
     except UnknownNameError as unknown:
-        place = text.find(".", statement.span.start) + 1
-        raise locate(unknown, text, statement, place or None) from None
+        raise locate(unknown, statement, statement.name_span.start) from None
     if isinstance(statement, syntax.ResetSetting):
         return row.name, row.default
     try:
         return row.name, check_setting(row.name, plain(statement.value, parameters or {}))
     except QueryError as wrong:
-        raise locate(wrong, text, statement.value) from None
+        raise locate(wrong, statement.value) from None

@@ -12,33 +12,33 @@ from typing import Any
 from obeql.errors import ImageError, QueryError, QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import print_name, syntax
 from obeql.planner.binding.clause_names import clause
-from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.values import Parameters, parameter_value
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord
 
 __all__ = ["resolve_model", "resolve_source"]
 
 
-def resolve_model(node: syntax.Model, catalog: Catalog, text: str, parameters: Parameters) -> ModelRecord:
+def resolve_model(node: syntax.Model, catalog: Catalog, parameters: Parameters) -> ModelRecord:
     """Return the model a statement names. Raises UnknownNameError, with the nearest names, when there is none."""
     try:
         named = parameter_value(node, parameters) if isinstance(node, syntax.Parameter) else node.value
         if isinstance(named, ModelRecord):
             return named
         if not isinstance(named, str):
-            raise QueryTypeError(f"{clause('USING', text)} takes the name of a model, not {type(named).__name__}.")
+            raise QueryTypeError(f"{clause('USING', node)} takes the name of a model, not {type(named).__name__}.")
         model = catalog.model(named)
         if model is None:
             known = list(catalog.model_names())
-            how = _how_to_get("model", known, text)
+            how = _how_to_get("model", known, is_written(node))
             raise UnknownNameError(f"There is no model {named!r}.{nearest(named, known)}{how}")
         return model
     except QueryError as wrong:
-        raise locate(wrong, text, node) from None
+        raise locate(wrong, node) from None
 
 
 def resolve_source(
-    source: syntax.Source, catalog: Catalog, text: str, parameters: Parameters
+    source: syntax.Source, catalog: Catalog, parameters: Parameters
 ) -> tuple[str, tuple[ImageRecord, ...]]:
     """Return how the source is shown and its images, at least one, in the source's order.
 
@@ -48,11 +48,11 @@ def resolve_source(
     try:
         match source:
             case syntax.NameSource():
-                return source.name, _named(source.name, catalog, text)
+                return source.name, _named(source, catalog)
             case syntax.PathSource():
                 return repr(source.path), _at(source.path, catalog)
             case syntax.SelectSource():
-                return "(SELECT)", _selected(source, catalog, text, parameters)
+                return "(SELECT)", _selected(source, catalog, parameters)
             case syntax.ParameterSource():
                 images = _given(parameter_value(source.parameter, parameters), catalog)
                 if not images:
@@ -60,10 +60,11 @@ def resolve_source(
                 return images[0].shown if len(images) == 1 else "(parameter)", images
     except QueryError as wrong:
         inside = isinstance(source, syntax.SelectSource) and wrong.offset is not None
-        raise locate(wrong, text, source, source.span.start + 1 + (wrong.offset or 0) if inside else None) from None
+        raise locate(wrong, source, source.span.start + 1 + (wrong.offset or 0) if inside else None) from None
 
 
-def _named(name: str, catalog: Catalog, text: str) -> tuple[ImageRecord, ...]:
+def _named(source: syntax.NameSource, catalog: Catalog) -> tuple[ImageRecord, ...]:
+    name = source.name
     image_set = catalog.image_set(name)
     if image_set is not None:
         if not image_set.images:
@@ -75,19 +76,20 @@ def _named(name: str, catalog: Catalog, text: str) -> tuple[ImageRecord, ...]:
         raise QueryTypeError(f"{name!r} names {len(found)} images ({listed}); give the path as a string.")
     if not found:
         known = list(catalog.image_names())
-        raise UnknownNameError(
-            f"There is no image or image set {name!r}.{nearest(name, known)}{_how_to_get('image', known, text)}"
-        )
+        how = _how_to_get("image", known, is_written(source))
+        raise UnknownNameError(f"There is no image or image set {name!r}.{nearest(name, known)}{how}")
     return found
 
 
-def _how_to_get(what: str, known: Sequence[str], text: str) -> str:
+def _how_to_get(what: str, known: Sequence[str], written: bool) -> str:
     if known:
         listed = ", ".join(sorted(known)[:8]) + (", .." if len(known) > 8 else "")
         return f" Known are {listed}."
     if what == "model":
-        return f" There are none yet: {'CREATE MODEL name FROM uri' if text else 'create_model(name, module or uri)'}."
-    way = "CREATE IMAGES name FROM 'glob', or give" if text else "create_images(name, images), or give"
+        return (
+            f" There are none yet: {'CREATE MODEL name FROM uri' if written else 'create_model(name, module or uri)'}."
+        )
+    way = "CREATE IMAGES name FROM 'glob', or give" if written else "create_images(name, images), or give"
     return f" There are none yet: {way} a path as a string."
 
 
@@ -104,24 +106,22 @@ def _at(path: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
     return found
 
 
-def _selected(
-    source: syntax.SelectSource, catalog: Catalog, text: str, parameters: Parameters
-) -> tuple[ImageRecord, ...]:
-    values = _select_values(source, text, parameters)
+def _selected(source: syntax.SelectSource, catalog: Catalog, parameters: Parameters) -> tuple[ImageRecord, ...]:
+    values = _select_values(source, parameters)
     found = tuple(catalog.images_selected(source.sql, values) if values else catalog.images_selected(source.sql))
     if not found:
         raise QueryTypeError("The SELECT yields no images.")
     return found
 
 
-def _select_values(source: syntax.SelectSource, text: str, parameters: Parameters) -> dict[str, Any]:
+def _select_values(source: syntax.SelectSource, parameters: Parameters) -> dict[str, Any]:
     """Return the values DuckDB binds by name: `$n` keeps its number, each `?` counts within the SELECT."""
     values: dict[str, Any] = {}
     n_marks = 0
     for parameter in source.parameters:
         if parameter.index is None:
             name = str(parameter.name)
-        elif text[parameter.span.start : parameter.span.start + 1] == "$":
+        elif parameter.span.end - parameter.span.start > 1:  # $1
             name = str(parameter.index + 1)
         else:
             n_marks += 1

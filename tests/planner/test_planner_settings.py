@@ -20,10 +20,12 @@ from obeql.planner import (
     model_options,
     setting_default,
 )
+from obeql.planner.binding.error_location import placed_in
 
 
 def _set(text: str) -> tuple[str, Any]:
-    return bind_setting(parse_statement(text), text)  # type: ignore[arg-type]
+    with placed_in(text):
+        return bind_setting(parse_statement(text))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("table", [EXPLAIN_OPTIONS, MODEL_OPTIONS, RENDER_OPTIONS, SETTINGS])
@@ -95,7 +97,8 @@ def test_check_setting_takes_python_values() -> None:
 
 def _model(options: str) -> dict[str, Any]:
     text = f"CREATE MODEL m FROM 'm.onnx' WITH {options}"
-    return model_options(parse_statement(text).options, text, {})  # type: ignore[union-attr]
+    with placed_in(text):
+        return model_options(parse_statement(text).options, {})  # type: ignore[union-attr]
 
 
 def test_model_options_become_python_values() -> None:
