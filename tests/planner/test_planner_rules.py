@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +50,12 @@ def test_rules_are_named_by_their_functions_and_files() -> None:
         assert rule.__module__ == f"obeql.planner.logical.rules.{rule.__name__}"
         assert rule.__doc__
     assert len(set(RULE_NAMES)) == len(RULE_NAMES)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_rule_shows_an_example_that_holds(rule: Any) -> None:
+    n_failed, n_tried = doctest.testmod(sys.modules[rule.__module__])
+    assert n_tried and not n_failed
 
 
 @pytest.mark.parametrize("name", FIRING)

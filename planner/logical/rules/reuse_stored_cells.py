@@ -23,7 +23,17 @@ __all__ = ["reuse_stored_cells"]
 
 
 def reuse_stored_cells(plan: LogicalNode) -> LogicalNode:
-    """Read stored cells before classifying, where the scan says that the store holds any of the grids' cells."""
+    """Read stored cells before classifying, where the scan says that the store holds any of the grids' cells.
+
+    >>> from obeql.planner.logical.example import example_plan
+    >>> from obeql.planner.logical.plan import print_tree
+    >>> print(print_tree(reuse_stored_cells(example_plan(n_stored=5))))
+    ScoreCells  classes=all  score=logit
+    └─ ReuseCells  held=5 cells
+       └─ Classify  model=net  precision=float32
+          └─ Occlude  grid=8x8 every 8x8 (4x4 windows cover)  fill=mean
+             └─ ScanImages  source=scans  images=()
+    """
 
     def reuse(node: LogicalNode) -> LogicalNode:
         if not isinstance(node, ScoreCells) or not isinstance(node.input, Classify):

@@ -14,7 +14,17 @@ __all__ = ["share_materialisation"]
 
 
 def share_materialisation(plan: LogicalNode) -> LogicalNode:
-    """Turn a union of maps that differ in nothing but their windows into one `BatchedQueries`."""
+    """Turn a union of maps that differ in nothing but their windows into one `BatchedQueries`.
+
+    >>> from obeql.planner.logical.example import example_plan
+    >>> from obeql.planner.logical.plan import print_tree
+    >>> print(print_tree(share_materialisation(example_plan(patches=(8, 16)))))
+    ScoreCells  classes=all  score=logit
+    └─ Classify  model=net  precision=float32
+       └─ BatchedQueries  grids=8x8 every 8x8 (4x4 windows cover),
+          │               16x16 every 8x8 (3x3 windows cover)  fill=mean
+          └─ ScanImages  source=scans  images=()
+    """
 
     def share(node: LogicalNode) -> LogicalNode:
         if not isinstance(node, UnionMaps):
