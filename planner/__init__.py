@@ -26,6 +26,7 @@ from obeql.planner.binding.options import (
     model_options,
     render_options,
 )
+from obeql.planner.binding.reuse import with_stored_cells
 from obeql.planner.binding.settings import SETTINGS, SettingInfo, bind_setting, check_setting, setting_default
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord, Preprocessing
 from obeql.planner.geometry import AxisWindow, LayerSpec, Network
@@ -83,4 +84,5 @@ __all__ = [
     "render_options",
     "setting_default",
     "show",
+    "with_stored_cells",
 ]

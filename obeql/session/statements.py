@@ -22,6 +22,7 @@ from obeql.drawing.missing_pictures import missing_pictures
 from obeql.errors import ExecutionError, ObeqlError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
 from obeql.grammar import syntax
 from obeql.planner import (
+    BoundExplain,
     ExplainPlan,
     FollowingStatements,
     ImageSet,
@@ -36,6 +37,7 @@ from obeql.planner import (
     plan_explain,
     render_options,
     show,
+    with_stored_cells,
 )
 from obeql.planner.binding.error_location import locate, placed_in
 from obeql.planner.binding.outputs_in_words import classes_text, outputs_text
@@ -294,10 +296,8 @@ class Statements:
 
         `answered` is false where a plan that stored cells were to answer has failed: what they claim is not counted.
         """
-        bound = bind(statement, self._catalog, call.text, None, values)
+        bound = self._counted(bind(statement, self._catalog, call.text, None, values), answered)
         asked = statement.statement if isinstance(statement, syntax.PlanStatement) else statement
-        if bound.complete and not answered:
-            bound = bind_alike(asked, bound, self._catalog, call.text, values)
         if isinstance(statement, syntax.ExplainOcclude) and call.ahead is not None:
             bound = replace(bound, also=call.ahead.classes(call.place, bound, self._catalog))
         say = StatementStatus(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
@@ -308,8 +308,8 @@ class Statements:
             return plan_explain(bound, Rates())
         if runs and (model := self._networks.current(bound.model, say)) is not bound.model:
             self._store.put_model(model, replace=True)
-            anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values, held=answered)
-            bound = replace(anew, also=bound.also)
+            anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values)
+            bound = replace(self._counted(anew, answered), also=bound.also)
         threads = self._catalog.setting("threads")
         bound = resolve_workers(bound, threads)
         precision = bound.options["precision"]
@@ -327,6 +327,11 @@ class Statements:
                 raise
             raise failed_in_network(error, bound.model.network.reason) from error
         return plan_explain(bound, rates, reduced=fast)
+
+    def _counted(self, bound: BoundExplain, answered: bool) -> BoundExplain:
+        """Return a bound statement with the cells that are stored; with none where all would be, and did not answer."""
+        counted = with_stored_cells(bound, self._catalog)
+        return bound if counted.complete and not answered else counted
 
     def _run(
         self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False

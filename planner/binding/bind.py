@@ -26,7 +26,6 @@ from obeql.planner.binding.clauses import (
 from obeql.planner.binding.error_location import is_written, locate, placed_in
 from obeql.planner.binding.labels import each_once, labels_of
 from obeql.planner.binding.options import default_stride, explain_options, place_of
-from obeql.planner.binding.reuse import held_cells
 from obeql.planner.binding.sources import resolve_model, resolve_source
 from obeql.planner.binding.values import Parameters, parameter_value, show_pair
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
@@ -76,7 +75,7 @@ class BoundExplain:
     notes: tuple[str, ...] = ()
     #: whether stored cells may answer
     reuse: bool = True
-    #: whether every cell was seen to be stored, so that the network is probably not needed
+    #: whether every cell was seen to be stored (`with_stored_cells`), so that the network is probably not needed
     complete: bool = False
     #: classes that coming statements of the script ask of the same windows, see `multi_query`
     also: tuple[ClassSelector, ...] = ()
@@ -165,16 +164,14 @@ def bind_alike(
     catalog: Catalog,
     text: str = "",
     parameters: Parameters | None = None,
-    held: bool = False,
 ) -> BoundExplain:
     """Bind a statement whose source and model are those of a bound one, which are not looked up again.
 
-    Reading a source may take long, as of a SELECT over all cells. With `held` the cells that are stored are counted.
-    Raises as `bind` does.
+    Reading a source may take long, as of a SELECT over all cells. Raises as `bind` does.
     """
     limit = catalog.setting("max_cells")
     with placed_in(text):
-        return _bind_explain(statement, catalog, _written(statement, text), {}, parameters or {}, limit, like, held)
+        return _bind_explain(statement, catalog, _written(statement, text), {}, parameters or {}, limit, like)
 
 
 def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> str:
@@ -201,7 +198,6 @@ def _bind_explain(
     parameters: Parameters,
     max_cells: int | None,
     like: BoundExplain | None = None,
-    held: bool = True,
 ) -> BoundExplain:
     options = explain_options(statement.options, parameters, defaults)
     check_clauses(statement)
@@ -226,9 +222,7 @@ def _bind_explain(
     memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
     disabled = _disabled(catalog)
     reuse = statement.reuse and bool(catalog.setting("reuse")) and "reuse_stored_cells" not in disabled
-    stored = catalog.stored_grids(images, model, options["fill"], options["precision"]) if reuse and held else ()
-    known = held_cells(images, model, classes, grids, stored) if stored else ()
-    scan = Preprocess(ScanImages(source, images, known), model.preprocessing)
+    scan = Preprocess(ScanImages(source, images), model.preprocessing)
     branches = tuple(
         ScoreCells(
             Classify(Occlude(scan, grid, options["fill"]), model, options["precision"]), classes, options["score"]
@@ -248,7 +242,6 @@ def _bind_explain(
         disabled=disabled,
         notes=_notes(options, strides),
         reuse=reuse,
-        complete=bool(known) and all(each.n_cells == each.grid.n_windows * len(images) for each in known),
         top_cells=bind_top_cells(statement),
         within_s=None if statement.within is None else float(statement.within.seconds),
         cluster=cluster,

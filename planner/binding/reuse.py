@@ -1,8 +1,8 @@
 """Answering queries from stored cells: which windows of a statement's grids the store holds already.
 
-Part of binding, which asks the catalog what is stored of the statement's images; the rule `reuse_stored_cells` turns
-the answer into a `ReuseCells` node, `lower` shrinks the estimates by it. These are counts for the plan. What is
-taken in the end is decided by content, image by image, when the statement runs (`cached_cells`).
+Comes after `bind`, for a statement that is to be planned: asks the catalog what is stored of its images; the rule
+`reuse_stored_cells` turns the answer into a `ReuseCells` node, `lower` shrinks the estimates by it. These are counts
+for the plan. What is taken in the end is decided by content, image by image, when the statement runs (`cached_cells`).
 """
 
 from __future__ import annotations
@@ -10,19 +10,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from obeql.errors import QueryError
+from obeql.planner.binding.bind import BoundExplain
 from obeql.planner.binding.labels import labelled_classes, labels_of
-from obeql.planner.catalog import ImageRecord, ModelRecord, StoredGrid, StoredMaps
+from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord, StoredGrid, StoredMaps
 from obeql.planner.cells import axis_places
 from obeql.planner.grid import WindowGrid
-from obeql.planner.logical.plan import CachedCells, ClassSelector
+from obeql.planner.logical.plan import (
+    CachedCells,
+    ClassSelector,
+    LogicalNode,
+    ScanImages,
+    ScoreCells,
+    find,
+    grids_of,
+    rewrite,
+)
 
-__all__ = ["held_cells"]
+__all__ = ["held_cells", "with_stored_cells"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -35,6 +45,24 @@ class _Part:
     cols: npt.NDArray[np.intp]
     from_rows: npt.NDArray[np.intp]
     from_cols: npt.NDArray[np.intp]
+
+
+def with_stored_cells(bound: BoundExplain, catalog: Catalog) -> BoundExplain:
+    """Return a bound statement that knows which of its cells are stored, where these may answer."""
+    options, grids = bound.options, grids_of(bound.logical)
+    stored = (
+        catalog.stored_grids(bound.images, bound.model, options["fill"], options["precision"]) if bound.reuse else ()
+    )
+    if not stored:
+        return bound
+    classes = next(find(bound.logical, ScoreCells)).classes
+    held = held_cells(bound.images, bound.model, classes, grids, stored)
+
+    def known(node: LogicalNode) -> LogicalNode:
+        return replace(node, held=held) if isinstance(node, ScanImages) else node
+
+    complete = all(each.n_cells == each.grid.n_windows * len(bound.images) for each in held)
+    return replace(bound, logical=rewrite(bound.logical, known), complete=complete)
 
 
 def held_cells(

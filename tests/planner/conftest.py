@@ -25,6 +25,7 @@ from obeql.planner import (
     bind,
     plan_explain,
     setting_default,
+    with_stored_cells,
 )
 from obeql.planner.catalog import StoredGrid, StoredMaps
 from obeql.planner.physical.plan import Cost, RejectedAlternative
@@ -244,7 +245,7 @@ def plan_of(catalog: FakeCatalog) -> PlanOf:
     def plan(text: str, bfloat16: Any = False, **settings: Any) -> ExplainPlan:
         catalog.settings.update(settings)
         reduced = ("bfloat16", Rates(device="bfloat16")) if bfloat16 else None
-        bound = bind(parse_statement(text), catalog, text)  # type: ignore[arg-type]
+        bound = with_stored_cells(bind(parse_statement(text), catalog, text), catalog)  # type: ignore[arg-type]
         return plan_explain(bound, Rates(device="test device"), choose=steady_chooser, reduced=reduced)
 
     return plan

@@ -11,7 +11,17 @@ import pytest
 
 from obeql.errors import InternalError
 from obeql.grammar import parse_statement
-from obeql.planner import RULE_NAMES, RULES, DenseForward, IncrementalForward, Rates, bind, optimize, plan_explain
+from obeql.planner import (
+    RULE_NAMES,
+    RULES,
+    DenseForward,
+    IncrementalForward,
+    Rates,
+    bind,
+    optimize,
+    plan_explain,
+    with_stored_cells,
+)
 from obeql.planner.logical.plan import (
     BatchedQueries,
     LogicalNode,
@@ -41,7 +51,7 @@ def _stored_for_one_rule(request: pytest.FixtureRequest, stored: Any) -> None:
 
 
 def _logical(text: str, catalog: Any) -> LogicalNode:
-    return bind(parse_statement(text), catalog, text).logical  # type: ignore[arg-type]
+    return with_stored_cells(bind(parse_statement(text), catalog, text), catalog).logical  # type: ignore[arg-type]
 
 
 def test_rules_are_named_by_their_functions_and_files() -> None:
