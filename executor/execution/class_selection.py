@@ -24,12 +24,10 @@ def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: 
     """Return the classes asked of an image as far as they are known without running the network, else None."""
     if source is None:
         return None
-    kind, value = plan.classes
-    match kind:
-        case "ids":
-            return list(value)
-        case "all":
-            return list(range(plan.model.n_classes))
+    known = plan.classes.known(plan.model.n_classes)
+    if known is not None:
+        return known
+    match plan.classes.kind:
         case "label":
             return _labelled(plan, image)
         case "predicted":
@@ -42,7 +40,7 @@ def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: 
 
 def asked_classes(plan: ExplainPlan, image: ImageRecord, clean: Tensor) -> list[int]:
     """The classes asked of an image whose clean logits are (1, K). Raises ImageError without a label that fits."""
-    labelled = _labelled(plan, image) if plan.classes[0] == "label" else []
+    labelled = _labelled(plan, image) if plan.classes.kind == "label" else []
     return chosen_classes(plan.classes, clean, labelled)
 
 
@@ -51,7 +49,7 @@ def shared_classes(plan: ExplainPlan, image: ImageRecord, classes: Sequence[int]
     found: dict[int, None] = {}
     for selector in plan.also:
         try:
-            labelled = _labelled(plan, image) if selector[0] == "label" else []
+            labelled = _labelled(plan, image) if selector.kind == "label" else []
         except ImageError:
             continue
         found |= dict.fromkeys(chosen_classes(selector, clean, labelled))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from obeql.executor.devices import device_of
 from obeql.planner.catalog import Activation
+from obeql.planner.class_selector import ClassSelector
 
 __all__ = ["as_stored", "chosen_classes", "logit_and_others", "top_class"]
 
@@ -47,19 +48,16 @@ def top_class(logits: Tensor) -> Tensor:
     return logits.argmax(dim=1).to(torch.int32)
 
 
-def chosen_classes(selector: tuple[str, object], logits: Tensor, labelled: Sequence[int]) -> list[int]:
+def chosen_classes(selector: ClassSelector, logits: Tensor, labelled: Sequence[int]) -> list[int]:
     """Return the classes a selector asks of an image with clean logits (1, K), in the order of the query.
 
     `labelled` are those that the image's labels name.
     """
-    kind, value = selector
-    if kind == "ids":
-        assert isinstance(value, tuple)
-        return list(value)
-    if kind == "all":
-        return list(range(logits.shape[1]))
-    if kind == "label":
+    known = selector.known(logits.shape[1])
+    if known is not None:
+        return known
+    if selector.kind == "label":
         return list(labelled)
-    if kind == "predicted":  # the arg-max class that maps store, so that equal logits choose alike
+    if selector.kind == "predicted":  # the arg-max class that maps store, so that equal logits choose alike
         return [int(logits[0].argmax())]
-    return [int(i) for i in logits[0].topk(min(int(str(value)), logits.shape[1])).indices]
+    return [int(i) for i in logits[0].topk(selector.n_maps(logits.shape[1])).indices]

@@ -253,17 +253,13 @@ def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], gal
 
 
 def _classes(plan: ExplainPlan, image: ImageRecord) -> list[int] | int | None:
-    """The classes asked of an image, or only their number where the network decides; None when there are none."""
-    match plan.classes:
-        case ("ids", ids):
-            return list(ids)
-        case ("all", _):
-            return list(range(plan.model.n_classes))
-        case ("label", _):
-            try:
-                return list(labelled_classes(plan.model, labels_of(image))) or None
-            except QueryError:
-                return None
-        case ("top", k):
-            return int(k)
-    return 1
+    """Return the classes asked of an image, or only their number where the network decides; None for none."""
+    known = plan.classes.known(plan.model.n_classes)
+    if known is not None:
+        return known
+    if plan.classes.kind == "label":
+        try:
+            return list(labelled_classes(plan.model, labels_of(image))) or None
+        except QueryError:
+            return None
+    return plan.classes.n_maps(plan.model.n_classes)

@@ -61,18 +61,6 @@ def image_key(image: ImageRecord) -> str:
     return image.path if image.path is not None else f"\0{image.key}"
 
 
-def n_classes_of(plan: ExplainPlan) -> int:
-    """Maps of one image and grid."""
-    match plan.classes:
-        case ("all", _):
-            return plan.model.n_classes
-        case ("top", k):
-            return int(k)
-        case ("ids", ids):
-            return len(ids)
-    return 1
-
-
 @dataclass
 class RunRecorder:
     """Begins a run with its first image, then stores images in their order; a `CellSink`. `flush` stores what waits.
@@ -152,7 +140,7 @@ class RunRecorder:
             options=options,
             plan=show(plan),
             versions=versions(),
-            asked=(len(plan.images), plan.n_windows * n_classes_of(plan)),
+            asked=(len(plan.images), plan.n_windows * plan.classes.n_maps(plan.model.n_classes)),
         )
 
     @property

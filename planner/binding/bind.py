@@ -29,10 +29,10 @@ from obeql.planner.binding.options import default_stride, explain_options, place
 from obeql.planner.binding.sources import resolve_model, resolve_source
 from obeql.planner.binding.values import Parameters, parameter_value, show_pair
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
+from obeql.planner.class_selector import ALL, LABEL, ClassSelector
 from obeql.planner.grid import Border, WindowGrid
 from obeql.planner.logical.plan import (
     Classify,
-    ClassSelector,
     LogicalNode,
     Occlude,
     Preprocess,
@@ -299,20 +299,20 @@ def _bind_classes(
 ) -> ClassSelector:
     if model.has_values and not isinstance(statement.selector, syntax.ForClasses):
         if statement.selector is None or isinstance(statement.selector, syntax.ForAll):
-            return ("all", None)
+            return ALL
         raise locate(_no_classes(model), statement.selector)
     match statement.selector:
         case None | syntax.ForPredicted():
             return DEFAULT_CLASSES
         case syntax.ForAll():
-            return ("all", None)
+            return ALL
         case syntax.ForTop() as top:
-            return ("top", _top(top, model))
+            return ClassSelector("top", _top(top, model))
         case syntax.ForLabel() as node:
             _check_labels(node, model, images)
-            return ("label", None)
+            return LABEL
         case syntax.ForClasses(items=items):
-            return ("ids", tuple(_class_id(item, model, parameters) for item in items))
+            return ClassSelector("ids", tuple(_class_id(item, model, parameters) for item in items))
 
 
 def _no_classes(model: ModelRecord) -> QueryTypeError:
@@ -423,16 +423,9 @@ def _bind_grids(
 
 def _n_maps(classes: ClassSelector, model: ModelRecord, images: tuple[ImageRecord, ...]) -> int:
     """Return the maps of all images on one grid."""
-    match classes:
-        case ("all", _):
-            return len(images) * model.n_classes
-        case ("top", k):
-            return len(images) * int(k)
-        case ("ids", ids):
-            return len(images) * len(ids)
-        case ("label", _):
-            return sum(max(1, len(labels_of(image))) for image in images)
-    return len(images)
+    if classes.kind == "label":
+        return sum(max(1, len(labels_of(image))) for image in images)
+    return len(images) * classes.n_maps(model.n_classes)
 
 
 def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | None) -> None:

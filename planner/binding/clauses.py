@@ -16,7 +16,7 @@ from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.settings import ALL_GPUS, DEVICES, RAY, device_name
 from obeql.planner.binding.values import BadValue
 from obeql.planner.catalog import Catalog
-from obeql.planner.logical.plan import ClassSelector
+from obeql.planner.class_selector import PREDICTED
 
 __all__ = [
     "DEFAULT_CLASSES",
@@ -29,7 +29,7 @@ __all__ = [
     "refuse_unsupported",
 ]
 
-DEFAULT_CLASSES: ClassSelector = ("predicted", None)
+DEFAULT_CLASSES = PREDICTED
 
 #: How the quality of an approximate map is measured; the first is the default.
 METRICS = ("ssim", "top10pct", "pearson", "maxerr")

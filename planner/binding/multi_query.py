@@ -19,7 +19,8 @@ from obeql.grammar import syntax
 from obeql.planner.binding.bind import BoundExplain, bind_alike
 from obeql.planner.binding.options import explain_options
 from obeql.planner.catalog import Catalog
-from obeql.planner.logical.plan import ClassSelector, ScoreCells, find, grids_of
+from obeql.planner.class_selector import ClassSelector
+from obeql.planner.logical.plan import ScoreCells, find, grids_of
 
 __all__ = ["FollowingStatements"]
 

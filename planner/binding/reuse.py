@@ -20,10 +20,10 @@ from obeql.planner.binding.bind import BoundExplain
 from obeql.planner.binding.labels import labelled_classes, labels_of
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord, StoredGrid, StoredMaps
 from obeql.planner.cells import axis_places
+from obeql.planner.class_selector import ClassSelector
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical.plan import (
     CachedCells,
-    ClassSelector,
     LogicalNode,
     ScanImages,
     ScoreCells,
@@ -96,19 +96,17 @@ def _asked(
 ) -> dict[tuple[int, ...], int]:
     """The classes asked of images with the same maps, and of how many of them; none where only the network can tell."""
     n_images = len(alike.images)
-    match classes:
-        case ("ids", ids):
-            return {tuple(ids): n_images}
-        case ("all", _):
-            return {tuple(range(model.n_classes)): n_images}
-        case ("label", _):
+    if (known := classes.known(model.n_classes)) is not None:
+        return {tuple(known): n_images}
+    match classes.kind:
+        case "label":
             found: dict[tuple[int, ...], int] = {}
             for labels, count in Counter(labels_of(images[place]) for place in alike.images).items():
                 with suppress(QueryError):
                     asked = tuple(labelled_classes(model, labels))
                     found[asked] = found.get(asked, 0) + count
             return found
-        case ("predicted", _):
+        case "predicted":
             return {(0,) if model.n_classes == 1 else (alike.maps[0].clean_top_class,): n_images}
     return {}
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from obeql.errors import InternalError
 from obeql.planner.catalog import ImageRecord, ModelRecord
+from obeql.planner.class_selector import ClassSelector
 from obeql.planner.logical.plan import (
     BatchedQueries,
     Classify,
-    ClassSelector,
     LogicalNode,
     Occlude,
     Preprocess,
@@ -93,7 +93,7 @@ def _fault_of(node: LogicalNode) -> str:
                 fault = "reads a grid without windows"
         case ReuseCells(held=held) if [each.grid for each in held] != list(grids_of(node)):
             fault = "holds cells of other grids"
-        case ScoreCells(classes=("ids", ids)):
+        case ScoreCells(classes=ClassSelector("ids", ids)):
             (classify,) = find(node, Classify)
             if not ids or not all(0 <= i < classify.model.n_classes for i in ids):
                 fault = f"asks for the classes {ids} of {classify.model.n_classes}"
@@ -116,7 +116,7 @@ def _asked(plan: LogicalNode) -> list[tuple[str, list[object]]]:
     selectors: list[ClassSelector] = []
     for node in find(plan, ScoreCells):
         kind, rest = node.classes
-        selectors.append((kind, tuple(dict.fromkeys(rest)) if isinstance(rest, tuple) else rest))
+        selectors.append(ClassSelector(kind, tuple(dict.fromkeys(rest)) if isinstance(rest, tuple) else rest))
     fills = [node.fill for node in find(plan, LogicalNode) if isinstance(node, (Occlude, BatchedQueries))]
     scores = [(node.score,) for node in find(plan, ScoreCells)]
     runs = [(node.name, node.replace) for node in find(plan, StoreRun)]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from obeql.planner.catalog import ModelRecord, Preprocessing
+from obeql.planner.class_selector import ALL, ClassSelector
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical.plan import (
     CachedCells,
     Classify,
-    ClassSelector,
     LogicalNode,
     Occlude,
     ScanImages,
@@ -21,9 +21,7 @@ from obeql.planner.logical.plan import (
 __all__ = ["example_plan"]
 
 
-def example_plan(
-    patches: Sequence[int] = (8,), classes: ClassSelector = ("all", None), n_stored: int = 0
-) -> LogicalNode:
+def example_plan(patches: Sequence[int] = (8,), classes: ClassSelector = ALL, n_stored: int = 0) -> LogicalNode:
     """Return a plan over an input of 32x32 pixels, as binding makes it; of each grid, `n_stored` cells are stored."""
     model = ModelRecord("net", "hash", None, {}, (), "softmax", Preprocessing((32, 32)), Network(()))
     grids = [WindowGrid.over((32, 32), (patch, patch), (8, 8)) for patch in patches]

@@ -9,15 +9,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from obeql.planner.catalog import ImageRecord, ModelRecord, Preprocessing
+from obeql.planner.class_selector import ClassSelector
 from obeql.planner.grid import WindowGrid
 
 __all__ = [
     "BatchedQueries",
     "CachedCells",
-    "ClassSelector",
     "Classify",
     "LogicalNode",
     "Occlude",
@@ -34,9 +34,6 @@ __all__ = [
     "rewrite",
     "show_grid",
 ]
-
-#: ("predicted", None) | ("label", None) | ("ids", (0, 2)) | ("top", 3) | ("all", None)
-ClassSelector = tuple[Literal["predicted", "label", "ids", "top", "all"], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +229,8 @@ def _show(value: Any) -> str:
             text = _show_preprocessing(value)
         case WindowGrid():
             text = show_grid(value)
-        case (str() as word, rest):
-            text = word if rest is None else f"{word}({_show_plain(rest)})"
+        case ClassSelector(kind=kind, value=asked):
+            text = kind if asked is None else f"{kind}({_show_plain(asked)})"
         case (ImageRecord(), *_):
             text = str(len(value))
         case (CachedCells(), *_):

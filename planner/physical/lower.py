@@ -20,7 +20,6 @@ from obeql.planner.logical.optimize import optimize
 from obeql.planner.logical.plan import (
     BatchedQueries,
     Classify,
-    ClassSelector,
     LogicalNode,
     Occlude,
     ReuseCells,
@@ -91,8 +90,8 @@ def lower(
     assert isinstance(scan, ScanImages) and isinstance(classify, Classify) and isinstance(score, ScoreCells)
     grids, fill, shared = _grids(logical)
     memory = next((m for m in (bound.memory_bytes, memory_bytes) if m is not None), int(rates.free_bytes))
-    n_classes = _n_classes(score.classes, classify.model.n_classes)
-    n_classes += sum(_n_classes(each, classify.model.n_classes) for each in bound.also)
+    n_classes = score.classes.n_maps(classify.model.n_classes)
+    n_classes += sum(each.n_maps(classify.model.n_classes) for each in bound.also)
     cells = cell_bytes([grid.n_windows for grid in grids], n_classes)
     # Costs are those of float32, whose numbers take half the space of float64's.
     times = 2 if classify.precision == "float64" else 1
@@ -270,18 +269,6 @@ def _refuse_memory(given: int, least: float, grid: WindowGrid) -> NoReturn:
         f"memory={given} bytes is too little: one window of {show_pair(grid.patch)} at a time needs {enough:g}{name} "
         "beyond the weights and the clean pass, the cells of its maps among it."
     )
-
-
-def _n_classes(classes: ClassSelector, n_all: int) -> int:
-    """Maps of one image and grid."""
-    match classes:
-        case ("all", _):
-            return n_all
-        case ("top", k):
-            return min(int(k), n_all)
-        case ("ids", ids):
-            return len(ids)
-    return 1
 
 
 def _options(bound: BoundExplain, grids: tuple[WindowGrid, ...]) -> dict[str, Any]:

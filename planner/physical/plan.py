@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from obeql.planner.catalog import ImageRecord, ModelRecord
+from obeql.planner.class_selector import ClassSelector
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical.plan import CachedCells
 
@@ -211,8 +212,7 @@ class ExplainPlan:
     """A bound, optimized and costed EXPLAIN OCCLUDE: everything the executor needs, as plain data.
 
     One map is computed for each image, grid (one grid a patch size) and class, in that order. `engines[g]` runs
-    grid g. `classes` is the selector: ("predicted", None) | ("label", None) | ("ids", (0, 2)) | ("top", 3) |
-    ("all", None).
+    grid g.
     """
 
     statement: str
@@ -220,7 +220,7 @@ class ExplainPlan:
     images: tuple[ImageRecord, ...]
     grids: tuple[WindowGrid, ...]
     engines: tuple[Engine, ...]
-    classes: tuple[str, Any]
+    classes: ClassSelector
     fill: str
     score: str
     precision: str
@@ -251,7 +251,7 @@ class ExplainPlan:
     n_passes: int = 0
     pass_s: float = 0.0
     #: classes that coming statements ask of the same windows; stored with the asked ones, outside of the run
-    also: tuple[tuple[str, Any], ...] = ()
+    also: tuple[ClassSelector, ...] = ()
     #: whether exact cells that are stored answer instead of being computed
     reuse: bool = True
     #: the cells that were seen to be stored, one entry a grid; empty for none. The engines' costs are without them.

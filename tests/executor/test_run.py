@@ -33,6 +33,7 @@ from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.logits import chosen_classes, logit_and_others, top_class
 from obeql.planner.catalog import ImageRecord, ModelRecord, Preprocessing
 from obeql.planner.cells import MapCells
+from obeql.planner.class_selector import ClassSelector
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ExplainPlan
 
@@ -128,8 +129,8 @@ def setup(drive: SimpleNamespace, request: pytest.FixtureRequest) -> Setup:
         labels = [*labels, *[None] * len(images)]
         records = tuple(ImageRecord(None, i, labels[i], key) for i, key in enumerate(images))
         plan = ExplainPlan(
-            "EXPLAIN ...", model, records, grids, (engine,) * len(grids), ("ids", (2, 0)), "mean", "probability",
-            "float32", "cpu", seed=0,
+            "EXPLAIN ...", model, records, grids, (engine,) * len(grids), ClassSelector("ids", (2, 0)),
+            "mean", "probability", "float32", "cpu", seed=0,
         )  # fmt: skip
         return Setting(module, graph, images, replace(plan, together=request.param, **changes))
 
@@ -271,20 +272,20 @@ def test_windows_whose_output_is_not_finite_fail_the_image(setup: Setup, boxes: 
     images["image1"][:2, :4] = 0
     grid = WindowGrid.over(SIZE, (4, 4), (2, 2), "cover", (2, 0, 16, 20))  # its first window hides rows 2 to 5
     given = {"boxes": boxes, "grids": (grid,), "fill": "black"}
-    sink, _ = setup(Picks(), images, classes=("ids", (0,)), **given).run()
+    sink, _ = setup(Picks(), images, classes=ClassSelector("ids", (0,)), **given).run()
     assert [shown for shown, _ in sink.written] == ["image0"]
     assert sink.failed == [
         ("image1", "image1: the model's output is not finite for 1 of 63 windows, first at row 0, column 0 of the map")
     ]
     # For another class that is an ordinary number: the first class is impossible.
-    sink, _ = setup(Picks(), images, classes=("ids", (3,)), **given).run()
+    sink, _ = setup(Picks(), images, classes=ClassSelector("ids", (3,)), **given).run()
     assert not sink.failed
     assert sink.written[1][1][0].others[0, 0] == pytest.approx(np.logaddexp(0, 1))
 
 
 def test_for_label(setup: Setup) -> None:
     images = pictures(5)
-    setting = setup(images=images, labels=("newt", None, "CAT", "newd", "doG"), classes=("label", None))
+    setting = setup(images=images, labels=("newt", None, "CAT", "newd", "doG"), classes=ClassSelector("label"))
     sink, report = setting.run()
     assert [(shown, [m.class_id for m in maps]) for shown, maps in sink.written] == [
         ("image0", [3, 3]),
@@ -298,7 +299,13 @@ def test_for_label(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize(
-    ("selector", "expected"), [(("predicted", None), 1), (("top", 3), 3), (("top", 9), 4), (("all", None), 4)]
+    ("selector", "expected"),
+    [
+        (ClassSelector("predicted"), 1),
+        (ClassSelector("top", 3), 3),
+        (ClassSelector("top", 9), 4),
+        (ClassSelector("all"), 4),
+    ],
 )
 def test_classes_are_chosen_image_by_image(setup: Setup, selector: tuple[str, Any], expected: int) -> None:
     setting = setup(classes=selector, grids=(WindowGrid.over(SIZE, (6, 6), (6, 6)),))
@@ -409,8 +416,8 @@ def test_top_class() -> None:
 
 def test_chosen_classes() -> None:
     logits = torch.tensor([[1.0, 4.0, 2.0]])
-    assert chosen_classes(("ids", (2, 0, 2)), logits, ()) == [2, 0, 2]
-    assert chosen_classes(("predicted", None), logits, ()) == [1]
-    assert chosen_classes(("top", 2), logits, ()) == [1, 2]
-    assert chosen_classes(("all", None), logits, ()) == [0, 1, 2]
-    assert chosen_classes(("label", None), logits, (2, 0)) == [2, 0]
+    assert chosen_classes(ClassSelector("ids", (2, 0, 2)), logits, ()) == [2, 0, 2]
+    assert chosen_classes(ClassSelector("predicted"), logits, ()) == [1]
+    assert chosen_classes(ClassSelector("top", 2), logits, ()) == [1, 2]
+    assert chosen_classes(ClassSelector("all"), logits, ()) == [0, 1, 2]
+    assert chosen_classes(ClassSelector("label"), logits, (2, 0)) == [2, 0]

@@ -18,10 +18,12 @@ from obeql.planner import (
     IncrementalForward,
     Rates,
     bind,
+    class_selector,
     optimize,
     plan_explain,
     with_stored_cells,
 )
+from obeql.planner.class_selector import ClassSelector
 from obeql.planner.logical.plan import (
     BatchedQueries,
     LogicalNode,
@@ -65,6 +67,11 @@ def test_rules_are_named_by_their_functions_and_files() -> None:
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_a_rule_shows_an_example_that_holds(rule: Any) -> None:
     n_failed, n_tried = doctest.testmod(sys.modules[rule.__module__])
+    assert n_tried and not n_failed
+
+
+def test_the_selector_of_classes_shows_examples_that_hold() -> None:
+    n_failed, n_tried = doctest.testmod(class_selector)
     assert n_tried and not n_failed
 
 
@@ -153,7 +160,7 @@ def skip_a_layer(plan: LogicalNode) -> LogicalNode:
 
 def ask_for_no_class(plan: LogicalNode) -> LogicalNode:
     def change(node: LogicalNode) -> LogicalNode:
-        return replace(node, classes=("ids", ())) if isinstance(node, ScoreCells) else node
+        return replace(node, classes=ClassSelector("ids", ())) if isinstance(node, ScoreCells) else node
 
     return rewrite(plan, change)
 

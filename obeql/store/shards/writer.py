@@ -85,7 +85,7 @@ class MapForm:
 
     @classmethod
     def of(cls, plan: ExplainPlan, class_names: tuple[str, ...]) -> MapForm:
-        return cls(plan.model, class_names, tuple(grid.stride for grid in plan.grids), plan.classes[0] == "label")
+        return cls(plan.model, class_names, tuple(grid.stride for grid in plan.grids), plan.classes.kind == "label")
 
     def image_maps(self, explained: ExplainedImage) -> ImageMaps:
         """Return the maps of an image as the store takes them, those of all classes, grid after grid."""

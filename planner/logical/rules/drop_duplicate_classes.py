@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from obeql.planner.class_selector import ClassSelector
 from obeql.planner.logical.plan import LogicalNode, ScoreCells, rewrite
 
 __all__ = ["drop_duplicate_classes"]
@@ -14,7 +15,7 @@ def drop_duplicate_classes(plan: LogicalNode) -> LogicalNode:
 
     >>> from obeql.planner.logical.example import example_plan
     >>> from obeql.planner.logical.plan import print_tree
-    >>> print(print_tree(drop_duplicate_classes(example_plan(classes=("ids", (2, 0, 2))))))
+    >>> print(print_tree(drop_duplicate_classes(example_plan(classes=ClassSelector("ids", (2, 0, 2))))))
     ScoreCells  classes=ids(2, 0)  score=logit
     └─ Classify  model=net  precision=float32
        └─ Occlude  grid=8x8 every 8x8 (4x4 windows cover)  fill=mean
@@ -23,8 +24,8 @@ def drop_duplicate_classes(plan: LogicalNode) -> LogicalNode:
 
     def once(node: LogicalNode) -> LogicalNode:
         match node:
-            case ScoreCells(classes=("ids", ids)) if len(set(ids)) < len(ids):
-                return replace(node, classes=("ids", tuple(dict.fromkeys(ids))))
+            case ScoreCells(classes=ClassSelector("ids", ids)) if len(set(ids)) < len(ids):
+                return replace(node, classes=ClassSelector("ids", tuple(dict.fromkeys(ids))))
         return node
 
     return rewrite(plan, once)
