@@ -34,8 +34,7 @@ class Listings:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        rows = store.on_connection(lambda connection: connection.sql("SELECT current_database()").fetchall())
-        name = str(rows[0][0]).replace('"', '""')
+        name = store.name().replace('"', '""')
         self._views = f'"{name}".main'
 
     def show(self, what: str) -> duckdb.DuckDBPyRelation:

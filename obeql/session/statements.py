@@ -201,7 +201,7 @@ class Statements:
 
     def require_open(self) -> None:
         """Raise StoreError once the database is closed."""
-        _ = self._store.connection
+        self._store.require_open()
 
     def require_writable(self, what: str) -> None:
         """Raise StoreError, naming what would write, where the database cannot be written to now."""

@@ -5,7 +5,8 @@ views of views.sql (`windows`, `runs`, `heatmaps`, `cells` and more) and call th
 these are stored in the file.
 
     opening   files opened, with small row groups;  driver    what else knows DuckDB's Python API
-    schema    tables.sql, views.sql, macros.sql: created or checked when a file is opened;  comments   what columns hold
+    fresh     tables.sql, views.sql, macros.sql;  comments   what columns hold
+    schema    older files, brought up to date, and files of others
     codec     JSON texts and UTC times;  planes: maps as Arrow rows
     folder    files on this machine or in an object store;  shards: Parquet files of maps
     models, images, runs, maps, evaluations, facts     the methods of `Store`, by what they keep
@@ -21,7 +22,6 @@ from typing import TypeVar
 
 import duckdb
 
-from obeql.errors import StoreError
 from obeql.store.driver import MEMORY, OPENING, STORAGE_VERSION, Database
 from obeql.store.evaluations import EvaluationRow, EvaluationRows
 from obeql.store.images import ImageContent, PredictionRow
@@ -88,15 +88,24 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """Return the connection on which users' SQL runs untouched; the store's own statements never run on it."""
-        if self._database.closed:
-            raise StoreError(f"the store {self.path!r} is closed; open it again with connect()")
+        self._database.require_open()
+        self._database.complete()
         return self._database.user
+
+    def require_open(self) -> None:
+        """Raise StoreError once the store is closed."""
+        self._database.require_open()
+
+    def name(self) -> str:
+        """Return what DuckDB calls the database."""
+        return self._database.name()
 
     def on_connection(self, call: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
         """Call something with `connection`, once no other thread reads a result there.
 
         Raises StoreError when the store is closed, errors of DuckDB as they are, and KeyboardInterrupt for Ctrl-C.
         """
+        self._database.complete()
         return self._database.on_user(call)
 
     def ask(self, sql: str) -> None:

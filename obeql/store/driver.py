@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from obeql.errors import StoreError
 from obeql.signals import defer_sigint
+from obeql.store import fresh
 from obeql.store.opening import MEMORY, STORAGE_VERSION, connect, first_sentence
 
 __all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database", "Lane"]
@@ -68,6 +69,7 @@ class Database:
         with OPENING:
             self.user = connect(self.path, read_only)
         self._own = self.user.cursor()
+        self._complete = bool(self._file)
         if not read_only:
             # A checkpoint rewrites the row group that was appended to, and what it frees stays in the file. With 10,000
             # maps of 53x53 the file is 544 MB at a threshold of 64 MB, 445 MB at this one (449 MB are the planes).
@@ -97,12 +99,24 @@ class Database:
             # complains of connections that are alive, closed or not.
             del self._own, self.user
 
+    def complete(self) -> None:
+        """Make, in a new database in memory, what only users' SQL reads: macros, and what columns hold.
+
+        Most programs never ask such a database in SQL, and it costs as much as all the rest.
+        """
+        if self._complete:
+            return
+        with self.transaction():
+            if not self._complete:  # by another thread meanwhile
+                self.change(fresh.complete)
+                self._complete = True
+
     def on_user(self, call: Callable[[duckdb.DuckDBPyConnection], _T]) -> _T:
         """Call something with the user's connection, once no other thread reads a result there.
 
         Raises StoreError when the database is closed, errors of DuckDB as they are, and KeyboardInterrupt for Ctrl-C.
         """
-        self._require_open()
+        self.require_open()
         user = self.user
         with _interruptible(), _ctrl_c_interrupts(user):
             return _when_free(lambda: call(user))
@@ -165,6 +179,11 @@ class Database:
                 self._own.execute(sql, list(parameters))
             else:
                 self._own.execute(sql)
+
+    def change(self, call: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+        """Call something that writes with the store's own connection, inside a transaction."""
+        with self._lock, self._explained("write"):
+            call(self._own)
 
     def append(self, table: str, batch: pa.Table) -> None:
         """Append an Arrow table to a base table; columns it lacks become NULL."""
@@ -278,6 +297,11 @@ class Database:
         ((tags,),) = self.rows("SELECT tags FROM duckdb_databases() WHERE database_name = current_database()")
         return str(dict(tags or {}).get("storage_version", ""))
 
+    def name(self) -> str:
+        """Return what DuckDB calls the database."""
+        ((name,),) = self.rows("SELECT current_database()")
+        return str(name)
+
     def n_threads(self) -> int:
         """Return how many threads DuckDB may use."""
         ((threads,),) = self.rows("SELECT current_setting('threads')")
@@ -309,19 +333,20 @@ class Database:
             with _ignoring(duckdb.TransactionException):  # aborted by an error inside: the end of it does the same
                 self._own.unregister("obeql_batch")
 
-    def _require_open(self) -> None:
+    def require_open(self) -> None:
+        """Raise StoreError once the database is closed."""
         if self._closed:
             raise StoreError(f"the store {self.path!r} is closed; open it again with connect()")
 
     def _require_writable(self) -> None:
-        self._require_open()
+        self.require_open()
         if self.read_only:
             raise StoreError(f"the store {self.path!r} was opened read-only; open it without read_only to change it")
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
         """Turn an error of DuckDB into a StoreError that says what could not be done, and to which file."""
-        self._require_open()
+        self.require_open()
         try:
             with _interruptible():
                 yield

@@ -7,16 +7,22 @@ The row group is what DuckDB holds, compresses and rewrites as a whole: 122,880 
 cells. A smaller size is taken by ATTACH alone, and holds only as long as the file is attached. The file is therefore
 opened by its path, which makes later connections of this process to that path join this one, and then attached anew
 under the same name.
+
+A new file gets its tables, views and macros here, before it is opened for good; the next ones of this process are
+copies of the first. A new database in memory gets what the store itself reads; `driver` adds the rest when SQL of users
+comes.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
 
 from obeql.errors import StoreError
+from obeql.store import fresh
 
 __all__ = ["MEMORY", "ROW_GROUP_SIZE", "STORAGE_VERSION", "connect", "first_sentence"]
 
@@ -31,6 +37,9 @@ ROW_GROUP_SIZE = 2048
 #: What is attached while the file is not.
 _MEANWHILE = "obeql_opening"
 
+#: The bytes of a new file, once this process has made one.
+_new_file = b""
+
 _LOCKED = re.compile(r"lock is held in (?P<process>.+?) \(PID (?P<pid>\d+)\)")
 
 
@@ -39,7 +48,10 @@ def connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
     if path == MEMORY:
         if read_only:
             raise StoreError("a store in memory starts empty, so it cannot be opened read-only; name a file instead")
-        return duckdb.connect(MEMORY)
+        connection = duckdb.connect(MEMORY)
+        with connection.cursor() as own:
+            _in_one_commit(own, fresh.make)
+        return connection
     file = Path(path)
     try:
         is_folder = file.is_dir()
@@ -54,9 +66,7 @@ def connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
             raise StoreError(f"the folder {str(file.absolute().parent)!r} of the store {file.name!r} does not exist")
     try:
         if not file.exists():
-            # The format is chosen when the file is created. A setting given to the lasting connection would keep
-            # plain duckdb.connect(path) in this process from joining it ("different configuration").
-            duckdb.connect(path, config={"storage_compatibility_version": STORAGE_VERSION}).close()
+            _create(file)
         connection = duckdb.connect(path, read_only=read_only)
         if not read_only:
             try:
@@ -67,6 +77,44 @@ def connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
         return connection
     except duckdb.Error as error:
         raise StoreError(_why_not_opened(path, error)) from error
+
+
+def _create(file: Path) -> None:
+    """Create a file with all that a database of ours has; of one that is there by now, nothing is changed."""
+    global _new_file  # noqa: PLW0603 - what the first file cost the next ones need not
+    if _new_file and _copied(file):
+        return
+    # The format is chosen when the file is created. A setting given to the lasting connection would keep plain
+    # duckdb.connect(path) in this process from joining it ("different configuration").
+    with duckdb.connect(str(file), config={"storage_compatibility_version": STORAGE_VERSION}) as connection:
+        try:
+            _in_one_commit(connection, fresh.make, fresh.complete)
+        except duckdb.Error:
+            return  # `schema` says what is wrong: with the name, with what another process has just made, with the disk
+    # Read only now: closing a file that DuckDB holds would let go of its lock.
+    _new_file = file.read_bytes()
+
+
+def _copied(file: Path) -> bool:
+    """Write a copy of an empty database where nothing is; returns whether it is there."""
+    try:
+        with file.open("xb") as copy:
+            try:
+                copy.write(_new_file)
+                copy.flush()
+            except OSError:
+                file.unlink()
+                raise
+    except OSError:
+        return False
+    return True
+
+
+def _in_one_commit(connection: duckdb.DuckDBPyConnection, *steps: Callable[[duckdb.DuckDBPyConnection], None]) -> None:
+    connection.execute("BEGIN")
+    for step in steps:
+        step(connection)
+    connection.execute("COMMIT")
 
 
 def _attach_anew(connection: duckdb.DuckDBPyConnection, path: str) -> None:

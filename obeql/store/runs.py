@@ -291,7 +291,10 @@ class RunRows(PlacedRows):
 
     def _mark_interrupted(self) -> None:
         """Runs of a process that is gone are interrupted; called when the file is opened by its first holder."""
-        rows = self._database.rows("SELECT run_id FROM main.runs WHERE status = 'running' ORDER BY run_id")
+        rows = self._database.rows(
+            "SELECT run_id FROM obeql_store.run_events GROUP BY run_id "
+            "HAVING arg_max(status, entry_id) = 'running' ORDER BY run_id"
+        )
         if rows:
             with self._database.transaction():
                 for (run_id,) in rows:

@@ -1,31 +1,26 @@
-"""Create the tables, views and macros of a store, or check those a file already has and bring them up to date.
+"""Check the tables, views and macros that a file has and bring them up to date; add them to a file of others.
 
-Before it: `driver` has opened the file. After it: every other module of `obeql.store` may rely on the schema. The
-tables hold what users have and are only added to; views and macros are made from them, so that an upgrade drops and
-creates those.
+Before it: `driver` has opened the file; a new one has all of them by then. After it: every other module of
+`obeql.store` may rely on the schema. The tables hold what users have and are only added to; views and macros are made
+from them, so that an upgrade drops and creates those.
 """
 
 from __future__ import annotations
 
 import re
-from importlib.resources import files
 from pathlib import Path
 
+import duckdb
+
 from obeql.errors import StoreError
+from obeql.store import fresh
 from obeql.store.codec import utc_now
-from obeql.store.comments import VIEWS, comments_on
 from obeql.store.driver import Database
+from obeql.store.fresh import CHANGES, SCHEMA, SCHEMA_VERSION, TABLES, script
 
 __all__ = ["ADDED", "SCHEMA_VERSION", "prepare_schema", "table_definition"]
 
-#: Raised by one with every change of the scripts that older programs cannot read.
-SCHEMA_VERSION = 6
-
-_SCHEMA = "obeql_store"
 _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
-
-#: Scripts that make the tables, by the version they came with; an upgrade runs those that the file lacks.
-_TABLES = {1: "tables", 3: "tables_3", 5: "tables_5", 6: "tables_6"}
 
 #: Views and macros that versions added. An upgrade replaces those the file has; a name that came later may be a user's.
 ADDED = {
@@ -42,16 +37,19 @@ ADDED = {
 
 def prepare_schema(database: Database) -> None:
     """Create the schema where it is missing; raise StoreError where it cannot be, or is newer than this program."""
-    if Path(database.path).stem.lower() == _SCHEMA:
-        raise StoreError(f"a store cannot be named {Path(database.path).name!r}: its tables live in a schema {_SCHEMA}")
-    if not _has_version_table(database):
+    if Path(database.path).stem.lower() == SCHEMA:
+        raise StoreError(f"a store cannot be named {Path(database.path).name!r}: its tables live in a schema {SCHEMA}")
+    try:
+        ((version,),) = database.rows(f"SELECT max(version) FROM {SCHEMA}.schema_version")
+    except StoreError as error:
+        if not isinstance(error.__cause__, duckdb.CatalogException):
+            raise
         if database.read_only:
             raise StoreError(
                 f"{database.path!r} is a DuckDB file without heat maps; open it without read_only to add them"
-            )
+            ) from None
         _create(database)
         return
-    ((version,),) = database.rows(f"SELECT max(version) FROM {_SCHEMA}.schema_version")
     if version is None or version > SCHEMA_VERSION:
         raise StoreError(
             f"the store {database.path!r} has schema version {version}, this program knows versions up to "
@@ -63,28 +61,17 @@ def prepare_schema(database: Database) -> None:
 
 def table_definition(table: str) -> str:
     """Return the CREATE TABLE of a base table that is as it was in the first version."""
-    script = _script(_TABLES[1])
-    start = script.index(f"CREATE TABLE {_SCHEMA}.{table} (")
-    return script[start : script.index(";", start)]
-
-
-def _has_version_table(database: Database) -> bool:
-    return bool(
-        database.rows(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() "
-            "AND schema_name = ? AND table_name = 'schema_version'",
-            [_SCHEMA],
-        )
-    )
+    tables = script(TABLES[1])
+    start = tables.index(f"CREATE TABLE {SCHEMA}.{table} (")
+    return tables[start : tables.index(";", start)]
 
 
 def _create(database: Database) -> None:
+    """Add the schema to a file of others."""
     _require_free(database, frozenset())
     with database.transaction():
-        for name in (*_TABLES.values(), "views", "macros"):
-            database.run(_script(name))
-        _comment(database)
-        database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
+        database.change(fresh.make)
+        database.change(fresh.complete)
     database.checkpoint()
 
 
@@ -97,37 +84,25 @@ def _upgrade(database: Database, version: int) -> None:
             if name.lower() in own:
                 database.run(f'DROP {kind.upper()} main."{name}"')
         inner = "SELECT view_name FROM duckdb_views() WHERE database_name = current_database() AND schema_name = ?"
-        for (name,) in database.rows(inner, [_SCHEMA]):
-            database.run(f"DROP VIEW {_SCHEMA}.{name}")
-        for name in (*(script for since, script in _TABLES.items() if since > version), "views", "macros"):
-            database.run(_script(name))
-        _comment(database)
+        for (name,) in database.rows(inner, [SCHEMA]):
+            database.run(f"DROP VIEW {SCHEMA}.{name}")
+        for scripts in (TABLES, CHANGES, {SCHEMA_VERSION: "views"}):
+            for since, name in scripts.items():
+                if since > version:
+                    database.run(script(name))
+        database.change(fresh.complete)
         database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
     database.checkpoint()
 
 
-def _comment(database: Database) -> None:
-    """Say of every view and of each of its columns what it holds."""
-    columns = database.rows(
-        "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() "
-        "AND schema_name = 'main' AND list_contains(?, table_name) ORDER BY table_name, column_index",
-        [list(VIEWS)],
-    )
-    database.run(comments_on(columns))
-
-
-def _script(name: str) -> str:
-    return files("obeql.store.sql").joinpath(f"{name}.sql").read_text("utf-8")
-
-
 def _require_free(database: Database, own: frozenset[str]) -> None:
     """Raise StoreError where a name that the schema needs is a user's; `own` are those known to be ours."""
-    wanted = {name.lower() for script in ("views", "macros") for name in _CREATED.findall(_script(script))} - own
+    wanted = {name.lower() for text in ("views", "macros") for name in _CREATED.findall(script(text))} - own
     clashes = {f"{kind} {name!r}" for kind, name in _taken(database) if name.lower() in wanted}
     if not own and database.rows(
-        "SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?", [_SCHEMA]
+        "SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?", [SCHEMA]
     ):
-        clashes.add(f"schema {_SCHEMA!r}")
+        clashes.add(f"schema {SCHEMA!r}")
     if clashes:
         raise StoreError(
             f"{database.path!r} already has the {' and the '.join(sorted(clashes)).replace('macro table', 'macro')}, "

@@ -14,8 +14,9 @@ from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord, Preprocessing
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.geometry import LayerSpec, Network
-from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store
+from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store, opening
 from obeql.store.comments import COLUMNS, VIEWS, comment_of
+from obeql.store.driver import Database
 from obeql.store.schema import ADDED
 
 
@@ -336,6 +337,78 @@ def test_facts_are_remembered_replaced_and_removed(tmp_path: Path) -> None:
 def test_importing_the_store_does_not_import_torch() -> None:
     code = "import sys, obeql.store; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 0
+
+
+# ---- what a new database costs --------------------------------------------------------------------------------
+
+
+def catalog(connection: duckdb.DuckDBPyConnection) -> list[list[tuple[object, ...]]]:
+    """All that a database defines, with its comments."""
+    return [
+        connection.execute(f"SELECT {what} WHERE database_name = current_database() ORDER BY ALL").fetchall()
+        for what in (
+            "schema_name, table_name, sql FROM duckdb_tables()",
+            "schema_name, view_name, length(sql), comment FROM duckdb_views()",  # names after EXCLUDE have no order
+            "schema_name, table_name, column_name, data_type, comment FROM duckdb_columns()",
+            "function_name, parameters, macro_definition FROM duckdb_functions()",
+            "sequence_name, sql FROM duckdb_sequences()",
+        )
+    ]
+
+
+def defined(path: Path | str) -> list[list[tuple[object, ...]]]:
+    with Store(path) as store:
+        return catalog(store.connection)
+
+
+def test_every_way_to_begin_gives_the_same_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_new_file", b"")
+    first = defined(tmp_path / "made.duckdb")
+    assert opening._new_file and defined(tmp_path / "copied.duckdb") == first
+    duckdb.connect(str(tmp_path / "plain.duckdb")).close()
+    assert defined(tmp_path / "plain.duckdb") == first
+    assert defined(":memory:") == first
+    assert (
+        len(first[3]) == len({name for names in ADDED.values() for name in names} - set(VIEWS)) + 1
+    )  # two forms of one
+
+
+def test_copies_of_a_new_file_do_not_share_what_they_hold(tmp_path: Path) -> None:
+    with Store(tmp_path / "a.duckdb") as a, Store(tmp_path / "b.duckdb") as b:
+        a.finish_run(a.begin_run(record("only in a")), "done")
+        assert b.runs() == [] and b.storage_version() == "v1.5.0+"
+        b.finish_run(b.begin_run(record("only in b")), "done")
+    with Store(tmp_path / "a.duckdb") as a, Store(tmp_path / "b.duckdb") as b:
+        assert [run.name for run in (*a.runs(), *b.runs())] == ["only in a", "only in b"]
+
+
+def test_a_file_that_cannot_be_copied_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "_copied", lambda file: False)
+    for name in ("a.duckdb", "b.duckdb"):
+        with Store(tmp_path / name) as store:
+            assert store.runs() == []
+
+
+def test_a_database_in_memory_gets_macros_when_sql_of_users_comes() -> None:
+    with Store() as store:
+        store.finish_run(store.begin_run(record("r")), "done")
+        assert store.runs()[0].name == "r"
+        macros = "SELECT count(*) FROM duckdb_functions() WHERE function_name = 'box_mean'"
+        assert store._database.rows(macros) == [(0,)]
+        assert store.on_connection(lambda user: user.execute("SELECT run_of('r')").fetchall()) == [(1,)]
+        assert store._database.rows(macros) == [(1,)]
+
+
+def test_a_file_that_is_up_to_date_is_opened_with_few_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(tmp_path / "heat.duckdb").close()
+    asked = []
+    monkeypatch.setattr(
+        Database,
+        "rows",
+        lambda self, sql, values=(), rows=Database.rows: (asked.append(sql), rows(self, sql, values))[1],
+    )
+    Store(tmp_path / "heat.duckdb").close()
+    assert len(asked) == 3 and not any("duckdb_" in sql for sql in asked)  # DuckDB's lists of what there is are slow
 
 
 # ---- upgrades, space, other readers ----------------------------------------------------------------------

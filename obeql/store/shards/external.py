@@ -35,16 +35,14 @@ class PlacedRows:
 
     def _read_placed(self) -> None:
         """Let SQL read the shards of a file that was just opened."""
-        if self._database.rows(
-            "SELECT 1 FROM duckdb_tables() WHERE database_name = current_database() AND schema_name = 'obeql_store' "
-            "AND table_name = 'shard_rows'"  # which an older file that is open for reading only lacks
-        ):
-            with suppress(StoreError):  # all else can be read; what is there says so when it is asked for
-                folders = self._folders()
-                self._read_remote(folders)
-                if not self._database.read_only and self._n_shown() != len(folders):
-                    with self._database.transaction():
-                        self._show_shards()
+        with suppress(StoreError):  # an older file lacks the table; all else can be read, what is there says so later
+            if not self._database.rows("SELECT 1 FROM obeql_store.shard_rows LIMIT 1"):
+                return
+            folders = self._folders()
+            self._read_remote(folders)
+            if not self._database.read_only and self._n_shown() != len(folders):
+                with self._database.transaction():
+                    self._show_shards()
 
     def shard_names(self, folder: str) -> dict[str, int]:
         """Return the shards of a folder that the store knows: their numbers by their names."""
