@@ -1,4 +1,4 @@
-"""What DuckDB shows of the views and their columns: `COMMENT ON`, which SQL tools and `duckdb_columns()` read.
+"""What DuckDB shows of views, their columns and macros: `COMMENT ON`, which SQL tools and `duckdb_columns()` read.
 
 `schema` applies them when it makes the views. A column of one name means the same in every view; `_OTHERWISE` has the
 few that mean something else, `docs/language.md` the views.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-__all__ = ["COLUMNS", "VIEWS", "comment_of", "comments_on"]
+__all__ = ["COLUMNS", "MACROS", "TABLE_MACROS", "VIEWS", "comment_of", "comments_on"]
 
 #: One row of each view is ..
 VIEWS: Mapping[str, str] = {
@@ -22,6 +22,28 @@ VIEWS: Mapping[str, str] = {
     "evaluations": "One row a curve of EVALUATE: how the probability changes as pixels are hidden or shown",
     "cells": "One row a window of a map, for joins by id; NULL where it was not computed",
     "windows": "One row a window that has a value, with names in place of ids: what hiding it costs the class",
+}
+
+#: What macros of values give ..
+MACROS: Mapping[str, str] = {
+    "box_mean": "Mean of the computed cells of a box of a plane; NULL where it holds none",
+    "cells_between": "Number of cells of a box of a plane with low <= value < high",
+    "map_iou": "Cells that reach the threshold in both planes, divided by those that do in either",
+    "map_difference": "plane_a - plane_b, cell by cell; NULL where the planes differ in shape",
+    "score_of": "A score of a kind, such as 'probability', from a cell's logit and log-odds",
+    "importance_of": "The importance of a cell by a kind of score, from logits and log-odds of the image and the cell",
+    "centre_of_mass": "Where the positive part of a plane lies: row and col of the mean cell, or y and x in pixels",
+    "run_of": "The id of a run by its name or id; an error where there is none",
+    "image_of": "The id of an image by its name, path or id; an error where there is none",
+}
+#: .. and the rows of macros of tables.
+TABLE_MACROS: Mapping[str, str] = {
+    "maps_of": "The maps of an image in a run: their ids, classes and score",
+    "cells_of": "All cells with a value of the maps of an image in a run",
+    "top_cells": "The k most important cells of each map of an image in a run; those that are not exact are estimated",
+    "pixel_map": "Importance of each pixel of the model's input: the mean of the windows that cover it",
+    "deletion_order": "The pixels of the maps of an image in a run by importance, largest first, with rank and share",
+    "box_cells": "A box of cells of every map: scores, importance and exact as lists, row by row",
 }
 
 COLUMNS: Mapping[str, str] = {
@@ -168,8 +190,11 @@ def comment_of(view: str, column: str) -> str:
 
 
 def comments_on(columns: Iterable[tuple[str, str]]) -> str:
-    """Return the statements that put a comment on every view, and on its columns, (view, column) each."""
-    statements = [f"COMMENT ON VIEW {view} IS {_literal(text)}" for view, text in VIEWS.items()]
+    """Return the statements that put a comment on views and macros, and on columns of views, (view, column) each."""
+    of = {"VIEW": VIEWS, "MACRO": MACROS, "MACRO TABLE": TABLE_MACROS}
+    statements = [
+        f"COMMENT ON {kind} {name} IS {_literal(text)}" for kind, texts in of.items() for name, text in texts.items()
+    ]
     statements += [
         f'COMMENT ON COLUMN {view}."{column}" IS {_literal(comment_of(view, column))}' for view, column in columns
     ]

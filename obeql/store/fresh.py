@@ -43,7 +43,7 @@ def make(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def complete(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the macros, and say of every view and of each of its columns what it holds."""
+    """Make the macros, and say of them, of every view and of each of its columns what it holds."""
     connection.execute(script("macros"))
     columns = connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() "

@@ -15,7 +15,7 @@ from obeql.planner.catalog import ImageRecord, Preprocessing
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.geometry import LayerSpec, Network
 from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store, opening
-from obeql.store.comments import COLUMNS, VIEWS, comment_of
+from obeql.store.comments import COLUMNS, MACROS, TABLE_MACROS, VIEWS, comment_of
 from obeql.store.driver import Database
 from obeql.store.schema import ADDED
 
@@ -350,7 +350,7 @@ def catalog(connection: duckdb.DuckDBPyConnection) -> list[list[tuple[object, ..
             "schema_name, table_name, sql FROM duckdb_tables()",
             "schema_name, view_name, length(sql), comment FROM duckdb_views()",  # names after EXCLUDE have no order
             "schema_name, table_name, column_name, data_type, comment FROM duckdb_columns()",
-            "function_name, parameters, macro_definition FROM duckdb_functions()",
+            "function_name, parameters, macro_definition, comment FROM duckdb_functions()",
             "sequence_name, sql FROM duckdb_sequences()",
         )
     ]
@@ -368,9 +368,9 @@ def test_every_way_to_begin_gives_the_same_database(tmp_path: Path, monkeypatch:
     duckdb.connect(str(tmp_path / "plain.duckdb")).close()
     assert defined(tmp_path / "plain.duckdb") == first
     assert defined(":memory:") == first
-    assert (
-        len(first[3]) == len({name for names in ADDED.values() for name in names} - set(VIEWS)) + 1
-    )  # two forms of one
+    macros = {name for names in ADDED.values() for name in names} - set(VIEWS)
+    assert {name for name, *_ in first[3]} == macros == {*MACROS, *TABLE_MACROS}
+    assert {(name, comment) for name, *_, comment in first[3]} == {*MACROS.items(), *TABLE_MACROS.items()}
 
 
 def test_copies_of_a_new_file_do_not_share_what_they_hold(tmp_path: Path) -> None:

@@ -133,6 +133,11 @@ def test_centre_of_mass(store: Store, seed: int) -> None:
     rows, cols = np.indices(weight.shape)
     wanted = {"row": (rows * weight).sum() / weight.sum(), "col": (cols * weight).sum() / weight.sum()}
     assert row[0] == pytest.approx(wanted, rel=1e-5)
+    sql = "SELECT centre_of_mass(importance, tops, lefts, heights, widths) FROM heatmaps"
+    (row,) = store.connection.execute(sql).fetchall()
+    y, x = (np.add(at, np.divide(n, 2)) for at, n in ((cells.tops, cells.heights), (cells.lefts, cells.widths)))
+    wanted = {"y": (y[rows] * weight).sum() / weight.sum(), "x": (x[cols] * weight).sum() / weight.sum()}
+    assert row[0] == pytest.approx(wanted, rel=1e-5)
 
 
 def partly_exact(seed: int) -> MapCells:
@@ -167,8 +172,10 @@ def test_cells_that_were_not_computed_are_told_apart(store: Store, kind: str, se
 
 def test_nothing_positive_has_no_centre() -> None:
     with Store() as store:
-        sql = "SELECT centre_of_mass([[-1.0, NULL], [0.0, -3.0]]), centre_of_mass(NULL)"
-        assert store.connection.execute(sql).fetchall() == [(None, None)]
+        for places in ("", ", [0, 4], [0, 4], [8, 8], [8, 8]"):
+            planes = "[[-1.0, NULL], [0.0, -3.0]]", "[[NULL, NULL]]", "[]", "NULL"
+            sql = ", ".join(f"centre_of_mass({plane}{places})" for plane in planes)
+            assert store.connection.execute(f"SELECT {sql}").fetchall() == [(None,) * 4]
 
 
 def test_cells_of_are_those_of_the_view(store: Store) -> None:

@@ -59,24 +59,38 @@ CREATE MACRO importance_of(kind, clean_logit_z, clean_log_odds_z, logit_z, log_o
 
 -- Where the importance lies, weighted by what is positive; NULL where nothing is. Of a plane alone (row, col) of the mean
 -- cell; with the windows' places (y, x) of the mean of their middles, in pixels of the model's input, 0 at its edge.
+-- Lists of one element give names to what is used more than once; CASE takes a fifth of the time of greatest(.., 0).
 CREATE MACRO centre_of_mass(plane) AS
-    CASE WHEN list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0))) > 0 THEN {
-        'row': list_sum(list_transform(plane, lambda _row, _i: (_i - 1) * list_sum(list_transform(
-                   _row, lambda _value: greatest(_value, 0)::DOUBLE))))
-               / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE)),
-        'col': list_sum(list_transform(plane, lambda _row: list_sum(list_transform(
-                   _row, lambda _value, _j: (_j - 1) * greatest(_value, 0)::DOUBLE))))
-               / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE))
-    } END,
+    list_transform(list_transform(
+        [list_transform(plane, lambda _row: list_transform(
+            _row, lambda _value: CASE WHEN _value > 0 THEN _value::DOUBLE ELSE 0 END))],
+        lambda _positive: {
+            'of_rows': list_transform(_positive, lambda _row: list_sum(_row)),
+            'by_col': list_sum(list_transform(
+                _positive, lambda _row: list_dot_product(_row, range(len(_row))::DOUBLE[])))
+        }),
+        lambda _sum: CASE WHEN list_sum(_sum.of_rows) > 0 THEN {
+            'row': list_dot_product(_sum.of_rows, range(len(_sum.of_rows))::DOUBLE[]) / list_sum(_sum.of_rows),
+            'col': _sum.by_col / list_sum(_sum.of_rows)
+        } END)[1],
 (plane, window_tops, window_lefts, window_heights, window_widths) AS
-    CASE WHEN list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0))) > 0 THEN {
-        'y': list_sum(list_transform(plane, lambda _row, _i: (window_tops[_i] + window_heights[_i] / 2)
-                 * list_sum(list_transform(_row, lambda _value: greatest(_value, 0)::DOUBLE))))
-             / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE)),
-        'x': list_sum(list_transform(plane, lambda _row: list_sum(list_transform(
-                 _row, lambda _value, _j: (window_lefts[_j] + window_widths[_j] / 2) * greatest(_value, 0)::DOUBLE))))
-             / list_sum(list_transform(flatten(plane), lambda _value: greatest(_value, 0)::DOUBLE))
-    } END;
+    list_transform(list_transform(
+        [{
+            'plane': list_transform(plane, lambda _row: list_transform(
+                _row, lambda _value: CASE WHEN _value > 0 THEN _value::DOUBLE ELSE 0 END)),
+            'middles': list_transform(window_lefts, lambda _left, _j: _left + window_widths[_j] / 2)
+        }],
+        lambda _positive: {
+            'of_rows': list_transform(_positive.plane, lambda _row: list_sum(_row)),
+            'by_x': list_sum(list_transform(_positive.plane, lambda _row: list_sum(list_transform(
+                _row, lambda _value, _j: _positive.middles[_j] * _value))))
+        }),
+        lambda _sum: CASE WHEN list_sum(_sum.of_rows) > 0 THEN {
+            'y': list_sum(list_transform(
+                     _sum.of_rows, lambda _value, _i: (window_tops[_i] + window_heights[_i] / 2) * _value))
+                 / list_sum(_sum.of_rows),
+            'x': _sum.by_x / list_sum(_sum.of_rows)
+        } END)[1];
 
 -- A box of cells of every map: `scores`, `importance` and `exact` are lists of its cells, row by row, NULL where there is
 -- no value; a value that is not exact is estimated.
