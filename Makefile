@@ -24,7 +24,7 @@ BIN := $(VENV)/bin
 # The tests of a file stay in one process, which keeps what they share. Threads of two processes that wait for work must
 # not spin on the cores meanwhile.
 SIDE_BY_SIDE = $(if $(filter-out 0,$(WORKERS)),OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 )$(BIN)/python -m pytest \
-	-n $(WORKERS) --dist loadfile
+	-n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test quick lint types bench docs site gpu-kit clean

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 STATEMENT = "EXPLAIN OCCLUDE scans USING net FOR ALL WITH patch=[8, 12] stride=4 batch=49 INTO crash"
-N_IMAGES, SIZE, MAPS_AN_IMAGE = 160, 32, 6
+SIZE, MAPS_AN_IMAGE = 32, 6
 #: Share of the kills that may come at any time; the others come while maps are computed and stored.
 ANY_TIME = 0.25
 
@@ -33,6 +33,7 @@ def main() -> int:
     """Kill as often as asked, print what was found, and return the exit code."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=200)
+    options.add_argument("--images", type=int, default=160, help="images of the set")
     options.add_argument("--seed", type=int, default=0)
     given = options.parse_args()
     context = multiprocessing.get_context("forkserver")
@@ -47,7 +48,7 @@ def main() -> int:
         ]
     )
     with tempfile.TemporaryDirectory() as folder:
-        report = Trial(Path(folder), random.Random(given.seed), context).run(given.kills)
+        report = Trial(Path(folder), random.Random(given.seed), context, given.images).run(given.kills)
     print(json.dumps(report))
     return 1 if report["problems"] else 0
 
@@ -55,10 +56,11 @@ def main() -> int:
 class Trial:
     """One series of kills; every finished set is followed by a fresh file."""
 
-    def __init__(self, folder: Path, chance: random.Random, context: Any) -> None:
+    def __init__(self, folder: Path, chance: random.Random, context: Any, n_images: int) -> None:
         self.folder = folder
         self.chance = chance
         self.context = context
+        self.n_images = n_images
         self.report: dict[str, Any] = {
             "kills": 0,
             "kills_between_commits": 0,
@@ -67,7 +69,7 @@ class Trial:
         }
         self.report |= {"images_lost": 0, "maps_checked": 0, "problems": []}
         (folder / "scans").mkdir()
-        for number, picture in enumerate(_pictures()):
+        for number, picture in enumerate(_pictures(n_images)):
             picture.save(folder / "scans" / f"{number:03}.png")
         self.seconds = 5.0  # of an undisturbed child's whole life, and of its run alone
         self.run_seconds = 3.0
@@ -79,7 +81,7 @@ class Trial:
         reported = self._child(self.folder / "reference.duckdb", None)
         self.seconds = time.perf_counter() - started
         self.run_seconds = self.seconds - reported["run_began_s"]
-        if reported["images_done"] != N_IMAGES:
+        if reported["images_done"] != self.n_images:
             raise SystemExit(f"the undisturbed run ended early: {reported}")
         self.expected = _stored(self.folder / "reference.duckdb")[1]
         number = 0
@@ -142,9 +144,9 @@ class Trial:
             problems.append(f"{len(maps)} maps of {len(stored)} images")
         if wrong := [key for key, digest in maps.items() if self.expected[key] != digest]:
             problems.append(f"{len(wrong)} maps differ from the undisturbed run")
-        if said["n_todo"] is not None and said["n_todo"] != N_IMAGES - said["durable_before"]:
+        if said["n_todo"] is not None and said["n_todo"] != self.n_images - said["durable_before"]:
             problems.append(f"{said['n_todo']} images were computed with {said['durable_before']} stored")
-        if said["finished"] and (status != ["done"] or len(stored) != N_IMAGES):
+        if said["finished"] and (status != ["done"] or len(stored) != self.n_images):
             problems.append(f"a finished run is {status} with {len(stored)} images")
         self.report["maps_checked"] += len(maps)
 
@@ -223,11 +225,11 @@ def _network() -> Any:
     return nn.Sequential(*parts).eval()
 
 
-def _pictures() -> Iterator[Any]:
+def _pictures(n_images: int) -> Iterator[Any]:
     import numpy as np
     from PIL import Image
 
-    for seed in range(N_IMAGES):
+    for seed in range(n_images):
         yield Image.fromarray(np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8))
 
 

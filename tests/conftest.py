@@ -5,6 +5,7 @@ Tests run side by side (`make test` starts two processes): those marked `alone` 
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import tempfile
@@ -33,6 +34,28 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
         return (yield)
 
 
+#: Files that take longest, the longest first. They begin first: each stays in one process, and the last one
+#: to begin would run on alone. (Makefile switches off that files of many tests begin first.)
+LONGEST = (
+    "executor/test_torchvision.py",
+    "session/test_parquet.py",
+    "project/test_gpu_check.py",
+    "session/test_durability.py",
+    "project/test_skull.py",
+    "executor/test_incremental.py",
+    "session/test_workers.py",
+    "session/test_limits.py",
+    "session/test_plans_agree.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; the others stay in their order."""
+    root = Path(__file__).parent
+    places = {root / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @contextmanager
 def _held(path: Path, alone: bool) -> Iterator[None]:
     """Hold the lock at `path`. Whoever waits for it keeps the door shut, so that others do not run past."""
@@ -42,6 +65,23 @@ def _held(path: Path, alone: bool) -> Iterator[None]:
         if not alone:
             fcntl.flock(door, fcntl.LOCK_UN)
         yield
+
+
+#: What workers import on first use.
+PRELOADED = ("obeql.executor.execution.executor", "obeql.executor.network.capture.capture", "sympy", "torch._dynamo")
+
+
+@pytest.fixture
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers start from a server that has imported PyTorch, not as a new interpreter each, which takes seconds.
+
+    `tests/session/test_workers.py` has those that scripts start as users do.
+    """
+    from obeql.executor.workers import process_pool
+
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_forkserver_preload(["torch", "obeql.executor.workers.worker", *PRELOADED])
+        monkeypatch.setattr(process_pool, "START", "forkserver")
 
 
 SIZE = 32

@@ -12,7 +12,7 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from obeql.errors import UnsupportedError
 from obeql.executor.workers.pool import Worker, WorkerPool
@@ -20,6 +20,9 @@ from obeql.executor.workers.protocol import Order, Report
 from obeql.executor.workers.worker import work
 
 __all__ = ["ProcessPool"]
+
+#: How processes are started. The other way is for tests: from a server that has imported PyTorch, which saves seconds.
+START: Literal["spawn"] = "spawn"
 
 #: A worker that was told to end, or whose pipe is closed, is killed after so many seconds.
 _PATIENCE_SECONDS = 5.0
@@ -66,7 +69,7 @@ class ProcessPool(WorkerPool[ProcessWorker]):
         super().__init__(orders)
 
     def start(self, place: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START)
         ours, theirs = context.Pipe()
         process = context.Process(target=work, args=(theirs,), name=f"obeql worker {place}", daemon=True)
         with theirs, _apart():

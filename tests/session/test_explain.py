@@ -431,6 +431,7 @@ def test_labels_that_come_with_the_maps_survive_other_labels(net_db: Any, folder
     ]
 
 
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("kind", ["duckdb", "parquet"])
 def test_labels_of_maps_that_workers_write(kind: str, net_db: Any, folder: Path, tmp_path: Path) -> None:
     one, two = (str(folder / name) for name in ("scan1.png", "scan2.png"))

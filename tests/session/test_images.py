@@ -111,6 +111,7 @@ def test_a_name_that_is_not_utf8_is_an_image_like_any_other(net_db: Any, odd_fol
     assert net_db.execute(f"EXPLAIN OCCLUDE '{alone}' USING net WITH patch=16")[0].path == shown[1]
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_find_a_name_that_is_not_utf8(net_db: Any, odd_folder: Path) -> None:
     result = net_db.execute(f"EXPLAIN OCCLUDE '{odd_folder}' USING net WITH patch=16 workers=2")
     assert len(result) == 3 and not result.failures

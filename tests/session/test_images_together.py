@@ -153,6 +153,7 @@ def test_the_plan_says_so(net_db: Any, scans: list[Path], together: Callable[[in
     )
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_give_the_bits_of_one_process(
     net_db: Any, scans: list[Path], together: Callable[[int], None], tmp_path: Path
 ) -> None:

@@ -153,5 +153,5 @@ def test_a_time_limit_ends_with_part_of_the_map(net_db: Any, pixels: Any, monkey
 
 
 def test_sessions_leave_nothing_behind(tmp_path: Path) -> None:
-    report = script("leak_test").run(tmp_path, 30)
+    report = script("leak_test").run(tmp_path, 15)
     assert report["threads_left"] == 0 and report["files_left"] == 0

@@ -381,6 +381,7 @@ def test_logits_of_a_million_agree_with_predict() -> None:
             np.testing.assert_allclose(row[1], heat.scores.ravel(), rtol=0, atol=1e-7)
 
 
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.slow
 def test_workers_read_outputs_alike(tmp_path: Path) -> None:
     from PIL import Image

@@ -29,7 +29,7 @@ ONE_THREAD = "SET obeql.threads = 1; SET obeql.disabled_rules = 'batch_images'"
 
 
 @pytest.fixture(autouse=True)
-def no_process_left() -> Any:
+def no_process_left(quick_workers: None) -> Any:
     yield
     assert not multiprocessing.active_children()
 
