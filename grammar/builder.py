@@ -244,6 +244,12 @@ class TreeBuilder:
             span=self._span(tree),
         )
 
+    def _build_predict(self, tree: Tree[Token]) -> syntax.Predict:
+        source, model, top, options = tree.children
+        return syntax.Predict(
+            self.build(source), self.build(model), self.build(top), self.build(options) or (), span=self._span(tree)
+        )
+
     def _build_evaluate(self, tree: Tree[Token]) -> syntax.Evaluate:
         run, options = tree.children
         return syntax.Evaluate(self.build(run), self.build(options) or (), span=self._span(tree))

@@ -49,8 +49,8 @@ class _Printer:
                 return self._explain(node)
             case syntax.PlanStatement(analyze, statement):
                 return f"PLAN {'ANALYZE ' if analyze else ''}{self.print(statement)}"
-            case syntax.Predict(source, model, top):
-                return self._words("PREDICT", source, "USING", model, top)
+            case syntax.Predict(source, model, top, options):
+                return self._words("PREDICT", source, "USING", model, top, *_with(options))
             case syntax.CreateModel(name, uri, options, replace):
                 return self._words(_create(replace), "MODEL", name, "FROM", uri, *_with(options))
             case syntax.CreateImages(name, source, replace, options):

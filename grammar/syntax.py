@@ -294,11 +294,12 @@ class PlanStatement(Node):
 
 @dataclass(frozen=True, slots=True)
 class Predict(Node):
-    """PREDICT source USING model [FOR TOP k]."""
+    """PREDICT source USING model [FOR TOP k] [WITH options]."""
 
     source: Source
     model: Model
     top: ForTop | None = None
+    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

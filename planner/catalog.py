@@ -194,6 +194,10 @@ class Catalog(Protocol):
         """
         ...
 
+    def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
+        """Return these pages, counted from 1, of the images' files, or `all`; images that are no files as they are."""
+        ...
+
     def run_exists(self, name: str) -> bool: ...
 
     def stored_grids(

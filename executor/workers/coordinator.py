@@ -236,8 +236,9 @@ class _Coordinator:
             case Kept(number=number, explained=explained, place=place):
                 self.sink.keep(replace(explained, image=self.plan.images[number]), place)
                 self.kept.add(number)
-            case Computed(number=number, report=report):
+            case Computed(number=number, report=report, n_pages=n_pages):
                 self._computed(worker, number, report)
+                self.sink.note_pages(self.plan.images[number], n_pages)
                 worker.computed.append(number)
             case Shard(name=name, numbers=numbers):
                 worker.computed = [number for number in worker.computed if number not in numbers]

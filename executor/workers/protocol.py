@@ -155,6 +155,8 @@ class Computed:
 
     number: int
     report: RunReport
+    #: of its file, where the first was taken
+    n_pages: int
 
 
 @dataclass(frozen=True, slots=True)

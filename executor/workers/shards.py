@@ -55,6 +55,10 @@ class ShardSink(CellSink, Protocol):
         """Return what workers are to write with; None: they send their maps."""
         ...
 
+    def note_pages(self, image: ImageRecord, n_pages: int) -> None:
+        """Remember how many pages the file of an image has of which the first was taken."""
+        ...
+
     def take(self, name: str, images: Sequence[ImageRecord]) -> None:
         """Take the shard of a name, which holds the maps of these images; they are durable after a `settle`."""
         ...

@@ -209,7 +209,7 @@ class _Link:
             self.ship()
         self._order.shards.add(explained)
         self._computed.append(number)
-        self.say(Computed(number, _sent(self._report)))
+        self.say(Computed(number, _sent(self._report), explained.facts.n_pages))
         self.settle()
 
     def fail(self, image: ImageRecord, error: str) -> None:

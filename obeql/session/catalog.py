@@ -45,6 +45,9 @@ class SessionCatalog:
     def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
         return self._gallery.selected(sql, parameters)
 
+    def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
+        return self._gallery.paged(images, pages)
+
     def run_exists(self, name: str) -> bool:
         run = self._store.run(name)
         # The same statement continues an interrupted run; whether it is the same is found out when it starts.

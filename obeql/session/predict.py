@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from obeql.errors import ImageError, ObeqlError
 from obeql.planner import BoundPredict, ImageRecord, class_names
+from obeql.planner.binding.image_paths import with_page
 from obeql.planner.catalog import Activation
 from obeql.session.explain import failed_in_network
 from obeql.session.image_registry import ImageRegistry
@@ -35,6 +36,7 @@ _COLUMNS = pa.schema(
         ("probability", pa.float64()),
         ("logit", pa.float64()),
         ("error", pa.string()),
+        ("note", pa.string()),
     ]
 )
 
@@ -63,7 +65,8 @@ def predict(
 ) -> pa.Table:
     """Return the `k` highest classes of each image, one a row, and store them unless the store is read-only.
 
-    An image that cannot be read has one row with its error in a column that is missing when there is none. Raises
+    An image that cannot be read has one row with its error in a column that is missing when there is none, as is a
+    column of notes on files of several pages of which the first was taken. Raises
     ImageError when no image can be read, KeyboardInterrupt after a cancel; nothing is stored then.
     """
     names = class_names(bound.model)
@@ -73,12 +76,13 @@ def predict(
     for image, found in _told(bound, _outputs(bound, graph, gallery, cancelled), on_progress):
         if isinstance(found, str):
             errors.append(found)
-            rows.append((image.shown, image.label, None, None, None, None, None, found))
+            rows.append((image.shown, image.label, None, None, None, None, None, found, None))
             continue
+        note = _note(image, found.source.n_pages)
         said.append(found)
         numbers = zip(found.class_ids, found.probabilities, found.logits, strict=True)
         for rank, (index, probability, logit) in enumerate(numbers, start=1):
-            rows.append((image.shown, image.label, rank, index, names[index], probability, logit, None))
+            rows.append((image.shown, image.label, rank, index, names[index], probability, logit, None, note))
     if not said:
         more = f" ({len(errors) - 1} more images failed)" if len(errors) > 1 else ""
         raise ImageError(errors[0] + more)
@@ -89,7 +93,13 @@ def predict(
     if bound.model.has_values:
         table = table.drop_columns(["rank", "class_id", "probability"])
         table = table.rename_columns({"class_name": "output", "logit": "value"})
-    return table if errors else table.drop_columns(["error"])
+    missing = [name for name in ("error", "note") if table[name].null_count == len(table)]
+    return table.drop_columns(missing)
+
+
+def _note(image: ImageRecord, n_pages: int) -> str | None:
+    """Say where a file has more pages than the one that was looked at."""
+    return None if n_pages == 1 else f"page 1 of {n_pages}; '{with_page(image.shown, 2)}' or page=2 names another"
 
 
 def _told(

@@ -143,6 +143,11 @@ class RunRecorder:
             asked=(len(plan.images), plan.n_windows * plan.classes.n_maps(plan.model.n_classes)),
         )
 
+    def note_pages(self, image: ImageRecord, n_pages: int) -> None:
+        """Remember the pages of a file of which the first was taken."""
+        if n_pages > 1:
+            self._paged[image.shown] = n_pages
+
     @property
     def notes(self) -> tuple[str, ...]:
         """Return what to know of how the images were read: where a file has more pages than the one that was taken."""
@@ -151,8 +156,8 @@ class RunRecorder:
         shown, n_pages = next(iter(self._paged.items()))
         others = f", and {len(self._paged) - 1} more files have several" if len(self._paged) > 1 else ""
         return (
-            f"page 1 of the {n_pages} of '{shown}' was taken{others}; '{with_page(shown, 2)}' names another, "
-            "CREATE IMAGES .. WITH page=all takes every one",
+            f"page 1 of the {n_pages} of '{shown}' was taken{others}; '{with_page(shown, 2)}' or page=2 names another, "
+            "page=all takes every one",
         )
 
     @defer_sigint()
@@ -161,8 +166,7 @@ class RunRecorder:
         run_id = self._begin()
         known = self.registered(image)
         explained = replace(explained, image=known)
-        if explained.facts.n_pages > 1:
-            self._paged[image.shown] = explained.facts.n_pages
+        self.note_pages(image, explained.facts.n_pages)
         held = self.form.image_maps(explained)
         n_maps = len(maps) + len(explained.extra_maps)
         if self._kept_files is not None:

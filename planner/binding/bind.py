@@ -25,7 +25,7 @@ from obeql.planner.binding.clauses import (
 )
 from obeql.planner.binding.error_location import is_written, locate, placed_in
 from obeql.planner.binding.labels import each_once, labels_of
-from obeql.planner.binding.options import default_stride, explain_options, place_of
+from obeql.planner.binding.options import default_stride, explain_options, place_of, predict_options
 from obeql.planner.binding.sources import resolve_model, resolve_source
 from obeql.planner.binding.values import Parameters, parameter_value, show_pair
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
@@ -181,7 +181,10 @@ def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> st
 
 def _bind_predict(statement: syntax.Predict, catalog: Catalog, written: str, parameters: Parameters) -> BoundPredict:
     model = resolve_model(statement.model, catalog, parameters)
+    options = predict_options(statement.options, parameters)
     _, images = resolve_source(statement.source, catalog, parameters)
+    if options["page"] is not None:
+        images = tuple(catalog.paged(images, options["page"]))
     k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
     if statement.top is not None:
         if model.has_values:
@@ -200,6 +203,7 @@ def _bind_explain(
     like: BoundExplain | None = None,
 ) -> BoundExplain:
     options = explain_options(statement.options, parameters, defaults)
+    pages = options.pop("page")
     check_clauses(statement)
     approx = bind_approx(statement.accuracy)
     device = bind_device(statement.device, catalog)
@@ -208,7 +212,7 @@ def _bind_explain(
     if like is None:
         model = resolve_model(statement.model, catalog, parameters)
         source, named = resolve_source(statement.source, catalog, parameters)
-        images = each_once(named)
+        images = each_once(named if pages is None else catalog.paged(named, pages))
     else:
         model, images = like.model, like.images
         source = next(find(like.logical, ScanImages)).source

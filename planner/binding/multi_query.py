@@ -24,7 +24,7 @@ from obeql.planner.logical.plan import ScoreCells, find, grids_of
 
 __all__ = ["FollowingStatements"]
 
-_WINDOWS = ("patch", "stride", "fill", "border", "precision")
+_WINDOWS = ("patch", "stride", "fill", "border", "precision", "page")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

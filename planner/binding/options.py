@@ -35,6 +35,7 @@ __all__ = [
     "EXPLAIN_OPTIONS",
     "IMAGES_OPTIONS",
     "MODEL_OPTIONS",
+    "PREDICT_OPTIONS",
     "RENDER_OPTIONS",
     "OptionInfo",
     "default_stride",
@@ -134,6 +135,19 @@ def default_stride(patch: tuple[int, int]) -> tuple[int, int]:
     return max(1, patch[0] // 4), max(1, patch[1] // 4)
 
 
+def _pages(name: str, value: Any) -> str | tuple[int, ...]:
+    """Parse pages, counted from 1: one, a list of them, or the word all."""
+    if isinstance(value, str):
+        return str(choice("all")(name, value))
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not items:
+        raise BadValue(f"{name} takes at least one page, not an empty list.")
+    return tuple(whole(1)(name, item) for item in items)
+
+
+#: Which pages of the files of a source are images.
+_PAGE = OptionInfo("page", _pages, None, "3, [1, 2], all", "Pages of files of several, counted from 1; the first.")
+
 EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
     OptionInfo(
         "patch",
@@ -187,7 +201,12 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         "Most memory for activations, beyond one clean pass; kB, MB, GB, TB count by 1000, KiB, MiB, GiB, TiB by 1024.",
     ),
     OptionInfo("seed", _seed, 0, "0", "Seed of random choices; exact maps make none."),
+    _PAGE,
 )
+
+PREDICT_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)
+
+IMAGES_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)
 
 
 def _input_size(name: str, value: Any) -> tuple[int, int]:
@@ -254,21 +273,6 @@ MODEL_OPTIONS: tuple[OptionInfo, ...] = (
     ),
     OptionInfo("output", _output, None, "'logits', 1", "Which of several outputs to read, by name or number (from 0)."),
     OptionInfo("trust", flag, None, "true, false", "Allow files that can run code when loaded, such as pickles."),
-)
-
-
-def _pages(name: str, value: Any) -> str | tuple[int, ...]:
-    """Parse pages, counted from 1: one, a list of them, or the word all."""
-    if isinstance(value, str):
-        return str(choice("all")(name, value))
-    items = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not items:
-        raise BadValue(f"{name} takes at least one page, not an empty list.")
-    return tuple(whole(1)(name, item) for item in items)
-
-
-IMAGES_OPTIONS: tuple[OptionInfo, ...] = (
-    OptionInfo("page", _pages, None, "3, [1, 2], all", "Pages of files of several, counted from 1; the first."),
 )
 
 
@@ -360,6 +364,12 @@ def images_options(options: Sequence[syntax.Option], parameters: Parameters) -> 
     return {row.name: row.default for row in IMAGES_OPTIONS} | _given(options, rows, "CREATE IMAGES", parameters)
 
 
+def predict_options(options: Sequence[syntax.Option], parameters: Parameters) -> dict[str, Any]:
+    """Return every option of PREDICT with its value. Raises as `model_options` does."""
+    rows = {row.name: row for row in PREDICT_OPTIONS}
+    return {row.name: row.default for row in PREDICT_OPTIONS} | _given(options, rows, "PREDICT", parameters)
+
+
 def images_pages(value: Any) -> str | tuple[int, ...] | None:
     """Return the pages that a keyword of Python names. Raises QueryTypeError."""
     try:
@@ -410,8 +420,6 @@ def place_of(value: syntax.Value, item: int | None) -> syntax.Node:
 
 
 def _unknown(statement: str, name: str, rows: Mapping[str, OptionInfo]) -> str:
-    if name == "page" and statement == "EXPLAIN OCCLUDE":
-        return f"{statement} has no option 'page': a page stands behind its path, as in 'stack.tif#page=2'."
     return f"{statement} has no option {name!r}; it has {', '.join(rows)}.{nearest(name, rows)}"
 
 

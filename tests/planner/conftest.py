@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from obeql.planner import (
     setting_default,
     with_stored_cells,
 )
+from obeql.planner.binding.image_paths import with_page
 from obeql.planner.catalog import StoredGrid, StoredMaps
 from obeql.planner.physical.plan import Cost, RejectedAlternative
 
@@ -148,6 +149,11 @@ class FakeCatalog:
     def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
         self.selected.append((sql, parameters))
         return () if "false" in sql else self.sets["scans"].images
+
+    def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
+        """Of files that have three pages each."""
+        numbers = (1, 2, 3) if isinstance(pages, str) else pages
+        return [replace(image, path=with_page(image.path or "", page)) for image in images for page in numbers]
 
     def run_exists(self, name: str) -> bool:
         return name.lower() in self.runs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -205,8 +206,30 @@ def test_pages_are_named_behind_the_path(net_db: Any, stack: Path, pixels: Any) 
     assert net_db.execute("EXPLAIN OCCLUDE stack_page2 USING net WITH patch=16")[0].path == f"{stack}#page=2"
     with pytest.raises(ImageError, match="it has 3 pages"):
         net_db.execute(f"EXPLAIN OCCLUDE '{stack}#page=4' USING net")
-    with pytest.raises(UnknownNameError, match=r"a page stands behind its path, as in 'stack.tif#page=2'"):
-        net_db.execute(f"EXPLAIN OCCLUDE '{stack}' USING net WITH page=2")
+
+
+def test_explain_and_predict_take_pages(net_db: Any, stack: Path, pixels: Any) -> None:
+    named = net_db.execute(f"EXPLAIN OCCLUDE '{stack}#page=2' USING net WITH patch=16")[0]
+    for found in (
+        net_db.execute(f"EXPLAIN OCCLUDE '{stack}' USING net WITH patch=16 page=2 NO REUSE"),
+        net_db.explain(str(stack), "net", patch=16, page=2, reuse=False),
+    ):
+        assert [heat.path for heat in found] == [f"{stack}#page=2"] and not found.notes
+        np.testing.assert_array_equal(found[0].scores, named.scores)
+    for pages, wanted in (("all", [1, 2, 3]), ([3, 1], [3, 1])):
+        found = net_db.explain([str(stack), pixels(9)], "net", patch=16, page=pages)
+        assert [heat.path for heat in found] == [*(f"{stack}#page={page}" for page in wanted), None]
+        rows = net_db.execute(f"PREDICT '{stack}' USING net FOR TOP 1 WITH page={pages}").fetchall()
+        assert [row[0] for row in rows] == [f"{stack}#page={page}" for page in wanted]
+    assert net_db.execute(f"PLAN EXPLAIN OCCLUDE '{stack}' USING net WITH page=all").physical.images[2:]
+    for wrong in ("0", "some"):
+        for statement in ("EXPLAIN OCCLUDE", "PREDICT"):
+            with pytest.raises(QueryTypeError, match="page takes"):
+                net_db.execute(f"{statement} '{stack}' USING net WITH page={wrong}")
+    with pytest.raises(UnknownNameError, match="PREDICT has no option 'patch'; it has page"):
+        net_db.execute(f"PREDICT '{stack}' USING net WITH patch=2")
+    with pytest.raises(ImageError, match="it has 3 pages"):
+        net_db.explain(str(stack), "net", page=4)
 
 
 def test_an_image_set_takes_the_pages_it_is_told(net_db: Any, stack: Path, pixels: Any) -> None:
@@ -237,6 +260,20 @@ def test_an_image_set_takes_the_pages_it_is_told(net_db: Any, stack: Path, pixel
 
 def test_results_say_where_there_are_more_pages(net_db: Any, stack: Path) -> None:
     result = net_db.execute(f"EXPLAIN OCCLUDE '{stack}' USING net WITH patch=16")
-    assert result.notes[0].startswith(f"page 1 of the 3 of '{stack}' was taken; '{stack}#page=2' names another")
+    said = f"page 1 of the 3 of '{stack}' was taken; '{stack}#page=2' or page=2 names another, page=all takes every one"
+    assert result.notes == (said,)
     assert f"note: {result.notes[0]}" in str(result)
+    predicted = net_db.execute(f"PREDICT '{stack}' USING net FOR TOP 1")
+    assert predicted.columns[-1] == "note"
+    assert predicted.fetchall()[0][-1] == f"page 1 of 3; '{stack}#page=2' or page=2 names another"
+    assert "note" not in net_db.execute(f"PREDICT '{stack}' USING net WITH page=1").columns
     assert not net_db.execute(f"EXPLAIN OCCLUDE '{stack}#page=1' USING net WITH patch=16").notes
+
+
+@pytest.mark.usefixtures("quick_workers")
+@pytest.mark.parametrize("store", ["duckdb", "parquet"])
+def test_workers_say_where_there_are_more_pages(net_db: Any, stack: Path, store: str, tmp_path: Path) -> None:
+    shutil.copy(stack, tmp_path / "other.tif")
+    net_db.execute(f"SET obeql.store = '{store}'; SET obeql.store_folder = '{tmp_path}/maps'")
+    result = net_db.execute(f"EXPLAIN OCCLUDE '{tmp_path}/*.tif' USING net WITH patch=16 workers=2")
+    assert "page 1 of the 3 of" in result.notes[0] and "and 1 more files have several" in result.notes[0]

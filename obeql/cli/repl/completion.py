@@ -159,6 +159,8 @@ def _options(types: list[str]) -> Iterable[OptionInfo | SettingInfo]:
         return options.IMAGES_OPTIONS
     if "_RENDER" in types:
         return options.RENDER_OPTIONS
+    if "_PREDICT" in types:
+        return options.PREDICT_OPTIONS
     return options.EXPLAIN_OPTIONS if "_OCCLUDE" in types else options.MODEL_OPTIONS
 
 

@@ -31,7 +31,7 @@ class StatementHelp:
     form: str
     clauses: tuple[tuple[str, str], ...]
     example: str
-    options: Literal["", "explain", "images", "model", "evaluate", "render", "settings"] = ""
+    options: Literal["", "explain", "images", "model", "predict", "evaluate", "render", "settings"] = ""
 
 
 _SOURCE = ("source", "a name, 'path', 'glob', (SELECT ..) or parameter")
@@ -69,9 +69,10 @@ STATEMENTS: tuple[StatementHelp, ...] = (
     StatementHelp(
         "PREDICT",
         "shows the classes that a model ranks highest",
-        "PREDICT source USING model [FOR TOP k];",
+        "PREDICT source USING model [FOR TOP k] [WITH page=..];",
         (_SOURCE, ("FOR TOP k", "so many classes of each image")),
         "PREDICT scans USING tumour FOR TOP 1;",
+        "predict",
     ),
     StatementHelp(
         "CREATE MODEL",
@@ -204,6 +205,7 @@ def _rows(options: str) -> Sequence[OptionInfo | SettingInfo]:
         EXPLAIN_OPTIONS,
         IMAGES_OPTIONS,
         MODEL_OPTIONS,
+        PREDICT_OPTIONS,
         RENDER_OPTIONS,
     )
     from obeql.planner.binding.settings import SETTINGS  # noqa: PLC0415
@@ -212,6 +214,7 @@ def _rows(options: str) -> Sequence[OptionInfo | SettingInfo]:
         "explain": EXPLAIN_OPTIONS,
         "images": IMAGES_OPTIONS,
         "model": MODEL_OPTIONS,
+        "predict": PREDICT_OPTIONS,
         "evaluate": EVALUATE_OPTIONS,
         "render": RENDER_OPTIONS,
         "settings": SETTINGS,
