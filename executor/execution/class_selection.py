@@ -59,7 +59,7 @@ def shared_classes(plan: ExplainPlan, image: ImageRecord, classes: Sequence[int]
 def _labelled(plan: ExplainPlan, image: ImageRecord) -> list[int]:
     """Return the classes that the image's labels name."""
     if image.label is None:
-        raise ImageError(f"{image.shown} has no label; FOR LABEL needs one")
+        raise ImageError(f"{image.shown} has no label, which is to say what to explain")
     try:
         return list(labelled_classes(plan.model, labels_of(image)))
     except QueryError as error:

@@ -358,7 +358,7 @@ class _Execution:
         left = self.context.began + within_s - now
         if left <= 0 and (work.number or place):
             shown = work.image.shown
-            raise ImageError(f"{shown}: WITHIN {within_s:g} SECONDS had passed before any window was computed")
+            raise ImageError(f"{shown}: the time limit of {within_s:g} s had passed before any window was computed")
         return now + max(0.0, left) / ((len(self.plan.images) - work.number) * n_grids - place)
 
     def _hand_over(self, work: ImageTask) -> None:

@@ -100,7 +100,7 @@ def _store() -> Finding:
             rows = db.execute("SELECT count(*) FROM cells").fetchall()
     except Exception as error:
         return Finding("database", "DuckDB", _first_line(error), False)
-    return Finding("database", "DuckDB", "makes a store and answers", rows == [(0,)])
+    return Finding("database", "DuckDB", "makes a database and answers", rows == [(0,)])
 
 
 def _devices() -> Iterator[Finding]:

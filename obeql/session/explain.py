@@ -174,7 +174,7 @@ def measured(report: RunReport) -> dict[str, Any]:
     """Return the figures PLAN ANALYZE prints beside the estimates."""
     parts = {f"{name} seconds": round(value, 3) for name, value in report.seconds.items() if name != "total"}
     total = {"windows": report.n_windows, "seconds": report.seconds.get("windows", 0.0)}
-    stored = {"cells from the store": report.n_stored} if report.n_stored else {}
+    stored = {"cells from the database": report.n_stored} if report.n_stored else {}
     skipped = {"windows that hide nothing": report.n_skipped} if report.n_skipped else {}
     return {**total, "layers": report.layers, **skipped, **stored, **parts}
 

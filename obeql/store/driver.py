@@ -336,12 +336,12 @@ class Database:
     def require_open(self) -> None:
         """Raise StoreError once the database is closed."""
         if self._closed:
-            raise StoreError(f"the store {self.path!r} is closed; open it again with connect()")
+            raise StoreError(f"the database {self.path!r} is closed; open it again with connect()")
 
     def _require_writable(self) -> None:
         self.require_open()
         if self.read_only:
-            raise StoreError(f"the store {self.path!r} was opened read-only; open it without read_only to change it")
+            raise StoreError(f"the database {self.path!r} was opened read-only; open it without read_only to change it")
 
     @contextmanager
     def _explained(self, doing: str) -> Iterator[None]:
@@ -352,7 +352,7 @@ class Database:
                 yield
         except duckdb.Error as error:
             raise StoreError(
-                f"cannot {doing} the store {self.path!r}: {first_sentence(error)}{_way_out(error)}"
+                f"cannot {doing} the database {self.path!r}: {first_sentence(error)}{_way_out(error)}"
             ) from error
 
 

@@ -149,7 +149,7 @@ class MapRows(RunRows, ImageRows):
         """Make a stored map part of a run durably, copying nothing."""
         found = self._maps("map.map_id = ?", [map_id])
         if not found:
-            raise InternalError(f"run {run_id} refers to map {map_id}, which the store does not hold")
+            raise InternalError(f"run {run_id} refers to map {map_id}, which the database does not hold")
         cells = replace(found[0], quality=dict(quality or {}))
         image = ImageMaps(
             image_id, [cells], {cells.class_id: class_name}, input_size, source_box, [stride] if stride else None

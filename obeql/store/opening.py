@@ -47,7 +47,7 @@ def connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
     """Open `path`, creating the file when it is missing; raise StoreError with the reason in our own words."""
     if path == MEMORY:
         if read_only:
-            raise StoreError("a store in memory starts empty, so it cannot be opened read-only; name a file instead")
+            raise StoreError("a database in memory starts empty, so it cannot be opened read-only; name a file instead")
         connection = duckdb.connect(MEMORY)
         with connection.cursor() as own:
             _in_one_commit(own, fresh.make)
@@ -56,14 +56,14 @@ def connect(path: str, read_only: bool) -> duckdb.DuckDBPyConnection:
     try:
         is_folder = file.is_dir()
     except OSError as error:
-        raise StoreError(f"the store {path!r} cannot be reached: {error.strerror or error}") from None
+        raise StoreError(f"the database {path!r} cannot be reached: {error.strerror or error}") from None
     if is_folder:
-        raise StoreError(f"{path!r} is a folder; the store is one file, such as {str(file / 'heat.duckdb')!r}")
+        raise StoreError(f"{path!r} is a folder; a database is one file, such as {str(file / 'heat.duckdb')!r}")
     if not file.exists():
         if read_only:
-            raise StoreError(f"there is no store {path!r}; without read_only it would be created")
+            raise StoreError(f"there is no database {path!r}; without read_only it would be created")
         if not file.absolute().parent.is_dir():
-            raise StoreError(f"the folder {str(file.absolute().parent)!r} of the store {file.name!r} does not exist")
+            raise StoreError(f"the folder {str(file.absolute().parent)!r} of the database {file.name!r} does not exist")
     try:
         if not file.exists():
             _create(file)
@@ -142,26 +142,26 @@ def _why_not_opened(path: str, error: duckdb.Error) -> str:
     text = str(error)
     if held := _LOCKED.search(text):
         return (
-            f"the store {path!r} is in use by process {held['pid']} ({held['process']}); close it there, "
+            f"the database {path!r} is in use by process {held['pid']} ({held['process']}); close it there, "
             "or read a copy or an export of it"
         )
     if "lock" in text.lower() and isinstance(error, duckdb.IOException):
-        return f"the store {path!r} is in use by another process; close it there, or read a copy or an export of it"
+        return f"the database {path!r} is in use by another process; close it there, or read a copy or an export of it"
     if "Permission denied" in text or "Read-only file system" in text:
         return (
-            f"the store {path!r} may not be written here ({first_sentence(error)}); open it with read_only=True "
+            f"the database {path!r} may not be written here ({first_sentence(error)}); open it with read_only=True "
             "(--read-only on the command line), or copy it to where it may be"
         )
     if "not a valid DuckDB database" in text:
         return f"{path!r} is not a DuckDB database file"
     if "different configuration" in text:
         return (
-            f"the store {path!r} is already open in this process in another mode (read-only or with other settings); "
-            "close it there first"
+            f"the database {path!r} is already open in this process in another mode (read-only or with other "
+            "settings); close it there first"
         )
     if "version number" in text or "newer version of DuckDB" in text:
         return f"{path!r} was written by a DuckDB this one ({duckdb.__version__}) cannot read: {first_sentence(error)}"
-    return f"cannot open the store {path!r}: {first_sentence(error)}"
+    return f"cannot open the database {path!r}: {first_sentence(error)}"
 
 
 def first_sentence(error: BaseException) -> str:

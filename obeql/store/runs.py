@@ -318,7 +318,7 @@ class RunRows(PlacedRows):
         rows = self._database.rows(
             "SELECT status FROM obeql_store.run_events WHERE run_id = ? ORDER BY entry_id DESC LIMIT 1", [run_id]
         )
-        return str(rows[0][0]) if rows else "unknown to the store"
+        return str(rows[0][0]) if rows else "unknown to the database"
 
     def _require_running(self, run_id: int) -> None:
         if (status := self._status(run_id)) != "running":

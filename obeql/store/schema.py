@@ -38,7 +38,9 @@ ADDED = {
 def prepare_schema(database: Database) -> None:
     """Create the schema where it is missing; raise StoreError where it cannot be, or is newer than this program."""
     if Path(database.path).stem.lower() == SCHEMA:
-        raise StoreError(f"a store cannot be named {Path(database.path).name!r}: its tables live in a schema {SCHEMA}")
+        raise StoreError(
+            f"a database cannot be named {Path(database.path).name!r}: its tables live in a schema {SCHEMA}"
+        )
     try:
         ((version,),) = database.rows(f"SELECT max(version) FROM {SCHEMA}.schema_version")
     except StoreError as error:
@@ -52,7 +54,7 @@ def prepare_schema(database: Database) -> None:
         return
     if version is None or version > SCHEMA_VERSION:
         raise StoreError(
-            f"the store {database.path!r} has schema version {version}, this program knows versions up to "
+            f"the database {database.path!r} has schema version {version}, this program knows versions up to "
             f"{SCHEMA_VERSION}; upgrade OBEQL to open it"
         )
     if version < SCHEMA_VERSION and not database.read_only:  # what is read only is read with the views it has
@@ -106,7 +108,7 @@ def _require_free(database: Database, own: frozenset[str]) -> None:
     if clashes:
         raise StoreError(
             f"{database.path!r} already has the {' and the '.join(sorted(clashes)).replace('macro table', 'macro')}, "
-            "a name the store needs for itself; rename it or use another file"
+            "a name that OBEQL needs for itself; rename it or use another file"
         )
 
 

@@ -292,7 +292,7 @@ def test_for_label(setup: Setup) -> None:
         ("image2", [0, 0]),
     ]
     errors = dict(sink.failed)
-    assert errors["image1"] == "image1 has no label; FOR LABEL needs one"
+    assert errors["image1"] == "image1 has no label, which is to say what to explain"
     assert errors["image3"].startswith("image3: ") and "'newd'" in errors["image3"] and "'newt'" in errors["image3"]
     assert "ambiguous" in errors["image4"] and "1 and 2" in errors["image4"]
     assert len(report.failures) == 3

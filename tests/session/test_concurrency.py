@@ -94,7 +94,7 @@ def test_another_process_is_told_who_holds_the_file(connected: Any, file: Path, 
     script += "    print(type(e).__name__, e)"
     with connected():
         said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said.startswith("StoreError the store") and f"in use by process {os.getpid()} (" in said
+    assert said.startswith("StoreError the database") and f"in use by process {os.getpid()} (" in said
 
 
 def test_closing_stops_the_statement_of_another_thread(connected: Any, folder: Path, file: Path) -> None:

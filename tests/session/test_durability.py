@@ -193,7 +193,7 @@ def test_a_full_disk_is_said_and_the_statement_goes_on_when_there_is_space(tmp_p
         """,
         tmp_path / "heat.duckdb",
     )
-    assert failed.startswith("StoreError: cannot write the store") and "free some space" in failed
+    assert failed.startswith("StoreError: cannot write the database") and "free some space" in failed
     assert status == "interrupted"
 
 
@@ -254,7 +254,7 @@ def test_a_file_that_may_not_be_written(tmp_path: Path) -> None:
     )
     os.chmod(tmp_path, 0o755)  # noqa: PTH101
     failed, n_maps, refused, same = said
-    assert failed.startswith("StoreError: the store") and "may not be written" in failed and "read_only" in failed
+    assert failed.startswith("StoreError: the database") and "may not be written" in failed and "read_only" in failed
     assert n_maps == 1 and "read-only" in refused and same
 
 

@@ -143,7 +143,7 @@ def test_plan_says_where_cells_come_from(net_db: Any, folder: Path) -> None:
     # few windows fill smaller batches, so they cost somewhat more than their share
     assert whole * (147 - 65) / 147 * 0.99 <= part < whole
     analyzed = net_db.execute(f"PLAN ANALYZE EXPLAIN OCCLUDE {scans} USING net WITH patch=8 stride=4")
-    assert "cells from the store" in str(analyzed)
+    assert "cells from the database" in str(analyzed)
     again = net_db.execute(f"PLAN EXPLAIN OCCLUDE {scans} USING net WITH patch=8 stride=4")
     assert again.physical.engines[0].cost.seconds == 0 and "147 of 147 cells" in str(again)
 

@@ -184,7 +184,7 @@ def test_only_a_running_run_is_written_to(store: Store) -> None:
     store.finish_run(run_id, "failed")
     with pytest.raises(StoreError, match=f"run {run_id} is failed"):
         store.finish_run(run_id, "done")
-    with pytest.raises(StoreError, match="run 77 is unknown to the store"):
+    with pytest.raises(StoreError, match="run 77 is unknown to the database"):
         store.fail_image(77, FailedImage(1, "a", "b"))
     with pytest.raises(InternalError, match="cannot finish as 'running'"):
         store.finish_run(run_id, "running")

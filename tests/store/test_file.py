@@ -72,7 +72,7 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
         Store(tmp_path / "missing" / "heat.duckdb")
     with pytest.raises(StoreError, match="is a folder"):
         Store(tmp_path)
-    with pytest.raises(StoreError, match=r"there is no store .*without read_only it would be created"):
+    with pytest.raises(StoreError, match=r"there is no database .*without read_only it would be created"):
         Store(tmp_path / "none.duckdb", read_only=True)
     with pytest.raises(StoreError, match="in memory starts empty"):
         Store(read_only=True)
@@ -237,7 +237,7 @@ def test_lanes_that_fail_say_why_and_put_settings_back(tmp_path: Path, into_file
         store.connection.execute("SET threads = 3; SET memory_limit = '1GiB'; SET checkpoint_threshold = '1GiB'")
         before = store.connection.execute(settings).fetchall()
         bad = insert.replace("range, ?", "range, error(?)")
-        with pytest.raises(StoreError, match=r"^cannot write the store .*: it is damaged$"):
+        with pytest.raises(StoreError, match=r"^cannot write the database .*: it is damaged$"):
             store._database.insert_side_by_side(
                 [[(insert, ["good"])], [(insert, ["bad"]), (bad, ["it is damaged"])]], 2**24, into_file
             )
@@ -317,7 +317,9 @@ def test_no_duckdb_error_leaves_a_method() -> None:
         store.connection.execute("DROP VIEW cells")
         store.connection.execute("DROP VIEW heatmaps")
         store.connection.execute("DROP VIEW runs")
-        with pytest.raises(StoreError, match=r"cannot read the store ':memory:': Table with name runs does not exist"):
+        with pytest.raises(
+            StoreError, match=r"cannot read the database ':memory:': Table with name runs does not exist"
+        ):
             store.runs()
 
 

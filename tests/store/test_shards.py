@@ -274,7 +274,7 @@ def test_a_shard_that_was_copied_to_another_folder_counts_once(shards: Shards, t
         shutil.rmtree(tmp_path / place)
     other = Shards(store, str(tmp_path / "other"))
     run_id = store.begin_run(record("b"))
-    with pytest.raises(StoreError, match=r"no shard in the folder .* put it back, or drop the runs"):
+    with pytest.raises(StoreError, match=r"no Parquet file of maps in the folder .* put them back, or drop the runs"):
         other.take(run_id, [other.put({2: image_maps([sample(2)])})])
     store.drop_run("a")
     assert len(store.connection.execute("FROM heatmaps").fetchall()) == 0
@@ -297,7 +297,7 @@ def test_half_written_files_are_never_read(shards: Shards, monkeypatch: pytest.M
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(StoreError, match=r"cannot write the shard '.*parquet': No space left on device"):
+        with pytest.raises(StoreError, match=r"cannot write the Parquet file '.*parquet': No space left on device"):
             shards.put({0: image_maps([sample()])})
     assert not [path for path in (tmp_path / "maps").rglob("*") if path.is_file()]
     name = shards.put({0: image_maps([sample()])})
@@ -335,7 +335,7 @@ def test_a_damaged_page_is_named(shards: Shards, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:-2000] = bytes(len(content) - 2004)
     path.write_bytes(content)
-    with pytest.raises(StoreError, match=f"the shard '{path}' is damaged"):
+    with pytest.raises(StoreError, match=f"the Parquet file '{path}' is damaged"):
         bits(shards.store, run_id)
 
 
@@ -369,7 +369,7 @@ def test_a_damaged_page_of_what_passes_is_named(shards: Shards, tmp_path: Path, 
     path = tmp_path / "maps" / bad
     content = path.read_bytes()
     path.write_bytes(content[:4] + bytes(len(content) // 2) + content[4 + len(content) // 2 :])
-    with pytest.raises(StoreError, match=f"the shard '{path}' is damaged"):
+    with pytest.raises(StoreError, match=f"the Parquet file '{path}' is damaged"):
         shards.take(run_id, [good, bad], keep=False)
     assert not shards.store.load_maps(run_id) and shards.folder.files(".parquet")
     path.write_bytes(content)
@@ -403,7 +403,7 @@ def test_a_foreign_file_is_named(shards: Shards, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_is_named(store: Store, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreError, match="cannot write the shard"):
+    with pytest.raises(StoreError, match="cannot write the Parquet file"):
         Shards(store, str(tmp_path / "file")).put({0: image_maps([sample()])})
     with pytest.raises(StoreError, match="'nowhere://bucket' cannot be used"):
         Shards(store, "nowhere://bucket").put({0: image_maps([sample()])})

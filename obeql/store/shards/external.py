@@ -78,7 +78,7 @@ class PlacedRows:
         )
         found = {shard: (folder, name) for shard, folder, name in rows}
         if missing := set(shards) - found.keys():
-            raise InternalError(f"the store holds maps of {len(missing)} shards that it does not know")
+            raise InternalError(f"the database holds maps of {len(missing)} Parquet files that it does not know")
         return found
 
     def _note_shards(self, shards: Sequence[tuple[str, int, str, int, bool]], live: bool = True) -> None:
@@ -137,7 +137,8 @@ class PlacedRows:
         for place in folders:
             if not Folder(place).files(SUFFIX):
                 raise StoreError(
-                    f"there is no shard in the folder {place!r} any more; put it back, or drop the runs of its maps"
+                    f"there is no Parquet file of maps in the folder {place!r} any more; put them back, or drop the "
+                    "runs of these maps"
                 )
             view += " UNION ALL" if place != folders[0] else f" WHERE map_id < {FIRST_ID} UNION ALL"
             view += f" SELECT {columns} FROM read_parquet({_literal(_pattern(place))}, hive_partitioning = false)"

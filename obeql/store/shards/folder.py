@@ -48,7 +48,7 @@ class Folder:
         try:
             system, path = fsspec.core.url_to_fs(self.place)
         except (ImportError, ValueError, OSError) as error:
-            raise StoreError(f"the folder of shards {self.place!r} cannot be used: {error}") from error
+            raise StoreError(f"the folder of Parquet files {self.place!r} cannot be used: {error}") from error
         return system, str(path).rstrip("/")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,7 +67,7 @@ class Folder:
             else:
                 _write_synced(Path(self.place) / name, content)
         except Exception as error:  # fsspec raises whatever its back ends raise
-            raise StoreError(f"cannot write the shard {self.path(name)!r}: {_reason(error)}") from error
+            raise StoreError(f"cannot write the Parquet file {self.path(name)!r}: {_reason(error)}") from error
 
     def files(self, suffix: str) -> list[str]:
         """The names of the files with a suffix, sorted; none where the folder is missing. Half-written ones are not."""
@@ -80,7 +80,7 @@ class Folder:
                 root_path = Path(self.place)
                 names = [path.relative_to(root_path).as_posix() for path in root_path.glob(f"**/*{suffix}")]
         except Exception as error:
-            raise StoreError(f"cannot list the folder of shards {self.place!r}: {_reason(error)}") from error
+            raise StoreError(f"cannot list the folder of Parquet files {self.place!r}: {_reason(error)}") from error
         return sorted(name for name in names if name.endswith(suffix) and not name.rpartition("/")[2].startswith("."))
 
     def folders(self) -> list[str]:
@@ -93,7 +93,7 @@ class Folder:
             root_path = Path(self.place)
             return sorted(path.name for path in root_path.iterdir() if path.is_dir()) if root_path.is_dir() else []
         except Exception as error:
-            raise StoreError(f"cannot list the folder of shards {self.place!r}: {_reason(error)}") from error
+            raise StoreError(f"cannot list the folder of Parquet files {self.place!r}: {_reason(error)}") from error
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading. Raises OSError."""
@@ -114,7 +114,7 @@ class Folder:
         except FileNotFoundError:
             return
         except Exception as error:
-            raise StoreError(f"cannot remove the shard {self.path(name)!r}: {_reason(error)}") from error
+            raise StoreError(f"cannot remove the Parquet file {self.path(name)!r}: {_reason(error)}") from error
 
     def remove_all(self) -> None:
         """Remove the folder with what is in it, as far as that is possible."""

@@ -102,7 +102,7 @@ def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) ->
     maps = [cells for _, image in images for cells in image.maps]
     if len(maps) + sum(len(image.extra_maps) for _, image in images) > MOST_ROWS:
         raise StoreError(
-            f"a shard holds {MOST_ROWS:,} maps at most; ask for fewer classes, or SET obeql.store = 'duckdb'"
+            f"a Parquet file holds {MOST_ROWS:,} maps at most; ask for fewer classes, or SET obeql.store = 'duckdb'"
         )
     members = member_batch(0, [0] * len(maps), [0] * len(maps), [image for _, image in images])
     extra = [cells for _, image in images for cells in image.extra_maps]
@@ -154,7 +154,7 @@ def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) 
             why = "was renamed" if said.get("form") == _FORM else "is no file that OBEQL has written"
             if isinstance(said.get("form"), int) and said["form"] > _FORM:
                 why = "was written by a newer OBEQL"
-            raise StoreError(f"{folder.path(name)!r} {why}, and its folder is for shards alone; move it away")
+            raise StoreError(f"{folder.path(name)!r} {why}, and its folder is for files of maps alone; move it away")
         columns = columns or [column for column in file.schema_arrow.names if column not in PLANES]
         return Shard(name, int(number), str(said.get("origin", "")), file.read(columns=list(columns)))
 
@@ -182,7 +182,7 @@ def _opened(folder: Folder, name: str) -> Iterator[parquet.ParquetFile]:
             yield file
     except FileNotFoundError as error:
         raise StoreError(
-            f"the shard {folder.path(name)!r} is gone; put it back, or drop the runs whose maps it holds"
+            f"the Parquet file {folder.path(name)!r} is gone; put it back, or drop the runs whose maps it holds"
         ) from error
     except (OSError, IndexError, KeyError, ValueError, pa.ArrowException) as error:
         raise _damaged(folder, name, error) from error
@@ -191,5 +191,6 @@ def _opened(folder: Folder, name: str) -> Iterator[parquet.ParquetFile]:
 def _damaged(folder: Folder, name: str, error: BaseException) -> StoreError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return StoreError(
-        f"the shard {folder.path(name)!r} is damaged ({reason}); move it away, and the statement computes its maps anew"
+        f"the Parquet file {folder.path(name)!r} is damaged ({reason}); move it away, and the statement computes its "
+        "maps anew"
     )
