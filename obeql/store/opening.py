@@ -15,9 +15,12 @@ comes.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import duckdb
 
@@ -96,17 +99,16 @@ def _create(file: Path) -> None:
 
 
 def _copied(file: Path) -> bool:
-    """Write a copy of an empty database where nothing is; returns whether it is there."""
+    """Put a copy of an empty database where nothing is, whole or not at all; returns whether it is there."""
+    copy = file.with_name(f".{file.name}.{uuid4().hex}.new")
     try:
-        with file.open("xb") as copy:
-            try:
-                copy.write(_new_file)
-                copy.flush()
-            except OSError:
-                file.unlink()
-                raise
+        copy.write_bytes(_new_file)
+        os.link(copy, file)  # fails where another process was faster, and on file systems without links
     except OSError:
         return False
+    finally:
+        with suppress(OSError):
+            copy.unlink()
     return True
 
 

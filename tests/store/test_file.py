@@ -385,10 +385,14 @@ def test_copies_of_a_new_file_do_not_share_what_they_hold(tmp_path: Path) -> Non
 
 
 def test_a_file_that_cannot_be_copied_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "_copied", lambda file: False)
+    def no_links(*_: object) -> None:
+        raise OSError("this file system has no links")
+
+    monkeypatch.setattr(opening.os, "link", no_links)
     for name in ("a.duckdb", "b.duckdb"):
         with Store(tmp_path / name) as store:
             assert store.runs() == []
+    assert {file.name for file in tmp_path.iterdir()} == {"a.duckdb", "b.duckdb"}
 
 
 def test_a_database_in_memory_gets_macros_when_sql_of_users_comes() -> None:
