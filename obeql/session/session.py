@@ -22,13 +22,14 @@ from obeql.planner.binding.image_paths import as_text
 from obeql.planner.binding.options import images_pages
 from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
+from obeql.session.call import Call
 from obeql.session.cancellation import Cancellation
 from obeql.session.file_locations import FileLocations
 from obeql.session.image_registry import ImageRegistry, is_pixels
 from obeql.session.keyword_form import explain_statement, live_model
 from obeql.session.model_registry import ModelRegistry
 from obeql.session.parameters import Parameters, check_parameters
-from obeql.session.statements import Call, Outcome, Statements
+from obeql.session.statements import Outcome, Statements
 from obeql.store import MEMORY, Store
 
 if TYPE_CHECKING:

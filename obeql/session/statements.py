@@ -9,35 +9,27 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
 
 from obeql.drawing.missing_pictures import missing_pictures
-from obeql.errors import ExecutionError, ObeqlError, QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.errors import QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
 from obeql.grammar import syntax
 from obeql.planner import (
-    BoundExplain,
-    ExplainPlan,
-    FollowingStatements,
     ImageSet,
     ModelRecord,
-    Rates,
     bind,
-    bind_alike,
     bind_setting,
     evaluate_options,
     images_options,
     model_options,
-    plan_explain,
     render_options,
     show,
-    with_stored_cells,
 )
 from obeql.planner.binding.error_location import locate, placed_in
 from obeql.planner.binding.outputs_in_words import classes_text, outputs_text
@@ -45,66 +37,31 @@ from obeql.planner.binding.sources import resolve_source
 from obeql.planner.binding.values import parameter_value
 from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
+from obeql.session.call import Call
 from obeql.session.cancellation import Cancellation
 from obeql.session.catalog import SessionCatalog
 from obeql.session.evaluate import evaluate
-from obeql.session.explain import explain, failed_in_network, measured
+from obeql.session.explain import measured
+from obeql.session.explain_runner import ExplainRunner
 from obeql.session.image_registry import ImageRegistry
 from obeql.session.listings import Listings, relation_of
 from obeql.session.model_registry import ModelRegistry
-from obeql.session.parallelism import resolve_workers, sharing_a_device, threads_set
-from obeql.session.parameters import Parameters, bound_values, plain_values, sql_values
+from obeql.session.parallelism import threads_set
+from obeql.session.parameters import bound_values, sql_values
 from obeql.session.predict import predict
 from obeql.session.render_export import export_run, render_run
-from obeql.session.run_recorder import RunRecorder
 from obeql.session.sql_errors import sql_error
 from obeql.session.status import Say, StatementStatus
 from obeql.session.stored_runs import StoredRuns
 from obeql.store import Store
-from obeql.store.shards.writer import Delivery, delivery_of
 
 if TYPE_CHECKING:
-    from obeql.executor.execution.progress import OnProgress
-    from obeql.executor.execution.report import RunReport
-    from obeql.executor.network.graph import LayerGraph
+    pass
 
-__all__ = ["Call", "Outcome", "Statements"]
+__all__ = ["Outcome", "Statements"]
 
 #: What a statement yields: maps, a plan, a line of text, a relation of DuckDB, or nothing.
 Outcome = Result | Plan | Message | duckdb.DuckDBPyRelation | None
-
-
-class _OtherLayersError(ExecutionError):
-    """The network that a plan was made for has other layers, or another identity, by now: it has to be planned anew."""
-
-    def __init__(self, model: ModelRecord) -> None:
-        super().__init__(f"model {model.name!r} was captured anew")
-        self.model = model
-
-
-class _NotAllStoredError(ExecutionError):
-    """A plan that stored cells were to answer needs its network: they are not there any more, or not whole."""
-
-    def __init__(self) -> None:
-        super().__init__("cells that were counted as stored have to be computed")
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """What a statement is run with: the script it stands in, its parameters and the callback of its progress.
-
-    `alone` says that the script has no other statement, `place` which of them this is, and `ahead` knows what those
-    after it ask for.
-    """
-
-    text: str
-    parameters: Parameters
-    on_progress: OnProgress | None
-    alone: bool
-    place: int = 0
-    ahead: FollowingStatements | None = None
-    #: when its turn came, of time.perf_counter: the time of WITHIN counts from here
-    began: float = field(default_factory=time.perf_counter)
 
 
 class Statements:
@@ -121,6 +78,7 @@ class Statements:
         self._settings: dict[str, Any] = {}
         self._catalog = SessionCatalog(store, gallery, self._settings)
         self._cancellation = cancellation
+        self._explains = ExplainRunner(store, gallery, networks, self._catalog, cancellation)
         #: held by the thread whose statement runs; its callbacks may run statements of their own
         self._running = threading.RLock()
         self._depth = 0
@@ -249,120 +207,23 @@ class Statements:
 
     def _explain(self, statement: syntax.ExplainOcclude, call: Call) -> Result:
         self.require_writable("EXPLAIN OCCLUDE")
-        self._find_shards()
+        self._explains.find_shards()
         values = self._values(statement, call)
-        plan, result, _ = self._planned_and_run(statement, call, values)
+        plan, result, _ = self._explains.run(statement, call, values)
         self._gallery.remember(plan.images)
         return result
 
     def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
         if statement.analyze:
             self.require_writable("PLAN ANALYZE")
-            self._find_shards()
+            self._explains.find_shards()
         values = self._values(statement, call)
         if not statement.analyze:
-            plan = self._planned(statement, call, values, runs=False)
+            plan = self._explains.plan(statement, call, values, runs=False)
             self._networks.save_rates()
             return Plan(show(plan), plan)
-        plan, result, report = self._planned_and_run(statement, call, values, analyze=True)
+        plan, result, report = self._explains.run(statement, call, values, analyze=True)
         return Plan(show(plan, measured(report)), plan, result)
-
-    def _planned_and_run(
-        self,
-        statement: syntax.ExplainOcclude | syntax.PlanStatement,
-        call: Call,
-        values: dict[syntax.Parameter, Any],
-        analyze: bool = False,
-    ) -> tuple[ExplainPlan, Result, RunReport]:
-        plan = self._planned(statement, call, values, runs=True)
-        try:
-            return plan, *self._run(plan, values, call, analyze)
-        except _OtherLayersError as found:  # of a plan that stored cells were to answer: no network was loaded for it
-            self._store.put_model(found.model, replace=True)
-        except _NotAllStoredError:  # its operators were chosen without knowing how fast the device is
-            pass
-        plan = self._planned(statement, call, values, runs=True, answered=False)
-        return plan, *self._run(plan, values, call, analyze)
-
-    def _planned(
-        self,
-        statement: syntax.ExplainOcclude | syntax.PlanStatement,
-        call: Call,
-        values: dict[syntax.Parameter, Any],
-        runs: bool,
-        answered: bool = True,
-    ) -> ExplainPlan:
-        """Return the plan of a statement. Unless it `runs`, the model is as stored.
-
-        `answered` is false where a plan that stored cells were to answer has failed: what they claim is not counted.
-        """
-        bound = self._counted(bind(statement, self._catalog, call.text, None, values), answered)
-        asked = statement.statement if isinstance(statement, syntax.PlanStatement) else statement
-        if isinstance(statement, syntax.ExplainOcclude) and call.ahead is not None:
-            bound = replace(bound, also=call.ahead.classes(call.place, bound, self._catalog))
-        say = StatementStatus(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
-        say.torch()
-        if len(bound.images) == 1:
-            self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
-        if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
-            return plan_explain(bound, Rates())
-        if runs and (model := self._networks.current(bound.model, say)) is not bound.model:
-            self._store.put_model(model, replace=True)
-            anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values)
-            bound = replace(self._counted(anew, answered), also=bound.also)
-        threads = self._catalog.setting("threads")
-        bound = resolve_workers(bound, threads)
-        precision = bound.options["precision"]
-        try:
-            with threads_set(threads, bound):
-                n_sharing = sharing_a_device(bound, threads)
-                rates = self._networks.rates(bound.model, bound.device, precision, n_sharing, say)
-                fast = None
-                if bound.estimates:
-                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say)
-        except ObeqlError:
-            raise
-        except Exception as error:  # measuring runs the network
-            if error is say.raised:
-                raise
-            raise failed_in_network(error, bound.model.network.reason) from error
-        return plan_explain(bound, rates, reduced=fast)
-
-    def _counted(self, bound: BoundExplain, answered: bool) -> BoundExplain:
-        """Return a bound statement with the cells that are stored; with none where all would be, and did not answer."""
-        counted = with_stored_cells(bound, self._catalog)
-        return bound if counted.complete and not answered else counted
-
-    def _run(
-        self, plan: ExplainPlan, values: dict[syntax.Parameter, Any], call: Call, analyze: bool = False
-    ) -> tuple[Result, RunReport]:
-        with threads_set(self._catalog.setting("threads"), plan):
-            found = explain(
-                plan,
-                lambda: self._graph(plan),
-                self._recorder(plan, values),
-                call.on_progress,
-                self._cancellation.is_asked,
-                analyze,
-                call.began,
-            )
-            self._networks.learn(plan, found[1])
-        self._networks.save_rates()
-        return found
-
-    def _recorder(self, plan: ExplainPlan, values: dict[syntax.Parameter, Any]) -> RunRecorder:
-        delivery = self._delivery()
-        own = None if delivery is None else delivery.of_one_run(self._store.origin())
-        return RunRecorder(self._store, plan, self._gallery, plain_values(values), own)
-
-    def _delivery(self) -> Delivery | None:
-        return delivery_of(self.setting("store"), self.setting("store_folder"), self._store.path)
-
-    def _find_shards(self) -> None:
-        """Take what is in the folder of Parquet files and not in the database, such as of a process that was killed."""
-        delivery = self._delivery()
-        if delivery is not None and delivery.keep:
-            self._store.find_shards(delivery.folder)
 
     def _is_other(self, model: ModelRecord, say: Say) -> bool:
         """Whether the model has other layers, or another identity, than those stored; what it has now is stored."""
@@ -370,14 +231,6 @@ class Statements:
         if current is not model:
             self._store.put_model(current, replace=True)
         return current is not model
-
-    def _graph(self, plan: ExplainPlan) -> LayerGraph:
-        """Return the layers a plan was made for. A plan that stored cells were to answer was made without them."""
-        if (other := self._networks.current(plan.model)) is not plan.model:
-            raise _OtherLayersError(other)
-        if not plan.measured_rates:
-            raise _NotAllStoredError
-        return self._networks.graph(plan.model)
 
     def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
         if not self._store.read_only:

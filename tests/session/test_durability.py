@@ -23,7 +23,7 @@ from obeql.executor.execution import checkpoints
 from obeql.planner import plan_explain
 from obeql.planner.boxes import region_layers
 from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
-from obeql.session import explain, run_recorder, statements
+from obeql.session import explain, explain_runner, run_recorder
 
 STATEMENT = "EXPLAIN OCCLUDE scans USING net FOR CLASSES (1, 0) WITH patch=16 stride=8 batch=2 INTO mine"
 
@@ -383,7 +383,7 @@ def test_the_rest_of_a_stopped_map_may_run_on_another_operator(
         return DenseForward(16, Cost(0, 0, 0)), ()
 
     def plan_with(choose: Any) -> None:
-        monkeypatch.setattr(statements, "plan_explain", partial(plan_explain, choose=choose))
+        monkeypatch.setattr(explain_runner, "plan_explain", partial(plan_explain, choose=choose))
 
     first, then = (dense, boxes) if order == "dense first" else (boxes, dense)
     scans.execute("SET obeql.disabled_rules = 'batch_images'")

@@ -23,7 +23,7 @@ from obeql.planner import plan_explain
 from obeql.planner.boxes import region_layers
 from obeql.planner.logical.rules import CHOICES, RULE_NAMES
 from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
-from obeql.session import statements
+from obeql.session import explain_runner
 
 N_EXAMPLES = int(os.environ.get("OBEQL_FUZZ_EXAMPLES", "5"))
 FUZZ = settings(
@@ -167,7 +167,7 @@ def test_every_plan_gives_the_maps_of_plain_inference(data: Any) -> None:
         db.create_images("pictures", pictures)
 
         def run(choose: Callable[..., Any], more: str = " NO REUSE") -> Any:
-            patch.setattr(statements, "plan_explain", partial(plan_explain, choose=choose))
+            patch.setattr(explain_runner, "plan_explain", partial(plan_explain, choose=choose))
             return db.execute(query + more)
 
         expected = run(forced(False, 0, (1, 1), (64, 64)))

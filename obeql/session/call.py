@@ -1,0 +1,33 @@
+"""What a statement is run with: the script it stands in, its parameters, and who is told of its progress."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from obeql.planner import FollowingStatements
+from obeql.session.parameters import Parameters
+
+if TYPE_CHECKING:
+    from obeql.executor.execution.progress import OnProgress
+
+__all__ = ["Call"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a statement is run with: the script it stands in, its parameters and the callback of its progress.
+
+    `alone` says that the script has no other statement, `place` which of them this is, and `ahead` knows what those
+    after it ask for.
+    """
+
+    text: str
+    parameters: Parameters
+    on_progress: OnProgress | None
+    alone: bool
+    place: int = 0
+    ahead: FollowingStatements | None = None
+    #: when its turn came, of time.perf_counter: the time of WITHIN counts from here
+    began: float = field(default_factory=time.perf_counter)
