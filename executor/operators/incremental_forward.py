@@ -34,8 +34,9 @@ from obeql.executor.operators.coarse_first import coarse_levels, coarse_order
 from obeql.executor.operators.layer_timer import Clock, LayerTimer, layer_runner
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
+from obeql.planner.physical.box_groups import box_plan
+from obeql.planner.physical.costing import lane_batch
 from obeql.planner.physical.plan import IncrementalForward
-from obeql.planner.physical.schedule import box_plan, lane_batch
 
 __all__ = ["IncrementalRun", "Part"]
 

@@ -12,8 +12,9 @@ from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.batches import Batches, Groups
 from obeql.planner.physical.cost import Rates
+from obeql.planner.physical.costing import lane_batch
 from obeql.planner.physical.plan import DenseForward, IncrementalForward
-from obeql.planner.physical.schedule import choose_engine, lane_batch
+from obeql.planner.physical.schedule import choose_engine
 
 GRID = WindowGrid.over((64, 64), (16, 16), (4, 4))
 RATES = Rates(n_lanes=4)
