@@ -27,6 +27,8 @@ class Device(ABC):
     is_asynchronous: ClassVar[bool] = True
     #: whether one kernel reads a region with its box at once (`kernels.fused_read`), instead of copies in turn
     fuses_reads: ClassVar[bool] = True
+    #: whether Triton compiles for it
+    has_triton: ClassVar[bool] = False
     #: whether `auto` may choose it; a kind that nobody has run yet wants to be named
     is_automatic: ClassVar[bool] = False
     #: the number format of sums, and of what logits become: float32 where the device has none with more digits

@@ -17,6 +17,7 @@ class Cuda(Device):
     """One NVIDIA GPU."""
 
     kind: ClassVar[str] = "cuda"
+    has_triton: ClassVar[bool] = True
     is_automatic: ClassVar[bool] = True
 
     @classmethod

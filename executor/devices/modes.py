@@ -19,7 +19,7 @@ __all__ = ["products_in", "without_modes"]
 def without_modes(inference: bool = False) -> Iterator[None]:
     """Leave out the caller's autocast and default device, and be in inference mode or not."""
     with ExitStack() as stack:
-        for kind in ("cpu", "cuda"):
+        for kind in ("cpu", "cuda", "xpu", "mps"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":

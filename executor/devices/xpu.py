@@ -15,6 +15,7 @@ class Xpu(Device):
     """One Intel GPU."""
 
     kind: ClassVar[str] = "xpu"
+    has_triton: ClassVar[bool] = True
 
     @classmethod
     def names(cls) -> list[str]:

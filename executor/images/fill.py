@@ -11,25 +11,12 @@ import re
 import numpy as np
 import numpy.typing as npt
 
-from obeql.errors import QueryTypeError, nearest
+from obeql.errors import InternalError, QueryTypeError, nearest
 from obeql.executor.images.preprocess import ModelInput, luma, to_model_space
 from obeql.planner.catalog import Preprocessing
+from obeql.planner.fills import BLUR_SIGMA, CONSTANTS, FILLS
 
-__all__ = ["BLUR_SIGMA", "FILLS", "fill_values"]
-
-#: Named fills and what they write.
-FILLS = {
-    "mean": "per-channel mean of the model's input",
-    "black": "RGB (0, 0, 0)",
-    "white": "RGB (1, 1, 1)",
-    "gray": "RGB (0.5, 0.5, 0.5)",
-    "zero": "0 after normalization",
-    "blur": "the image itself, blurred",
-}
-_CONSTANTS = {"black": 0.0, "white": 1.0, "gray": 0.5}
-
-#: Standard deviation of the blur as a share of the shorter side of the model's input (11.2 pixels at 224).
-BLUR_SIGMA = 1 / 20
+__all__ = ["fill_values"]
 
 _TRIPLE = re.compile(r"\(([^,()]+),([^,()]+),([^,()]+)\)")
 
@@ -52,14 +39,16 @@ def fill_values(
         return np.asarray(image.values.mean(axis=(1, 2), dtype=np.float64), np.float32)
     if fill == "zero":
         return np.zeros(image.values.shape[0], np.float32)
-    return _blurred(image.values, BLUR_SIGMA * min(image.values.shape[1:]))
+    if fill == "blur":
+        return _blurred(image.values, BLUR_SIGMA * min(image.values.shape[1:]))
+    raise InternalError(f"fill {fill!r} has no values")
 
 
 def _color(fill: str | tuple[float, float, float]) -> tuple[float, float, float] | None:
     """RGB of a constant color, None for the other known fills."""
     if isinstance(fill, str):
-        if fill in _CONSTANTS:
-            return (_CONSTANTS[fill],) * 3
+        if fill in CONSTANTS:
+            return (CONSTANTS[fill],) * 3
         if fill in FILLS:
             return None
         match = _TRIPLE.fullmatch(fill.replace(" ", ""))

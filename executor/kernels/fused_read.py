@@ -16,13 +16,11 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from obeql.executor.devices import device_of
 from obeql.executor.kernels.box_position import Place, Region
 from obeql.executor.kernels.paste import View
 
 __all__ = ["FusedRead", "read_in_torch"]
-
-#: Kinds of devices that Triton compiles for.
-_TRITON_KINDS = ("cuda", "xpu")
 
 _Reader = Callable[[View, Tensor | None, Region, Place, Tensor], Tensor]
 
@@ -80,7 +78,7 @@ def read_in_torch(view: View, value: Tensor | None, region: Region, box: Place, 
 @cache
 def _reader(kind: str) -> _Reader:
     """Return the function that reads on a kind of device: Triton's where it compiles for it and is installed."""
-    if kind in _TRITON_KINDS:
+    if device_of(torch.device(kind)).has_triton:
         with suppress(ImportError):
             from obeql.executor.kernels.triton_read import read_in_triton  # noqa: PLC0415
 

@@ -5,7 +5,6 @@ Comes after a map is complete; drawn with Pillow in the pixels of the model's in
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,8 @@ import numpy.typing as npt
 from obeql.drawing.colors import Bytes, Palette, Sign, bar_pixels, checked_limit, hatching, limit_of, palette
 from obeql.drawing.legend import NOT_COMPUTED, ends_text, scale_text, uncovered
 from obeql.errors import QueryTypeError, nearest
+from obeql.planner.binding.options import fill_color
+from obeql.planner.fills import BLUR_SIGMA, CONSTANTS
 from obeql.results.quality_text import estimated_note
 
 if TYPE_CHECKING:
@@ -33,9 +34,6 @@ _GAP_PX = 12
 #: Height and width of the color bar, and lines of a hatch along a panel.
 _BAR_PX = (10, 120)
 _HATCH_LINES = 36
-#: Standard deviation of fill=blur as a share of the shorter side, as when the map was computed.
-_BLUR_SIGMA = 1 / 20
-_CONSTANTS = {"black": 0.0, "white": 1.0, "gray": 0.5, "zero": 0.5}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -149,12 +147,14 @@ def _hidden(heat: Heatmap, seen: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
     if fill == "blur":
         from PIL import Image, ImageFilter  # noqa: PLC0415
 
-        sigma = _BLUR_SIGMA * min(seen.shape[:2])
+        sigma = BLUR_SIGMA * min(seen.shape[:2])
         blurred = Image.fromarray(np.uint8(seen * 255)).filter(ImageFilter.GaussianBlur(sigma))
         return np.asarray(blurred, np.float64) / 255
-    color: Any = seen.mean(axis=(0, 1)) if fill == "mean" else _CONSTANTS.get(fill)
-    if color is None:
-        color = [float(part) for part in re.findall(r"[\d.e+-]+", fill)]
+    color: Any = fill_color(fill) or CONSTANTS.get(fill)
+    if fill == "zero":  # after normalization, which mostly takes off what is near gray
+        color = CONSTANTS["gray"]
+    elif color is None:
+        color = seen.mean(axis=(0, 1))
     return np.broadcast_to(np.asarray(color, np.float64), seen.shape)
 
 

@@ -29,6 +29,7 @@ from obeql.planner.binding.values import (
     text_value,
     whole,
 )
+from obeql.planner.fills import FILL_VALUES, FILLS
 
 __all__ = [
     "EVALUATE_OPTIONS",
@@ -81,9 +82,6 @@ def _patches(name: str, value: Any) -> tuple[tuple[int, int], ...]:
         except BadValue as wrong:
             raise BadValue(str(wrong), position) from None
     return tuple(parsed)
-
-
-FILLS = ("mean", "black", "white", "gray", "zero", "blur")
 
 
 def _fill(name: str, value: Any) -> str:
@@ -161,7 +159,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         "fill",
         _fill,
         "mean",
-        "mean, black, white, gray, zero, blur, (r, g, b)",
+        FILL_VALUES,
         "What hides the pixels: the image's mean, a color in 0..1, 0 after normalization, or the blurred image.",
     ),
     OptionInfo(
@@ -278,9 +276,7 @@ MODEL_OPTIONS: tuple[OptionInfo, ...] = (
 
 EVALUATE_OPTIONS: tuple[OptionInfo, ...] = (
     OptionInfo("steps", whole(1), 50, "50", "Steps of a curve, each of an equal number of pixels."),
-    OptionInfo(
-        "fill", _fill, None, "mean, black, white, gray, zero, blur, (r, g, b)", "What hides pixels; that of the run."
-    ),
+    OptionInfo("fill", _fill, None, FILL_VALUES, "What hides pixels; that of the run."),
     OptionInfo("batch", whole(1), 32, "32", "Pictures that the network is given at once."),
 )
 

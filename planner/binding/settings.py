@@ -39,15 +39,17 @@ __all__ = [
     "setting_default",
 ]
 
-#: Kinds of devices, beside `auto`; all but the CPU take a number.
-DEVICES = ("auto", "cpu", "cuda", "xpu", "mps")
+#: Kinds of devices, and whether they are numbered.
+_KINDS = {"cpu": False, "cuda": True, "xpu": True, "mps": False}
+#: What names a device without its number.
+DEVICES = ("auto", *_KINDS)
 #: What completion offers.
-DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:0", "xpu", "mps")
+DEVICE_NAMES = tuple(name for kind in DEVICES for name in ((kind, "cuda:0") if kind == "cuda" else (kind,)))
 #: Every GPU of the machine, one worker process each.
 ALL_GPUS = "cuda:*"
 #: Actors of a Ray cluster share the images.
 RAY = "ray"
-_NUMBERED = re.compile(r"(cuda|xpu):[0-9]{1,3}")
+_NUMBERED = re.compile(f"({'|'.join(kind for kind, numbered in _KINDS.items() if numbered)}):[0-9]{{1,3}}")
 
 
 def device_name(name: str, value: Any) -> str:

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from obeql.errors import ModelError, QueryTypeError
-from obeql.executor.images import FILLS, ModelInput, decode_object, fill_values, place, preprocess
+from obeql.executor.images import ModelInput, decode_object, fill_values, place, preprocess
 from obeql.planner.catalog import Preprocessing
+from obeql.planner.fills import FILLS
 
 RNG = np.random.default_rng(1)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
