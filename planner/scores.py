@@ -14,11 +14,12 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from obeql.errors import QueryTypeError, nearest
+from obeql.errors import InternalError, QueryTypeError, nearest
 
 __all__ = [
     "AS_IT_IS",
     "SCORE_KINDS",
+    "SCORE_NAMES",
     "ScoreKind",
     "importance_of",
     "is_constant",
@@ -29,6 +30,14 @@ __all__ = [
 
 ScoreKind = Literal["probability", "log_odds", "log_probability", "logit", "value"]
 SCORE_KINDS: tuple[ScoreKind, ...] = get_args(ScoreKind)
+#: What people read of a score, and its unit.
+SCORE_NAMES: dict[ScoreKind, tuple[str, str]] = {
+    "probability": ("probability", ""),
+    "log_odds": ("log-odds", "nats"),
+    "log_probability": ("log-probability", "nats"),
+    "logit": ("logit", ""),
+    "value": ("value", "in its own unit"),
+}
 #: Scores that are the network's output itself.
 AS_IT_IS: frozenset[ScoreKind] = frozenset({"logit", "value"})
 
@@ -64,7 +73,11 @@ def score_of(kind: ScoreKind, logit: npt.ArrayLike, others: npt.ArrayLike) -> Fl
     z = _ranked(kind, logit, others)
     if kind in ("log_odds", *AS_IT_IS):
         return z
-    return _log_sigmoid(z) if kind == "log_probability" else _sigmoid(z)
+    if kind == "log_probability":
+        return _log_sigmoid(z)
+    if kind == "probability":
+        return _sigmoid(z)
+    raise InternalError(f"score {kind!r} has no formula")
 
 
 def importance_of(
@@ -85,6 +98,8 @@ def importance_of(
             return np.asarray(before - after)
         if kind == "log_probability":
             return np.asarray(_log_sigmoid(before) - _log_sigmoid(after))
+        if kind != "probability":
+            raise InternalError(f"importance in {kind!r} has no formula")
         # Near 1 the digits are in what is missing to 1, which is the sigmoid of -z.
         if before > 0:
             return np.asarray(_sigmoid(-after) - _sigmoid(-before))

@@ -7,32 +7,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from obeql.planner.scores import ScoreKind
+from obeql.planner.scores import SCORE_NAMES, ScoreKind
 
 if TYPE_CHECKING:
     from obeql.drawing.colors import Sign
     from obeql.executor.images.placement import Placement
     from obeql.results.heatmap import Heatmap
 
-__all__ = ["NOT_COMPUTED", "OUTSIDE", "SCORES", "ends_text", "outside", "scale_text", "uncovered"]
+__all__ = ["NOT_COMPUTED", "OUTSIDE", "ends_text", "outside", "scale_text", "uncovered"]
 
 #: What a hatch means: no window there was computed, or the model does not see that part of the image.
 NOT_COMPUTED = "not computed"
 OUTSIDE = "outside of the model's input"
 
-#: What scales call a score, and its unit.
-SCORES: dict[ScoreKind, tuple[str, str]] = {
-    "probability": ("probability", ""),
-    "log_odds": ("log-odds", "nats"),
-    "log_probability": ("log-probability", "nats"),
-    "logit": ("logit", ""),
-    "value": ("value", "in its own unit"),
-}
-
 
 def scale_text(kind: ScoreKind) -> str:
     """Return what a scale measures: `drop in log-odds when hidden (nats)`."""
-    name, unit = SCORES[kind]
+    name, unit = SCORE_NAMES[kind]
     return f"drop in {name} when hidden{f' ({unit})' if unit else ''}"
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.drawing.colors import Palette, checked_limit, hatching, limit_of, palette, symmetric_limit
-from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, SCORES, ends_text, outside, scale_text, uncovered
+from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
 from obeql.errors import ImageError
 from obeql.planner.scores import score_of
 
@@ -409,7 +409,7 @@ def score_line(heat: Heatmap) -> str:
         return f"value {heat.clean_score:.4g}"
     score = f"probability {_probability(heat)}"
     if heat.score_kind != "probability":
-        score = f"{SCORES[heat.score_kind][0]} {heat.clean_score:.4g} ({score})"
+        score = f"{SCORE_NAMES[heat.score_kind][0]} {heat.clean_score:.4g} ({score})"
     return score
 
 

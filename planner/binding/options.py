@@ -30,6 +30,7 @@ from obeql.planner.binding.values import (
     whole,
 )
 from obeql.planner.fills import FILL_VALUES, FILLS
+from obeql.planner.scores import SCORE_KINDS
 
 __all__ = [
     "EVALUATE_OPTIONS",
@@ -164,9 +165,9 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
     ),
     OptionInfo(
         "score",
-        choice("probability", "log_odds", "log_probability", "logit", "value"),
+        choice(*SCORE_KINDS),
         "probability",
-        "probability, log_odds, log_probability, logit, value",
+        ", ".join(SCORE_KINDS),
         "What a cell shows; all of a classifier are stored. value: the output itself, of models with outputs=value.",
     ),
     OptionInfo(
