@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMS", "Form", "form_of", "known_suffixes", "save_map", "save_result"]
 
 _COLORS = ("limit", "alpha", "cmap", "sign")
+_FILMED = (*_COLORS, "seconds", "n_frames", "panel_px")
 _DRAWN = (*_COLORS, "colorbar", "smooth", "outline", "dpi")
 
 
@@ -29,13 +30,14 @@ _DRAWN = (*_COLORS, "colorbar", "smooth", "outline", "dpi")
 class Form:
     """A kind of file: `is_a` names it in messages; `takes` are its options for one map, `takes_several` for more.
 
-    Without `takes_several` such a file holds one map.
+    Of suffixes that are `numbered` a file holds one map; several are written into as many files, `run_0.gif` on.
     """
 
     is_a: str
     suffixes: tuple[str, ...]
     takes: tuple[str, ...]
-    takes_several: tuple[str, ...] | None = None
+    takes_several: tuple[str, ...]
+    numbered: tuple[str, ...] = ()
 
 
 FORMS: tuple[Form, ...] = (
@@ -46,8 +48,8 @@ FORMS: tuple[Form, ...] = (
         (*_DRAWN, "columns", "shared"),
     ),
     Form("a report", (".html", ".htm"), (*_COLORS, "shared"), (*_COLORS, "shared")),
-    Form("a film", (".gif", ".apng"), (*_COLORS, "seconds", "n_frames", "panel_px")),
-    Form("a numpy file", (".npz", ".npy"), ()),
+    Form("a film", (".gif", ".apng"), _FILMED, _FILMED, numbered=(".gif", ".apng")),
+    Form("a numpy file", (".npz", ".npy"), (), (), numbered=(".npy",)),
 )
 
 
@@ -94,19 +96,27 @@ def save_map(heat: Heatmap, path: str | Path, options: Mapping[str, Any]) -> Non
         write_file(path, picture_bytes(figure, suffix, options.get("dpi", 150)))
 
 
-def save_result(result: Result, path: str | Path, options: Mapping[str, Any]) -> None:
-    """Write the maps of a result into one file. Raises as `save_map`, and where the file can only hold one map."""
+def save_result(result: Result, path: str | Path, options: Mapping[str, Any]) -> list[Path]:
+    """Write the maps of a result into one file, or into numbered ones, which are returned. Raises as `save_map`."""
     path, form = Path(path), form_of(path)
     if form.is_a == "a report":
         _require_taken(path, form.is_a, form.takes, options)
         result.report(path, **options)
     elif len(result) == 1:
         save_map(result[0], path, options)
-    elif form.takes_several is None:
-        raise QueryTypeError(
-            f"'{path.name}' is {form.is_a}, which holds one heat map, and there are {len(result)}: save one, as "
-            "result[0].save(..), or all of them with result.export(folder, 'npz' or 'png')"
-        )
+    elif path.suffix.lower() in form.numbered:
+        width = len(str(len(result) - 1))
+        files = [path.with_stem(f"{path.stem}_{place:0{width}}") for place in range(len(result))]
+        for heat, file in zip(result, files, strict=True):
+            save_map(heat, file, options)
+        return files
+    elif form.is_a == "a numpy file":
+        _require_taken(path, form.is_a, form.takes_several, options)
+        numbers = [heat.arrays() for heat in result]
+        arrays = {f"{place}/{name}": array for place, each in enumerate(numbers) for name, array in each.items()}
+        buffer = BytesIO()
+        np.savez_compressed(buffer, **arrays)
+        write_file(path, buffer.getvalue())
     else:
         from obeql.drawing.overlay import picture_bytes  # noqa: PLC0415 - matplotlib is slow to import
         from obeql.drawing.sheet import sheet  # noqa: PLC0415
@@ -114,6 +124,7 @@ def save_result(result: Result, path: str | Path, options: Mapping[str, Any]) ->
         _require_taken(path, "a sheet of several maps", form.takes_several, options)
         drawn = {name: value for name, value in options.items() if name != "dpi"}
         write_file(path, picture_bytes(sheet(result, **drawn), path.suffix.lower(), options.get("dpi", 120)))
+    return [path]
 
 
 def _require_taken(path: Path, is_a: str, takes: tuple[str, ...], options: Mapping[str, Any]) -> None:

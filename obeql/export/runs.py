@@ -123,8 +123,7 @@ def export_run(result: Result, folder: str | Path, form: str | None = None) -> l
                 f"'{Path(folder).name}' is a table of windows, which the database writes: "
                 f"db.execute(\"EXPORT RUN {result.run_id} TO '{Path(folder).name}'\"); or name a folder"
             )
-        result.save(folder)
-        return [Path(folder)]
+        return result.save(folder)
     form = (form or "parquet").lower()
     if form not in EXPORT_FORMATS:
         known = ", ".join(EXPORT_FORMATS)

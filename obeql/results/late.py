@@ -100,11 +100,11 @@ def save_map(heat: Heatmap, path: str | Path, options: dict[str, Any]) -> None:
     save_map(heat, path, options)
 
 
-def save_maps(result: Result, path: str | Path, options: dict[str, Any]) -> None:
-    """Write all maps into one file, as `Result.save` says."""
+def save_maps(result: Result, path: str | Path, options: dict[str, Any]) -> list[Path]:
+    """Write all maps into one file, or into numbered ones, as `Result.save` says."""
     from obeql.export.registry import save_result
 
-    save_result(result, path, options)
+    return save_result(result, path, options)
 
 
 def export_maps(result: Result, folder: str | Path, format: str | None) -> list[Path]:

@@ -176,14 +176,15 @@ class Result(Sequence[Heatmap]):
         text = late.report_text(self, limit=limit, alpha=alpha, cmap=cmap, sign=sign, shared=shared)
         write_file(path, text.encode("utf-8"))
 
-    def save(self, path: str | Path, **options: Any) -> None:
-        """Write all maps into one file: a sheet of pictures (.png, .jpg, .pdf, .svg) or a report (.html).
+    def save(self, path: str | Path, **options: Any) -> list[Path]:
+        """Write all maps and return the files: a sheet of pictures (.png, .jpg, .pdf, .svg), a report (.html), numbers.
 
-        One map is also a film (.gif, .apng) or numbers (.npy, .npz). Pictures take the options of `plot` and `dpi`, the
-        other files those of `report` and `Heatmap.animate`. Raises QueryTypeError for no map, too many for a sheet,
-        and a suffix or an option that is none of these.
+        Those of several maps are called `0/importance` and so on in one file (.npz). Films (.gif, .apng) and .npy hold
+        one map each: of several, as many files are written, `run_0.gif` on. Pictures take the options of `plot` and
+        `dpi`, the other files those of `report` and `Heatmap.animate`. Raises QueryTypeError for no map, too many for a
+        sheet, and a suffix or an option that is none of these.
         """
-        late.save_maps(self, path, options)
+        return late.save_maps(self, path, options)
 
     def export(self, folder: str | Path, format: str | None = None) -> list[Path]:
         """Write all maps into a folder and return the files; `format` is parquet (also without one), npz or png.

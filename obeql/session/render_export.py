@@ -24,19 +24,13 @@ _CHOOSES = ("map", "class")
 
 
 def render_run(result: Result, path: str, options: Mapping[str, Any]) -> str:
-    """Write a run, or the maps of it that `map` and `class` choose, into one file; return what was done.
+    """Write a run, or the maps of it that `map` and `class` choose, into one file or a file each; return what was done.
 
     `options` are those of RENDER that were given. Raises QueryTypeError for a suffix or an option that does not fit.
     """
     form = form_of(path)
     chosen = _chosen(result, options.get("map"), options.get("class"))
     several = len(chosen) > 1
-    if several and form.takes_several is None:
-        raise QueryTypeError(
-            f"'{Path(path).name}' is {form.is_a}, which holds one heat map, and there are {len(chosen)}: choose one "
-            "WITH map=0 (they count from 0) or class='name', or write all of them into a folder with EXPORT RUN .. "
-            "FORMAT npz or png."
-        )
     known = takes(form, several)
     for name in options:
         if name not in known:
@@ -44,13 +38,14 @@ def render_run(result: Result, path: str, options: Mapping[str, Any]) -> str:
                 f"'{Path(path).name}' is {form.is_a}, which does not take {name}; it takes {', '.join(known)}."
             )
     drawn = {_CALLED.get(name, name): value for name, value in options.items() if name not in _CHOOSES}
-    chosen.save(path, **drawn)
-    return f"{_maps(len(chosen))} {'written' if form.is_a == 'a numpy file' else 'drawn'} to {path}"
+    files = chosen.save(path, **drawn)
+    shown = path if len(files) == 1 else f"{files[0]} .. {files[-1].name}"
+    return f"{_maps(len(chosen))} {'written' if form.is_a == 'a numpy file' else 'drawn'} to {shown}"
 
 
 def takes(form: Form, several: bool = False) -> list[str]:
     """Return the options of RENDER that a kind of file takes, of one map or of several."""
-    python = (form.takes_several if several else form.takes) or ()
+    python = form.takes_several if several else form.takes
     called = {_CALLED.get(row.name, row.name): row.name for row in RENDER_OPTIONS}
     return [*_CHOOSES, *(word for name, word in called.items() if name in python)]
 

@@ -92,10 +92,12 @@ def test_one_file(result: Any, net_db: Any, tmp_path: Path) -> None:
     n_cells = sum(heat.scores.size for heat in result)
     assert said.endswith(f"{n_cells:,} rows, one a window")
     assert duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/run.parquet'").fetchall() == [(n_cells,)]
-    with pytest.raises(
-        QueryTypeError, match=r"is a film, which holds one heat map, and there are 12: choose one WITH map"
-    ):
-        net_db.execute(f"EXPORT RUN first TO '{tmp_path}/run.gif'")
+    said = str(net_db.execute(f"EXPORT RUN first TO '{tmp_path}/run.npz'"))
+    assert said == f"12 heat maps written to {tmp_path}/run.npz"
+    with np.load(tmp_path / "run.npz", allow_pickle=False) as numbers:
+        for place, heat in enumerate(result):
+            np.testing.assert_array_equal(numbers[f"{place}/importance"], heat.importance)
+            assert str(numbers[f"{place}/class_name"]) == heat.class_name
     assert result.export(tmp_path / "sheet.png") == [tmp_path / "sheet.png"]
     with pytest.raises(QueryTypeError, match="EXPORT RUN"):
         result.export(tmp_path / "cells.csv")
@@ -114,6 +116,13 @@ def test_render_into_every_kind_of_file(result: Any, net_db: Any, tmp_path: Path
     assert '"alpha": 0.5' in (tmp_path / "run.html").read_text()
     assert render("one.gif", "WITH map=3 opacity=0.9") == "1 heat map drawn to one.gif"
     assert render("one.npz", "WITH map=3") == "1 heat map written to one.npz"
+    assert render("all.npy") == "12 heat maps written to all_00.npy .. all_11.npy"
+    np.testing.assert_array_equal(np.load(tmp_path / "all_11.npy"), result[11].importance)
+    films = result[:2].save(tmp_path / "film.gif", n_frames=4)
+    assert films == [tmp_path / "film_0.gif", tmp_path / "film_1.gif"]
+    for film in films:
+        with Image.open(film) as opened:
+            assert getattr(opened, "n_frames", 1) > 1
     with np.load(tmp_path / "one.npz", allow_pickle=False) as numbers:
         np.testing.assert_array_equal(numbers["importance"], result[3].importance)
     assert render("some.png", f"WITH class='{classes[0]}' columns=2 dpi=30") == f"{of_one} heat maps drawn to some.png"
@@ -128,8 +137,8 @@ def test_render_into_every_kind_of_file(result: Any, net_db: Any, tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.gif", "", "is a film, which holds one heat map, and there are 12: choose one WITH map=0"),
-        ("a.npz", "", "EXPORT RUN .. FORMAT npz"),
+        ("a.gif", "WITH columns=2", "does not take columns; it takes map, class, opacity, limit, cmap, sign"),
+        ("a.npz", "WITH sign=all", "is a numpy file, which does not take sign; it takes map, class"),
         ("a.gif", "WITH map=0 dpi=100", "does not take dpi; it takes map, class, opacity, limit, cmap, sign"),
         ("a.html", "WITH columns=2", "is a report, which does not take columns"),
         ("a.png", "WITH map=12", "12 heat maps, counted from 0; there is none of number 12"),
@@ -159,10 +168,10 @@ def test_mistakes(result: Any, tmp_path: Path) -> None:
 def test_a_folder_named_like_a_file(result: Any, tmp_path: Path) -> None:
     with pytest.raises(QueryTypeError, match=r"'.*maps\.npz' is named like a file, .* or leave out the format"):
         result.export(tmp_path / "maps.npz", "npz")
-    with pytest.raises(QueryTypeError, match="holds one heat map, and there are 12"):
-        result.export(tmp_path / "maps.npz")
+    assert result.export(tmp_path / "maps.npz") == [tmp_path / "maps.npz"]
     with pytest.raises(QueryTypeError, match=r"needs a suffix of .*or name a folder\. Did you mean"):
         result.export(tmp_path / "maps.htlm")
+    (tmp_path / "maps.npz").unlink()
     (tmp_path / "maps.npz").mkdir()
     assert result.export(tmp_path / "maps.npz", "npz")
 
