@@ -109,6 +109,40 @@ class ModelRecord:
             return self.classes[class_id]
         return "value" if self.has_values and self.n_classes == 1 else str(class_id)
 
+    @property
+    def classes_text(self) -> str:
+        """Return how many classes, or values, the model has, and what its outputs are unless they are plain logits."""
+        layers = self.network.layers
+        n = self.n_classes
+        if self.has_values:
+            return f"{n} value{'s' if n != 1 else ''} (as the network returns {'them' if n != 1 else 'it'})"
+        if self.yes_no:
+            is_probability = layers[-2].kind == "probabilities"
+            what = "a probability, yes from 0.5 on" if is_probability else "a logit, yes where it is above 0"
+            no, yes = (self.class_name(i) for i in range(2))
+            return f"2 classes, 0 = {no} and 1 = {yes} (one output: {what})"
+        if layers[-1].kind != "probabilities":
+            return f"{n} classes{' (each judged alone)' if self.activation == 'sigmoid' else ''}"
+        alone = self.activation == "sigmoid"
+        return f"{n} classes (probabilities{', each class judged alone' if alone else ' that sum to 1'})"
+
+    @property
+    def outputs_text(self) -> str:
+        """Return which of several outputs is read, `read from 'out' (4) of the outputs ..`; else nothing."""
+        outputs = self.network.outputs
+        if len(outputs) < 2:
+            return ""
+        shown = [f"'{each.name}' ({'x'.join(map(str, each.shape)) or 'a number'})" for each in outputs]
+        chosen = next((text for text, each in zip(shown, outputs, strict=True) if each.chosen), "?")
+        return f"read from {chosen} of the outputs {', '.join(shown)}"
+
+    def __repr__(self) -> str:
+        said = self.classes_text if "(" in self.classes_text else f"{self.classes_text} (logits)"
+        names = f": {', '.join(self.classes[:4])}{', ..' if len(self.classes) > 4 else ''}" if self.classes else ""
+        height, width = self.preprocessing.size
+        read = f", {self.outputs_text}" if self.outputs_text else ""
+        return f"<model {self.name}: {said}{'' if self.yes_no else names}, input {height}x{width}{read}>"
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:

@@ -8,7 +8,6 @@ import duckdb
 import pyarrow as pa
 
 from obeql.planner import OPERATORS, ModelRecord
-from obeql.planner.binding.outputs_in_words import classes_text
 from obeql.store import RunRecord, Store
 
 __all__ = ["Listings", "relation_of"]
@@ -62,7 +61,7 @@ class Listings:
             "reach": [*(layer.reach for layer in layers), *none],
             "shape": ["x".join(map(str, shape)) for shape in shapes],
             "mmacs": [*(round(layer.macs / 1e6, 2) for layer in layers), *none],
-            "meaning": [None] * len(layers) + [classes_text(model) if each.chosen else "not read" for each in outputs],
+            "meaning": [None] * len(layers) + [model.classes_text if each.chosen else "not read" for each in outputs],
         }
         return relation_of(self._store, pa.table(columns))
 

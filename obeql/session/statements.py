@@ -32,7 +32,6 @@ from obeql.planner import (
     show,
 )
 from obeql.planner.binding.error_location import locate, placed_in
-from obeql.planner.binding.outputs_in_words import classes_text, outputs_text
 from obeql.planner.binding.sources import resolve_source
 from obeql.planner.binding.values import parameter_value
 from obeql.results.messages import Message, Plan
@@ -262,8 +261,8 @@ class Statements:
         same = known is not None and known.model_hash == record.model_hash
         return Message(
             f"model {name} {'is there already' if same else 'created' if known is None else 'replaced'}: "
-            f"{classes_text(record)}, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
-            f"{_capture_note(record)}{', ' + outputs if (outputs := outputs_text(record)) else ''}"
+            f"{record.classes_text}, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
+            f"{_capture_note(record)}{', ' + outputs if (outputs := record.outputs_text) else ''}"
             + "".join(f"\n{note}" for note in self._networks.notes(record))
         )
 

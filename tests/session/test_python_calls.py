@@ -159,3 +159,32 @@ def test_a_statement_reads_of_clauses(shared_db: Any, batch: Any) -> None:
         with pytest.raises(QueryError, match=said) as caught:
             shared_db.execute(f"EXPLAIN OCCLUDE ? USING net {clause}", [batch[0]])
         assert caught.value.line == 1 and "^" in str(caught.value)
+
+
+def test_what_create_model_returns_says_what_was_recognised(db: Any, tiny_net: Any) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = tiny_net()
+
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"features": torch.cat([self.net(x)] * 2, 1), "out": self.net(x)}
+
+    def shown(name: str, module: nn.Module, **options: Any) -> str:
+        return repr(db.create_model(name, module.eval(), size=(32, 32), **options))
+
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3072, 1))
+    assert shown("net", tiny_net()) == "<model net: 3 classes (logits), input 32x32>"
+    assert shown("named", tiny_net(), classes=["ant", "bee", "cat"]) == (
+        "<model named: 3 classes (logits): ant, bee, cat, input 32x32>"
+    )
+    # of a softmax at the end, what it is given is read
+    assert shown("soft", nn.Sequential(tiny_net(), nn.Softmax(1))) == "<model soft: 3 classes (logits), input 32x32>"
+    assert shown("shares", nn.Sequential(tiny_net(), nn.Softmax(1), nn.Hardtanh(1e-7, 1.0))) == (
+        "<model shares: 3 classes (probabilities that sum to 1), input 32x32>"
+    )
+    assert shown("one", flat).startswith("<model one: 2 classes, 0 = no and 1 = yes (one output: a logit")
+    assert shown("value", flat, outputs="value") == "<model value: 1 value (as the network returns it), input 32x32>"
+    assert shown("two", Two(), output="out") == (
+        "<model two: 3 classes (logits), input 32x32, read from 'out' (3) of the outputs 'features' (6), 'out' (3)>"
+    )
