@@ -19,6 +19,8 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from obeql.executor.models.onnx.graph import read_graph  # noqa: E402
 from obeql.executor.models.onnx.module import OPERATORS, OnnxModule  # noqa: E402
+from obeql.executor.models.onnx.node import Node  # noqa: E402
+from obeql.executor.models.onnx.resize import resize  # noqa: E402
 
 Arrays = Mapping[str, Any]
 RNG = np.random.default_rng(7)
@@ -414,3 +416,45 @@ def test_float64_and_bfloat16_follow_the_parameters(tmp_path: Path) -> None:
     module = OnnxModule(read_graph(path))
     for dtype in (torch.float64, torch.bfloat16):
         assert module.to(dtype)(torch.zeros(1, 3, 8, 8, dtype=dtype)).dtype == dtype
+
+
+def _resized(size: int, attributes: Mapping[str, Any], factor: float | None, wanted: int) -> np.ndarray:
+    """What onnxruntime makes of the row 0, 1, 2, .. by a factor, or to a size where there is none."""
+    row = np.arange(size, dtype=np.float32).reshape(1, 1, 1, size)
+    how = [1.0, 1.0, 1.0, factor] if factor is not None else [1, 1, 1, wanted]
+    inputs = ["x", "", "how"] if factor is not None else ["x", "", "", "how"]
+    kind = TensorProto.FLOAT if factor is not None else TensorProto.INT64
+    graph = helper.make_graph(
+        [helper.make_node("Resize", inputs, ["y"], **attributes)],
+        "resize",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 1, size])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor("how", kind, [4], how)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found: np.ndarray = session.run(None, {"x": row})[0]
+    return found
+
+
+@pytest.mark.parametrize("where", ["asymmetric", "half_pixel", "pytorch_half_pixel", "align_corners"])
+@pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil", "linear"])
+def test_resize_agrees_at_every_size_and_tie(where: str, rounding: str) -> None:
+    attributes = {"mode": "linear"} if rounding == "linear" else {"mode": "nearest", "nearest_mode": rounding}
+    attributes["coordinate_transformation_mode"] = where
+    node = Node("Resize", "resize", ("x", "", "", ""), ("y",), attributes, 19)
+    n_compared = 0
+    for size in (*range(1, 24), 32, 47, 64, 112):
+        ways = [(factor, 0) for factor in (0.3, 0.7, 1.1, 1.25, 1.3, 2.0, 7 / 3) if np.float32(size * factor) >= 1]
+        for factor, wanted in [*ways, *((None, wanted) for wanted in (1, 2, 3, 7, 13, 16, 24, 46))]:
+            expected = _resized(size, attributes, factor, wanted)
+            scales = None if factor is None else np.array([1, 1, 1, factor], np.float32)
+            row = torch.arange(size, dtype=torch.float32).reshape(1, 1, 1, size)
+            found = resize(node, row, None, scales, None if factor is not None else ints(1, 1, 1, wanted)).numpy()
+            assert found.shape == expected.shape, (size, factor, wanted)
+            tolerance = 1e-4 if rounding == "linear" else 0
+            assert np.abs(found - expected).max(initial=0) <= tolerance, (size, factor, wanted)
+            n_compared += 1
+    assert n_compared > 350

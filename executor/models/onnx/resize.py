@@ -33,12 +33,15 @@ _PLACES: Mapping[str, Callable[[Floats, np.float32, int, int], Floats]] = {
     ),
 }
 
+#: What ONNX Runtime takes for a tie between two pixels, which positions in float32 may miss.
+_TIE = 1e-6
+
 #: in float64, where adding a half to the last number below a tie is not rounded up to it
 _ROUNDINGS: Mapping[str, Callable[[Floats], npt.NDArray[np.floating[Any]]]] = {
     "floor": np.floor,
     "ceil": np.ceil,
-    "round_prefer_floor": lambda at: np.ceil(at.astype(np.float64) - 0.5),
-    "round_prefer_ceil": lambda at: np.floor(at.astype(np.float64) + 0.5),
+    "round_prefer_floor": lambda at: np.ceil(at.astype(np.float64) - 0.5 - _TIE),
+    "round_prefer_ceil": lambda at: np.floor(at.astype(np.float64) + 0.5 + _TIE),
 }
 
 
@@ -48,6 +51,8 @@ def resize(
     """Resize the maps x (N, C, H, W), whose batch and channels stay."""
     mode, where = node.get("mode", "nearest"), node.get("coordinate_transformation_mode", "half_pixel")
     target, factors = _target(node, x, scales, sizes)
+    if where in _PLACES and mode in ("nearest", "linear") and target == list(x.shape[2:]):
+        return x  # as ONNX Runtime does, also where a scale such as 1.1 says that pixels lie between others
     if where in _PLACES and mode == "nearest":
         rounding = node.get("nearest_mode", "round_prefer_floor")
         repeats = (where == "asymmetric" and rounding == "floor") or (
@@ -61,9 +66,9 @@ def resize(
             x = x.index_select(axis, torch.from_numpy(index).to(x.device))
         return x
     # PyTorch puts the one pixel of an output of one into the middle.
-    middle = where != "pytorch_half_pixel" or min(target) > 1
-    if mode == "linear" and middle and where in _PLACES and not node.get("antialias", 0):
-        if where == "asymmetric":
+    elsewhere = where == "asymmetric" or (where == "pytorch_half_pixel" and min(target) == 1)
+    if mode == "linear" and where in _PLACES and not node.get("antialias", 0):
+        if elsewhere:
             return _linear(x, where, target, factors)
         height, width = (float(factor) for factor in factors)
         corners = where == "align_corners"
