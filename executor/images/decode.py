@@ -234,7 +234,7 @@ def _decode_pil(image: Image.Image, shown: str, file: Path | None) -> SourceImag
     # For sizes between one and two times the limit Pillow only warns.
     if path is not None and limit is not None and image.width * image.height > limit:
         raise _too_large(shown)
-    if file is not None and is_deep_color(image):
+    if file is not None and is_deep_color(image, file):
         image.load()  # which finds damage that OpenCV does not tell of
         if (deep := read_deep_color(file, image)) is not None:
             return _finish(_over_white(deep) if deep.shape[2] == 4 else deep, shown, path, ready=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,57 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     palette.putpalette([1, 2, 3, 4, 5, 6])
     assert (saved(tmp_path, palette, transparency=1).pixels == 255).all()
     assert (saved(tmp_path, Image.new("L", (4, 3), 7), transparency=7).pixels == 255).all()
+
+
+def sgi(planes: np.ndarray, packed: bool = False) -> bytes:
+    """A file of 16 bits a channel of planes (C, H, W)."""
+    n_channels, height, width = planes.shape
+    dimension = 2 if n_channels == 1 else 3
+    header = struct.pack(">HBBHHHHII4x80sI404x", 474, packed, 2, dimension, width, height, n_channels, 0, 65535, b"", 0)
+    return header + planes[:, ::-1].astype(">u2").tobytes()
+
+
+@pytest.mark.parametrize("n_channels", [1, 3, 4])
+def test_sgi_files_keep_sixteen_bits(tmp_path: Path, n_channels: int) -> None:
+    planes = RNG.integers(0, 65536, (n_channels, 6, 9), dtype=np.uint16)
+    planes[3:] = 65535  # opaque
+    (tmp_path / "a.sgi").write_bytes(sgi(planes))
+    found = decode_file(tmp_path / "a.sgi").pixels
+    wanted = np.moveaxis(planes[:3], 0, 2) if n_channels > 1 else np.repeat(planes[0, :, :, None], 3, axis=2)
+    np.testing.assert_array_equal(np.rint(found * 65535), wanted)
+
+
+def test_packed_sgi_files_say_what_is_lost(tmp_path: Path) -> None:
+    rows, width = 4, 5
+    table = 512 + 8 * rows
+    row = struct.pack(">H5H1H", 0x80 | width, *(value << 8 | 77 for value in range(width)), 0)
+    offsets = struct.pack(f">{rows}I", *(table + len(row) * place for place in range(rows)))
+    content = sgi(np.zeros((1, rows, width), np.uint16), packed=True)[:512] + offsets
+    (tmp_path / "a.sgi").write_bytes(content + struct.pack(f">{rows}I", *[len(row)] * rows) + row * rows)
+    with pytest.warns(UserWarning, match="of its 16 bits a channel 8 are used, because the file is packed"):
+        found = decode_file(tmp_path / "a.sgi").pixels
+    assert found.dtype == np.uint8 and found[0, :, 0].tolist() == list(range(width))
+
+
+@pytest.mark.parametrize("n_channels", [3, 4])
+def test_color_of_jpeg_2000_keeps_sixteen_bits(
+    tmp_path: Path, n_channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    file = tmp_path / "a.jp2"
+    deep = RNG.integers(0, 65536, (64, 96, n_channels), dtype=np.uint16)
+    deep[:, :, 3:] = 65535
+    assert cv2.imwrite(str(file), deep[:, :, [2, 1, 0, 3][:n_channels]], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
+    np.testing.assert_array_equal(np.rint(decode_file(file).pixels * 65535), deep[:, :, :3])
+    content = file.read_bytes()
+    at = content.index(b"\xff\x4f\xff\x51") + 42
+    assert [content[at + 3 * channel] for channel in range(n_channels)] == [15] * n_channels
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.warns(UserWarning, match=r"16-bit color is read with 8 bits a channel"):
+        assert decode_file(file).pixels.dtype == np.uint8
+    flat = np.zeros((64, 96, 3), np.uint8)
+    Image.fromarray(flat).save(tmp_path / "b.jp2")  # 8 bits: no warning
+    np.testing.assert_array_equal(decode_file(tmp_path / "b.jp2").pixels, flat)
 
 
 def test_sixteen_bit_grey_keeps_its_precision(tmp_path: Path) -> None:
