@@ -63,6 +63,10 @@ __all__ = ["Outcome", "Statements"]
 Outcome = Result | Plan | Message | duckdb.DuckDBPyRelation | None
 
 
+#: Errors of DuckDB that say what is wrong with the text of a statement.
+_OF_THE_QUERY = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException)
+
+
 class Statements:
     """Runs one statement at a time, those of other threads after it; `cancel` stops the one that runs."""
 
@@ -151,6 +155,8 @@ class Statements:
                 "close the session and open the file again: what was committed is in it."
             ) from error
         except duckdb.Error as error:
+            if not isinstance(error, _OF_THE_QUERY) and (unreadable := self._store.unreadable_file(str(error))):
+                raise unreadable from error
             sql = statement.text if isinstance(statement, syntax.SqlStatement) else ""
             raise sql_error(error, sql, call.text, statement.span.start, self._store.ask) from error
 

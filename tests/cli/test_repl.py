@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
@@ -27,6 +28,7 @@ from obeql.cli.repl.names import Names
 from obeql.cli.repl.shell import Shell
 from obeql.cli.runner import Runner
 from obeql.errors import ObeqlError, QueryError
+from obeql.executor.execution import checkpoints
 
 
 def typed(keys: str, tmp_path: Path, n: int = 1, after_s: float = 0.0) -> list[str | type[BaseException]]:
@@ -272,6 +274,27 @@ def test_a_run_is_drawn_and_exported(shell: Shell, tmp_path: Path, capsys: pytes
     loop(shell, ".export first 7 one.png", ".export first one.gif with dpi=30", ".export first x y z w")
     err = capsys.readouterr().err
     assert "none of number 7" in err and "does not take dpi" in err and "takes [run]" in err
+
+
+def test_a_stopped_map_is_drawn_and_written(
+    shell: Shell, capsys: pytest.CaptureFixture[str], pixels: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_FIRST_SECONDS", "_LAST_SECONDS", "_SHARE"):
+        monkeypatch.setattr(checkpoints, name, 0.0)
+
+    def stop(progress: Any) -> None:
+        if 2 * progress.done > progress.total:
+            raise ZeroDivisionError
+
+    session = shell.runner.session
+    session.create_images("one", [pixels(2)])
+    with pytest.raises(ZeroDivisionError):
+        session.execute("EXPLAIN OCCLUDE one USING net WITH patch=8 stride=1 batch=16 INTO stopped", on_progress=stop)
+    loop(shell, ".heat stopped", ".heat stopped 0", ".heat", ".export stopped half.npz", ".export stopped half.png")
+    said = capsys.readouterr()
+    assert said.err == "" and said.out.count("not computed") >= 2
+    with np.load("half.npz") as numbers:
+        assert 0 < np.isnan(numbers["importance"]).sum() < numbers["importance"].size
 
 
 def test_plan_is_that_of_the_last_statement(shell: Shell, capsys: pytest.CaptureFixture[str]) -> None:

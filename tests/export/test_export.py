@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from obeql.errors import ImageError, ObeqlError, QuerySyntaxError, QueryTypeError, UnknownNameError
@@ -179,3 +180,20 @@ def test_a_folder_named_like_a_file(result: Any, tmp_path: Path) -> None:
 def test_an_empty_result(result: Any, tmp_path: Path) -> None:
     (file,) = result[:0].export(tmp_path)
     assert duckdb.sql(f"FROM '{file}'").fetchall() == []
+
+
+def test_networks_of_one_yes_or_no_are_written(db: Any, pixels: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    parts = torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(3600, 1)
+    db.create_model("one", torch.nn.Sequential(*parts).eval(), size=(32, 32))
+    db.explain([pixels(1), pixels(2)], "one", classes=[0, 1], patch=8, stride=8, into="both")
+    for name in ("a.png", "a.html", "a.npz", "a.csv"):
+        said = str(db.execute(f"EXPORT RUN both TO '{tmp_path}/{name}'"))
+        assert said.startswith("4 heat maps") and (tmp_path / name).stat().st_size > 0
+    assert str(db.execute(f"RENDER both TO '{tmp_path}/no.png' WITH class='no'")).startswith("2 heat maps drawn")
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as numbers:
+        assert [str(numbers[f"{place}/class_name"]) for place in range(4)] == ["no", "yes"] * 2
+        np.testing.assert_allclose(numbers["0/importance"], -numbers["1/importance"], atol=1e-6)
+    db.execute(f"EXPORT RUN both TO '{tmp_path}/folder'")
+    rows = duckdb.sql(f"SELECT DISTINCT class_id, class_name FROM '{tmp_path}/folder/heatmaps.parquet' ORDER BY 1")
+    assert rows.fetchall() == [(0, "no"), (1, "yes")]

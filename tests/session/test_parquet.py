@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import obeql
-from obeql.errors import ImageError, QueryTypeError, StoreError
+from obeql.errors import ImageError, QueryError, QueryTypeError, StoreError
 from obeql.store import Store
 
 pytestmark = pytest.mark.usefixtures("quick_workers")
@@ -191,7 +191,20 @@ def test_files_that_are_damaged_or_gone_are_named(scans: Any, tmp_path: Path) ->
     for ask in (lambda: scans.run("mine")[0], lambda: scans.execute("SELECT max(score) FROM cells").fetchall()):
         with pytest.raises(Exception, match=path.name):
             ask()
-    path.unlink()
+    asked = ("DESCRIBE RUN mine", "SELECT count(*) FROM windows", f"EXPLAIN OCCLUDE scans {TAIL}")
+    for content, reason in ((whole[:-9], "damaged"), (b"", "damaged"), (b"PAR1" * 99, "damaged"), (None, "gone")):
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content)
+        for statement in asked:
+            with pytest.raises(
+                StoreError, match=rf"the Parquet file '.*{path.name}' is {reason}.* drop the runs whose"
+            ):
+                scans.execute(statement)
+        with pytest.raises(QueryError, match=r"nowhere does not exist|no table .nowhere"):
+            scans.execute("FROM nowhere")
+        assert len(scans.execute("SHOW RUNS").fetchall()) == 1
     with pytest.raises(StoreError, match=rf"{path.name}' is gone; put it back, or drop the runs"):
         _ = scans.run("mine")[0]
     path.write_bytes(whole)
@@ -199,6 +212,10 @@ def test_files_that_are_damaged_or_gone_are_named(scans: Any, tmp_path: Path) ->
     (path.parent / "other.parquet").write_bytes(b"PAR1")
     with pytest.raises(StoreError, match=r"other.parquet' is damaged .*move it away"):
         scans.execute(f"EXPLAIN OCCLUDE scans {TAIL}")
+    for file in files(tmp_path / "heat.maps"):
+        file.unlink()
+    scans.execute("DROP RUN mine")
+    assert len(scans.execute(f"EXPLAIN OCCLUDE scans {TAIL}")) == 32  # as the error says
 
 
 def test_a_file_that_the_database_could_not_take_is_taken_at_the_end(scans: Any, monkeypatch: Any) -> None:

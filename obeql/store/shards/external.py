@@ -18,7 +18,7 @@ from obeql.store.codec import utc_now
 from obeql.store.driver import Database
 from obeql.store.map_columns import PLANES
 from obeql.store.shards.folder import Folder, is_remote
-from obeql.store.shards.format import FIRST_ID, MAP_TABLE, SHARD_OF, SUFFIX, read_rows, row_of, shard_of
+from obeql.store.shards.format import FIRST_ID, MAP_TABLE, SHARD_OF, SUFFIX, check_footer, read_rows, row_of, shard_of
 
 __all__ = ["PlacedRows", "pattern_of"]
 
@@ -43,6 +43,19 @@ class PlacedRows:
             if not self._database.read_only and self._n_shown() != len(folders):
                 with self._database.transaction():
                     self._show_shards()
+
+    def unreadable_file(self, said: str) -> StoreError | None:
+        """Return why a Parquet file of maps cannot be read, where that is so; `said` may name it. None without one."""
+        try:
+            rows = self._database.rows(f"SELECT placed.folder, name FROM {_LIVE}")
+        except StoreError:  # an older file lacks the table
+            return None
+        for folder, name in sorted(rows, key=lambda row: row[1] not in said):
+            try:
+                check_footer(Folder(folder), name)
+            except StoreError as error:
+                return error
+        return None
 
     def shard_names(self, folder: str) -> dict[str, int]:
         """Return the shards of a folder that the store knows: their numbers by their names."""

@@ -36,6 +36,7 @@ __all__ = [
     "SHARD_OF",
     "SUFFIX",
     "Shard",
+    "check_footer",
     "check_maps",
     "read_rows",
     "read_shard",
@@ -159,6 +160,12 @@ def read_shard(folder: Folder, name: str, columns: Sequence[str] | None = None) 
         return Shard(name, int(number), str(said.get("origin", "")), file.read(columns=list(columns)))
 
 
+def check_footer(folder: Folder, name: str) -> None:
+    """Read where the maps of a shard are, and not the maps. Raises StoreError, as above, where that fails."""
+    with _opened(folder, name):
+        return
+
+
 def check_maps(folder: Folder, name: str) -> None:
     """Read the maps of a shard with their planes. Raises StoreError, as above, where that fails."""
     with _opened(folder, name) as file:
@@ -191,6 +198,6 @@ def _opened(folder: Folder, name: str) -> Iterator[parquet.ParquetFile]:
 def _damaged(folder: Folder, name: str, error: BaseException) -> StoreError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return StoreError(
-        f"the Parquet file {folder.path(name)!r} is damaged ({reason}); move it away, and the statement computes its "
-        "maps anew"
+        f"the Parquet file {folder.path(name)!r} is damaged ({reason}); put a copy of it back, or move it away and "
+        "drop the runs whose maps it holds"
     )
