@@ -388,7 +388,7 @@ def test_databases_that_cannot_be_opened(tmp_path: Path) -> None:
     for path, said in (("text.duckdb", "not a DuckDB database"), ("nowhere/x.duckdb", "does not exist")):
         with pytest.raises(StoreError, match=said):
             obeql.connect(tmp_path / path)
-    with pytest.raises(StoreError, match="there is no store"):
+    with pytest.raises(StoreError, match="there is no database"):
         obeql.connect(tmp_path / "new.duckdb", read_only=True)
     assert not (tmp_path / "new.duckdb").exists()
 
