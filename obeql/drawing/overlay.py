@@ -18,7 +18,7 @@ import numpy.typing as npt
 from obeql.drawing.colors import Palette, checked_limit, hatching, limit_of, palette, symmetric_limit
 from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
 from obeql.errors import ImageError
-from obeql.planner.scores import score_of
+from obeql.planner.scores import SCORE_NAMES, score_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
