@@ -5,7 +5,7 @@ Between `Heatmap.save`, `Result.save` and RENDER on one side, and the modules th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,22 +22,84 @@ if TYPE_CHECKING:
 __all__ = ["FORMS", "Form", "form_of", "known_suffixes", "save_map", "save_result"]
 
 _COLORS = ("limit", "alpha", "cmap", "sign")
-_FILMED = (*_COLORS, "seconds", "n_frames", "panel_px")
 _DRAWN = (*_COLORS, "colorbar", "smooth", "outline", "dpi")
+
+
+# ---- what writes each kind ---------------------------------------------------------------------------------
+
+
+def _picture(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+    from obeql.drawing.overlay import overlay, picture_bytes  # noqa: PLC0415 - matplotlib is slow to import
+
+    drawn = {name: value for name, value in options.items() if name not in ("dpi", "columns", "shared")}
+    figure = overlay(heat, None, **drawn).get_figure(root=True)
+    write_file(path, picture_bytes(figure, path.suffix.lower(), options.get("dpi", 150)))
+
+
+def _sheet(result: Result, path: Path, options: Mapping[str, Any]) -> None:
+    from obeql.drawing.overlay import picture_bytes  # noqa: PLC0415 - matplotlib is slow to import
+    from obeql.drawing.sheet import sheet  # noqa: PLC0415
+
+    drawn = {name: value for name, value in options.items() if name != "dpi"}
+    write_file(path, picture_bytes(sheet(result, **drawn), path.suffix.lower(), options.get("dpi", 120)))
+
+
+def _report_of_one(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+    from obeql.results.result import Result  # noqa: PLC0415 - which saves itself through this module
+
+    Result((heat,), run_id=heat.run_id).report(path, **options)
+
+
+def _report(result: Result, path: Path, options: Mapping[str, Any]) -> None:
+    result.report(path, **options)
+
+
+def _film(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+    heat.animate(path, **options)
+
+
+def _plane(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+    buffer = BytesIO()
+    np.save(buffer, heat.importance)
+    write_file(path, buffer.getvalue())
+
+
+def _arrays(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+    _write_arrays(path, heat.arrays())
+
+
+def _all_arrays(result: Result, path: Path, options: Mapping[str, Any]) -> None:
+    numbers = [heat.arrays() for heat in result]
+    _write_arrays(
+        path, {f"{place}/{name}": array for place, each in enumerate(numbers) for name, array in each.items()}
+    )
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    buffer = BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_file(path, buffer.getvalue())
+
+
+# ---- the kinds ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A kind of file: `is_a` names it in messages; `takes` are its options for one map, `takes_several` for more.
+    """A kind of file: `is_a` names it in messages, `write` writes one map, `takes` are its options.
 
-    Of suffixes that are `numbered` a file holds one map; several are written into as many files, `run_0.gif` on.
+    `write_several` writes several maps into one file, with the options `takes_several`; without it they are written
+    into as many files, `run_0.gif` on. `has_picture` says whether images are drawn.
     """
 
     is_a: str
     suffixes: tuple[str, ...]
     takes: tuple[str, ...]
-    takes_several: tuple[str, ...]
-    numbered: tuple[str, ...] = ()
+    write: Callable[[Heatmap, Path, Mapping[str, Any]], None]
+    write_several: Callable[[Result, Path, Mapping[str, Any]], None] | None = None
+    takes_several: tuple[str, ...] = ()
+    several_are: str = ""
+    has_picture: bool = True
 
 
 FORMS: tuple[Form, ...] = (
@@ -45,11 +107,15 @@ FORMS: tuple[Form, ...] = (
         "a picture",
         (".png", ".jpg", ".jpeg", ".pdf", ".svg"),
         (*_DRAWN, "beside", "title", "columns", "shared"),
+        _picture,
+        _sheet,
         (*_DRAWN, "columns", "shared"),
+        "a sheet of several maps",
     ),
-    Form("a report", (".html", ".htm"), (*_COLORS, "shared"), (*_COLORS, "shared")),
-    Form("a film", (".gif", ".apng"), _FILMED, _FILMED, numbered=(".gif", ".apng")),
-    Form("a numpy file", (".npz", ".npy"), (), (), numbered=(".npy",)),
+    Form("a report", (".html", ".htm"), (*_COLORS, "shared"), _report_of_one, _report, (*_COLORS, "shared")),
+    Form("a film", (".gif", ".apng"), (*_COLORS, "seconds", "n_frames", "panel_px"), _film),
+    Form("a numpy file", (".npz",), (), _arrays, _all_arrays, has_picture=False),
+    Form("a numpy file", (".npy",), (), _plane, has_picture=False),
 )
 
 
@@ -73,57 +139,27 @@ def save_map(heat: Heatmap, path: str | Path, options: Mapping[str, Any]) -> Non
     """Write one map as its suffix says. Raises QueryTypeError for another suffix or an option it does not take."""
     path, form = Path(path), form_of(path)
     _require_taken(path, form.is_a, form.takes, options)
-    suffix = path.suffix.lower()
-    if form.is_a == "a film":
-        heat.animate(path, **options)
-    elif form.is_a == "a report":
-        from obeql.results.result import Result  # noqa: PLC0415 - which saves itself through this module
-
-        Result((heat,), run_id=heat.run_id).report(path, **options)
-    elif suffix == ".npy":
-        buffer = BytesIO()
-        np.save(buffer, heat.importance)
-        write_file(path, buffer.getvalue())
-    elif suffix == ".npz":
-        buffer = BytesIO()
-        np.savez_compressed(buffer, **heat.arrays())
-        write_file(path, buffer.getvalue())
-    else:
-        from obeql.drawing.overlay import overlay, picture_bytes  # noqa: PLC0415 - matplotlib is slow to import
-
-        drawn = {name: value for name, value in options.items() if name not in ("dpi", "columns", "shared")}
-        figure = overlay(heat, None, **drawn).get_figure(root=True)
-        write_file(path, picture_bytes(figure, suffix, options.get("dpi", 150)))
+    form.write(heat, path, options)
 
 
 def save_result(result: Result, path: str | Path, options: Mapping[str, Any]) -> list[Path]:
     """Write the maps of a result into one file, or into numbered ones, which are returned. Raises as `save_map`."""
     path, form = Path(path), form_of(path)
-    if form.is_a == "a report":
-        _require_taken(path, form.is_a, form.takes, options)
-        result.report(path, **options)
-    elif len(result) == 1:
-        save_map(result[0], path, options)
-    elif path.suffix.lower() in form.numbered:
+    if len(result) == 1:
+        if form.write_several is _report:  # whose title and facts are those of the run
+            _require_taken(path, form.is_a, form.takes, options)
+            _report(result, path, options)
+        else:
+            save_map(result[0], path, options)
+    elif form.write_several is not None:
+        _require_taken(path, form.several_are or form.is_a, form.takes_several, options)
+        form.write_several(result, path, options)
+    else:
         width = len(str(len(result) - 1))
         files = [path.with_stem(f"{path.stem}_{place:0{width}}") for place in range(len(result))]
         for heat, file in zip(result, files, strict=True):
             save_map(heat, file, options)
         return files
-    elif form.is_a == "a numpy file":
-        _require_taken(path, form.is_a, form.takes_several, options)
-        numbers = [heat.arrays() for heat in result]
-        arrays = {f"{place}/{name}": array for place, each in enumerate(numbers) for name, array in each.items()}
-        buffer = BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        write_file(path, buffer.getvalue())
-    else:
-        from obeql.drawing.overlay import picture_bytes  # noqa: PLC0415 - matplotlib is slow to import
-        from obeql.drawing.sheet import sheet  # noqa: PLC0415
-
-        _require_taken(path, "a sheet of several maps", form.takes_several, options)
-        drawn = {name: value for name, value in options.items() if name != "dpi"}
-        write_file(path, picture_bytes(sheet(result, **drawn), path.suffix.lower(), options.get("dpi", 120)))
     return [path]
 
 

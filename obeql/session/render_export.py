@@ -40,12 +40,12 @@ def render_run(result: Result, path: str, options: Mapping[str, Any]) -> str:
     drawn = {_CALLED.get(name, name): value for name, value in options.items() if name not in _CHOOSES}
     files = chosen.save(path, **drawn)
     shown = path if len(files) == 1 else f"{files[0]} .. {files[-1].name}"
-    return f"{_maps(len(chosen))} {'written' if form.is_a == 'a numpy file' else 'drawn'} to {shown}"
+    return f"{_maps(len(chosen))} {'drawn' if form.has_picture else 'written'} to {shown}"
 
 
 def takes(form: Form, several: bool = False) -> list[str]:
     """Return the options of RENDER that a kind of file takes, of one map or of several."""
-    python = form.takes_several if several else form.takes
+    python = form.takes_several if several and form.write_several is not None else form.takes
     called = {_CALLED.get(row.name, row.name): row.name for row in RENDER_OPTIONS}
     return [*_CHOOSES, *(word for name, word in called.items() if name in python)]
 

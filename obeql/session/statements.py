@@ -19,6 +19,7 @@ import duckdb
 
 from obeql.drawing.missing_pictures import missing_pictures
 from obeql.errors import QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.export.registry import form_of
 from obeql.grammar import syntax
 from obeql.planner import (
     ImageSet,
@@ -360,7 +361,7 @@ class Statements:
         result = self._referred(statement.run, call)
         try:
             said = render_run(result, path, options)
-            return Message(said if path.endswith((".npy", ".npz")) else said + missing_pictures(result))
+            return Message(said + missing_pictures(result) if form_of(path).has_picture else said)
         except (QueryTypeError, UnknownNameError) as wrong:
             raise locate(wrong, statement.path) from None
 
