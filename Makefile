@@ -42,7 +42,7 @@ $(BIN)/python:
 # One stamp a set of packages; the sets grow: what `make test` installs, `make demo` needs not install again.
 $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) (once) ..."
-	@$(INSTALL) -e ".[onnx]"
+	@$(INSTALL) -e ".[onnx,ui]"
 	@touch $@
 
 $(VENV)/test.stamp: pyproject.toml constraints.txt | $(BIN)/python
@@ -60,6 +60,7 @@ demo: $(VENV)/demo.stamp
 	@mkdir -p demo
 	$(BIN)/obeql demo/heat.duckdb --echo -f examples/brain_mri.sql
 	@echo "The pictures are in demo/. Ask on: $(BIN)/obeql demo/heat.duckdb"
+	@echo "Or look at the maps in the browser: $(BIN)/obeql ui demo/heat.duckdb"
 
 test: $(VENV)/test.stamp
 	$(SIDE_BY_SIDE) $(PYTEST)

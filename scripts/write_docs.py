@@ -79,6 +79,16 @@ def options() -> str:
     return table(("option", "does"), rows)
 
 
+def page_options() -> str:
+    from obeql.cli.page import page_parser
+
+    rows = []
+    for action in page_parser()._actions:
+        written = ", ".join(action.option_strings) or f"{action.dest}"
+        rows.append((f"`{written}{f' {action.metavar}' if action.metavar else ''}`", action.help or ""))
+    return table(("option", "does"), rows)
+
+
 def commands() -> str:
     from obeql.cli.repl.commands import COMMANDS
 
@@ -289,6 +299,7 @@ PARTS: dict[str, Callable[[], str]] = {
     for part in (
         packages,
         options,
+        page_options,
         commands,
         render_options,
         operators,

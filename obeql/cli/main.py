@@ -31,6 +31,7 @@ _PIPE_CLOSED = 141  # what a shell reports of a program that writes into a pipe 
 
 _EPILOG = """\
 Without -c and -f, statements come from standard input, or from a prompt where that is a terminal.
+`obeql ui heat.duckdb` opens a page in the browser; `obeql ui --help` lists its options.
 `obeql doctor` shows versions and devices and tries out whether they work.
 Exit codes: 0 done, 2 query or usage, 3 not supported, 4 model, 5 image, 6 run or device, 7 database, 70 bug in OBEQL,
 130 stopped with Ctrl-C. OBEQL_DEBUG=1 shows Python tracebacks, NO_COLOR=1 leaves out colors.
@@ -41,8 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments` (those of the process) and return the exit code."""
     prepare()
     try:
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        if given[:1] == ["ui"] and not Path("ui").exists():
+            from obeql.cli.page import serve  # noqa: PLC0415
+
+            return serve(given[1:])
         with writing():  # such as --help
-            options = parser().parse_args(arguments)
+            options = parser().parse_args(given)
         code = _run(options)
         with writing():
             sys.stdout.flush()

@@ -27,8 +27,10 @@ from obeql.session.cancellation import Cancellation
 from obeql.session.file_locations import FileLocations
 from obeql.session.image_registry import ImageRegistry, is_pixels
 from obeql.session.keyword_form import explain_statement, live_model
+from obeql.session.late import page_server
 from obeql.session.model_registry import ModelRegistry
 from obeql.session.parameters import Parameters, check_parameters
+from obeql.session.probe import Probe
 from obeql.session.statements import Outcome, Statements
 from obeql.store import MEMORY, Store
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from obeql.executor.execution.progress import OnProgress
+    from obeql.executor.images import SourceImage
+    from obeql.web.server import PageServer
 
 __all__ = ["Message", "Outcome", "Parameters", "Plan", "Session", "connect"]
 
@@ -65,6 +69,7 @@ class Session:
         cancellation = Cancellation()
         self._networks = ModelRegistry(self._store, places, allow_python, cancellation.check)
         self._statements = Statements(self._store, self._gallery, self._networks, cancellation)
+        self._page: PageServer | None = None
 
     # ---- statements ------------------------------------------------------------------------------------------
 
@@ -178,6 +183,35 @@ class Session:
         self._statements.require_open()
         return self._statements.stored_run(name_or_id)
 
+    def ui(
+        self, *, host: str = "127.0.0.1", port: int = 0, allow_files: bool = False, open_browser: bool = True
+    ) -> PageServer:
+        """Serve the page of this session in the background and open it in a browser; `obeql ui` does it for a file.
+
+        `print` what is returned to see the address. `close` on it, or on the session, ends the page; a second call
+        returns the page that is there. `allow_files` lets the page's statements name files of this machine. Raises
+        UnsupportedError without the extra `ui`, ExecutionError where the address is taken.
+        """
+        self._statements.require_open()
+        if self._page is None or not self._page.is_running:
+            self._page = page_server(self, host, port, allow_files)
+            self._page.start()
+        if open_browser:
+            self._page.open_browser()
+        return self._page
+
+    def probe(self, image: Any, model: str, *, fill: str = "mean") -> Probe:
+        """Return a probe: what `model` says of an image with any box of it hidden, in milliseconds.
+
+        `image` is a name, an id, a path or pixels. Raises UnknownNameError, ImageError, QueryTypeError for several.
+        """
+        self._statements.require_open()
+        return self._statements.probe(image, model, fill)
+
+    def picture(self, image_id: int) -> SourceImage:
+        """Return the picture of an image of the database. Raises UnknownNameError, and ImageError where it is gone."""
+        return self._statements.picture(image_id)
+
     # ---- the database -----------------------------------------------------------------------------------------
 
     @property
@@ -204,6 +238,8 @@ class Session:
 
         Raises QueryError in a callback of a statement: `cancel` there, and close after it.
         """
+        if self._page is not None:
+            self._page.close()
         with self._statements.stopped():
             self._networks.release()
             self._store.close()

@@ -49,6 +49,7 @@ from obeql.session.model_registry import ModelRegistry
 from obeql.session.parallelism import threads_set
 from obeql.session.parameters import bound_values, sql_values
 from obeql.session.predict import predict
+from obeql.session.probe import Probe, open_probe
 from obeql.session.render_export import export_run, render_run
 from obeql.session.sql_errors import sql_error
 from obeql.session.status import Say, StatementStatus
@@ -56,7 +57,7 @@ from obeql.session.stored_runs import StoredRuns
 from obeql.store import Store
 
 if TYPE_CHECKING:
-    pass
+    from obeql.executor.images import SourceImage
 
 __all__ = ["Outcome", "Statements"]
 
@@ -200,6 +201,27 @@ class Statements:
         self.require_writable(f"creating model {record.name!r}")
         self._store.put_model(record, replace)
         self._networks.remember(record)
+
+    def probe(self, source: Any, model: str, fill: str) -> Probe:
+        """Return the probe of one image before a model. Raises QueryTypeError for a source of several images."""
+        with self.turn():
+            node: syntax.Source = syntax.ParameterSource(syntax.Parameter("source", None))
+            if isinstance(source, str) and self.is_image_name(source):
+                node = syntax.NameSource(source)
+            elif isinstance(source, int):
+                source = self._store.image(source) or _unknown("image", source, ())
+            call = Call("", {"source": source}, None, alone=True)
+            statement = syntax.Predict(node, syntax.Name(model))
+            values = self._values(statement, call)
+            bound = bind(statement, self._catalog, "", None, values)
+            if len(bound.images) != 1:
+                raise QueryTypeError(f"A probe takes one image, not {len(bound.images)}.")
+            return open_probe(bound, self._networks.graph(bound.model), self._gallery, fill, self.turn)
+
+    def picture(self, image: int) -> SourceImage:
+        """Return the picture of an image by its id. Raises UnknownNameError, ImageError."""
+        self.require_open()
+        return self._gallery.load(self._store.image(image) or _unknown("image", image, ()))
 
     def stored_run(self, name_or_id: str | int) -> Result:
         """Return the maps of a stored run. Raises UnknownNameError, without a place."""

@@ -239,7 +239,7 @@ def test_a_table_that_is_cut_names_the_mode_that_shows_all(monkeypatch: pytest.M
 
 
 def test_the_commands_are_those_promised() -> None:
-    promised = "help models images runs heat export plan mode timer read output device tables schema quit"
+    promised = "help models images runs heat export plan mode timer read output device tables schema ui quit"
     assert list(COMMANDS) == promised.split()
 
 

@@ -168,7 +168,7 @@ def tracked_files() -> list[Path]:
 
 
 #: Addresses that name no machine: the licence's own, SVG's name space, and what a pointer of Git LFS begins with.
-ALLOWED_HOSTS = {"www.apache.org", "www.w3.org", "localhost", "git-lfs.github.com"}
+ALLOWED_HOSTS = {"www.apache.org", "www.w3.org", "localhost", "127.0.0.1", "git-lfs.github.com"}
 
 
 def test_no_file_names_a_machine() -> None:

@@ -326,6 +326,15 @@ def _schema(shell: Shell, arguments: list[str]) -> None:
     )
 
 
+@_command("ui")
+def _ui(shell: Shell, arguments: list[str]) -> None:
+    """open the page of this database in a browser
+    It is served until the prompt is left; obeql ui --help has options.
+    """
+    page = shell.runner.session.ui()
+    shell.write(f"the page is at {page.address}")
+
+
 @_command("quit")
 def _quit(shell: Shell, arguments: list[str]) -> None:
     """leave, as Ctrl-D does"""

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
     from obeql.session.session import Session
 
-__all__ = ["Names", "gather"]
+__all__ = ["Names", "gather", "gather_from"]
 
 #: Names of one kind that are kept; a list longer than this helps nobody.
 _MOST = 2000
@@ -32,20 +34,22 @@ class Names:
 
 def gather(session: Session) -> Names:
     """Ask a session for all names; kinds that cannot be asked now, as in a failed transaction, are empty."""
+    return gather_from(session.connection)
 
+
+def gather_from(connection: DuckDBPyConnection) -> Names:
+    """As `gather`, from a connection to the database."""
     import duckdb  # noqa: PLC0415 - the prompt is shown before it is loaded
 
     def column(sql: str) -> tuple[str, ...]:
         with suppress(duckdb.Error):
-            rows = session.connection.execute(
-                f"SELECT DISTINCT x FROM ({sql}) WHERE x IS NOT NULL ORDER BY 1 LIMIT {_MOST}"
-            )
+            rows = connection.execute(f"SELECT DISTINCT x FROM ({sql}) WHERE x IS NOT NULL ORDER BY 1 LIMIT {_MOST}")
             return tuple(str(name) for (name,) in rows.fetchall())
         return ()
 
     models: list[tuple[str, list[str] | None]] = []
     with suppress(duckdb.Error):
-        models = session.connection.execute("SELECT name, classes FROM models ORDER BY lower(name)").fetchall()
+        models = connection.execute("SELECT name, classes FROM models ORDER BY lower(name)").fetchall()
     return Names(
         models=tuple(name for name, _ in models),
         image_sets=column("SELECT name AS x FROM image_sets"),

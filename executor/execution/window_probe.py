@@ -1,0 +1,138 @@
+"""One window at a time, wherever it lies: what the network says with it hidden, for a patch that moves with a hand.
+
+Beside `executor`, which computes whole grids; the session's `probe` asks here. The clean pass is made once and kept, a
+window then recomputes the boxes that it changes. Boxes have one size for all places of a patch, because a library that
+compiles kernels for a shape takes longer for a new one than for the work.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from obeql.errors import QueryTypeError
+from obeql.executor.devices import arithmetic
+from obeql.executor.devices.threads import set_own_threads
+from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.clean_pass import CleanPass, materialise
+from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.planner.boxes import region_layers
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical.plan import Cost, IncrementalForward
+
+__all__ = ["WindowProbe"]
+
+#: Shares of the layers that may run on boxes; which is fastest is found out while windows are computed.
+_SHARES = (0.25, 0.5, 0.75, 1.0)
+#: Windows of a way that are computed before it is judged; the first one compiles and is not counted.
+_TRIES = 3
+#: Patch sizes whose boxes are kept.
+_MOST_KEPT = 24
+#: of a single window, which nothing is planned by
+_NO_COST = Cost(0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a window is computed: the layers on boxes, none of which means the whole network; and CPU threads."""
+
+    regions: tuple[bool, ...] | None
+    threads: int
+
+
+@dataclass(slots=True)
+class _Trial:
+    """The seconds that windows of about one size took, way by way."""
+
+    seconds: dict[_Way, list[float]] = field(default_factory=dict)
+
+    def next_of(self, ways: list[_Way]) -> _Way:
+        """Return the way to take now: one that is not judged yet, or the fastest."""
+        for way in ways:
+            if len(self.seconds.get(way, ())) < _TRIES:
+                return way
+        return min(ways, key=lambda way: min(self.seconds[way][1:]))
+
+
+class WindowProbe:
+    """The network's outputs for one image, pixels (1, C, H, W) on a device, with any one box of it hidden.
+
+    `fill`, (1, C, 1, 1) or (1, C, H, W), is what hides it. Raises what the network raises; numbers are those of
+    `IncrementalForward`, which are those of the whole network.
+    """
+
+    def __init__(self, graph: LayerGraph, pixels: Tensor, fill: Tensor, threads: int) -> None:
+        self._graph = graph
+        self._fill = fill
+        network = graph.network()
+        n_layers = len(network.layers)
+        depths = () if network.whole else tuple(region_layers(network, math.ceil(s * n_layers)) for s in _SHARES)
+        found = dict.fromkeys(regions for regions in depths if sum(regions) > 1)
+        counts = (1, threads) if threads > 1 and pixels.device.type == "cpu" else (threads,)
+        self._ways = [_Way(regions, n) for n in counts for regions in (*found, None)]
+        self._runs: OrderedDict[tuple[tuple[int, int], tuple[bool, ...]], IncrementalRun] = OrderedDict()
+        self._trials: dict[int, _Trial] = {}
+        with arithmetic("float32", pixels.device):
+            needed = [key for regions in found for key in self._run((1, 1), regions, pixels).needed]
+            self._clean: CleanPass = materialise(graph, pixels, needed)
+        self._runs.clear()
+
+    @property
+    def clean_logits(self) -> Tensor:
+        """Return the logits (1, K) of the image itself."""
+        return self._clean.logits
+
+    def logits(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """Return the logits (1, K) with a box of the model's input hidden. Raises QueryTypeError for one outside it."""
+        size = tuple(self._clean.image.shape[2:])
+        if not (0 <= top <= top + height <= size[0] and 0 <= left <= left + width <= size[1] and height and width):
+            raise QueryTypeError(
+                f"the box ({top}, {left}, {height}, {width}) does not lie in the model's input of {size[0]}x{size[1]}"
+            )
+        trial = self._trials.setdefault(round(2 * math.log2(height * width)), _Trial())
+        way = trial.next_of(self._ways)
+        started = time.perf_counter()
+        with arithmetic("float32", self._clean.image.device):
+            before = torch.get_num_threads()
+            set_own_threads(way.threads)
+            try:
+                found = self._computed(way.regions, (top, left), (height, width))
+            finally:
+                set_own_threads(before)
+        took = trial.seconds.setdefault(way, [])
+        if len(took) < _TRIES:
+            took.append(time.perf_counter() - started)
+        return found
+
+    def _computed(self, regions: tuple[bool, ...] | None, place: tuple[int, int], patch: tuple[int, int]) -> Tensor:
+        (top, left), (height, width), image = place, patch, self._clean.image
+        if regions is None:
+            hidden = image.clone()
+            box = (slice(None), slice(None), slice(top, top + height), slice(left, left + width))
+            hidden[box] = self._fill.expand_as(image)[box]
+            return self._graph.forward(hidden)
+        run = self._run(patch, regions, image)
+        wanted = np.zeros((1, *run.grid.shape), bool)
+        wanted[0, top, left] = True
+        found: list[Tensor] = []
+        run.run(self._clean, self._fill, wanted, lambda _, logits: found.append(logits), lambda _, logits: logits)
+        return found[0]
+
+    def _run(self, patch: tuple[int, int], regions: tuple[bool, ...], image: Tensor) -> IncrementalRun:
+        """Return the operator for a patch of this size at any place, prepared once."""
+        key = patch, regions
+        run = self._runs.pop(key, None)
+        if run is None:
+            height, width = image.shape[2:]
+            grid = WindowGrid.over((height, width), patch, (1, 1))
+            run = IncrementalRun(self._graph, grid, IncrementalForward(regions, 1, 1, 1, 1, _NO_COST))
+        self._runs[key] = run
+        while len(self._runs) > _MOST_KEPT:
+            self._runs.popitem(last=False)
+        return run

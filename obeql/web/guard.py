@@ -1,0 +1,116 @@
+"""Which statements a page may run: without `--allow-files`, those that touch the database and its own images alone.
+
+Asked by `worker` before a statement runs, in its thread. Whoever has the page open can ask everything of the database,
+start and stop runs and drop what is in it; the files of the machine are another matter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from obeql.errors import UnsupportedError
+from obeql.grammar import syntax
+from obeql.planner.binding.image_paths import split_page
+from obeql.web.reading_sql import ALLOW_FILES, require_reading
+
+if TYPE_CHECKING:
+    from obeql.session.session import Session
+
+__all__ = ["Guard"]
+
+#: Columns of a SELECT that name image files, as the session takes them.
+_PATHS = ("path", "file", "filename")
+#: Settings that say where files or other machines are.
+_OUTWARD = frozenset(("store", "store_folder", "ray_address", "engine"))
+#: What a model may come from without naming a file.
+_ZOOS = ("torchvision:", "timm:")
+
+
+class Guard:
+    """Refuses statements of a page that reach beyond the database. `connection` is one that only it uses."""
+
+    def __init__(self, session: Session, connection: duckdb.DuckDBPyConnection, allow_files: bool) -> None:
+        self._session = session
+        self._connection = connection
+        self.allow_files = allow_files
+
+    def check(self, statement: syntax.Statement) -> None:
+        """Raise UnsupportedError where the page may not run the statement."""
+        if isinstance(statement, syntax.CreateModel):
+            self._check_model(statement)
+        if self.allow_files:
+            return
+        match statement:
+            case syntax.PlanStatement(_, inner):
+                self.check(inner)
+            case syntax.ExplainOcclude(source=source) | syntax.Predict(source=source):
+                self._check_source(source)
+            case syntax.CreateImages(source=source):
+                self._check_source(source)
+            case syntax.Render() | syntax.ExportRun():
+                raise UnsupportedError(
+                    f"The page writes no file where the database is: download it under Share, or use {ALLOW_FILES}."
+                )
+            case syntax.SetSetting(name, _) | syntax.ResetSetting(name) if name in _OUTWARD:
+                raise UnsupportedError(
+                    f"obeql.{name} says where files or machines are; setting it needs {ALLOW_FILES}."
+                )
+            case syntax.SqlStatement(text):
+                require_reading(self._connection, text)
+
+    def _check_model(self, statement: syntax.CreateModel) -> None:
+        """Models that run code are refused in any case; those of files where files are."""
+        uri = statement.uri.value if isinstance(statement.uri, syntax.Text) else ""
+        options = {option.name: option.value for option in statement.options}
+        trusts = isinstance(trust := options.get("trust"), syntax.Word) and trust.value.lower() == "true"
+        if uri.lower().startswith("python:") or trusts:
+            raise UnsupportedError(
+                "The page loads no model that runs code of its own: create it in Python or a prompt."
+            )
+        if self.allow_files:
+            return
+        weights, classes = options.get("weights"), options.get("classes")
+        named = isinstance(weights, syntax.Word) and weights.value.lower() == "random"
+        listed = isinstance(classes, syntax.ListValue) or (
+            isinstance(classes, syntax.Text | syntax.Word) and classes.value == "imagenet"
+        )
+        is_zoo = uri.lower().startswith(_ZOOS)
+        if not is_zoo or not (weights is None or named) or not (classes is None or listed):
+            raise UnsupportedError(
+                f"The page creates models of torchvision: and timm: with random weights; files need {ALLOW_FILES}, and "
+                "a model that is created elsewhere can be used here."
+            )
+
+    def _check_source(self, source: syntax.Source) -> None:
+        match source:
+            case syntax.PathSource(path):
+                if not self._knows([path]):
+                    raise UnsupportedError(
+                        f"The database has no image {path!r}: drop the file on the page, or start it with "
+                        f"{ALLOW_FILES}."
+                    )
+            case syntax.SelectSource(sql):
+                require_reading(self._connection, sql, steady=True)
+                found = self._connection.execute(sql)
+                columns = [str(column[0]).lower() for column in found.description or ()]
+                rows = found.fetchall()
+                place = next((columns.index(name) for name in _PATHS if name in columns), None)
+                if place is None and len(columns) == 1 and columns != ["image_id"]:
+                    place = 0
+                if place is not None and not self._knows([row[place] for row in rows if isinstance(row[place], str)]):
+                    raise UnsupportedError(
+                        f"The SELECT names image files that the database does not have; that needs {ALLOW_FILES}."
+                    )
+
+    def _knows(self, paths: list[str]) -> bool:
+        """Return whether all paths are of images of the database, or what one of its image sets was made from."""
+        wanted = sorted({split_page(path)[0] for path in paths} | set(paths))
+        known = self._connection.execute(
+            "SELECT path FROM images WHERE list_contains($wanted, path) UNION "
+            "SELECT source FROM image_sets WHERE list_contains($wanted, source)",
+            {"wanted": wanted},
+        ).fetchall()
+        held = {str(path) for (path,) in known}
+        return all(path in held or split_page(path)[0] in held for path in paths)

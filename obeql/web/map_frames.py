@@ -1,0 +1,97 @@
+"""Maps as bytes for a browser: a JSON head, then the planes as they lie in memory.
+
+Made from a stored `Heatmap`, or by `live` from a map at work; the page's `frames.js` reads them. A frame is the length
+of its head as uint32, the head in UTF-8, blanks up to a multiple of four bytes, and the planes that the head lists,
+each padded likewise: float32 and int32 in little-endian order, flags as bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.drawing.colors import limit_of
+from obeql.results.quality_text import quality_sentence
+
+if TYPE_CHECKING:
+    from obeql.results.heatmap import Heatmap
+
+__all__ = ["about_map", "frame", "map_frame"]
+
+_KINDS = {"f": ("float32", "<f4"), "i": ("int32", "<i4"), "u": ("uint8", "u1"), "b": ("uint8", "u1")}
+
+
+def frame(about: Mapping[str, Any], planes: Mapping[str, npt.NDArray[Any]]) -> bytes:
+    """Return the frame of planes, all (rows, cols); NaN stands for what was not computed."""
+    bodies, listed = [], []
+    for name, plane in planes.items():
+        kind, layout = _KINDS[plane.dtype.kind]
+        body = np.ascontiguousarray(plane).astype(layout).tobytes()
+        bodies.append(body + b"\0" * (-len(body) % 4))
+        listed.append({"name": name, "kind": kind, "shape": plane.shape})
+    head = json.dumps({**about, "planes": listed}, allow_nan=False).encode()
+    head += b" " * (-len(head) % 4)
+    return b"".join([struct.pack("<I", len(head)), head, *bodies])
+
+
+def map_frame(heat: Heatmap) -> bytes:
+    """Return the frame of a stored map: importance, score and top class of each window, and which are exact."""
+    planes: dict[str, npt.NDArray[Any]] = {
+        "importance": heat.importance,
+        "scores": heat.scores,
+        "top_class": heat.top_class,
+    }
+    if heat.cells.exact is not None:
+        planes["exact"] = heat.cells.exact
+    return frame(about_map(heat), planes)
+
+
+def about_map(heat: Heatmap) -> dict[str, Any]:
+    """Return what is to know of a map beside its planes, as JSON has it."""
+    place = heat.placement
+    named = sorted({int(i) for i in np.unique(heat.top_class)} | {heat.class_id})
+    clean = heat.cells.clean_top_class
+    return {
+        "live": False,
+        "run_id": heat.run_id,
+        "image": heat.image,
+        "image_id": heat.image_id,
+        "label": heat.label,
+        "model": heat.model,
+        "class_id": heat.class_id,
+        "class_name": heat.class_name,
+        "class_names": {str(i): heat.classes[i] for i in [*named, clean] if 0 <= i < len(heat.classes)},
+        "clean_top_class": clean,
+        "score_kind": heat.score_kind,
+        "clean_score": _number(heat.clean_score),
+        "patch": heat.patch,
+        "stride": heat.stride,
+        "fill": heat.cells.key.fill,
+        "model_size": place.model_size,
+        "source_size": place.source_size,
+        "model_box": place.source_box(0, 0, *place.model_size),
+        "tops": heat.tops.tolist(),
+        "lefts": heat.lefts.tolist(),
+        "heights": heat.heights.tolist(),
+        "widths": heat.widths.tolist(),
+        "shape": heat.shape,
+        "limit": _number(limit_of(heat)),
+        "quality": heat.quality,
+        "quality_sentence": quality_sentence(heat.cells.quality, heat.cells.logit.size, heat.n_known),
+        "bound": heat.bound if heat.approx else None,
+        "confidence": heat.confidence,
+        "metric": heat.metric,
+        "approx": heat.approx,
+        "warning": heat.warning,
+        "best": [(cell.row, cell.col) for cell in heat.top()],
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
