@@ -294,7 +294,8 @@ class _Execution:
         first = int(step.wanted.any(axis=1).argmax())
         shown = step.images[first]
         assert shown.classes is not None and shown.logits is not None
-        preview = preview_of(self.plan, run, first, shown.classes, shown.logits, step.clean.image[first])
+        known = shown.known[step.place]
+        preview = preview_of(self.plan, run, first, shown.classes, shown.logits, step.clean.image[first], known=known)
 
         def tell(n_done: int) -> None:
             for each in pieces:

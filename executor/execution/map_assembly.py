@@ -16,6 +16,7 @@ from torch import Tensor
 from obeql.errors import ImageError
 from obeql.executor.execution.preview import Preview
 from obeql.executor.images.preprocess import from_model_space
+from obeql.executor.operators.cached_cells import KnownCells
 from obeql.executor.operators.grid_scan import GridScan, Planes
 from obeql.executor.operators.logits import as_stored, logit_and_others, top_class
 from obeql.planner.catalog import Activation
@@ -38,16 +39,21 @@ def preview_of(
     clean: Tensor,
     image: Tensor,
     planes: Planes | None = None,
+    known: KnownCells | None = None,
 ) -> Preview:
     """Return the map at work: `planes` as they stand after a level, or what the run has filled in so far.
 
-    `slot` says which of the images at work is shown, `clean` (1, K) are its logits and `image` (C, H, W) is itself.
+    What is `known` of the map, because it was stored, is there from the beginning. `slot` says which of the images at
+    work is shown, `clean` (1, K) are its logits and `image` (C, H, W) is itself.
     """
     z, rest = as_stored(*logit_and_others(clean, classes[:1], plan.model.activation))
     name = plan.model.class_name(classes[0])
 
     def cells() -> tuple[Tensor, Tensor] | None:
         found = run.partial(slot) if planes is None else planes
+        if known is not None:
+            found = Planes.empty(run.grid.n_windows, known.logit.shape[1]) if found is None else found
+            found = Planes(found.logit.cpu(), found.others.cpu(), found.top.cpu()).over(known)
         return None if found is None else (found.logit, found.others)
 
     def picture() -> npt.NDArray[np.float32]:

@@ -24,7 +24,6 @@ from starlette.routing import BaseRoute, Route
 from obeql.errors import ImageError, ObeqlError, QueryTypeError, StoreError, UnknownNameError, UnsupportedError
 from obeql.web.access import Access, AccessRules
 from obeql.web.comparing import comparison, comparison_frame
-from obeql.web.editing import editor_facts
 from obeql.web.events import job_events
 from obeql.web.map_frames import about_map, map_frame
 from obeql.web.outcomes import error_facts
@@ -171,6 +170,8 @@ class _Handlers:
         body = await _body(request)
         cursor = body.get("cursor")
         names = await run_in_threadpool(self.page.names)
+        from obeql.web.editing import editor_facts  # noqa: PLC0415 - the prompt's modules are loaded behind the page
+
         return JSONResponse(editor_facts(_text(body, "text"), cursor if isinstance(cursor, int) else None, names))
 
     async def statement(self, request: Request) -> Response:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import obeql
-from obeql.cli.repl.names import Names
 from obeql.errors import QueryTypeError, UnknownNameError
 from obeql.executor.images import FILLS
 from obeql.planner.scores import SCORE_KINDS
@@ -26,9 +25,13 @@ from obeql.web.uploads import Uploads
 from obeql.web.worker import BusyError, Job, Worker
 
 if TYPE_CHECKING:
+    from obeql.cli.repl.names import Names
     from obeql.session.session import Session
 
 __all__ = ["Page"]
+
+#: PyTorch is imported after so long, whether anybody has looked at the page or not.
+_UNSEEN_S = 1.5
 
 
 class Page:
@@ -46,10 +49,11 @@ class Page:
         self._probes = Probes(session)
         self._uploads = Uploads(session, self._source_of)
         self._n_uploads = 0
-        self._torch = threading.Thread(target=_import_torch, name="obeql-page-torch", daemon=True)
+        self._seen = threading.Event()
+        self._torch = threading.Thread(target=self._import_torch, name="obeql-page-torch", daemon=True)
 
     def warm(self) -> None:
-        """Import PyTorch behind the page."""
+        """Import PyTorch behind the page, once that is seen."""
         self._torch.start()
 
     @property
@@ -59,6 +63,7 @@ class Page:
 
     def close(self) -> None:
         """Stop what runs, and end all that waits; a second call does nothing."""
+        self._seen.set()
         self.changes.close()
         self.worker.close()
         self._uploads.close()
@@ -70,6 +75,7 @@ class Page:
 
     def state(self) -> dict[str, Any]:
         """Return what the page needs to know to begin."""
+        self._seen.set()
         return {
             "version": obeql.__version__,
             "file": self.session.path,
@@ -169,7 +175,8 @@ class Page:
             )
         )
 
-
-def _import_torch() -> None:
-    with suppress(ImportError):  # said by the statement that needs it
-        import torch  # noqa: F401, PLC0415
+    def _import_torch(self) -> None:
+        """Import PyTorch once the page is there, or nobody came to look: both at a time would be slower for each."""
+        self._seen.wait(_UNSEEN_S)
+        with suppress(ImportError):  # said by the statement that needs it
+            import torch  # noqa: F401, PLC0415

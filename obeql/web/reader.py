@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from obeql.cli.repl.names import Names, gather_from
 from obeql.errors import UnknownNameError
 from obeql.results.heatmap import Heatmap
 from obeql.web.outcomes import as_json
@@ -23,6 +22,7 @@ from obeql.web.outcomes import as_json
 if TYPE_CHECKING:
     import duckdb
 
+    from obeql.cli.repl.names import Names
     from obeql.results.result import Result
     from obeql.session.session import Session
 
@@ -123,6 +123,8 @@ class Reader:
 
     def names(self, version: int) -> Names:
         """Return what can be completed, asked anew when `version` is another than the last time."""
+        from obeql.cli.repl.names import gather_from  # noqa: PLC0415 - loaded behind the page
+
         with self._lock:
             if self._names is None or self._names[0] != version:
                 self._names = version, gather_from(self._connection)

@@ -147,11 +147,11 @@ def shut_off_files(session: Session) -> None:
 
 def _bound(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises ExecutionError in our own words."""
+    if not 0 <= port <= 65535:
+        raise ExecutionError(f"port {port} is none: ports lie in 0..65535")
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         found = socket.create_server((host, port), family=family, backlog=128)
-    except OverflowError:
-        raise ExecutionError(f"port {port} is none: ports lie in 0..65535") from None
     except OSError as error:
         raise ExecutionError(
             f"the page cannot be served at {host}, port {port}: {error.strerror or error}; --port 0 takes any free one"

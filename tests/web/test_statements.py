@@ -85,6 +85,20 @@ def test_progress_comes_as_events_with_the_map_so_far(site: Any) -> None:
     assert len(set(unknown)) >= 3 and unknown == sorted(unknown, reverse=True)  # NaN where not computed yet, no zero
 
 
+def test_cells_that_are_stored_are_on_the_live_map_from_the_beginning(site: Any) -> None:
+    site.run("EXPLAIN OCCLUDE scan1 USING net WITH patch=3 stride=4")
+    job_id = begun(site, LONG.replace(" NO REUSE", ""))
+    site.post(f"/api/jobs/{job_id}/stop")
+    job = site.ended(job_id)
+    frame = decoded(site.client.get(f"/api/jobs/{job_id}/map").content)
+    known = site.session.run(1)[0]
+    rows, cols = (
+        np.searchsorted(frame[axis], starts) for axis, starts in (("tops", known.tops), ("lefts", known.lefts))
+    )
+    assert np.allclose(frame["importance"][np.ix_(rows, cols)], known.importance, atol=1e-6)
+    assert job["progress"]["reused"] >= known.importance.size and np.isnan(frame["importance"]).any()
+
+
 def test_events_resume_after_the_last_that_was_seen(site: Any) -> None:
     job = site.run("EXPLAIN OCCLUDE scan1 USING net WITH patch=32 stride=32")
     path = f"/api/jobs/{job['job_id']}/events"

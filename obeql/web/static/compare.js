@@ -91,10 +91,12 @@ export class Compare {
   _pointAt(place) {
     this.place = place;
     for (const { map, frame, facts } of this.panels) {
-      map.pointed = nearestCell(frame, place[0] * frame.model_size[0], place[1] * frame.model_size[1]);
+      const at = [place[0] * frame.model_size[0], place[1] * frame.model_size[1]];
+      const cell = nearestCell(frame, ...at);
+      map.pointed = map.frame === frame ? cell : nearestCell(map.frame, ...at);
       map.draw();
-      facts.replaceChildren(...windowFacts(frame, map.pointed));
-      facts.dataset.cell = map.pointed.join();
+      facts.replaceChildren(...windowFacts(frame, cell));
+      facts.dataset.cell = cell.join();
     }
   }
 
@@ -109,6 +111,7 @@ export class Compare {
       panel.map.setFrame(shown, planes[place]);
       panel.element.classList.toggle("difference", Boolean(differ && place));
     }
+    if (this.place) this._pointAt(this.place);
     const ends = planes.length ? endsOf(scale, planes) : { up: 1, down: 1 };
     byId("compare-bar").style.background = gradient(scale, ends);
     byId("compare-low").textContent = planes.length ? signed(-ends.down) : "";
