@@ -10,6 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from io import BytesIO
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -165,6 +166,14 @@ class Reader:
     def keys_of(self, run_id: int) -> list[dict[str, Any]]:
         """Return of each map of a run its key, image, class and patch, in order; at most 500."""
         result, places = self.maps_of(run_id)
+        names = {
+            row["image_id"]: row["name"]
+            for row in self.rows(
+                "SELECT image_id, min(name) AS name FROM image_sets WHERE n_images = 1 AND image_id IN "
+                "(SELECT image_id FROM obeql_store.run_maps WHERE run_id = ?) GROUP BY image_id",
+                [run_id],
+            )
+        }
         listed = []
         for (map_id, image_id), place in sorted(places.items(), key=lambda each: each[1])[:500]:
             heat = result[place]
@@ -172,6 +181,7 @@ class Reader:
                 {
                     "key": f"{map_id}-{image_id}",
                     "image": heat.image,
+                    "name": names.get(image_id, PurePath(heat.image).stem),
                     "image_id": image_id,
                     "class_name": heat.class_name,
                     "class_id": heat.class_id,

@@ -65,15 +65,19 @@ async function begin() {
   const explain = new Explain(state, {
     trouble, changed: () => save(), sheet: openSheet, outcome: showOutcome,
     compare: (at) => { compare.add(at); },
-    ended: async () => { explain.refresh(await get("/api/state").catch(() => explain.state)); if (view === "runs") runs.reload(); },
+    ended: async () => {
+      const now = await get("/api/state").catch(() => null);
+      if (now) explain.refresh(now);
+      if (view === "runs") runs.reload();
+    },
   });
   const editor = new Editor(byId("editor"), {
     label: "Statement", placeholder: "EXPLAIN OCCLUDE image USING model WITH patch=16 stride=4",
     onRun: () => run(),
     onChange: (facts) => {
       byId("trouble").hidden = true;
-      explain.showParts(facts.parts);
-      explain.planSoon();
+      explain.settings.show(facts.parts);
+      explain.settings.planSoon();
       save();
     },
   });
@@ -132,20 +136,20 @@ async function begin() {
   async function restoreExplain(at) {
     const { jobs } = await get("/api/jobs");
     const going = jobs.find((each) => String(each.job_id) === at.job) ?? (at.run ? undefined : jobs.find((each) => ["running", "waiting"].includes(each.state)));
-    if (at.model) explain.model = at.model;
+    if (at.model) explain.settings.model = at.model;
     if (at.image) {
       const { images } = await get("/api/images", { most: 1000 });
       explain.image = images.find((each) => String(each.image_id) === at.image) ?? null;
-      if (explain.image) await explain._showPicture();
+      if (explain.image) await explain.showPicture();
     }
     if (at.statement ?? going?.text) await editor.setText(at.statement ?? going.text);
-    if (editor.facts.parts) explain.showParts(editor.facts.parts);
+    if (editor.facts.parts) explain.settings.show(editor.facts.parts);
     if (going) {
       explain.attach(going);
-      if (explain.image) explain._askQuietly();
+      if (explain.image) explain.askQuietly();
     } else if (at.run) await explain.openRun(Number(at.run), at.map ?? null, { keepText: Boolean(at.statement) }).catch((error) => trouble(error.message));
-    else if (explain.image && explain.model) explain._askQuietly();
-    explain.planSoon();
+    else if (explain.image && explain.model) explain.askQuietly();
+    explain.settings.planSoon();
   }
 
   for (const link of document.querySelectorAll("nav a"))
