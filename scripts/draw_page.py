@@ -149,7 +149,7 @@ def draw_lists(drawer: Drawer) -> None:
 
 
 #: What docs/page.md shows.
-SHOWN = ("hand", "map", "sheet", "compare")
+SHOWN = ("hand", "live", "sheet", "compare")
 PARTS: tuple[Callable[[Drawer], None], ...] = (draw_first, draw_hand, draw_region, draw_lists)
 
 

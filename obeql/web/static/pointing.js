@@ -36,9 +36,14 @@ export class Pointing {
     if (!place) return;
     this.last = place;
     if (this.dragging) return this._drag(place, event);
-    if (event.shiftKey) return this._hand(place);
+    if (this._isHand(event)) return this._hand(place);
     if (this.map.hand) this._liftHand();
     this._point(place);
+  }
+
+  /** Whether the pointer moves the patch: with Shift, or where that is ticked, as for fingers. */
+  _isHand(event) {
+    return event.shiftKey || byId("hand-mode").checked;
   }
 
   _point(place) {
@@ -58,7 +63,11 @@ export class Pointing {
   }
 
   _down(event) {
-    if (event.button !== 0 || event.shiftKey || !this.map.placement) return;
+    if (event.button !== 0 || !this.map.placement) return;
+    if (this._isHand(event)) {
+      this.last = this.map.placeOf(event);
+      return this._hand(this.last);
+    }
     this.map.canvas.setPointerCapture(event.pointerId);
     const from = this.map.placeOf(event);
     const { region } = this.map;
@@ -93,7 +102,7 @@ export class Pointing {
   }
 
   _wheel(event) {
-    if (!event.shiftKey || !this.last) return;
+    if (!this._isHand(event) || !this.last) return;
     event.preventDefault();
     const most = Math.min(...this.map.placement.model_size);
     const now = this.handSize ?? this.view.numbers.patch;
