@@ -29,13 +29,16 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 class Drawer:
     """A page in a browser of some width and theme, and where its pictures go."""
 
-    def __init__(self, page: Any, folder: Path, suffix: str) -> None:
+    def __init__(self, page: Any, folder: Path, suffix: str, wanted: tuple[str, ...]) -> None:
         self.page = page
         self._folder = folder
         self._suffix = suffix
+        self._wanted = wanted
 
     def shot(self, name: str) -> None:
-        """Save what is seen, in as many colors as it takes to look right."""
+        """Save what is seen, if it is wanted, in as many colors as it takes to look right."""
+        if self._wanted and name not in self._wanted:
+            return
         path = self._folder / f"page-{name}{self._suffix}.png"
         self.page.screenshot(path=path, full_page=self.page.viewport_size["width"] < 700, animations="disabled")
         Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
@@ -115,7 +118,7 @@ def draw_region(drawer: Drawer) -> None:
 
 
 def draw_lists(drawer: Drawer) -> None:
-    """Runs, a sheet, a comparison, SQL, what is shared, and a mistake."""
+    """Runs, a sheet, and a comparison."""
     page, origin = drawer.page, drawer.page.url.partition("?")[0]
     drawer.view("runs")
     page.wait_for_selector(".run-row .thumb[data-drawn=map]")
@@ -132,6 +135,11 @@ def draw_lists(drawer: Drawer) -> None:
     page.mouse.move(canvas["x"] + 0.45 * canvas["width"], canvas["y"] + 0.45 * canvas["height"])
     page.wait_for_selector("#compared .facts[data-cell]")
     drawer.shot("compare")
+
+
+def draw_rest(drawer: Drawer) -> None:
+    """SQL, what is shared, and a mistake."""
+    page, origin = drawer.page, drawer.page.url.partition("?")[0]
     page.goto(f"{origin}?view=sql")
     page.click("#sql-run")
     page.wait_for_selector("#sql-result .thumb[data-drawn=map]")
@@ -150,11 +158,11 @@ def draw_lists(drawer: Drawer) -> None:
 
 #: What docs/page.md shows.
 SHOWN = ("hand", "live", "sheet", "compare")
-PARTS: tuple[Callable[[Drawer], None], ...] = (draw_first, draw_hand, draw_region, draw_lists)
+PARTS: tuple[Callable[[Drawer], None], ...] = (draw_first, draw_hand, draw_region, draw_lists, draw_rest)
 
 
-def draw(address: str, folder: Path, theme: str, width: int, suffix: str) -> None:
-    """Draw every state at a width and in a theme."""
+def draw(address: str, folder: Path, theme: str, width: int, suffix: str, wanted: tuple[str, ...] = ()) -> None:
+    """Draw every state at a width and in a theme, or those that are wanted."""
     from playwright.sync_api import sync_playwright
 
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -167,8 +175,8 @@ def draw(address: str, folder: Path, theme: str, width: int, suffix: str) -> Non
         page.set_default_timeout(WAIT_MS)
         page.goto(address)
         page.wait_for_selector("body[data-state=idle]")
-        for part in PARTS:
-            part(Drawer(page, folder, suffix))
+        for part in PARTS if not wanted else PARTS[:-1]:
+            part(Drawer(page, folder, suffix, wanted))
         browser.close()
 
 
@@ -193,12 +201,8 @@ def main() -> None:
             found = re.search(r"http://\S+", server.stdout.readline())
             assert found is not None
             try:
-                drawn = Path(folder) / "drawn"
-                drawn.mkdir()
-                draw(found.group(), drawn, theme, width, f"-{theme}-{width}" if options.all else "")
-                for path in drawn.iterdir():
-                    if options.all or path.stem.removeprefix("page-") in SHOWN:
-                        shutil.copy(path, options.out / path.name)
+                suffix = f"-{theme}-{width}" if options.all else ""
+                draw(found.group(), options.out, theme, width, suffix, () if options.all else SHOWN)
             finally:
                 server.send_signal(signal.SIGINT)
                 server.wait(60)
