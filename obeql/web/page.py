@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import obeql
 from obeql.errors import QueryTypeError, UnknownNameError
-from obeql.executor.images import FILLS
+from obeql.planner.fills import FILLS
 from obeql.planner.scores import SCORE_KINDS
 from obeql.web.downloads import Downloads
 from obeql.web.events import Changes
