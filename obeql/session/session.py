@@ -6,12 +6,14 @@ The whole pipeline meets here: text is cut and parsed (`grammar`), bound and pla
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import duckdb
 
@@ -54,6 +56,19 @@ def connect(path: str | Path = MEMORY, *, read_only: bool = False, allow_python:
     return Session(path, read_only=read_only, allow_python=allow_python)
 
 
+#: Sessions that are in use.
+_sessions: WeakSet[Session] = WeakSet()
+#: How long the end of the process waits for the statement of a daemon thread.
+_END_SECONDS = 10.0
+
+
+@atexit.register
+def _end_statements() -> None:
+    """Stop what daemon threads still run: one that computes while Python ends takes the process down with it."""
+    for session in list(_sessions):
+        session._statements.end(_END_SECONDS)
+
+
 class Session:
     """Statements against one database, one at a time. Use it as a context manager, or call `close`.
 
@@ -70,6 +85,7 @@ class Session:
         self._networks = ModelRegistry(self._store, places, allow_python, cancellation.check)
         self._statements = Statements(self._store, self._gallery, self._networks, cancellation)
         self._page: PageServer | None = None
+        _sessions.add(self)
 
     # ---- statements ------------------------------------------------------------------------------------------
 

@@ -147,6 +147,12 @@ class Statements:
             if mine:
                 self._running.release()
 
+    def end(self, timeout_s: float) -> None:
+        """Stop the statement of another thread, wait for its end so long, and let no other begin: the process ends."""
+        if not self._running.acquire(blocking=False):
+            self._cancellation.ask()
+            self._running.acquire(timeout=timeout_s)
+
     def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
         try:
             with placed_in(call.text):

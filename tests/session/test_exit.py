@@ -42,6 +42,21 @@ ENDINGS = {
         """,
         1,
     ),
+    "while a daemon thread explains": (
+        """
+        import threading
+        begun = threading.Event()
+        def explain():
+            db.execute(
+                "EXPLAIN OCCLUDE ? USING net WITH patch=4 stride=1", [images * 200],
+                on_progress=lambda progress: progress.done and begun.set(),
+            )
+        threading.excepthook = lambda stopped: None
+        threading.Thread(target=explain, daemon=True).start()
+        assert begun.wait(120)
+        """,
+        0,
+    ),
     "in the middle of lanes": (
         """
         def stop(progress):
