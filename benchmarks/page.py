@@ -8,7 +8,8 @@ bytes of the map, on an image that nothing is stored of, the network loaded and 
 asking to having the probabilities of all classes with one window hidden anywhere in the image, after the first 40
 windows, among which the fastest way is found. *lists*: one page of 50 of 10,000 runs, and 200 maps of a sheet by an SQL
 expression. *scroll*: a sheet of 200 maps scrolled through in Chromium, where there is one; the time between frames.
-Medians, and the 90th percentile where it matters. `load` is what else the machine was doing.
+Medians, and the 90th percentile where it matters. `load` says how many processes wanted the machine before; where that
+is not near 0, wall times are too long; `cpu_ms` is the median CPU time of server and visitor, over all threads.
 """
 
 from __future__ import annotations
@@ -80,17 +81,20 @@ class Visitor:
         return job
 
 
-def timed(call: Callable[[], Any]) -> float:
-    """Return the milliseconds of a call."""
-    started = time.perf_counter()
+def timed(call: Callable[[], Any]) -> tuple[float, float]:
+    """Return the milliseconds of a call, of the clock and of this process."""
+    started, spent = time.perf_counter(), time.process_time()
     call()
-    return 1000 * (time.perf_counter() - started)
+    return 1000 * (time.perf_counter() - started), 1000 * (time.process_time() - spent)
 
 
-def spread(milliseconds: list[float]) -> dict[str, float]:
-    """Return the figures of several measurements."""
-    ordered = sorted(milliseconds)
+def spread(times: list[tuple[float, float]] | list[float]) -> dict[str, float]:
+    """Return the figures of several measurements, each of the clock alone or with CPU time."""
+    pairs = [each if isinstance(each, tuple) else (each, None) for each in times]
+    ordered = sorted(wall for wall, _ in pairs)
+    cpu = [spent for _, spent in pairs if spent is not None]
     return {
+        **({"cpu_ms": round(statistics.median(cpu), 1)} if cpu else {}),
         "median_ms": round(statistics.median(ordered), 1),
         "p90_ms": round(ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))], 1),
         "least_ms": round(ordered[0], 1),

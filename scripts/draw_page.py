@@ -41,7 +41,7 @@ class Drawer:
             return
         path = self._folder / f"page-{name}{self._suffix}.png"
         self.page.screenshot(path=path, full_page=self.page.viewport_size["width"] < 700, animations="disabled")
-        Image.open(path).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+        Image.open(path).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
         print(f"{path}: {path.stat().st_size // 1000} kB")
 
     def until(self, expression: str) -> None:
