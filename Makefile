@@ -82,6 +82,7 @@ bench: $(VENV)/test.stamp
 	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.multi_query
 	$(BIN)/python -m benchmarks.small_sets
+	$(BIN)/python -m benchmarks.page
 
 docs: $(VENV)/test.stamp
 	$(BIN)/python -m pytest tests/project/test_readme.py tests/project/test_docs.py $(PYTEST)

@@ -13,12 +13,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from obeql.errors import QueryTypeError
 from obeql.executor.devices import arithmetic
-from obeql.executor.devices.threads import set_own_threads
+from obeql.executor.devices.lanes import run_in_lanes
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.incremental_forward import IncrementalRun
@@ -40,10 +39,13 @@ _NO_COST = Cost(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How a window is computed: the layers on boxes, none of which means the whole network; and CPU threads."""
+    """How a window is computed: the layers on boxes, none of which means the whole network, and with how many cores.
+
+    In one of several `lanes` it has one core for itself; with one lane, all cores share the work of each layer.
+    """
 
     regions: tuple[bool, ...] | None
-    threads: int
+    lanes: int
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ class WindowProbe:
         n_layers = len(network.layers)
         depths = () if network.whole else tuple(region_layers(network, math.ceil(s * n_layers)) for s in _SHARES)
         found = dict.fromkeys(regions for regions in depths if sum(regions) > 1)
-        counts = (1, threads) if threads > 1 and pixels.device.type == "cpu" else (threads,)
+        counts = (threads, 1) if threads > 1 and pixels.device.type == "cpu" else (1,)
         self._ways = [_Way(regions, n) for n in counts for regions in (*found, None)]
         self._runs: OrderedDict[tuple[tuple[int, int], tuple[bool, ...]], IncrementalRun] = OrderedDict()
         self._trials: dict[int, _Trial] = {}
@@ -99,15 +101,16 @@ class WindowProbe:
         way = trial.next_of(self._ways)
         started = time.perf_counter()
         with arithmetic("float32", self._clean.image.device):
-            before = torch.get_num_threads()
-            set_own_threads(way.threads)
-            try:
-                found = self._computed(way.regions, (top, left), (height, width))
-            finally:
-                set_own_threads(before)
+            (found,) = self._found(way, (top, left), (height, width))
         took = trial.seconds.setdefault(way, [])
         if len(took) < _TRIES:
             took.append(time.perf_counter() - started)
+        return found
+
+    def _found(self, way: _Way, place: tuple[int, int], patch: tuple[int, int]) -> list[Tensor]:
+        """Compute a window the way that is asked for: in a lane, which keeps its thread from one call to the next."""
+        found: list[Tensor] = []
+        run_in_lanes([lambda _: self._computed(way.regions, place, patch)], way.lanes, found.append)
         return found
 
     def _computed(self, regions: tuple[bool, ...] | None, place: tuple[int, int], patch: tuple[int, int]) -> Tensor:

@@ -217,7 +217,7 @@ class Session:
         return self._page
 
     def probe(self, image: Any, model: str, *, fill: str = "mean") -> Probe:
-        """Return a probe: what `model` says of an image with any box of it hidden, in milliseconds.
+        """Return a probe: what `model` says of an image with any box of it hidden, one window at a time.
 
         `image` is a name, an id, a path or pixels. Raises UnknownNameError, ImageError, QueryTypeError for several.
         """

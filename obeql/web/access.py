@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 
 __all__ = ["Access", "AccessRules"]
 
@@ -113,12 +113,12 @@ class Access:
         """Return the answer to a request that goes no further; None lets it through."""
         headers, rules = Headers(scope=scope), self._rules
         if not rules.knows_host(headers.get("host", "")):
-            return _no("This server does not answer to that name.", 421)
+            return _no(scope, "This server does not answer to that name.", 421)
         origin = headers.get("origin")
         if origin is not None and origin != f"http://{headers.get('host')}":
-            return _no("Requests from other sites are refused.", 403)
+            return _no(scope, "Requests from other sites are refused.", 403)
         if headers.get("sec-fetch-site") == "cross-site" and scope["path"] != "/":
-            return _no("Requests from other sites are refused.", 403)
+            return _no(scope, "Requests from other sites are refused.", 403)
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         token = dict(query).get("token")
         if token is not None and scope["path"] == "/" and scope["method"] == "GET" and rules.knows_token(token):
@@ -128,11 +128,14 @@ class Access:
             return answer
         given = cookie_parser(headers.get("cookie", "")).get(rules.cookie, "")
         if not rules.knows_token(given):
-            return _no("Open the page by the address that obeql ui has printed: it holds the token.", 401)
+            return _no(scope, "Open the page by the address that obeql ui has printed: it holds the token.", 401)
         return None
 
 
-def _no(why: str, status: int) -> Response:
+def _no(scope: Message, why: str, status: int) -> Response:
+    """Return a refusal in the form that is asked for: JSON under /api/, else a line for a person."""
+    if not scope["path"].startswith("/api/"):
+        return PlainTextResponse(why, status)
     return JSONResponse({"error": why, "kind": "Access"}, status)
 
 
