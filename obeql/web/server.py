@@ -43,7 +43,7 @@ class PageServer:
             self._page = Page(session, allow_files)
             config = uvicorn.Config(
                 build_app(self._page, self.rules),
-                log_level="warning",
+                log_level="critical",  # what goes wrong is told to whoever asked
                 access_log=False,
                 lifespan="on",
                 loop="asyncio",
@@ -127,6 +127,7 @@ class _Server(uvicorn.Server):
         """Begin to end; a second Ctrl-C does not wait for requests."""
         super().handle_exit(sig, frame)
         self._page.changes.close()
+        self._page.worker.close(timeout_s=0)  # so that nobody waits for an answer any more
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

@@ -84,7 +84,7 @@ class Worker:
         self._jobs: OrderedDict[int, Job] = OrderedDict()
         self._numbers = itertools.count(1)
         self._running: Job | None = None
-        #: whether the statement of this job is the one that runs in the session, and `cancel` is for it
+        #: whether the session is at work for this page, so that `cancel` is for it and for nobody else's statement
         self._is_inside = False
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="obeql-page", daemon=True)
@@ -151,9 +151,11 @@ class Worker:
                 each.stop_asked = True
         if running is not None:
             self.stop(running)
+        elif self._is_inside:  # a question, such as a plan for which a device is being measured
+            self._session.cancel()
         with self._lock:
             self._lock.notify_all()
-        if threading.current_thread() is not self._thread:
+        if timeout_s and threading.current_thread() is not self._thread:
             self._thread.join(timeout_s)
 
     # ---- in the thread ----------------------------------------------------------------------------------------
@@ -175,10 +177,13 @@ class Worker:
                 continue
             question, future = each
             if future.set_running_or_notify_cancel():
+                self._is_inside = True
                 try:
                     future.set_result(question())
                 except BaseException as error:
                     future.set_exception(error if isinstance(error, Exception) else ExecutionError(str(error)))
+                finally:
+                    self._is_inside = False
 
     def _drop_waiting(self) -> None:
         for each in self._waiting:

@@ -48,6 +48,14 @@ class Visitor:
             time.sleep(0.02)
         return job_id
 
+    def ended(self, job_id: int) -> str:
+        """Wait for the end of a statement and return its state."""
+        until = time.monotonic() + 60
+        while (state := str(self.ask(f"/api/jobs/{job_id}")["state"])) in ("waiting", "running"):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        return state
+
 
 def test_ctrl_c_in_the_middle_of_a_run_leaves_a_consistent_file(
     serve: Callable[..., Server], prepared: Path, tmp_path: Path
@@ -85,7 +93,7 @@ def test_python_serves_the_page_of_a_session_beside_its_own_statements(prepared:
         visitor = Visitor(page.address)
         job_id = visitor.begin(LONG)
         assert db.execute("SELECT 42").fetchall() == [(42,)]  # after the page's statement, which it does not stop
-        assert visitor.ask(f"/api/jobs/{job_id}")["state"] == "done"
+        assert visitor.ended(job_id) == "done"
         # Files are out of the page's reach, and in that of the session.
         db.execute(f"COPY (SELECT 1) TO '{tmp_path}/one.csv'")
         visitor.begin(LONG.replace("mine", "other"))

@@ -219,6 +219,23 @@ def test_a_question_that_fails_fails_alone(make_site: Callable[..., Any]) -> Non
         worker.close()
 
 
+def test_closing_ends_a_question_that_takes_long(make_site: Callable[..., Any]) -> None:
+    with obeql.connect() as session:
+        site = make_site(session)
+        began = threading.Event()
+
+        def measuring() -> None:
+            began.set()
+            while True:
+                session._statements._cancellation.check()
+                time.sleep(0.01)
+
+        asked, waiting = site.page.worker.ask(measuring), site.page.worker.ask(lambda: 1, patient=True)
+        began.wait(30)
+        site.page.close()
+        assert isinstance(asked.exception(30), obeql.ObeqlError) and waiting.cancelled()
+
+
 def test_a_stream_ends_when_the_server_does() -> None:
     import asyncio
 
