@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from obeql.planner.catalog import ModelRecord, Preprocessing
 from obeql.planner.class_selector import ALL, ClassSelector
-from obeql.planner.geometry import Network
+from obeql.planner.geometry import LayerSpec, Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical.plan import (
     CachedCells,
@@ -23,7 +23,8 @@ __all__ = ["example_plan"]
 
 def example_plan(patches: Sequence[int] = (8,), classes: ClassSelector = ALL, n_stored: int = 0) -> LogicalNode:
     """Return a plan over an input of 32x32 pixels, as binding makes it; of each grid, `n_stored` cells are stored."""
-    model = ModelRecord("net", "hash", None, {}, (), "softmax", Preprocessing((32, 32)), Network(()))
+    layers = LayerSpec("image", "image", "source", (), (3, 32, 32)), LayerSpec("linear", "linear", "global", (0,), (2,))
+    model = ModelRecord("net", "hash", None, {}, (), "softmax", Preprocessing((32, 32)), Network(layers))
     grids = [WindowGrid.over((32, 32), (patch, patch), (8, 8)) for patch in patches]
     held = tuple(CachedCells(grid, n_stored, ()) for grid in grids)
     scan = ScanImages("scans", (), held)

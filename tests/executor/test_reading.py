@@ -109,12 +109,15 @@ def test_a_network_that_runs_whole_is_looked_at_as_well() -> None:
         torch.testing.assert_close(_probabilities(graph, x)[:, -n_outputs:], expected.double(), rtol=0, atol=3e-7)
 
 
+#: What outputs are compared with, (2, 3).
+WAYS = torch.tensor([[1.0, -1.0, 2.0], [0.5, 3.0, -1.0]])
+
 LOGITS: dict[str, tuple[Callable[[Tensor], Tensor], int, float]] = {
     "logits": (lambda z: z, 3, 6.0),
     "logits that lie in 0..1": (lambda z: z + 0.5, 1, 0.01),
     "several that lie in 0..1": (lambda z: z + 0.5, 3, 0.01),
     "log probabilities": (lambda z: z.log_softmax(1), 3, 6.0),
-    "a similarity": (lambda z: F.cosine_similarity(z, z.abs() + 1, dim=1)[:, None] / 2 + 0.5, 3, 6.0),
+    "similarities": (lambda z: F.cosine_similarity(z[:, None], z[:, None] * WAYS + 1, dim=2) / 2 + 0.5, 3, 6.0),
     "constant": (lambda z: z * 0 + 0.5, 1, 1.0),
 }
 
