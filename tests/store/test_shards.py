@@ -65,7 +65,7 @@ def sample(seed: int = 0, shape: tuple[int, int] = (5, 7), image: str = "image",
 def image_maps(maps: list[MapCells], beside: list[MapCells] | None = None, image_id: int = 0) -> ImageMaps:
     content = ImageContent(maps[0].key.image_hash, 100, 200, "1.2.3", 0.5, 0.25)
     names = {3: "cat", 4: "dog"}
-    return ImageMaps(image_id, maps, names, content=content, beside=beside or [], **SIZES)
+    return ImageMaps(image_id, maps, names, content=content, extra_maps=beside or [], **SIZES)
 
 
 class Shards:
