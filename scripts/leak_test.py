@@ -79,14 +79,16 @@ class _Mallinfo(ctypes.Structure):
 
 
 def _held() -> dict[str, int]:
-    """Threads, files, and bytes that the process holds now."""
+    """Threads, but for lanes that are kept for the next statement, files, and bytes that the process holds now."""
+    from obeql.executor.devices import lanes
+
     gc.collect()
     library = ctypes.CDLL("libc.so.6")
     library.malloc_trim(0)
     library.mallinfo2.restype = _Mallinfo
     given_out = library.mallinfo2()
     return {
-        "threads": len(list(Path("/proc/self/task").iterdir())),
+        "threads": len(list(Path("/proc/self/task").iterdir())) - sum(n_lanes for (n_lanes, _), _ in lanes._idle),
         "files": len(list(Path("/proc/self/fd").iterdir())),
         "in_use": given_out.uordblks + given_out.hblkhd,
         "blocks": sys.getallocatedblocks(),

@@ -264,7 +264,7 @@ from torch import nn
 
 print("begins", flush=True)
 for seed in range({n}):
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)).save(f"scan{{seed:03}}.png")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (32, 32, 3), np.uint8)).save(f"scan{{seed:04}}.png")
 db = obeql.connect("heat.duckdb")
 db.create_model("net", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 3)), size=(32, 32))
 def tell(progress):
@@ -292,7 +292,7 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_outlives_a_signal(tmp_path: Path, number: signal.Signals) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT.format(n=1000))
+    (tmp_path / "script.py").write_text(SCRIPT.format(n=4000))
     process = subprocess.Popen(
         [sys.executable, "script.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -313,7 +313,7 @@ def test_no_process_outlives_a_signal(tmp_path: Path, number: signal.Signals) ->
     assert not _members(process.pid)
     with obeql.connect(tmp_path / "heat.duckdb") as db:
         ((n_images,),) = db.execute("SELECT n_images FROM runs").fetchall()
-    assert 0 < n_images < 1000
+    assert 0 < n_images < 4000
 
 
 def _members(session: int) -> list[str]:

@@ -291,6 +291,7 @@ def test_maps_are_compared_under_one_crosshair(context: Any, server: Server) -> 
     page.wait_for_function(
         "before => document.querySelectorAll('#compared canvas')[1].toDataURL() !== before", arg=before
     )
+    until(page, "location.search.includes('difference=1')")
     page.reload()
     page.wait_for_selector("#compared .panel.difference")
 
