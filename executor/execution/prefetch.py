@@ -84,6 +84,8 @@ class ImagePrefetcher:
         #: images of the present group that are not taken yet; the group after it, once it is there
         self._left: deque[ImageRecord] = deque()
         self._coming: Sequence[ImageRecord] | None = None
+        #: whether the group after the present one was asked for early; asking costs a worker a message
+        self._asked = False
         #: the images after those that are taken, as far as they are decoded ahead
         self._ahead: deque[Future[DecodedImage]] = deque()
         self._thread = ThreadPoolExecutor(1, "obeql-decode")  # which starts with the first image that is decoded ahead
@@ -94,7 +96,7 @@ class ImagePrefetcher:
             group = self._feed.next(ahead=False) if group is None else group
             if group is None:
                 return
-            self._left = deque(group)
+            self._left, self._asked = deque(group), False
             yield group
 
     def take(self) -> DecodedImage:
@@ -110,8 +112,8 @@ class ImagePrefetcher:
 
     def _begin(self, n_ahead: int) -> None:
         """Have so many of the images to come decoded ahead, those of the next group among them."""
-        if len(self._left) < n_ahead and self._coming is None:
-            self._coming = self._feed.next(ahead=True)
+        if len(self._left) < n_ahead and self._coming is None and not (self._asked and self._left):
+            self._coming, self._asked = self._feed.next(ahead=True), True
         to_come = chain(self._left, self._coming or ())
         for image in islice(to_come, len(self._ahead), n_ahead):
             self._ahead.append(self._thread.submit(self._decode, image))

@@ -98,3 +98,19 @@ def test_so_many_small_images_are_decoded_ahead_as_the_memory_for_them_holds(
     assert len(n_ahead) == 80
     assert max(n_ahead) == min(most, 31)  # of the group at work and the one after it
     assert n_ahead[-1] == 0
+
+
+def test_a_feed_that_has_nothing_yet_is_asked_twice_a_group_at_most() -> None:
+    class Busy(Listed):
+        n_asked = 0
+
+        def next(self, ahead: bool) -> Any:
+            self.n_asked += ahead
+            return None if ahead else super().next(ahead)
+
+    images = [ImageRecord(f"image{number % 10}.png") for number in range(48)]
+    feed = Busy(images, 16)
+    with ImagePrefetcher(feed, _decoded) as decoded:
+        shown = [decoded.take().source.shown for group in decoded for _ in group]
+    assert shown == [image.shown for image in images]
+    assert feed.n_asked == 2 * 3
