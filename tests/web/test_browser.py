@@ -79,11 +79,7 @@ def choose(page: Any, name: str) -> None:
 def write(page: Any, text: str) -> None:
     """Type a statement, and wait until the page has understood it."""
     page.fill("#editor textarea", text)
-    page.wait_for_function(
-        "text => document.querySelector('#editor .copy').textContent.trim() === text && "
-        "document.querySelector('#editor .copy .t-keyword')",
-        arg=text,
-    )
+    page.wait_for_function("text => document.getElementById('editor').dataset.understood === text", arg=text)
 
 
 def run(page: Any, text: str) -> None:

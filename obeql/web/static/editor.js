@@ -28,6 +28,7 @@ export class Editor {
     this.typing = false;
     this.suggestions = [];
     this.facts = { tokens: [], kind: "empty", parts: null, mistake: null };
+    this.failed = null;
     this._look = oneAtATime((wantsMenu) => this._ask(wantsMenu));
     this._lookSoon = later(60, (wantsMenu) => this._look(wantsMenu));
     this.area.addEventListener("input", () => {
@@ -45,12 +46,11 @@ export class Editor {
     return this.area.value;
   }
 
-  /** Replace the text, as a control does. @param {string} text @param {{quiet?: boolean}} [how] */
-  setText(text, how = {}) {
+  /** Replace the text, as a control does. @param {string} text */
+  setText(text) {
     if (text !== this.area.value) this.area.value = text;
     this._closeMenu();
     this._color();
-    if (!how.quiet) return this._look(false);
     return this._look(false);
   }
 
@@ -61,6 +61,7 @@ export class Editor {
     this.facts = facts;
     this._color();
     this._showMistake();
+    this.home.dataset.understood = text;
     if (wantsMenu && this.typing && document.activeElement === this.area) this._openMenu(facts.suggestions);
     this.options.onChange?.(facts, text);
   }
@@ -85,16 +86,16 @@ export class Editor {
   }
 
   _showMistake() {
-    const { mistake } = this.facts;
+    const mistake = this.facts.mistake ?? (this.failed?.text === this.text ? this.failed.facts : null);
     const says = mistake && this.text.trim() ? mistake.message ?? mistake.error : "";
     this.mistake.hidden = !says;
     this.mistake.replaceChildren(...(says ? [make("span", {}, says), ...(mistake.context ? [make("pre", {}, mistake.context)] : [])] : []));
     this.area.setAttribute("aria-invalid", says ? "true" : "false");
   }
 
-  /** Show a mistake that was found when the statement ran. @param {any} facts */
+  /** Show a mistake that was found when the statement ran; it stays as long as the text does. @param {any} facts */
   showError(facts) {
-    this.facts = { ...this.facts, mistake: facts };
+    this.failed = { text: this.text, facts };
     this._showMistake();
   }
 
