@@ -157,4 +157,5 @@ def _bound(host: str, port: int) -> socket.socket:
         raise ExecutionError(
             f"the page cannot be served at {host}, port {port}: {error.strerror or error}; --port 0 takes any free one"
         ) from None
-    return found
+    # said to be TCP, so that asyncio sends each answer at once: otherwise its second packet waits 40 ms for a receipt
+    return socket.socket(found.family, found.type, socket.IPPROTO_TCP, found.detach())
