@@ -4,7 +4,8 @@
 
 Every figure is taken through the server, as a browser would. *start*: from starting the process to the page being
 served, files in the system's cache. *coarse*: from handing in `EXPLAIN OCCLUDE` with patch and stride 32 to having the
-bytes of the map, on an image that nothing is stored of, the network loaded and its speed measured before. *hand*: from
+bytes of the map, on an image that nothing is stored of, the network loaded and its speed measured before; *first_cells*:
+to having the bytes of its first cells, which are shown while the others are computed. *hand*: from
 asking to having the probabilities of all classes with one window hidden anywhere in the image, after the first 40
 windows, among which the fastest way is found. *lists*: one page of 50 of 10,000 runs, and 200 maps of a sheet by an SQL
 expression. *scroll*: a sheet of 200 maps scrolled through in Chromium, where there is one; the time between frames.
@@ -71,9 +72,19 @@ class Visitor:
         """As `bytes`, of JSON."""
         return json.loads(self.bytes(path, body))
 
-    def finished(self, text: str) -> Any:
-        """Run a statement and return the job once it has ended: its events end with it."""
+    def first_cells(self, text: str) -> tuple[int, float]:
+        """Begin a statement; returns the number of the job, and the milliseconds until its first cells are here."""
+        started = time.perf_counter()
         job_id = self.ask("/api/jobs", {"text": text})["job_id"]
+        while not (self.ask(f"/api/jobs/{job_id}")["progress"] or {}).get("map_version"):
+            time.sleep(0.01)
+        self.bytes(f"/api/jobs/{job_id}/map")
+        return job_id, 1000 * (time.perf_counter() - started)
+
+    def finished(self, text: str, job_id: int | None = None) -> Any:
+        """Run a statement and return the job once it has ended: its events end with it."""
+        if job_id is None:
+            job_id = self.ask("/api/jobs", {"text": text})["job_id"]
         self.bytes(f"/api/jobs/{job_id}/events")
         job = self.ask(f"/api/jobs/{job_id}")
         if job["state"] != "done":
@@ -145,7 +156,7 @@ def measure_network(folder: Path, name: str, patches: tuple[int, ...]) -> dict[s
     """Measure the first coarse map and the patch under the hand for a network of torchvision, random weights."""
     with obeql.connect(folder / f"{name}.duckdb") as db:
         db.execute(f"CREATE MODEL net FROM 'torchvision:{name}' WITH size={SIDE}")
-        db.create_images("pictures", [str(path) for path in sorted(folder.glob("picture_?.png"))])
+        db.create_images("pictures", [str(path) for path in sorted(folder.glob("picture_*.png"))])
         visitor = Visitor(db.ui(open_browser=False).address)
         visitor.finished("EXPLAIN OCCLUDE picture_0 USING net WITH patch=32 stride=32 score=log_odds")
         coarse = []
@@ -157,6 +168,12 @@ def measure_network(folder: Path, name: str, patches: tuple[int, ...]) -> dict[s
                 visitor.bytes(f"/api/runs/{run_id}/maps/first/planes")
 
             coarse.append(timed(to_map))
+        first = []
+        for number in range(6, 11):
+            text = f"EXPLAIN OCCLUDE picture_{number} USING net WITH patch=32 stride=32 score=log_odds"
+            job_id, took_ms = visitor.first_cells(text)
+            first.append(took_ms)
+            visitor.finished(text, job_id)
         image = visitor.ask("/api/images?words=picture_0")["images"][0]["image_id"]
         hand: dict[str, Any] = {}
         random = np.random.default_rng(0)
@@ -169,7 +186,7 @@ def measure_network(folder: Path, name: str, patches: tuple[int, ...]) -> dict[s
                 if number >= 40:
                     found.append(took)
             hand[str(patch)] = spread(found)
-        return {"network": name, "coarse": spread(coarse), "hand": hand}
+        return {"network": name, "coarse": spread(coarse), "first_cells": spread(first), "hand": hand}
 
 
 def measure_lists(folder: Path) -> dict[str, Any]:
@@ -247,7 +264,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        write_pictures(folder, 6)
+        write_pictures(folder, 11)
         found: dict[str, Any] = {"machine": machine(), "load": round(load, 1)}
         found["start"] = measure_start(folder)
         print(json.dumps({"start": found["start"]}), flush=True)

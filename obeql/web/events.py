@@ -18,6 +18,7 @@ __all__ = ["Changes", "job_events"]
 
 #: Between two events; the eye follows no faster, and a run has better things to do.
 _LEAST_S = 0.05
+_STEPS = 5
 #: A comment that keeps the connection, and finds out that a browser is gone.
 _KEEP_ALIVE_S = 10.0
 
@@ -67,7 +68,10 @@ async def job_events(job: Job, changes: Changes, seen: int) -> AsyncIterator[str
             facts = job.facts()
             seen = facts["version"]
             yield f"id: {seen}\nevent: job\ndata: {json.dumps(facts, allow_nan=False)}\n\n"
-            await asyncio.sleep(_LEAST_S)
+            for _ in range(_STEPS):  # the end is told at once
+                await asyncio.sleep(_LEAST_S / _STEPS)
+                if job.ended:
+                    break
         if (ended and job.version == seen) or changes.closing:
             return
         if job.version == seen and not await changes.wait(_KEEP_ALIVE_S):
