@@ -3,14 +3,15 @@
     python -m benchmarks.page --out benchmarks/results/cpu2-page.json
 
 Every figure is taken through the server, as a browser would. *start*: from starting the process to the page being
-served, files in the system's cache. *coarse*: from handing in `EXPLAIN OCCLUDE` with patch and stride 32 to having the
-bytes of the map, on an image that nothing is stored of, the network loaded and its speed measured before; *first_cells*:
-to having the bytes of its first cells, which are shown while the others are computed. *hand*: from
+served, files in the system's cache. *coarse*: from handing in `EXPLAIN OCCLUDE` with patch and stride 32 to having
+the bytes of the map, on an image that nothing is stored of, the network loaded and its speed measured before;
+*first_cells*: to having the bytes of its first cells, which are shown while the others are computed. *hand*: from
 asking to having the probabilities of all classes with one window hidden anywhere in the image, after the first 40
-windows, among which the fastest way is found. *lists*: one page of 50 of 10,000 runs, and 200 maps of a sheet by an SQL
-expression. *scroll*: a sheet of 200 maps scrolled through in Chromium, where there is one; the time between frames.
-Medians, and the 90th percentile where it matters. `load` says how many processes wanted the machine before; where that
-is not near 0, wall times are too long; `cpu_ms` is the median CPU time of server and visitor, over all threads.
+windows, among which the fastest way is found. *lists*: one page of 50 of 10,000 runs, and 200 maps of a sheet by an
+SQL expression. *scroll*: a sheet of 200 maps scrolled through in Chromium, where there is one; the time between
+frames. Medians, and the 90th percentile where it matters. `load` says how many processes wanted the machine before;
+where that is not near 0, wall times are too long; `cpu_ms` is the median CPU time of server and visitor, over all
+threads.
 """
 
 from __future__ import annotations

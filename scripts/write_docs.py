@@ -271,6 +271,23 @@ def ingest_speed() -> str:
     return table((*head, "bytes a map"), rows)
 
 
+def page_speed() -> str:
+    found = result("cpu2-page")
+    rows = [("from the command to the page being served", found["start"])]
+    for each in found["networks"]:
+        name = each["network"]
+        rows.append((f"{name}, the first cells of a coarse map, 49 windows", each["first_cells"]))
+        rows.append((f"{name}, the whole coarse map", each["coarse"]))
+        rows += [(f"{name}, a patch of {patch} px under the hand", times) for patch, times in each["hand"].items()]
+    rows += [("50 of 10,000 runs", found["runs"]), ("200 maps of a sheet by an expression", found["sheet"])]
+    if found["scroll"] is not None:
+        rows.append(("between frames of a sheet of 200 maps that is scrolled", found["scroll"]))
+    return table(
+        ("milliseconds", "median", "90 %", "least"),
+        [(what, *(f"{times[name]:.0f}" for name in ("median_ms", "p90_ms", "least_ms"))) for what, times in rows],
+    )
+
+
 def launches() -> str:
     head = (
         "network",
@@ -317,6 +334,7 @@ PARTS: dict[str, Callable[[], str]] = {
         ray_speed,
         ingest_speed,
         launches,
+        page_speed,
     )
 }
 

@@ -23,7 +23,13 @@ export class Settings {
     for (const id of ["approx", "approx-on"]) byId(id).addEventListener("input", () => this._approx());
     byId("region-clear").addEventListener("click", () => this.change({ region: null }));
     byId("plan").addEventListener("toggle", () => this.planSoon());
+    this._enable(false);
     this.refresh(state);
+  }
+
+  /** There is something to set once there is a statement. @param {boolean} enabled */
+  _enable(enabled) {
+    for (const id of ["patch", "stride", "fill", "score", "approx-on"]) byId(id).disabled = !enabled;
   }
 
   /** Take over which models, fills and scores there are. @param {any} state */
@@ -63,6 +69,9 @@ export class Settings {
   /** Show the parts of a statement, which was typed or changed. @param {any} parts */
   show(parts) {
     this.parts = parts;
+    if (parts) this._enable(true);
+    const estimate = byId("estimate");
+    if (estimate.dataset.text !== this.editor?.text) estimate.textContent = ""; // of another statement
     if (!parts) return;
     const { sizes, numbers } = this;
     for (const name of ["patch", "stride"]) {
@@ -134,6 +143,7 @@ export class Settings {
       const found = await post("/api/plan", { text });
       if (found.busy || text !== this.editor.text) return void (home.dataset.state = "busy");
       home.textContent = estimateText(found.estimate);
+      home.dataset.text = text;
       home.dataset.windows = String(found.estimate.windows);
       home.dataset.state = "done";
       byId("plan-text").textContent = found.text;
