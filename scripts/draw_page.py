@@ -36,12 +36,12 @@ class Drawer:
         self._wanted = wanted
 
     def shot(self, name: str) -> None:
-        """Save what is seen, if it is wanted; in all its colors, because a palette would tint the page."""
+        """Save what is seen, if it is wanted, in few colors: those of the page itself are kept as they are."""
         if self._wanted and name not in self._wanted:
             return
         path = self._folder / f"page-{name}{self._suffix}.png"
         self.page.screenshot(path=path, full_page=self.page.viewport_size["width"] < 700, animations="disabled")
-        Image.open(path).convert("RGB").save(path, optimize=True)
+        Image.open(path).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, kmeans=3).save(path, optimize=True)
         print(f"{path}: {path.stat().st_size // 1000} kB")
 
     def until(self, expression: str) -> None:

@@ -245,6 +245,23 @@ def images_speed() -> str:
     )
 
 
+def small_sets_speed() -> str:
+    return table(
+        ("network, pixels", "windows", "naive ms (batch)", "OBEQL ms", "ratio", "ratio of CPU time"),
+        [
+            (
+                f"{row['network']} layers, {row['size']}",
+                str(row["windows"]),
+                f"{row['naive_ms']:.1f} ({row['naive_batch']})",
+                f"{row['ours_ms']:.1f}",
+                f"{row['ratio']:.2f}",
+                f"{row['cpu_ratio']:.2f}",
+            )
+            for row in measured("cpu2-small-sets")
+        ],
+    )
+
+
 def workers_speed() -> str:
     head = ("workers", "seconds", "images a second, once at work", "this process's share of a core")
     rows = []
@@ -330,6 +347,7 @@ PARTS: dict[str, Callable[[], str]] = {
         store_speed,
         multi_query_speed,
         images_speed,
+        small_sets_speed,
         workers_speed,
         ray_speed,
         ingest_speed,
