@@ -292,7 +292,8 @@ def test_a_stopped_map_is_drawn_and_written(
         session.execute("EXPLAIN OCCLUDE one USING net WITH patch=8 stride=1 batch=16 INTO stopped", on_progress=stop)
     loop(shell, ".heat stopped", ".heat stopped 0", ".heat", ".export stopped half.npz", ".export stopped half.png")
     said = capsys.readouterr()
-    assert said.err == "" and said.out.count("not computed") >= 2
+    # Windows that overlap may leave no pixel without a value; that cells are missing is said in any case.
+    assert said.err == "" and said.out.count("not finished") >= 2
     with np.load("half.npz") as numbers:
         assert 0 < np.isnan(numbers["importance"]).sum() < numbers["importance"].size
 
