@@ -208,3 +208,12 @@ def test_the_prompt_opens_the_page_of_its_session(db: Any, monkeypatch: pytest.M
     run_command(shell, ".ui")
     assert len(opened) == 1 and written == [f"the page is at {opened[0]}"]
     assert Visitor(opened[0]).ask("/api/state")["models"] == []
+
+
+def test_answers_do_not_wait_for_receipts() -> None:
+    """asyncio turns off Nagle's algorithm for sockets that say that they are TCP; a connection inherits that."""
+    from obeql.web.server import _bound
+
+    listening = _bound("127.0.0.1", 0)
+    with listening, socket.create_connection(listening.getsockname()) as _, listening.accept()[0] as accepted:
+        assert accepted.proto == socket.IPPROTO_TCP
