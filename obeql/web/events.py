@@ -18,6 +18,7 @@ __all__ = ["Changes", "job_events"]
 
 #: Between two events; the eye follows no faster, and a run has better things to do.
 _LEAST_S = 0.05
+#: How often it is looked meanwhile whether the job has ended, which is told at once.
 _STEPS = 5
 #: A comment that keeps the connection, and finds out that a browser is gone.
 _KEEP_ALIVE_S = 10.0
@@ -68,7 +69,7 @@ async def job_events(job: Job, changes: Changes, seen: int) -> AsyncIterator[str
             facts = job.facts()
             seen = facts["version"]
             yield f"id: {seen}\nevent: job\ndata: {json.dumps(facts, allow_nan=False)}\n\n"
-            for _ in range(_STEPS):  # the end is told at once
+            for _ in range(_STEPS):
                 await asyncio.sleep(_LEAST_S / _STEPS)
                 if job.ended:
                     break

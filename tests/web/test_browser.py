@@ -232,6 +232,10 @@ def test_the_editor_completes_marks_mistakes_and_runs(page: Any) -> None:
     run(page, "EXPLAIN OCCLUDE scans USING nett WITH patch=8")
     state(page, "failed")
     assert "Did you mean 'net'?" in page.inner_text("#editor .mistake")
+    page.evaluate("() => delete document.getElementById('editor').dataset.understood")
+    page.dispatch_event("#editor textarea", "input")  # a look-up that answers after the run has failed
+    page.wait_for_selector("#editor[data-understood]")
+    assert "Did you mean 'net'?" in page.inner_text("#editor .mistake")
     run(page, "PREDICT scans USING net FOR TOP 1")
     page.wait_for_selector("#outcome table")
     assert page.locator("#outcome tbody tr").count() == 3

@@ -229,7 +229,7 @@ export class Explain {
     this._ended();
     if (job.state === "failed") {
       this.ribbon.say("failed", "The statement failed");
-      if (outcome.context && job.text === this.editor.text) this.editor.showError(outcome);
+      if (outcome.context && job.text === this.editor.text.trim()) this.editor.showError(outcome);
       else this.calls.trouble(outcome.error);
     } else if (job.state === "stopped") this.ribbon.stopped(job);
     else {

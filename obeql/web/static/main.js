@@ -16,7 +16,12 @@ const VIEWS = ["explain", "runs", "sheet", "compare", "sql"];
 let view = "explain";
 let restoring = true;
 
+/** The statement that was there when a trouble was told: it goes when the statement changes. */
+let troubled = null;
+let textNow = () => "";
+
 function trouble(text) {
+  troubled = textNow();
   byId("trouble-text").textContent = text;
   byId("trouble").hidden = false;
 }
@@ -74,14 +79,15 @@ async function begin() {
   const editor = new Editor(byId("editor"), {
     label: "Statement", placeholder: "EXPLAIN OCCLUDE image USING model WITH patch=16 stride=4",
     onRun: () => run(),
-    onChange: (facts) => {
-      byId("trouble").hidden = true;
+    onChange: (facts, text) => {
+      if (text !== troubled) byId("trouble").hidden = true; // what a run has said stays beside its statement
       explain.settings.show(facts.parts);
       explain.settings.planSoon();
       save();
     },
   });
   explain.editor = editor;
+  textNow = () => editor.text;
   const run = () => {
     byId("outcome").hidden = true;
     if (view !== "explain") show("explain");
