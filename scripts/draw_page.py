@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,12 @@ class Drawer:
         self._wanted = wanted
 
     def shot(self, name: str) -> None:
-        """Save what is seen, if it is wanted, in few colors: those of the page itself are kept as they are."""
+        """Save what is seen, if it is wanted, as WebP: a palette small enough for PNG would show in the color bars."""
         if self._wanted and name not in self._wanted:
             return
-        path = self._folder / f"page-{name}{self._suffix}.png"
-        self.page.screenshot(path=path, full_page=self.page.viewport_size["width"] < 700, animations="disabled")
-        Image.open(path).convert("RGB").quantize(256, Image.Quantize.MEDIANCUT, kmeans=3).save(path, optimize=True)
+        path = self._folder / f"page-{name}{self._suffix}.webp"
+        seen = self.page.screenshot(full_page=self.page.viewport_size["width"] < 700, animations="disabled")
+        Image.open(BytesIO(seen)).convert("RGB").save(path, quality=90, method=6)
         print(f"{path}: {path.stat().st_size // 1000} kB")
 
     def until(self, expression: str) -> None:
