@@ -77,7 +77,9 @@ class Visitor:
         """Begin a statement; returns the number of the job, and the milliseconds until its first cells are here."""
         started = time.perf_counter()
         job_id = self.ask("/api/jobs", {"text": text})["job_id"]
-        while not (self.ask(f"/api/jobs/{job_id}")["progress"] or {}).get("map_version"):
+        while not ((job := self.ask(f"/api/jobs/{job_id}"))["progress"] or {}).get("map_version"):
+            if job["state"] not in ("waiting", "running"):
+                raise RuntimeError(str(job["outcome"]))
             time.sleep(0.01)
         self.bytes(f"/api/jobs/{job_id}/map")
         return job_id, 1000 * (time.perf_counter() - started)

@@ -219,8 +219,8 @@ def main() -> None:
             row = measured(case, arguments.images or case.n_images, arguments.repeats)
             rows.append(row)
             print(json.dumps(row), flush=True)
-    if arguments.out is not None:
-        arguments.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+            if arguments.out is not None:  # after each case, so that a run that is stopped keeps its rows
+                arguments.out.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
