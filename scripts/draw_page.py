@@ -41,6 +41,7 @@ class Drawer:
         if self._wanted and name not in self._wanted:
             return
         path = self._folder / f"page-{name}{self._suffix}.webp"
+        self.page.evaluate("() => window.scrollTo(0, 0)")
         seen = self.page.screenshot(full_page=self.page.viewport_size["width"] < 700, animations="disabled")
         Image.open(BytesIO(seen)).convert("RGB").save(path, quality=90, method=6)
         print(f"{path}: {path.stat().st_size // 1000} kB")
