@@ -36,6 +36,7 @@ __all__ = [
     "StoreError",
     "UnknownNameError",
     "UnsupportedError",
+    "install",
     "nearest",
 ]
 
@@ -165,6 +166,11 @@ def _readable(message: str) -> str:
         half = _MOST_CHARACTERS // 2
         message = f"{message[:half]} .. {message[-half:]}"
     return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", message)
+
+
+def install(extra: str) -> str:
+    """Return how to get the packages of one of OBEQL's extras, for a message: a line for a clone's folder."""
+    return f"""install it with pip install -e ".[{extra}]" in the folder of OBEQL"""
 
 
 def nearest(name: str, known: Iterable[str], limit: int = 3) -> str:

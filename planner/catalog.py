@@ -46,6 +46,7 @@ class Preprocessing:
 
     `size` is (height, width) of the model's input. `resize` is `squash` (both sides to `size`) or `shortest`
     (shorter side to `edge` pixels, then centre crop to `size`). `mean` and `std` are in the model's channel order.
+    `crop` says which pixel a crop starts at whose margin is odd: the even one of two, as torchvision, or the lower.
     """
 
     size: tuple[int, int]
@@ -55,9 +56,13 @@ class Preprocessing:
     channels: Literal["rgb", "bgr", "gray"] = "rgb"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    crop: Literal["even", "down"] = "even"
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True)
+        data = asdict(self)
+        if self.crop == "even":
+            del data["crop"]  # the digests of stored cells are from before there was another
+        return json.dumps(data, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:

@@ -1,6 +1,6 @@
 """Files with more than 8 bits a channel, which Pillow cuts to 8: color in PNG and JPEG 2000, and all of SGI.
 
-Called by `decode` for files that Pillow has opened; TIFF files are read by `tiff`. OpenCV (`pip install "obeql[deep]"`)
+Called by `decode` for files that Pillow has opened; TIFF files are read by `tiff`. OpenCV (the extra `deep`)
 reads PNG and JPEG 2000 in full, what is not packed in SGI is read here. For all else a warning says what is lost.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
 
+from obeql.errors import install
 from obeql.executor.images.upright import upright
 
 __all__ = ["is_deep_color", "read_deep_color"]
@@ -46,7 +47,7 @@ def read_deep_color(path: Path, image: Image.Image) -> npt.NDArray[np.float32] |
     try:
         import cv2  # noqa: PLC0415
     except ImportError:
-        _warn(f'{path}: 16-bit color is read with 8 bits a channel; for all of them: pip install "obeql[deep]"')
+        _warn(f"{path}: 16-bit color is read with 8 bits a channel; for all of them {install('deep')}")
         return None
     try:
         found = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)

@@ -1,6 +1,6 @@
 """From a DICOM file to gray or RGB pixels in 0..1, as a viewer shows it, and the facts of the series.
 
-Called by `decode` for files that are DICOM; pydicom does the reading (`pip install "obeql[dicom]"`).
+Called by `decode` for files that are DICOM; pydicom does the reading (the extra `dicom`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from obeql.errors import ImageError
+from obeql.errors import ImageError, install
 from obeql.executor.images.locate import no_page
 from obeql.planner.binding.image_paths import with_page
 
@@ -75,7 +75,7 @@ def read_dicom(path: Path, page: int | None = None) -> tuple[Pixels, dict[str, A
         from pydicom.errors import InvalidDicomError  # noqa: PLC0415
         from pydicom.filereader import read_file_meta_info  # noqa: PLC0415
     except ImportError:
-        raise ImageError(f"'{shown}' is a DICOM file, which needs pydicom: pip install \"obeql[dicom]\"") from None
+        raise ImageError(f"'{shown}' is a DICOM file, which needs pydicom; {install('dicom')}") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break the standard, which many files have

@@ -6,6 +6,7 @@ Used by preprocessing to resize and crop, and by drawing to map a window back.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from obeql.planner.catalog import Preprocessing
 
@@ -56,10 +57,12 @@ def place(source_size: tuple[int, int], how: Preprocessing, *, ready: bool = Fal
     height, width = source_size
     edge = how.edge if how.edge is not None else max(how.size)
     resized = (int(edge * height / width), edge) if width <= height else (edge, int(edge * width / height))
-    crop = (_crop_start(resized[0], how.size[0]), _crop_start(resized[1], how.size[1]))
+    crop = (_crop_start(resized[0], how.size[0], how.crop), _crop_start(resized[1], how.size[1], how.crop))
     return Placement(source_size, resized, crop, how.size)
 
 
-def _crop_start(size: int, wanted: int) -> int:
-    # torchvision rounds the start of a crop half to even, and pads the smaller half first.
-    return round((size - wanted) / 2.0) if size >= wanted else -((wanted - size) // 2)
+def _crop_start(size: int, wanted: int, rounding: Literal["even", "down"]) -> int:
+    # torchvision rounds the start of a crop half to even, transformers down; both pad the smaller half first.
+    if size >= wanted:
+        return round((size - wanted) / 2.0) if rounding == "even" else (size - wanted) // 2
+    return -((wanted - size) // 2)

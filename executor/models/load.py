@@ -28,6 +28,7 @@ from obeql.executor.models.preprocessing import resolve_preprocessing
 from obeql.executor.models.python_factory import load_factory
 from obeql.executor.models.weights.exported_program import load_exported
 from obeql.executor.models.weights.pickled_module import load_pickled, refuse_weights
+from obeql.executor.models.zoo.hf_zoo import load_hf
 from obeql.executor.models.zoo.timm_zoo import load_timm
 from obeql.executor.models.zoo.torchvision_zoo import load_torchvision
 from obeql.executor.network.capture.reading import require_fitting
@@ -40,6 +41,7 @@ Family = Callable[[str, ModelOptions], Found]
 SCHEMES: Mapping[str, Family] = {
     "torchvision": load_torchvision,
     "timm": load_timm,
+    "hf": load_hf,
     "python": load_factory,
 }
 
@@ -54,7 +56,8 @@ FILES: Mapping[str, Family] = {
 }
 
 _ALLOWED = (
-    "torchvision:<name>, timm:<name>, python:<package.module>:<factory>, an .onnx file or a torch.export .pt2 file"
+    "torchvision:<name>, timm:<name>, hf:<folder or owner/name>, python:<package.module>:<factory>, "
+    "an .onnx file or a torch.export .pt2 file"
 )
 
 

@@ -6,6 +6,7 @@ Comes after `options`; the result travels with the model as `obeql.planner.catal
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from obeql.errors import ModelError, QueryTypeError
 from obeql.executor.models.options import Channels, Interpolation, ModelOptions, Resize
@@ -26,6 +27,7 @@ class Declared:
     channels: Channels = "rgb"
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    crop: Literal["even", "down"] = "even"
 
 
 #: The usual evaluation preprocessing of ImageNet classifiers (torchvision references, 2016).
@@ -61,6 +63,7 @@ def resolve_preprocessing(options: ModelOptions, declared: Declared) -> Preproce
         channels=channels,
         mean=_per_channel("mean", options.mean, declared.mean, declared.channels, channels),
         std=_per_channel("std", options.std, declared.std, declared.channels, channels),
+        crop=declared.crop,
     )
 
 

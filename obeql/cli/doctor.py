@@ -21,6 +21,7 @@ _NEEDED = ("torch", "duckdb", "numpy", "pyarrow", "lark", "matplotlib", "pillow"
 _OPTIONAL = (
     ("torchvision", "models from 'torchvision:..'"),
     ("timm", "models from 'timm:..'"),
+    ("transformers", "models from 'hf:..'"),
     ("onnx", "models from .onnx files"),
     ("safetensors", "weights from .safetensors files"),
     ("ray", "ON ray"),

@@ -21,6 +21,9 @@ __all__ = ["FileLocations"]
 
 _TOPIC = "folders"
 
+#: The scheme of a model's URI whose target may be a folder.
+FOLDERS = "hf"
+
 
 class FileLocations:
     """Finds files by their paths, and remembers the folders in which relative paths were given."""
@@ -39,7 +42,8 @@ class FileLocations:
             yield path
         if _is_relative(path):
             for folder in self.folders():
-                if _is_file(found := str(Path(folder) / path)):
+                scheme, rest = _split(path)
+                if _is_file(found := scheme + str(Path(folder) / rest)):
                     yield found
 
     def folders(self) -> list[str]:
@@ -67,8 +71,18 @@ class FileLocations:
 
 
 def _is_relative(path: str) -> bool:
+    path = _split(path)[1]
     return not (path.startswith("~") or os.path.isabs(path))  # noqa: PTH117  Path's raises for long texts
 
 
+def _split(path: str) -> tuple[str, str]:
+    """Return the scheme of a URI that names a folder, and the folder; no scheme for all else."""
+    scheme, colon, folder = path.partition(":")
+    return (scheme + colon, folder.strip()) if colon and scheme.strip().lower() == FOLDERS else ("", path)
+
+
 def _is_file(path: str) -> bool:
+    scheme, folder = _split(path)
+    if scheme:
+        return os.path.isdir(os.path.expanduser(folder))  # noqa: PTH111, PTH112
     return os.path.isfile(os.path.expanduser(file_of(split_page(path)[0])))  # noqa: PTH111, PTH113

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from obeql.errors import UnsupportedError
+from obeql.errors import UnsupportedError, install
 
 if TYPE_CHECKING:
     from obeql.session.session import Session
@@ -23,9 +23,7 @@ def page_server(session: Session, host: str, port: int, allow_files: bool) -> Pa
     except ModuleNotFoundError as missing:
         if (missing.name or "").startswith("obeql"):
             raise
-        raise UnsupportedError(
-            f'the page needs {missing.name}, which is not installed: pip install "obeql[ui]"'
-        ) from None
+        raise UnsupportedError(f"the page needs {missing.name}, which is not installed; {install('ui')}") from None
     return PageServer(session, host, port, allow_files)
 
 

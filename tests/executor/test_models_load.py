@@ -395,7 +395,7 @@ def test_weights_without_a_network(tmp_path: Path) -> None:
 def test_safetensors_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = weights(tmp_path / "w.safetensors")
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    fails(lambda: with_weights(path), "obeql[safetensors]")
+    fails(lambda: with_weights(path), ".[safetensors]")
 
 
 # torchvision and timm
@@ -463,13 +463,13 @@ def test_torchvision_downloads_fail_clearly(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    fails(lambda: load("timm:resnet50"), "obeql[timm]")
+    fails(lambda: load("timm:resnet50"), ".[timm]")
     (tmp_path / "m.onnx").write_bytes(b"x")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    fails(lambda: load(str(tmp_path / "m.onnx")), "obeql[onnx]")
+    fails(lambda: load(str(tmp_path / "m.onnx")), ".[onnx]")
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    fails(lambda: load("torchvision:resnet18"), "obeql[vision]")
-    fails(lambda: load(f"python:{THIS}:build", {"size": 8, "classes": "imagenet"}), "obeql[vision]")
+    fails(lambda: load("torchvision:resnet18"), ".[vision]")
+    fails(lambda: load(f"python:{THIS}:build", {"size": 8, "classes": "imagenet"}), ".[vision]")
 
 
 # URIs
@@ -482,7 +482,7 @@ def test_missing_packages_name_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_pa
         ("torchvision:", "names nothing"),
         ("torchvison:resnet18", "Did you mean 'torchvision'"),
         ("https://example.com/m.onnx", "cannot be loaded from"),
-        ("hf:org/name", "allowed are"),
+        ("mlflow:org/name", "allowed are"),
         ("resnet18", "'torchvision:resnet18'"),
         ("model.h5", "allowed are"),
         ("nowhere/m.onnx", "folder does not exist"),

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from obeql.errors import ModelError
+from obeql.errors import ModelError, install
 from obeql.executor.models.forward import reason
 from obeql.executor.models.onnx.node import Array, Node
 
@@ -82,7 +82,7 @@ def _package() -> Any:
     try:
         return importlib.import_module("onnx")
     except ImportError:
-        raise ModelError("An ONNX file needs the onnx package; install it with pip install 'obeql[onnx]'.") from None
+        raise ModelError(f"An ONNX file needs the onnx package; {install('onnx')}.") from None
 
 
 def _inlined(path: Path, model: Any) -> Any:

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from obeql.errors import ModelError, nearest
+from obeql.errors import ModelError, install, nearest
 from obeql.executor.models.forward import reason
 from obeql.executor.models.weights.archive_size import require_no_swelling
 
-__all__ = ["fit_weights", "head_size", "is_torchscript", "read_tensors", "read_torch_file"]
+__all__ = ["State", "fit_weights", "head_size", "is_torchscript", "read_tensors", "read_torch_file"]
 
 State = Mapping[str, torch.Tensor]
 
@@ -151,9 +151,7 @@ def _read_safetensors(path: Path) -> State:
     try:
         safetensors = importlib.import_module("safetensors.torch")
     except ImportError:
-        raise ModelError(
-            f"Reading {str(path)!r} needs the safetensors package; install it with pip install 'obeql[safetensors]'."
-        ) from None
+        raise ModelError(f"Reading {str(path)!r} needs the safetensors package; {install('safetensors')}.") from None
     try:
         state: State = safetensors.load_file(str(path), device="cpu")
     except Exception as error:  # SafetensorError is not exported by every version

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from obeql.errors import ModelError
+from obeql.errors import ModelError, install
 
 __all__ = ["is_mismatched", "torchvision"]
 
@@ -27,7 +27,7 @@ def torchvision(what: str) -> Any:
     try:
         return _import()
     except ImportError:
-        raise ModelError(f"{what} needs torchvision; install it with pip install 'obeql[vision]'.") from None
+        raise ModelError(f"{what} needs torchvision; {install('vision')}.") from None
     except RuntimeError as error:
         line = str(error).partition("\n")[0]
         raise ModelError(f"{what} needs torchvision, and importing it failed: {line}.") from error

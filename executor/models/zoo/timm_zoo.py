@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from obeql.errors import ModelError, nearest
+from obeql.errors import ModelError, install, nearest
 from obeql.executor.models.classes import imagenet_classes, resolve_classes
 from obeql.executor.models.forward import reason
 from obeql.executor.models.found import Found
@@ -79,7 +79,7 @@ def _package(target: str) -> Any:
         torchvision(f"timm:{target}")  # timm imports it; where it needs the remedy, timm does too
         return importlib.import_module("timm")
     except ImportError:
-        raise ModelError(f"timm:{target} needs timm; install it with pip install 'obeql[timm]'.") from None
+        raise ModelError(f"timm:{target} needs timm; {install('timm')}.") from None
 
 
 def _build(timm: Any, target: str, n_classes: int, n_channels: int) -> nn.Module:

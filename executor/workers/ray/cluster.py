@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from obeql.errors import ExecutionError, UnsupportedError
+from obeql.errors import ExecutionError, UnsupportedError, install
 from obeql.executor.cpus import available_cpus
 from obeql.executor.devices import available_devices
 
@@ -34,7 +34,7 @@ def ray_module() -> Any:
             import ray  # noqa: PLC0415
     except ImportError as error:
         raise UnsupportedError(
-            f"ON ray needs the package ray ({error}); pip install 'obeql[ray]', here and on every node."
+            f"ON ray needs the package ray ({error}); {install('ray')}, here and on every node."
         ) from error
     return ray
 

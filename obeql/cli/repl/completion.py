@@ -30,7 +30,7 @@ __all__ = ["StatementCompleter", "Suggestion", "suggest"]
 _TABLE_FOLLOWS = ("from", "join", "table", "into", "update", "describe", "summarize")
 
 #: Where models come from, for `FROM '`.
-_MODEL_URIS = ("torchvision:", "timm:", "python:")
+_MODEL_URIS = ("torchvision:", "timm:", "hf:", "python:")
 
 
 @dataclass(frozen=True, slots=True)

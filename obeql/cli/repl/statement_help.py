@@ -81,6 +81,7 @@ STATEMENTS: tuple[StatementHelp, ...] = (
         (
             ("'file.onnx', 'file.pt2'", "an ONNX graph, an archive of torch.export"),
             ("'torchvision:name'", "an architecture of torchvision; 'timm:name' of timm"),
+            ("'hf:folder or owner/name'", "an image classifier of transformers"),
             ("'python:module:function'", "what a function returns; needs --allow-python"),
             ("OR REPLACE", "lets the name stand for another network"),
         ),
