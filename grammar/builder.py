@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from lark import Token, Tree
 
 from obeql.errors import QuerySyntaxError
 from obeql.grammar import syntax
+from obeql.grammar.embedding import InnerText, find_embedded
 from obeql.grammar.scanner import MaskedStatement
-from obeql.grammar.syntax import Node, Span
+from obeql.grammar.syntax import Embedded, Node, Span
 
 
 def _snake_case(name: str) -> str:
@@ -58,13 +61,16 @@ _CLAUSES = {
 
 
 class TreeBuilder:
-    """Builds one statement of `script`, which was given to lark as `masked`, from the offset `base` on."""
+    """Builds one statement of `script`, given to lark as `masked`; `embedded` builds those inside a SELECT."""
 
-    def __init__(self, script: str, base: int, masked: MaskedStatement) -> None:
+    def __init__(
+        self, script: str, where: InnerText, masked: MaskedStatement, embedded: Callable[[str, InnerText], Embedded]
+    ) -> None:
         self._script = script
-        self._base = base
+        self._base = where.start
         self._masked = masked
-        self._n_positional = 0
+        self._embedded = embedded
+        self._n_positional = where.n_positional
 
     def build(self, item: Any) -> Any:
         """Return the node of a tree or the Python value of a token; raises QuerySyntaxError."""
@@ -164,14 +170,22 @@ class TreeBuilder:
 
     def _build_select_source(self, tree: Tree[Token]) -> syntax.SelectSource:
         span = self._span(tree)
-        places = self._masked.subqueries[span.start - self._base]
-        parameters = []
-        for place in places:
-            start = self._base + place
-            written = re.compile(r"\?|\$\w+").match(self._script, start)
-            assert written is not None
-            parameters.append(self._parameter(written.group(), Span(start, written.end())))
-        return syntax.SelectSource(self._script[span.start + 1 : span.end - 1], tuple(parameters), span=span)
+        start, end = span.start + 1, span.end - 1
+        inner = [
+            replace(each, n_positional=each.n_positional + self._n_positional)
+            for each in find_embedded(self._script, start, end, is_source=True)
+        ]
+        parameters = [self._written(place) for place in self._masked.subqueries[span.start - self._base]]
+        own = tuple(each for each in parameters if not any(i.start <= each.span.start < i.end for i in inner))
+        embedded = tuple(self._embedded(self._script, each) for each in inner)
+        return syntax.SelectSource(self._script[start:end], own, embedded, span=span)
+
+    def _written(self, place: int) -> syntax.Parameter:
+        """Return the parameter of a SELECT at a place of the statement."""
+        start = self._base + place
+        written = re.compile(r"\?|\$\w+").match(self._script, start)
+        assert written is not None
+        return self._parameter(written.group(), Span(start, written.end()))
 
     def _build_for_classes(self, tree: Tree[Token]) -> syntax.ForClasses:
         return syntax.ForClasses(self._all(tree), span=self._span(tree))

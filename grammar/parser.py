@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from obeql.errors import QuerySyntaxError
 from obeql.grammar.diagnose import Failure, keywords_of, syntax_error, without_clauses_given
-from obeql.grammar.scanner import MaskedStatement, RawStatement, mask, split_script
-from obeql.grammar.syntax import Span, SqlStatement, Statement
+from obeql.grammar.embedding import InnerText, find_embedded, innermost
+from obeql.grammar.scanner import MaskedStatement, RawStatement, mask, planned_sql, split_script
+from obeql.grammar.syntax import Embedded, ExplainOcclude, PlanSql, Predict, Span, SqlStatement, Statement
 
 if TYPE_CHECKING:
     from lark import Lark, Token
@@ -70,12 +71,18 @@ class Expected:
 
 
 def expected(text: str) -> Expected:
-    """Return what may come next after whole words of text, as `accepts`, in terminals of the grammar."""
+    """Return what may come next after whole words of text, as `accepts`, in terminals of the grammar.
+
+    Inside parentheses it is what may come next in the statement of OBEQL there.
+    """
     statements = list(split_script(text))
     if statements and not statements[-1].terminated:
         raw = statements[-1]
+        begin, is_obeql = innermost(raw.text)
+        if begin and not is_obeql:
+            return Expected(frozenset())
         try:
-            masked = mask(text, raw.start, raw.end)
+            masked = mask(text, raw.start + begin, raw.end)
         except QuerySyntaxError:
             return Expected(frozenset())
     else:
@@ -89,19 +96,42 @@ def expected(text: str) -> Expected:
 
 def _parse(script: str, raw: RawStatement) -> Statement:
     if not raw.is_obeql:
-        return SqlStatement(raw.text, span=Span(raw.start, raw.end))
+        return _sql(script, raw.start, raw.end)
+    if (begin := planned_sql(raw.text)) is not None:
+        planned = _sql(script, raw.start + begin, raw.end)
+        if planned.embedded:
+            return PlanSql(planned, span=Span(raw.start, raw.end))
+    return _obeql(script, InnerText(raw.start, raw.end, 0))
+
+
+def _sql(script: str, start: int, end: int) -> SqlStatement:
+    inner = tuple(_embedded(script, each) for each in find_embedded(script, start, end))
+    return SqlStatement(script[start:end], inner, span=Span(start, end))
+
+
+def _embedded(script: str, inner: InnerText) -> Embedded:
+    """Return a statement of OBEQL that stands in parentheses inside SQL."""
+    statement = _obeql(script, inner)
+    if not isinstance(statement, ExplainOcclude | Predict):
+        raise QuerySyntaxError(
+            "inside SQL stands EXPLAIN OCCLUDE or PREDICT; PLAN is written before the whole statement: PLAN SELECT .."
+        ).locate(script, inner.start)
+    return Embedded(statement, span=Span(inner.start, inner.end))
+
+
+def _obeql(script: str, where: InnerText) -> Statement:
     from lark.exceptions import UnexpectedInput  # noqa: PLC0415
 
     from obeql.grammar.builder import TreeBuilder  # noqa: PLC0415 - imports lark
 
-    masked = mask(script, raw.start, raw.end)
+    masked = mask(script, where.start, where.end)
     try:
         tree = _lark().parse(masked.text)
     except UnexpectedInput:
         tree = None  # complain outside the handler, so that lark's error is not shown as the cause
     if tree is None:
-        _complain(script, raw, masked)
-    statement: Statement = TreeBuilder(script, raw.start, masked).build(tree)
+        _complain(script, where.start, masked)
+    statement: Statement = TreeBuilder(script, where, masked, _embedded).build(tree)
     return statement
 
 
@@ -136,13 +166,13 @@ def _accepted(state: InteractiveParser) -> set[str]:
     return accepted
 
 
-def _complain(script: str, raw: RawStatement, masked: MaskedStatement) -> NoReturn:
+def _complain(script: str, start: int, masked: MaskedStatement) -> NoReturn:
     state, read, failure = _feed(masked.text)
     # At the end of the statement the caret stands behind its last word, not behind a comment.
     stop = len(masked.text.rstrip())
-    offset = raw.start + (stop if failure is None else failure)
+    offset = start + (stop if failure is None else failure)
     terminals = [token.type for token in read]
     accepted = without_clauses_given(_accepted(state), terminals)
     # The last token as it is in the script: the mask differs only where no name stands.
     last = str(read[-1]) if read else ""
-    raise syntax_error(script, Failure(offset, raw.start + stop, accepted, terminals, last))
+    raise syntax_error(script, Failure(offset, start + stop, accepted, terminals, last))

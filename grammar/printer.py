@@ -49,6 +49,8 @@ class _Printer:
                 return self._explain(node)
             case syntax.PlanStatement(analyze, statement):
                 return f"PLAN {'ANALYZE ' if analyze else ''}{self.print(statement)}"
+            case syntax.PlanSql(statement):
+                return f"PLAN {statement.text}"
             case syntax.Predict(source, model, top, options):
                 return self._words("PREDICT", source, "USING", model, top, *_with(options))
             case syntax.CreateModel(name, uri, options, replace):

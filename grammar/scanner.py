@@ -48,8 +48,8 @@ def _word_set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-#: first words of what may stand in parentheses as a source
-_QUERY_WORDS = _word_set("select with from values table pivot unpivot describe show summarize")
+#: first words of what may stand in parentheses as a source: queries, and statements of OBEQL that yield rows
+_QUERY_WORDS = _word_set("select with from values table pivot unpivot describe show summarize explain predict plan")
 
 _SHOWN = _word_set("models images runs devices operators")
 _KINDS = ("model", "images", "run")
@@ -172,7 +172,8 @@ def count_positional_parameters(sql: str) -> int:
 # ---- whose statement -------------------------------------------------------------------------------------
 
 
-def _resembles(word: str, *known: str) -> bool:
+def resembles(word: str, *known: str) -> bool:
+    """Return whether a word in small letters is one of the known ones, or nearly so."""
     return bool(difflib.get_close_matches(word[:40], known, n=1, cutoff=0.75))
 
 
@@ -216,21 +217,30 @@ def _is_occlude(second: str, third: str) -> bool:
         return third == "occlude"
     if second in _SQL_FIRST_WORDS:
         return False
-    return third == "using" or _resembles(second, "occlude")
+    return third == "using" or resembles(second, "occlude")
+
+
+def planned_sql(text: str) -> int | None:
+    """Return where the SQL begins in `PLAN <SQL>`; None of any other statement of OBEQL."""
+    words = [token for token in scan(text) if token.kind not in ("blank", "comment")][:2]
+    if len(words) < 2 or text[words[0].start : words[0].end].lower() != "plan":
+        return None
+    second = text[words[1].start : words[1].end].lower()
+    return words[1].start if second in _SQL_FIRST_WORDS - {"explain", "analyze"} or second in ("(", "from") else None
 
 
 def _is_kind(word: str, *kinds: str) -> bool:
-    return word in kinds or (word not in _SQL_OBJECTS and _resembles(word, *kinds))
+    return word in kinds or (word not in _SQL_OBJECTS and resembles(word, *kinds))
 
 
 def _is_misspelt(first: str, second: str, third: str) -> bool:
     if first in _SQL_FIRST_WORDS or first.startswith("<"):
         return False
-    if _resembles(first, "explain"):
-        return _resembles(second, "occlude") or third == "using"
-    if second in (*_KINDS, *_SHOWN) and _resembles(first, "create", "drop", "describe", "show"):
+    if resembles(first, "explain"):
+        return resembles(second, "occlude") or third == "using"
+    if second in (*_KINDS, *_SHOWN) and resembles(first, "create", "drop", "describe", "show"):
         return True
-    return _resembles(first, "predict", "render", "evaluate") or (_resembles(first, "plan") and second == "explain")
+    return resembles(first, "predict", "render", "evaluate") or (resembles(first, "plan") and second == "explain")
 
 
 # ---- what lark is given ----------------------------------------------------------------------------------
@@ -263,7 +273,7 @@ def mask(script: str, start: int, end: int) -> MaskedStatement:
             break
         if token.start < resume:
             continue
-        _check_closed(script, token)
+        check_closed(script, token)
         shown = script[token.start : token.end]
         if token.kind == "comment":
             shown = " " * len(shown)
@@ -287,7 +297,8 @@ _NOT_CLOSED = {
 }
 
 
-def _check_closed(script: str, token: Token) -> None:
+def check_closed(script: str, token: Token) -> None:
+    """Raise QuerySyntaxError for a quote or comment that the text ends inside of."""
     if not token.closed:
         raise QuerySyntaxError(_NOT_CLOSED[token.kind]).locate(script, token.start)
 
@@ -300,7 +311,7 @@ def _subquery(script: str, start: int, end: int) -> tuple[int, list[int]]:
     for token in scan(script, start):
         if token.start >= end:
             break
-        _check_closed(script, token)
+        check_closed(script, token)
         shown = script[token.start : token.end]
         if token.kind == "parameter":
             parameters.append(token.start)

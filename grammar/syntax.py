@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
+from obeql.grammar.embedding import table_of, with_tables
+
 
 class Span(NamedTuple):
     """Character offsets into the whole script, `start` inclusive, `end` exclusive."""
@@ -149,14 +151,32 @@ class PathSource(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded(Node):
+    """EXPLAIN OCCLUDE or PREDICT in parentheses inside SQL; the span is what stands between the parentheses."""
+
+    statement: ExplainOcclude | Predict
+
+    @property
+    def table(self) -> str:
+        """Return the name by which DuckDB knows its rows."""
+        return table_of(self.span.start)
+
+
+@dataclass(frozen=True, slots=True)
 class SelectSource(Node):
     """A parenthesised SELECT; `sql` is every character between the parentheses, untouched.
 
-    `parameters` are those that occur in the SELECT, in order, to be handed to DuckDB with it.
+    `parameters` are those that occur in the SELECT itself, in order, to be handed to DuckDB with it; `embedded` are the
+    statements in parentheses inside it. `query` is what DuckDB gets: tables in their places.
     """
 
     sql: str
     parameters: tuple[Parameter, ...] = field(default=(), compare=False, repr=False)
+    embedded: tuple[Embedded, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def query(self) -> str:
+        return with_tables(self.sql, self.span.start + 1, (inner.span for inner in self.embedded))
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +313,13 @@ class PlanStatement(Node):
 
 
 @dataclass(frozen=True, slots=True)
+class PlanSql(Node):
+    """PLAN of SQL that has statements inside."""
+
+    statement: SqlStatement
+
+
+@dataclass(frozen=True, slots=True)
 class Predict(Node):
     """PREDICT source USING model [FOR TOP k] [WITH options]."""
 
@@ -399,14 +426,23 @@ class ResetSetting(Node):
 
 @dataclass(frozen=True, slots=True)
 class SqlStatement(Node):
-    """Any other statement, for DuckDB; `text` is untouched, without the `;` and the blanks around it."""
+    """Any other statement, for DuckDB; `text` is untouched, without the `;` and the blanks around it.
+
+    `embedded` are the statements in parentheses inside it; `query` is what DuckDB gets: tables in their places.
+    """
 
     text: str
+    embedded: tuple[Embedded, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def query(self) -> str:
+        return with_tables(self.text, self.span.start, (inner.span for inner in self.embedded))
 
 
 Statement: TypeAlias = (
     ExplainOcclude
     | PlanStatement
+    | PlanSql
     | Predict
     | CreateModel
     | CreateImages
@@ -435,7 +471,7 @@ def walk(node: Node) -> Iterator[Node]:
 def parameters_of(statement: Node) -> tuple[Parameter, ...]:
     """Return every parameter of a statement in the order of the text, those of a SELECT source included.
 
-    The parameters inside an `SqlStatement` are DuckDB's affair: none are reported.
+    Of an `SqlStatement`, those of the statements inside it are reported: the others are DuckDB's affair.
     """
     found = [node for node in walk(statement) if isinstance(node, Parameter)]
     return tuple(sorted(found, key=lambda parameter: parameter.span))

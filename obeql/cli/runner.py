@@ -70,7 +70,6 @@ class Runner:
         import duckdb  # noqa: PLC0415 - the session has imported it
 
         from obeql.grammar.scanner import split_script  # noqa: PLC0415
-        from obeql.session.sql_errors import sql_error  # noqa: PLC0415
 
         with self._stoppable():
             outcomes = self.session.run_script(text, on_progress=self._on_progress)
@@ -88,7 +87,7 @@ class Runner:
                 try:
                     self.show(outcome)
                 except duckdb.Error as error:  # met while rows are read
-                    raise sql_error(error, statement.text, text, statement.start) from error
+                    raise self.session.error_of_rows(error, text, statement.start) from error
                 if self.timer:
                     print(f"took {time.perf_counter() - started:.3f} s", file=sys.stderr)
 

@@ -17,6 +17,7 @@ import duckdb
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner import ImageRecord, ImageSet
 from obeql.planner.binding.image_paths import as_text, file_of, split_page, with_page
+from obeql.session.derived_tables import DerivedTables
 from obeql.session.file_locations import FileLocations
 from obeql.session.sql_errors import said_and_offset
 from obeql.store import ImageContent
@@ -53,9 +54,10 @@ class ImageRegistry:
     content, and the oldest are let go when they add up.
     """
 
-    def __init__(self, store: Store, places: FileLocations) -> None:
+    def __init__(self, store: Store, places: FileLocations, tables: DerivedTables) -> None:
         self._store = store
         self._places = places
+        self._tables = tables
         self._kept: dict[str, SourceImage] = {}
         self._passing: OrderedDict[str, SourceImage] = OrderedDict()
         self._last: tuple[tuple[Any, ...], SourceImage] | None = None
@@ -172,7 +174,7 @@ class ImageRegistry:
         """
 
         def read(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], list[tuple[Any, ...]]]:
-            relation = connection.sql(sql, params=dict(parameters) if parameters else None)
+            relation = self._tables.sql(connection, sql, dict(parameters) if parameters else None)
             return (
                 ([name.lower() for name in relation.columns], relation.fetchall()) if relation is not None else ([], [])
             )

@@ -6,7 +6,7 @@ Comes after parsing and before binding. Values of a source become images; what s
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from obeql.errors import QueryTypeError
@@ -16,7 +16,7 @@ from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.image_paths import as_text
 from obeql.session.image_registry import ImageRegistry, is_pixels
 
-__all__ = ["Parameters", "bound_values", "check_parameters", "plain_values", "sql_values"]
+__all__ = ["Parameters", "bound_values", "check_parameters", "plain_values", "query_values", "sql_values"]
 
 #: Values for `?` (a list or tuple) or `$name` (a mapping).
 Parameters = Sequence[Any] | Mapping[str, Any] | None
@@ -42,11 +42,8 @@ def bound_values(
     QueryTypeError, with its place, for a parameter without a value, and ImageError for pixels that are no image.
     """
     given = {parameter: _value(parameter, parameters) for parameter in parameters_of(statement)}
-    if alone and isinstance(parameters, Sequence):
-        n_taken = max((parameter.index + 1 for parameter in given if parameter.index is not None), default=0)
-        if len(parameters) > n_taken:
-            n_given = f"{len(parameters)} value{'s were' if len(parameters) != 1 else ' was'} given"
-            raise QueryTypeError(f"{n_given}; the statement takes {n_taken} parameter{'s' if n_taken != 1 else ''}.")
+    if alone:
+        _check_number(given, parameters)
     source = _source_parameter(statement)
     name = statement.name.value if isinstance(statement, syntax.CreateImages) else None
     for parameter, value in given.items():
@@ -56,6 +53,16 @@ def bound_values(
         elif hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
             given[parameter] = value.tolist()
     return given
+
+
+def _check_number(taken: Iterable[syntax.Parameter], parameters: Parameters) -> None:
+    """Raise QueryTypeError where a list has more values than a statement takes."""
+    if not isinstance(parameters, Sequence):
+        return
+    n_taken = max((parameter.index + 1 for parameter in taken if parameter.index is not None), default=0)
+    if len(parameters) > n_taken:
+        n_given = f"{len(parameters)} value{'s were' if len(parameters) != 1 else ' was'} given"
+        raise QueryTypeError(f"{n_given}; the statement takes {n_taken} parameter{'s' if n_taken != 1 else ''}.")
 
 
 def plain_values(values: Mapping[syntax.Parameter, Any]) -> dict[str, Any]:
@@ -82,6 +89,48 @@ def sql_values(sql: str, parameters: Parameters, alone: bool) -> Any:
     marks = [sql[token.start : token.end] for token in scan(sql) if token.kind == "parameter"]
     numbers = [int(mark[1:]) for mark in marks if mark[1:].isdigit()]
     return list(parameters)[: max([marks.count("?"), *numbers])] or None
+
+
+def query_values(query: syntax.SqlStatement | syntax.SelectSource, parameters: Parameters, alone: bool) -> Any:
+    """Return the values DuckDB gets with SQL that has statements inside: those of the parameters outside of them.
+
+    DuckDB takes values by name, and the number of a parameter for its name; those of `?` are counted anew without the
+    ones inside. Raises QueryTypeError, with its place, for a parameter without a value, and for a value too many.
+    """
+    if isinstance(query, syntax.SqlStatement) and not query.embedded:
+        return sql_values(query.text, parameters, alone)
+    inner = [parameter for each in query.embedded for parameter in parameters_of(each)]
+    own = _own_parameters(query) if isinstance(query, syntax.SqlStatement) else query.parameters
+    if alone:
+        _check_number([*own, *inner], parameters)
+    marks = iter(range(1, len(own) + 1))
+    return {str(next(marks)) if _is_mark(each) else _shown(each): _value(each, parameters) for each in own} or None
+
+
+def _own_parameters(statement: syntax.SqlStatement) -> list[syntax.Parameter]:
+    """Return the parameters of SQL outside of the statements inside it; `?` counts all of them before."""
+    sql, start = statement.query, statement.span.start
+    counted = [parameter for each in statement.embedded for parameter in parameters_of(each) if _is_mark(parameter)]
+    found = []
+    n_marks = 0
+    for token in scan(sql):
+        if token.kind != "parameter":
+            continue
+        written, span = sql[token.start : token.end], syntax.Span(start + token.start, start + token.end)
+        if written == "?":
+            index = n_marks + sum(parameter.span.start < span.start for parameter in counted)
+            n_marks += 1
+            found.append(syntax.Parameter(None, index, span=span))
+        elif written[1:].isdigit():
+            found.append(syntax.Parameter(None, int(written[1:]) - 1, span=span))
+        else:
+            found.append(syntax.Parameter(written[1:], None, span=span))
+    return found
+
+
+def _is_mark(parameter: syntax.Parameter) -> bool:
+    """Return whether a parameter is written `?`."""
+    return parameter.index is not None and parameter.span.end - parameter.span.start == 1
 
 
 def _source_parameter(statement: syntax.Node) -> syntax.Parameter | None:

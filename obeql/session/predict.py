@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from obeql.errors import ImageError, ObeqlError
 from obeql.planner import BoundPredict, ImageRecord, class_names
-from obeql.planner.binding.image_paths import with_page
+from obeql.planner.binding.image_paths import image_name, with_page
 from obeql.planner.catalog import Activation
 from obeql.session.explain import failed_in_network
 from obeql.session.image_registry import ImageRegistry
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from obeql.executor.images import SourceImage
     from obeql.executor.network.graph import LayerGraph
 
-__all__ = ["predict"]
+__all__ = ["Predictions", "predict", "prediction_table"]
+
+#: What SQL sees of predictions beside the columns that are shown.
+_HANDLES = [("path", pa.string()), ("image_id", pa.int64())]
 
 _COLUMNS = pa.schema(
     [
@@ -55,6 +58,60 @@ class _Said:
     logits: list[float]
 
 
+#: One class of one image: rank, class_id, class_name, probability, logit, error, note.
+_Row = tuple[int | None, int | None, str | None, float | None, float | None, str | None, str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model says of images, a row for each of an image's highest classes, or for an image that cannot be read.
+
+    `has_values` says that the model's outputs are values, which have no rank and no probability.
+    """
+
+    rows: Sequence[tuple[ImageRecord, _Row]]
+    has_values: bool
+
+    def shown(self) -> pa.Table:
+        """Return them as PREDICT shows them: columns of errors and notes are missing where there is none."""
+        rows = [(image.shown, image.label, *row) for image, row in self.rows]
+        table = _named(_table(rows, _COLUMNS), self.has_values)
+        return table.drop_columns([name for name in ("error", "note") if table[name].null_count == len(table)])
+
+    def table(self) -> pa.Table:
+        """Return them as SQL sees them: images by their names, path and id in columns of their own."""
+        return prediction_table(self.rows, self.has_values)
+
+
+def prediction_table(rows: Sequence[tuple[ImageRecord, _Row]], has_values: bool) -> pa.Table:
+    """Return rows of predictions as SQL sees them; its columns are the same whatever the rows are."""
+    listed = [
+        (
+            image.key if image.path is None else image_name(image.path),
+            image.label,
+            *row,
+            image.path,
+            image.image_id,
+        )
+        for image, row in rows
+    ]
+    return _named(_table(listed, pa.schema([*_COLUMNS, *_HANDLES])), has_values)
+
+
+def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = zip(*rows, strict=True) if rows else ((),) * len(schema)
+    arrays = [pa.array(column, kind) for column, kind in zip(columns, schema.types, strict=True)]
+    return pa.table(arrays, schema=schema)
+
+
+def _named(table: pa.Table, has_values: bool) -> pa.Table:
+    """Return the table with the columns that outputs which are values have."""
+    if not has_values:
+        return table
+    table = table.drop_columns(["rank", "class_id", "probability"])
+    return table.rename_columns([{"class_name": "output", "logit": "value"}.get(n, n) for n in table.column_names])
+
+
 def predict(
     bound: BoundPredict,
     graph: LayerGraph,
@@ -62,39 +119,33 @@ def predict(
     gallery: ImageRegistry,
     cancelled: Callable[[], bool],
     on_progress: OnProgress | None = None,
-) -> pa.Table:
-    """Return the `k` highest classes of each image, one a row, and store them unless the store is read-only.
+) -> Predictions:
+    """Return the `k` highest classes of each image, and store them unless the store is read-only.
 
-    An image that cannot be read has one row with its error in a column that is missing when there is none, as is a
-    column of notes on files of several pages of which the first was taken. Raises
+    An image that cannot be read has one row with its error; the first page of a file of several has a note. Raises
     ImageError when no image can be read, KeyboardInterrupt after a cancel; nothing is stored then.
     """
     names = class_names(bound.model)
     said: list[_Said] = []
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[ImageRecord, _Row]] = []
     errors: list[str] = []
     for image, found in _told(bound, _outputs(bound, graph, gallery, cancelled), on_progress):
         if isinstance(found, str):
             errors.append(found)
-            rows.append((image.shown, image.label, None, None, None, None, None, found, None))
+            rows.append((image, (None, None, None, None, None, found, None)))
             continue
         note = _note(image, found.source.n_pages)
         said.append(found)
         numbers = zip(found.class_ids, found.probabilities, found.logits, strict=True)
         for rank, (index, probability, logit) in enumerate(numbers, start=1):
-            rows.append((image.shown, image.label, rank, index, names[index], probability, logit, None, note))
+            rows.append((image, (rank, index, names[index], probability, logit, None, note)))
     if not said:
         more = f" ({len(errors) - 1} more images failed)" if len(errors) > 1 else ""
         raise ImageError(errors[0] + more)
     if not store.read_only:
-        _store_predictions(bound, names, said, store)
-    columns = (pa.array(column, kind) for column, kind in zip(zip(*rows, strict=True), _COLUMNS.types, strict=True))
-    table = pa.table(list(columns), schema=_COLUMNS)
-    if bound.model.has_values:
-        table = table.drop_columns(["rank", "class_id", "probability"])
-        table = table.rename_columns({"class_name": "output", "logit": "value"})
-    missing = [name for name in ("error", "note") if table[name].null_count == len(table)]
-    return table.drop_columns(missing)
+        known = dict(_store_predictions(bound, names, said, store))
+        rows = [(known.get(image.shown, image), row) for image, row in rows]
+    return Predictions(rows, bound.model.has_values)
 
 
 def _note(image: ImageRecord, n_pages: int) -> str | None:
@@ -163,7 +214,10 @@ def _highest(image: ImageRecord, source: SourceImage, logits: Tensor, k: int, ac
     return _Said(image, source, ids, probabilities or [None] * k, z.tolist())
 
 
-def _store_predictions(bound: BoundPredict, names: Sequence[str], said: list[_Said], store: Store) -> None:
+def _store_predictions(
+    bound: BoundPredict, names: Sequence[str], said: list[_Said], store: Store
+) -> Iterator[tuple[str, ImageRecord]]:
+    """Store what was said; return how each image is shown, with its record as it is stored."""
     model = bound.model
     known = store.register_images([each.image for each in said])
     rows = []
@@ -187,3 +241,4 @@ def _store_predictions(bound: BoundPredict, names: Sequence[str], said: list[_Sa
             for rank, (index, probability, logit) in enumerate(numbers, start=1)
         ]
     store.put_predictions(rows)
+    return ((each.image.shown, image) for image, each in zip(known, said, strict=True))

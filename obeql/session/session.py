@@ -17,7 +17,7 @@ from weakref import WeakSet
 
 import duckdb
 
-from obeql.errors import QueryTypeError
+from obeql.errors import QueryError, QueryTypeError
 from obeql.grammar import parse_script
 from obeql.planner import FollowingStatements, ImageSet, ModelRecord
 from obeql.planner.binding.image_paths import as_text
@@ -26,6 +26,7 @@ from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
 from obeql.session.call import Call
 from obeql.session.cancellation import Cancellation
+from obeql.session.derived_tables import DerivedTables
 from obeql.session.file_locations import FileLocations
 from obeql.session.image_registry import ImageRegistry, is_pixels
 from obeql.session.keyword_form import explain_statement, live_model
@@ -80,10 +81,11 @@ class Session:
     def __init__(self, path: str | Path = MEMORY, *, read_only: bool = False, allow_python: bool = False) -> None:
         self._store = Store(path, read_only)
         places = FileLocations(self._store)
-        self._gallery = ImageRegistry(self._store, places)
+        tables = DerivedTables()
+        self._gallery = ImageRegistry(self._store, places, tables)
         cancellation = Cancellation()
         self._networks = ModelRegistry(self._store, places, allow_python, cancellation.check)
-        self._statements = Statements(self._store, self._gallery, self._networks, cancellation)
+        self._statements = Statements(self._store, self._gallery, self._networks, cancellation, tables)
         self._page: PageServer | None = None
         _sessions.add(self)
 
@@ -147,6 +149,10 @@ class Session:
         result = self._statements.run(statement, Call("", parameters, on_progress, alone=True))
         assert isinstance(result, Result)
         return result
+
+    def error_of_rows(self, error: duckdb.Error, script: str, start: int) -> QueryError:
+        """Return an error of DuckDB's that came while the rows were read of the statement at an offset of a script."""
+        return self._statements.error_of_rows(error, script, start)
 
     def cancel(self) -> None:
         """Ask the running statement to stop after its current batch; may be called from another thread."""

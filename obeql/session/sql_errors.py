@@ -17,7 +17,7 @@ import duckdb
 from obeql.errors import QueryError
 from obeql.grammar.scanner import scan
 
-__all__ = ["said_and_offset", "sql_error"]
+__all__ = ["Ask", "said_and_offset", "sql_error"]
 
 #: Functions that DuckDB names as candidates where the types fit none; it lists all, which may be a hundred.
 _CANDIDATES = 5
@@ -31,19 +31,30 @@ _ASKING = "EXPLAIN\n"
 Ask = Callable[[str], Any]
 
 
-def sql_error(error: duckdb.Error, sql: str, script: str, start: int, ask: Ask | None = None) -> QueryError:
+def sql_error(
+    error: duckdb.Error,
+    sql: str,
+    script: str,
+    start: int,
+    ask: Ask | None = None,
+    written: str | None = None,
+    lines_before: int = 0,
+) -> QueryError:
     """Return the error of a statement `sql` that begins at the offset `start` of a script, with its place there.
 
-    `ask` runs a statement on the same database, to find out where the error is if DuckDB has not said it.
+    `ask` runs a statement on the same database, to find out where the error is if DuckDB has not said it. `written` is
+    what stands in the script, of the same length, where DuckDB got another text, which had `lines_before` it.
     """
-    said, offset = said_and_offset(error, sql, ask)
+    said, offset = said_and_offset(error, sql, ask, lines_before)
     found = QueryError(said)
-    if offset is not None and script.startswith(sql, start):
+    if offset is not None and script.startswith(sql if written is None else written, start):
         found.locate(script, start + offset)
     return found
 
 
-def said_and_offset(error: duckdb.Error, sql: str, ask: Ask | None = None) -> tuple[str, int | None]:
+def said_and_offset(
+    error: duckdb.Error, sql: str, ask: Ask | None = None, lines_before: int = 0
+) -> tuple[str, int | None]:
     """Return DuckDB's message without its drawing, and the offset into `sql` that it is about, if that is known."""
     text = str(error).strip()
     # DuckDB looks for missing tables among Python's variables, which are those of this package here.
@@ -51,7 +62,7 @@ def said_and_offset(error: duckdb.Error, sql: str, ask: Ask | None = None) -> tu
         return f"There is no table {variable[1]!r}.", _offset_of(variable[1], sql)
     drawing = _DRAWING.search(text)
     said = text[: drawing.start()] if drawing is not None else text
-    offset = None if drawing is None else _offset(drawing, sql, 0)
+    offset = None if drawing is None else _offset(drawing, sql, lines_before)
     if drawing is None and ask is not None and isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
         offset = _asked(said, sql, ask)
     if offset is None and (named := _NAMED.search(said)):

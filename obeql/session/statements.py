@@ -20,8 +20,9 @@ import duckdb
 from obeql.drawing.missing_pictures import missing_pictures
 from obeql.errors import QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
 from obeql.export.registry import form_of
-from obeql.grammar import syntax
+from obeql.grammar import parse_script, syntax
 from obeql.planner import (
+    ExplainPlan,
     ImageSet,
     ModelRecord,
     bind,
@@ -35,11 +36,14 @@ from obeql.planner import (
 from obeql.planner.binding.error_location import locate, placed_in
 from obeql.planner.binding.sources import resolve_source
 from obeql.planner.binding.values import parameter_value
+from obeql.planner.printing.sql import show_sql
 from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
 from obeql.session.call import Call
 from obeql.session.cancellation import Cancellation
 from obeql.session.catalog import SessionCatalog
+from obeql.session.derived_tables import DerivedTables
+from obeql.session.embedded import EmbeddedStatements
 from obeql.session.evaluate import evaluate
 from obeql.session.explain import measured
 from obeql.session.explain_runner import ExplainRunner
@@ -48,7 +52,7 @@ from obeql.session.listings import Listings, relation_of
 from obeql.session.model_registry import ModelRegistry
 from obeql.session.parallelism import threads_set
 from obeql.session.parameters import bound_values, sql_values
-from obeql.session.predict import predict
+from obeql.session.predict import Predictions, predict
 from obeql.session.probe import Probe, open_probe
 from obeql.session.render_export import export_run, render_run
 from obeql.session.sql_errors import sql_error
@@ -73,7 +77,12 @@ class Statements:
     """Runs one statement at a time, those of other threads after it; `cancel` stops the one that runs."""
 
     def __init__(
-        self, store: Store, gallery: ImageRegistry, networks: ModelRegistry, cancellation: Cancellation
+        self,
+        store: Store,
+        gallery: ImageRegistry,
+        networks: ModelRegistry,
+        cancellation: Cancellation,
+        tables: DerivedTables,
     ) -> None:
         self._store = store
         self._gallery = gallery
@@ -84,6 +93,7 @@ class Statements:
         self._catalog = SessionCatalog(store, gallery, self._settings)
         self._cancellation = cancellation
         self._explains = ExplainRunner(store, gallery, networks, self._catalog, cancellation)
+        self._embedded = EmbeddedStatements(store, tables, self._explain, self._predicted, self._inner_plan)
         #: held by the thread whose statement runs; its callbacks may run statements of their own
         self._running = threading.RLock()
         self._depth = 0
@@ -91,6 +101,7 @@ class Statements:
             syntax.SqlStatement: self._sql,
             syntax.ExplainOcclude: self._explain,
             syntax.PlanStatement: self._plan,
+            syntax.PlanSql: self._plan_sql,
             syntax.Predict: self._predict,
             syntax.CreateModel: self._create_model,
             syntax.CreateImages: self._create_images,
@@ -155,7 +166,7 @@ class Statements:
 
     def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
         try:
-            with placed_in(call.text):
+            with placed_in(call.text), self._embedded.tables_of(statement, call):
                 return self._handlers[type(statement)](statement, call)
         except duckdb.FatalException as error:
             raise StoreError(
@@ -182,6 +193,13 @@ class Statements:
         if self._store.in_transaction():
             raise StoreError(f"{what} commits what it stores; COMMIT or ROLLBACK the open transaction first.")
         self._store.end_stopped_runs()
+
+    def error_of_rows(self, error: duckdb.Error, script: str, start: int) -> QueryError:
+        """Return an error that came while rows were read of the SQL at an offset of a script, with its place there."""
+        statement = next(each for each in parse_script(script) if each.span.start == start)
+        if not isinstance(statement, syntax.SqlStatement):
+            return sql_error(error, "", script, start)
+        return self._embedded.sql_error(error, statement, script)
 
     def is_image_name(self, text: str) -> bool:
         """Return whether the catalog knows an image set, or an image, of this name."""
@@ -236,6 +254,9 @@ class Statements:
     # ---- one method a statement -------------------------------------------------------------------------------
 
     def _sql(self, statement: syntax.SqlStatement, call: Call) -> Outcome:
+        if statement.embedded:
+            found: Outcome = self._embedded.run_sql(statement, call)
+            return found
         values = sql_values(statement.text, call.parameters, call.alone)
         return self._store.on_connection(lambda connection: connection.sql(statement.text, params=values))
 
@@ -259,6 +280,15 @@ class Statements:
         plan, result, report = self._explains.run(statement, call, values, analyze=True)
         return Plan(show(plan, measured(report)), plan, result)
 
+    def _plan_sql(self, statement: syntax.PlanSql, call: Call) -> Plan:
+        planned = self._embedded.planned(statement, call)
+        self._networks.save_rates()
+        return Plan(show_sql(planned), tuple(each.plan for each in planned))
+
+    def _inner_plan(self, statement: syntax.ExplainOcclude, call: Call) -> ExplainPlan:
+        wrapped = syntax.PlanStatement(False, statement, span=statement.span)
+        return self._explains.plan(wrapped, call, self._values(statement, call), runs=False)
+
     def _is_other(self, model: ModelRecord, say: Say) -> bool:
         """Whether the model has other layers, or another identity, than those stored; what it has now is stored."""
         current = self._networks.current(model, say)
@@ -267,6 +297,9 @@ class Statements:
         return current is not model
 
     def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
+        return relation_of(self._store, self._predicted(statement, call).shown())
+
+    def _predicted(self, statement: syntax.Predict, call: Call) -> Predictions:
         if not self._store.read_only:
             self.require_writable("PREDICT")
         values = self._values(statement, call)
@@ -278,7 +311,7 @@ class Statements:
         graph = self._networks.graph(bound.model, say)
         with threads_set(self._catalog.setting("threads")):
             stopped, tell = self._cancellation.is_asked, call.on_progress
-            return relation_of(self._store, predict(bound, graph, self._store, self._gallery, stopped, tell))
+            return predict(bound, graph, self._store, self._gallery, stopped, tell)
 
     def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:
         self.require_writable("CREATE MODEL")

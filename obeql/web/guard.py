@@ -43,8 +43,8 @@ class Guard:
         if self.allow_files:
             return
         match statement:
-            case syntax.PlanStatement(_, inner):
-                self.check(inner)
+            case syntax.PlanStatement(statement=planned) | syntax.PlanSql(statement=planned):
+                self.check(planned)
             case syntax.ExplainOcclude(source=source) | syntax.Predict(source=source):
                 self._check_source(source)
             case syntax.CreateImages(source=source):
@@ -57,8 +57,10 @@ class Guard:
                 raise UnsupportedError(
                     f"obeql.{name} says where files or machines are; setting it needs {ALLOW_FILES}."
                 )
-            case syntax.SqlStatement(text):
-                require_reading(self._connection, text)
+            case syntax.SqlStatement(embedded=embedded):
+                for each in embedded:
+                    self.check(each.statement)
+                require_reading(self._connection, statement.query, beside=[each.table for each in embedded])
 
     def _check_model(self, statement: syntax.CreateModel) -> None:
         """Models that run code are refused in any case; those of files where files are."""
@@ -91,6 +93,11 @@ class Guard:
                         f"The database has no image {path!r}: drop the file on the page, or start it with "
                         f"{ALLOW_FILES}."
                     )
+            case syntax.SelectSource(embedded=embedded) if embedded:
+                raise UnsupportedError(
+                    "The page takes no SELECT of images with a statement inside: it could name any file. CREATE IMAGES "
+                    f"in a prompt, or use {ALLOW_FILES}."
+                )
             case syntax.SelectSource(sql):
                 require_reading(self._connection, sql, steady=True)
                 found = self._connection.execute(sql)

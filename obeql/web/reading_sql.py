@@ -8,7 +8,7 @@ refused. Where the page has the process for itself, `enable_external_access` is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import duckdb
@@ -61,11 +61,13 @@ _UNSTEADY = "SELECT DISTINCT lower(function_name) FROM duckdb_functions() WHERE 
 _CHANGING = frozenset(("nextval", "setval", "write_log", "setseed"))
 
 
-def require_reading(connection: duckdb.DuckDBPyConnection, sql: str, steady: bool = False) -> None:
+def require_reading(
+    connection: duckdb.DuckDBPyConnection, sql: str, steady: bool = False, beside: Sequence[str] = ()
+) -> None:
     """Raise UnsupportedError, saying what is in the way, unless `sql` is one SELECT that only reads the database.
 
-    DESCRIBE, SUMMARIZE and SHOW count as such. With `steady` it must also give the same answer each time. Raises
-    DuckDB's own error where the text does not parse.
+    DESCRIBE, SUMMARIZE and SHOW count as such. With `steady` it must also give the same answer each time. `beside` are
+    names of tables that the statement brings along. Raises DuckDB's own error where the text does not parse.
     """
     if len(connection.extract_statements(sql)) != 1:
         raise UnsupportedError("The page runs one SQL statement at a time.")
@@ -79,7 +81,7 @@ def require_reading(connection: duckdb.DuckDBPyConnection, sql: str, steady: boo
         )
     nodes = list(_nodes(tree["statements"]))
     own = {entry["key"].lower() for node in nodes for entry in node.get("cte_map", {}).get("map", ())}
-    own |= {str(node["cte_name"]).lower() for node in nodes if "cte_name" in node}
+    own |= set(beside) | {str(node["cte_name"]).lower() for node in nodes if "cte_name" in node}
     tables, macros, unsteady = (_names(connection, query) for query in (_TABLES, _MACROS, _UNSTEADY))
     for node in nodes:
         match node.get("type"):

@@ -16,7 +16,8 @@ import duckdb
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from obeql.errors import ExecutionError
+from obeql.errors import ExecutionError, UnsupportedError
+from obeql.grammar.embedding import find_embedded
 from obeql.web.outcomes import MOST_ROWS, as_json, table_facts
 from obeql.web.reading_sql import require_reading
 
@@ -79,5 +80,9 @@ def _table(page: Page, cursor: duckdb.DuckDBPyConnection, text: str) -> dict[str
 
 
 def _check(page: Page, cursor: duckdb.DuckDBPyConnection, text: str) -> None:
+    if next(find_embedded(text, 0, len(text)), None) is not None:
+        raise UnsupportedError(
+            "This tab reads what is stored; SQL with EXPLAIN OCCLUDE or PREDICT inside runs in a prompt."
+        )
     if not page.allow_files:
         require_reading(cursor, text.rstrip().rstrip(";"))

@@ -108,7 +108,7 @@ def _at(path: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
 
 def _selected(source: syntax.SelectSource, catalog: Catalog, parameters: Parameters) -> tuple[ImageRecord, ...]:
     values = _select_values(source, parameters)
-    found = tuple(catalog.images_selected(source.sql, values) if values else catalog.images_selected(source.sql))
+    found = tuple(catalog.images_selected(source.query, values) if values else catalog.images_selected(source.query))
     if not found:
         raise QueryTypeError("The SELECT yields no images.")
     return found

@@ -17,7 +17,8 @@ from prompt_toolkit.document import Document
 
 from obeql.cli.repl.names import Names
 from obeql.cli.repl.sql_words import SQL_WORDS
-from obeql.grammar.scanner import Token, is_obeql_statement, scan
+from obeql.grammar.embedding import innermost
+from obeql.grammar.scanner import Token, scan
 
 if TYPE_CHECKING:
     from obeql.grammar import Expected
@@ -101,8 +102,9 @@ def _words(before: str, typed: str, names: Names) -> Iterator[tuple[str, str]]:
         yield from ((word, "keyword") for word in sorted(keywords_of(found.terminals)))
     else:
         yield from ((word, "statement") for word in _first_words(found, keywords_of))
-    if not is_obeql_statement(before):
-        yield from _sql(before, names)
+    begin, is_obeql = innermost(before)
+    if not is_obeql:
+        yield from _sql(before[begin:], names)
 
 
 def _first_words(found: Expected, keywords_of: Callable[[Iterable[str]], frozenset[str]]) -> list[str]:
@@ -241,7 +243,9 @@ def paths(typed: str) -> Iterator[Suggestion]:
 
 def _sql(before: str, names: Names) -> Iterator[tuple[str, str]]:
     words = re.findall(r"\w+", before.lower())
-    if words and words[-1] in _TABLE_FOLLOWS:
+    if before.rstrip().endswith("("):
+        yield from ((word, "rows of a statement") for word in ("EXPLAIN OCCLUDE", "PREDICT"))
+    if words and words[-1] in _TABLE_FOLLOWS and not before.rstrip().endswith("("):
         yield from ((_quoted(name), "table") for name in names.tables)
         yield from ((name, "function") for name in names.functions)
         return

@@ -1,0 +1,297 @@
+"""Statements of OBEQL inside SQL: run before the SQL around them, whose tables they are.
+
+Between `statements`, which has the turn of the whole statement, and what carries out EXPLAIN OCCLUDE and PREDICT. The
+SQL is put to DuckDB first, beside empty tables of the same columns: what DuckDB refuses, it refuses before a window is
+computed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import duckdb
+
+from obeql.errors import QueryError, QueryTypeError
+from obeql.grammar import parameters_of, syntax
+from obeql.grammar.scanner import scan
+from obeql.planner import ExplainPlan
+from obeql.planner.binding.error_location import locate
+from obeql.planner.printing.sql import PlannedStatement
+from obeql.results.result import Result
+from obeql.session.call import Call
+from obeql.session.derived_tables import DerivedTables, Rows, sql_beside
+from obeql.session.parameters import query_values
+from obeql.session.predict import Predictions, prediction_table
+from obeql.session.sql_errors import Ask, sql_error
+from obeql.store import Store
+
+__all__ = ["EmbeddedStatements", "KeptRun"]
+
+#: Kinds of SQL that keep a text rather than rows, by their words.
+_KEPT_AS_TEXT = frozenset(("view", "macro", "function"))
+_BEFORE_KIND = frozenset(("create", "or", "replace", "temp", "temporary", "recursive", "materialized"))
+#: First words of SQL of which DuckDB makes a plan without running it.
+_PLANNED = frozenset(
+    ["(", "select", "from", "with", "values", "insert", "create", "copy", "update", "delete", "pivot", "unpivot"]
+)
+_BEFORE_QUERY = "A statement inside SQL runs once, before the SQL around it, and knows none of its columns."
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRun:
+    """A run that a statement inside SQL made; it stays whatever becomes of the SQL around it."""
+
+    run_id: int
+    name: str | None
+
+    def __str__(self) -> str:
+        return f"run {self.run_id}" if self.name is None else f"run {self.name!r}"
+
+
+class EmbeddedStatements:
+    """Runs the statements inside a statement, each once, and hands their rows to DuckDB.
+
+    `explain`, `predict` and `plan` carry out, or plan, one of them. `kept` are the runs that those inside the latest
+    statement made.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tables: DerivedTables,
+        explain: Callable[[syntax.ExplainOcclude, Call], Result],
+        predict: Callable[[syntax.Predict, Call], Predictions],
+        plan: Callable[[syntax.ExplainOcclude, Call], ExplainPlan],
+    ) -> None:
+        self._store = store
+        self._tables = tables
+        self._explain = explain
+        self._predict = predict
+        self._plan = plan
+        self._views = '"' + store.name().replace('"', '""') + '".main'
+        self.kept: list[KeptRun] = []
+
+    @contextmanager
+    def tables_of(self, statement: syntax.Node, call: Call) -> Iterator[None]:
+        """Run what stands inside a statement; inside the block, its SQL finds the rows.
+
+        Raises QueryError, with its place, for SQL that DuckDB refuses and for what cannot stand inside SQL.
+        """
+        inner = _directly_inside(statement)
+        if not inner:
+            yield
+            return
+        self.kept = []
+        with self._tables.scope():
+            self._check(statement, call)
+            done: dict[Hashable, Rows] = {}
+            # PLAN of SQL runs only what its plans need: the PREDICTs that name their images.
+            direct = _plain_sources(inner) if isinstance(statement, syntax.PlanSql) else inner
+            for each in direct:
+                self._run(each, call, done)
+            yield
+
+    def planned(self, statement: syntax.PlanSql, call: Call) -> list[PlannedStatement]:
+        """Return the plans of the statements inside SQL, in the order of the text, each of them once."""
+        inner = {_key(each): each for each in reversed(statement.statement.embedded)}
+        found = []
+        for each in reversed(inner.values()):
+            inner_statement = each.statement
+            plan = None
+            if isinstance(inner_statement, syntax.ExplainOcclude):
+                plan = self._plan(inner_statement, _inner_call(call))
+            found.append(PlannedStatement(call.text[each.span.start : each.span.end].strip(), plan))
+        return found
+
+    def run_sql(self, statement: syntax.SqlStatement, call: Call) -> Any:
+        """Run the SQL around statements whose rows are there."""
+        values = query_values(statement, call.parameters, call.alone)
+        try:
+            return self._store.on_connection(lambda connection: self._tables.sql(connection, statement.query, values))
+        except duckdb.FatalException:
+            raise
+        except duckdb.Error as error:
+            raise self.sql_error(error, statement, call.text, self._ask) from error
+
+    def sql_error(
+        self, error: duckdb.Error, statement: syntax.SqlStatement, script: str, ask: Ask | None = None
+    ) -> QueryError:
+        """Return an error of SQL with its place in the script, and with the runs that its inner statements made."""
+        found = sql_error(error, statement.query, script, statement.span.start, ask, statement.text)
+        if statement.embedded and self.kept:
+            runs = list(dict.fromkeys(self.kept))
+            which = " OR ".join(f"run_id = {run.run_id}" for run in runs)
+            found.message += f"\nThe maps are kept as {', '.join(map(str, runs))}: FROM windows WHERE {which}."
+        return found
+
+    def _ask(self, sql: str) -> None:
+        with self._store.connection.cursor() as beside:
+            self._tables.sql(beside, sql)
+
+    # ---- running -----------------------------------------------------------------------------------------------
+
+    def _run(self, inner: syntax.Embedded, call: Call, done: dict[Hashable, Rows]) -> None:
+        """Run a statement, after those inside it, unless the same has been run."""
+        for each in _directly_inside(inner.statement):
+            self._run(each, call, done)
+        key = _key(inner)
+        if key not in done:
+            done[key] = self._rows(inner.statement, _inner_call(call))
+        self._tables.put(inner.table, done[key])
+
+    def _rows(self, statement: syntax.ExplainOcclude | syntax.Predict, call: Call) -> Rows:
+        try:
+            if isinstance(statement, syntax.Predict):
+                table = self._predict(statement, call).table()
+                return lambda _: table
+            result = self._explain(statement, call)
+        except QueryTypeError as wrong:
+            if wrong.offset is not None:  # of a SELECT that names images, which DuckDB refuses
+                wrong.message += f" {_BEFORE_QUERY}"
+            raise
+        self.kept.append(KeptRun(int(result.run_id), result.run_name))
+        return self._windows(f"run_id = {int(result.run_id)}")
+
+    def _windows(self, condition: str) -> Rows:
+        query = f"FROM {self._views}.windows WHERE {condition}"
+        return lambda connection: connection.sql(query)
+
+    # ---- what is refused before anything is computed -------------------------------------------------------------
+
+    def _check(self, statement: syntax.Node, call: Call) -> None:
+        everything = list(_all_inside(statement))
+        if self._store.in_transaction() and not self._store.read_only:
+            message = (
+                f"{_kind(everything[0])} inside SQL commits what it stores; COMMIT or ROLLBACK the transaction first."
+            )
+            raise locate(QueryTypeError(message), everything[0])
+        _check_run_names(everything)
+        if (maps := _needed_maps(statement)) is not None:
+            message = (
+                "Which images these maps name is known when they are computed; PLAN computes none: run them first."
+            )
+            raise locate(QueryTypeError(message), maps)
+        empty = {each.table: self._no_rows(each.statement) for each in everything}
+        sql = statement.statement if isinstance(statement, syntax.PlanSql) else statement
+        if isinstance(sql, syntax.SqlStatement):
+            first = _check_kind(sql)
+            values = query_values(sql, call.parameters, call.alone)
+            if first in _PLANNED:
+                self._check_query(sql.query, values, empty, sql.span.start, sql.text, call)
+        for select in _selects(statement):
+            values = query_values(select, call.parameters, False)
+            self._check_query(select.query, values, empty, select.span.start + 1, select.sql, call)
+
+    def _no_rows(self, statement: syntax.ExplainOcclude | syntax.Predict) -> Rows:
+        """Return no rows, in the columns that those of a statement will have."""
+        if isinstance(statement, syntax.ExplainOcclude):
+            return self._windows("false")
+        known = self._store.model(statement.model.value) if not isinstance(statement.model, syntax.Parameter) else None
+        table = prediction_table((), known is not None and known.has_values)
+        return lambda _: table
+
+    def _check_query(
+        self, query: str, values: Any, empty: dict[str, Rows], start: int, written: str, call: Call
+    ) -> None:
+        """Let DuckDB plan a query beside empty tables. Raises QueryError where it refuses it."""
+        asking = "EXPLAIN\n"
+        try:
+            self._store.on_connection(lambda connection: sql_beside(connection, asking + query, empty, values))
+        except (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogException) as error:
+            refused = sql_error(error, query, call.text, start, None, written, lines_before=1)
+            raise refused from error
+
+
+def _check_kind(statement: syntax.SqlStatement) -> str:
+    """Return the first word of SQL.
+
+    Raises QueryTypeError for SQL that stores the text of a query, and for a plan of DuckDB's that is not measured.
+    """
+    words = [statement.text[token.start : token.end].lower() for token in scan(statement.text) if token.kind == "word"]
+    kind = next((word for word in words if word not in _BEFORE_KIND), "") if words[:1] == ["create"] else words[0]
+    inner = statement.embedded[0]
+    if kind in _KEPT_AS_TEXT or kind == "prepare":
+        message = (
+            f"A {'prepared statement' if kind == 'prepare' else kind} keeps a text, not the rows of a statement inside "
+            "it: CREATE TABLE .. AS keeps them, and windows has those of a run by its name (INTO)."
+        )
+        raise locate(QueryTypeError(message), inner)
+    if kind == "explain" and words[1:2] != ["analyze"]:
+        message = "EXPLAIN computes no maps, without which DuckDB has no plan; PLAN SELECT .. shows the plan of both."
+        raise locate(QueryTypeError(message), inner)
+    return "(" if statement.text.startswith("(") else words[0]
+
+
+def _check_run_names(everything: Sequence[syntax.Embedded]) -> None:
+    """Raise QueryTypeError where different statements are to go into runs of one name."""
+    taken: dict[str, syntax.ExplainOcclude] = {}
+    for each in everything:
+        statement = each.statement
+        if not isinstance(statement, syntax.ExplainOcclude) or statement.into is None:
+            continue
+        name = statement.into.name.value
+        if taken.setdefault(name.lower(), statement) != statement:
+            message = f"Two statements inside this one go INTO {name!r}; each run has a name of its own."
+            raise locate(QueryTypeError(message), statement.into.name)
+
+
+def _kind(inner: syntax.Embedded) -> str:
+    return "PREDICT" if isinstance(inner.statement, syntax.Predict) else "EXPLAIN OCCLUDE"
+
+
+def _key(inner: syntax.Embedded) -> Hashable:
+    """Return what statements that yield the same rows have in common; each `?` stands for a value of its own."""
+    return inner.statement, parameters_of(inner.statement)
+
+
+def _inner_call(call: Call) -> Call:
+    return replace(call, alone=False, ahead=None, began=time.perf_counter())
+
+
+def _plain_sources(inner: Sequence[syntax.Embedded]) -> list[syntax.Embedded]:
+    """Return the statements inside the sources of statements."""
+    return [each for outer in inner for each in _directly_inside(outer.statement)]
+
+
+def _needed_maps(statement: syntax.Node) -> syntax.Embedded | None:
+    """Return a statement that PLAN would have to run to know which images another one is about."""
+    if isinstance(statement, syntax.PlanSql):
+        needed = [each for outer in _directly_inside(statement) for each in _all_inside(outer.statement)]
+    elif isinstance(statement, syntax.PlanStatement) and not statement.analyze:
+        needed = list(_all_inside(statement))
+    else:
+        needed = []
+    return next((each for each in needed if _makes_maps(each)), None)
+
+
+def _makes_maps(inner: syntax.Embedded) -> bool:
+    return isinstance(inner.statement, syntax.ExplainOcclude)
+
+
+def _directly_inside(statement: syntax.Node) -> tuple[syntax.Embedded, ...]:
+    """Return the statements inside the SQL of a statement, not those inside these."""
+    match statement:
+        case syntax.SqlStatement(embedded=embedded):
+            return embedded
+        case syntax.PlanStatement(statement=planned) | syntax.PlanSql(statement=planned):
+            return _directly_inside(planned)
+        case syntax.ExplainOcclude(source=source) | syntax.Predict(source=source) | syntax.CreateImages(source=source):
+            return source.embedded if isinstance(source, syntax.SelectSource) else ()
+    return ()
+
+
+def _all_inside(statement: syntax.Node) -> Iterator[syntax.Embedded]:
+    """Yield the statements inside a statement at any depth, in the order in which they run."""
+    for inner in _directly_inside(statement):
+        yield from _all_inside(inner.statement)
+        yield inner
+
+
+def _selects(statement: syntax.Node) -> list[syntax.SelectSource]:
+    """Return the SELECTs that name images and have statements inside."""
+    found = [node for node in syntax.walk(statement) if isinstance(node, syntax.SelectSource)]
+    return [select for select in found if select.embedded]
