@@ -31,6 +31,7 @@ from obeql.executor.models.weights.pickled_module import load_pickled, refuse_we
 from obeql.executor.models.zoo.hf_zoo import load_hf
 from obeql.executor.models.zoo.timm_zoo import load_timm
 from obeql.executor.models.zoo.torchvision_zoo import load_torchvision
+from obeql.executor.models.zoo.xrayvision import with_xrayvision
 from obeql.executor.network.capture.reading import require_fitting
 
 __all__ = ["FILES", "SCHEMES", "adopt", "load"]
@@ -127,6 +128,7 @@ def _require_weights(module: nn.Module) -> None:
 
 
 def _finish(found: Found, options: ModelOptions) -> LoadedModel:
+    found = with_xrayvision(found) if found.from_code else found
     _require_weights(found.module)
     if getattr(found.module, "num_classes", None) == 0:  # as timm marks networks without a head
         raise ModelError(

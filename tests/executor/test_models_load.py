@@ -588,3 +588,55 @@ def test_tracing_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
     assert capture(Dependent().eval(), (3, 8, 8)).reason
     assert capfd.readouterr() == ("", "")
+
+
+# torchxrayvision
+
+
+class ChestNet(nn.Module):
+    """What torchxrayvision's DenseNet is from outside: one channel, findings, calibrated where thresholds are known."""
+
+    def __init__(self, calibrated: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 7, stride=16)
+        self.pathologies = ["Atelectasis", "", "Effusion"]
+        self.weights = "densenet121-res224-all"
+        self.register_buffer("op_threshs", torch.tensor([0.2, 0.5, 0.3]) if calibrated else None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert x.abs().max() <= 1024
+        out = torch.sigmoid(self.conv(x / 1024).mean((2, 3)))
+        return out if self.op_threshs is None else torch.where(
+            out < self.op_threshs, out / self.op_threshs / 2, 1 - (1 - out) / (1 - self.op_threshs) / 2
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_networks_of_torchxrayvision_are_told_by_their_attributes(calibrated: bool) -> None:
+    import numpy as np
+
+    import obeql
+
+    network = ChestNet(calibrated).eval()
+    model = adopt(network)
+    how = model.preprocessing
+    assert (how.size, how.channels, how.resize, how.mean, how.std) == (
+        (224, 224), "gray", "shortest", (0.5,), (1 / 2048,),
+    )  # fmt: skip
+    assert model.classes == ("Atelectasis", "output 1", "Effusion") and model.activation == "sigmoid"
+    assert any("torchxrayvision" in note for note in model.notes)
+    assert adopt(network, size=32, mean=0, std=1).preprocessing.std == (1.0,)
+    picture = np.random.default_rng(0).integers(0, 256, (224, 224), dtype=np.uint8)
+    with torch.no_grad():
+        expected = network(torch.from_numpy((2 * (picture / np.float32(255)) - 1) * 1024)[None, None])[0]
+    with obeql.connect() as db:
+        db.create_model("chest", network)
+        heats = db.explain(picture, "chest", patch=112, stride=112, classes=["Effusion", "Atelectasis"])
+        assert [heat.clean_score for heat in heats] == pytest.approx([float(expected[2]), float(expected[0])], abs=1e-4)
+
+
+def test_pathologies_alone_say_nothing_of_the_input() -> None:
+    network = Small()
+    network.pathologies = ["a", "b", "c"]  # type: ignore[assignment]
+    model = adopt(network, size=8)
+    assert (model.preprocessing.channels, model.classes, model.notes) == ("rgb", (), ())

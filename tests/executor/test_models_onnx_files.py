@@ -308,8 +308,8 @@ def test_dishonest_graphs(tmp_path: Path) -> None:
     def other_output(model: Any) -> None:
         model.graph.output[0].name = "nothing"
 
-    def bytes_input(model: Any) -> None:
-        model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    def whole_numbers(model: Any) -> None:
+        model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
 
     def vectors(model: Any) -> None:
         del model.graph.input[0].type.tensor_type.shape.dim[2:]
@@ -336,7 +336,7 @@ def test_dishonest_graphs(tmp_path: Path) -> None:
     fails(two, "(N, classes)", "(2, 4, 6, 6)", output="c")
     fails(two, "no output 'd'", "'c' (N, 4, 6, 6)", output="d")
     fails(edited(path, other_output), "'nothing'")
-    fails(edited(path, bytes_input), "UINT8")
+    fails(edited(path, whole_numbers), "INT64", "floats and UINT8 are supported")
     fails(edited(path, vectors), "2 axes")
     fails(edited(path, map_output), "(N, classes)", "(2, 4, 6, 6)")
     fails(edited(path, old), "opset 6")
@@ -406,3 +406,47 @@ def test_random_damage_raises_nothing_but_model_errors(tmp_path: Path) -> None:
             load(str(path))
         except ModelError as error:
             assert "\n" not in str(error)
+
+
+def quantized() -> tuple[list[Any], dict[str, Any]]:
+    """Bytes (N, 12, 12, 3) -> y (N, 5), as converters from TensorFlow Lite write it, with a transposed convolution."""
+    nodes = [
+        node("DequantizeLinear", "x sx zx", "d"),
+        node("Transpose", "d", "t", perm=[0, 3, 1, 2]),
+        node("DequantizeLinear", "qw sw zw", "w", axis=0),
+        node("Conv", "t w", "c"),
+        node("Relu", "c", "r"),
+        node("ConvTranspose", "r u", "v", strides=[2, 2]),
+        node("QuantizeLinear", "v sv zv", "qv"),
+        node("DequantizeLinear", "qv sv zv", "dv"),
+        node("GlobalAveragePool", "dv", "g"),
+        node("Flatten", "g", "f"),
+        node("Gemm", "f h", "y"),
+    ]
+    constants = {
+        "sx": np.float32(2 / 255), "zx": np.uint8(128), "sv": np.float32(0.05), "zv": np.int8(-4),
+        "qw": RNG.integers(-127, 128, (4, 3, 3, 3)).astype(np.int8), "sw": np.abs(floats(4)) / 99 + 0.001,
+        "zw": np.zeros(4, np.int8), "u": floats(4, 6, 3, 3), "h": 3 * floats(6, 5),
+    }  # fmt: skip
+    return nodes, constants
+
+
+def test_a_network_of_bytes_reads_pixels_as_they_are(tmp_path: Path) -> None:
+    import obeql
+
+    nodes, constants = quantized()
+    path = save(tmp_path / "m.onnx", nodes, constants, [None, 12, 12, 3])
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
+    onnx.save(model, path)
+    picture = RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    hidden = np.stack([picture.copy() for _ in range(9)])
+    for number in range(9):
+        top, left = 4 * (number // 3), 4 * (number % 3)
+        hidden[number, top : top + 4, left : left + 4] = 0
+    expected = reference(path, hidden)
+    with obeql.connect() as db:
+        db.create_model("net", path)
+        heat = db.explain(picture, "net", patch=4, stride=4, fill="black", score="logit", classes=[2])[0]
+    np.testing.assert_allclose(heat.scores.reshape(-1), expected[:, 2], atol=1e-3)
+    assert heat.clean_score == pytest.approx(float(reference(path, picture[None])[0, 2]), abs=1e-3)

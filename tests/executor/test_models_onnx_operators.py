@@ -96,6 +96,69 @@ CASES: dict[str, tuple[Any, ...]] = {
     "conv_same_lower": conv(auto_pad="SAME_LOWER", strides=[2, 2]),
     "conv_valid": conv(auto_pad="VALID"),
     "conv_no_bias": (one("Conv", "w", kernel_shape=[1, 1]), {"w": floats(4, 6, 1, 1)}),
+    **{
+        f"conv_transpose_{name}": (
+            one("ConvTranspose", "w", "b", **attributes),
+            {"w": floats(6, 8 // attributes.get("group", 1), 3, 2), "b": floats(8)},
+        )
+        for name, attributes in {
+            "plain": {},
+            "strided": {"strides": [2, 3], "pads": [1, 0, 1, 1], "output_padding": [1, 2]},
+            "grouped": {"group": 2, "dilations": [2, 1], "strides": [2, 2]},
+            "beyond": {"strides": [2, 2], "output_padding": [1, 1]},
+            "same_upper": {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+            "same_lower": {"strides": [3, 2], "auto_pad": "SAME_LOWER"},
+            "shaped": {"strides": [2, 2], "output_shape": [18, 21]},
+        }.items()
+    },
+    **{
+        f"quantized_{name}": (
+            [
+                helper.make_node("QuantizeLinear", ["x", "s", *zeros], ["q"], axis=1),
+                helper.make_node("DequantizeLinear", ["q", "s", *zeros], ["y"], axis=1),
+            ],
+            constants,
+        )
+        for name, zeros, constants in (
+            ("bytes", ["z"], {"s": np.float32(0.02), "z": np.uint8(120)}),
+            ("signed", ["z"], {"s": np.float32(0.01), "z": np.int8(-3)}),
+            ("without_zero", [], {"s": np.float32(0.01)}),
+            ("by_channel", ["z"], {"s": np.abs(floats(6)) / 50 + 0.001, "z": np.arange(6).astype(np.uint8)}),
+        )
+    },
+    "quantized_weights": (
+        [
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"], axis=0),
+            helper.make_node("DequantizeLinear", ["c", "t"], ["b"]),
+            helper.make_node("Conv", ["x", "w", "b"], ["y"]),
+        ],
+        {
+            "q": RNG.integers(-127, 127, (4, 6, 3, 3)).astype(np.int8),
+            "s": np.abs(floats(4)) / 99,
+            "z": np.zeros(4, np.int8),
+            "c": RNG.integers(-999, 999, 4).astype(np.int32),
+            "t": np.float32(0.001),
+        },
+    ),
+    "top_k": (
+        [
+            helper.make_node("TopK", ["x", "k"], ["v", "i"], axis=2),
+            helper.make_node("Cast", ["i"], ["f"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["v", "f"], ["y"]),
+        ],
+        {"k": ints(4)},
+    ),
+    "top_k_smallest": (
+        [helper.make_node("TopK", ["x", "k"], ["y", "i"], largest=0, axis=1)],
+        {"k": ints(2)},
+    ),
+    "top_k_old": ([helper.make_node("TopK", ["x"], ["y", "i"], k=3)], {}, 9),
+    **{
+        f"upsample_{mode}_{number}": (one("Upsample", "c", mode=mode), {"c": np.array([1, 1, *factors], np.float32)}, 9)
+        for mode in ("nearest", "linear")
+        for number, factors in enumerate([(2, 2), (3, 1), (1.5, 2.25)])
+    },
+    "upsample_old": (one("Upsample", scales=[1.0, 1.0, 2.0, 3.0], mode="nearest"), {}, 7),
     "batch_norm": (
         one("BatchNormalization", "s", "b", "m", "v", epsilon=1e-3),
         {"s": floats(6), "b": floats(6), "m": floats(6), "v": np.abs(floats(6)) + 0.1},

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from obeql.executor.models.onnx.node import Array, Node, Operator
+from obeql.executor.models.onnx.quantize import dequantize, quantize
 
 __all__ = ["ELEMENTWISE"]
 
@@ -137,6 +138,7 @@ ELEMENTWISE: Mapping[str, Operator] = {
     "Celu": Operator(celu),
     "Clip": Operator(clip, host=(1, 2)),
     "Cos": _unary(torch.cos),
+    "DequantizeLinear": Operator(dequantize, host=(2,)),
     "Div": _binary(_divide),
     "Elu": Operator(elu),
     "Equal": _binary(torch.eq),
@@ -163,6 +165,7 @@ ELEMENTWISE: Mapping[str, Operator] = {
     "Or": _binary(torch.logical_or),
     "PRelu": Operator(p_relu),
     "Pow": _binary(_power),
+    "QuantizeLinear": Operator(quantize, host=(2,)),
     "Reciprocal": _unary(torch.reciprocal),
     "Relu": _unary(F.relu),
     "Round": _unary(torch.round),

@@ -109,7 +109,8 @@ def _declared(graph: Graph, channels_last: bool) -> Declared:
             f"The ONNX input has shape {_shape(graph)}; images have 3 channels (or 1 for gray), first or last."
         )
     size = (height, width) if height is not None and width is not None else None
-    return Declared(size=size, channels="gray" if channels == 1 else "rgb")
+    std = 1 / 255 if graph.takes_bytes else 1.0
+    return Declared(size=size, channels="gray" if channels == 1 else "rgb", std=(std,))
 
 
 def _shape(graph: Graph) -> str:

@@ -30,7 +30,8 @@ _DOMAINS = ("", "ai.onnx")
 class Graph:
     """Nodes in an order in which every input is known. `shape` is the declared input shape, None for a free axis.
 
-    Floating-point constants are float32 whatever the file says; the others keep their type.
+    Floating-point constants are float32 whatever the file says; the others keep their type. `takes_bytes` says that the
+    input is of whole numbers 0..255; its pixels reach the graph as floating-point numbers in that range.
     """
 
     nodes: tuple[Node, ...]
@@ -41,6 +42,7 @@ class Graph:
     metadata: Mapping[str, str]
     #: the names of all outputs; `output` is one of them
     outputs: tuple[str, ...] = ()
+    takes_bytes: bool = False
 
 
 def read_graph(path: Path) -> Graph:
@@ -67,7 +69,7 @@ def read_graph(path: Path) -> Graph:
             constants[node.outputs[0]] = _constant(node)
         else:
             nodes.append(node)
-    name, shape = _image_input(onnx, path, model.graph, constants)
+    name, shape, takes_bytes = _image_input(onnx, path, model.graph, constants)
     outputs = _outputs(path, model.graph)
     ordered = _sorted_nodes(path, nodes, {name, *constants})
     known = {name, *constants}.union(*(node.outputs for node in ordered))
@@ -75,7 +77,7 @@ def read_graph(path: Path) -> Graph:
         if output not in known:
             raise ModelError(f"{str(path)!r} is damaged: no node computes its output {output!r}.")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return Graph(ordered, constants, name, shape, outputs[0], metadata, outputs)
+    return Graph(ordered, constants, name, shape, outputs[0], metadata, outputs, takes_bytes)
 
 
 def _package() -> Any:
@@ -191,22 +193,24 @@ def _constant(node: Node) -> Array:
 
 def _image_input(
     onnx: Any, path: Path, graph: Any, constants: Mapping[str, Array]
-) -> tuple[str, tuple[int | None, ...]]:
+) -> tuple[str, tuple[int | None, ...], bool]:
     inputs = [value for value in graph.input if value.name not in constants]
     if len(inputs) != 1:
         names = ", ".join(repr(value.name) for value in inputs[:4]) or "none"
         raise ModelError(f"A classifier has one input, the image batch; {str(path)!r} has {len(inputs)}: {names}.")
     tensor = inputs[0].type.tensor_type
     kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-    if kind not in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"):
-        raise ModelError(f"The input {inputs[0].name!r} of {str(path)!r} takes {kind} values; floats are supported.")
+    if kind not in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "UINT8"):
+        raise ModelError(
+            f"The input {inputs[0].name!r} of {str(path)!r} takes {kind} values; floats and UINT8 are supported."
+        )
     sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
     if len(sizes) not in (0, 4):
         raise ModelError(
             f"The input {inputs[0].name!r} of {str(path)!r} has {len(sizes)} axes; "
             f"an image batch has 4, (N, C, H, W) or (N, H, W, C)."
         )
-    return inputs[0].name, tuple(sizes) or (None,) * 4
+    return inputs[0].name, tuple(sizes) or (None,) * 4, kind == "UINT8"
 
 
 def _outputs(path: Path, graph: Any) -> tuple[str, ...]:

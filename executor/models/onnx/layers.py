@@ -70,6 +70,38 @@ def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     return F.conv2d(x, weight, bias, stride, padding, dilation, node.get("group", 1))
 
 
+def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    _maps(node, x)
+    stride, dilation = _pair(node, "strides", (1, 1)), _pair(node, "dilations", (1, 1))
+    more = _pair(node, "output_padding", (0, 0))
+    whole = F.conv_transpose2d(x, weight, None, stride, 0, 0, node.get("group", 1), dilation)
+    spread = [whole.shape[2 + axis] + more[axis] for axis in range(2)]
+    top, left, bottom, right = _transposed_pads(node, x, spread, stride)
+    # Torch pads both sides alike: what ONNX leaves out, or puts on beyond the last window, is cut and added here.
+    y = F.pad(whole, (-left, more[1] - right, -top, more[0] - bottom))
+    return y if bias is None else y + bias.reshape(-1, 1, 1)
+
+
+def _transposed_pads(node: Node, x: Tensor, spread: Sequence[int], stride: tuple[int, int]) -> _Pads:
+    """Return what a transposed convolution leaves out of the `spread` (height, width) of its windows on each side."""
+    mode, said = node.get("auto_pad", "NOTSET"), node.get("output_shape")
+    if mode == "VALID":
+        return 0, 0, 0, 0
+    if mode == "NOTSET" and not said:
+        top, left, bottom, right = node.get("pads", (0, 0, 0, 0))
+        return top, left, bottom, right
+    if mode not in ("NOTSET", "SAME_UPPER", "SAME_LOWER"):
+        raise node.refuse(f"has the unknown auto_pad {mode!r}")
+    before, after = [], []
+    for axis in range(2):
+        wanted = said[-2 + axis] if said else x.shape[2 + axis] * stride[axis]
+        total = spread[axis] - wanted
+        small, large = total // 2, total - total // 2
+        before.append(small if mode == "SAME_UPPER" else large)
+        after.append(large if mode == "SAME_UPPER" else small)
+    return before[0], before[1], after[0], after[1]
+
+
 def _overhang(node: Node, x: Tensor, pads: _Pads, kernel: tuple[int, int], stride: tuple[int, int]) -> _Pads:
     """Grow the padding after the last pixel so that a floor-mode window lands where ceil_mode would put one.
 
@@ -210,6 +242,7 @@ LAYERS: Mapping[str, Operator] = {
     "AveragePool": Operator(average_pool),
     "BatchNormalization": Operator(batch_normalization),
     "Conv": Operator(conv),
+    "ConvTranspose": Operator(conv_transpose),
     "Einsum": Operator(einsum),
     "Gemm": Operator(gemm),
     "GlobalAveragePool": Operator(global_average_pool),

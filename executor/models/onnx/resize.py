@@ -7,6 +7,7 @@ lies at i / 0.7.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from obeql.executor.models.onnx.node import Array, Node
 
-__all__ = ["resize"]
+__all__ = ["resize", "upsample"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -75,6 +76,13 @@ def resize(
         result: Tensor = torch.ops.aten.upsample_bilinear2d.default(x, target, corners, height, width)
         return result
     raise node.refuse(f"resizes with mode={mode}, coordinates={where}, which is not supported")
+
+
+def upsample(node: Node, x: Tensor, scales: Array | None = None) -> Tensor:
+    """Resize as ONNX did before Resize: by scales, nearest or linear, with pixels placed at i / scale."""
+    placed = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    factors = np.asarray(node.get("scales"), np.float32) if scales is None else scales
+    return resize(replace(node, attributes={**node.attributes, **placed}), x, None, factors)
 
 
 def _target(node: Node, x: Tensor, scales: Array | None, sizes: Array | None) -> tuple[list[int], list[np.float32]]:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from obeql.executor.models.onnx.node import Array, Function, Node, Operator, Value, host_ints
-from obeql.executor.models.onnx.resize import resize
+from obeql.executor.models.onnx.resize import resize, upsample
 
 __all__ = ["MAX_ELEMENTS", "SHAPES", "resolved_shape", "slices"]
 
@@ -194,6 +194,12 @@ def pad(
     return F.pad(x, flat + [0] * (4 - len(flat)), mode="replicate" if mode == "edge" else "reflect")
 
 
+def top_k(node: Node, x: Tensor, k: Array | None = None) -> tuple[Tensor, Tensor]:
+    chosen = node.get("k") if k is None else int(k.reshape(-1)[0])
+    values, indices = torch.topk(x, chosen, node.get("axis", -1), bool(node.get("largest", 1)), True)
+    return values, indices
+
+
 def _reduction(function: Function) -> Operator:
     def run(node: Node, x: Tensor, axes: Array | None = None) -> Tensor:
         chosen = _axes(node, axes)
@@ -230,6 +236,8 @@ SHAPES: Mapping[str, Operator] = {
     "Split": Operator(split, host=(1,)),
     "Squeeze": Operator(squeeze, host=(1,)),
     "Tile": Operator(tile, host=(1,)),
+    "TopK": Operator(top_k, host=(1,)),
     "Transpose": Operator(transpose),
     "Unsqueeze": Operator(unsqueeze, host=(1,)),
+    "Upsample": Operator(upsample, host=(1,)),
 }
