@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/ and CONTRIBUTING.md: packages, options, operators, rules, layers, figures.
+"""Write the generated parts of docs/ and CONTRIBUTING.md: packages, options, schema, operators, rules, layers, figures.
 
 A part stands between `<!-- generated: name -->` and `<!-- end -->`. A test compares what is there with the code.
 """
@@ -106,6 +106,63 @@ def render_options() -> str:
 
     rows = [(f"`{row.name}`", row.takes, row.doc.rstrip("."), files(row.name)) for row in RENDER_OPTIONS]
     return table(("option of RENDER", "values", "meaning", "files"), rows)
+
+
+def plot_options() -> str:
+    """The named arguments of drawing functions, as the docstrings of `plot` describe them, and who takes each."""
+    import inspect
+
+    from obeql import Heatmap, Result
+    from obeql.drawing.animation import film_bytes
+    from obeql.drawing.compare import side_by_side
+
+    takers = {
+        "heat.plot": Heatmap.plot,
+        "result.plot": Result.plot,
+        "heat.compare": side_by_side,
+        "heat.animate": film_bytes,
+        "result.report": Result.report,
+    }
+    parameters = {name: inspect.signature(taker).parameters for name, taker in takers.items()}
+    meanings = {**_bullets(Heatmap.animate), **_bullets(Result.plot), **_bullets(Heatmap.plot)}
+    rows = []
+    for option, meaning in meanings.items():
+        taken = {name: found[option].default for name, found in parameters.items() if option in found}
+        defaults = list(dict.fromkeys("automatic" if value is None else repr(value) for value in taken.values()))
+        rows.append((f"`{option}`", ", ".join(defaults), meaning, ", ".join(f"`{name}`" for name in taken)))
+    return table(("argument", "default", "meaning", "of"), sorted(rows, key=lambda row: -row[3].count(",")))
+
+
+def _bullets(documented: object) -> dict[str, str]:
+    """What a docstring says of its arguments, one bullet each."""
+    import inspect
+
+    found = re.findall(r"^- `(\w+)`: (.+?)(?=\n- |\n\n|\Z)", inspect.getdoc(documented) or "", re.MULTILINE | re.DOTALL)
+    return {name: " ".join(meaning.split()).rstrip(".") for name, meaning in found}
+
+
+def schema() -> str:
+    """Every view and macro that a user reads, with its columns or parameters and the comments that the file holds."""
+    import obeql
+
+    with obeql.connect() as db:
+        views = db.execute(
+            "SELECT view_name, comment FROM duckdb_views() WHERE NOT internal AND schema_name = 'main' ORDER BY ALL"
+        ).fetchall()
+        columns = db.execute(
+            "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal "
+            "AND schema_name = 'main' ORDER BY table_name, column_index"
+        ).fetchall()
+        macros = db.execute(
+            "SELECT DISTINCT function_name, parameters, comment FROM duckdb_functions() WHERE NOT internal "
+            "AND schema_name = 'main' AND function_type LIKE '%macro' ORDER BY ALL"
+        ).fetchall()
+    parts = []
+    for view, comment in views:
+        rows = [(f"`{name}`", f"`{kind}`", said or "") for of, name, kind, said in columns if of == view]
+        parts.append(f"### {view}\n\n{comment}.\n\n{table(('column', 'type', 'meaning'), rows)}")
+    called = [(f"`{name}({', '.join(parameters)})`", said or "") for name, parameters, said in macros]
+    return "\n\n".join([*parts, f"### Macros\n\n{table(('macro', 'gives'), called)}"])
 
 
 def operators() -> str:
@@ -336,6 +393,8 @@ PARTS: dict[str, Callable[[], str]] = {
         page_options,
         commands,
         render_options,
+        plot_options,
+        schema,
         operators,
         rules,
         layers,

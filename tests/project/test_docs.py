@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import html
 import importlib.util
+import pkgutil
 import re
 import shlex
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import obeql
 from obeql.cli.main import main, parser
@@ -20,11 +19,13 @@ from obeql.cli.repl.commands import COMMANDS
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
-#: Pages whose blocks run here; the language has its own test, and the others have no block to run.
+#: Pages that go on from `make demo`.
+AFTER_THE_DEMO = ["tutorial.md"]
+#: Pages whose blocks run in a folder of their own; the language has its own test, and the others have no block to run.
 RUN = [
     page
     for page in PAGES
-    if page not in ("language.md", "index.md")
+    if page not in ("language.md", "index.md", *AFTER_THE_DEMO)
     and re.search(r"^```(sql|python|sh)", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE)
 ]
 
@@ -35,20 +36,6 @@ def loaded(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture
-def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder as the pages describe it: a small network as ONNX, three scans, a photo, weights of a SqueezeNet."""
-    monkeypatch.chdir(tmp_path)
-    loaded(ROOT / "tests" / "project" / "test_readme.py").write_onnx(tmp_path / "vgg16.onnx")
-    (tmp_path / "scans").mkdir()
-    random = np.random.default_rng(0)
-    for number in range(1, 4):
-        pixels = random.integers(0, 256, (70, 60, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "scans" / f"scan_{number}.jpg")
-    Image.fromarray(random.integers(0, 256, (120, 160, 3), np.uint8)).save(tmp_path / "photo.jpg")
-    return tmp_path
 
 
 def write_squeezenet() -> None:
@@ -66,10 +53,21 @@ def test_every_block_of_a_page_runs(page: str, workshop: Path, capsys: pytest.Ca
     text = (DOCS / page).read_text(encoding="utf-8")
     if "squeezenet.pth" in text:
         write_squeezenet()
+    run_blocks(text, page, "heat.duckdb")
+
+
+@pytest.mark.parametrize("page", AFTER_THE_DEMO)
+def test_every_block_of_a_page_runs_after_the_demo(
+    page: str, demo_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_blocks((DOCS / page).read_text(encoding="utf-8"), page, "demo/heat.duckdb")
+
+
+def run_blocks(text: str, page: str, database: str) -> None:
     names: dict[str, Any] = {}
     for kind, code in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         if kind == "sql":
-            with obeql.connect("heat.duckdb") as db:
+            with obeql.connect(database) as db:
                 for outcome in db.run_script(code):
                     assert outcome is None or str(outcome)
         elif kind == "python":
@@ -114,3 +112,15 @@ def test_every_page_is_in_the_navigation_and_links_lead_somewhere() -> None:
         assert f": {page}\n" in navigation, page
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (DOCS / page).read_text(encoding="utf-8")):
             assert (DOCS / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_the_index_and_the_navigation_name_the_same_pages() -> None:
+    in_navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    linked = re.findall(r"\]\(([^)#]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8"))
+    assert sorted(in_navigation) == sorted(["index.md", *linked])
+
+
+def test_what_is_described_from_docstrings_exists() -> None:
+    for page in PAGES:
+        for name in re.findall(r"^::: ([\w.]+)$", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE):
+            assert pkgutil.resolve_name(name) is not None, f"{page}: {name}"
