@@ -16,12 +16,13 @@ from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageOps
 
 import obeql
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SCAN = "data/mri/Te-gl_0014.jpg"
+FINDING = "data/mri/Te-me_0019.jpg"
 #: Every picture stays below what the repository takes.
 MOST_BYTES = 200_000
 
@@ -37,7 +38,8 @@ def shown(figure: Any, width: int = 1100) -> Image.Image:
     file = BytesIO()
     figure.savefig(file, dpi=width / figure.get_figwidth(), facecolor="white")
     image = Image.open(file).convert("RGB")
-    return image.crop(ImageChops.invert(image).getbbox())
+    left, top, right, bottom = ImageChops.invert(image).getbbox() or (0, 0, *image.size)
+    return ImageOps.expand(image.crop((left, top, right, bottom)), 6, "white")
 
 
 def side_by_side(heats: list[Any], titles: list[str], **options: Any) -> Image.Image:
@@ -89,6 +91,21 @@ def draw_score(db: Any) -> Image.Image:
     scores = ["probability", "log_odds"]
     heats = [explain(db, score=score)[0] for score in scores]
     return side_by_side(heats, [f"score={score}" for score in scores], outline=False)
+
+
+def draw_finding(db: Any) -> Image.Image:
+    """The scan of the tutorial's finding, with a frame around the window that it is about."""
+    from matplotlib.patches import Rectangle
+
+    (heat,) = db.explain(FINDING, "tumour", patch=16, stride=16, fill="black", score="log_odds", classes="meningioma")
+    axes = heat.plot(beside=True, outline=False)
+    figure = axes.figure
+    height, width = heat.placement.source_size
+    side = (16 * width / 240, 16 * height / 240)
+    for each in figure.axes[:2]:
+        each.add_patch(Rectangle((0, 128 * height / 240), *side, fill=False, edgecolor="gold", linewidth=2))
+    figure.set_size_inches(figure.get_size_inches() * 0.7)
+    return shown(figure, 1000)
 
 
 def draw_compare(db: Any) -> Image.Image:
@@ -153,6 +170,7 @@ PICTURES: dict[str, Callable[[Any], Image.Image | bytes]] = {
     "stride": draw_stride,
     "fill": draw_fill,
     "score": draw_score,
+    "finding": draw_finding,
     "compare": draw_compare,
     "animation": draw_animation,
     "report": draw_report,
