@@ -259,9 +259,14 @@ class TreeBuilder:
         )
 
     def _build_predict(self, tree: Tree[Token]) -> syntax.Predict:
-        source, model, top, options = tree.children
+        source, model, top, options, check = tree.children
         return syntax.Predict(
-            self.build(source), self.build(model), self.build(top), self.build(options) or (), span=self._span(tree)
+            self.build(source),
+            self.build(model),
+            self.build(top),
+            self.build(options) or (),
+            check is not None,
+            span=self._span(tree),
         )
 
     def _build_evaluate(self, tree: Tree[Token]) -> syntax.Evaluate:

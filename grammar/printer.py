@@ -51,8 +51,8 @@ class _Printer:
                 return f"PLAN {'ANALYZE ' if analyze else ''}{self.print(statement)}"
             case syntax.PlanSql(statement):
                 return f"PLAN {statement.text}"
-            case syntax.Predict(source, model, top, options):
-                return self._words("PREDICT", source, "USING", model, top, *_with(options))
+            case syntax.Predict(source, model, top, options, check):
+                return self._words("PREDICT", source, "USING", model, top, *_with(options), "CHECK" if check else "")
             case syntax.CreateModel(name, uri, options, replace):
                 return self._words(_create(replace), "MODEL", name, "FROM", uri, *_with(options))
             case syntax.CreateImages(name, source, replace, options):

@@ -321,12 +321,13 @@ class PlanSql(Node):
 
 @dataclass(frozen=True, slots=True)
 class Predict(Node):
-    """PREDICT source USING model [FOR TOP k] [WITH options]."""
+    """PREDICT source USING model [FOR TOP k] [WITH options] [CHECK]."""
 
     source: Source
     model: Model
     top: ForTop | None = None
     options: tuple[Option, ...] = ()
+    check: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from obeql.session.call import Call
 from obeql.session.derived_tables import DerivedTables, Rows, sql_beside
 from obeql.session.parameters import query_values
 from obeql.session.predict import Predictions, prediction_table
+from obeql.session.preprocessing_check import Checked, check_table
 from obeql.session.sql_errors import Ask, sql_error
 from obeql.store import Store
 
@@ -64,7 +65,7 @@ class EmbeddedStatements:
         store: Store,
         tables: DerivedTables,
         explain: Callable[[syntax.ExplainOcclude, Call], Result],
-        predict: Callable[[syntax.Predict, Call], Predictions],
+        predict: Callable[[syntax.Predict, Call], Predictions | Checked],
         plan: Callable[[syntax.ExplainOcclude, Call], ExplainPlan],
     ) -> None:
         self._store = store
@@ -190,6 +191,8 @@ class EmbeddedStatements:
         """Return no rows, in the columns that those of a statement will have."""
         if isinstance(statement, syntax.ExplainOcclude):
             return self._windows("false")
+        if statement.check:
+            return lambda _: check_table(())
         known = self._store.model(statement.model.value) if not isinstance(statement.model, syntax.Parameter) else None
         table = prediction_table((), known is not None and known.has_values)
         return lambda _: table

@@ -13,7 +13,7 @@ from obeql.planner import ImageRecord, ImageSet
 from obeql.planner.binding.options import EXPLAIN_OPTIONS, MODEL_OPTIONS
 from obeql.session.image_registry import is_pixels
 
-__all__ = ["CLAUSES", "LiveModel", "explain_statement", "live_model"]
+__all__ = ["CLAUSES", "LiveModel", "explain_statement", "live_model", "predict_statement"]
 
 #: Keywords that are clauses; all others are options of WITH.
 CLAUSES = (
@@ -67,6 +67,23 @@ def explain_statement(
             device=None if device is None else syntax.Device(str(device).lower()),
             reuse=bool(reuse),
             into=None if into is None else syntax.Into(syntax.Name(_name("into", into)), bool(replace)),
+        ),
+        parameters,
+    )
+
+
+def predict_statement(
+    source: Any, model: str, top: Any, page: Any, check: Any, is_name: bool
+) -> tuple[syntax.Predict, list[Any] | None]:
+    """Return the statement of PREDICT and the values of its parameters, as `explain_statement` does."""
+    where, parameters = _source(source, is_name)
+    return (
+        syntax.Predict(
+            source=where,
+            model=syntax.Name(model),
+            top=None if top is None else syntax.ForTop(_whole("top", top)),
+            options=() if page is None else (syntax.Option("page", _value("page", page)),),
+            check=bool(check),
         ),
         parameters,
     )

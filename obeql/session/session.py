@@ -29,7 +29,7 @@ from obeql.session.cancellation import Cancellation
 from obeql.session.derived_tables import DerivedTables
 from obeql.session.file_locations import FileLocations
 from obeql.session.image_registry import ImageRegistry, is_pixels
-from obeql.session.keyword_form import explain_statement, live_model
+from obeql.session.keyword_form import explain_statement, live_model, predict_statement
 from obeql.session.late import page_server
 from obeql.session.model_registry import ModelRegistry
 from obeql.session.parameters import Parameters, check_parameters
@@ -149,6 +149,29 @@ class Session:
         result = self._statements.run(statement, Call("", parameters, on_progress, alone=True))
         assert isinstance(result, Result)
         return result
+
+    def predict(
+        self,
+        source: Any,
+        model: str,
+        *,
+        top: int | None = None,
+        page: int | Sequence[int] | str | None = None,
+        check: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """Return the keyword form of PREDICT: the `top` classes of each image, one a row.
+
+        With `check`, the usual preprocessings instead, one a row, and what the network makes of the images with each.
+        `source` is what `explain` takes.
+        """
+        self._statements.require_open()
+        source = as_text(source) if isinstance(source, str) else source
+        is_name = isinstance(source, str) and self._is_name(source)
+        statement, parameters = predict_statement(source, model, top, page, check, is_name)
+        found = self._statements.run(statement, Call("", parameters, on_progress, alone=True))
+        assert isinstance(found, duckdb.DuckDBPyRelation)
+        return found
 
     def error_of_rows(self, error: duckdb.Error, script: str, start: int) -> QueryError:
         """Return an error of DuckDB's that came while the rows were read of the statement at an offset of a script."""

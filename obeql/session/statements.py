@@ -53,6 +53,7 @@ from obeql.session.model_registry import ModelRegistry
 from obeql.session.parallelism import threads_set
 from obeql.session.parameters import bound_values, sql_values
 from obeql.session.predict import Predictions, predict
+from obeql.session.preprocessing_check import Checked, check_preprocessing
 from obeql.session.probe import Probe, open_probe
 from obeql.session.render_export import export_run, render_run
 from obeql.session.sql_errors import sql_error
@@ -299,18 +300,20 @@ class Statements:
     def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
         return relation_of(self._store, self._predicted(statement, call).shown())
 
-    def _predicted(self, statement: syntax.Predict, call: Call) -> Predictions:
-        if not self._store.read_only:
+    def _predicted(self, statement: syntax.Predict, call: Call) -> Predictions | Checked:
+        if not self._store.read_only and not statement.check:
             self.require_writable("PREDICT")
         values = self._values(statement, call)
         bound = bind(statement, self._catalog, call.text, None, values)
         say = StatementStatus(call.on_progress, len(bound.images), len(bound.images), bound.images[0].shown, "images")
         say.torch()
-        if not self._store.read_only and self._is_other(bound.model, say):
+        if not self._store.read_only and not statement.check and self._is_other(bound.model, say):
             bound = bind(statement, self._catalog, call.text, None, values)
         graph = self._networks.graph(bound.model, say)
         with threads_set(self._catalog.setting("threads")):
             stopped, tell = self._cancellation.is_asked, call.on_progress
+            if statement.check:
+                return check_preprocessing(bound, graph, self._gallery, stopped, tell)
             return predict(bound, graph, self._store, self._gallery, stopped, tell)
 
     def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:

@@ -186,6 +186,13 @@ def _bind_predict(statement: syntax.Predict, catalog: Catalog, written: str, par
     if options["page"] is not None:
         images = tuple(catalog.paged(images, options["page"]))
     k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
+    if statement.check:
+        if model.has_values:
+            message = f"CHECK compares how sure a network is of its classes; model {model.name!r} returns values."
+            raise locate(QueryTypeError(message), statement.model)
+        if statement.top is not None:
+            message = "CHECK compares preprocessings and shows no classes; leave FOR TOP out."
+            raise locate(QueryTypeError(message), statement.top)
     if statement.top is not None:
         if model.has_values:
             raise locate(_no_classes(model), statement.top)

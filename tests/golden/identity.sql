@@ -89,6 +89,8 @@ CREATE OR REPLACE IMAGES scans FROM (SELECT path, label FROM 'labels.csv')
 CREATE IMAGES images FROM ?
 PREDICT 'stack.tif' USING net FOR TOP 2 WITH page=[1, 2]
 PREDICT scans USING net WITH page=all
+PREDICT scans USING net CHECK
+PREDICT check USING check WITH page=all CHECK
 EXPLAIN OCCLUDE 'stack.tif' USING net WITH patch=16 page=3
 CREATE IMAGES slices FROM 'stack.tif' WITH page=all
 CREATE OR REPLACE IMAGES slices FROM (SELECT path FROM 'labels.csv') WITH page=[1, 3]

@@ -77,10 +77,11 @@ STATEMENTS: tuple[StatementHelp, ...] = (
     StatementHelp(
         "PREDICT",
         "shows the classes that a model ranks highest",
-        "PREDICT source USING model [FOR TOP k] [WITH page=..];",
+        "PREDICT source USING model [FOR TOP k] [WITH page=..] [CHECK];",
         (
             _SOURCE,
             ("FOR TOP k", "so many classes of each image"),
+            ("CHECK", "tries the usual preprocessings: which makes the network right, or surest"),
             ("FROM (PREDICT ..)", "inside SQL, in parentheses: its rows as a table"),
         ),
         "PREDICT scans USING tumour FOR TOP 1;",
