@@ -172,6 +172,13 @@ def operators() -> str:
     return table(("operator", "does", "exact"), rows)
 
 
+def scores() -> str:
+    from obeql.planner.scores import SCORES
+
+    rows = [(f"`{kind}`", score.written, score.sql_unit) for kind, score in SCORES.items()]
+    return table(("score", "value", "unit"), rows)
+
+
 def rules() -> str:
     from obeql.planner.logical.rules import CHOICES, RULES
 
@@ -396,6 +403,7 @@ PARTS: dict[str, Callable[[], str]] = {
         plot_options,
         schema,
         operators,
+        scores,
         rules,
         layers,
         aten,

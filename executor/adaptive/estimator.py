@@ -20,7 +20,7 @@ from obeql.executor.adaptive.gaussian_process import Axes, Field, Posterior, fit
 from obeql.executor.adaptive.map_quality import constant_below, error_weights, quality_of
 from obeql.executor.adaptive.observations import Observations
 from obeql.executor.adaptive.problem import Problem
-from obeql.planner.scores import AS_IT_IS, score_of
+from obeql.planner.scores import AS_IT_IS, OF_LOGIT, score_of
 
 __all__ = ["Estimate", "Estimator", "Found", "Sample"]
 
@@ -104,8 +104,8 @@ class Estimator:
             wider *= tail_ratio(squares, int((~seen).sum()))
         bound, reachable = self._bounds(cells, best, after, float(wider), noise)
         reconstructed = after.means[1]
-        other = others if kind in AS_IT_IS else reconstructed - after.means[0]
-        if kind in AS_IT_IS:
+        other = others if kind in OF_LOGIT else reconstructed - after.means[0]
+        if kind in OF_LOGIT:
             other = field.posterior(seen, np.stack([values[seen], others[seen]])).means[1]
         planes = np.where(seen, logit, reconstructed), np.where(seen, others, other)
         # What comes next is chosen without regard to the audit, so that the audit's cells lie as others do.
@@ -126,7 +126,7 @@ class Estimator:
 
     def modelled(self, logit: Floats, others: Floats) -> Floats:
         """Return the values that the field describes: logits where those are the score, else log-odds."""
-        return logit if self.problem.kind in AS_IT_IS else logit - others
+        return logit if self.problem.kind in OF_LOGIT else logit - others
 
     def draws(self, field: Field) -> Floats:
         """Draws of the field: the same random numbers at every level and for every class."""
@@ -198,11 +198,11 @@ class Estimator:
     def _scored(self, values: Floats) -> Floats:
         """Scores of modelled values: log-odds, or logits where the score is the logit."""
         kind = self.problem.kind
-        return values if kind in ("log_odds", *AS_IT_IS) else score_of(kind, values, np.zeros_like(values))
+        return values if kind in AS_IT_IS else score_of(kind, values, np.zeros_like(values))
 
     def _error(self, mean: Floats, variance: Floats) -> Floats:
         """Expected squared errors of scores where the modelled value has this mean and variance."""
-        if self.problem.kind in ("log_odds", *AS_IT_IS):
+        if self.problem.kind in AS_IT_IS:
             return variance
         drawn = self._scored(mean + np.sqrt(variance) * _SCORES.reshape(-1, *(1,) * mean.ndim))
         error: Floats = np.mean((drawn - self._scored(mean)) ** 2, axis=0)

@@ -18,7 +18,7 @@ from obeql.executor.adaptive.estimator import Estimate, Found
 from obeql.executor.adaptive.gaussian_process import select_spread
 from obeql.executor.adaptive.problem import NOTHING, Problem, Request
 from obeql.executor.adaptive.sampler import Sampler
-from obeql.planner.scores import AS_IT_IS
+from obeql.planner.scores import OF_LOGIT
 
 __all__ = ["TopKSearch"]
 
@@ -59,8 +59,8 @@ class TopKSearch(Sampler):
     """
 
     def __init__(self, problem: Problem, k: int) -> None:
-        # Probabilities and their logarithms rank cells as log-odds do, whose errors are more alike over the map.
-        super().__init__(replace(problem, kind="logit" if problem.kind in AS_IT_IS else "log_odds"))
+        # Scores rank cells as what they are made of does, whose errors are more alike over the map.
+        super().__init__(replace(problem, kind="logit" if problem.kind in OF_LOGIT else "log_odds"))
         self.k = min(k, problem.grid.n_windows)
         self.has_reduced = 0.0 < problem.prices.reduced <= _DEAR
         #: how likely each cell is among the k: standard deviations from the k-th best, (rows, cols)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from obeql.planner.scores import SCORE_NAMES, ScoreKind
+from obeql.planner.scores import SCORES, ScoreKind
 
 if TYPE_CHECKING:
     from obeql.drawing.colors import Sign
@@ -23,8 +23,8 @@ OUTSIDE = "outside of the model's input"
 
 def scale_text(kind: ScoreKind) -> str:
     """Return what a scale measures: `drop in log-odds when hidden (nats)`."""
-    name, unit = SCORE_NAMES[kind]
-    return f"drop in {name} when hidden{f' ({unit})' if unit else ''}"
+    score = SCORES[kind]
+    return f"drop in {score.name} when hidden{f' ({score.unit})' if score.unit else ''}"
 
 
 def ends_text(sign: Sign, kind: ScoreKind) -> tuple[str, str]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from obeql.drawing.colors import Palette, checked_limit, hatching, limit_of, palette, symmetric_limit
 from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
 from obeql.errors import ImageError
-from obeql.planner.scores import SCORE_NAMES, score_of
+from obeql.planner.scores import SCORES, score_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -409,7 +409,7 @@ def score_line(heat: Heatmap) -> str:
         return f"value {heat.clean_score:.4g}"
     score = f"probability {_probability(heat)}"
     if heat.score_kind != "probability":
-        score = f"{SCORE_NAMES[heat.score_kind][0]} {heat.clean_score:.4g} ({score})"
+        score = f"{SCORES[heat.score_kind].name} {heat.clean_score:.4g} ({score})"
     return score
 
 

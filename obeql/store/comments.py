@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-__all__ = ["COLUMNS", "MACROS", "TABLE_MACROS", "VIEWS", "comment_of", "comments_on"]
+from obeql.planner.scores import SCORE_KINDS
+
+__all__ = ["COLUMNS", "MACROS", "TABLE_MACROS", "TEXTS", "VIEWS", "comment_of", "comments_on"]
 
 #: One row of each view is ..
 VIEWS: Mapping[str, str] = {
@@ -74,7 +76,7 @@ COLUMNS: Mapping[str, str] = {
     # numbers of a map and of its cells
     "importance": "Score of the image - score with the window hidden; positive is evidence for the class",
     "score": "Score of the class with the window hidden, a number; which one, score_kind of the run says",
-    "score_kind": "Which score importance is of: probability, log_odds, log_probability, logit or value",
+    "score_kind": f"Which score importance is of: {', '.join(SCORE_KINDS[:-1])} or {SCORE_KINDS[-1]}",
     "score_unit": "Unit of score and importance: 0 to 1 (probabilities), nats (natural logarithms) or of the output",
     "clean_score": "Score of the class on the image itself, nothing hidden",
     "clean_probability": "Probability of the class on the image itself",
@@ -182,6 +184,9 @@ _OTHERWISE: Mapping[tuple[str, str], str] = {
     ("heatmaps", "top_class"): "Plane: number of the class that the model names with each window hidden",
     ("heatmaps", "exact"): "Plane: whether the network computed each cell; NULL where all computed cells are exact",
 }
+
+#: All of it.
+TEXTS = repr((VIEWS, MACROS, TABLE_MACROS, COLUMNS, _OTHERWISE))
 
 
 def comment_of(view: str, column: str) -> str:

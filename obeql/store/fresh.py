@@ -6,31 +6,51 @@ tables, views and macros of `obeql/store/sql`, and what DuckDB shows of them.
 
 from __future__ import annotations
 
+import hashlib
+import re
+from functools import cache
 from importlib.resources import files
 
 import duckdb
 
 from obeql.store.codec import utc_now
-from obeql.store.comments import VIEWS, comments_on
+from obeql.store.comments import TEXTS, VIEWS, comments_on
+from obeql.store.score_sql import with_scores
 
-__all__ = ["CHANGES", "SCHEMA", "SCHEMA_VERSION", "TABLES", "complete", "make", "script"]
+__all__ = ["CHANGES", "SCHEMA", "SCHEMA_VERSION", "TABLES", "complete", "digest", "make", "names", "script"]
 
 #: Where the tables live.
 SCHEMA = "obeql_store"
 
-#: Raised by one with every change of the scripts that older programs cannot read.
-SCHEMA_VERSION = 6
+#: Raised by one with every change of the tables. Views and macros need none: a file remembers the digest of theirs.
+SCHEMA_VERSION = 7
 
 #: Scripts that make the tables, by the version they came with; an upgrade runs those that the file lacks.
-TABLES = {1: "tables", 3: "tables_3", 5: "tables_5", 6: "tables_6"}
+TABLES = {1: "tables", 3: "tables_3", 5: "tables_5", 6: "tables_6", 7: "tables_7"}
 
 #: Scripts that change what earlier versions have written.
 CHANGES = {6: "rows_6"}
 
 
+_CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
+
+
+@cache
 def script(name: str) -> str:
-    """Return the text of a script."""
-    return files("obeql.store.sql").joinpath(f"{name}.sql").read_text("utf-8")
+    """Return the text of a script, with what it says of scores."""
+    return with_scores(files("obeql.store.sql").joinpath(f"{name}.sql").read_text("utf-8"))
+
+
+@cache
+def digest() -> str:
+    """Return a hash of what views and macros are, and of what is said of them; a file of another one gets these."""
+    return hashlib.sha256("\n".join([script("views"), script("macros"), TEXTS]).encode()).hexdigest()[:32]
+
+
+@cache
+def names() -> frozenset[str]:
+    """Return the names of the views and macros that users see."""
+    return frozenset(name for text in ("views", "macros") for name in _CREATED.findall(script(text)))
 
 
 def make(connection: duckdb.DuckDBPyConnection) -> None:
@@ -43,7 +63,7 @@ def make(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def complete(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the macros, and say of them, of every view and of each of its columns what it holds."""
+    """Make the macros, say of them and of every view and column what they hold, and note which they are."""
     connection.execute(script("macros"))
     columns = connection.execute(
         "SELECT table_name, column_name FROM duckdb_columns() WHERE database_name = current_database() "
@@ -51,3 +71,4 @@ def complete(connection: duckdb.DuckDBPyConnection) -> None:
         [list(VIEWS)],
     ).fetchall()
     connection.execute(comments_on(columns))
+    connection.execute("INSERT INTO obeql_store.view_rows VALUES (?, ?, ?)", [digest(), sorted(names()), utc_now()])

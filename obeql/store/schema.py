@@ -7,7 +7,8 @@ from them, so that an upgrade drops and creates those.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Set
+from contextlib import suppress
 from pathlib import Path
 
 import duckdb
@@ -20,9 +21,7 @@ from obeql.store.fresh import CHANGES, SCHEMA, SCHEMA_VERSION, TABLES, script
 
 __all__ = ["ADDED", "SCHEMA_VERSION", "prepare_schema", "table_definition"]
 
-_CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
-
-#: Views and macros that versions added. An upgrade replaces those the file has; a name that came later may be a user's.
+#: Views and macros that versions added up to the one from which on a file remembers the names of its own.
 ADDED = {
     1: frozenset(
         {"models", "images", "image_sets", "predictions", "runs", "failures", "heatmaps", "cells"}
@@ -57,8 +56,17 @@ def prepare_schema(database: Database) -> None:
             f"the database {database.path!r} has schema version {version}, this program knows versions up to "
             f"{SCHEMA_VERSION}; upgrade OBEQL to open it"
         )
-    if version < SCHEMA_VERSION and not database.read_only:  # what is read only is read with the views it has
+    if database.read_only:
+        return  # it is read with the views it has
+    if version < SCHEMA_VERSION:
         _upgrade(database, version)
+        return
+    last = "SELECT digest, names FROM obeql_store.view_rows ORDER BY rowid DESC LIMIT 1"
+    for digest, names in database.rows(last):  # none in memory, where macros are made when users' SQL comes
+        if digest != fresh.digest():
+            # Where Parquet files are lost that a view reads, it cannot be made anew: views stay as they are meanwhile.
+            with suppress(StoreError):
+                _renew_views(database, frozenset(names))
 
 
 def table_definition(table: str) -> str:
@@ -82,24 +90,49 @@ def _upgrade(database: Database, version: int) -> None:
     own = frozenset().union(*(names for since, names in ADDED.items() if since <= version))
     _require_free(database, own)
     with database.transaction():
-        for kind, name in _taken(database):
-            if name.lower() in own:
-                database.run(f'DROP {kind.upper()} main."{name}"')
-        inner = "SELECT view_name FROM duckdb_views() WHERE database_name = current_database() AND schema_name = ?"
-        for (name,) in database.rows(inner, [SCHEMA]):
-            database.run(f"DROP VIEW {SCHEMA}.{name}")
-        for scripts in (TABLES, CHANGES, {SCHEMA_VERSION: "views"}):
+        of_maps = _drop_views(database, own)
+        for scripts in (TABLES, CHANGES):
             for since, name in scripts.items():
                 if since > version:
                     database.run(script(name))
-        database.change(fresh.complete)
+        _make_views(database, of_maps)
         database.append_row("schema_version", version=SCHEMA_VERSION, written_at=utc_now())
     database.checkpoint()
 
 
-def _require_free(database: Database, own: frozenset[str]) -> None:
+def _renew_views(database: Database, own: Set[str]) -> None:
+    """Replace views and macros, whose names are `own`, by those of this program."""
+    _require_free(database, own)
+    with database.transaction():
+        _make_views(database, _drop_views(database, own))
+    database.checkpoint()
+
+
+def _drop_views(database: Database, own: Set[str]) -> str:
+    """Drop views and macros that are ours; returns the definition of the view of maps, which names Parquet files."""
+    for kind, name in _taken(database):
+        if name.lower() in own:
+            database.run(f'DROP {kind.upper()} main."{name}"')
+    of_maps = ""
+    inner = "SELECT view_name, sql FROM duckdb_views() WHERE database_name = current_database() AND schema_name = ?"
+    for name, sql in database.rows(inner, [SCHEMA]):
+        database.run(f"DROP VIEW {SCHEMA}.{name}")
+        if name == "map_rows" and "read_parquet(" in sql:
+            of_maps = sql
+    return of_maps
+
+
+def _make_views(database: Database, of_maps: str) -> None:
+    """Make views and macros, that of maps as it was where it names Parquet files."""
+    database.run(script("views"))
+    if of_maps:
+        database.run(of_maps.replace("CREATE VIEW", "CREATE OR REPLACE VIEW", 1))
+    database.change(fresh.complete)
+
+
+def _require_free(database: Database, own: Set[str]) -> None:
     """Raise StoreError where a name that the schema needs is a user's; `own` are those known to be ours."""
-    wanted = {name.lower() for text in ("views", "macros") for name in _CREATED.findall(script(text))} - own
+    wanted = fresh.names() - own
     clashes = {f"{kind} {name!r}" for kind, name in _taken(database) if name.lower() in wanted}
     if not own and database.rows(
         "SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND schema_name = ?", [SCHEMA]

@@ -14,10 +14,9 @@ from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord, Preprocessing
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.geometry import LayerSpec, Network
-from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store, opening
+from obeql.store import SCHEMA_VERSION, STORAGE_VERSION, ImageMaps, RunRecord, Store, fresh, opening
 from obeql.store.comments import COLUMNS, MACROS, TABLE_MACROS, VIEWS, comment_of
 from obeql.store.driver import Database
-from obeql.store.schema import ADDED
 
 
 def record(name: str | None = None) -> RunRecord:
@@ -370,7 +369,7 @@ def test_every_way_to_begin_gives_the_same_database(tmp_path: Path, monkeypatch:
     duckdb.connect(str(tmp_path / "plain.duckdb")).close()
     assert defined(tmp_path / "plain.duckdb") == first
     assert defined(":memory:") == first
-    macros = {name for names in ADDED.values() for name in names} - set(VIEWS)
+    macros = fresh.names() - set(VIEWS)
     assert {name for name, *_ in first[3]} == macros == {*MACROS, *TABLE_MACROS}
     assert {(name, comment) for name, *_, comment in first[3]} == {*MACROS.items(), *TABLE_MACROS.items()}
 
@@ -539,7 +538,7 @@ def test_an_upgrade_knows_every_view_and_macro_as_its_own() -> None:
             "SELECT view_name FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal "
             "UNION SELECT function_name FROM duckdb_functions() WHERE schema_name = 'main' AND NOT internal"
         ).fetchall()
-    assert {name for (name,) in names} == frozenset().union(*ADDED.values())
+    assert {name for (name,) in names} == fresh.names()
 
 
 def test_a_users_name_that_an_upgrade_needs_is_named_and_kept(old_file: Path) -> None:

@@ -40,22 +40,13 @@ CREATE MACRO map_difference(plane_a, plane_b) AS
                   list_zip(_rows[1], _rows[2]), lambda _pair: _pair[1] - _pair[2]))
     END;
 
--- A score from a class's logit z and its log-odds; views.sql says why the formulas are safe.
-CREATE MACRO score_of(kind, logit_z, log_odds_z) AS
-    CASE kind
-        WHEN 'log_odds' THEN log_odds_z::DOUBLE
-        WHEN 'logit' THEN logit_z::DOUBLE
-        WHEN 'value' THEN logit_z::DOUBLE
-        WHEN 'probability' THEN 1 / (1 + exp(-log_odds_z))
-        WHEN 'log_probability' THEN least(log_odds_z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(log_odds_z))))
-    END;
+-- A score from a class's logit z and its log-odds.
+CREATE MACRO score_of(kind, logit_z, log_odds_z) AS {{ score kind | logit_z | log_odds_z }};
 
 -- What hiding a window costs, score of the image - score of the window, from the same numbers of both.
-CREATE MACRO importance_of(kind, clean_logit_z, clean_log_odds_z, logit_z, log_odds_z) AS
-    CASE WHEN kind = 'probability' AND clean_log_odds_z > 0
-         THEN 1 / (1 + exp(log_odds_z)) - 1 / (1 + exp(clean_log_odds_z))
-         ELSE score_of(kind, clean_logit_z, clean_log_odds_z) - score_of(kind, logit_z, log_odds_z)
-    END;
+CREATE MACRO importance_of(kind, clean_logit_z, clean_log_odds_z, logit_z, log_odds_z) AS coalesce(
+    {{ rest kind | logit_z | log_odds_z }} - {{ clean_rest kind | clean_logit_z | clean_log_odds_z }},
+    score_of(kind, clean_logit_z, clean_log_odds_z) - score_of(kind, logit_z, log_odds_z));
 
 -- Where the importance lies, weighted by what is positive; NULL where nothing is. Of a plane alone (row, col) of the mean
 -- cell; with the windows' places (y, x) of the mean of their middles, in pixels of the model's input, 0 at its edge.
@@ -109,38 +100,27 @@ CREATE MACRO box_cells(top_row, left_col, n_rows, n_cols) AS TABLE
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])) AS z,
                flatten(list_transform(exact[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])) AS listed_exact
-        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score <> 'logit')
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score NOT IN ({{ of_logit }}))
         UNION ALL
         SELECT map_id, true, clean_logit, clean_logit::FLOAT, patch_height, patch_width,
                flatten(list_transform(logit[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])),
                flatten(list_transform(exact[greatest(top_row, 0) + 1 : greatest(top_row + n_rows, 0)],
                    lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)]))
-        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score = 'logit')
+        FROM obeql_store.map_rows WHERE map_id IN (SELECT map_id FROM member WHERE score IN ({{ of_logit }}))
     )
     SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, score, patch_height, patch_width,
            clean_score,
-           CASE score
-               WHEN 'probability' THEN list_transform(z, lambda _z: (1 / (1 + exp(-_z)))::FLOAT)
-               WHEN 'log_probability' THEN list_transform(
-                   z, lambda _z: (least(_z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(_z)))))::FLOAT)
-               ELSE z
-           END AS scores,
-           CASE
-               WHEN score = 'probability' AND clean > 0
-               THEN list_transform(z, lambda _z: (1 / (1 + exp(_z)) - clean_rest)::FLOAT)
-               WHEN score = 'probability' THEN list_transform(z, lambda _z: (clean_score - 1 / (1 + exp(-_z)))::FLOAT)
-               WHEN score = 'log_probability' THEN list_transform(
-                   z, lambda _z: (clean_score - (least(_z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(_z))))))::FLOAT)
-               ELSE list_transform(z, lambda _z: clean_float - _z)
-           END AS importance,
+           {{ list score }} AS scores,
+           {{ importance_list score }} AS importance,
            list_transform(z, lambda _z, _i: CASE WHEN _z IS NOT NULL THEN coalesce(listed_exact[_i], true) END) AS exact,
            map_id, score AS score_kind
     FROM (
         -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
         SELECT member.*, cut.* EXCLUDE (map_id), image.path, image.label,
-               score_of(member.score, cut.clean, cut.clean) AS clean_score, 1 / (1 + exp(cut.clean)) AS clean_rest
-        FROM cut JOIN member ON member.map_id = cut.map_id AND cut.by_logit = (member.score = 'logit')
+               score_of(member.score, cut.clean, cut.clean) AS clean_score,
+               {{ clean_rest member.score | cut.clean | cut.clean }} AS clean_rest
+        FROM cut JOIN member ON member.map_id = cut.map_id AND cut.by_logit = (member.score IN ({{ of_logit }}))
         LEFT JOIN images AS image ON image.image_id = member.image_id
     );
 
@@ -174,8 +154,8 @@ CREATE MACRO maps_of(run, image) AS TABLE
 CREATE MACRO cells_of(run, image) AS TABLE
     WITH chosen AS MATERIALIZED (SELECT * FROM maps_of(run, image)),
     wanted AS (
-        SELECT coalesce(list(map_id) FILTER (kind <> 'logit'), [0]) AS by_log_odds,
-               coalesce(list(map_id) FILTER (kind = 'logit'), [0]) AS by_logit
+        SELECT coalesce(list(map_id) FILTER (kind NOT IN ({{ of_logit }})), [0]) AS by_log_odds,
+               coalesce(list(map_id) FILTER (kind IN ({{ of_logit }})), [0]) AS by_logit
         FROM chosen
     ),
     opened AS (

@@ -1,11 +1,8 @@
 -- What users read; what is added to a view comes after its other columns. The file alone answers these views in any DuckDB >= 1.5; nothing of OBEQL need be installed.
 --
--- Formulas are written out instead of shared through macros: a view keeps working when the file is attached under
--- another name, a macro called by it would not be found there. sigmoid(z) = 1 / (1 + exp(-z)) is safe as it stands:
--- exp overflows to infinity and the quotient to 0. log sigmoid(z) = min(z, 0) - log(1 + exp(-|z|)), and 2 atanh(x) =
--- log((1 + x) / (1 - x)) keeps the digits of a logarithm near log(1), where ln(1 + ..) loses them. Probabilities near 1
--- have their digits in what they lack to 1, which is sigmoid(-z): a class that the image itself has with more than 1/2
--- has the importance sigmoid(-z of the window) - sigmoid(-z of the image). obeql.planner.scores has the same formulas.
+-- Formulas of scores are written out instead of shared through macros: a view keeps working when the file is attached
+-- under another name, a macro called by it would not be found there. What stands in {{ }} is written by
+-- obeql.store.score_sql from the scores that obeql.planner.scores declares; why their formulas are safe, it says there.
 
 CREATE VIEW models AS
 SELECT name, model_hash, uri, n_classes, input_height, input_width, activation, classes, preprocessing, options,
@@ -106,28 +103,8 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        CASE WHEN score <> 'value' THEN clean_log_odds END AS clean_log_odds, clean_logit,
        CASE WHEN score <> 'value' THEN clean_top_class END AS clean_top_class, approx, metric, target, confidence, bound,
        n_exact, n_audit, seed,
-       CASE score
-           WHEN 'log_odds' THEN log_odds
-           WHEN 'logit' THEN logit
-           WHEN 'value' THEN logit
-           WHEN 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: (1 / (1 + exp(-z)))::FLOAT))
-           ELSE list_transform(log_odds, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: (least(z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(z)))))::FLOAT))
-       END AS scores,
-       CASE
-           WHEN score = 'log_odds' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: clean_log_odds_float - z))
-           WHEN score IN ('logit', 'value') THEN list_transform(logit, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: clean_logit_float - z))
-           WHEN score = 'probability' AND clean_log_odds > 0
-           THEN list_transform(log_odds, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: (1 / (1 + exp(z)) - clean_rest)::FLOAT))
-           WHEN score = 'probability' THEN list_transform(log_odds, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: (clean_score - 1 / (1 + exp(-z)))::FLOAT))
-           ELSE list_transform(log_odds, lambda cells_of_row: list_transform(
-               cells_of_row, lambda z: (clean_score - (least(z, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(z))))))::FLOAT))
-       END AS importance,
+       {{ planes score }} AS scores,
+       {{ importance_planes score }} AS importance,
        CASE WHEN score <> 'value' THEN log_odds END AS log_odds, logit, others,
        CASE WHEN score <> 'value' THEN top_class END AS top_class, exact, tops, lefts, heights, widths, input_height,
        input_width,
@@ -140,14 +117,9 @@ FROM (
            map.n_rows AS "rows", map.n_cols AS cols, runs.run_name, image.name, image.path,
            coalesce(member.label, image.label) AS label, runs.model, runs.score, runs.model_hash,
            runs.preprocessing_hash, runs.border,
-           CASE runs.score
-               WHEN 'log_odds' THEN map.clean_log_odds
-               WHEN 'logit' THEN map.clean_logit
-               WHEN 'value' THEN map.clean_logit
-               WHEN 'probability' THEN 1 / (1 + exp(-map.clean_log_odds))
-               ELSE least(map.clean_log_odds, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(map.clean_log_odds))))
-           END AS clean_score,
-           1 / (1 + exp(-map.clean_log_odds)) AS clean_probability, 1 / (1 + exp(map.clean_log_odds)) AS clean_rest,
+           {{ score runs.score | map.clean_logit | map.clean_log_odds }} AS clean_score,
+           {{ clean_rest runs.score | map.clean_logit | map.clean_log_odds }} AS clean_rest,
+           {{ formula probability | map.clean_log_odds }} AS clean_probability,
            map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float
     FROM obeql_store.run_maps AS member
     JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id
@@ -180,21 +152,15 @@ LEFT JOIN images AS image ON image.image_id = row.image_id;
 -- pixels are those of the model's input; NULL: not computed.
 CREATE VIEW obeql_store.cell_rows AS
 SELECT * EXCLUDE (clean_rest, listed_exact, logit),
-       CASE WHEN clean_rest IS NOT NULL THEN 1 / (1 + exp(log_odds)) - clean_rest ELSE clean_score - score END
-           AS importance,
+       CASE WHEN clean_rest IS NOT NULL THEN {{ rest score_kind | logit | log_odds }} - clean_rest
+            ELSE clean_score - score END AS importance,
        CASE WHEN score_kind <> 'value' THEN logit END AS logit
 FROM (
     SELECT *,
            CASE WHEN logit IS NOT NULL THEN coalesce(listed_exact, true) END AS exact,
-           1 / (1 + exp(-log_odds)) AS probability,
-           least(log_odds, 0) - 2 * atanh(1 / (1 + 2 * exp(abs(log_odds)))) AS log_probability,
-           CASE score_kind
-               WHEN 'log_odds' THEN log_odds::DOUBLE
-               WHEN 'logit' THEN logit::DOUBLE
-               WHEN 'value' THEN logit::DOUBLE
-               WHEN 'probability' THEN probability
-               ELSE log_probability
-           END AS score
+           {{ formula probability | log_odds }} AS probability,
+           {{ formula log_probability | log_odds }} AS log_probability,
+           {{ score score_kind | logit | log_odds }} AS score
     FROM (
         SELECT * EXCLUDE (cols, lefts, widths, log_odds, logit, top_class, exact),
                unnest(range(cols)) AS col, unnest(lefts) AS left_px, unnest(widths) AS width_px,
@@ -204,8 +170,7 @@ FROM (
             SELECT run_id, run_name, image_id, name, path, label, class_id, class_name, model, model_hash, score_kind,
                    patch_height, patch_width, source_top, source_left, source_height / input_height AS down,
                    source_width / input_width AS across, clean_score,
-                   CASE WHEN score_kind = 'probability' AND clean_log_odds > 0 THEN 1 / (1 + exp(clean_log_odds)) END
-                       AS clean_rest,
+                   {{ clean_rest score_kind | clean_logit | clean_log_odds }} AS clean_rest,
                    cols, lefts, widths,
                    unnest(range("rows")) AS "row", unnest(tops) AS top_px, unnest(heights) AS height_px,
                    unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
@@ -238,12 +203,7 @@ CREATE VIEW windows AS
 SELECT coalesce(cell.run_name, cell.run_id::VARCHAR) AS run, cell.name AS image, cell.label, cell.class_name,
        cell.patch_height || 'x' || cell.patch_width AS patch, cell.importance, cell.score, cell.clean_score,
        cell.score_kind,
-       CASE cell.score_kind
-           WHEN 'probability' THEN '0 to 1'
-           WHEN 'log_odds' THEN 'nats'
-           WHEN 'log_probability' THEN 'nats'
-           ELSE 'of the output'
-       END AS score_unit,
+       {{ unit cell.score_kind }} AS score_unit,
        CASE WHEN cell.top_class = cell.class_id THEN cell.class_name
             ELSE coalesce(known.classes[cell.top_class + 1], cell.top_class::VARCHAR) END AS top_class_name,
        cell.exact, cell."row", cell.col, cell.top_px, cell.left_px, cell.height_px, cell.width_px,

@@ -1,0 +1,161 @@
+"""Write what views and macros say of scores into their scripts, from the scores that `obeql.planner.scores` declares.
+
+Before it: a script of `obeql/store/sql` with places such as `{{ score kind | logit | log_odds }}`. After it: SQL that
+plain DuckDB runs, which `fresh` gives to the database. A place holds a name of `_PLACES` and its arguments, SQL each.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+from obeql.planner.scores import OF_LOGIT, SCORES, Score, ScoreKind
+
+__all__ = ["with_scores"]
+
+_PLACE = re.compile(r"\{\{ (\w+)((?: [^{}]+)?) \}\}")
+
+
+def with_scores(script: str) -> str:
+    """Return a script with every place filled in."""
+    return _PLACE.sub(lambda found: _PLACES[found[1]](*map(str.strip, found[2].split("|"))), script)
+
+
+def _score(kind: str, logit: str, log_odds: str) -> str:
+    """Score of a cell from its two numbers."""
+    return _case(kind, ((name, _value(score, _made_of(score, logit, log_odds))) for name, score in SCORES.items()))
+
+
+def _value(score: Score, z: str) -> str:
+    return _of(score.formula.sql, z) if score.formula else f"{z}::DOUBLE"
+
+
+def _formula(kind: ScoreKind, z: str) -> str:
+    """Score of one kind from what it is made of."""
+    return _value(SCORES[kind], z)
+
+
+def _rest(kind: str, logit: str, log_odds: str) -> str:
+    """What a score lacks to 1, of those that know it; else NULL."""
+    return _case(
+        kind,
+        (
+            (name, _of(score.short_of_one.sql, _made_of(score, logit, log_odds)))
+            for name, score in SCORES.items()
+            if score.short_of_one
+        ),
+    )
+
+
+def _clean_rest(kind: str, logit: str, log_odds: str) -> str:
+    """What the image's own score lacks to 1, where importance is made of it; else NULL."""
+    return _case(
+        kind,
+        (
+            (name, f"CASE WHEN {z} > 0 THEN {_of(score.short_of_one.sql, z)} END")
+            for name, score in SCORES.items()
+            if score.short_of_one
+            for z in [_made_of(score, logit, log_odds)]
+        ),
+    )
+
+
+def _planes(kind: str) -> str:
+    """Scores of a map, from its planes `logit` and `log_odds`."""
+    return _case(
+        kind,
+        (
+            (
+                name,
+                _each_cell(score.made_of, f"({_of(score.formula.sql, 'z')})::FLOAT")
+                if score.formula
+                else score.made_of,
+            )
+            for name, score in SCORES.items()
+        ),
+    )
+
+
+def _importance_planes(kind: str) -> str:
+    """Importance of a map, from its planes and what is clean of it."""
+    return _importances(
+        kind,
+        lambda score, written: _each_cell(score.made_of, written),
+        "z",
+        lambda score: f"clean_{score.made_of}_float",
+    )
+
+
+def _list(kind: str) -> str:
+    """Scores of cells, from a list `z` of what they are made of."""
+    return _case(
+        kind,
+        (
+            (name, f"list_transform(z, lambda _z: ({_of(score.formula.sql, '_z')})::FLOAT)" if score.formula else "z")
+            for name, score in SCORES.items()
+        ),
+    )
+
+
+def _importance_list(kind: str) -> str:
+    """Importance of cells, from a list `z` of what their scores are made of."""
+    return _importances(
+        kind, lambda _, written: f"list_transform(z, lambda _z: {written})", "_z", lambda _: "clean_float"
+    )
+
+
+def _importances(kind: str, each: Callable[[Score, str], str], z: str, clean: Callable[[Score], str]) -> str:
+    """Importance by every score; what is clean was rounded as the cells are: where nothing changes, 0 is exact."""
+    cases: list[tuple[str, str]] = []
+    for name, score in SCORES.items():
+        if score.formula is None:
+            cases.append((name, each(score, f"{clean(score)} - {z}")))
+            continue
+        written = each(score, f"(clean_score - ({_of(score.formula.sql, z)}))::FLOAT")
+        if score.short_of_one:
+            near_one = each(score, f"({_of(score.short_of_one.sql, z)} - clean_rest)::FLOAT")
+            written = f"CASE WHEN clean_rest IS NOT NULL THEN {near_one} ELSE {written} END"
+        cases.append((name, written))
+    return _case(kind, cases)
+
+
+def _unit(kind: str) -> str:
+    """Unit of a score."""
+    return _case(kind, ((name, f"'{score.sql_unit}'") for name, score in SCORES.items()))
+
+
+def _of_logit(*_: str) -> str:
+    """Kinds that are made of the logit, for IN."""
+    return ", ".join(f"'{kind}'" for kind in sorted(OF_LOGIT))
+
+
+def _case(kind: str, cases: Iterable[tuple[str, str]]) -> str:
+    """Choose by the kind of score; NULL for a kind that is not among the cases."""
+    chosen = " ".join(f"WHEN '{name}' THEN {written}" for name, written in cases)
+    return f"CASE {kind} {chosen} END"
+
+
+def _each_cell(plane: str, written: str) -> str:
+    return f"list_transform({plane}, lambda cells_of_row: list_transform(cells_of_row, lambda z: {written}))"
+
+
+def _made_of(score: Score, logit: str, log_odds: str) -> str:
+    return logit if score.made_of == "logit" else log_odds
+
+
+def _of(formula: str, z: str) -> str:
+    return formula.format(z=z)
+
+
+_PLACES: Mapping[str, Callable[..., str]] = {
+    "score": _score,
+    "formula": _formula,
+    "rest": _rest,
+    "clean_rest": _clean_rest,
+    "planes": _planes,
+    "importance_planes": _importance_planes,
+    "list": _list,
+    "importance_list": _importance_list,
+    "unit": _unit,
+    "of_logit": _of_logit,
+}
