@@ -1,33 +1,45 @@
 """The language: text to syntax tree and back.
 
 First stage of the pipeline, text -> grammar -> planner -> executor; it knows nothing of models, images or devices.
-`parse_script` reads, `print_statement` writes, the nodes are in `obeql.grammar.syntax`.
+`parse_script` reads, `print_statement` writes, statements are in `obeql.grammar.statements`, the
+nodes that they are made of in `obeql.grammar.syntax`.
 Importing this is cheap: lark is loaded when the first statement is parsed.
 """
 
 from obeql.grammar.parser import Expected, accepts, expected, parse_script, parse_statement
 from obeql.grammar.printer import print_name, print_statement, print_text
 from obeql.grammar.scanner import is_complete
-from obeql.grammar.syntax import (
-    SIZE_UNITS,
-    Approx,
+from obeql.grammar.statements import (
     CreateImages,
     CreateModel,
     Describe,
-    Device,
     Drop,
-    Embedded,
     Evaluate,
-    Exact,
     ExplainOcclude,
     ExportRun,
+    Kind,
+    PlanSql,
+    PlanStatement,
+    Predict,
+    Render,
+    ResetSetting,
+    SetSetting,
+    Show,
+    SqlStatement,
+    Statement,
+)
+from obeql.grammar.syntax import (
+    SIZE_UNITS,
+    Approx,
+    Device,
+    Embedded,
+    Exact,
     ForAll,
     ForClasses,
     ForLabel,
     ForPredicted,
     ForTop,
     Into,
-    Kind,
     ListValue,
     Model,
     Name,
@@ -38,23 +50,14 @@ from obeql.grammar.syntax import (
     Parameter,
     ParameterSource,
     PathSource,
-    PlanSql,
-    PlanStatement,
-    Predict,
     Reference,
     Region,
-    Render,
-    ResetSetting,
     Scalar,
     Selector,
     SelectSource,
-    SetSetting,
-    Show,
     SizeValue,
     Source,
     Span,
-    SqlStatement,
-    Statement,
     Text,
     TopCells,
     TupleValue,

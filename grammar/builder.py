@@ -2,8 +2,9 @@
 
 Before: `obeql.grammar.parser` runs lark. After: the statement goes to the planner or the session.
 
-A rule without a method here becomes the class of its name, its children in order. The methods are the rules
-whose children are not simply the fields: flags, clauses in any order, parameters.
+A rule without a method here becomes the class of its name, its children in order; a part that is not written gives
+its field the default. The methods are the rules whose children are not simply the fields: flags, clauses in any order,
+parameters.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 from lark import Token, Tree
 
 from obeql.errors import QuerySyntaxError
-from obeql.grammar import syntax
+from obeql.grammar import statements, syntax
 from obeql.grammar.embedding import InnerText, find_embedded
 from obeql.grammar.scanner import MaskedStatement
 from obeql.grammar.syntax import Embedded, Node, Span
@@ -29,7 +30,7 @@ def _snake_case(name: str) -> str:
 
 _NODES: dict[str, type[Node]] = {
     _snake_case(name): value
-    for name, value in vars(syntax).items()
+    for name, value in {**vars(syntax), **vars(statements)}.items()
     if isinstance(value, type) and issubclass(value, Node)
 }
 
@@ -81,7 +82,12 @@ class TreeBuilder:
         method = getattr(self, f"_build_{item.data}", None)
         if method is not None:
             return method(item)
-        return _NODES[item.data](*map(self.build, item.children), span=self._span(item))
+        node = _NODES[item.data]
+        # The span is no part of the text.
+        parts = [each for each in fields(node) if not each.kw_only]
+        children = zip(parts, map(self.build, item.children), strict=False)
+        given = {each.name: value for each, value in children if value is not None or each.default is MISSING}
+        return node(**given, span=self._span(item))
 
     # ---- places and tokens
 
@@ -109,6 +115,8 @@ class TreeBuilder:
                 return token[1:-1].replace("''", "'")
             case "DEVICE" | "OPTION" | "SHOWN" | "KIND" | "RUN" | "FORMAT":
                 return _lower(token)
+            case "CHECK":  # a word that is there or not
+                return True
             case "SETTING":
                 return _lower(token.partition(".")[2].strip())
         return str(token)
@@ -211,14 +219,14 @@ class TreeBuilder:
             given[f"{item.data}_span"] = self._span(token)
         return syntax.Approx(self.build(quality), quality_span=self._span(quality), span=self._span(tree), **given)
 
-    def _build_set_setting(self, tree: Tree[Token]) -> syntax.SetSetting:
+    def _build_set_setting(self, tree: Tree[Token]) -> statements.SetSetting:
         name, value = tree.children
         span = self._setting_span(name)
-        return syntax.SetSetting(self.build(name), self.build(value), name_span=span, span=self._span(tree))
+        return statements.SetSetting(self.build(name), self.build(value), name_span=span, span=self._span(tree))
 
-    def _build_reset_setting(self, tree: Tree[Token]) -> syntax.ResetSetting:
+    def _build_reset_setting(self, tree: Tree[Token]) -> statements.ResetSetting:
         (name,) = tree.children
-        return syntax.ResetSetting(self.build(name), name_span=self._setting_span(name), span=self._span(tree))
+        return statements.ResetSetting(self.build(name), name_span=self._setting_span(name), span=self._span(tree))
 
     def _setting_span(self, token: Any) -> Span:
         start, end = self._span(token)
@@ -230,7 +238,7 @@ class TreeBuilder:
 
     # ---- statements
 
-    def _build_explain_occlude(self, tree: Tree[Token]) -> syntax.ExplainOcclude:
+    def _build_explain_occlude(self, tree: Tree[Token]) -> statements.ExplainOcclude:
         source, model, *clauses = tree.children
         fields: dict[str, Any] = {"source": self.build(source), "model": self.build(model)}
         given: dict[str, str] = {}
@@ -242,15 +250,15 @@ class TreeBuilder:
                 clash = f"{word} is given twice" if earlier == word else f"{earlier} and {word} exclude each other"
                 raise self._error(f"{clash}; each clause may stand once", clause)
             fields[slot] = self.build(clause)
-        return syntax.ExplainOcclude(**fields, span=self._span(tree))
+        return statements.ExplainOcclude(**fields, span=self._span(tree))
 
-    def _build_plan_statement(self, tree: Tree[Token]) -> syntax.PlanStatement:
+    def _build_plan_statement(self, tree: Tree[Token]) -> statements.PlanStatement:
         analyze, statement = tree.children
-        return syntax.PlanStatement(analyze is not None, self.build(statement), span=self._span(tree))
+        return statements.PlanStatement(analyze is not None, self.build(statement), span=self._span(tree))
 
-    def _build_create_model(self, tree: Tree[Token]) -> syntax.CreateModel:
+    def _build_create_model(self, tree: Tree[Token]) -> statements.CreateModel:
         replace, name, uri, options = tree.children
-        return syntax.CreateModel(
+        return statements.CreateModel(
             self.build(name),
             self.build(uri),
             self.build(options) or (),
@@ -258,32 +266,13 @@ class TreeBuilder:
             span=self._span(tree),
         )
 
-    def _build_predict(self, tree: Tree[Token]) -> syntax.Predict:
-        source, model, top, options, check = tree.children
-        return syntax.Predict(
-            self.build(source),
-            self.build(model),
-            self.build(top),
-            self.build(options) or (),
-            check is not None,
-            span=self._span(tree),
-        )
-
-    def _build_evaluate(self, tree: Tree[Token]) -> syntax.Evaluate:
-        run, options = tree.children
-        return syntax.Evaluate(self.build(run), self.build(options) or (), span=self._span(tree))
-
-    def _build_render(self, tree: Tree[Token]) -> syntax.Render:
-        run, path, options = tree.children
-        return syntax.Render(self.build(run), self.build(path), self.build(options) or (), span=self._span(tree))
-
-    def _build_export_run(self, tree: Tree[Token]) -> syntax.ExportRun:
+    def _build_export_run(self, tree: Tree[Token]) -> statements.ExportRun:
         _, run, path, form = tree.children
-        return syntax.ExportRun(self.build(run), self.build(path), self.build(form), span=self._span(tree))
+        return statements.ExportRun(self.build(run), self.build(path), self.build(form), span=self._span(tree))
 
-    def _build_create_images(self, tree: Tree[Token]) -> syntax.CreateImages:
+    def _build_create_images(self, tree: Tree[Token]) -> statements.CreateImages:
         replace, name, source, options = tree.children
-        return syntax.CreateImages(
+        return statements.CreateImages(
             self.build(name),
             self.build(source),
             replace is not None,

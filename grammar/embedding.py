@@ -1,26 +1,25 @@
 """Find the statements of OBEQL that stand in parentheses inside SQL, where SQL takes a table.
 
 Beside `obeql.grammar.scanner`, whose tokens it reads. `obeql.grammar.parser` parses what is found here, and
-`with_tables` puts the name of a table in its place: DuckDB gets that text, which is as long as the one that was
+`table_names` puts the name of a table in its place: DuckDB gets that text, which is as long as the one that was
 written and has its lines, so that what DuckDB says of a place is true of both.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from obeql.errors import QuerySyntaxError
 from obeql.grammar.scanner import Token, check_closed, is_obeql_statement, resembles, scan
 
-__all__ = ["InnerText", "find_embedded", "innermost", "table_of", "with_tables"]
+__all__ = ["InnerText", "find_embedded", "innermost"]
 
 #: Of statements of OBEQL, the first words of those that may stand inside SQL, and of PLAN, which is told it may not.
 _FIRST_WORDS = ("explain", "predict", "plan")
 #: A text without any of these words has none of them inside: most SQL is not looked through.
 _TELLTALE = re.compile("explain|predict|occlude", re.IGNORECASE)
-_NO_LINE_END = re.compile(r"[^\r\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +79,6 @@ def innermost(text: str) -> tuple[int, bool]:
         elif shown == ")" and opened and opened.pop():
             pieces.pop()
     return pieces[-1]
-
-
-def table_of(start: int) -> str:
-    """Return the name by which DuckDB knows the rows of the statement that begins there."""
-    return f"#{start}"
-
-
-def with_tables(text: str, base: int, inner: Iterable[tuple[int, int]]) -> str:
-    """Return the SQL `text` with tables in place of its inner statements; `base` is where it stands in the script.
-
-    `inner` are their offsets into the script. No statement is shorter than what takes its place.
-    """
-    pieces: list[str] = []
-    resume = 0
-    for start, end in inner:
-        named = f'FROM "{table_of(start)}"'
-        written = text[start - base : end - base]
-        pieces += [text[resume : start - base], named, _NO_LINE_END.sub(" ", written[len(named) :])]
-        resume = end - base
-    return "".join([*pieces, text[resume:]])
 
 
 def _meaningful(script: str, start: int, end: int) -> list[Token]:

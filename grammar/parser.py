@@ -19,7 +19,8 @@ from obeql.errors import QuerySyntaxError
 from obeql.grammar.diagnose import Failure, keywords_of, syntax_error, without_clauses_given
 from obeql.grammar.embedding import InnerText, find_embedded, innermost
 from obeql.grammar.scanner import MaskedStatement, RawStatement, mask, planned_sql, split_script
-from obeql.grammar.syntax import Embedded, ExplainOcclude, PlanSql, Predict, Span, SqlStatement, Statement
+from obeql.grammar.statements import ExplainOcclude, PlanSql, Predict, SqlStatement, Statement
+from obeql.grammar.syntax import Embedded, Span
 
 if TYPE_CHECKING:
     from lark import Lark, Token

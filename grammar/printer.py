@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from obeql.grammar import syntax
+from obeql.grammar import statements, syntax
 from obeql.grammar.scanner import count_positional_parameters
 from obeql.grammar.syntax import Node
 
@@ -30,7 +30,7 @@ def print_text(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def print_statement(statement: syntax.Statement) -> str:
+def print_statement(statement: statements.Statement) -> str:
     """Return a statement on one line without a `;`; an SqlStatement's text is returned as it is."""
     return _Printer().print(statement)
 
@@ -42,60 +42,16 @@ class _Printer:
         self._n_positional = 0
 
     def print(self, node: Node) -> str:
-        match node:
-            case syntax.SqlStatement(text):
-                return text
-            case syntax.ExplainOcclude():
-                return self._explain(node)
-            case syntax.PlanStatement(analyze, statement):
-                return f"PLAN {'ANALYZE ' if analyze else ''}{self.print(statement)}"
-            case syntax.PlanSql(statement):
-                return f"PLAN {statement.text}"
-            case syntax.Predict(source, model, top, options, check):
-                return self._words("PREDICT", source, "USING", model, top, *_with(options), "CHECK" if check else "")
-            case syntax.CreateModel(name, uri, options, replace):
-                return self._words(_create(replace), "MODEL", name, "FROM", uri, *_with(options))
-            case syntax.CreateImages(name, source, replace, options):
-                return self._words(_create(replace), "IMAGES", name, "FROM", source, *_with(options))
-            case syntax.Drop(kind, name):
-                return self._words("DROP", kind.upper(), name)
-            case syntax.Show(what):
-                return f"SHOW {what.upper()}"
-            case syntax.Describe(kind, name):
-                return self._words("DESCRIBE", kind.upper(), name)
-            case syntax.Evaluate(run, options):
-                return self._words("EVALUATE", run, *_with(options))
-            case syntax.ExportRun(run, path, form):
-                return self._words("EXPORT RUN", run, "TO", path, f"FORMAT {form.upper()}" if form else "")
-            case syntax.Render(run, path, options):
-                return self._words("RENDER", run, "TO", path, *_with(options))
-            case syntax.SetSetting(setting, value):
-                return self._words(f"SET obeql.{setting} =", value)
-            case syntax.ResetSetting(setting):
-                return f"RESET obeql.{setting}"
+        if isinstance(node, statements.SqlStatement):
+            return node.text
+        if isinstance(node, statements.StatementNode):
+            return self._words(*node.words())
         return self._clause(node)
 
     def _words(self, *parts: Node | str | None) -> str:
         """Join what is there, in order: the order in which parameters are counted."""
         printed = (self.print(part) if isinstance(part, Node) else part for part in parts)
         return " ".join(part for part in printed if part)
-
-    def _explain(self, node: syntax.ExplainOcclude) -> str:
-        return self._words(
-            "EXPLAIN OCCLUDE",
-            node.source,
-            "USING",
-            node.model,
-            node.selector,
-            node.region,
-            *_with(node.options),
-            node.top_cells,
-            node.accuracy,
-            node.within,
-            node.device,
-            None if node.reuse else "NO REUSE",
-            node.into,
-        )
 
     def _clause(self, node: Node) -> str:
         match node:
@@ -170,11 +126,3 @@ class _Printer:
             self._n_positional += 1
             return "?"
         return f"${parameter.index + 1}"
-
-
-def _with(options: tuple[syntax.Option, ...]) -> tuple[Node | str, ...]:
-    return ("WITH", *options) if options else ()
-
-
-def _create(replace: bool) -> str:
-    return "CREATE OR REPLACE" if replace else "CREATE"

@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from obeql.errors import QuerySyntaxError
+from obeql.grammar.statements import STATEMENTS
 
 TokenKind = Literal["blank", "comment", "string", "quoted", "dollar", "word", "parameter", "semicolon", "other"]
 
@@ -51,8 +52,19 @@ def _word_set(words: str) -> frozenset[str]:
 #: first words of what may stand in parentheses as a source: queries, and statements of OBEQL that yield rows
 _QUERY_WORDS = _word_set("select with from values table pivot unpivot describe show summarize explain predict plan")
 
-_SHOWN = _word_set("models images runs devices operators")
-_KINDS = ("model", "images", "run")
+
+def _beginnings() -> dict[str, tuple[str, ...]]:
+    """Return the first words of statements with those that may come next: of any, where there are none."""
+    found: dict[str, tuple[str, ...]] = {}
+    for statement in STATEMENTS:
+        first, following = statement.about.begins
+        found[first] = (*found.get(first, ()), *following)
+    return found
+
+
+_BEGINNINGS = _beginnings()
+#: first words that begin no statement of DuckDB
+_OWN = frozenset(first for first, following in (each.about.begins for each in STATEMENTS) if not following)
 
 # What DuckDB itself allows after these words; a resemblance to one of OBEQL's words does not count then.
 _SQL_OBJECTS = _word_set(
@@ -190,26 +202,24 @@ def is_obeql_statement(text: str) -> bool:
     """Return whether a single statement is OBEQL's, by its first words; all others are DuckDB's."""
     words = _first_words(text)
     first, second, third = (*words, "", "", "")[:3]
+    if first in _OWN or first == "occlude":
+        return True
+    if first == "create" and (second, third) == ("or", "replace"):
+        second = "".join(words[3:4])
+    following = _BEGINNINGS.get("describe" if first == "desc" else first, ())
     match first:
-        case "plan" | "predict" | "render" | "evaluate" | "occlude":
-            return True  # begins no statement of DuckDB
         case "explain":
             return _is_occlude(second, third)
-        case "export":
-            return second == "run"
-        case "create":
-            target = "".join(words[3:4]) if (second, third) == ("or", "replace") else second
-            return _is_kind(target, "model", "images")
-        case "drop":
-            return _is_kind(second, *_KINDS)
+        case "create" | "drop":
+            return _is_kind(second, *following)
         case "show":
             # SHOW takes a table's name in DuckDB, so nothing but the very word is ours
-            return second in _SHOWN and third != "<.>"
+            return second in following and third != "<.>"
         case "describe" | "desc":
-            return second in _KINDS and third not in ("", "<.>", "<(>")
+            return second in following and third not in ("", "<.>", "<(>")
         case "set" | "reset":
-            return second == "obeql" and third == "<.>"
-    return _is_misspelt(first, second, third)
+            return second in following and third == "<.>"
+    return second in following or _is_misspelt(first, second, third)
 
 
 def _is_occlude(second: str, third: str) -> bool:
@@ -238,9 +248,13 @@ def _is_misspelt(first: str, second: str, third: str) -> bool:
         return False
     if resembles(first, "explain"):
         return resembles(second, "occlude") or third == "using"
-    if second in (*_KINDS, *_SHOWN) and resembles(first, "create", "drop", "describe", "show"):
+    if second in (*_BEGINNINGS["drop"], *_BEGINNINGS["show"]) and resembles(
+        first, "create", "drop", "describe", "show"
+    ):
         return True
-    return resembles(first, "predict", "render", "evaluate") or (resembles(first, "plan") and second == "explain")
+    if resembles(first, "plan") and second == "explain":
+        return True
+    return resembles(first, *(_OWN - {"plan"}))
 
 
 # ---- what lark is given ----------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """The syntax tree: what a statement says, before any name in it is looked up.
 
 Before: `obeql.grammar.parser` builds these nodes; the CamelCase class `ForTop` is made by the rule `for_top`
-of `obeql.lark`, its fields in the order of the rule. After: `obeql.planner` binds them, `obeql.session.session` runs
-what is not planned, `obeql.grammar.printer` turns them back into text.
+of `obeql.lark`, its fields in the order of the rule. After: `obeql.grammar.statements` has the statements that are made
+of them; `obeql.planner` binds them, `obeql.grammar.printer` turns them back into text.
 
 Every node has a `span`, the characters of the script it was read from. It takes no part in equality, hashing
 and repr, so a tree that was parsed equals one that was built by hand. An error that a later stage finds is
@@ -15,9 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
-from typing import Literal, NamedTuple, TypeAlias, get_args
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from obeql.grammar.embedding import table_of, with_tables
+from obeql.grammar.table_names import table_of, with_tables
+
+if TYPE_CHECKING:
+    from obeql.grammar.statements import ExplainOcclude, Predict
 
 
 class Span(NamedTuple):
@@ -284,179 +287,8 @@ class Into(Node):
     replace: bool = False
 
 
-# ---- statements ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainOcclude(Node):
-    """EXPLAIN OCCLUDE source USING model and its clauses; None and () where a clause was not written."""
-
-    source: Source
-    model: Model
-    selector: Selector | None = None
-    region: Region | None = None
-    options: tuple[Option, ...] = ()
-    top_cells: TopCells | None = None
-    accuracy: Exact | Approx | None = None
-    within: Within | None = None
-    device: Device | None = None
-    reuse: bool = True
-    into: Into | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PlanStatement(Node):
-    """PLAN [ANALYZE] statement."""
-
-    analyze: bool
-    statement: ExplainOcclude
-
-
-@dataclass(frozen=True, slots=True)
-class PlanSql(Node):
-    """PLAN of SQL that has statements inside."""
-
-    statement: SqlStatement
-
-
-@dataclass(frozen=True, slots=True)
-class Predict(Node):
-    """PREDICT source USING model [FOR TOP k] [WITH options] [CHECK]."""
-
-    source: Source
-    model: Model
-    top: ForTop | None = None
-    options: tuple[Option, ...] = ()
-    check: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CreateModel(Node):
-    """CREATE [OR REPLACE] MODEL name FROM uri [WITH options]."""
-
-    name: Name
-    uri: Text | Parameter
-    options: tuple[Option, ...] = ()
-    replace: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class CreateImages(Node):
-    """CREATE [OR REPLACE] IMAGES name FROM glob, SELECT or parameter [WITH options]."""
-
-    name: Name
-    source: PathSource | SelectSource | ParameterSource
-    replace: bool = False
-    options: tuple[Option, ...] = ()
-
-
-#: what EXPORT RUN writes
-ExportFormat: TypeAlias = Literal["parquet", "npz", "png"]
-EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
-
-Kind: TypeAlias = Literal["model", "images", "run"]
-#: a run may also be given by its id: a whole number, a string, or a parameter
+#: a run is given by its name or by its id: a whole number, a string, or a parameter
 Reference: TypeAlias = Name | Number | Text | Parameter
-
-
-@dataclass(frozen=True, slots=True)
-class Drop(Node):
-    """DROP MODEL | IMAGES | RUN name; only a run's reference is ever anything but a Name."""
-
-    kind: Kind
-    name: Reference
-
-
-@dataclass(frozen=True, slots=True)
-class Show(Node):
-    """SHOW MODELS | IMAGES | RUNS | DEVICES | OPERATORS."""
-
-    what: Literal["models", "images", "runs", "devices", "operators"]
-
-
-@dataclass(frozen=True, slots=True)
-class Describe(Node):
-    """DESCRIBE MODEL | IMAGES | RUN name; only a run's reference is ever anything but a Name."""
-
-    kind: Kind
-    name: Reference
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluate(Node):
-    """EVALUATE run [WITH options]: deletion and insertion curves of its maps."""
-
-    run: Reference
-    options: tuple[Option, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ExportRun(Node):
-    """EXPORT RUN run TO path [FORMAT format]; the format in lower case, None where the path decides."""
-
-    run: Reference
-    path: Text | Parameter
-    format: ExportFormat | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Render(Node):
-    """RENDER run TO path [WITH options]."""
-
-    run: Reference
-    path: Text | Parameter
-    options: tuple[Option, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class SetSetting(Node):
-    """SET obeql.name = value; the name in lower case, without `obeql.`, and where it stands."""
-
-    name: str
-    value: Value
-    name_span: Span = field(default=Span(0, 0), compare=False, repr=False, kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class ResetSetting(Node):
-    """RESET obeql.name."""
-
-    name: str
-    name_span: Span = field(default=Span(0, 0), compare=False, repr=False, kw_only=True)
-
-
-@dataclass(frozen=True, slots=True)
-class SqlStatement(Node):
-    """Any other statement, for DuckDB; `text` is untouched, without the `;` and the blanks around it.
-
-    `embedded` are the statements in parentheses inside it; `query` is what DuckDB gets: tables in their places.
-    """
-
-    text: str
-    embedded: tuple[Embedded, ...] = field(default=(), compare=False, repr=False)
-
-    @property
-    def query(self) -> str:
-        return with_tables(self.text, self.span.start, (inner.span for inner in self.embedded))
-
-
-Statement: TypeAlias = (
-    ExplainOcclude
-    | PlanStatement
-    | PlanSql
-    | Predict
-    | CreateModel
-    | CreateImages
-    | Drop
-    | Show
-    | Describe
-    | Evaluate
-    | Render
-    | ExportRun
-    | SetSetting
-    | ResetSetting
-    | SqlStatement
-)
 
 
 def walk(node: Node) -> Iterator[Node]:

@@ -112,7 +112,7 @@ def _is_command(text: str) -> bool:
 
 
 def _is_statement(line: str) -> bool:
-    """Whether the line of %obeql is to be run: a dot-command, or several words that are neither quoted nor options."""
+    """Return whether the line of %obeql is run: a dot-command, or several words, neither quoted nor options."""
     words = line.split()
     return _is_command(line) or (len(words) > 1 and words[0][0] not in "-\"'" and not words[1].startswith("--"))
 

@@ -123,18 +123,18 @@ class Target:
         return reached
 
     def _planned(self, tree: Any, text: str) -> str:
-        from obeql.grammar import syntax
+        from obeql.grammar import statements
         from obeql.planner import Rates, bind, bind_setting, model_options, plan_explain, show
 
         catalog = self.session._statements._catalog
         match tree:
-            case syntax.ExplainOcclude() | syntax.PlanStatement():
+            case statements.ExplainOcclude() | statements.PlanStatement():
                 show(plan_explain(bind(tree, catalog, text), Rates()))
-            case syntax.Predict():
+            case statements.Predict():
                 bind(tree, catalog, text)
-            case syntax.CreateModel():
+            case statements.CreateModel():
                 model_options(tree.options, {})
-            case syntax.SetSetting() | syntax.ResetSetting():
+            case statements.SetSetting() | statements.ResetSetting():
                 bind_setting(tree)
             case _:
                 return "not bound"

@@ -36,7 +36,7 @@ class Budget:
         return self.wasted + self._waste_of(request, n_known) <= most
 
     def is_last(self, n_known: int, most: float) -> bool:
-        """Whether after one more level of exact windows, and a look with so many known, none would be allowed."""
+        """Return whether after one more level of exact windows, and a look with so many known, none is allowed."""
         return self.wasted + 2 * (self._prices.level + self._look(n_known)) > most
 
     def _waste_of(self, request: Request, n_known: int) -> float:

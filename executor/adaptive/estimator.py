@@ -141,7 +141,7 @@ class Estimator:
     def audited(
         self, cells: Observations, sample: Sample, field: Field, values: Floats, weights: Floats, noise: float
     ) -> float:
-        """How many times larger squared errors may be than the field says: an upper confidence limit, at least 1/4."""
+        """Return how much larger squared errors may be than the field says: an upper confidence limit, at least 1/4."""
         seen = cells.seen
         audited = sample.audit & ~sample.chosen & seen
         if not audited.any() or seen.all():
@@ -177,7 +177,7 @@ class Estimator:
         return float(np.sqrt(variance * upper_ratio(expected, weights.flat[at] * error * error, self._level)))
 
     def quality_of_pairs(self, cells: Observations, sample: Sample, k: int) -> float:
-        """What SSIM class k can have with all cells in the reduced precision, at most, by the cells computed both ways.
+        """Return the most SSIM that class k can have in the reduced precision, by the cells computed both ways.
 
         With rounding errors of variance n the SSIM is about the mean of 2v / (2v + n) over all windows of a map, which
         is at most that of the whole map's variance v. 0 where nothing varies, or too few cells tell. This is no look

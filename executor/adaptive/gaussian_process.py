@@ -220,7 +220,7 @@ def _tiles(known: Flags) -> Iterator[_Tile]:
 
 
 def work_of(n_known: int, n_cells: int) -> float:
-    """What estimating a map of `n_cells` from so many costs, over what it costs from hardly any: measured on a CPU."""
+    """Return what estimating a map of `n_cells` from so many costs, over that from hardly any; measured on a CPU."""
     return 1.0 if n_known >= n_cells else 1.0 + (n_known / n_cells / _SHARE_OF_DOUBLE_WORK) ** 2
 
 

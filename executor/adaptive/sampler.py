@@ -272,7 +272,7 @@ class Sampler:
 
     @property
     def _audit_times(self) -> int:
-        """How many times as many cells the audit has as are computed both ways where there is a reduced precision."""
+        """Return by how much the audit is larger than what is computed both ways where there is a reduced precision."""
         return AUDIT_TIMES
 
     @property
@@ -313,7 +313,7 @@ class Sampler:
 
     @property
     def _needs_all(self) -> bool:
-        """Whether cells are left that the target needs: one cell decides about `maxerr`, and no audit finds it."""
+        """Return whether the target needs cells that are left: one decides about `maxerr`, and no audit finds it."""
         return self.goal.metric == "maxerr" and self.goal.target is not None and not self.cells.seen.all()
 
     def _wanted_share(self) -> float:

@@ -111,7 +111,7 @@ class TopKSearch(Sampler):
 
     @property
     def _is_assured(self) -> bool:
-        """Whether all cells in the reduced precision, and as many exact ones as may be needed, cost less than all."""
+        """Return whether all cells in the reduced precision, and exact ones as may be needed, cost less than all."""
         is_cheap = self.problem.prices.reduced + _GIVE_UP_SHARE < _LESS_THAN_ALL
         return is_cheap and super()._is_assured and not self._is_too_even
 
@@ -166,7 +166,7 @@ class TopKSearch(Sampler):
         return Found(Estimate(*known, bound), gain, np.zeros(self.shape), field, float(is_clear), is_flat)
 
     def _enough(self, is_missed: Flags, gain: Floats) -> int:
-        """How many cells of largest `gain` (rows, cols) hold all that are missed, in as many of the maps as asked."""
+        """Return how many cells of largest `gain` (rows, cols) hold all that are missed, in so many maps as asked."""
         rank = np.empty(gain.size, np.int64)
         rank[np.argsort(-gain.ravel(), kind="stable")] = np.arange(1, gain.size + 1)
         last = np.where(is_missed, rank.reshape(gain.shape), 0).max(axis=(1, 2))

@@ -126,7 +126,7 @@ def _layer_seconds(
 def _box_rates(
     graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
 ) -> tuple[dict[str, Any], list[tuple[int, float]]]:
-    """What `Rates` holds of boxes: seconds of each layer, of one position and of one batch however small, and more.
+    """Return what `Rates` holds of boxes: seconds of each layer, of one position, of one batch however small ..
 
     With the views that boxes are computed against.
 

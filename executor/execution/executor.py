@@ -205,7 +205,7 @@ class _Execution:
         self._tell(self._computed(group[-1], (group[-1].number + 1) * self.per_image))
 
     def _look_up(self, work: ImageTask) -> None:
-        """What is stored of an image, as far as its classes are known by now."""
+        """Look up what is stored of an image, as far as its classes are known by now."""
         if work.prepared is None:
             return
         keys = work.prepared.keys
@@ -232,7 +232,7 @@ class _Execution:
         return max(engine.n_lanes for engine in self.plan.engines)
 
     def _look_at(self, passing: Sequence[ImageTask], clean: CleanPass) -> None:
-        """What the logits of the images themselves say: whether they are numbers, and which classes are asked for."""
+        """Look at the logits of the images themselves: whether they are numbers, and which classes are asked for."""
         suspect = suspects(self.operators.graph, clean.logits)
         for slot, work in enumerate(passing):
             logits = clean.logits[slot : slot + 1]
@@ -313,7 +313,7 @@ class _Execution:
         return step.place == len(self.plan.grids) - 1
 
     def _pieces(self, step: _Step) -> Iterator[Checkpoints]:
-        """What keeps the unfinished maps of a grid, one an image of which anything is left to compute."""
+        """Return what keeps the unfinished maps of a grid, one an image of which anything is left to compute."""
         for slot, work in enumerate(step.images):
             if step.wanted[slot].any():
                 known = work.known[step.place]
@@ -348,7 +348,7 @@ class _Execution:
             return refined.compute(step.clean, step.fill, classes, activation, tell, known, on_level, deadline)
 
     def _deadline(self, work: ImageTask, place: int, refined: RefineRun) -> float | None:
-        """When a grid has to be done, so that each of those to come gets as much of the time left as this one.
+        """Return when a grid has to be done, so that each of those to come gets as much of the time left as this one.
 
         The first one is always begun, whatever loading the network and measuring the device took.
         """

@@ -77,7 +77,7 @@ class ImageTask:
         return any(self.needs(place) for place in range(len(self.plan.grids)))
 
     def needs(self, place: int) -> bool:
-        """Whether windows of a grid are left to compute, or only the network can tell which classes are asked for."""
+        """Return whether windows of a grid are left to compute, or the network must tell the classes asked for."""
         return self.failure is None and (self.classes is None or bool(self.left(place).any()))
 
     def left(self, place: int) -> npt.NDArray[np.bool_]:

@@ -28,7 +28,7 @@ def suspects(graph: LayerGraph, logits: Tensor) -> list[bool]:
 
 
 def fault_of(graph: LayerGraph, image: Tensor, logits: Tensor, hint: str = "") -> str | None:
-    """Why the logits (1, K) of image (1, C, H, W) cannot be used; None where they can.
+    """Return why the logits (1, K) of image (1, C, H, W) cannot be used; None where they can.
 
     `hint` is added where they are not finite.
     """

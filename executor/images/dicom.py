@@ -120,7 +120,7 @@ def _require_small(path: Path, meta: Any) -> None:
 
 
 def _said_of_frame(header: Any, index: int) -> Any:
-    """What a file says of one frame: the data set with the elements of the functional groups that change pixels."""
+    """Return what a file says of one frame: the data set with elements of functional groups that change pixels."""
     from pydicom.dataset import Dataset  # noqa: PLC0415
 
     frames = header.get("PerFrameFunctionalGroupsSequence") or ()
@@ -199,7 +199,7 @@ def _facts(header: Any) -> dict[str, Any]:
 
 
 def _why_not(error: BaseException) -> str:
-    """Why pydicom cannot decode the pixels, in one line: the libraries that would, or what failed."""
+    """Return why pydicom cannot decode the pixels, in one line: the libraries that would, or what failed."""
     first, *others = (line.strip() for line in str(error).strip().splitlines() or [type(error).__name__])
     needed = [found[1] for line in others if (found := re.search(r"requires (.+)", line))]
     if needed:

@@ -226,7 +226,7 @@ class IncrementalRun:
     # ---- pieces of work: which windows go together -------------------------------------------------------------
 
     def positions(self, wanted: npt.NDArray[np.bool_] | None) -> tuple[npt.NDArray[np.float64], int]:
-        """What a run over an image computes: positions of each layer on boxes, (layers,), and the number of batches."""
+        """Return what a run over an image computes: positions of each layer on boxes, (layers,), and its batches."""
         computed = np.zeros(len(self.graph.layers))
         n_batches = 0
         for part in self.parts(wanted):
@@ -274,7 +274,7 @@ class IncrementalRun:
         return n_images * self.grid.n_windows if wanted is None else int(wanted.sum())
 
     def _is_few(self, n_windows: int) -> bool:
-        """Whether so many windows go through the rest of the network in one batch, and soon enough to be told of."""
+        """Return whether so many windows pass the rest of the network in one batch, and soon enough to be told of."""
         return n_windows <= self.engine.tail_batch and self._seconds(n_windows) <= _PROMPT_S
 
     def _seconds(self, n_windows: int) -> float:

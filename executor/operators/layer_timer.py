@@ -46,7 +46,7 @@ class LayerTimer:
 
 
 def layer_runner(clock: Clock | None, stop: threading.Event | None = None) -> Clock:
-    """What runs the work of a layer unless it is not wanted any more: a batch may take seconds, a layer does not.
+    """Return what runs the work of a layer while it is wanted: a batch may take seconds, a layer does not.
 
     It raises StoppedError once `stop` is set.
     """

@@ -308,7 +308,7 @@ class _Levels:
         return windows, fresh, window_s, None
 
     def _counting(self, windows: Windows) -> Callable[[int], None]:
-        """What is called between batches with the windows done: it tells of them, and stops where the time is up."""
+        """Return what is called between batches with the windows done: it tells of them, and stops when time is up."""
         seen = self.refiner.cells.seen.reshape(-1)
         before, n_new = int(seen.sum()), int((~seen[windows]).sum())  # some are computed in both precisions
 

@@ -227,7 +227,7 @@ class _Coordinator:
                 self._take(worker, message)
 
     def _take(self, worker: Worker, message: Report) -> None:
-        """What needs no answer."""
+        """Take in what needs no answer."""
         match message:
             case At(done=done, level=level, bound=bound):
                 worker.n_windows, self.level = done, (level, bound)

@@ -52,7 +52,7 @@ def wrapped(text: str, columns: int | None, lead: int = 0) -> str:
 
 
 def _hanging(line: str) -> int:
-    """Where a line that is wrapped goes on: below its second part, as of `  name   what it is`, else its first."""
+    """Return where a wrapped line goes on: below its second part, as of `  name   what it is`, else its first."""
     parts = re.match(r"\s+(?:\S+(?: \S+)*\s{2,})?", line)
     return 0 if parts is None or parts.end() > len(line) // 2 else parts.end()
 

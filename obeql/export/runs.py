@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from obeql.errors import ImageError, QueryTypeError, nearest
 from obeql.export.registry import known_suffixes
-from obeql.grammar.syntax import EXPORT_FORMATS
+from obeql.grammar.statements import EXPORT_FORMATS
 from obeql.planner.binding.image_paths import image_name
 from obeql.planner.cells import FloatPlane
 from obeql.results.heatmap import Heatmap, write_file

@@ -36,5 +36,5 @@ class Plan:
         return f"<Plan of {self.physical!r}>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What IPython and notebooks show: the whole plan."""
+        """Return what IPython and notebooks show: the whole plan."""
         printer.text(self.text)

@@ -217,7 +217,7 @@ class Result(Sequence[Heatmap]):
         return ", ".join(parts)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What IPython shows on a terminal: all that `print` does."""
+        """Return what IPython shows on a terminal: all that `print` does."""
         printer.text(str(self))
 
     def __str__(self) -> str:

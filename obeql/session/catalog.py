@@ -1,4 +1,4 @@
-"""The catalog that binding asks: models and image sets from the store, images from the gallery, settings."""
+"""The catalog that binding asks: models and image sets from the store, images from their registry, settings."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ["SessionCatalog"]
 class SessionCatalog:
     """Implements `obeql.planner.Catalog` for one session."""
 
-    def __init__(self, store: Store, gallery: ImageRegistry, settings: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, image_registry: ImageRegistry, settings: Mapping[str, Any]) -> None:
         self._store = store
-        self._gallery = gallery
+        self._image_registry = image_registry
         self._settings = settings
 
     def model(self, name: str) -> ModelRecord | None:
@@ -40,13 +40,13 @@ class SessionCatalog:
         return sorted({*self._store.image_set_names(), *self._store.image_names()})
 
     def images_at(self, pattern: str) -> Sequence[ImageRecord]:
-        return self._gallery.at(pattern)
+        return self._image_registry.at(pattern)
 
     def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
-        return self._gallery.selected(sql, parameters)
+        return self._image_registry.selected(sql, parameters)
 
     def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
-        return self._gallery.paged(images, pages)
+        return self._image_registry.paged(images, pages)
 
     def run_exists(self, name: str) -> bool:
         run = self._store.run(name)
@@ -66,11 +66,11 @@ class SessionCatalog:
         """The contents of the images: of a single one as it is now, of several as they were when last decoded."""
         if len(images) == 1:
             try:
-                return [self._gallery.load(images[0]).digest]
+                return [self._image_registry.load(images[0]).digest]
             except ImageError:
                 return [None]  # which is told when the image is needed
         known = self._store.image_hashes([image.path for image in images if image.path is not None])
-        return [self._gallery.digest(image) if image.path is None else known.get(image.path) for image in images]
+        return [self._image_registry.digest(image) if image.path is None else known.get(image.path) for image in images]
 
     def setting(self, name: str) -> Any:
         return self._settings.get(name, setting_default(name))

@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 
 from obeql.errors import QueryError, QueryTypeError
-from obeql.grammar import parameters_of, syntax
+from obeql.grammar import parameters_of, statements, syntax
 from obeql.grammar.scanner import scan
 from obeql.planner import ExplainPlan
 from obeql.planner.binding.error_location import locate
@@ -64,9 +64,9 @@ class EmbeddedStatements:
         self,
         store: Store,
         tables: DerivedTables,
-        explain: Callable[[syntax.ExplainOcclude, Call], Result],
-        predict: Callable[[syntax.Predict, Call], Predictions | Checked],
-        plan: Callable[[syntax.ExplainOcclude, Call], ExplainPlan],
+        explain: Callable[[statements.ExplainOcclude, Call], Result],
+        predict: Callable[[statements.Predict, Call], Predictions | Checked],
+        plan: Callable[[statements.ExplainOcclude, Call], ExplainPlan],
     ) -> None:
         self._store = store
         self._tables = tables
@@ -91,24 +91,24 @@ class EmbeddedStatements:
             self._check(statement, call)
             done: dict[Hashable, Rows] = {}
             # PLAN of SQL runs only what its plans need: the PREDICTs that name their images.
-            direct = _plain_sources(inner) if isinstance(statement, syntax.PlanSql) else inner
+            direct = _plain_sources(inner) if isinstance(statement, statements.PlanSql) else inner
             for each in direct:
                 self._run(each, call, done)
             yield
 
-    def planned(self, statement: syntax.PlanSql, call: Call) -> list[PlannedStatement]:
+    def planned(self, statement: statements.PlanSql, call: Call) -> list[PlannedStatement]:
         """Return the plans of the statements inside SQL, in the order of the text, each of them once."""
         inner = {_key(each): each for each in reversed(statement.statement.embedded)}
         found = []
         for each in reversed(inner.values()):
             inner_statement = each.statement
             plan = None
-            if isinstance(inner_statement, syntax.ExplainOcclude):
+            if isinstance(inner_statement, statements.ExplainOcclude):
                 plan = self._plan(inner_statement, _inner_call(call))
             found.append(PlannedStatement(call.text[each.span.start : each.span.end].strip(), plan))
         return found
 
-    def run_sql(self, statement: syntax.SqlStatement, call: Call) -> Any:
+    def run_sql(self, statement: statements.SqlStatement, call: Call) -> Any:
         """Run the SQL around statements whose rows are there."""
         values = query_values(statement, call.parameters, call.alone)
         try:
@@ -119,7 +119,7 @@ class EmbeddedStatements:
             raise self.sql_error(error, statement, call.text, self._ask) from error
 
     def sql_error(
-        self, error: duckdb.Error, statement: syntax.SqlStatement, script: str, ask: Ask | None = None
+        self, error: duckdb.Error, statement: statements.SqlStatement, script: str, ask: Ask | None = None
     ) -> QueryError:
         """Return an error of SQL with its place in the script, and with the runs that its inner statements made."""
         found = sql_error(error, statement.query, script, statement.span.start, ask, statement.text)
@@ -144,9 +144,9 @@ class EmbeddedStatements:
             done[key] = self._rows(inner.statement, _inner_call(call))
         self._tables.put(inner.table, done[key])
 
-    def _rows(self, statement: syntax.ExplainOcclude | syntax.Predict, call: Call) -> Rows:
+    def _rows(self, statement: statements.ExplainOcclude | statements.Predict, call: Call) -> Rows:
         try:
-            if isinstance(statement, syntax.Predict):
+            if isinstance(statement, statements.Predict):
                 table = self._predict(statement, call).table()
                 return lambda _: table
             result = self._explain(statement, call)
@@ -177,8 +177,8 @@ class EmbeddedStatements:
             )
             raise locate(QueryTypeError(message), maps)
         empty = {each.table: self._no_rows(each.statement) for each in everything}
-        sql = statement.statement if isinstance(statement, syntax.PlanSql) else statement
-        if isinstance(sql, syntax.SqlStatement):
+        sql = statement.statement if isinstance(statement, statements.PlanSql) else statement
+        if isinstance(sql, statements.SqlStatement):
             first = _check_kind(sql)
             values = query_values(sql, call.parameters, call.alone)
             if first in _PLANNED:
@@ -187,9 +187,9 @@ class EmbeddedStatements:
             values = query_values(select, call.parameters, False)
             self._check_query(select.query, values, empty, select.span.start + 1, select.sql, call)
 
-    def _no_rows(self, statement: syntax.ExplainOcclude | syntax.Predict) -> Rows:
+    def _no_rows(self, statement: statements.ExplainOcclude | statements.Predict) -> Rows:
         """Return no rows, in the columns that those of a statement will have."""
-        if isinstance(statement, syntax.ExplainOcclude):
+        if isinstance(statement, statements.ExplainOcclude):
             return self._windows("false")
         if statement.check:
             return lambda _: check_table(())
@@ -209,7 +209,7 @@ class EmbeddedStatements:
             raise refused from error
 
 
-def _check_kind(statement: syntax.SqlStatement) -> str:
+def _check_kind(statement: statements.SqlStatement) -> str:
     """Return the first word of SQL.
 
     Raises QueryTypeError for SQL that stores the text of a query, and for a plan of DuckDB's that is not measured.
@@ -231,10 +231,10 @@ def _check_kind(statement: syntax.SqlStatement) -> str:
 
 def _check_run_names(everything: Sequence[syntax.Embedded]) -> None:
     """Raise QueryTypeError where different statements are to go into runs of one name."""
-    taken: dict[str, syntax.ExplainOcclude] = {}
+    taken: dict[str, statements.ExplainOcclude] = {}
     for each in everything:
         statement = each.statement
-        if not isinstance(statement, syntax.ExplainOcclude) or statement.into is None:
+        if not isinstance(statement, statements.ExplainOcclude) or statement.into is None:
             continue
         name = statement.into.name.value
         if taken.setdefault(name.lower(), statement) != statement:
@@ -243,7 +243,7 @@ def _check_run_names(everything: Sequence[syntax.Embedded]) -> None:
 
 
 def _kind(inner: syntax.Embedded) -> str:
-    return "PREDICT" if isinstance(inner.statement, syntax.Predict) else "EXPLAIN OCCLUDE"
+    return "PREDICT" if isinstance(inner.statement, statements.Predict) else "EXPLAIN OCCLUDE"
 
 
 def _key(inner: syntax.Embedded) -> Hashable:
@@ -262,9 +262,9 @@ def _plain_sources(inner: Sequence[syntax.Embedded]) -> list[syntax.Embedded]:
 
 def _needed_maps(statement: syntax.Node) -> syntax.Embedded | None:
     """Return a statement that PLAN would have to run to know which images another one is about."""
-    if isinstance(statement, syntax.PlanSql):
+    if isinstance(statement, statements.PlanSql):
         needed = [each for outer in _directly_inside(statement) for each in _all_inside(outer.statement)]
-    elif isinstance(statement, syntax.PlanStatement) and not statement.analyze:
+    elif isinstance(statement, statements.PlanStatement) and not statement.analyze:
         needed = list(_all_inside(statement))
     else:
         needed = []
@@ -272,17 +272,21 @@ def _needed_maps(statement: syntax.Node) -> syntax.Embedded | None:
 
 
 def _makes_maps(inner: syntax.Embedded) -> bool:
-    return isinstance(inner.statement, syntax.ExplainOcclude)
+    return isinstance(inner.statement, statements.ExplainOcclude)
 
 
 def _directly_inside(statement: syntax.Node) -> tuple[syntax.Embedded, ...]:
     """Return the statements inside the SQL of a statement, not those inside these."""
     match statement:
-        case syntax.SqlStatement(embedded=embedded):
+        case statements.SqlStatement(embedded=embedded):
             return embedded
-        case syntax.PlanStatement(statement=planned) | syntax.PlanSql(statement=planned):
+        case statements.PlanStatement(statement=planned) | statements.PlanSql(statement=planned):
             return _directly_inside(planned)
-        case syntax.ExplainOcclude(source=source) | syntax.Predict(source=source) | syntax.CreateImages(source=source):
+        case (
+            statements.ExplainOcclude(source=source)
+            | statements.Predict(source=source)
+            | statements.CreateImages(source=source)
+        ):
             return source.embedded if isinstance(source, syntax.SelectSource) else ()
     return ()
 

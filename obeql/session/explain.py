@@ -67,7 +67,7 @@ def explain(
     per_image = sum(grid.n_windows for grid in plan.grids)
     listener = None if on_progress is None else ProgressReader(on_progress, len(kept), per_image)
     moment = started if began is None else began
-    context = RunContext(recorder.gallery.load, recorder, recorder.store, listener, stopped, analyze, moment)
+    context = RunContext(recorder.image_registry.load, recorder, recorder.store, listener, stopped, analyze, moment)
     try:
         report = _computed(replace(plan, images=todo), load_graph, context)
     except BaseException as error:
@@ -110,7 +110,7 @@ def _result(
     n_cells = {"cells_computed": report.n_windows, "cells_stored": report.n_stored}
     store.finish_run(recorder.run_id, "done", {"seconds": seconds, **n_cells, **report.seconds})
     store.drop_pieces(plan.model.model_hash)
-    maps = recorder.shelf.listed([heat for image in plan.images for heat in heats.get(image_key(image), [])])
+    maps = recorder.map_cache.listed([heat for image in plan.images for heat in heats.get(image_key(image), [])])
     failed = _in_order(plan, recorder.failed)
     return Result(maps, failed, recorder.run_id, plan.run_name, plan, seconds, recorder.notes)
 
@@ -215,15 +215,16 @@ def _continued(recorder: RunRecorder) -> dict[str, list[Heatmap | LazyMap]]:
         if record.image_id not in held:
             continue
         stored = store.load_maps(earlier, record.image_id)
-        if not _answers(plan, record, stored, recorder.gallery):
+        if not _answers(plan, record, stored, recorder.image_registry):
             return {}
         shown = replace(record, columns=image.columns or record.columns)
         size = store.content_sizes([stored[0].cells.key.image_hash]).get(stored[0].cells.key.image_hash)
         heats = [
-            load_heatmap(each, plan.score, plan.model, recorder.names, shown, size, recorder.gallery) for each in stored
+            load_heatmap(each, plan.score, plan.model, recorder.names, shown, size, recorder.image_registry)
+            for each in stored
         ]
         kept[image_key(image)] = [
-            recorder.shelf.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)
+            recorder.map_cache.put(heat, each.map_id) for heat, each in zip(heats, stored, strict=True)
         ]
     if not store.resume_run(earlier, held):  # another session does so now
         return {}
@@ -231,7 +232,7 @@ def _continued(recorder: RunRecorder) -> dict[str, list[Heatmap | LazyMap]]:
     return kept
 
 
-def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], gallery: ImageRegistry) -> bool:
+def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], image_registry: ImageRegistry) -> bool:
     """Return whether stored maps of an image are what the plan asks of it, and of the pixels it has now."""
     n_classes, odd = divmod(len(stored), len(plan.grids))
     if odd or not n_classes:
@@ -247,7 +248,7 @@ def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], gal
         if (ids != wanted) if isinstance(wanted, list) else (len(ids) != wanted):
             return False
     try:
-        return gallery.load(image).digest == stored[0].cells.key.image_hash
+        return image_registry.load(image).digest == stored[0].cells.key.image_hash
     except ImageError:
         return False
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ExecutionError, ObeqlError
-from obeql.grammar import syntax
+from obeql.grammar import statements, syntax
 from obeql.planner import (
     BoundExplain,
     ExplainPlan,
@@ -62,20 +62,20 @@ class ExplainRunner:
     def __init__(
         self,
         store: Store,
-        gallery: ImageRegistry,
-        networks: ModelRegistry,
+        image_registry: ImageRegistry,
+        model_registry: ModelRegistry,
         catalog: SessionCatalog,
         cancellation: Cancellation,
     ) -> None:
         self._store = store
-        self._gallery = gallery
-        self._networks = networks
+        self._image_registry = image_registry
+        self._model_registry = model_registry
         self._catalog = catalog
         self._cancellation = cancellation
 
     def run(
         self,
-        statement: syntax.ExplainOcclude | syntax.PlanStatement,
+        statement: statements.ExplainOcclude | statements.PlanStatement,
         call: Call,
         values: dict[syntax.Parameter, Any],
         analyze: bool = False,
@@ -93,7 +93,7 @@ class ExplainRunner:
 
     def plan(
         self,
-        statement: syntax.ExplainOcclude | syntax.PlanStatement,
+        statement: statements.ExplainOcclude | statements.PlanStatement,
         call: Call,
         values: dict[syntax.Parameter, Any],
         runs: bool,
@@ -104,16 +104,16 @@ class ExplainRunner:
         `answered` is false where a plan that stored cells were to answer has failed: what they claim is not counted.
         """
         bound = self._counted(bind(statement, self._catalog, call.text, None, values), answered)
-        asked = statement.statement if isinstance(statement, syntax.PlanStatement) else statement
-        if isinstance(statement, syntax.ExplainOcclude) and call.ahead is not None:
+        asked = statement.statement if isinstance(statement, statements.PlanStatement) else statement
+        if isinstance(statement, statements.ExplainOcclude) and call.ahead is not None:
             bound = replace(bound, also=call.ahead.classes(call.place, bound, self._catalog))
         say = StatementStatus(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
         say.torch()
         if len(bound.images) == 1:
-            self._gallery.load(bound.images[0])  # a single bad image fails here, before anything is measured
+            self._image_registry.load(bound.images[0])  # a single bad image fails here, before anything is measured
         if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
             return plan_explain(bound, Rates())
-        if runs and (model := self._networks.current(bound.model, say)) is not bound.model:
+        if runs and (model := self._model_registry.current(bound.model, say)) is not bound.model:
             self._store.put_model(model, replace=True)
             anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values)
             bound = replace(self._counted(anew, answered), also=bound.also)
@@ -123,10 +123,10 @@ class ExplainRunner:
         try:
             with threads_set(threads, bound):
                 n_sharing = sharing_a_device(bound, threads)
-                rates = self._networks.rates(bound.model, bound.device, precision, n_sharing, say)
+                rates = self._model_registry.rates(bound.model, bound.device, precision, n_sharing, say)
                 fast = None
                 if bound.estimates:
-                    fast = self._networks.reduced_rates(bound.model, bound.device, precision, say)
+                    fast = self._model_registry.reduced_rates(bound.model, bound.device, precision, say)
         except ObeqlError:
             raise
         except Exception as error:  # measuring runs the network
@@ -153,14 +153,14 @@ class ExplainRunner:
                 analyze,
                 call.began,
             )
-            self._networks.learn(plan, found[1])
-        self._networks.save_rates()
+            self._model_registry.learn(plan, found[1])
+        self._model_registry.save_rates()
         return found
 
     def _recorder(self, plan: ExplainPlan, values: dict[syntax.Parameter, Any]) -> RunRecorder:
         delivery = self._delivery()
         own = None if delivery is None else delivery.of_one_run(self._store.origin())
-        return RunRecorder(self._store, plan, self._gallery, plain_values(values), own)
+        return RunRecorder(self._store, plan, self._image_registry, plain_values(values), own)
 
     def _delivery(self) -> Delivery | None:
         return delivery_of(self._catalog.setting("store"), self._catalog.setting("store_folder"), self._store.path)
@@ -173,8 +173,8 @@ class ExplainRunner:
 
     def _graph(self, plan: ExplainPlan) -> LayerGraph:
         """Return the layers a plan was made for. A plan that stored cells were to answer was made without them."""
-        if (other := self._networks.current(plan.model)) is not plan.model:
+        if (other := self._model_registry.current(plan.model)) is not plan.model:
             raise _OtherLayersError(other)
         if not plan.measured_rates:
             raise _NotAllStoredError
-        return self._networks.graph(plan.model)
+        return self._model_registry.graph(plan.model)

@@ -41,7 +41,7 @@ _UNKNOWN = ImageRecord(None)
 
 
 def is_pixels(value: Any) -> bool:
-    """Whether a Python value is pixels: an array, a tensor or a PIL image (a number of numpy's is not); or a batch."""
+    """Return whether a value is pixels: an array, a tensor or a PIL image (a number of numpy's is not); or a batch."""
     if hasattr(value, "shape"):
         return getattr(value, "ndim", 1) != 0
     return hasattr(value, "getbands") and hasattr(value, "convert")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
-from obeql.grammar import syntax
+from obeql.grammar import statements, syntax
 from obeql.planner import ImageRecord, ImageSet
 from obeql.planner.binding.options import EXPLAIN_OPTIONS, MODEL_OPTIONS
 from obeql.session.image_registry import is_pixels
@@ -30,7 +30,7 @@ _SELECTORS: Mapping[str, type[syntax.ForPredicted | syntax.ForLabel | syntax.For
 
 def explain_statement(
     source: Any, model: str, options: Mapping[str, Any], is_name: bool
-) -> tuple[syntax.ExplainOcclude, list[Any] | None]:
+) -> tuple[statements.ExplainOcclude, list[Any] | None]:
     """Return the statement and the values of its parameters (the source, unless `is_name`).
 
     `options` are the keywords; those that are no clause are options of WITH, and None leaves one out. Raises
@@ -55,7 +55,7 @@ def explain_statement(
     reuse = rest.pop("reuse", True)
     where, parameters = _source(source, is_name)
     return (
-        syntax.ExplainOcclude(
+        statements.ExplainOcclude(
             source=where,
             model=syntax.Name(model),
             selector=_selector(classes) if top is None else syntax.ForTop(_whole("top", top)),
@@ -74,11 +74,11 @@ def explain_statement(
 
 def predict_statement(
     source: Any, model: str, top: Any, page: Any, check: Any, is_name: bool
-) -> tuple[syntax.Predict, list[Any] | None]:
+) -> tuple[statements.Predict, list[Any] | None]:
     """Return the statement of PREDICT and the values of its parameters, as `explain_statement` does."""
     where, parameters = _source(source, is_name)
     return (
-        syntax.Predict(
+        statements.Predict(
             source=where,
             model=syntax.Name(model),
             top=None if top is None else syntax.ForTop(_whole("top", top)),

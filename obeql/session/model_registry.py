@@ -318,7 +318,7 @@ def _graph_key(model: ModelRecord) -> GraphKey:
 
 
 def _rates_key(model: ModelRecord, place: torch.device, precision: str) -> str:
-    """What decides how fast a model runs: with the hardware, because a database may be carried to another machine."""
+    """Return what decides how fast a model runs: the hardware, too, because a database may move to another machine."""
     shape = "x".join(map(str, model.preprocessing.size))
     return f"{model.model_hash[:24]} {shape} {_limit_key(place, precision)}"
 

@@ -38,7 +38,7 @@ def resolve_workers(bound: BoundExplain, threads: int | None) -> BoundExplain:
 
 
 def sharing_a_device(bound: BoundExplain, threads: int | None) -> int:
-    """How many workers share the memory of one device; other nodes of a cluster are taken to be like this machine."""
+    """Return how many workers share the memory of one device; nodes of a cluster are taken to be like this machine."""
     from obeql.executor.devices import devices_of  # noqa: PLC0415
 
     if bound.cluster is None:

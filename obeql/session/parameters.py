@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from obeql.errors import QueryTypeError
-from obeql.grammar import parameters_of, syntax
+from obeql.grammar import parameters_of, statements, syntax
 from obeql.grammar.scanner import scan
 from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.image_paths import as_text
@@ -34,7 +34,7 @@ def check_parameters(parameters: Any) -> None:
 
 
 def bound_values(
-    statement: syntax.Node, parameters: Parameters, gallery: ImageRegistry, alone: bool = True
+    statement: syntax.Node, parameters: Parameters, image_registry: ImageRegistry, alone: bool = True
 ) -> dict[syntax.Parameter, Any]:
     """Return the value of each parameter of an OBEQL statement, pixels of its source turned into images.
 
@@ -45,11 +45,11 @@ def bound_values(
     if alone:
         _check_number(given, parameters)
     source = _source_parameter(statement)
-    name = statement.name.value if isinstance(statement, syntax.CreateImages) else None
+    name = statement.name.value if isinstance(statement, statements.CreateImages) else None
     for parameter, value in given.items():
         if parameter == source:
             shown = f"parameter {_shown(parameter)}" if is_written(parameter) else "source"
-            given[parameter] = _images(value, gallery, shown, name)
+            given[parameter] = _images(value, image_registry, shown, name)
         elif hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
             given[parameter] = value.tolist()
     return given
@@ -91,23 +91,23 @@ def sql_values(sql: str, parameters: Parameters, alone: bool) -> Any:
     return list(parameters)[: max([marks.count("?"), *numbers])] or None
 
 
-def query_values(query: syntax.SqlStatement | syntax.SelectSource, parameters: Parameters, alone: bool) -> Any:
+def query_values(query: statements.SqlStatement | syntax.SelectSource, parameters: Parameters, alone: bool) -> Any:
     """Return the values DuckDB gets with SQL that has statements inside: those of the parameters outside of them.
 
     DuckDB takes values by name, and the number of a parameter for its name; those of `?` are counted anew without the
     ones inside. Raises QueryTypeError, with its place, for a parameter without a value, and for a value too many.
     """
-    if isinstance(query, syntax.SqlStatement) and not query.embedded:
+    if isinstance(query, statements.SqlStatement) and not query.embedded:
         return sql_values(query.text, parameters, alone)
     inner = [parameter for each in query.embedded for parameter in parameters_of(each)]
-    own = _own_parameters(query) if isinstance(query, syntax.SqlStatement) else query.parameters
+    own = _own_parameters(query) if isinstance(query, statements.SqlStatement) else query.parameters
     if alone:
         _check_number([*own, *inner], parameters)
     marks = iter(range(1, len(own) + 1))
     return {str(next(marks)) if _is_mark(each) else _shown(each): _value(each, parameters) for each in own} or None
 
 
-def _own_parameters(statement: syntax.SqlStatement) -> list[syntax.Parameter]:
+def _own_parameters(statement: statements.SqlStatement) -> list[syntax.Parameter]:
     """Return the parameters of SQL outside of the statements inside it; `?` counts all of them before."""
     sql, start = statement.query, statement.span.start
     counted = [parameter for each in statement.embedded for parameter in parameters_of(each) if _is_mark(parameter)]
@@ -134,9 +134,9 @@ def _is_mark(parameter: syntax.Parameter) -> bool:
 
 
 def _source_parameter(statement: syntax.Node) -> syntax.Parameter | None:
-    if isinstance(statement, syntax.PlanStatement):
+    if isinstance(statement, statements.PlanStatement):
         statement = statement.statement
-    if isinstance(statement, (syntax.ExplainOcclude, syntax.Predict, syntax.CreateImages)):
+    if isinstance(statement, (statements.ExplainOcclude, statements.Predict, statements.CreateImages)):
         source = statement.source
         return source.parameter if isinstance(source, syntax.ParameterSource) else None
     return None
@@ -156,10 +156,10 @@ def _shown(parameter: syntax.Parameter) -> str:
     return str(parameter.name if parameter.index is None else parameter.index + 1)
 
 
-def _images(value: Any, gallery: ImageRegistry, shown: str, name: str | None) -> Any:
-    """Return pixels, alone or in a list, as images of the gallery; paths, names and records as they are."""
+def _images(value: Any, image_registry: ImageRegistry, shown: str, name: str | None) -> Any:
+    """Return pixels, alone or in a list, as images of the registry; paths, names and records as they are."""
     if is_pixels(value):
-        return gallery.listed([value], name, shown)
+        return image_registry.listed([value], name, shown)
     if isinstance(value, (list, tuple)) and any(not isinstance(item, (str, os.PathLike)) for item in value):
-        return gallery.listed(value, name, shown)
+        return image_registry.listed(value, name, shown)
     return value

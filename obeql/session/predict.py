@@ -116,7 +116,7 @@ def predict(
     bound: BoundPredict,
     graph: LayerGraph,
     store: Store,
-    gallery: ImageRegistry,
+    image_registry: ImageRegistry,
     cancelled: Callable[[], bool],
     on_progress: OnProgress | None = None,
 ) -> Predictions:
@@ -129,7 +129,7 @@ def predict(
     said: list[_Said] = []
     rows: list[tuple[ImageRecord, _Row]] = []
     errors: list[str] = []
-    for image, found in _told(bound, _outputs(bound, graph, gallery, cancelled), on_progress):
+    for image, found in _told(bound, _outputs(bound, graph, image_registry, cancelled), on_progress):
         if isinstance(found, str):
             errors.append(found)
             rows.append((image, (None, None, None, None, None, found, None)))
@@ -169,7 +169,7 @@ def _told(
 
 
 def _outputs(
-    bound: BoundPredict, graph: LayerGraph, gallery: ImageRegistry, cancelled: Callable[[], bool]
+    bound: BoundPredict, graph: LayerGraph, image_registry: ImageRegistry, cancelled: Callable[[], bool]
 ) -> Iterator[tuple[ImageRecord, _Said | str]]:
     """Yield each image with what the model says of it, or with its error."""
     import torch  # noqa: PLC0415
@@ -184,7 +184,7 @@ def _outputs(
         if cancelled():
             raise KeyboardInterrupt("cancelled; no prediction was stored")
         try:
-            source = gallery.load(image)
+            source = image_registry.load(image)
             values = preprocess(source, bound.model.preprocessing).values
             with arithmetic("float32", device):
                 pixels = torch.from_numpy(values)[None].to(device)
@@ -203,7 +203,7 @@ def _outputs(
 
 
 def _highest(image: ImageRecord, source: SourceImage, logits: Tensor, k: int, activation: Activation) -> _Said:
-    """What logits (1, K) say: the k highest classes with the numbers that maps show, or all values in their order."""
+    """Return what logits (1, K) say: the k highest classes with the numbers of maps, or all values in their order."""
     import torch  # noqa: PLC0415
 
     from obeql.executor.operators.logits import logit_and_others  # noqa: PLC0415

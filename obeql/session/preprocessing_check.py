@@ -147,7 +147,7 @@ def check_table(tried: Sequence[_Tried]) -> pa.Table:
 def check_preprocessing(
     bound: BoundPredict,
     graph: LayerGraph,
-    gallery: ImageRegistry,
+    image_registry: ImageRegistry,
     cancelled: Callable[[], bool],
     on_progress: OnProgress | None = None,
 ) -> Checked:
@@ -170,7 +170,7 @@ def check_preprocessing(
         if cancelled():
             raise KeyboardInterrupt("cancelled; the check is not finished")
         try:
-            inputs = torch.from_numpy(_inputs(gallery, image, [each.how for each in tried])).to(device)
+            inputs = torch.from_numpy(_inputs(image_registry, image, [each.how for each in tried])).to(device)
             with arithmetic("float32", device):
                 logits = graph.forward(inputs)
         except ImageError as error:
@@ -204,14 +204,14 @@ def _candidates(own: Preprocessing) -> list[_Tried]:
     return [_Tried("the model's", own, True), *tried]
 
 
-def _inputs(gallery: ImageRegistry, image: ImageRecord, hows: Sequence[Preprocessing]) -> Any:
+def _inputs(image_registry: ImageRegistry, image: ImageRecord, hows: Sequence[Preprocessing]) -> Any:
     """Return an image as the network would read it with each preprocessing, (P, C, H, W)."""
     import numpy as np  # noqa: PLC0415
 
     from obeql.executor.images import preprocess  # noqa: PLC0415
     from obeql.executor.images.preprocess import to_model_space  # noqa: PLC0415
 
-    pixels = preprocess(gallery.load(image), hows[0]).pixels
+    pixels = preprocess(image_registry.load(image), hows[0]).pixels
     unit = pixels[:, :, :1] if hows[0].channels == "gray" else pixels
     return np.stack([to_model_space(unit, how) for how in hows])
 

@@ -100,7 +100,7 @@ class Probe:
 def open_probe(
     bound: BoundPredict,
     graph: LayerGraph,
-    gallery: ImageRegistry,
+    image_registry: ImageRegistry,
     fill: str,
     turn: Callable[[], AbstractContextManager[None]],
 ) -> Probe:
@@ -120,7 +120,7 @@ def open_probe(
     how = bound.model.preprocessing
     device = resolve_device(bound.device)
     graph = graph.to(device, torch.float32)
-    given = preprocess(gallery.load(image), how)
+    given = preprocess(image_registry.load(image), how)
     pixels = torch.from_numpy(given.values)[None].to(device)
     hidden = torch.from_numpy(fill_values(fill, given, how))[None].to(device)
     try:

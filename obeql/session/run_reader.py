@@ -65,7 +65,7 @@ def load_heatmap(
     names: tuple[str, ...],
     image: ImageRecord,
     source_size: tuple[int, int] | None,
-    gallery: ImageRegistry,
+    image_registry: ImageRegistry,
 ) -> Heatmap:
     """Return a stored map as a heat map; its picture is opened when it is drawn, and may be gone by then.
 
@@ -80,24 +80,24 @@ def load_heatmap(
         _placement(stored, model, source_size),
         image,
         stored.run_id,
-        lambda: gallery.load(image, stored.cells.key.image_hash),
+        lambda: image_registry.load(image, stored.cells.key.image_hash),
         stored.class_name,
         stored.label,
     )
 
 
-def stored_result(store: Store, gallery: ImageRegistry, run: RunRecord, model: ModelRecord) -> Result:
+def stored_result(store: Store, image_registry: ImageRegistry, run: RunRecord, model: ModelRecord) -> Result:
     """Return the maps of a stored run as a Result, named as they were when it ran."""
     assert run.run_id is not None
     images = {image.image_id: image for image in store.run_images(run.run_id)}
-    entries = cached_maps(store, gallery, run.run_id, run.score, replace(model, name=run.model), images)
+    entries = cached_maps(store, image_registry, run.run_id, run.score, replace(model, name=run.model), images)
     maps = MapCache(store).listed([entry for _, entry in entries])
     return Result(maps, tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))
 
 
 def cached_maps(
     store: Store,
-    gallery: ImageRegistry,
+    image_registry: ImageRegistry,
     run_id: int,
     score: str,
     model: ModelRecord,
@@ -110,7 +110,7 @@ def cached_maps(
     entries = []
     for stored in members:
         image = images.get(stored.image_id) or ImageRecord(None, stored.image_id)
-        heat = load_heatmap(stored, score, model, names, image, sizes.get(stored.cells.key.image_hash), gallery)
+        heat = load_heatmap(stored, score, model, names, image, sizes.get(stored.cells.key.image_hash), image_registry)
         entries.append((stored.image_id, LazyMap.of(heat, stored.map_id)))
     return entries
 

@@ -66,13 +66,13 @@ class RunRecorder:
     """Begins a run with its first image, then stores images in their order; a `CellSink`. `flush` stores what waits.
 
     `parameters` are the plain values the statement was given, `n_todo` is the number of images to come, `heats` holds
-    the maps by `image_key` as `shelf` keeps them, `failed` the images that could not be explained. Maps that workers
-    have written into shards are in `heats` after `collect`.
+    the maps by `image_key` as `map_cache` keeps them, `failed` the images that could not be explained. Maps that
+    workers     have written into shards are in `heats` after `collect`.
     """
 
     store: Store
     plan: ExplainPlan
-    gallery: ImageRegistry
+    image_registry: ImageRegistry
     parameters: Mapping[str, Any] = field(default_factory=dict)
     delivery: Delivery | None = None
     run_id: int | None = None
@@ -97,7 +97,7 @@ class RunRecorder:
     _delivered: dict[str, int] = field(default_factory=dict)
 
     @cached_property
-    def shelf(self) -> MapCache:
+    def map_cache(self) -> MapCache:
         """Return what keeps the maps for the result."""
         return MapCache(self.store, in_files=self.delivery is not None and self.delivery.keep)
 
@@ -175,7 +175,7 @@ class RunRecorder:
             self._kept_files.add(explained)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
-        picture = self.gallery.load(image) if known.path is None else (lambda: self.gallery.load(known))
+        picture = self.image_registry.load(image) if known.path is None else (lambda: self.image_registry.load(known))
         heats = [
             heatmap_of(
                 *(cells, self.plan.score, self.plan.model, self.names, stride),
@@ -234,7 +234,7 @@ class RunRecorder:
         if self._held:
             map_ids = iter(self._store_held())
             for key, (_, heats) in self._held.items():
-                self.heats[key] = [self.shelf.put(heat, next(map_ids)) for heat in heats]
+                self.heats[key] = [self.map_cache.put(heat, next(map_ids)) for heat in heats]
             finished, self._held = self._held, {}
             self._n_held = self._held_bytes = 0
             self._drop_pieces(finished)
@@ -293,7 +293,7 @@ class RunRecorder:
         for image in self.plan.images:
             known = self.registered(image)
             images[known.image_id] = replace(known, columns=image.columns or known.columns)
-        entries = cached_maps(self.store, self.gallery, self.run_id, self.plan.score, self.plan.model, images)
+        entries = cached_maps(self.store, self.image_registry, self.run_id, self.plan.score, self.plan.model, images)
         for image_id, entry in entries:
             if image_id in keys:
                 self.heats.setdefault(keys[image_id], []).append(entry)

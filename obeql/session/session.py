@@ -82,10 +82,10 @@ class Session:
         self._store = Store(path, read_only)
         places = FileLocations(self._store)
         tables = DerivedTables()
-        self._gallery = ImageRegistry(self._store, places, tables)
+        self._image_registry = ImageRegistry(self._store, places, tables)
         cancellation = Cancellation()
-        self._networks = ModelRegistry(self._store, places, allow_python, cancellation.check)
-        self._statements = Statements(self._store, self._gallery, self._networks, cancellation, tables)
+        self._model_registry = ModelRegistry(self._store, places, allow_python, cancellation.check)
+        self._statements = Statements(self._store, self._image_registry, self._model_registry, cancellation, tables)
         self._page: PageServer | None = None
         _sessions.add(self)
 
@@ -196,10 +196,10 @@ class Session:
         _check_name("Model", name)
         with self._statements.turn():
             if isinstance(module, (str, os.PathLike)):
-                record = self._networks.create(name, os.fspath(module), options)
+                record = self._model_registry.create(name, os.fspath(module), options)
             else:
-                record = self._networks.adopt(name, module, options)
-            self._statements.put_model(record, replace or self._networks.renews(record))
+                record = self._model_registry.adopt(name, module, options)
+            self._statements.put_model(record, replace or self._model_registry.renews(record))
         return record
 
     def create_images(
@@ -218,10 +218,12 @@ class Session:
         if source is None and not is_pixels(images) and not isinstance(images, Iterable):
             raise QueryTypeError(f"Images are a path or a list of paths and pixels, not {type(images).__name__}.")
         items = [images] if source is not None or is_pixels(images) else list(images)
-        found = self._gallery.paged(self._gallery.listed(items, name, "images"), pages)
+        found = self._image_registry.paged(self._image_registry.listed(items, name, "images"), pages)
         if not found:
             raise QueryTypeError("The list of images is empty.")
-        return self._gallery.put_set(ImageSet(name, as_text(source or "images from Python"), tuple(found)), replace)
+        return self._image_registry.put_set(
+            ImageSet(name, as_text(source or "images from Python"), tuple(found)), replace
+        )
 
     def run(self, name_or_id: str | int) -> Result:
         """Return the maps of a stored run. Raises UnknownNameError."""
@@ -286,7 +288,7 @@ class Session:
         if self._page is not None:
             self._page.close()
         with self._statements.stopped():
-            self._networks.release()
+            self._model_registry.release()
             self._store.close()
 
     def __enter__(self) -> Session:
@@ -303,7 +305,7 @@ class Session:
     def _adopted(self, name: str, module: Any, options: dict[str, Any]) -> ModelRecord:
         """A live module as a model of this name, or, where that stands for another one, with its hash behind it."""
         with self._statements.turn():
-            record = self._statements.with_free_name(self._networks.adopt(name, module, options))
+            record = self._statements.with_free_name(self._model_registry.adopt(name, module, options))
             self._statements.put_model(record, False)
         return record
 

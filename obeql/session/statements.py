@@ -20,7 +20,7 @@ import duckdb
 from obeql.drawing.missing_pictures import missing_pictures
 from obeql.errors import QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
 from obeql.export.registry import form_of
-from obeql.grammar import parse_script, syntax
+from obeql.grammar import parse_script, statements, syntax
 from obeql.planner import (
     ExplainPlan,
     ImageSet,
@@ -80,47 +80,47 @@ class Statements:
     def __init__(
         self,
         store: Store,
-        gallery: ImageRegistry,
-        networks: ModelRegistry,
+        image_registry: ImageRegistry,
+        model_registry: ModelRegistry,
         cancellation: Cancellation,
         tables: DerivedTables,
     ) -> None:
         self._store = store
-        self._gallery = gallery
-        self._networks = networks
-        self._runs = StoredRuns(store, gallery)
+        self._image_registry = image_registry
+        self._model_registry = model_registry
+        self._runs = StoredRuns(store, image_registry)
         self._listings = Listings(store)
         self._settings: dict[str, Any] = {}
-        self._catalog = SessionCatalog(store, gallery, self._settings)
+        self._catalog = SessionCatalog(store, image_registry, self._settings)
         self._cancellation = cancellation
-        self._explains = ExplainRunner(store, gallery, networks, self._catalog, cancellation)
+        self._explains = ExplainRunner(store, image_registry, model_registry, self._catalog, cancellation)
         self._embedded = EmbeddedStatements(store, tables, self._explain, self._predicted, self._inner_plan)
         #: held by the thread whose statement runs; its callbacks may run statements of their own
         self._running = threading.RLock()
         self._depth = 0
         self._handlers: dict[type[Any], Callable[[Any, Call], Outcome]] = {
-            syntax.SqlStatement: self._sql,
-            syntax.ExplainOcclude: self._explain,
-            syntax.PlanStatement: self._plan,
-            syntax.PlanSql: self._plan_sql,
-            syntax.Predict: self._predict,
-            syntax.CreateModel: self._create_model,
-            syntax.CreateImages: self._create_images,
-            syntax.Drop: self._drop,
-            syntax.Show: self._show,
-            syntax.Describe: self._describe,
-            syntax.Evaluate: self._evaluate,
-            syntax.Render: self._render,
-            syntax.ExportRun: self._export,
-            syntax.SetSetting: self._set,
-            syntax.ResetSetting: self._set,
+            statements.SqlStatement: self._sql,
+            statements.ExplainOcclude: self._explain,
+            statements.PlanStatement: self._plan,
+            statements.PlanSql: self._plan_sql,
+            statements.Predict: self._predict,
+            statements.CreateModel: self._create_model,
+            statements.CreateImages: self._create_images,
+            statements.Drop: self._drop,
+            statements.Show: self._show,
+            statements.Describe: self._describe,
+            statements.Evaluate: self._evaluate,
+            statements.Render: self._render,
+            statements.ExportRun: self._export,
+            statements.SetSetting: self._set,
+            statements.ResetSetting: self._set,
         }
 
     def cancel(self) -> None:
         """Ask the running statement to stop after its current batch."""
         self._cancellation.ask()
 
-    def run(self, statement: syntax.Statement, call: Call) -> Outcome:
+    def run(self, statement: statements.Statement, call: Call) -> Outcome:
         """Run a statement; errors of DuckDB come out as QueryError."""
         with self.turn():
             return self._run_one(statement, call)
@@ -132,7 +132,7 @@ class Statements:
             self.require_open()
             if self._depth == 0:  # a callback may run statements of its own; they leave the outer one's state alone
                 self._cancellation.clear()
-                self._gallery.let_go()
+                self._image_registry.let_go()
             self._depth += 1
             try:
                 yield
@@ -165,7 +165,7 @@ class Statements:
             self._cancellation.ask()
             self._running.acquire(timeout=timeout_s)
 
-    def _run_one(self, statement: syntax.Statement, call: Call) -> Outcome:
+    def _run_one(self, statement: statements.Statement, call: Call) -> Outcome:
         try:
             with placed_in(call.text), self._embedded.tables_of(statement, call):
                 return self._handlers[type(statement)](statement, call)
@@ -177,7 +177,7 @@ class Statements:
         except duckdb.Error as error:
             if not isinstance(error, _OF_THE_QUERY) and (unreadable := self._store.unreadable_file(str(error))):
                 raise unreadable from error
-            sql = statement.text if isinstance(statement, syntax.SqlStatement) else ""
+            sql = statement.text if isinstance(statement, statements.SqlStatement) else ""
             raise sql_error(error, sql, call.text, statement.span.start, self._store.ask) from error
 
     # ---- shared with the methods of a session ------------------------------------------------------------------
@@ -198,7 +198,7 @@ class Statements:
     def error_of_rows(self, error: duckdb.Error, script: str, start: int) -> QueryError:
         """Return an error that came while rows were read of the SQL at an offset of a script, with its place there."""
         statement = next(each for each in parse_script(script) if each.span.start == start)
-        if not isinstance(statement, syntax.SqlStatement):
+        if not isinstance(statement, statements.SqlStatement):
             return sql_error(error, "", script, start)
         return self._embedded.sql_error(error, statement, script)
 
@@ -225,7 +225,7 @@ class Statements:
             return
         self.require_writable(f"creating model {record.name!r}")
         self._store.put_model(record, replace)
-        self._networks.remember(record)
+        self._model_registry.remember(record)
 
     def probe(self, source: Any, model: str, fill: str) -> Probe:
         """Return the probe of one image before a model. Raises QueryTypeError for a source of several images."""
@@ -236,17 +236,17 @@ class Statements:
             elif isinstance(source, int):
                 source = self._store.image(source) or _unknown("image", source, ())
             call = Call("", {"source": source}, None, alone=True)
-            statement = syntax.Predict(node, syntax.Name(model))
+            statement = statements.Predict(node, syntax.Name(model))
             values = self._values(statement, call)
             bound = bind(statement, self._catalog, "", None, values)
             if len(bound.images) != 1:
                 raise QueryTypeError(f"A probe takes one image, not {len(bound.images)}.")
-            return open_probe(bound, self._networks.graph(bound.model), self._gallery, fill, self.turn)
+            return open_probe(bound, self._model_registry.graph(bound.model), self._image_registry, fill, self.turn)
 
     def picture(self, image: int) -> SourceImage:
         """Return the picture of an image by its id. Raises UnknownNameError, ImageError."""
         self.require_open()
-        return self._gallery.load(self._store.image(image) or _unknown("image", image, ()))
+        return self._image_registry.load(self._store.image(image) or _unknown("image", image, ()))
 
     def stored_run(self, name_or_id: str | int) -> Result:
         """Return the maps of a stored run. Raises UnknownNameError, without a place."""
@@ -254,53 +254,53 @@ class Statements:
 
     # ---- one method a statement -------------------------------------------------------------------------------
 
-    def _sql(self, statement: syntax.SqlStatement, call: Call) -> Outcome:
+    def _sql(self, statement: statements.SqlStatement, call: Call) -> Outcome:
         if statement.embedded:
             found: Outcome = self._embedded.run_sql(statement, call)
             return found
         values = sql_values(statement.text, call.parameters, call.alone)
         return self._store.on_connection(lambda connection: connection.sql(statement.text, params=values))
 
-    def _explain(self, statement: syntax.ExplainOcclude, call: Call) -> Result:
+    def _explain(self, statement: statements.ExplainOcclude, call: Call) -> Result:
         self.require_writable("EXPLAIN OCCLUDE")
         self._explains.find_shards()
         values = self._values(statement, call)
         plan, result, _ = self._explains.run(statement, call, values)
-        self._gallery.remember(plan.images)
+        self._image_registry.remember(plan.images)
         return result
 
-    def _plan(self, statement: syntax.PlanStatement, call: Call) -> Plan:
+    def _plan(self, statement: statements.PlanStatement, call: Call) -> Plan:
         if statement.analyze:
             self.require_writable("PLAN ANALYZE")
             self._explains.find_shards()
         values = self._values(statement, call)
         if not statement.analyze:
             plan = self._explains.plan(statement, call, values, runs=False)
-            self._networks.save_rates()
+            self._model_registry.save_rates()
             return Plan(show(plan), plan)
         plan, result, report = self._explains.run(statement, call, values, analyze=True)
         return Plan(show(plan, measured(report)), plan, result)
 
-    def _plan_sql(self, statement: syntax.PlanSql, call: Call) -> Plan:
+    def _plan_sql(self, statement: statements.PlanSql, call: Call) -> Plan:
         planned = self._embedded.planned(statement, call)
-        self._networks.save_rates()
+        self._model_registry.save_rates()
         return Plan(show_sql(planned), tuple(each.plan for each in planned))
 
-    def _inner_plan(self, statement: syntax.ExplainOcclude, call: Call) -> ExplainPlan:
-        wrapped = syntax.PlanStatement(False, statement, span=statement.span)
+    def _inner_plan(self, statement: statements.ExplainOcclude, call: Call) -> ExplainPlan:
+        wrapped = statements.PlanStatement(False, statement, span=statement.span)
         return self._explains.plan(wrapped, call, self._values(statement, call), runs=False)
 
     def _is_other(self, model: ModelRecord, say: Say) -> bool:
-        """Whether the model has other layers, or another identity, than those stored; what it has now is stored."""
-        current = self._networks.current(model, say)
+        """Return whether the model has other layers, or another identity, than what is stored; it is stored anew."""
+        current = self._model_registry.current(model, say)
         if current is not model:
             self._store.put_model(current, replace=True)
         return current is not model
 
-    def _predict(self, statement: syntax.Predict, call: Call) -> Outcome:
+    def _predict(self, statement: statements.Predict, call: Call) -> Outcome:
         return relation_of(self._store, self._predicted(statement, call).shown())
 
-    def _predicted(self, statement: syntax.Predict, call: Call) -> Predictions | Checked:
+    def _predicted(self, statement: statements.Predict, call: Call) -> Predictions | Checked:
         if not self._store.read_only and not statement.check:
             self.require_writable("PREDICT")
         values = self._values(statement, call)
@@ -309,14 +309,14 @@ class Statements:
         say.torch()
         if not self._store.read_only and not statement.check and self._is_other(bound.model, say):
             bound = bind(statement, self._catalog, call.text, None, values)
-        graph = self._networks.graph(bound.model, say)
+        graph = self._model_registry.graph(bound.model, say)
         with threads_set(self._catalog.setting("threads")):
             stopped, tell = self._cancellation.is_asked, call.on_progress
             if statement.check:
-                return check_preprocessing(bound, graph, self._gallery, stopped, tell)
-            return predict(bound, graph, self._store, self._gallery, stopped, tell)
+                return check_preprocessing(bound, graph, self._image_registry, stopped, tell)
+            return predict(bound, graph, self._store, self._image_registry, stopped, tell)
 
-    def _create_model(self, statement: syntax.CreateModel, call: Call) -> Message:
+    def _create_model(self, statement: statements.CreateModel, call: Call) -> Message:
         self.require_writable("CREATE MODEL")
         values = self._values(statement, call)
         options = model_options(statement.options, values)
@@ -325,24 +325,24 @@ class Statements:
         say = StatementStatus(call.on_progress, shown=name, unit="models")
         say.torch()
         say(f"loading {PurePath(uri).name}")
-        record = self._networks.create(name, uri, options)
+        record = self._model_registry.create(name, uri, options)
         known = self._store.model(name)
-        self.put_model(record, statement.replace or self._networks.renews(record))
+        self.put_model(record, statement.replace or self._model_registry.renews(record))
         height, width = record.preprocessing.size
         same = known is not None and known.model_hash == record.model_hash
         return Message(
             f"model {name} {'is there already' if same else 'created' if known is None else 'replaced'}: "
             f"{record.classes_text}, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
             f"{_capture_note(record)}{', ' + outputs if (outputs := record.outputs_text) else ''}"
-            + "".join(f"\n{note}" for note in self._networks.notes(record))
+            + "".join(f"\n{note}" for note in self._model_registry.notes(record))
         )
 
-    def _create_images(self, statement: syntax.CreateImages, call: Call) -> Message:
+    def _create_images(self, statement: statements.CreateImages, call: Call) -> Message:
         self.require_writable("CREATE IMAGES")
         source, values = statement.source, self._values(statement, call)
         options = images_options(statement.options, values)
         _, images = resolve_source(source, self._catalog, values)
-        images = self._gallery.paged(images, options["page"])
+        images = self._image_registry.paged(images, options["page"])
         match source:
             case syntax.SelectSource(sql=sql):
                 shown = sql.strip()
@@ -350,11 +350,11 @@ class Statements:
                 shown = path
             case _:
                 shown = "images from Python"
-        stored = self._gallery.put_set(ImageSet(statement.name.value, shown, images), statement.replace)
+        stored = self._image_registry.put_set(ImageSet(statement.name.value, shown, images), statement.replace)
         n_images = len(stored.images)
         return Message(f"images {stored.name}: {n_images} image{'s' if n_images != 1 else ''}")
 
-    def _drop(self, statement: syntax.Drop, call: Call) -> Message:
+    def _drop(self, statement: statements.Drop, call: Call) -> Message:
         kind = statement.kind
         self.require_writable(f"DROP {kind.upper()}")
         name = self._reference(statement.name, call)
@@ -370,10 +370,10 @@ class Statements:
             raise locate(unknown, statement.name) from None
         return Message(f"{kind} {name} dropped")
 
-    def _show(self, statement: syntax.Show, call: Call) -> Outcome:
+    def _show(self, statement: statements.Show, call: Call) -> Outcome:
         return self._listings.show(statement.what)
 
-    def _describe(self, statement: syntax.Describe, call: Call) -> Outcome:
+    def _describe(self, statement: statements.Describe, call: Call) -> Outcome:
         name = self._reference(statement.name, call)
         try:
             match statement.kind:
@@ -389,7 +389,7 @@ class Statements:
         except UnknownNameError as unknown:
             raise locate(unknown, statement.name) from None
 
-    def _evaluate(self, statement: syntax.Evaluate, call: Call) -> Outcome:
+    def _evaluate(self, statement: statements.Evaluate, call: Call) -> Outcome:
         self.require_writable("EVALUATE")
         options = evaluate_options(statement.options, self._values(statement, call))
         result = self._referred(statement.run, call)
@@ -397,13 +397,13 @@ class Statements:
         say = StatementStatus(
             call.on_progress, len(result), len(result), result[0].image if len(result) else "", "maps"
         )
-        graph, device = self._networks.graph(model, say), self._catalog.setting("device")
+        graph, device = self._model_registry.graph(model, say), self._catalog.setting("device")
         with threads_set(self._catalog.setting("threads")):
             stopped, tell = self._cancellation.is_asked, call.on_progress
             table = evaluate(result, model, graph, options, device, self._store, stopped, tell)
         return relation_of(self._store, table)
 
-    def _export(self, statement: syntax.ExportRun, call: Call) -> Message:
+    def _export(self, statement: statements.ExportRun, call: Call) -> Message:
         path = self._text(statement.path, self._values(statement, call), call, "a folder or a file")
         result = self._referred(statement.run, call)
         try:
@@ -418,7 +418,7 @@ class Statements:
         ((n_rows,),) = self._store.on_connection(lambda connection: connection.execute(copied).fetchall())
         return int(n_rows)
 
-    def _render(self, statement: syntax.Render, call: Call) -> Message:
+    def _render(self, statement: statements.Render, call: Call) -> Message:
         values = self._values(statement, call)
         path = self._text(statement.path, values, call, "the path of a picture")
         options = render_options(statement.options, values)
@@ -429,24 +429,24 @@ class Statements:
         except (QueryTypeError, UnknownNameError) as wrong:
             raise locate(wrong, statement.path) from None
 
-    def _set(self, statement: syntax.SetSetting | syntax.ResetSetting, call: Call) -> Message:
+    def _set(self, statement: statements.SetSetting | statements.ResetSetting, call: Call) -> Message:
         name, value = bind_setting(statement, self._values(statement, call))
         if name == "rates":  # which can only be reset
-            n_known = self._networks.forget_rates()
+            n_known = self._model_registry.forget_rates()
             return Message(f"obeql.rates: {n_known} forgotten; the next plan measures anew")
         self._settings[name] = value
         return Message(f"obeql.{name} = {'auto' if value is None else value}")
 
     # ---- what they share --------------------------------------------------------------------------------------
 
-    def _values(self, statement: syntax.Statement, call: Call) -> dict[syntax.Parameter, Any]:
-        return bound_values(statement, call.parameters, self._gallery, call.alone)
+    def _values(self, statement: statements.Statement, call: Call) -> dict[syntax.Parameter, Any]:
+        return bound_values(statement, call.parameters, self._image_registry, call.alone)
 
     def _reference(self, node: syntax.Reference, call: Call) -> str | int:
         """Return the name or id that a node, or its parameter, gives."""
         given: Any
         if isinstance(node, syntax.Parameter):
-            given = parameter_value(node, bound_values(node, call.parameters, self._gallery, False))
+            given = parameter_value(node, bound_values(node, call.parameters, self._image_registry, False))
             given = given.item() if hasattr(given, "item") else given
         else:
             given = node.value

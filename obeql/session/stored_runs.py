@@ -16,9 +16,9 @@ __all__ = ["StoredRuns"]
 class StoredRuns:
     """Looks runs up by name or id; raises UnknownNameError, without a place, for a run that there is not."""
 
-    def __init__(self, store: Store, gallery: ImageRegistry) -> None:
+    def __init__(self, store: Store, image_registry: ImageRegistry) -> None:
         self._store = store
-        self._gallery = gallery
+        self._image_registry = image_registry
 
     def record(self, name_or_id: str | int) -> RunRecord:
         """Return what the run was."""
@@ -37,4 +37,4 @@ class StoredRuns:
     def result(self, name_or_id: str | int) -> Result:
         """Return the maps of the run."""
         run = self.record(name_or_id)
-        return stored_result(self._store, self._gallery, run, self.model(run))
+        return stored_result(self._store, self._image_registry, run, self.model(run))

@@ -41,7 +41,7 @@ def prepare_schema(database: Database) -> None:
             f"a database cannot be named {Path(database.path).name!r}: its tables live in a schema {SCHEMA}"
         )
     try:
-        ((version,),) = database.rows(f"SELECT max(version) FROM {SCHEMA}.schema_version")
+        version, digest, own = _last_made(database)
     except StoreError as error:
         if not isinstance(error.__cause__, duckdb.CatalogException):
             raise
@@ -59,14 +59,30 @@ def prepare_schema(database: Database) -> None:
     if database.read_only:
         return  # it is read with the views it has
     if version < SCHEMA_VERSION:
-        _upgrade(database, version)
+        _upgrade(database, version, own)
         return
-    last = "SELECT digest, names FROM obeql_store.view_rows ORDER BY rowid DESC LIMIT 1"
-    for digest, names in database.rows(last):  # none in memory, where macros are made when users' SQL comes
-        if digest != fresh.digest():
-            # Where Parquet files are lost that a view reads, it cannot be made anew: views stay as they are meanwhile.
-            with suppress(StoreError):
-                _renew_views(database, frozenset(names))
+    if digest and digest != fresh.digest():
+        _require_free(database, own)
+        # Where Parquet files are lost that a view reads, it cannot be made anew: views stay as they are meanwhile.
+        with suppress(StoreError):
+            _renew_views(database, own)
+
+
+def _last_made(database: Database) -> tuple[int | None, str, frozenset[str]]:
+    """Return the file's version, and the digest and names of its views; none of those in memory, or of old versions.
+
+    Of a database in memory, macros are made when SQL of users comes.
+    """
+    version = f"SELECT max(version) FROM {SCHEMA}.schema_version"
+    views = f"FROM {SCHEMA}.view_rows ORDER BY rowid DESC LIMIT 1"
+    try:
+        rows = database.rows(f"SELECT ({version}), (SELECT digest {views}), (SELECT names {views})")
+    except StoreError as error:
+        if not isinstance(error.__cause__, duckdb.CatalogException):
+            raise
+        rows = [(*each, "", []) for each in database.rows(version)]
+    ((found, digest, names),) = rows
+    return found, digest or "", frozenset(names or ())
 
 
 def table_definition(table: str) -> str:
@@ -85,9 +101,9 @@ def _create(database: Database) -> None:
     database.checkpoint()
 
 
-def _upgrade(database: Database, version: int) -> None:
+def _upgrade(database: Database, version: int, own: Set[str]) -> None:
     """Add the tables that came after an earlier version, and replace its views and macros."""
-    own = frozenset().union(*(names for since, names in ADDED.items() if since <= version))
+    own = frozenset(own).union(*(names for since, names in ADDED.items() if since <= version))
     _require_free(database, own)
     with database.transaction():
         of_maps = _drop_views(database, own)
@@ -102,7 +118,6 @@ def _upgrade(database: Database, version: int) -> None:
 
 def _renew_views(database: Database, own: Set[str]) -> None:
     """Replace views and macros, whose names are `own`, by those of this program."""
-    _require_free(database, own)
     with database.transaction():
         _make_views(database, _drop_views(database, own))
     database.checkpoint()

@@ -36,7 +36,7 @@ def _formula(kind: ScoreKind, z: str) -> str:
 
 
 def _rest(kind: str, logit: str, log_odds: str) -> str:
-    """What a score lacks to 1, of those that know it; else NULL."""
+    """Return what a score lacks to 1, of those that know it; else NULL."""
     return _case(
         kind,
         (
@@ -48,7 +48,7 @@ def _rest(kind: str, logit: str, log_odds: str) -> str:
 
 
 def _clean_rest(kind: str, logit: str, log_odds: str) -> str:
-    """What the image's own score lacks to 1, where importance is made of it; else NULL."""
+    """Return what the image's own score lacks to 1, where importance is made of it; else NULL."""
     return _case(
         kind,
         (

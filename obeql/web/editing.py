@@ -11,7 +11,7 @@ from obeql.cli.repl.completion import suggest
 from obeql.cli.repl.highlighting import ObeqlLexer
 from obeql.cli.repl.names import Names
 from obeql.errors import ObeqlError, QueryError
-from obeql.grammar import parse_script, syntax
+from obeql.grammar import parse_script, statements
 from obeql.web.outcomes import error_facts
 from obeql.web.statement_parts import parts_of
 
@@ -52,11 +52,11 @@ def editor_facts(text: str, cursor: int | None, names: Names) -> dict[str, Any]:
     return {"tokens": tokens, "suggestions": offered, "mistake": mistake, "parts": parts, "kind": kind}
 
 
-def _kind(statement: syntax.Statement) -> str:
+def _kind(statement: statements.Statement) -> str:
     """Return what runs: `explain` is drawn as a map, `sql` as a table, everything else as what it yields."""
     match statement:
-        case syntax.ExplainOcclude():
+        case statements.ExplainOcclude():
             return "explain"
-        case syntax.SqlStatement():
+        case statements.SqlStatement():
             return "sql"
     return "other"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from obeql.errors import UnsupportedError
-from obeql.grammar import syntax
+from obeql.grammar import statements, syntax
 from obeql.planner.binding.image_paths import split_page
 from obeql.web.reading_sql import ALLOW_FILES, require_reading
 
@@ -36,33 +36,33 @@ class Guard:
         self._connection = connection
         self.allow_files = allow_files
 
-    def check(self, statement: syntax.Statement) -> None:
+    def check(self, statement: statements.Statement) -> None:
         """Raise UnsupportedError where the page may not run the statement."""
-        if isinstance(statement, syntax.CreateModel):
+        if isinstance(statement, statements.CreateModel):
             self._check_model(statement)
         if self.allow_files:
             return
         match statement:
-            case syntax.PlanStatement(statement=planned) | syntax.PlanSql(statement=planned):
+            case statements.PlanStatement(statement=planned) | statements.PlanSql(statement=planned):
                 self.check(planned)
-            case syntax.ExplainOcclude(source=source) | syntax.Predict(source=source):
+            case statements.ExplainOcclude(source=source) | statements.Predict(source=source):
                 self._check_source(source)
-            case syntax.CreateImages(source=source):
+            case statements.CreateImages(source=source):
                 self._check_source(source)
-            case syntax.Render() | syntax.ExportRun():
+            case statements.Render() | statements.ExportRun():
                 raise UnsupportedError(
                     f"The page writes no file where the database is: download it under Share, or use {ALLOW_FILES}."
                 )
-            case syntax.SetSetting(name, _) | syntax.ResetSetting(name) if name in _OUTWARD:
+            case statements.SetSetting(name, _) | statements.ResetSetting(name) if name in _OUTWARD:
                 raise UnsupportedError(
                     f"obeql.{name} says where files or machines are; setting it needs {ALLOW_FILES}."
                 )
-            case syntax.SqlStatement(embedded=embedded):
+            case statements.SqlStatement(embedded=embedded):
                 for each in embedded:
                     self.check(each.statement)
                 require_reading(self._connection, statement.query, beside=[each.table for each in embedded])
 
-    def _check_model(self, statement: syntax.CreateModel) -> None:
+    def _check_model(self, statement: statements.CreateModel) -> None:
         """Models that run code are refused in any case; those of files where files are."""
         uri = statement.uri.value if isinstance(statement.uri, syntax.Text) else ""
         options = {option.name: option.value for option in statement.options}

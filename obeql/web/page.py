@@ -112,12 +112,12 @@ class Page:
         """Return what a statement would take, and how it would be done; `busy` while a statement runs."""
 
         def planned() -> dict[str, Any]:
-            from obeql.grammar import parse_script, print_statement, syntax  # noqa: PLC0415
+            from obeql.grammar import parse_script, print_statement, statements  # noqa: PLC0415
 
             (statement,) = parse_script(text) or (None,)
-            if isinstance(statement, syntax.ExplainOcclude):
-                statement = syntax.PlanStatement(False, statement)
-            if not isinstance(statement, syntax.PlanStatement) or statement.analyze:
+            if isinstance(statement, statements.ExplainOcclude):
+                statement = statements.PlanStatement(False, statement)
+            if not isinstance(statement, statements.PlanStatement) or statement.analyze:
                 raise QueryTypeError("Only EXPLAIN OCCLUDE has a plan.")
             self.worker.guard.check(statement)
             plan = self.session.execute(print_statement(statement))

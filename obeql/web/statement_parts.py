@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from obeql.errors import QueryTypeError
-from obeql.grammar import parse_script, print_statement, syntax
+from obeql.grammar import parse_script, print_statement, statements, syntax
 
 __all__ = ["changed", "parts_of"]
 
@@ -19,11 +19,11 @@ __all__ = ["changed", "parts_of"]
 _OPTIONS = ("patch", "stride", "score", "fill")
 
 
-def parts_of(statement: syntax.Statement) -> dict[str, Any] | None:
+def parts_of(statement: statements.Statement) -> dict[str, Any] | None:
     """Return the parts of an EXPLAIN OCCLUDE, planned or not; None for any other statement."""
-    if isinstance(statement, syntax.PlanStatement):
+    if isinstance(statement, statements.PlanStatement):
         statement = statement.statement
-    if not isinstance(statement, syntax.ExplainOcclude):
+    if not isinstance(statement, statements.ExplainOcclude):
         return None
     region, accuracy = statement.region, statement.accuracy
     options = {option.name: _shown(option.value) for option in statement.options}
@@ -47,8 +47,8 @@ def changed(text: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """
     statements = parse_script(text) if text.strip() else []
     node = statements[0] if len(statements) == 1 else None
-    if not isinstance(node, syntax.ExplainOcclude):
-        node = syntax.ExplainOcclude(syntax.NameSource("image"), syntax.Name("model"))
+    if not isinstance(node, statements.ExplainOcclude):
+        node = statements.ExplainOcclude(syntax.NameSource("image"), syntax.Name("model"))
     for name, value in changes.items():
         change = _CHANGES.get(name)
         if change is None:
@@ -63,7 +63,7 @@ def changed(text: str, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 def print_part(node: Any) -> str:
     """Return a clause as it is written."""
-    around = syntax.ExplainOcclude(syntax.NameSource("i"), syntax.Name("m"), selector=node)
+    around = statements.ExplainOcclude(syntax.NameSource("i"), syntax.Name("m"), selector=node)
     return print_statement(around).removeprefix("EXPLAIN OCCLUDE i USING m ")
 
 
@@ -93,16 +93,16 @@ def _shown(value: Any) -> Any:
     return None
 
 
-Change = Callable[[syntax.ExplainOcclude, Any], syntax.ExplainOcclude]
+Change = Callable[[statements.ExplainOcclude, Any], statements.ExplainOcclude]
 
 
-def _new_source(node: syntax.ExplainOcclude, value: Any) -> syntax.ExplainOcclude:
+def _new_source(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
     given = str(value["value"])
     source: syntax.Source = syntax.PathSource(given) if value["kind"] == "path" else syntax.NameSource(given)
     return replace(node, source=source)
 
 
-def _new_classes(node: syntax.ExplainOcclude, value: Any) -> syntax.ExplainOcclude:
+def _new_classes(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
     """`value` is None, a class name, a number of classes to take from the top, or "label"."""
     selector: syntax.Selector | None = None
     if value == "label":
@@ -116,24 +116,24 @@ def _new_classes(node: syntax.ExplainOcclude, value: Any) -> syntax.ExplainOcclu
     return replace(node, selector=selector)
 
 
-def _new_region(node: syntax.ExplainOcclude, value: Any) -> syntax.ExplainOcclude:
+def _new_region(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
     return replace(node, region=None if value is None else syntax.Region(*(int(each) for each in value)))
 
 
-def _new_approx(node: syntax.ExplainOcclude, value: Any) -> syntax.ExplainOcclude:
+def _new_approx(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
     return replace(node, accuracy=None if value is None else syntax.Approx(float(value)))
 
 
-def _new_within(node: syntax.ExplainOcclude, value: Any) -> syntax.ExplainOcclude:
+def _new_within(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
     return replace(node, within=None if value is None else syntax.Within(float(value)))
 
 
-def _new_model(node: syntax.ExplainOcclude, value: Any) -> syntax.ExplainOcclude:
+def _new_model(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
     return replace(node, model=syntax.Name(str(value)))
 
 
 def _new_option(name: str) -> Change:
-    def change(node: syntax.ExplainOcclude, value: Any) -> syntax.ExplainOcclude:
+    def change(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
         rest = [option for option in node.options if option.name != name]
         if value is None:
             return replace(node, options=tuple(rest))
@@ -148,7 +148,7 @@ def _new_option(name: str) -> Change:
 def _option_value(text: str) -> syntax.Value:
     """Return a value as the grammar reads it. Raises ValueError for what is none."""
     (parsed,) = parse_script(f"EXPLAIN OCCLUDE i USING m WITH x={text}")
-    if not isinstance(parsed, syntax.ExplainOcclude) or len(parsed.options) != 1:
+    if not isinstance(parsed, statements.ExplainOcclude) or len(parsed.options) != 1:
         raise ValueError(text)
     return parsed.options[0].value
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast, overload
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError
-from obeql.grammar import print_name, print_statement, syntax
+from obeql.grammar import print_name, print_statement, statements, syntax
 from obeql.planner.binding.classes import class_names, class_number, find_class
 from obeql.planner.binding.clause_names import clause
 from obeql.planner.binding.clauses import (
@@ -114,7 +114,7 @@ class BoundPredict:
 
 @overload
 def bind(
-    statement: syntax.ExplainOcclude | syntax.PlanStatement,
+    statement: statements.ExplainOcclude | statements.PlanStatement,
     catalog: Catalog,
     text: str = ...,
     defaults: Mapping[str, Any] | None = ...,
@@ -124,7 +124,7 @@ def bind(
 
 @overload
 def bind(
-    statement: syntax.Predict,
+    statement: statements.Predict,
     catalog: Catalog,
     text: str = ...,
     defaults: Mapping[str, Any] | None = ...,
@@ -133,7 +133,7 @@ def bind(
 
 
 def bind(
-    statement: syntax.ExplainOcclude | syntax.PlanStatement | syntax.Predict,
+    statement: statements.ExplainOcclude | statements.PlanStatement | statements.Predict,
     catalog: Catalog,
     text: str = "",
     defaults: Mapping[str, Any] | None = None,
@@ -148,18 +148,18 @@ def bind(
     Raises UnknownNameError, QueryTypeError (with line, column and caret) and UnsupportedError.
     """
     limit = catalog.setting("max_cells")
-    if isinstance(statement, syntax.PlanStatement):
+    if isinstance(statement, statements.PlanStatement):
         limit = limit if statement.analyze else None
         statement = statement.statement
     given, written = parameters or {}, _written(statement, text)
     with placed_in(text):
-        if isinstance(statement, syntax.Predict):
+        if isinstance(statement, statements.Predict):
             return _bind_predict(statement, catalog, written, given)
         return _bind_explain(statement, catalog, written, defaults or {}, given, limit)
 
 
 def bind_alike(
-    statement: syntax.ExplainOcclude,
+    statement: statements.ExplainOcclude,
     like: BoundExplain,
     catalog: Catalog,
     text: str = "",
@@ -174,12 +174,14 @@ def bind_alike(
         return _bind_explain(statement, catalog, _written(statement, text), {}, parameters or {}, limit, like)
 
 
-def _written(statement: syntax.ExplainOcclude | syntax.Predict, text: str) -> str:
+def _written(statement: statements.ExplainOcclude | statements.Predict, text: str) -> str:
     """Return the statement as it was written, or printed where it was built by hand."""
     return text[statement.span.start : statement.span.end].strip().rstrip(";") or print_statement(statement)
 
 
-def _bind_predict(statement: syntax.Predict, catalog: Catalog, written: str, parameters: Parameters) -> BoundPredict:
+def _bind_predict(
+    statement: statements.Predict, catalog: Catalog, written: str, parameters: Parameters
+) -> BoundPredict:
     model = resolve_model(statement.model, catalog, parameters)
     options = predict_options(statement.options, parameters)
     _, images = resolve_source(statement.source, catalog, parameters)
@@ -201,7 +203,7 @@ def _bind_predict(statement: syntax.Predict, catalog: Catalog, written: str, par
 
 
 def _bind_explain(
-    statement: syntax.ExplainOcclude,
+    statement: statements.ExplainOcclude,
     catalog: Catalog,
     written: str,
     defaults: Mapping[str, Any],
@@ -277,7 +279,7 @@ def _notes(options: Mapping[str, Any], strides: tuple[tuple[int, int], ...]) -> 
 # ---- classes ---------------------------------------------------------------------------------------------
 
 
-def _bind_score(statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord) -> str:
+def _bind_score(statement: statements.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord) -> str:
     """Return the score, which for outputs that are values is the value."""
     score = str(options["score"])
     written = any(option.name == "score" for option in statement.options)
@@ -303,7 +305,7 @@ def _top(node: syntax.ForTop, model: ModelRecord) -> int:
 
 
 def _bind_classes(
-    statement: syntax.ExplainOcclude,
+    statement: statements.ExplainOcclude,
     model: ModelRecord,
     images: tuple[ImageRecord, ...],
     parameters: Parameters,
@@ -371,7 +373,7 @@ def _check_labels(node: syntax.ForLabel, model: ModelRecord, images: tuple[Image
 # ---- windows ---------------------------------------------------------------------------------------------
 
 
-def _value_node(statement: syntax.ExplainOcclude, name: str, item: int | None = None) -> syntax.Node:
+def _value_node(statement: statements.ExplainOcclude, name: str, item: int | None = None) -> syntax.Node:
     """Return the node an error about an option points at; the statement where the option was not written."""
     for option in statement.options:
         if option.name == name:
@@ -380,7 +382,7 @@ def _value_node(statement: syntax.ExplainOcclude, name: str, item: int | None = 
 
 
 def _bind_strides(
-    statement: syntax.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord
+    statement: statements.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord
 ) -> tuple[tuple[int, int], ...]:
     """Return one stride for each patch, after checking that both fit the model's input."""
     size = model.preprocessing.size
@@ -403,7 +405,7 @@ def _bind_strides(
 
 
 def _bind_grids(
-    statement: syntax.ExplainOcclude,
+    statement: statements.ExplainOcclude,
     options: Mapping[str, Any],
     strides: tuple[tuple[int, int], ...],
     model: ModelRecord,
@@ -439,7 +441,7 @@ def _n_maps(classes: ClassSelector, model: ModelRecord, images: tuple[ImageRecor
     return len(images) * classes.n_maps(model.n_classes)
 
 
-def _check_cells(n_cells: int, statement: syntax.ExplainOcclude, limit: int | None) -> None:
+def _check_cells(n_cells: int, statement: statements.ExplainOcclude, limit: int | None) -> None:
     """Raise when the statement asks for more cells than obeql.max_cells allows."""
     if limit is not None and n_cells > limit:
         raise locate(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from obeql.errors import QueryTypeError, UnsupportedError, nearest
-from obeql.grammar import syntax
+from obeql.grammar import statements, syntax
 from obeql.planner.binding.clause_names import clause
 from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.settings import ALL_GPUS, DEVICES, RAY, device_name
@@ -39,7 +39,7 @@ DEFAULT_CONFIDENCE = 0.95
 _MOST_SECONDS = 365 * 86400
 
 
-def check_clauses(statement: syntax.ExplainOcclude) -> None:
+def check_clauses(statement: statements.ExplainOcclude) -> None:
     """Raise QueryTypeError for numbers that make no sense: WITHIN 0, TOP 0 CELLS, REGION (-1, ..)."""
     within, top_cells, region = statement.within, statement.top_cells, statement.region
     if within is not None and not 0 < within.seconds <= _MOST_SECONDS:
@@ -99,7 +99,7 @@ def bind_approx(node: syntax.Exact | syntax.Approx | None) -> dict[str, Any]:
     return {"target": float(node.quality), "metric": metric, "confidence": float(confidence)}
 
 
-def bind_top_cells(statement: syntax.ExplainOcclude) -> int | None:
+def bind_top_cells(statement: statements.ExplainOcclude) -> int | None:
     """Return the k of TOP k CELLS; None without it, and with EXACT, which asks for all cells anyway."""
     if statement.top_cells is None or isinstance(statement.accuracy, syntax.Exact):
         return None
@@ -127,7 +127,7 @@ def bind_cluster(node: syntax.Device | None, catalog: Catalog) -> str | None:
 
 
 def refuse_unsupported(
-    statement: syntax.ExplainOcclude, options: Mapping[str, Any], device: str, cluster: str | None
+    statement: statements.ExplainOcclude, options: Mapping[str, Any], device: str, cluster: str | None
 ) -> None:
     """Raise UnsupportedError, naming the clause, for what is well-formed and not carried out yet."""
     if cluster is not None and device.startswith("cuda:") and device != ALL_GPUS:

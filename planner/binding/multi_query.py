@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from obeql.errors import ObeqlError
-from obeql.grammar import syntax
+from obeql.grammar import statements, syntax
 from obeql.planner.binding.bind import BoundExplain, bind_alike
 from obeql.planner.binding.options import explain_options
 from obeql.planner.catalog import Catalog
@@ -41,7 +41,7 @@ class FollowingStatements:
     A statement with parameters, or one that would fail as things are, is left to its own turn.
     """
 
-    def __init__(self, statements: Sequence[syntax.Statement]) -> None:
+    def __init__(self, statements: Sequence[statements.Statement]) -> None:
         self._statements = statements
         #: the places of statements that read alike, by place
         self._alike: dict[int, list[int]] = {}
@@ -53,7 +53,7 @@ class FollowingStatements:
         chunk = 0
         found: dict[Hashable, list[int]] = {}
         for place, statement in enumerate(self._statements):
-            if not isinstance(statement, syntax.ExplainOcclude):
+            if not isinstance(statement, statements.ExplainOcclude):
                 chunk += 1  # which may change what is known, or what sources yield
                 continue
             key = _key(statement)
@@ -81,7 +81,7 @@ class FollowingStatements:
         found = []
         for place in places:
             statement = self._statements[place]
-            assert isinstance(statement, syntax.ExplainOcclude)
+            assert isinstance(statement, statements.ExplainOcclude)
             try:
                 coming = bind_alike(statement, bound, catalog)
             except ObeqlError:
@@ -91,8 +91,8 @@ class FollowingStatements:
         return found
 
 
-def _key(statement: syntax.ExplainOcclude) -> Hashable | None:
-    """What statements have in common that may ask for the same windows; None where that cannot be told by reading."""
+def _key(statement: statements.ExplainOcclude) -> Hashable | None:
+    """Return what statements have in common that may ask for the same windows; None where reading does not tell."""
     if syntax.parameters_of(statement):
         return None
     try:

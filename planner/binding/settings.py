@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError, nearest
-from obeql.grammar import syntax
+from obeql.grammar import statements
 from obeql.planner.binding.error_location import locate
 from obeql.planner.binding.values import (
     BadValue,
@@ -172,14 +172,14 @@ def check_setting(name: str, value: Any) -> Any:
 
 
 def bind_setting(
-    statement: syntax.SetSetting | syntax.ResetSetting, parameters: Parameters | None = None
+    statement: statements.SetSetting | statements.ResetSetting, parameters: Parameters | None = None
 ) -> tuple[str, Any]:
     """Return (name, checked value) of SET, or (name, default) of RESET."""
     try:
         row = _row(statement.name)
     except UnknownNameError as unknown:
         raise locate(unknown, statement, statement.name_span.start) from None
-    if isinstance(statement, syntax.ResetSetting):
+    if isinstance(statement, statements.ResetSetting):
         return row.name, row.default
     try:
         return row.name, check_setting(row.name, plain(statement.value, parameters or {}))

@@ -89,31 +89,20 @@ def lower(
     scan, classify, score = (next(find(logical, kind)) for kind in (ScanImages, Classify, ScoreCells))
     assert isinstance(scan, ScanImages) and isinstance(classify, Classify) and isinstance(score, ScoreCells)
     grids, fill, shared = _grids(logical)
-    memory = next((m for m in (bound.memory_bytes, memory_bytes) if m is not None), int(rates.free_bytes))
-    n_classes = score.classes.n_maps(classify.model.n_classes)
-    n_classes += sum(each.n_maps(classify.model.n_classes) for each in bound.also)
-    cells = cell_bytes([grid.n_windows for grid in grids], n_classes)
-    # Costs are those of float32, whose numbers take half the space of float64's.
-    times = 2 if classify.precision == "float64" else 1
-    budget = max(1, (memory - int(cells)) // times)
+    n_classes = sum(each.n_maps(classify.model.n_classes) for each in (score.classes, *bound.also))
+    memory = _Memory(
+        next((m for m in (bound.memory_bytes, memory_bytes) if m is not None), int(rates.free_bytes)),
+        int(cell_bytes([grid.n_windows for grid in grids], n_classes)),
+        # Costs are those of float32, whose numbers take half the space of float64's.
+        2 if classify.precision == "float64" else 1,
+    )
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     n_images = len(scan.images)
     shares = [1.0 - held[grid].n_cells / (grid.n_windows * n_images) if grid in held else 1.0 for grid in grids]
     disabled = bound.disabled & {choice.name for choice in CHOICES}
+    budget = memory.for_windows
     windows = _Windows(classify.model.network, grids, shares, rates, budget, bound.options["batch"], disabled, choose)
-    choices = windows.chosen()
-    if bound.memory_bytes is not None:
-        _require_memory(bound.memory_bytes, cells, times, grids, choices)
-    together = 1
-    refinements: list[Refinement | None] = []
-    if bound.estimates:
-        choices, refinements = _refined(bound, windows, choices, n_classes, reduced)
-    elif n_images > 1 and "batch_images" not in disabled:
-        n_each = -(-n_images // max(1, bound.workers))  # every worker gets some
-        together = images_per_batch(
-            windows.network, rates, budget, n_each, lambda n: [engine for engine, _ in windows.chosen(n)], cells
-        )
-        choices = windows.chosen(together)
+    choices, refinements, together = _choose(bound, windows, memory, n_classes, n_images, reduced)
     n_passes = sum(share > 0.0 for share in shares)
     text = print_tree(logical)
     return ExplainPlan(
@@ -121,7 +110,7 @@ def lower(
         model=classify.model,
         images=scan.images,
         grids=grids,
-        engines=tuple(with_memory(engine, together * cells / times) for engine, _ in choices),
+        engines=tuple(with_memory(engine, together * memory.cells / memory.times) for engine, _ in choices),
         classes=score.classes,
         fill=fill,
         score=score.score,
@@ -130,10 +119,10 @@ def lower(
         seed=bound.options["seed"],
         run_name=logical.name,
         replace_run=logical.replace,
-        memory_bytes=memory,
+        memory_bytes=memory.given,
         limited=bound.memory_bytes is not None,
         top_cells=bound.top_cells,
-        refinements=tuple(refinements) if any(refinements) else (),
+        refinements=refinements if any(refinements) else (),
         approx=dict(bound.approx),
         options=_options(bound, grids),
         refusals=_refusals(grids, choices),
@@ -152,6 +141,20 @@ def lower(
         workers=bound.workers,
         cluster=bound.cluster,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Memory:
+    """What a device has to spare, of it the bytes of the cells; numbers are `times` as large as those of estimates."""
+
+    given: int
+    cells: int
+    times: int
+
+    @property
+    def for_windows(self) -> int:
+        """Return the bytes that operators may use, as estimates count them."""
+        return max(1, (self.given - self.cells) // self.times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +211,39 @@ class _Windows:
         return EngineChoices(by(self.rates.in_parts(LEVEL_SHARE)), by(self.rates.in_parts(audit)), fast)
 
 
+def _choose(
+    bound: BoundExplain,
+    windows: _Windows,
+    memory: _Memory,
+    n_classes: int,
+    n_images: int,
+    reduced: tuple[str, Rates] | None,
+) -> tuple[list[Chosen], tuple[Refinement | None, ...], int]:
+    """Return what computes the windows, what decides which these are, and how many images go together."""
+    choices = windows.chosen()
+    if bound.memory_bytes is not None:
+        _require_memory(bound.memory_bytes, memory, windows.grids, choices)
+    if bound.estimates:
+        choices, refinements = _refined(bound, windows, choices, n_classes, reduced)
+        return choices, tuple(refinements), 1
+    if n_images == 1 or "batch_images" in windows.disabled:
+        return choices, (), 1
+    n_each = -(-n_images // max(1, bound.workers))  # every worker gets some
+    together = images_per_batch(
+        windows.network,
+        windows.rates,
+        windows.budget,
+        n_each,
+        lambda n: [engine for engine, _ in windows.chosen(n)],
+        memory.cells,
+    )
+    return windows.chosen(together), (), together
+
+
 def _refined(
     bound: BoundExplain, windows: _Windows, choices: Sequence[Chosen], n_classes: int, reduced: tuple[str, Rates] | None
 ) -> tuple[list[Chosen], list[Refinement | None]]:
-    """What computes the windows that an approximate statement needs, grid by grid, and what decides which these are."""
+    """Return what computes the windows of an approximate statement, grid by grid, and what decides which these are."""
     goal = Asked(bound.approx, bound.top_cells, bound.within_s)
     operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
     found: list[Chosen] = []
@@ -251,12 +283,10 @@ def _notes(bound: BoundExplain, precision: str) -> tuple[str, ...]:
     return notes
 
 
-def _require_memory(
-    given: int, cells: float, times: int, grids: Sequence[WindowGrid], choices: Sequence[Chosen]
-) -> None:
+def _require_memory(given: int, memory: _Memory, grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> None:
     """Raise QueryTypeError where the memory given does not hold the cells, and one window of a grid at a time."""
     for grid, (engine, _) in zip(grids, choices, strict=True):
-        least = engine.least_bytes * times + cells
+        least = engine.least_bytes * memory.times + memory.cells
         if least > given:
             _refuse_memory(given, least, grid)
 

@@ -144,7 +144,7 @@ def choose_refinement(
 
 
 def _hindrance(grid: WindowGrid, asked: Asked, disabled: frozenset[str]) -> str:
-    """Why all windows are computed whatever it costs; empty where nothing speaks for that."""
+    """Return why all windows are computed whatever it costs; empty where nothing speaks for that."""
     if "choose_refinement" in disabled:
         return "rule choose_refinement is switched off"
     if asked.top_cells is None and asked.target is not None and asked.target >= 1:

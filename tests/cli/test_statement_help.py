@@ -10,13 +10,13 @@ import pytest
 
 from obeql.cli.repl.commands import COMMANDS, help_text
 from obeql.cli.repl.statement_help import STATEMENTS, find_statements, option_help, statement_help
-from obeql.grammar import parse_statement, syntax
-from obeql.grammar.syntax import SqlStatement
+from obeql.grammar import parse_statement, statements
+from obeql.grammar.statements import SqlStatement
 
 
 def test_every_statement_has_an_example_of_it() -> None:
     parsed = {type(parse_statement(each.example)) for each in STATEMENTS}
-    assert parsed == set(get_args(syntax.Statement)) - {SqlStatement}
+    assert parsed == set(get_args(statements.Statement)) - {SqlStatement}
 
 
 def test_every_keyword_of_the_grammar_is_told() -> None:

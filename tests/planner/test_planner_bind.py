@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError, UnsupportedError
-from obeql.grammar import parameters_of, parse_statement, syntax
+from obeql.grammar import parameters_of, parse_statement, statements, syntax
 from obeql.planner import BoundPredict, bind, fill_color
 
 HEAD = "EXPLAIN OCCLUDE scans USING vgg "
@@ -324,7 +324,7 @@ def test_predict(catalog: Any) -> None:
 
 
 def test_tree_built_by_hand_has_a_text_and_no_place(catalog: Any) -> None:
-    tree = syntax.ExplainOcclude(
+    tree = statements.ExplainOcclude(
         syntax.NameSource("scans"),
         syntax.Name("vgg"),
         options=(syntax.Option("patch", syntax.Number(8)),),

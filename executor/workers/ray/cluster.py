@@ -79,7 +79,7 @@ def holdings(ray: Any) -> str:
 
 
 def free_workers(address: str, threads: int, on_gpu: bool) -> int:
-    """How many workers of so many threads, each with a GPU or none, a cluster has room for while one CPU stays free.
+    """Return how many workers of so many threads, with a GPU each or none, a cluster has room for beside one free CPU.
 
     At least 1. Raises as `connected` does.
     """

@@ -22,7 +22,7 @@ from obeql.cli.repl.statement_help import STATEMENTS, find_statements, option_he
 from obeql.cli.scripts import read_script
 from obeql.cli.wrapping import columns_of, table, wrapped
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError, nearest
-from obeql.grammar.syntax import EXPORT_FORMATS
+from obeql.grammar.statements import EXPORT_FORMATS
 
 if TYPE_CHECKING:
     from obeql.cli.repl.shell import Shell
@@ -122,7 +122,7 @@ Ctrl-C drops what is typed, or stops what runs and keeps what is stored."""
 
 
 def command_words(line: str, names: Names) -> Iterator[Suggestion]:
-    """What may come next in a line that begins with a dot."""
+    """Return what may come next in a line that begins with a dot."""
     name, blank, rest = line.partition(" ")
     if not blank:
         yield from (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ from prompt_toolkit.document import Document
 
 from obeql.cli.repl.names import Names
 from obeql.cli.repl.sql_words import SQL_WORDS
+from obeql.cli.repl.statement_help import STATEMENTS, option_rows
+from obeql.grammar import statements
 from obeql.grammar.embedding import innermost
 from obeql.grammar.scanner import Token, scan
 
@@ -136,7 +138,7 @@ def _names_for(found: Expected, names: Names) -> Iterator[tuple[str, str]]:
             is_model = found.read[-1][1].lower() == "model"
             known = names.models if is_model else names.image_sets
             yield from ((_quoted(name), "model" if is_model else "image set") for name in known)
-        case "RUN" | "_RENDER" | "_EVALUATE":
+        case _ if _follows_run(last):
             yield from ((_quoted(name), "run") for name in names.runs)
         case "_INTO" | "OR_REPLACE" if "_INTO" in types:
             yield from ((_quoted(name), "run") for name in names.runs)
@@ -153,17 +155,19 @@ def _names_for(found: Expected, names: Names) -> Iterator[tuple[str, str]]:
 
 
 def _options(types: list[str]) -> Iterable[OptionInfo | SettingInfo]:
-    from obeql.planner.binding import options  # noqa: PLC0415
+    """Return the options of the statement whose first words are among these terminals."""
+    words = {kind.lstrip("_") for kind in types}
+    named = (each.options for each in STATEMENTS if each.options and words.issuperset(each.name.split()))
+    return option_rows(next(named, ""))
 
-    if "_EVALUATE" in types:
-        return options.EVALUATE_OPTIONS
-    if "_IMAGES" in types:
-        return options.IMAGES_OPTIONS
-    if "_RENDER" in types:
-        return options.RENDER_OPTIONS
-    if "_PREDICT" in types:
-        return options.PREDICT_OPTIONS
-    return options.EXPLAIN_OPTIONS if "_OCCLUDE" in types else options.MODEL_OPTIONS
+
+def _follows_run(last: str) -> bool:
+    """Return whether a run is named after this terminal: the last word of a statement about a run, or RUN."""
+    return last == "RUN" or any(
+        last.lstrip("_") == statement.about.name.split()[-1]
+        for statement in statements.STATEMENTS
+        if any(each.name == "run" for each in fields(statement))
+    )
 
 
 def _names_a_class(types: list[str]) -> bool:

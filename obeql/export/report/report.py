@@ -157,7 +157,7 @@ def _overlay(heat: Heatmap, limit: float, chosen: Palette) -> str:
 
 
 def _hatches(heat: Heatmap) -> str | None:
-    """What no window covers, hatched, at about twice the size of the model's input; None where all is covered."""
+    """Return what no window covers, hatched, at about twice the model's size; None where all is covered."""
     unknown = uncovered(heat)
     if not unknown.any():
         return None

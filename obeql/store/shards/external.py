@@ -134,7 +134,7 @@ class PlacedRows:
         return [place for (place,) in self._database.rows(f"SELECT DISTINCT placed.folder FROM {_LIVE} ORDER BY 1")]
 
     def _n_shown(self) -> int:
-        """How many folders the view names: too many after one was forgotten while the files of another were lost."""
+        """Return how many folders the view names: too many after one was forgotten while files of another were lost."""
         ((sql,),) = self._database.rows(
             "SELECT sql FROM duckdb_views() WHERE database_name = current_database() AND schema_name = 'obeql_store' "
             "AND view_name = 'map_rows'"

@@ -235,7 +235,7 @@ def _first_rows(digests: Sequence[str], known: Container[str]) -> list[int]:
 def _inserts(
     folder: Folder, shards: Sequence[Shard], numbers: npt.NDArray[np.int64], chosen: npt.NDArray[np.int64]
 ) -> Lane:
-    """What inserts the chosen ones of all shards' rows into the table `maps`; `numbers` are the rows' map ids."""
+    """Return what inserts the chosen rows of all shards into the table `maps`; `numbers` are the rows' map ids."""
     others = ", ".join(f'"{name}"' for name in MAP_TABLE if name != "map_id")
     wanted = np.zeros_like(numbers)
     wanted[chosen] = numbers[chosen]
