@@ -45,8 +45,8 @@ def changed(text: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     None takes a part out. Raises QuerySyntaxError for a text that does not parse, QueryTypeError for a value of the
     wrong kind.
     """
-    statements = parse_script(text) if text.strip() else []
-    node = statements[0] if len(statements) == 1 else None
+    written = parse_script(text) if text.strip() else []
+    node = written[0] if len(written) == 1 else None
     if not isinstance(node, statements.ExplainOcclude):
         node = statements.ExplainOcclude(syntax.NameSource("image"), syntax.Name("model"))
     for name, value in changes.items():

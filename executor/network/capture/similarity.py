@@ -37,6 +37,8 @@ _BETWEEN = frozenset(
         *("t", "transpose", "permute"),
     ]
 )
+#: Products that no rule has made a linear layer, such as those of a stack of matrices for each image.
+_PRODUCTS = frozenset(("mm", "bmm", "matmul", "mv", "dot", "linear", "addmm", "baddbmm"))
 _LENGTHS = frozenset(("linalg_vector_norm", "norm", "linalg_norm"))
 
 
@@ -49,11 +51,12 @@ def is_similarity(layers: Sequence[Layer]) -> bool:
         layer = layers[number]
         if _name(layer) in _LENGTHS or _is_root_of_squares(layers, number):
             return True
-        n_linear += isinstance(layer, Linear)
+        is_product = isinstance(layer, Linear) or _name(layer) in _PRODUCTS
+        n_linear += is_product
         if (number, n_linear) in seen or n_linear > 1:
             continue
         seen.add((number, n_linear))
-        if isinstance(layer, (Linear, Affine, Combine, Flatten)) or _name(layer) in _BETWEEN:
+        if is_product or isinstance(layer, (Affine, Combine, Flatten)) or _name(layer) in _BETWEEN:
             to_see += [(before, n_linear) for before in layer.inputs]
     return False
 

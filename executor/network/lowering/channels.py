@@ -85,6 +85,8 @@ def slice_(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 @rule("select")
 def select(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value, dim, index = args[0], args[1], args[2]
+    if value.axes is not None and not value.axes[dim]:  # the only one of an axis of size 1
+        return Traced(value.layer, tuple(group for d, group in enumerate(value.axes) if d != dim % len(value.axes)))
     channels = _channels_along(graph, value, dim)
     if channels is None or len(graph.shape(value)) != 3:
         return None

@@ -63,6 +63,30 @@ def addmm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 
 @rule("mm", "matmul")
 def mm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
-    if not isinstance(args[1], Tensor) or args[1].dim() != 2:
+    return _product(graph, name, args[0], args[1])
+
+
+@rule("bmm")
+def bmm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    """One product, which PyTorch's `einsum` makes of two matrices, too: (1, n, d) with (1, d, k)."""
+    left, right = (_only_matrix(operand) for operand in args[:2])
+    product = None if left is None or right is None else _product(graph, name, left, right)
+    return None if product is None else Traced(product.layer, ((), *product.axes))
+
+
+def _product(graph: TracedGraph, name: str, left: Any, right: Any) -> Any:
+    """Return left @ right of a value and a matrix of weights, whichever comes first; None for other operands."""
+    if isinstance(right, Tensor) and right.dim() == 2:
+        return _linear(graph, name, left, right.t(), None)
+    if not isinstance(left, Tensor) or left.dim() != 2 or not isinstance(right, Traced):
         return None
-    return _linear(graph, name, args[0], args[1].t(), None)
+    product = None if right.axes is None else _linear(graph, name, Traced(right.layer, right.axes[::-1]), left, None)
+    return None if product is None else Traced(product.layer, product.axes[::-1])
+
+
+def _only_matrix(stack: Any) -> Any:
+    """Return the only matrix of a stack (1, n, d) of them; None of another stack."""
+    if isinstance(stack, Tensor):
+        return stack[0] if stack.shape[0] == 1 else None
+    is_one = isinstance(stack, Traced) and stack.axes is not None and not stack.axes[0]
+    return Traced(stack.layer, stack.axes[1:]) if is_one else None

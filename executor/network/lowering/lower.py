@@ -106,7 +106,10 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
 
     def placed(value: Any) -> Any:
         if isinstance(value, Traced):
-            inputs.append(graph.as_traced(value).layer)
+            try:
+                inputs.append(graph.as_traced(value).layer)
+            except CannotLowerError as error:
+                raise CannotLowerError(f"what {node.target} takes is no layer's output: {error}") from None
             return LayerRef(len(inputs) - 1)
         if type(value) is int and value == TRACE_BATCH:
             return BatchSize()

@@ -53,6 +53,12 @@ def transpose(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     return Traced(value.layer, permuted(value.axes, order))
 
 
+@rule("t")
+def t(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    value = args[0]
+    return None if value.axes is None else Traced(value.layer, permuted(value.axes, range(len(value.axes))[::-1]))
+
+
 @rule("unsqueeze")
 def unsqueeze(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value = args[0]
