@@ -41,6 +41,7 @@ ROWS = (
     Row("thin", 4096, "1GB", "patch=256 stride=512"),
     Row("resnet18", 224, "20MB", "patch=32 stride=16"),
     Row("resnet18", 224, "200MB", "patch=32 stride=16"),
+    Row("resnet18", 224, "40MB", "patch=[8, 12, 16, 20, 24, 28, 32] stride=4"),
     Row("densenet121", 224, "100MB", "patch=32 stride=32"),
     Row("vgg16", 224, "100MB", "patch=32 stride=32"),
 )
@@ -81,20 +82,23 @@ def measure(row: Row) -> dict[str, Any]:
         else:
             db.execute(f"CREATE MODEL net FROM 'torchvision:{row.network}' WITH size={row.size}")
         plan = db.execute(f"PLAN {statement}", [picture]).physical
-        (engine,) = plan.engines
-        graph = db._networks.graph(plan.model).to(torch.device("cpu"), torch.float32)
-        run = GridScan(graph, plan.grids[0], engine)
+        graph = db._model_registry.graph(plan.model).to(torch.device("cpu"), torch.float32)
+        # Where boxes lie is kept for every size of patch while the others run.
+        runs = [GridScan(graph, grid, engine) for grid, engine in zip(plan.grids, plan.engines, strict=True)]
+        needed = sorted({each for run in runs for each in run.needed})
         with memory_given_back(plan), torch.inference_mode():
             image = torch.rand(1, 3, row.size, row.size)
             hidden = torch.zeros(3, 1, 1)
-            first = materialise(graph, image, run.needed)
-            run.compute(first, hidden, [[0]], "softmax", lambda _: None)  # prepares what lasts, such as packed weights
+            first = materialise(graph, image, needed)
+            # This prepares what lasts, such as packed weights.
+            runs[0].compute(first, hidden, [[0]], "softmax", lambda _: None)
             del first
             before = _start()
-            clean = materialise(graph, image, run.needed)
+            clean = materialise(graph, image, needed)
             clean_bytes = _peak() - before
             before = _start()
-            run.compute(clean, hidden, [[0]], "softmax", lambda _: None)
+            for run in runs:
+                run.compute(clean, hidden, [[0]], "softmax", lambda _: None)
             used = _peak() - before
             del clean
         before = _start()
@@ -104,8 +108,8 @@ def measure(row: Row) -> dict[str, Any]:
         "network": row.network,
         "input_px": row.size,
         "windows": plan.n_windows,
-        "operator": type(engine).__name__,
-        "batch": engine.batch,
+        "operator": ", ".join(sorted({type(engine).__name__ for engine in plan.engines})),
+        "batch": max(engine.batch for engine in plan.engines),
         "clean_pass_MB": round(clean_bytes / 1e6, 1),
         "limit": row.memory,
         "windows_MB": round(used / 1e6, 1),

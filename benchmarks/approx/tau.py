@@ -45,7 +45,7 @@ def _rows_of(db: obeql.Session, kind: str, n_images: int, repeats: int) -> list[
     """Every limit in every precision on some images of one network."""
     model = db._store.model(kind)  # the benchmark of an operator, below any statement
     assert model is not None
-    captured, cpu, rows = db._networks.graph(model), torch.device("cpu"), []
+    captured, cpu, rows = db._model_registry.graph(model), torch.device("cpu"), []
     height, width = model.preprocessing.size
     grid = WindowGrid.over((height, width), (16, 16), (4, 4))
     exact: dict[str, tuple[Any, float]] = {}

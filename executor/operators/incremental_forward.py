@@ -108,8 +108,9 @@ class _Batch:
 
     @property
     def n_bytes(self) -> int:
-        reads = [read for step in self.steps for _, _, read in step.reads]
-        places = 16 * len(self.images) * (1 + len(self.steps))
+        """Return what is held of it, beside the few bytes of its objects."""
+        reads = [self.image_read, *(read for step in self.steps for _, _, read in step.reads)]
+        places = (0 if self.hidden is None else self.hidden.nbytes) + 16 * len(self.images) * (1 + len(self.steps))
         return places + sum(read.n_bytes for read in reads)
 
 
@@ -327,20 +328,28 @@ class IncrementalRun:
     def _planned(self, number: tuple[int, int] | None, parts: Sequence[Part], device: torch.device) -> Iterator[_Batch]:
         """Work out the batches of a piece, and keep them under its number where other images will run it again."""
         kept: list[_Batch] = []
-        n_bytes = 0
-        for part in parts:
-            batch = self._batch(part, device)
-            yield batch
-            n_bytes += batch.n_bytes
-            if number is not None and self._kept_bytes + n_bytes <= self.engine.kept_bytes:
-                kept.append(batch)
-            del batch
-        if number is None or len(kept) < len(parts):
-            return
+        fits = number is not None
+        try:
+            for part in parts:
+                batch = self._batch(part, device)
+                yield batch
+                fits = fits and self._reserve(batch.n_bytes)
+                if fits:
+                    kept.append(batch)
+                del batch
+        finally:
+            with self._keeping:
+                if number is not None and len(kept) == len(parts) and number not in self._kept:
+                    self._kept[number] = kept
+                else:
+                    self._kept_bytes -= sum(each.n_bytes for each in kept)
+
+    def _reserve(self, n_bytes: int) -> bool:
+        """Take so many of the bytes that may be kept, of all lanes together, and return whether they were there."""
         with self._keeping:
-            if number not in self._kept and self._kept_bytes + n_bytes <= self.engine.kept_bytes:
-                self._kept_bytes += n_bytes
-                self._kept[number] = kept
+            fits = self._kept_bytes + n_bytes <= self.engine.kept_bytes
+            self._kept_bytes += n_bytes if fits else 0
+        return fits
 
     # ---- batches: what to do, without any numbers of an image --------------------------------------------------
 

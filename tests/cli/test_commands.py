@@ -19,6 +19,7 @@ from obeql.cli.main import INTERRUPTED, main
 from obeql.executor.execution.progress import Progress
 from obeql.grammar import parse_script
 from obeql.results.messages import Message, Plan
+from obeql.session.sql_errors import sql_error
 
 
 class StandIn:
@@ -46,6 +47,9 @@ class StandIn:
 
     def setting(self, name: str) -> Any:
         return {"progress": True}[name]
+
+    def error_of_rows(self, error: duckdb.Error, script: str, start: int) -> errors.QueryError:
+        return sql_error(error, script[start:], script, start)
 
     def execute(self, text: str, **options: Any) -> Any:
         return list(self.run_script(text, **options))[-1]

@@ -7,14 +7,19 @@ import json
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from obeql.errors import DeviceError, QueryTypeError
+from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.dense_forward import DenseRun
+from obeql.executor.operators.grid_scan import GridScan
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.physical.plan import IncrementalForward
 
@@ -118,6 +123,55 @@ def test_an_address_space_that_is_too_small(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) < 1e-5
+
+
+def test_what_is_kept_for_a_list_of_patches_is_within_what_is_allowed(net_db: Any, pixels: Any) -> None:
+    """Every array that says where boxes lie, counted, after all sizes of patch have run."""
+    query = "EXPLAIN OCCLUDE ? USING net WITH patch=[4, 8, 12] stride=4 memory='2MB'"
+    plan = net_db.execute(f"PLAN {query}", [pixels(0)]).physical
+    graph = net_db._model_registry.graph(plan.model).to(torch.device("cpu"), torch.float32)
+    runs = [GridScan(graph, *each, several=True) for each in zip(plan.grids, plan.engines, strict=True)]
+    operators = [run._operator for run in runs if isinstance(run._operator, IncrementalRun)]
+    with torch.inference_mode():
+        clean = materialise(graph, torch.rand(1, *graph.layers[0].shape), {each for run in runs for each in run.needed})
+        for run in runs:
+            for _ in range(2):
+                run.compute(clean, torch.zeros(3, 1, 1), [[0]], "softmax", lambda _: None)
+    kept = [array_bytes(run._kept) for run in operators]
+    assert max(kept) > 0
+    for run, held in zip(operators, kept, strict=True):
+        assert held <= 1.05 * run._kept_bytes and run._kept_bytes <= run.engine.kept_bytes
+    assert sum(kept) + max(run.engine.least_bytes for run in operators) <= plan.memory_bytes
+
+
+def test_lanes_together_keep_no_more_than_is_allowed(net_db: Any, pixels: Any) -> None:
+    plan = net_db.execute("PLAN EXPLAIN OCCLUDE ? USING net WITH patch=8 stride=4", [pixels(0)]).physical
+    (engine,) = plan.engines
+    graph = net_db._model_registry.graph(plan.model)
+    run = IncrementalRun(graph, plan.grids[0], replace(engine, kept_bytes=1000.0), several=True)
+    with ThreadPoolExecutor(8) as lanes:
+        taken = list(lanes.map(run._reserve, [90] * 100))
+    assert sum(taken) == 11 and run._kept_bytes == 990
+
+
+def array_bytes(held: Any, seen: set[int] | None = None) -> int:
+    """Bytes of all tensors and arrays below an object, each storage once."""
+    seen = set() if seen is None else seen
+    if isinstance(held, torch.Tensor):
+        held = held.numpy()
+    if isinstance(held, np.ndarray):
+        while isinstance(held.base, np.ndarray):
+            held = held.base
+        new, place = held.ctypes.data not in seen, held.ctypes.data
+        seen.add(place)
+        return held.nbytes if new else 0
+    if isinstance(held, dict):
+        return sum(array_bytes(each, seen) for each in held.values())
+    if isinstance(held, (list, tuple)):
+        return sum(array_bytes(each, seen) for each in held)
+    if is_dataclass(held):
+        return sum(array_bytes(getattr(held, each.name), seen) for each in fields(held))
+    return 0
 
 
 @pytest.mark.slow

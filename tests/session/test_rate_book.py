@@ -134,7 +134,7 @@ def test_plan_says_how_old_the_rates_are_and_reset_forgets_them(net_db: Any, pix
 def test_a_doubted_run_is_told_of_when_the_device_is_measured_again(net_db: Any, pixels: Any) -> None:
     statement = "EXPLAIN OCCLUDE ? USING net WITH patch=16"
     net_db.execute(f"PLAN {statement}", [pixels(1)])
-    book = net_db._networks._book
+    book = net_db._model_registry._book
     (key,) = book._known
     book.learn(key, {"boxes": (1.0, 3.0)})
     seen: list[Any] = []
@@ -168,7 +168,7 @@ def test_other_work_on_the_cores_does_not_count(net_db: Any, pixels: Any, monkey
     for module in (grid_scan, layer_timer, stopwatch):
         monkeypatch.setattr(module.time, "perf_counter", lambda: float(next(ticks)))
     net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16", [pixels(1)])
-    (known,) = net_db._networks._book._known.values()
+    (known,) = net_db._model_registry._book._known.values()
     rates = known.now()
     assert sum(rates.layer_s) < 1.0 and sum(rates.box_s) < 1.0 and rates.pass_s < 1.0 and rates.call_s < 1.0
 
@@ -181,5 +181,5 @@ def test_cancel_is_heard_while_the_device_is_measured(net_db: Any, pixels: Any) 
     statement = "EXPLAIN OCCLUDE ? USING net WITH patch=16"
     with pytest.raises(KeyboardInterrupt, match="cancelled before anything was computed"):
         net_db.execute(statement, [pixels(1)], on_progress=stop)
-    assert not net_db._networks._book._known
+    assert not net_db._model_registry._book._known
     assert len(net_db.execute(statement, [pixels(1)])) == 1
