@@ -342,10 +342,11 @@ class _Execution:
             computed = self._computed(work, step.before + n_known, seen)
             self._tell(replace(computed, level=level, bound=bound, maps=maps))
 
-        deadline = self._deadline(work, place, refined)
+        deadline, within_s = self._deadline(work, place, refined), _within(refined.refinement)
+        limit = None if within_s is None else self.context.began + within_s
         activation = self.plan.model.activation
         with kept_at_end(pieces, self._is_last(step)), self.report.timed("windows"):
-            return refined.compute(step.clean, step.fill, classes, activation, tell, known, on_level, deadline)
+            return refined.compute(step.clean, step.fill, classes, activation, tell, known, on_level, deadline, limit)
 
     def _deadline(self, work: ImageTask, place: int, refined: RefineRun) -> float | None:
         """Return when a grid has to be done, so that each of those to come gets as much of the time left as this one.

@@ -86,15 +86,17 @@ class RefineRun:
         known: KnownCells | None,
         on_level: OnLevel,
         deadline: float | None = None,
+        limit: float | None = None,
     ) -> Planes:
         """Compute levels until the goal or the `deadline` (of time.perf_counter) is reached.
 
-        A level is stopped in the middle then, but for the few cells that a bound cannot do without.
+        What is found says how long after the `limit`, the end of the statement's time, that is. A level is stopped in
+        the middle then, but for the few cells that a bound cannot do without.
         Arguments as of `GridScan.compute`. The planes returned hold values for every window, NaN where TOP .. CELLS
         needs none; `exact` says which were computed, `quality` what is stated of each map.
         """
         self._planes, self._under_way = Planes.empty(self.run.grid.n_windows, len(classes)), None
-        levels = _Levels(self, self._refiner(len(classes)), clean, fill, classes, activation, tell, deadline)
+        levels = _Levels(self, self._refiner(len(classes)), clean, fill, classes, activation, tell, deadline, limit)
         if known is not None:
             levels.take_known(known)
         return levels.run(on_level)
@@ -155,7 +157,7 @@ class RefineRun:
         (fresh,) = run.compute(clean, fill, [classes], activation, lambda n: count(n - n_others), wanted)
         return fresh, (time.perf_counter() - started) / len(windows)
 
-    def _found(self, refiner: Sampler, planes: Planes, deadline: float | None = None) -> Planes:
+    def _found(self, refiner: Sampler, planes: Planes, limit: float | None = None) -> Planes:
         """Return the maps as they stand: computed cells as they were computed, the others as estimated."""
         exact = refiner.cells.exact.reshape(-1)
         at = torch.from_numpy(exact)[:, None]
@@ -165,7 +167,7 @@ class RefineRun:
         )
         logit, others = as_stored(logit, others)
         stated = self._stated(refiner)
-        if deadline is not None and (late_s := time.perf_counter() - deadline) > _LATE_S:
+        if limit is not None and (late_s := time.perf_counter() - limit) > _LATE_S:
             stated["late_s"] = round(late_s, 1)
         return Planes(
             torch.where(at, planes.logit, logit),
@@ -206,6 +208,8 @@ class _Levels:
     activation: Activation
     tell: Callable[[int], None]
     deadline: float | None
+    #: when the time of the statement is over, of which the deadline leaves some for other maps
+    limit: float | None
     reduced_clean: CleanPass | None = None
     #: whether what is computed now is needed whatever the time
     is_urgent: bool = False
@@ -228,14 +232,14 @@ class _Levels:
                 return replace(planes, exact=exact)  # the network's outputs are not numbers, which the caller words
             if not in_time:
                 self._end_here()
-                return owner._found(refiner, planes, self.deadline)
+                return owner._found(refiner, planes, self.limit)
             if refiner.has_reduced or not len(request.reduced):
                 started = time.perf_counter()
                 refiner.update()
                 self.look_s = time.perf_counter() - started
             request = refiner.next(owner._affordable(self.deadline))
             if request.empty:
-                return owner._found(refiner, planes, self.deadline)
+                return owner._found(refiner, planes, self.limit)
             if refiner.history:
                 on_level(len(refiner.history), refiner.worst, owner._found(refiner, planes))
 

@@ -67,7 +67,7 @@ def quality_text(quality: Mapping[str, Any], n_cells: int, n_known: int | None =
     if n_reduced:
         parts.append(f"{n_reduced / n_cells:.0%} in {quality.get('reduced_precision')}")
     if quality.get("late_s"):
-        parts.append(f"{quality['late_s']:g} s later than WITHIN {quality['within_s']:g} SECONDS")
+        parts.append(_late(quality))
     return ", ".join(parts)
 
 
@@ -96,7 +96,11 @@ def quality_sentence(quality: Mapping[str, Any], n_cells: int, n_known: int | No
         text += f", the others {others}" if n_exact + n_reduced < n_cells else ""
     if quality.get("n_audit"):
         text += f"; measured on {quality['n_audit']} cells drawn at random"
-    return text
+    return f"{text}; {_late(quality)}" if quality.get("late_s") else text
+
+
+def _late(quality: Mapping[str, Any]) -> str:
+    return f"{quality['late_s']:g} s later than WITHIN {quality['within_s']:g} SECONDS"
 
 
 def _unfinished(n_known: int, n_cells: int) -> str:

@@ -6,7 +6,7 @@ Comes after planning. An interrupted run of the same statement is continued here
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from obeql.errors import ExecutionError, ImageError, InternalError, ObeqlError, 
 from obeql.planner import ExplainPlan, ImageRecord
 from obeql.planner.binding.labels import labelled_classes, labels_of
 from obeql.planner.cells import FailedImage
+from obeql.planner.physical.plan import ProgressiveRefine
 from obeql.results.heatmap import Heatmap
 from obeql.results.lazy_maps import LazyMap
 from obeql.results.result import Result
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
 
 __all__ = ["explain", "failed_in_network", "measured"]
+
+#: Seconds beyond the time allowed that are worth a word.
+_LATE_S = 0.5
 
 
 def explain(
@@ -80,7 +84,7 @@ def explain(
         raise worded from error
     finally:
         recorder.let_go()
-    return _result(recorder, kept, report, started), report
+    return _result(recorder, kept, report, started, moment), report
 
 
 def _computed(plan: ExplainPlan, load_graph: Callable[[], LayerGraph], context: RunContext[RunRecorder]) -> RunReport:
@@ -98,7 +102,7 @@ def _computed(plan: ExplainPlan, load_graph: Callable[[], LayerGraph], context: 
 
 
 def _result(
-    recorder: RunRecorder, kept: dict[str, list[Heatmap | LazyMap]], report: RunReport, started: float
+    recorder: RunRecorder, kept: dict[str, list[Heatmap | LazyMap]], report: RunReport, started: float, began: float
 ) -> Result:
     """End the run in the store and return its maps, those of the run that was continued among them."""
     store, plan = recorder.store, recorder.plan
@@ -112,7 +116,19 @@ def _result(
     store.drop_pieces(plan.model.model_hash)
     maps = recorder.map_cache.listed([heat for image in plan.images for heat in heats.get(image_key(image), [])])
     failed = _in_order(plan, recorder.failed)
-    return Result(maps, failed, recorder.run_id, plan.run_name, plan, seconds, recorder.notes)
+    notes = (*recorder.notes, *_late(plan, time.perf_counter() - began))
+    return Result(maps, failed, recorder.run_id, plan.run_name, plan, seconds, notes)
+
+
+def _late(plan: ExplainPlan, seconds: float) -> Iterator[str]:
+    """Yield what to say of a time that could not be kept, maps stored and all."""
+    refined = (each for each in plan.refinements if isinstance(each, ProgressiveRefine))
+    within_s = next((each.within_s for each in refined), None)
+    if within_s is not None and (late_s := seconds - within_s) > _LATE_S:
+        yield (
+            f"WITHIN {within_s:g} SECONDS could not be kept: it took {seconds:.1f} s, {late_s:.1f} s longer. Loading "
+            "the network, measuring the device and a batch that is under way are finished first."
+        )
 
 
 def _require_free_name(recorder: RunRecorder) -> None:

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from obeql.executor.adaptive.map_quality import quality_of
+from obeql.executor.operators.grid_scan import GridScan
 from obeql.results.result import Result
+from obeql.session.run_recorder import RunRecorder
 
 HEAD = "EXPLAIN OCCLUDE ? USING net FOR CLASS 0 WITH patch=8 stride=1 score=log_odds seed=3 "
 
@@ -169,3 +171,48 @@ def test_every_plan_keeps_its_word(db: Any, tiny_net: Any, clause: str, settings
     for said, true in zip(rough, exact, strict=True):
         assert said.class_id == true.class_id and said.bound >= 0.7
         assert quality_of(metric, true.scores[None], said.scores)[0] >= 0.6
+
+
+@pytest.mark.parametrize("slow", ["network", "batch", "store"])
+def test_a_time_that_cannot_be_kept_is_said_in_the_outcome(
+    db: Any, tiny_net: Any, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """A slow network, a slow batch, a slow store: each takes longer than the whole statement may."""
+    import time
+
+    from obeql.results.quality_text import quality_sentence
+
+    db.create_model("net", tiny_net(), size=(32, 32), classes=["ant", "bee", "cat"])
+    db.execute("SET obeql.disabled_rules = 'choose_reduced_precision'")
+    statement = "EXPLAIN OCCLUDE ? USING net FOR CLASS 1 WITHIN 20 SECONDS WITH patch=8 stride=1 batch=8"
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    real, late = time.perf_counter, [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: real() + late[0])
+    owner, name = {
+        "network": (type(db._model_registry), "graph"),
+        "batch": (GridScan, "compute"),
+        "store": (RunRecorder, "write"),
+    }[slow]
+    before = getattr(owner, name)
+
+    def slowly(*given: Any, **named: Any) -> Any:
+        found = before(*given, **named)
+        late[0] = 100.0  # once: a clock, not a wait
+        return found
+
+    monkeypatch.setattr(owner, name, slowly)
+    result = db.execute(statement, [picture])
+    (note,) = [each for each in result.notes if "WITHIN" in each]
+    assert "WITHIN 20 SECONDS could not be kept: it took 10" in note and note in str(result)
+    (heat,) = result
+    assert np.isfinite(heat.scores).all()
+    if slow != "store":  # which comes after the map is found
+        quality = heat.cells.quality
+        assert 79 < quality["late_s"] < 90
+        if quality["approx"]:
+            told = f"{quality['late_s']:g} s later than WITHIN 20 SECONDS"
+            assert told in heat.quality and told in quality_sentence(quality, heat.cells.logit.size)
+    late[0] = 0.0
+    monkeypatch.setattr(owner, name, before)
+    in_time = db.execute(f"{statement} NO REUSE", [picture])
+    assert not [each for each in in_time.notes if "WITHIN" in each] and "late_s" not in in_time[0].cells.quality
