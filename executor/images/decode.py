@@ -20,7 +20,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from obeql.errors import ImageError
-from obeql.executor.images.deep import is_deep_color, read_deep_color
+from obeql.executor.images.deep import is_deep_color, read_deep_color, white_of
 from obeql.executor.images.dicom import is_dicom, read_dicom
 from obeql.executor.images.locate import missing_file
 from obeql.executor.images.pages import DECODER_ERRORS, n_pages, turn_to
@@ -240,16 +240,19 @@ def _decode_pil(image: Image.Image, shown: str, file: Path | None) -> SourceImag
             return _finish(_over_white(deep) if deep.shape[2] == 4 else deep, shown, path, ready=False)
     # Pillow turns 8-bit TIFFs whose zero is white, and hands 16-bit ones over as they are.
     turned = image.mode.startswith("I;16") and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0
-    pixels = _rgb(ImageOps.exif_transpose(image), shown, image.format)
+    pixels = _rgb(ImageOps.exif_transpose(image), shown, image.format, white_of(image, file))
     return _finish(1 - pixels if turned else pixels, shown, path, ready=False)
 
 
-def _rgb(image: Image.Image, shown: str, form: str | None) -> Pixels:
-    """RGB pixels (H, W, 3) of a PIL image of any mode, which was read from a file of the format `form`, if any."""
+def _rgb(image: Image.Image, shown: str, form: str | None, white: int) -> Pixels:
+    """Return RGB pixels (H, W, 3) of a PIL image of any mode, read from a file of the format `form`, if any.
+
+    `white` is the number of white in 16 bits of gray.
+    """
     mode = image.mode
     if mode.startswith("I;16"):
         deep = np.asarray(image)
-        gray = deep.astype(np.float32) / np.float32(65535)
+        gray = deep.astype(np.float32) / np.float32(white)
         if isinstance(clear := image.info.get("transparency"), int):  # the one gray value that is not shown
             gray[deep == clear] = 1
         return np.repeat(gray[:, :, None], 3, axis=2)
@@ -261,8 +264,8 @@ def _rgb(image: Image.Image, shown: str, form: str | None) -> Pixels:
                 "white; scale them to 0..1 and pass the array"
             )
         # PNG and PGM files that Pillow reads so have 16 bits; other integers are those of 8 or 16 bits written wider.
-        white = 255 if form in (None, "TIFF") and wide.max() <= 255 else 65535
-        gray = wide.astype(np.float32) / np.float32(white)
+        most = 255 if form in (None, "TIFF") and wide.max() <= 255 else 65535
+        gray = wide.astype(np.float32) / np.float32(most)
         return np.repeat(gray[:, :, None], 3, axis=2)
     if mode == "F":
         return np.repeat(_standard_dtype(np.asarray(image)[:, :, None], shown), 3, axis=2)

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image
 from obeql.errors import install
 from obeql.executor.images.upright import upright
 
-__all__ = ["is_deep_color", "read_deep_color"]
+__all__ = ["is_deep_color", "read_deep_color", "white_of"]
 
 
 #: Where a JPEG 2000 stream says its size, and the depth of each channel.
@@ -65,6 +65,16 @@ def read_deep_color(path: Path, image: Image.Image) -> npt.NDArray[np.float32] |
     order = [2, 1, 0, *range(3, found.shape[2])]  # OpenCV has blue first
     pixels = found[:, :, order].astype(np.float32) / np.float32(65535)
     return upright(pixels, image.getexif().get(ExifTags.Base.Orientation, 1))
+
+
+def white_of(image: Image.Image, path: Path | None) -> int:
+    """Return the number of white in an open file of gray with more than 8 bits, as Pillow reads it.
+
+    Gray of JPEG 2000 with 9 to 15 bits comes shifted to 16: that of 12 bits has 4095 x 16 = 65520 for white.
+    """
+    depths = _depths(path) if image.format == "JPEG2000" and path is not None else []
+    n_bits = depths[0] if depths and 8 < depths[0] < 16 else 16
+    return ((1 << n_bits) - 1) << (16 - n_bits)
 
 
 def _depths(path: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import subprocess
 import sys
@@ -93,6 +94,39 @@ def test_packed_sgi_files_say_what_is_lost(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="of its 16 bits a channel 8 are used, because the file is packed"):
         found = decode_file(tmp_path / "a.sgi").pixels
     assert found.dtype == np.uint8 and found[0, :, 0].tolist() == list(range(width))
+
+
+def twelve_bits(values: np.ndarray, **options: object) -> bytes:
+    """JPEG 2000 of 12-bit gray; Pillow writes 16 bits: the depth in the header is changed, and with it zero."""
+    stream = io.BytesIO()
+    moved = (values + (2**15 - 2**11)).astype(np.uint16)
+    Image.fromarray(moved).save(stream, "JPEG2000", irreversible=False, num_resolutions=1, **options)
+    written = bytearray(stream.getvalue())
+    written[written.index(b"\xff\x4f\xff\x51") + 42] = 11
+    if b"ihdr" in written:
+        written[written.index(b"ihdr") + 14] = 11
+    return bytes(written)
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_twelve_bits_of_gray_in_jpeg_2000_are_exact(tmp_path: Path, bare: bool) -> None:
+    values = RNG.integers(0, 4096, (20, 24), dtype=np.uint16)
+    values[0, :2] = 0, 4095
+    file = tmp_path / ("a.j2k" if bare else "a.jp2")
+    file.write_bytes(twelve_bits(values, no_jp2=bare))
+    pixels = decode_file(file).pixels
+    assert pixels.dtype == np.float32 and pixels.min() == 0 and pixels.max() == 1
+    np.testing.assert_array_equal(np.rint(pixels * 4095), repeated(values))
+
+
+def test_jpeg_2000_in_tiff_is_refused(tmp_path: Path) -> None:
+    strip = twelve_bits(RNG.integers(0, 4096, (20, 24), dtype=np.uint16), no_jp2=True)
+    tags = {256: 24, 257: 20, 258: 16, 259: 34712, 262: 1, 273: 8, 277: 1, 278: 20, 279: len(strip)}
+    folder = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(strip))
+    (tmp_path / "a.tif").write_bytes(start + strip + struct.pack("<H", len(tags)) + folder + bytes(4))
+    with pytest.raises(ImageError, match=r"not read: .* compression number 34712; save it with 8 or 16 bits, unpacked"):
+        decode_file(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("n_channels", [3, 4])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from obeql.errors import ImageError
 from obeql.executor.images import decode_file
+from tests.executor.test_images_decode import twelve_bits
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -289,3 +290,18 @@ def test_decoders_that_are_missing_are_named(made: Callable[..., Path], monkeypa
         "cannot be decoded: JPEG-LS Lossless Image Compression is decoded by gdcm>=3.0.10, or by numpy and "
         "pyjpegls>=1.2, which can be installed with pip"
     )
+
+
+def test_twelve_bits_in_jpeg_2000_are_those_that_were_written(made: Callable[..., Path], tmp_path: Path) -> None:
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless
+
+    values = np.random.default_rng(0).integers(0, 4096, (20, 24)).astype(np.uint16)
+    values[0, :2] = 0, 4095
+    plain = gray(made(values))
+    file = pydicom.dcmread(made(values, "packed.dcm"))
+    file.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    file.PixelData = encapsulate([twelve_bits(values, no_jp2=True)])
+    file["PixelData"].is_undefined_length = True
+    file.save_as(tmp_path / "packed.dcm", enforce_file_format=True)
+    np.testing.assert_array_equal(gray(tmp_path / "packed.dcm"), plain)
