@@ -32,6 +32,7 @@ from obeql.executor.operators.batch_reads import AnyRead, BatchReads
 from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels, coarse_order
 from obeql.executor.operators.layer_timer import Clock, LayerTimer, layer_runner
+from obeql.executor.operators.window_fill import WindowFill
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.box_groups import box_plan
@@ -87,11 +88,11 @@ class Part:
 class _Clean:
     """What windows are computed against: of N images their views, what hides each, and prefix sums of clean maps.
 
-    `fill` (N, C) where a window is hidden by one value a channel, else a view of (N, C, H, W).
+    `fill` (N, C) where a window is hidden by one value a channel, else a view of (N, C, H, W), or what works it out.
     """
 
     views: Views
-    fill: Tensor | View
+    fill: Tensor | View | WindowFill
     sums: dict[int, PrefixSums]
 
 
@@ -168,24 +169,23 @@ class IncrementalRun:
     def run(
         self,
         clean: CleanPass,
-        fill: Tensor,
+        fill: Tensor | WindowFill,
         windows: npt.NDArray[np.bool_] | None,
         done: Callable[[Windows, T], None],
         finish: Callable[[Windows, Tensor], T],
     ) -> None:
         """Compute the logits of the wanted windows of the images of `clean`.
 
-        `fill` is what hides the images: (C, 1, 1) or (C, H, W) for all of them, or (N, ...), each its own. `windows`
+        `fill` is what hides the images: (C, 1, 1) or (C, H, W) for all of them, or (N, ...), each its own; or what
+        works it out from each window. `windows`
         (N, rows, cols) selects windows, None all of them. `finish` is called with flat window numbers (n,), image by
         image, and their logits (n, K), batch by batch, in the lane that computed them; `done`, in this thread, with
         the window numbers and what `finish` returned.
         """
         n_images = len(clean.image)
-        fills = fill if fill.dim() == 4 else fill.expand(n_images, *fill.shape)
-        constant = fills.shape[2:] == (1, 1)
         seconds, sums = self._stopwatch.timed(lambda: self.sums(clean))
         self._spent(seconds)
-        image = _Clean(clean.views, fills[:, :, 0, 0] if constant else View.of(fills, 0.0), sums)
+        image = _Clean(clean.views, _as_read(fill, n_images), sums)
         n_lanes = self.engine.n_lanes
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
         keeps = self._keeps and windows is None
@@ -446,7 +446,9 @@ class IncrementalRun:
     def _occluded(self, image: _Clean, batch: _Batch) -> Tensor:
         """Return the fill, in the windows' own extents; box positions beyond a window keep the image."""
         box, view = batch.box, image.views[0, self._outside[0][0]]
-        if isinstance(image.fill, View):
+        if isinstance(image.fill, WindowFill):
+            value = image.fill.values(batch.image_read.clean(view), batch.hidden)
+        elif isinstance(image.fill, View):
             value = batch.image_read.clean(image.fill)
         else:
             value = image.fill[batch.images, :, None, None].expand(-1, -1, box.height, box.width)
@@ -463,3 +465,11 @@ class IncrementalRun:
             for start in range(0, n_windows, size)
         ]
         return torch.cat(logits) if len(logits) > 1 else logits[0]
+
+
+def _as_read(fill: Tensor | WindowFill, n_images: int) -> Tensor | View | WindowFill:
+    """Return a fill in the form that batches read it in."""
+    if isinstance(fill, WindowFill):
+        return fill
+    fills = fill if fill.dim() == 4 else fill.expand(n_images, *fill.shape)
+    return fills[:, :, 0, 0] if fills.shape[2:] == (1, 1) else View.of(fills, 0.0)

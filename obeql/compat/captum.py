@@ -1,0 +1,181 @@
+"""Captum's `Occlusion`: its constructor, its arguments, its numbers; faster where a module can be run incrementally.
+
+`from obeql.compat.captum import Occlusion` in place of `from captum.attr import Occlusion`. Arguments are checked in
+`captum_arguments`; windows go through `live_network`, or through `captum_loop` where that does not apply.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from obeql.compat.attribution import Attribution, as_tensor
+from obeql.compat.captum_arguments import Baseline, Windows, as_tuple, baselines_of, require_count, windows_of
+from obeql.compat.captum_loop import call, run_loop
+from obeql.compat.live_network import live_network
+from obeql.compat.targets import expand_target, select_targets
+from obeql.planner.grid import AxisGrid, WindowGrid
+
+__all__ = ["Occlusion"]
+
+
+class Occlusion:
+    """Hide one window of the input after the other and attribute the difference of the output to what was hidden.
+
+    The interface of `captum.attr.Occlusion` 0.9. `forward_func` is a module, or any function of the inputs.
+    """
+
+    def __init__(self, forward_func: Callable[..., Any]) -> None:
+        self.forward_func = forward_func
+        self.use_weights = True
+
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...],
+        sliding_window_shapes: tuple[int, ...] | tuple[tuple[int, ...], ...],
+        strides: int | tuple[int, ...] | tuple[int | tuple[int, ...], ...] | None = None,
+        baselines: Baseline | tuple[Baseline, ...] | None = None,
+        target: Any = None,
+        additional_forward_args: Any = None,
+        perturbations_per_eval: int = 1,
+        show_progress: bool = False,
+    ) -> Any:
+        """Return for each element of the inputs what hiding it costs on average: output - output with it hidden.
+
+        `inputs` (N, ...) or a tuple of these; a window and a stride have one entry for each axis but the first. The
+        result has the shape of the inputs, or as many rows as outputs were chosen, in float32, a tuple for a tuple.
+        `target` is as `select_targets` takes it. Where the module runs incrementally, batches are chosen by memory and
+        measured speed, and `perturbations_per_eval` does not count.
+
+        Raises AssertionError for arguments that do not fit each other, IndexError or RuntimeError for a target that is
+        out of range, and what the forward function raises.
+        """
+        tensors = as_tuple(inputs)
+        windows = windows_of(tensors, sliding_window_shapes, strides)
+        filled = baselines_of(tensors, baselines)
+        require_count(perturbations_per_eval)
+        extra = additional_forward_args
+        if extra is not None and not isinstance(extra, tuple):
+            extra = (extra,)
+        n_batches = -(-sum(each.n_windows for each in windows) // perturbations_per_eval)
+        with (
+            torch.no_grad(),
+            tqdm(
+                desc=f"{self.get_name()} attribution", total=n_batches + 1, mininterval=0.5, disable=not show_progress
+            ) as bar,
+        ):
+            started = time.perf_counter()
+            returned = call(self.forward_func, tensors, extra)
+            pass_s = time.perf_counter() - started
+            attribution = Attribution(as_tensor(select_targets(returned, target)), tensors, windows)
+            bar.update()
+
+            def tell(share: float) -> None:
+                bar.update(int(share * n_batches) + 1 - bar.n)
+
+            if not self._incremental(tensors, windows, filled, target, extra, (returned, pass_s), attribution, tell):
+                run_loop(
+                    self.forward_func,
+                    tensors,
+                    windows,
+                    filled,
+                    target,
+                    extra,
+                    perturbations_per_eval,
+                    attribution,
+                    bar.update,
+                )
+            found = attribution.mean()
+        return found if isinstance(inputs, tuple) else found[0]
+
+    def attribute_future(self) -> None:
+        """Raise NotImplementedError, as Captum does."""
+        raise NotImplementedError("attribute_future is not implemented for Occlusion; call attribute().")
+
+    def has_convergence_delta(self) -> bool:
+        """Return False: differences of outputs have no delta."""
+        return False
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the name of the method."""
+        return cls.__name__
+
+    def _incremental(
+        self,
+        tensors: tuple[Tensor, ...],
+        windows: tuple[Windows, ...],
+        baselines: tuple[Baseline, ...],
+        target: Any,
+        extra: tuple[Any, ...] | None,
+        measured: tuple[Any, float],
+        attribution: Attribution,
+        tell: Callable[[float], None],
+    ) -> bool:
+        """Add what the incremental engine finds; False where it does not apply, and nothing was added.
+
+        `measured` are the outputs for the inputs themselves, and the seconds that they took.
+        """
+        (x, *others), (each, *_), (baseline, *_) = tensors, windows, baselines
+        returned, pass_s = measured
+        if others or extra or x.dim() != 4 or not isinstance(returned, Tensor):
+            return False
+        fill = _as_fill(baseline, x)
+        if fill is None:
+            return False
+        network = live_network(self.forward_func, x, returned, pass_s, each.n_windows)
+        if network is None:
+            return False
+        channels, rows, cols = each.axes
+        grid = _grid(each, rows, cols)
+        found = []
+        for number, (first, n_channels) in enumerate(channels):
+            hidden = fill
+            if n_channels < x.shape[1]:  # the other channels stay what they are
+                hidden = x.clone()
+                hidden[:, first : first + n_channels] = fill.expand_as(x)[:, first : first + n_channels]
+            done = number / len(channels)
+            outputs = network.outputs(
+                self.forward_func, x, hidden, grid, returned, lambda share, done=done: tell(done + share / len(channels))
+            )
+            if outputs is None:
+                return False
+            found.append(outputs)
+        for (first, n_channels), outputs in zip(channels, found, strict=True):
+            where = [
+                (slice(first, first + n_channels), slice(top, top + height), slice(left, left + width))
+                for top, height in rows
+                for left, width in cols
+            ]
+            n_windows, n_images, n_classes = outputs.shape
+            flat = outputs.reshape(n_windows * n_images, n_classes)
+            attribution.add(0, where, select_targets(flat, expand_target(target, n_windows)).reshape(n_windows, -1))
+        return True
+
+
+def _as_fill(baseline: Baseline, x: Tensor) -> Tensor | None:
+    """Return what hides windows of x (N, C, H, W), (1, C, 1, 1) or (N, C, H, W); None for a form of its own."""
+    if not isinstance(baseline, Tensor):
+        return torch.full((1, x.shape[1], 1, 1), baseline, dtype=x.dtype, device=x.device)
+    if (baseline.dtype, baseline.device) != (x.dtype, x.device) or baseline.dim() > 4:
+        return None
+    try:
+        return baseline.expand_as(x)
+    except RuntimeError:
+        return None
+
+
+def _grid(windows: Windows, rows: tuple[tuple[int, int], ...], cols: tuple[tuple[int, int], ...]) -> WindowGrid:
+    """Return two axes of windows as the operators know them."""
+    _, height, width = windows.shape
+    axes = [
+        AxisGrid(size, tuple(start for start, _ in axis), tuple(length for _, length in axis))
+        for size, axis in ((height, rows), (width, cols))
+    ]
+    strides = [axis[1][0] - axis[0][0] if len(axis) > 1 else axis[0][1] for axis in (rows, cols)]
+    return WindowGrid(axes[0], axes[1], (rows[0][1], cols[0][1]), (strides[0], strides[1]), "clip")
