@@ -97,6 +97,17 @@ def db() -> Iterator[Any]:
         yield session
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Small tensors run fastest, and repeatably, on one thread."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def ctrl_c() -> Iterator[None]:
     """Ctrl-C as at a terminal: what a shell runs in the background ignores it."""

@@ -5,6 +5,7 @@ Fed by `captum` with the outputs of windows, whichever way they were computed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,7 +40,7 @@ class Attribution:
     def n_outputs(self) -> int:
         return self._clean.shape[1]
 
-    def add(self, number: int, hidden: list[tuple[slice, ...]], outputs: Tensor) -> None:
+    def add(self, number: int, hidden: Sequence[tuple[slice, ...]], outputs: Tensor) -> None:
         """Take the outputs, (windows, outputs) in any shape, of windows over input `number`."""
         total = self._totals[number]
         differences = (self._clean - outputs.reshape(-1, self.n_outputs)).to(total.device)

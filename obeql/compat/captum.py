@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from obeql.compat.attribution import Attribution, as_tensor
 from obeql.compat.captum_arguments import Baseline, Windows, as_tuple, baselines_of, require_count, windows_of
 from obeql.compat.captum_loop import call, run_loop
-from obeql.compat.live_network import live_network
+from obeql.compat.live_network import live_network, share_of
 from obeql.compat.targets import expand_target, select_targets
 from obeql.planner.grid import AxisGrid, WindowGrid
 
@@ -128,8 +128,9 @@ class Occlusion:
         fill = _as_fill(baseline, x)
         if fill is None:
             return False
-        network = live_network(self.forward_func, x, returned, pass_s, each.n_windows)
-        if network is None:
+        module = self.forward_func
+        network = live_network(module, x, returned, pass_s, each.n_windows)
+        if network is None or not isinstance(module, torch.nn.Module):
             return False
         channels, rows, cols = each.axes
         grid = _grid(each, rows, cols)
@@ -139,10 +140,7 @@ class Occlusion:
             if n_channels < x.shape[1]:  # the other channels stay what they are
                 hidden = x.clone()
                 hidden[:, first : first + n_channels] = fill.expand_as(x)[:, first : first + n_channels]
-            done = number / len(channels)
-            outputs = network.outputs(
-                self.forward_func, x, hidden, grid, returned, lambda share, done=done: tell(done + share / len(channels))
-            )
+            outputs = network.outputs(module, x, hidden, grid, returned, share_of(tell, number, len(channels)))
             if outputs is None:
                 return False
             found.append(outputs)

@@ -125,8 +125,8 @@ def _window_shapes(inputs: tuple[Tensor, ...], shapes: Any) -> tuple[tuple[int, 
     )
     for number, (x, window) in enumerate(zip(inputs, given, strict=True)):
         assert isinstance(window, tuple) and len(window) == x.dim() - 1, (
-            f"The window of input {number} is {window!r}; it is a tuple of {x.dim() - 1} integers, one for each axis of "
-            f"{tuple(x.shape)} after the first."
+            f"The window of input {number} is {window!r}; it is a tuple of {x.dim() - 1} integers, one for each axis "
+            f"of {tuple(x.shape)} after the first."
         )
     return tuple(given)
 

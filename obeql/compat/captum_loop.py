@@ -82,7 +82,7 @@ def _hidden(x: Tensor, baseline: Baseline, number: int, part: Sequence[Hidden]) 
         return copies
     mask = torch.zeros((n, 1, *x.shape[1:]), device=x.device, dtype=torch.float32)
     for row, where in _of(number, part):
-        mask[(row, 0, *where)] = 1
+        mask[row, 0][where] = 1
     if isinstance(baseline, Tensor):
         baseline = baseline.reshape((1, *baseline.shape))
     # Multiplied as Captum does it, which keeps what is no number and takes the dtype of a baseline of another one.

@@ -36,7 +36,7 @@ from obeql.planner.physical.cost import Rates
 from obeql.planner.physical.plan import IncrementalForward
 from obeql.planner.physical.schedule import choose_engine
 
-__all__ = ["LiveNetwork", "live_network"]
+__all__ = ["LiveNetwork", "live_network", "share_of"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ def _captured(module: nn.Module, images: Tensor, rates: dict[tuple[_Key, int], R
             with arithmetic(precision, device):
                 if _rates_key(images) not in rates:
                     rates[_rates_key(images)] = measure_rates(graph, device, images.dtype)
-                return LiveNetwork(module, graph.to(device, images.dtype), rates[_rates_key(images)], precision)
+                return LiveNetwork(graph.to(device, images.dtype), rates[_rates_key(images)], precision)
     except Exception as error:  # the user's code is traced: anything may come out of it
         _LOG.debug("not captured: %s", error)
         return None
@@ -164,7 +164,7 @@ class LiveNetwork:
     `precision` names the number format of `graph`.
     """
 
-    def __init__(self, module: nn.Module, graph: LayerGraph, rates: Rates, precision: str) -> None:
+    def __init__(self, graph: LayerGraph, rates: Rates, precision: str) -> None:
         self._graph = graph
         self._rates = rates
         self._precision = precision
@@ -190,14 +190,13 @@ class LiveNetwork:
         if self._is_wrong:
             return None
         found = torch.empty((grid.n_windows, *returned.shape), dtype=returned.dtype, device=returned.device)
-        for number, image in enumerate(images.detach().as_subclass(torch.Tensor).split(1)):
+        plain = images.detach().as_subclass(torch.Tensor)
+        for number in range(len(plain)):
+            image = plain[number : number + 1]
             own = fill[number : number + 1] if isinstance(fill, Tensor) and len(fill) > 1 else fill
-            before = number / len(images)
             try:
-                logits = self._of_image(
-                    image, own, grid, returned[number], lambda share, before=before: tell(before + share / len(images))
-                )
-            except RuntimeError as error:
+                logits = self._of_image(image, own, grid, returned[number], share_of(tell, number, len(plain)))
+            except RuntimeError as error:  # such as too little memory
                 _LOG.debug("not run incrementally: %s", error)
                 return None
             if logits is None or not self._agrees(module, image, own, grid, logits):
@@ -232,9 +231,10 @@ class LiveNetwork:
                 n_done += len(windows)
                 tell(n_done / n_windows)
 
-            if isinstance(run, IncrementalRun):
+            if isinstance(run, DenseRun):
+                assert isinstance(fill, Tensor)  # `_run` has seen to that
                 run.run(clean, fill, wanted, take, as_computed)
-            elif isinstance(fill, Tensor):
+            else:
                 run.run(clean, fill, wanted, take, as_computed)
         return logits.clone() if bool(logits.isfinite().all()) else None
 
@@ -261,14 +261,18 @@ class LiveNetwork:
         """Return whether the first, a middle and the last window are what the module gives; asked once."""
         if self._is_checked:
             return True
-        numbers = sorted({0, grid.n_windows // 2 + len(grid.cols) // 2, grid.n_windows - 1})
-        hidden = torch.cat([_hidden(image, fill, grid, min(number, grid.n_windows - 1)) for number in numbers])
+        n_rows, n_cols = grid.shape
+        numbers = sorted({0, n_rows // 2 * n_cols + n_cols // 2, grid.n_windows - 1})
         with torch.no_grad():
-            expected = module(hidden)
-        rows = [min(number, grid.n_windows - 1) for number in numbers]
-        self._is_checked = _are_close(logits[rows], expected)
+            expected = module(torch.cat([_hidden(image, fill, grid, number) for number in numbers]))
+        self._is_checked = _are_close(logits[numbers], expected)
         self._is_wrong = not self._is_checked
         return self._is_checked
+
+
+def share_of(tell: Callable[[float], None], number: int, n: int) -> Callable[[float], None]:
+    """Return what `tell` is told through of part `number` of `n` equal parts, by the share of the part that is done."""
+    return lambda share: tell((number + share) / n)
 
 
 def _are_close(found: Tensor, expected: Tensor) -> bool:
@@ -290,7 +294,12 @@ def _hidden(image: Tensor, fill: Tensor | WindowFill, grid: WindowGrid, number: 
     """Return a copy of an image (1, C, H, W) with one window hidden."""
     row, col = divmod(number, len(grid.cols))
     top, left = grid.rows.starts[row], grid.cols.starts[col]
-    where = (slice(None), slice(None), slice(top, top + grid.rows.lengths[row]), slice(left, left + grid.cols.lengths[col]))
+    where = (
+        slice(None),
+        slice(None),
+        slice(top, top + grid.rows.lengths[row]),
+        slice(left, left + grid.cols.lengths[col]),
+    )
     hidden = image.clone()
     hidden[where] = fill.expand_as(image)[where] if isinstance(fill, Tensor) else fill.values(image[where], None)
     return hidden

@@ -39,7 +39,7 @@ class _Checksums(TensorDigests):
         data = tensor.detach()
         where = f"{data.dtype} {tuple(data.shape)} {data.stride()} {data.device}"
         # In the order of memory, where that has no gaps: nothing is copied.
-        data = data.permute(sorted(range(data.dim()), key=lambda axis: -data.stride(axis)))
+        data = data.permute(sorted(range(data.dim()), key=data.stride, reverse=True))
         octets = data.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
         n_rows = len(octets) // (8 * _ROW)
         rest = octets[n_rows * 8 * _ROW :]
@@ -53,5 +53,7 @@ class _Checksums(TensorDigests):
 def _sums(octets: Tensor, n_rows: int) -> npt.NDArray[np.int64]:
     """Return the sum of each column of so many rows of 64-bit numbers, modulo 2^64."""
     if octets.device.type == "cpu":
-        return octets.numpy().view(np.int64).reshape(n_rows, _ROW).sum(axis=0)
-    return octets.clone().view(torch.int64).view(n_rows, _ROW).sum(dim=0).cpu().numpy()
+        rows: npt.NDArray[np.int64] = octets.numpy().view(np.int64).reshape(n_rows, _ROW)
+    else:
+        rows = octets.clone().view(torch.int64).view(n_rows, _ROW).sum(dim=0, keepdim=True).cpu().numpy()
+    return np.asarray(rows.sum(axis=0), np.int64)

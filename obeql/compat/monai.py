@@ -84,6 +84,8 @@ class OcclusionSensitivity:
             raise ValueError(f"x is one image, (1, C, H, W), but has a batch of {x.shape[0]}; call it once an image.")
         area = self._area(x, b_box)
         overlaps = as_many(self.overlap, x.dim() - 2, "overlap")
+        if self.n_batch < 1:
+            raise ValueError(f"n_batch is at least 1, not {self.n_batch}.")
         if any(not 0 <= overlap < 1 for overlap in overlaps):
             raise ValueError(f"overlap is at least 0 and below 1, not {self.overlap}.")
         axes = [
@@ -125,23 +127,25 @@ class OcclusionSensitivity:
         self, x: Tensor, area: _Area, axes: Sequence[Sequence[int]], kwargs: dict[str, Any]
     ) -> Iterator[Tensor]:
         """Yield the outputs (n, K) of windows, `n_batch` at a time, activated."""
-        placed = windows([[start + at for at in axis] for axis, (start, _) in zip(axes, area.sides, strict=True)], area.lengths)
-        if self.n_batch < 1:
-            raise ValueError(f"n_batch is at least 1, not {self.n_batch}.")
+        placed = windows(
+            [[start + at for at in axis] for axis, (start, _) in zip(axes, area.sides, strict=True)], area.lengths
+        )
+        fill = self._fill(x, area)
         with tqdm(total=-(-len(placed) // self.n_batch), disable=not self.verbose) as bar:
-            found = None if kwargs else self._incremental(x, area, axes, bar)
+            found = None if kwargs or fill is None else self._incremental(x, area, axes, fill, bar)
             for first in range(0, len(placed), self.n_batch):
                 if found is not None:
                     yield self._activated(x, found[first : first + self.n_batch])
                     continue
-                batch = self._hidden(x, area, placed[first : first + self.n_batch])
+                batch = self._hidden(x, fill, placed[first : first + self.n_batch])
                 yield self._activated(x, self.nn_module(batch, **kwargs))
                 bar.update()
 
-    def _incremental(self, x: Tensor, area: _Area, axes: Sequence[Sequence[int]], bar: Any) -> Tensor | None:
+    def _incremental(
+        self, x: Tensor, area: _Area, axes: Sequence[Sequence[int]], fill: Tensor | WindowFill, bar: Any
+    ) -> Tensor | None:
         """Return the outputs (windows, K) of all windows; None where the incremental engine does not apply."""
-        fill = self._fill(x, area)
-        if fill is None or x.dim() != 4 or not isinstance(self.nn_module, nn.Module):
+        if x.dim() != 4 or not isinstance(self.nn_module, nn.Module):
             return None
         plain = x.as_subclass(torch.Tensor)
         started = time.perf_counter()
@@ -155,7 +159,9 @@ class OcclusionSensitivity:
             AxisGrid(size, tuple(start + at for at in axis), (length,) * len(axis))
             for size, axis, length, (start, _) in zip(x.shape[2:], axes, area.lengths, area.sides, strict=True)
         ]
-        strides = [axis[1] - axis[0] if len(axis) > 1 else length for axis, length in zip(axes, area.lengths, strict=True)]
+        strides = [
+            axis[1] - axis[0] if len(axis) > 1 else length for axis, length in zip(axes, area.lengths, strict=True)
+        ]
         height, width = area.lengths
         grid = WindowGrid(axis_grids[0], axis_grids[1], (height, width), (strides[0], strides[1]), "cover")
         outputs = network.outputs(
@@ -176,10 +182,9 @@ class OcclusionSensitivity:
             return TimesMean()
         raise TypeError(f"mode is a name, a float or a function, not {self.mode!r}; write a number as a float.")
 
-    def _hidden(self, x: Tensor, area: _Area, placed: Sequence[tuple[slice, ...]]) -> Tensor:
+    def _hidden(self, x: Tensor, fill: Tensor | WindowFill | None, placed: Sequence[tuple[slice, ...]]) -> Tensor:
         """Return copies of the image, (n, C, H, W, ..), each with one window hidden."""
         batch = torch.repeat_interleave(x, len(placed), 0)
-        fill = self._fill(x, area)
         for row, where in enumerate(placed):
             at = (slice(row, row + 1), slice(None), *where)
             pixels = batch[at]
@@ -202,7 +207,7 @@ class OcclusionSensitivity:
     def _blended(
         self, x: Tensor, area: _Area, placed: Sequence[tuple[slice, ...]], outputs: Iterator[Tensor]
     ) -> Tensor:
-        """Return the map (1, K, *area): each window's outputs where it lies, averaged where windows overlap."""
+        """Return the map (1, K, *area), float32: each window's outputs where it lies, averaged where they overlap."""
         weights = importance(area.lengths, self.mode == "gaussian", x)
         sizes = [size for _, size in area.sides]
         counts = torch.zeros(sizes, dtype=x.dtype, device=x.device)
@@ -216,11 +221,11 @@ class OcclusionSensitivity:
                 total = torch.zeros((1, batch.shape[1], *sizes), dtype=x.dtype, device=x.device)
             for row in batch.as_subclass(torch.Tensor):
                 where = placed[number]
-                total[(0, slice(None), *where)] += row.reshape(-1, *[1] * len(sizes)) * weights
+                total[0][(slice(None), *where)] += row.reshape(-1, *[1] * len(sizes)) * weights
                 counts[where] += weights
                 number += 1
         assert total is not None  # there is a window
-        return total / counts
+        return (total / counts).float()  # whatever the image is
 
 
 def _cropped(x: Tensor, area: _Area, blended: Tensor, b_box: Sequence[int]) -> Tensor:
@@ -228,7 +233,7 @@ def _cropped(x: Tensor, area: _Area, blended: Tensor, b_box: Sequence[int]) -> T
     whole = torch.zeros((*blended.shape[:2], *x.shape[2:]), dtype=blended.dtype, device=blended.device)
     whole[(slice(None), slice(None), *area.where)] = blended
     where = [
-        slice(max(low, 0), max(high if high > 0 else size, max(low, 0)))
+        slice(max(low, 0), max(high if high > 0 else size, low, 0))
         for low, high, size in zip(b_box[::2], b_box[1::2], x.shape[2:], strict=True)
     ]
     return whole[(slice(None), slice(None), *where)].contiguous()
