@@ -268,6 +268,22 @@ def _peers(times: dict[str, float]) -> list[float]:
     return [times["captum default (1)"], min(captum), times["monai default (16)"], min(monai)]
 
 
+def drop_in_speed() -> str:
+    """What changing the import does to a call of Captum's and of MONAI's class."""
+    found = result("cpu2-drop-in")
+    rows = []
+    for row in found["rows"]:
+        for call in ("first", "later"):
+            one = row[call]
+            what = (
+                f"{row['network']}, {row['library'].replace('captum', 'Captum').replace('monai', 'MONAI')}, {call} call"
+            )
+            seconds = (f"{one['theirs_s']:.2f}", f"{one['ours_s']:.2f}")
+            rows.append((what, str(one["windows"]), *seconds, f"{one['times_faster']:.2f}", f"{one['difference']:.0e}"))
+    head = ("network, library", "windows", "theirs, seconds", "OBEQL, seconds", "ratio", "largest difference")
+    return table(head, rows) + (f"\n\n{found['note']}" if found["note"] else "")
+
+
 def store_speed() -> str:
     return table(
         ("10,000 maps of 53 x 53 cells", "CPU seconds", "seconds"),
@@ -411,6 +427,7 @@ PARTS: dict[str, Callable[[], str]] = {
         engine_speed,
         few_windows_speed,
         peers_speed,
+        drop_in_speed,
         store_speed,
         multi_query_speed,
         images_speed,

@@ -85,7 +85,10 @@ def live_network(module: Any, images: Tensor, returned: Any, pass_s: float, n_wi
     with known.lock:
         known.n_passes += n_windows
         known.passes_s += n_windows * pass_s
+        key = _key(images)
         if known.is_opaque or not (known.networks or _is_worth(known, images)):
+            return None
+        if key in known.networks and known.networks[key] is None:
             return None
         state = module_state(module)
         if state != known.state:
@@ -94,10 +97,9 @@ def live_network(module: Any, images: Tensor, returned: Any, pass_s: float, n_wi
             known.networks.clear()
             known.state = state
             known.is_opaque = state is None
-        key = _key(images)
         if key not in known.networks and not known.is_opaque and _is_worth(known, images):
             with torch.no_grad():
-                module(images[:1])
+                module(images[:1].clone())  # into which it may write
             known.is_opaque = module_state(module) != state  # it notes what it has seen
             known.networks[key] = None if known.is_opaque else _captured(module, images, known.rates)
         return known.networks.get(key)
@@ -150,9 +152,10 @@ def _captured(module: nn.Module, images: Tensor, rates: dict[tuple[_Key, int], R
                 _LOG.debug("runs whole: %s", graph.reason)
                 return None
             with arithmetic(precision, device):
-                if _rates_key(images) not in rates:
-                    rates[_rates_key(images)] = measure_rates(graph, device, images.dtype)
-                return LiveNetwork(graph.to(device, images.dtype), rates[_rates_key(images)], precision)
+                known = rates.get(_rates_key(images))
+                if known is None or len(known.layer_s) != len(graph.layers):
+                    known = rates[_rates_key(images)] = measure_rates(graph, device, images.dtype)
+                return LiveNetwork(graph.to(device, images.dtype), known, precision)
     except Exception as error:  # the user's code is traced: anything may come out of it
         _LOG.debug("not captured: %s", error)
         return None

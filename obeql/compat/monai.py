@@ -149,7 +149,7 @@ class OcclusionSensitivity:
             return None
         plain = x.as_subclass(torch.Tensor)
         started = time.perf_counter()
-        returned = self.nn_module(plain)
+        returned = self.nn_module(plain.clone())  # into which it may write
         pass_s = time.perf_counter() - started
         rows, cols = axes
         network = live_network(self.nn_module, plain, returned, pass_s, len(rows) * len(cols))
@@ -221,11 +221,11 @@ class OcclusionSensitivity:
                 total = torch.zeros((1, batch.shape[1], *sizes), dtype=x.dtype, device=x.device)
             for row in batch.as_subclass(torch.Tensor):
                 where = placed[number]
-                total[0][(slice(None), *where)] += row.reshape(-1, *[1] * len(sizes)) * weights
+                total[0][(slice(None), *where)].addcmul_(row.to(x.dtype).reshape(-1, *[1] * len(sizes)), weights)
                 counts[where] += weights
                 number += 1
         assert total is not None  # there is a window
-        return (total / counts).float()  # whatever the image is
+        return total.div_(counts).float()  # whatever the image is
 
 
 def _cropped(x: Tensor, area: _Area, blended: Tensor, b_box: Sequence[int]) -> Tensor:
