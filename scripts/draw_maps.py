@@ -67,14 +67,14 @@ def draw_grid(db: Any) -> Image.Image:
 
 
 def draw_patch(db: Any) -> Image.Image:
-    """Patches of 8 to 48 pixels."""
-    sizes = [8, 16, 32, 48]
-    return side_by_side(list(explain(db, patch=sizes)), [f"patch={size}" for size in sizes], outline=False)
+    """Patches of 16 to 48 pixels."""
+    sizes = [16, 32, 48]
+    return side_by_side(list(explain(db, patch=sizes, stride=16)), [f"patch={size}" for size in sizes], outline=False)
 
 
 def draw_stride(db: Any) -> Image.Image:
-    """Strides of 32 to 8 pixels, drawn without interpolation."""
-    strides = [32, 16, 8]
+    """Strides of 48 to 16 pixels, drawn without interpolation."""
+    strides = [48, 32, 16]
     heats = [explain(db, patch=32, stride=stride)[0] for stride in strides]
     return side_by_side(heats, [f"stride={stride}" for stride in strides], outline=False, smooth=False)
 
@@ -82,7 +82,7 @@ def draw_stride(db: Any) -> Image.Image:
 def draw_fill(db: Any) -> Image.Image:
     """Four fills."""
     fills = ["black", "mean", "white", "blur"]
-    heats = [explain(db, fill=fill)[0] for fill in fills]
+    heats = [explain(db, fill=fill, stride=16)[0] for fill in fills]
     return side_by_side(heats, [f"fill={fill}" for fill in fills], outline=False)
 
 

@@ -343,7 +343,7 @@ def small_sets_speed() -> str:
 
 
 def workers_speed() -> str:
-    head = ("workers", "seconds", "images a second, once at work", "this process's share of a core")
+    head = ("workers", "seconds", "images per second, once at work", "this process's share of a core")
     rows = []
     for row in measured("cpu2-scale"):
         apart = row["engine"] == "apart"
@@ -358,14 +358,14 @@ def ray_speed() -> str:
     for found in map(result, ("cpu2-ray", "cpu2-ray-slow")):
         what = f"{found['images']} of {found['size']}x{found['size']}, {found['options']}"
         rows += [(what, row["engine"], f"{row['seconds']:.1f}", f"{row['rate']:.1f}") for row in found["rows"]]
-    return table(("images", "engine", "seconds, start included", "images a second, once at work"), rows)
+    return table(("images", "engine", "seconds, start included", "images per second, once at work"), rows)
 
 
 def ingest_speed() -> str:
-    head = ("kept as", "images", "maps a second", "MB before", "between commits", "at most", "after listing")
+    head = ("kept as", "images", "maps per second", "MB before", "between commits", "at most", "after listing")
     numbers = ("images", "maps_s", "before_mb", "most_mb", "peak_mb", "after_listing_mb", "bytes_a_map")
     rows = [(row["kept_as"], *(f"{row[name]:,.0f}" for name in numbers)) for row in measured("cpu2-ingest")]
-    return table((*head, "bytes a map"), rows)
+    return table((*head, "bytes per map"), rows)
 
 
 def page_speed() -> str:
@@ -376,9 +376,9 @@ def page_speed() -> str:
         rows.append((f"{name}, the first cells of a coarse map, 49 windows", each["first_cells"]))
         rows.append((f"{name}, the whole coarse map", each["coarse"]))
         rows += [(f"{name}, a patch of {patch} px under the hand", times) for patch, times in each["hand"].items()]
-    rows += [("50 of 10,000 runs", found["runs"]), ("200 maps of a sheet by an expression", found["sheet"])]
+    rows += [("50 of 10,000 runs", found["runs"]), ("200 maps of a figure grid by an expression", found["sheet"])]
     if found["scroll"] is not None:
-        rows.append(("between frames of a sheet of 200 maps that is scrolled", found["scroll"]))
+        rows.append(("between frames of a figure grid of 200 maps that is scrolled", found["scroll"]))
     return table(
         ("milliseconds", "median", "90 %", "least"),
         [(what, *(f"{times[name]:.0f}" for name in ("median_ms", "p90_ms", "least_ms"))) for what, times in rows],
@@ -390,7 +390,7 @@ def launches() -> str:
         "network",
         "groups of rows and columns",
         "batches of the grid",
-        "calls a batch",
+        "calls per batch",
         "calls, ms",
         "estimated, ms",
     )

@@ -73,10 +73,10 @@ def film_bytes(
     """
     if suffix not in FILM_SUFFIXES:
         raise QueryTypeError(
-            f"'{suffix}' is no film; allowed are {' '.join(FILM_SUFFIXES)}.{nearest(suffix, FILM_SUFFIXES)}"
+            f"'{suffix}' is no animation; allowed are {' '.join(FILM_SUFFIXES)}.{nearest(suffix, FILM_SUFFIXES)}"
         )
     if not (seconds > 0 and n_frames >= 2 and panel_px >= 64):
-        raise QueryTypeError("a film needs seconds > 0, n_frames >= 2 and panel_px >= 64")
+        raise QueryTypeError("an animation needs seconds > 0, n_frames >= 2 and panel_px >= 64")
     chosen = palette(alpha, cmap, sign)
     seen = _seen_by_the_network(heat)
     zoom = panel_px / max(seen.shape[:2])
@@ -92,7 +92,7 @@ def film_bytes(
     )
     known = np.flatnonzero(np.isfinite(heat.importance.reshape(-1)))
     if not len(known):
-        raise QueryTypeError(f"no window of '{heat.image}' was computed: there is nothing to film")
+        raise QueryTypeError(f"no window of '{heat.image}' was computed: there is nothing to animate")
     shown = known[np.unique(np.linspace(0, len(known) - 1, min(n_frames, len(known))).astype(int))]
     frames = [_frame(scene, int(index)) for index in shown]
     frames += [frames[-1]] * max(1, len(frames) // 10)  # the finished map stays a moment

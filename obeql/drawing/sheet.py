@@ -67,7 +67,7 @@ def sheet(
         raise QueryTypeError("there is no heat map to draw")
     if len(heats) > MAX_SHEET:
         raise QueryTypeError(
-            f"a sheet holds at most {MAX_SHEET} maps, not {len(heats)}: choose some (RENDER .. WITH class='name', or a "
+            f"a figure grid holds at most {MAX_SHEET} maps, not {len(heats)}: choose some (RENDER .. WITH class='name', or a "
             "slice of the result in Python), or write a file a map (EXPORT RUN .. FORMAT png)"
         )
     if columns is not None and columns < 1:

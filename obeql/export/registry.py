@@ -110,10 +110,10 @@ FORMS: tuple[Form, ...] = (
         _picture,
         _sheet,
         (*_DRAWN, "columns", "shared"),
-        "a sheet of several maps",
+        "a figure grid of several maps",
     ),
     Form("a report", (".html", ".htm"), (*_COLORS, "shared"), _report_of_one, _report, (*_COLORS, "shared")),
-    Form("a film", (".gif", ".apng"), (*_COLORS, "seconds", "n_frames", "panel_px"), _film),
+    Form("an animation", (".gif", ".apng"), (*_COLORS, "seconds", "n_frames", "panel_px"), _film),
     Form("a numpy file", (".npz",), (), _arrays, _all_arrays, has_picture=False),
     Form("a numpy file", (".npy",), (), _plane, has_picture=False),
 )

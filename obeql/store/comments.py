@@ -14,16 +14,16 @@ __all__ = ["COLUMNS", "MACROS", "TABLE_MACROS", "TEXTS", "VIEWS", "comment_of", 
 
 #: One row of each view is ..
 VIEWS: Mapping[str, str] = {
-    "models": "One row a model: where it comes from, its classes, how images are prepared for it",
-    "images": "One row an image that any statement named, as it was when it was read last",
-    "image_sets": "One row an image of a named set, in the order of the set",
-    "predictions": "One row a class of an image that PREDICT ranked; of the same image and model the latest",
-    "runs": "One row a statement EXPLAIN OCCLUDE that was carried out, or is",
-    "failures": "One row an image that a run could not explain, and why",
-    "heatmaps": "One row a heat map; its planes are lists of rows of cells, NULL where a cell was not computed",
-    "evaluations": "One row a curve of EVALUATE: how the probability changes as pixels are hidden or shown",
-    "cells": "One row a window of a map, for joins by id; NULL where it was not computed",
-    "windows": "One row a window that has a value, with names in place of ids: what hiding it costs the class",
+    "models": "One row per model: where it comes from, its classes, how images are prepared for it",
+    "images": "One row per image that any statement named, as it was when it was read last",
+    "image_sets": "One row per image of a named set, in the order of the set",
+    "predictions": "One row per class of an image that PREDICT ranked; of the same image and model the latest",
+    "runs": "One row per statement EXPLAIN OCCLUDE that ran, or is running",
+    "failures": "One row per image that a run could not explain, and why",
+    "heatmaps": "One row per heat map; its planes are lists of rows of cells, NULL where a cell was not computed",
+    "evaluations": "One row per curve of EVALUATE: how the probability changes as pixels are hidden or shown",
+    "cells": "One row per window of a map, for joins by id; NULL where it was not computed",
+    "windows": "One row per window that has a value, with names in place of ids: what hiding it costs the class",
 }
 
 #: What macros of values give ..

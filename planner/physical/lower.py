@@ -297,7 +297,7 @@ def _refuse_memory(given: int, least: float, grid: WindowGrid) -> NoReturn:
     enough = math.ceil(least / unit * 10) / 10
     raise QueryTypeError(
         f"memory={given} bytes is too little: one window of {show_pair(grid.patch)} at a time needs {enough:g}{name} "
-        "beyond the weights and the clean pass, the cells of its maps among it."
+        "beyond the weights and the unoccluded pass, the cells of its maps among it."
     )
 
 
