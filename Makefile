@@ -7,6 +7,8 @@
 #   make bench   measure speed                   make docs    check that every block of the documentation runs
 #   make gpu-kit collect in .gpu-kit/ what `scripts/gpu_check.py` needs on a GPU machine without a network
 #   make site    build the documentation into build/site
+#   make dist    build the wheel and the sdist into dist/, check them, and run the wheel in an empty environment
+#   make release upload what `make dist` built to the package index, as whoever owns the name there
 #   make clean   remove environments, caches and built files; data/ and demo/ stay
 #
 # Tests run in two processes side by side; WORKERS=0 runs them one after the other, in this one.
@@ -27,7 +29,7 @@ SIDE_BY_SIDE = $(if $(filter-out 0,$(WORKERS)),OMP_WAIT_POLICY=PASSIVE GOMP_SPIN
 	-n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test quick lint types bench docs site gpu-kit clean
+.PHONY: help demo test quick lint types bench docs site dist release gpu-kit clean
 .DELETE_ON_ERROR:
 
 help:
@@ -92,6 +94,21 @@ site: $(VENV)/test.stamp
 	$(BIN)/python scripts/link_typing.py
 	$(BIN)/python scripts/write_docs.py
 	$(BIN)/python -m mkdocs build --strict
+
+# The wheel comes from the sdist, so that both hold everything. It runs outside the tree, which would be imported instead.
+EMPTY = $(VENV)-empty
+dist: | $(BIN)/python
+	@$(INSTALL) "build>=1.2" "setuptools>=77" "twine>=6.1"
+	rm -rf dist $(EMPTY)
+	$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m venv --without-pip $(EMPTY)
+	$(BIN)/python -m pip --python $(EMPTY)/bin/python install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd $(EMPTY) && bin/obeql --version && bin/obeql doctor
+	rm -rf $(EMPTY)
+
+release: dist
+	$(BIN)/python -m twine upload dist/*
 
 # The wheel of this tree, and wheels for Python 3.12 on Linux of what images with PyTorch usually lack.
 gpu-kit: | $(BIN)/python

@@ -67,8 +67,9 @@ def sheet(
         raise QueryTypeError("there is no heat map to draw")
     if len(heats) > MAX_SHEET:
         raise QueryTypeError(
-            f"a figure grid holds at most {MAX_SHEET} maps, not {len(heats)}: choose some (RENDER .. WITH class='name', or a "
-            "slice of the result in Python), or write a file a map (EXPORT RUN .. FORMAT png)"
+            f"a figure grid holds at most {MAX_SHEET} maps, not {len(heats)}: choose some "
+            "(RENDER .. WITH class='name', or a slice of the result in Python), or write a file per map "
+            "(EXPORT RUN .. FORMAT png)"
         )
     if columns is not None and columns < 1:
         raise QueryTypeError(f"columns must be positive, not {columns}")

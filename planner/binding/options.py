@@ -197,7 +197,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         size_bytes,
         None,
         "'2GB', '512MiB'",
-        "Most memory for activations, beyond one unoccluded pass; kB, MB, GB, TB count by 1000, KiB, MiB, GiB, TiB by 1024.",
+        "Most memory for activations, beyond an unoccluded pass; kB, MB, GB, TB count by 1000, KiB and so on by 1024.",
     ),
     OptionInfo("seed", _seed, 0, "0", "Seed of random choices; exact maps make none."),
     _PAGE,
@@ -319,9 +319,7 @@ RENDER_OPTIONS: tuple[OptionInfo, ...] = (
         "Which evidence is colored.",
     ),
     OptionInfo("shared", flag, None, "true, false", "Whether maps of one score share a scale."),
-    OptionInfo(
-        "columns", whole(1), None, "4", "Maps in a row of a figure grid; a matrix of images by classes without it."
-    ),
+    OptionInfo("columns", whole(1), None, "4", "Maps per row of a figure grid; else a matrix of images by classes."),
     OptionInfo("colorbar", flag, None, "true, false", "Whether the scale stands beside the map."),
     OptionInfo("dpi", whole(1), None, "300", "Pixels an inch of a picture."),
 )

@@ -93,7 +93,7 @@ def test_set_up_is_two_commands_that_need_nothing_else() -> None:
     assert [line for line in shell_lines(README) if line.startswith("make")] == ["make demo", "make test"]
     # Continuous integration runs the targets a contributor is told of.
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
-    assert re.findall(r"\bmake (\w+)", script.split("set -euo")[1]) == ["lint", "types", "demo", "test"]
+    assert re.findall(r"\bmake (\w+)", script.split("set -euo")[1]) == ["lint", "types", "demo", "dist", "test"]
 
 
 @pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md"])

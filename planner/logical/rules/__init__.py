@@ -51,9 +51,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice("choose_layout", "lays whole maps out in memory as measured, on GPUs", "channels-last"),
     Choice("batch_images", "computes several images together where that fills batches", "one after the other"),
     Choice("share_windows", "computes classes that the next statements ask of the same windows", "each asks anew"),
-    Choice(
-        "skip_unchanged", "takes windows whose pixels are the fill already from the unoccluded pass", "computes them"
-    ),
+    Choice("skip_unchanged", "takes windows that show the fill anyway from the unoccluded pass", "computes them"),
     Choice("choose_refinement", "computes only the windows that APPROX, TOP .. CELLS or WITHIN need", "all windows"),
     Choice(
         "choose_reduced_precision",
