@@ -31,6 +31,7 @@ from obeql.grammar.statements import (
 from obeql.grammar.syntax import (
     SIZE_UNITS,
     Approx,
+    CallValue,
     Device,
     Embedded,
     Exact,
@@ -62,6 +63,7 @@ from obeql.grammar.syntax import (
     TopCells,
     TupleValue,
     Value,
+    Windows,
     Within,
     Word,
     parameters_of,
@@ -71,6 +73,7 @@ from obeql.grammar.syntax import (
 __all__ = [
     "SIZE_UNITS",
     "Approx",
+    "CallValue",
     "CreateImages",
     "CreateModel",
     "Describe",
@@ -120,6 +123,7 @@ __all__ = [
     "TopCells",
     "TupleValue",
     "Value",
+    "Windows",
     "Within",
     "Word",
     "accepts",

@@ -50,6 +50,7 @@ _CLAUSES = {
     "for_top": ("selector", "FOR"),
     "for_all": ("selector", "FOR"),
     "region": ("region", "REGION"),
+    "windows": ("windows", "WINDOWS"),
     "options": ("options", "WITH"),
     "top_cells": ("top_cells", "TOP .. CELLS"),
     "exact": ("accuracy", "EXACT"),
@@ -153,6 +154,11 @@ class TreeBuilder:
 
     def _build_tuple_value(self, tree: Tree[Token]) -> syntax.TupleValue:
         return syntax.TupleValue(self._all(tree), span=self._span(tree))
+
+    def _build_call_value(self, tree: Tree[Token]) -> syntax.CallValue:
+        name, *items = self._all(tree)
+        given = tuple(item for item in items if item is not None)
+        return syntax.CallValue(_lower(name), given, span=self._span(tree))
 
     def _all(self, tree: Tree[Token]) -> tuple[Any, ...]:
         return tuple(map(self.build, tree.children))

@@ -47,7 +47,17 @@ _KEYWORDS = {
     "_NO": ("NO REUSE",),
 }
 #: clauses that may stand once, with the terminals that begin them
-_ONCE = ({"_FOR"}, {"_REGION"}, {"_WITH"}, {"_EXACT", "_APPROX"}, {"_WITHIN"}, {"_ON"}, {"_NO"}, {"_INTO"})
+_ONCE = (
+    {"_FOR"},
+    {"_REGION"},
+    {"_WINDOWS"},
+    {"_WITH"},
+    {"_EXACT", "_APPROX"},
+    {"_WITHIN"},
+    {"_ON"},
+    {"_NO"},
+    {"_INTO"},
+)
 
 _FOUND = re.compile(
     r"""[+-]?\.?\d[\w.]*+ | [$]?\w++ | '[^']*+(?:''[^']*+)*+' | "[^"]*+(?:""[^"]*+)*+" | .""",

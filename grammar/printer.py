@@ -69,6 +69,8 @@ class _Printer:
                 return "FOR ALL"
             case syntax.Region(top, left, height, width):
                 return f"REGION ({top}, {left}, {height}, {width})"
+            case syntax.Windows(source):
+                return self._words("WINDOWS", source)
             case syntax.TopCells(k):
                 return f"TOP {k} CELLS"
             case syntax.Exact():
@@ -112,6 +114,8 @@ class _Printer:
                 return f"[{self._commas(items)}]"
             case syntax.TupleValue(items):
                 return f"({self._commas(items)})"
+            case syntax.CallValue(name, items):
+                return f"{name}({self._commas(items)})"
             case syntax.Parameter():
                 return self._parameter(node)
         raise TypeError(f"no way to print {type(node).__name__}")

@@ -273,7 +273,7 @@ class MaskedStatement:
 
 
 def mask(script: str, start: int, end: int) -> MaskedStatement:
-    """Blank the comments of the statement `script[start:end]` and cut out its SELECT source.
+    """Blank the comments of the statement `script[start:end]` and cut out the SELECT of its source and of WINDOWS.
 
     The offsets in the result count from `start`. Raises QuerySyntaxError for a quote, comment or parenthesis
     left open and for a source in parentheses that is no query.
@@ -291,7 +291,7 @@ def mask(script: str, start: int, end: int) -> MaskedStatement:
         shown = script[token.start : token.end]
         if token.kind == "comment":
             shown = " " * len(shown)
-        elif shown == "(" and before in ("occlude", "predict", "from"):
+        elif shown == "(" and before in ("occlude", "predict", "from", "windows"):
             resume, parameters = _subquery(script, token.start, end)
             subqueries[token.start - start] = tuple(place - start for place in parameters)
             shown = SUBQUERY_MARK + SUBQUERY_FILLING * (resume - token.start - 1)

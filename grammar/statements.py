@@ -37,6 +37,7 @@ from obeql.grammar.syntax import (
     Text,
     TopCells,
     Value,
+    Windows,
     Within,
 )
 from obeql.grammar.table_names import with_tables
@@ -125,6 +126,7 @@ class ExplainOcclude(StatementNode):
     model: Model
     selector: Selector | None = None
     region: Region | None = None
+    windows: Windows | None = None
     options: tuple[Option, ...] = ()
     top_cells: TopCells | None = None
     accuracy: Exact | Approx | None = None
@@ -144,6 +146,7 @@ class ExplainOcclude(StatementNode):
             ("FOR CLASS c", "this class, a number or 'name'; FOR CLASSES (a, b)"),
             ("FOR TOP k", "the k classes ranked highest; FOR ALL every class"),
             ("REGION (t, l, h, w)", "windows inside this box of the model's input, pixels"),
+            ("WINDOWS (SELECT ..)", "boxes: top, left, height, width, also name, mask, path"),
             ("EXACT", "every cell is computed; also without it"),
             ("APPROX q", "a bound of q on the quality; METRIC m, CONFIDENCE c"),
             ("WITHIN n SECONDS", "the best map in that time"),
@@ -166,6 +169,7 @@ class ExplainOcclude(StatementNode):
             self.model,
             self.selector,
             self.region,
+            self.windows,
             *_with(self.options),
             self.top_cells,
             self.accuracy,

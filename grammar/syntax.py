@@ -125,7 +125,15 @@ class TupleValue(Node):
     items: tuple[Scalar, ...]
 
 
-Value: TypeAlias = Scalar | ListValue | TupleValue
+@dataclass(frozen=True, slots=True)
+class CallValue(Node):
+    """`slic(100)`: the name in lower case and what stands in the parentheses."""
+
+    name: str
+    items: tuple[Scalar, ...] = ()
+
+
+Value: TypeAlias = Scalar | ListValue | TupleValue | CallValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +244,13 @@ class Region(Node):
     left: int
     height: int
     width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Windows(Node):
+    """WINDOWS (SELECT ..): the boxes and masks to hide, one a row, or a parameter that holds them."""
+
+    source: SelectSource | Parameter
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from obeql.planner.geometry import AxisWindow, Network
 from obeql.planner.grid import AxisGrid
 
-__all__ = ["AxisGroup", "AxisPlan", "Spans", "axis_spans", "group_windows", "merge_steps", "region_layers"]
+__all__ = ["AxisGroup", "AxisPlan", "Spans", "aligned", "axis_spans", "group_windows", "merge_steps", "region_layers"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -122,7 +122,7 @@ def group_windows(
     `weights` (layers,) is the cost of one more position at each layer; see `merge_steps`.
     """
     return AxisPlan(
-        tuple(_aligned(network, axis, spans, windows) for windows in merge_steps(spans, weights, [n_groups])[n_groups])
+        tuple(aligned(network, axis, spans, windows) for windows in merge_steps(spans, weights, [n_groups])[n_groups])
     )
 
 
@@ -171,11 +171,16 @@ def _merge_costs(
     return more
 
 
-def _aligned(network: Network, axis: int, spans: Spans, windows: Ints) -> AxisGroup:
-    """Give every window of a group the group's box sizes and order windows by how their boxes are aligned."""
+def aligned(network: Network, axis: int, spans: Spans, windows: Ints, in_order: bool = False) -> AxisGroup:
+    """Give every window of a group the group's box sizes and order windows by how their boxes are aligned.
+
+    With `in_order` windows stay in the order in which they are given.
+    """
     limits = np.array([layer.shape[1 + axis] if layer.is_map else 1 for layer in network.layers])
     sizes = np.max(spans.sizes[:, windows], axis=1)
     starts = np.clip(np.minimum(spans.first[:, windows], (limits - sizes)[:, None]), 0, None)
+    if in_order:
+        return AxisGroup(windows, starts, sizes)
     offsets = []
     for i, layer in enumerate(network.layers):
         if layer.reach == "sum":

@@ -207,6 +207,14 @@ class StoredMaps:
     maps: Sequence[StoredGrid]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WindowTable:
+    """Windows as a table lists them: names of its columns in small letters, and its rows."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
 class Catalog(Protocol):
     """What binding asks of the session. Names match case-insensitively; unknown names return None."""
 
@@ -230,6 +238,21 @@ class Catalog(Protocol):
         """Return the images a SELECT yields through its `path` or `image_id` column.
 
         `parameters` bind by name; a `?` or `$1` has its number, from 1, as name (DuckDB takes both that way).
+        """
+        ...
+
+    def windows_selected(self, sql: str, parameters: Mapping[str, Any]) -> WindowTable:
+        """Return the rows of a SELECT that lists windows; parameters as of `images_selected`."""
+        ...
+
+    def label_picture(self, path: str) -> npt.NDArray[Any]:
+        """Return the values of a picture of labels, (height, width). Raises ImageError."""
+        ...
+
+    def segments(self, image: ImageRecord, call: str, how: Preprocessing) -> npt.NDArray[Any]:
+        """Return the segments of an image as the model sees it, by a call such as `slic(100)`: labels from 1 on.
+
+        (height, width) of the model's input. Raises ImageError, and UnsupportedError without the library.
         """
         ...
 

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from obeql.planner.grid import AxisGrid
+from obeql.planner.grid import AxisGrid, WindowGrid
+from obeql.planner.regions import RegionGrid, RegionList
 
 __all__ = [
     "CellKey",
@@ -25,6 +26,7 @@ __all__ = [
     "MapCells",
     "axis_places",
     "others_of",
+    "shared_windows",
 ]
 
 FloatPlane = npt.NDArray[np.float32]
@@ -50,9 +52,11 @@ class MapCells:
     """The cells of one image, model and class on a grid of windows.
 
     `tops`, `lefts`, `heights`, `widths`: int32 (rows,) / (cols,), the window of cell (r, c) is
-    (tops[r], lefts[c], heights[r], widths[c]) in pixels of the model's input. `logit` is float32 (rows, cols), the
-    class's logit z; `others`, float64, is the logsumexp of all other classes' logits (0 for sigmoid outputs), such that
-    z - others is the log-odds rounded to float32: beside logits of a million a float32 would hold no digit of it.
+    (tops[r], lefts[c], heights[r], widths[c]) in pixels of the model's input. Windows that are listed one by one have a
+    row alone, all four are (cols,), and `listed` says which pixels of its box each hides. `logit` is float32
+    (rows, cols), the class's logit z; `others`, float64, is the logsumexp of all other classes' logits (0 for sigmoid
+    outputs), such that z - others is the log-odds rounded to float32: beside logits of a million a float32 would hold
+    no digit of it.
     `top_class` int32 (rows, cols): arg-max class with the window hidden. `exact` bool
     (rows, cols), or None when every cell is exact. NaN marks cells that were not computed.
     `clean_logit`, `clean_others`: the same two numbers of the unoccluded image.
@@ -73,11 +77,18 @@ class MapCells:
     exact: npt.NDArray[np.bool_] | None = None
     #: quality of the map: approx, metric, target, confidence, bound, n_exact, n_audit, seed
     quality: dict[str, Any] = field(default_factory=dict)
+    #: names and masks of windows that are listed one by one, None of a grid
+    listed: RegionList | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols); of windows that are listed, one row with a column each."""
+        return (len(self.tops) if self.listed is None else 1), len(self.lefts)
 
     @property
     def plane_bytes(self) -> int:
         """Bytes of logit, others and arg-max class, which may be in the store while this map is without them."""
-        return len(self.tops) * len(self.lefts) * _CELL_BYTES
+        return self.shape[0] * self.shape[1] * _CELL_BYTES
 
 
 def others_of(logit: FloatPlane, log_odds: FloatPlane) -> npt.NDArray[np.float64]:
@@ -145,3 +156,25 @@ def axis_places(
     ]
     found = np.array(pairs, np.intp).reshape(-1, 2)
     return found[:, 0], found[:, 1]
+
+
+def shared_windows(grid: WindowGrid, cells: MapCells) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return where windows of a stored map are windows of a grid: an index into planes of the grid, and of the map.
+
+    Windows that are listed are the same where they have one box and hide the same pixels of it, whatever their names.
+    """
+    if not isinstance(grid, RegionGrid) or cells.listed is None:
+        if isinstance(grid, RegionGrid) or cells.listed is not None:
+            nothing = np.zeros(0, np.intp)
+            return (nothing, nothing), (nothing, nothing)
+        rows, from_rows = axis_places(grid.rows, cells.tops, cells.heights)
+        cols, from_cols = axis_places(grid.cols, cells.lefts, cells.widths)
+        return np.ix_(rows, cols), np.ix_(from_rows, from_cols)
+    boxes = (cells.tops.tolist(), cells.lefts.tolist(), cells.heights.tolist(), cells.widths.tolist())
+    place_of = {each: place for place, each in enumerate(zip(*boxes, cells.listed.digests, strict=True))}
+    asked = (grid.rows.starts, grid.cols.starts, grid.rows.lengths, grid.cols.lengths)
+    wanted = zip(*asked, grid.listed.digests, strict=True)
+    pairs = [(here, place_of[each]) for here, each in enumerate(wanted) if each in place_of]
+    found = np.array(pairs, np.intp).reshape(-1, 2)
+    row = np.zeros(len(found), np.intp)
+    return (row, found[:, 0]), (row, found[:, 1])

@@ -5,10 +5,17 @@ Comes after binding (patch, stride, border and region are known) and before sche
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["AxisGrid", "Border", "WindowGrid", "axis_grid"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["AxisGrid", "Border", "Places", "WindowGrid", "axis_grid"]
+
+#: windows by number, (n,): where on an axis each of them lies
+Places = npt.NDArray[np.int64]
 
 Border = Literal["cover", "valid", "clip"]
 
@@ -50,6 +57,28 @@ class WindowGrid:
     @property
     def n_windows(self) -> int:
         return len(self.rows) * len(self.cols)
+
+    def places(self, windows: Places) -> tuple[Places, Places]:
+        """Return where windows, by their flat numbers, lie on the axis of rows and on that of columns."""
+        rows, cols = np.divmod(windows, len(self.cols))
+        return rows, cols
+
+    def of_image(self, shown: str) -> tuple[int, ...] | None:
+        """Return the windows that an image has alone, by how it is shown; None: all windows are every image's."""
+        return None
+
+    def n_over(self, images: Iterable[str]) -> int:
+        """Return how many windows there are over images, given as they are shown."""
+        own = [self.of_image(shown) for shown in images]
+        return sum(self.n_windows if each is None else len(each) for each in own)
+
+    def only(self, windows: Sequence[int]) -> WindowGrid:
+        """Return a part of windows that differ from image to image, by their numbers; a grid has no such parts."""
+        return self
+
+    def mask(self, window: int) -> npt.NDArray[np.bool_] | None:
+        """Return which pixels of its box a window hides, (height, width); None: all of them."""
+        return None
 
     @classmethod
     def over(

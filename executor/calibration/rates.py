@@ -233,7 +233,7 @@ def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[F
 
 def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: int) -> npt.NDArray[np.bool_]:
     """Return the windows to time, (rows, cols): a batch of side x side windows from each of the largest groups."""
-    pairs = [(r.windows, c.windows) for r in run.boxes.rows.groups for c in run.boxes.cols.groups]
+    pairs = [(rows.windows, cols.windows) for rows, cols in run.boxes.groups]
     pairs.sort(key=lambda pair: -len(pair[0]) * len(pair[1]))
     wanted = np.zeros(grid.shape, bool)
     for rows, cols in pairs[:n_groups]:

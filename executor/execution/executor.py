@@ -132,14 +132,14 @@ class _Execution:
         plan, context = self.plan, self.context
         how = plan.model.preprocessing
         n_images, deadline = len(plan.images), context.began + (self.within_s or 0.0)
-        n_windows, estimated_s = n_images * self.per_image, n_images * plan.seconds
+        n_windows, estimated_s = self._windows_before(n_images), n_images * plan.seconds
         self._emit(RunStarted(n_images, n_windows, estimated_s, self.started, self.within_s, deadline))
         with ImagePrefetcher(feed, lambda image: decode(context.load, image, how, plan.fill)) as decoded:
             n_before = 0
             for images in decoded:
                 group = [ImageTask(plan, number, image) for number, image in enumerate(images, n_before)]
                 for work in group:
-                    self._tell(ImageStarted(n_before, group[0].image.shown, n_before * self.per_image))
+                    self._tell(ImageStarted(n_before, group[0].image.shown, self._windows_before(n_before)))
                     with self.report.timed("decode"), work.noting_failure():
                         work.prepared = self._prepared(work.image, decoded.take())
                 self._explain(group)
@@ -147,6 +147,13 @@ class _Execution:
         self.report.add("total", time.perf_counter() - self.started)
         self._emit(RunEnded(self.report))
         return self.report
+
+    def _windows_before(self, number: int) -> int:
+        """Return the windows of all images before this one."""
+        if all(grid.of_image("") is None for grid in self.plan.grids):
+            return number * self.per_image
+        shown = [image.shown for image in self.plan.images[:number]]
+        return sum(grid.n_over(shown) for grid in self.plan.grids)
 
     def _tell(self, event: Event) -> None:
         """Settle, stop if that is asked for, and tell what has happened."""
@@ -202,7 +209,7 @@ class _Execution:
                 self._hand_over(work)
         self.report.n_skipped = self.operators.n_skipped
         self.report.pace = self.operators.pace
-        self._tell(self._computed(group[-1], (group[-1].number + 1) * self.per_image))
+        self._tell(self._computed(group[-1], self._windows_before(group[-1].number + 1)))
 
     def _look_up(self, work: ImageTask) -> None:
         """Look up what is stored of an image, as far as its classes are known by now."""
@@ -263,12 +270,14 @@ class _Execution:
         computed: dict[int, Planes] = {}
         wanted = [work.left(place) for work in passing]
         n_left = sum(int(left.sum()) for left in wanted)
-        self.n_reused += len(group) * self.plan.grids[place].n_windows - n_left
+        self.n_reused += sum(work.n_windows(place) for work in group) - n_left
         if any(left.any() for left in wanted):
             assert clean is not None
-            n_windows = [grid.n_windows for grid in self.plan.grids]
-            before = group[0].number * self.per_image + len(group) * sum(n_windows[:place])
-            before += (len(group) - len(passing)) * n_windows[place]
+            before = self._windows_before(group[0].number)
+            before += sum(work.n_windows(earlier) for work in group for earlier in range(place))
+            before += sum(work.n_windows(place) for work in group)
+            # Of the images that pass all windows count as done that are not wanted, those of other images too.
+            before -= len(passing) * self.plan.grids[place].n_windows
             step = _Step(place, passing, clean, np.stack(wanted), before)
             refined = self.operators.refined[place]
             if refined is None:
@@ -281,7 +290,7 @@ class _Execution:
             if work.failure is not None:
                 continue
             n_left = int(work.left(place).sum())
-            n_stored = self.plan.grids[place].n_windows - n_left
+            n_stored = work.n_windows(place) - n_left
             with work.noting_failure():
                 planes = work.take(place, computed[work.number] if n_left else None)
                 self.report.n_windows += n_left if planes.exact is None else int(planes.exact.sum()) - n_stored

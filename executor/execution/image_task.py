@@ -86,7 +86,23 @@ class ImageTask:
         if self.failure is not None:
             return np.zeros(n_windows, bool)
         known = self.known[place]
-        return np.ones(n_windows, bool) if known is None else known.left
+        left = np.ones(n_windows, bool) if known is None else known.left
+        own = self._own_windows(place)
+        if own is not None:
+            kept = np.zeros(n_windows, bool)
+            kept[own] = left[own]
+            left = kept
+        return left
+
+    def _own_windows(self, place: int) -> npt.NDArray[np.intp] | None:
+        """Return the windows of a grid that are listed for this image; None: all of them."""
+        own = self.plan.grids[place].of_image(self.image.shown)
+        return None if own is None else np.asarray(own, np.intp)
+
+    def n_windows(self, place: int) -> int:
+        """Return how many windows of a grid are asked of this image."""
+        own = self._own_windows(place)
+        return self.plan.grids[place].n_windows if own is None else len(own)
 
     def asked(self, place: int) -> list[int]:
         """Return the classes to compute for a grid: with those of coming statements where nothing of it is stored."""
@@ -107,6 +123,8 @@ class ImageTask:
         Raises ImageError where a computed value is not a number.
         """
         assert self.classes is not None
+        if not self.n_windows(place):
+            raise ImageError(f"{self.image.shown}: no window is listed for this image")
         known = self.known[place]
         if computed is None:
             assert known is not None
@@ -126,8 +144,11 @@ class ImageTask:
         known, grid = self.known[place], self.plan.grids[place]
         clean = self.clean if known is None else {**self.clean, **known.clean}
         numbers = [(class_id, clean[class_id]) for class_id in self.classes]
-        n_stored = grid.n_windows - int(self.left(place).sum())
+        n_stored = self.n_windows(place) - int(self.left(place).sum())
         few = planes.of_classes(slice(len(self.classes)))
+        own = self._own_windows(place)
+        if own is not None:
+            few, grid = few.of_windows(own), grid.only(own.tolist())
         return maps_of(self.plan, self.image.shown, self.prepared.keys[place], grid, numbers, n_stored, few)
 
     def _extra_maps(self, place: int, planes: Planes) -> list[MapCells]:

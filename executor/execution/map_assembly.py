@@ -23,6 +23,7 @@ from obeql.planner.catalog import Activation
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ExplainPlan
+from obeql.planner.regions import RegionGrid
 from obeql.planner.scores import score_kind
 
 __all__ = ["Clean", "cell_key", "clean_numbers", "maps_of", "overflow_hint", "preview_of"]
@@ -102,7 +103,7 @@ def maps_of(
     if planes.exact is not None:
         bad &= torch.from_numpy(planes.exact)
     if bool(bad.any()):
-        row, col = divmod(int(bad.nonzero()[0]), len(grid.cols))
+        row, col = divmod(int(bad.nonzero()[0]), grid.shape[1])
         raise ImageError(
             f"{shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
             f"first at row {row}, column {col} of the map{overflow_hint(plan)}"
@@ -142,6 +143,7 @@ def maps_of(
             clean_top,
             exact,
             quality | (planes.quality[k] if planes.quality else {}),
+            grid.listed if isinstance(grid, RegionGrid) else None,
         )
         for k, (class_id, (clean_z, clean_others, clean_top)) in enumerate(classes)
     ]

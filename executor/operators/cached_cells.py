@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from obeql.planner.cells import CellKey, CellSource, FloatPlane, MapCells, axis_places
+from obeql.planner.cells import CellKey, CellSource, FloatPlane, MapCells, shared_windows
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ExplainPlan
 
@@ -74,9 +74,7 @@ def known_cells(grid: WindowGrid, classes: Sequence[int], maps: Sequence[MapCell
     clean: dict[int, tuple[float, float, int]] = {}
     for cells in sorted(maps, key=lambda cells: not _covers(cells, grid)):
         clean.setdefault(cells.class_id, (cells.clean_logit, cells.clean_others, cells.clean_top_class))
-        rows, from_rows = axis_places(grid.rows, cells.tops, cells.heights)
-        cols, from_cols = axis_places(grid.cols, cells.lefts, cells.widths)
-        here, there = np.ix_(rows, cols), np.ix_(from_rows, from_cols)
+        here, there = shared_windows(grid, cells)
         held = ~np.isnan(cells.logit[there]) & ~np.isnan(cells.others[there])
         top[here] = np.where(held & (top[here] < 0), cells.top_class[there], top[here])
         for k in (k for k, class_id in enumerate(classes) if class_id == cells.class_id):

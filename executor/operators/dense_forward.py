@@ -19,8 +19,10 @@ from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels
 from obeql.executor.operators.layer_timer import LayerTimer, layer_runner
+from obeql.executor.operators.region_masks import masks_in_boxes
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import DenseForward
+from obeql.planner.regions import RegionGrid
 
 __all__ = ["DenseRun", "as_computed", "occlude"]
 
@@ -49,11 +51,16 @@ def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> 
     # NumPy writes a small window in a fifth of the time that a call of PyTorch takes.
     values, hidden = _as_array(batch), _as_array(fills.permute(0, 2, 3, 1))
     is_plain = hidden.shape[1:3] == (1, 1)
-    rows, cols = np.divmod(places, len(grid.cols))
+    is_listed = isinstance(grid, RegionGrid)
+    rows, cols = grid.places(places)
     for k, (number, row, col) in enumerate(zip(images.tolist(), rows.tolist(), cols.tolist(), strict=True)):
         top, left = grid.rows.starts[row], grid.cols.starts[col]
         down, across = slice(top, top + grid.rows.lengths[row]), slice(left, left + grid.cols.lengths[col])
-        values[k, down, across] = hidden[number] if is_plain else hidden[number, down, across]
+        found = hidden[number] if is_plain else hidden[number, down, across]
+        mask = grid.mask(int(places[k])) if is_listed else None
+        if mask is not None:
+            found = np.where(mask[..., None], found, values[k, down, across])
+        values[k, down, across] = found
     return batch.permute(0, 3, 1, 2)
 
 
@@ -65,7 +72,7 @@ def _as_array(x: Tensor) -> npt.NDArray[Any]:
 def _occlude_at_once(image: Tensor, fills: Tensor, grid: WindowGrid, images: Windows, places: Windows) -> Tensor:
     """`occlude` in a few calls whatever the number of windows, for devices where every call costs a launch."""
     told = [images]
-    for axis, at in zip((grid.rows, grid.cols), np.divmod(places, len(grid.cols)), strict=True):
+    for axis, at in zip((grid.rows, grid.cols), grid.places(places), strict=True):
         start = np.asarray(axis.starts)[at]
         told += [start, start + np.asarray(axis.lengths)[at]]
     number, top, bottom, left, right = device_of(image.device).upload(np.stack(told))
@@ -73,6 +80,9 @@ def _occlude_at_once(image: Tensor, fills: Tensor, grid: WindowGrid, images: Win
     in_rows = (row >= top[:, None]) & (row < bottom[:, None])  # (n, H)
     in_cols = (col >= left[:, None]) & (col < right[:, None])  # (n, W)
     hidden = in_rows[:, None, :, None] & in_cols[:, None, None, :]
+    masks = masks_in_boxes(grid, places, np.zeros_like(places), np.zeros_like(places), (image.shape[2], image.shape[3]))
+    if masks is not None:
+        hidden &= device_of(image.device).upload(masks)
     return torch.where(hidden, fills[number], image[number]).contiguous(memory_format=torch.channels_last)
 
 

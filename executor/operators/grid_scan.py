@@ -68,6 +68,12 @@ class Planes:
             self, logit=self.logit[:, classes], others=self.others[:, classes], quality=self.quality[classes]
         )
 
+    def of_windows(self, windows: npt.NDArray[np.intp]) -> Planes:
+        """These cells, of some of the windows."""
+        at = torch.from_numpy(windows)
+        exact = None if self.exact is None else self.exact[windows]
+        return replace(self, logit=self.logit[at], others=self.others[at], top=self.top[at], exact=exact)
+
     def only_computed(self) -> Planes | None:
         """These cells with `exact` true where they have numbers; None where none has."""
         exact = (~(self.logit.isnan() | self.others.isnan()).any(dim=1) & (self.top >= 0)).numpy()

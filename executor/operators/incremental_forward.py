@@ -32,6 +32,7 @@ from obeql.executor.operators.batch_reads import AnyRead, BatchReads
 from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels, coarse_order
 from obeql.executor.operators.layer_timer import Clock, LayerTimer, layer_runner
+from obeql.executor.operators.region_masks import masks_in_boxes
 from obeql.executor.operators.window_fill import WindowFill
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
@@ -284,24 +285,21 @@ class IncrementalRun:
 
     def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1, n_lanes: int = 1) -> Iterator[Part]:
         """The wanted windows as batches, group after group; in a group, a window of all images, then the next."""
-        n_cols = len(self.grid.cols)
         batch = lane_batch(self.engine.batch, self._n_wanted(wanted, n_images), n_lanes)
-        for rows in self.boxes.rows.groups:
-            for cols in self.boxes.cols.groups:
-                counts = len(rows.windows), len(cols.windows), n_images
-                row_of, col_of, images = (each.reshape(-1) for each in np.indices(counts))
-                numbers = images * self.grid.n_windows + rows.windows[row_of] * n_cols + cols.windows[col_of]
-                if wanted is not None:
-                    keep = wanted.reshape(-1)[numbers]
-                    row_of, col_of, images, numbers = row_of[keep], col_of[keep], images[keep], numbers[keep]
-                # Equal parts instead of full batches and a small rest. Of a group that makes several, windows that lie
-                # far apart come first; the order of aligned neighbors is kept among them.
-                n_parts = -(-len(numbers) // batch)
-                order = np.arange(len(numbers))
-                if n_parts > 1:
-                    order = np.argsort(self._levels[numbers % self.grid.n_windows], kind="stable")
-                for part in np.array_split(order, n_parts) if n_parts else ():
-                    yield Part(rows, cols, row_of[part], col_of[part], images[part], numbers[part])
+        for rows, cols in self.boxes.groups:
+            row_of, col_of, images, windows = self.boxes.windows_of(rows, cols, n_images)
+            numbers = images * self.grid.n_windows + windows
+            if wanted is not None:
+                keep = wanted.reshape(-1)[numbers]
+                row_of, col_of, images, numbers = row_of[keep], col_of[keep], images[keep], numbers[keep]
+            # Equal parts instead of full batches and a small rest. Of a group that makes several, windows that lie
+            # far apart come first; the order of aligned neighbors is kept among them.
+            n_parts = -(-len(numbers) // batch)
+            order = np.arange(len(numbers))
+            if n_parts > 1:
+                order = np.argsort(self._levels[numbers % self.grid.n_windows], kind="stable")
+            for part in np.array_split(order, n_parts) if n_parts else ():
+                yield Part(rows, cols, row_of[part], col_of[part], images[part], numbers[part])
 
     def _piece(
         self, image: _Clean, number: tuple[int, int] | None, parts: Sequence[Part], run_layer: Clock
@@ -397,9 +395,12 @@ class IncrementalRun:
             stop = start + np.asarray(grid.lengths)[windows]
             position = np.arange(size)
             inside.append((position >= start[:, None]) & (position < stop[:, None]))
-        if inside[0].all() and inside[1].all():
+        masks = masks_in_boxes(self.grid, rows.windows[row_of], box.tops, box.lefts, (box.height, box.width))
+        if masks is None and inside[0].all() and inside[1].all():
             return None
         hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        if masks is not None:
+            hidden &= masks
         return device_of(device).upload(hidden)
 
     # ---- execution --------------------------------------------------------------------------------------------

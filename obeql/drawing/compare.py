@@ -77,7 +77,7 @@ def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
         "image": lambda heat: Path(heat.image).name,
         "model": lambda heat: heat.model,
         "class": lambda heat: heat.class_name,
-        "patch": lambda heat: "patch " + "x".join(map(str, heat.patch)),
+        "patch": lambda heat: f"patch {heat.patch_text}",
         "stride": lambda heat: "stride " + "x".join(map(str, heat.stride)),
         "fill": lambda heat: f"fill {heat.cells.key.fill}",
         "quality": lambda heat: "approximate" if heat.approx else "exact",  # the bound is in the line below

@@ -42,7 +42,9 @@ def ends_text(sign: Sign, kind: ScoreKind) -> tuple[str, str]:
 
 
 def uncovered(heat: Heatmap) -> npt.NDArray[np.bool_]:
-    """Return (H, W) of the model's input: pixels over which no window has a value."""
+    """Return (H, W) of the model's input: pixels over which no window has a value; none of windows that are listed."""
+    if heat.cells.listed is not None:  # which leave out what nobody asked about
+        return np.zeros(heat.placement.model_size, np.bool_)
     return np.asarray(~np.isfinite(heat.to_pixels()))
 
 

@@ -183,7 +183,7 @@ def draw_pixels(
     from matplotlib.colors import Normalize  # noqa: PLC0415
 
     limit = symmetric_limit(pixels, chosen.sign) if limit is None else limit
-    if smooth:
+    if smooth and heat.cells.listed is None:  # a region's value is that of all of it
         pixels = _between_steps(pixels, heat)
     if chosen.sign == "absolute":
         pixels = np.abs(pixels)
@@ -260,6 +260,9 @@ def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
     if best and best[0].importance > 0:
         box = _extent(heat, (best[0].top, best[0].left, best[0].height, best[0].width))
         _frame(ax, box, "-" if best[0].exact else (0, (3, 2)))
+    if heat.cells.listed is not None:
+        _name_regions(ax, heat)
+        return
     height, width = heat.placement.source_size
     margin = 0.03 * min(height, width)
     left, top, right, bottom = _extent(heat, (0, 0, *heat.patch))
@@ -268,6 +271,18 @@ def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
     _frame(ax, (margin, low - box_height, margin + box_width, low), ":")
     label = ax.text(margin * 1.6 + box_width, low, "window", fontsize=7, color="white", va="bottom")
     label.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
+
+
+def _name_regions(ax: Axes, heat: Heatmap) -> None:
+    """Write the names of the most important windows that a query lists where these lie."""
+    from matplotlib.patheffects import withStroke  # noqa: PLC0415
+
+    for cell in heat.top():
+        left, top, right, bottom = _extent(heat, (cell.top, cell.left, cell.height, cell.width))
+        place = (left + right) / 2, (top + bottom) / 2
+        label = ax.text(*place, shortened(cell.place_text, 20), fontsize=7, color="white", ha="center", va="center")
+        label.set_path_effects([withStroke(linewidth=1.2, foreground="black")])
+        plain_text(label)
 
 
 def _frame(ax: Axes, box: tuple[float, float, float, float], style: Any) -> None:
@@ -414,9 +429,8 @@ def score_line(heat: Heatmap) -> str:
 
 
 def window_line(heat: Heatmap) -> str:
-    """Size and stride of a map's windows."""
-    stride = "x".join(map(str, heat.stride)) if heat.stride[0] != heat.stride[1] else str(heat.stride[0])
-    return f"window {heat.patch[0]}x{heat.patch[1]} px, stride {stride}"
+    """Return size and stride of a map's windows."""
+    return heat.windows_text
 
 
 def quality_lines(heat: Heatmap) -> list[str]:

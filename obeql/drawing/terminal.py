@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.drawing.colors import Palette, bar_pixels, limit_of, shared_limits, symmetric_limit
-from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text
+from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
 from obeql.errors import ImageError
-from obeql.results.pixel_map import mean_over_windows, spread
+from obeql.planner.regions import RegionGrid
+from obeql.results.pixel_map import mean_over_regions, mean_over_windows, spread
 from obeql.results.quality_text import ESTIMATED, estimated_note, importance_text, top_class_text
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> R
     title = Text(
         f"{Path(heat.image).name} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}", style="bold"
     )
-    unknown = NOT_COMPUTED if not np.isfinite(heat.to_pixels()).all() else ""
+    unknown = NOT_COMPUTED if uncovered(heat).any() else ""
     if outside(heat.placement):
         unknown = f"{unknown}, or {OUTSIDE}" if unknown else OUTSIDE
     notes = _legend(limit, heat.score_kind, canvas, unknown)
@@ -131,11 +132,7 @@ def draw_plane(
 
     size = grid.rows.size, grid.cols.size
     height, width = _size(size, canvas)
-    rows, cols = (
-        (np.asarray(axis.starts, np.int32), np.asarray(axis.lengths, np.int32)) for axis in (grid.rows, grid.cols)
-    )
-    filled = spread(importance, _REACH).astype(np.float64)
-    pixels = mean_over_windows(filled, rows, cols, size)
+    pixels = _pixels_so_far(importance, grid)
     at_rows, at_cols = (
         ((np.arange(n) + 0.5) * of / n).astype(int) for n, of in zip((height, width), size, strict=True)
     )
@@ -147,8 +144,10 @@ def draw_plane(
     unknown = f"{NOT_COMPUTED} yet" if not np.isfinite(values).all() else ""
     notes = _legend(limit, score_kind, canvas, unknown)
     stated = f"{n_done} of {importance.size} windows" if stated is None else stated
-    notes.append(Text(f"{stated}, each window {grid.patch[0]}x{grid.patch[1]} px of {size[0]}x{size[1]}"))
-    if is_preview:
+    listed = isinstance(grid, RegionGrid)
+    sizes = "listed" if listed else f"each window {grid.patch[0]}x{grid.patch[1]} px"
+    notes.append(Text(f"{stated}, {sizes} of {size[0]}x{size[1]}"))
+    if is_preview and not listed:
         notes.append(Text("the others look as the nearest of them"))
     best = _best(importance, exact, grid, canvas.width >= _WIDE)
     if exact is not None and not exact.all():
@@ -156,16 +155,28 @@ def draw_plane(
     return _framed(Text(title, style="bold"), _painted(values, limit, ground, canvas), best, notes, canvas)
 
 
+def _pixels_so_far(importance: npt.NDArray[np.float32], grid: WindowGrid) -> npt.NDArray[np.float64]:
+    """Return (H, W): the mean over the windows that have a value by now, and around them, on a grid, their values."""
+    size = grid.rows.size, grid.cols.size
+    rows, cols = (
+        (np.asarray(axis.starts, np.int32), np.asarray(axis.lengths, np.int32)) for axis in (grid.rows, grid.cols)
+    )
+    if isinstance(grid, RegionGrid):
+        return np.nan_to_num(mean_over_regions(importance[0].astype(np.float64), rows, cols, grid.listed, size))
+    return mean_over_windows(spread(importance, _REACH).astype(np.float64), rows, cols, size)
+
+
 def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wide: bool = True) -> RenderableType:
     """Return a table of cells: place on the grid, importance, class; if `wide`, also box in model pixels and score."""
+    what = "region" if cells and cells[0].name is not None else "cell"
     if wide:
-        table = _table("#", "cell", "box (top, left, h, w)", "importance", score_kind, "top class")
+        table = _table("#", what, "box (top, left, h, w)", "importance", score_kind, "top class")
     else:
-        table = _table("#", "cell", "importance", "top class")
+        table = _table("#", what, "importance", "top class")
     for rank, cell in enumerate(cells, start=1):
         name = top_class_text(cell.top_class, classes)
         box = f"{cell.top}, {cell.left}, {cell.height}, {cell.width}"
-        place, importance = f"{cell.row}, {cell.col}", cell.importance_text
+        place, importance = _plain(cell.place_text), cell.importance_text
         values = (place, box, importance, f"{cell.score:.4g}") if wide else (place, importance)
         table.add_row(str(rank), *values, _plain(name))
     return table
@@ -183,10 +194,12 @@ def _best(
     found = order[np.isfinite(flat[order])][:N_CELLS]
     for rank, index in enumerate(found, start=1):
         row, col = divmod(int(index), importance.shape[1])
-        top, left = grid.rows.starts[row], grid.cols.starts[col]
+        down, across = (int(at[0]) for at in grid.places(np.array([index])))
+        top, left = grid.rows.starts[down], grid.cols.starts[across]
         shown = importance_text(flat[index], exact is None or bool(exact[row, col]))
-        box = f"{top}, {left}, {grid.rows.lengths[row]}, {grid.cols.lengths[col]}"
-        table.add_row(str(rank), *((f"{row}, {col}", box) if wide else (f"{top}, {left}",)), shown)
+        box = f"{top}, {left}, {grid.rows.lengths[down]}, {grid.cols.lengths[across]}"
+        place = _plain(grid.listed.names[col] if isinstance(grid, RegionGrid) else f"{row}, {col}")
+        table.add_row(str(rank), *((place, box) if wide else (f"{top}, {left}",)), shown)
     for _ in range(len(found), N_CELLS):
         table.add_row("")
     return table
@@ -198,7 +211,7 @@ def _table(*heads: str) -> Table:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), show_edge=False)
     for head in heads:
-        numeric = head not in ("top class", "cell", "top, left") and not head.startswith("box")
+        numeric = head not in ("top class", "cell", "region", "top, left") and not head.startswith("box")
         table.add_column(head, justify="right" if numeric else "left", no_wrap=True)
     return table
 
@@ -240,7 +253,8 @@ def _sampled(heat: Heatmap, height: int, width: int) -> npt.NDArray[np.float32]:
         at.append(np.floor((source - place.offset[axis]) / place.scale[axis]).astype(int))
     (rows, cols), (model_height, model_width) = at, place.model_size
     inside = ((rows >= 0) & (rows < model_height))[:, None] & ((cols >= 0) & (cols < model_width))
-    pixels = heat.to_pixels()[np.clip(rows, 0, model_height - 1)[:, None], np.clip(cols, 0, model_width - 1)]
+    plane = heat.to_pixels() if heat.cells.listed is None else np.nan_to_num(heat.to_pixels())
+    pixels = plane[np.clip(rows, 0, model_height - 1)[:, None], np.clip(cols, 0, model_width - 1)]
     return np.where(inside, pixels, np.float32(np.nan))
 
 

@@ -103,6 +103,7 @@ _SCHEMA = pa.schema(
         ("model_hash", pa.string()),
         ("preprocessing_hash", pa.string()),
         ("score_kind", pa.string()),
+        ("regions", pa.list_(pa.string())),
     ]
 )
 
@@ -196,6 +197,7 @@ def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
         "image_hash": cells.key.image_hash,
         "model_hash": cells.key.model_hash,
         "preprocessing_hash": cells.key.preprocessing_hash,
+        "regions": None if cells.listed is None else list(cells.listed.names),
     }
 
 
@@ -210,7 +212,7 @@ def _file_a_map(result: Result, folder: Path, form: str) -> list[Path]:
     writer.writerow(_LISTED)
     files = []
     for heat, name in zip(result, _names(len(result)), strict=False):
-        path = folder / f"{name}_{_word(image_name(heat.image))}_{_word(heat.class_name)}_{_pair(heat.patch)}.{form}"
+        path = folder / f"{name}_{_word(image_name(heat.image))}_{_word(heat.class_name)}_{heat.patch_text}.{form}"
         heat.save(path)
         files.append(path)
         best = heat.top(1)
@@ -221,7 +223,7 @@ def _file_a_map(result: Result, folder: Path, form: str) -> list[Path]:
                 heat.label,
                 heat.class_id,
                 heat.class_name,
-                _pair(heat.patch),
+                heat.patch_text,
                 _pair(heat.stride),
                 heat.score_kind,
                 heat.clean_score,

@@ -20,7 +20,7 @@ from obeql.executor.images.placement import Placement
 from obeql.planner.cells import FloatPlane, MapCells
 from obeql.planner.scores import ScoreKind, importance_of, is_constant, other_score, score_of
 from obeql.results import late
-from obeql.results.pixel_map import mean_over_windows, on_source
+from obeql.results.pixel_map import mean_over_regions, mean_over_windows, on_source
 from obeql.results.quality_text import importance_text, n_asked, quality_text
 
 if TYPE_CHECKING:
@@ -55,6 +55,14 @@ class Cell:
     importance: float
     top_class: int
     exact: bool
+    #: of windows that a query listed, what it called this one, and which pixels of its box it hides; None: all of them
+    name: str | None = None
+    mask: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def place_text(self) -> str:
+        """Return what lists call the window: its place on the grid, or the name that a query gave it."""
+        return f"{self.row}, {self.col}" if self.name is None else self.name
 
     @property
     def importance_text(self) -> str:
@@ -161,8 +169,21 @@ class Heatmap:
 
     @property
     def patch(self) -> tuple[int, int]:
-        """(height, width) of a whole window."""
+        """(height, width) of a whole window; (0, 0) where a query lists windows."""
         return self.cells.key.patch
+
+    @property
+    def patch_text(self) -> str:
+        """Return the size of the windows as it is written, `16x16`; `listed` where a query lists them."""
+        return "x".join(map(str, self.patch)) if self.cells.listed is None else "listed"
+
+    @property
+    def windows_text(self) -> str:
+        """Return size and stride of the windows, in words; or how many a query lists."""
+        if self.cells.listed is not None:
+            return f"{self.shape[1]} listed windows"
+        stride = "x".join(map(str, self.stride)) if self.stride[0] != self.stride[1] else str(self.stride[0])
+        return f"window {self.patch_text} px, stride {stride}"
 
     @property
     def class_id(self) -> int:
@@ -273,23 +294,35 @@ class Heatmap:
     def _pixels(self) -> FloatPlane:
         cells = self.cells
         rows, cols = (cells.tops, cells.heights), (cells.lefts, cells.widths)
+        if cells.listed is not None:
+            size = self.placement.model_size
+            return _fixed(mean_over_regions(self._importance[0], rows, cols, cells.listed, size))
         return _fixed(mean_over_windows(self._importance, rows, cols, self.placement.model_size))
 
     def cell(self, row: int, col: int) -> Cell:
         """Return the window at a place on the grid."""
         cells = self.cells
+        listed = cells.listed
+        down = row if listed is None else col
         return Cell(
             row=row,
             col=col,
-            top=int(cells.tops[row]),
+            top=int(cells.tops[down]),
             left=int(cells.lefts[col]),
-            height=int(cells.heights[row]),
+            height=int(cells.heights[down]),
             width=int(cells.widths[col]),
             score=float(self._scores[row, col]),
             importance=float(self._importance[row, col]),
             top_class=int(self.top_class[row, col]),
             exact=cells.exact is None or bool(cells.exact[row, col]),
+            name=None if listed is None else listed.names[col],
+            mask=None if listed is None else listed.mask(col),
         )
+
+    @property
+    def regions(self) -> tuple[Cell, ...]:
+        """Return the windows that the statement listed (WINDOWS), in its order; none of a map on a grid."""
+        return () if self.cells.listed is None else tuple(self.cell(0, col) for col in range(self.shape[1]))
 
     @property
     def n_listed(self) -> int:

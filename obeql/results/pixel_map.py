@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.executor.images.placement import Placement
+from obeql.planner.regions import RegionList
 
-__all__ = ["mean_over_windows", "on_source", "spread"]
+__all__ = ["mean_over_regions", "mean_over_windows", "on_source", "spread"]
 
 Plane = npt.NDArray[np.float64]
 Starts = npt.NDArray[np.int32]
@@ -30,6 +31,26 @@ def mean_over_windows(
     )
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(count > 0, total, np.nan) / count)
+
+
+def mean_over_regions(
+    values: Plane, rows: tuple[Starts, Starts], cols: tuple[Starts, Starts], listed: RegionList, size: tuple[int, int]
+) -> Plane:
+    """Return (H, W): the mean of the finite `values` (regions,) of listed windows that hide a pixel; NaN for none.
+
+    `rows` and `cols` are the starts and lengths of the windows' boxes, in pixels, `size` is (H, W).
+    """
+    total, count = np.zeros(size, np.float64), np.zeros(size, np.int64)
+    boxes = zip(*(axis.tolist() for axis in (*rows, *cols)), strict=True)
+    for number, (value, (top, height, left, width)) in enumerate(zip(values.tolist(), boxes, strict=True)):
+        if not np.isfinite(value):
+            continue
+        mask = listed.mask(number)
+        hidden = np.ones((height, width), np.bool_) if mask is None else mask
+        total[top : top + height, left : left + width] += np.where(hidden, value, 0.0)
+        count[top : top + height, left : left + width] += hidden
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray(np.where(count > 0, total / count, np.nan))
 
 
 def on_source(pixels: npt.NDArray[np.float32], placement: Placement) -> npt.NDArray[np.float32]:

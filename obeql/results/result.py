@@ -91,7 +91,7 @@ class Result(Sequence[Heatmap]):
             rows = [
                 (
                     str(rank),
-                    f"({cell.row}, {cell.col})",
+                    f"({cell.place_text})" if cell.name is None else cell.name,
                     f"({cell.top}, {cell.left}, {cell.height}, {cell.width})",
                     cell.importance_text,
                     f"{cell.score:.4g}",
@@ -99,7 +99,8 @@ class Result(Sequence[Heatmap]):
                 )
                 for rank, cell in enumerate(cells, start=1)
             ]
-            head = ("#", "cell", "top, left, height, width", "importance", heat.score_kind, "top class")
+            what = "cell" if heat.cells.listed is None else "region"
+            head = ("#", what, "top, left, height, width", "importance", heat.score_kind, "top class")
             line = f"{heat.image} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}"
             note = "" if all(cell.exact for cell in cells) else f"\n  {ESTIMATED} {estimated_note(heat.cells.quality)}"
             blocks.append(f"{line}\n{_aligned(head, rows)}{note}" if rows else f"{line}\n(no cell computed)")
@@ -247,7 +248,7 @@ def _row(index: int, heat: Heatmap) -> tuple[str, ...]:
         str(index),
         Path(heat.image).name,
         heat.class_name,
-        "x".join(map(str, heat.patch)),
+        heat.patch_text,
         "x".join(map(str, heat.shape)),
         heat.score_kind,
         f"{heat.clean_score:.4g}",

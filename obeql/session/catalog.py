@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ImageError
 from obeql.planner import ImageRecord, ImageSet, ModelRecord, setting_default
-from obeql.planner.catalog import StoredMaps
+from obeql.planner.catalog import StoredMaps, WindowTable
 from obeql.session.image_registry import ImageRegistry
+from obeql.session.window_sources import label_picture, segments_of, windows_selected
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from obeql.planner.catalog import Preprocessing
     from obeql.store import Store
 
 __all__ = ["SessionCatalog"]
@@ -44,6 +48,15 @@ class SessionCatalog:
 
     def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
         return self._image_registry.selected(sql, parameters)
+
+    def windows_selected(self, sql: str, parameters: Mapping[str, Any]) -> WindowTable:
+        return windows_selected(self._store, self._image_registry, sql, parameters)
+
+    def label_picture(self, path: str) -> npt.NDArray[Any]:
+        return label_picture(path)
+
+    def segments(self, image: ImageRecord, call: str, how: Preprocessing) -> npt.NDArray[Any]:
+        return segments_of(self._image_registry.load(image), call, how)
 
     def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
         return self._image_registry.paged(images, pages)

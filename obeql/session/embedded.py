@@ -282,13 +282,15 @@ def _directly_inside(statement: syntax.Node) -> tuple[syntax.Embedded, ...]:
             return embedded
         case statements.PlanStatement(statement=planned) | statements.PlanSql(statement=planned):
             return _directly_inside(planned)
-        case (
-            statements.ExplainOcclude(source=source)
-            | statements.Predict(source=source)
-            | statements.CreateImages(source=source)
-        ):
-            return source.embedded if isinstance(source, syntax.SelectSource) else ()
+        case statements.ExplainOcclude(source=source, windows=windows):
+            return (*_inside_select(source), *_inside_select(windows and windows.source))
+        case statements.Predict(source=source) | statements.CreateImages(source=source):
+            return _inside_select(source)
     return ()
+
+
+def _inside_select(source: syntax.Node | None) -> tuple[syntax.Embedded, ...]:
+    return source.embedded if isinstance(source, syntax.SelectSource) else ()
 
 
 def _all_inside(statement: syntax.Node) -> Iterator[syntax.Embedded]:
@@ -299,6 +301,6 @@ def _all_inside(statement: syntax.Node) -> Iterator[syntax.Embedded]:
 
 
 def _selects(statement: syntax.Node) -> list[syntax.SelectSource]:
-    """Return the SELECTs that name images and have statements inside."""
+    """Return the SELECTs that name images, or list windows, and have statements inside."""
     found = [node for node in syntax.walk(statement) if isinstance(node, syntax.SelectSource)]
     return [select for select in found if select.embedded]

@@ -63,7 +63,7 @@ def evaluate(
     with _stored_by_and_by(store) as keep:
         for heat, map_id in zip(_told(result, cancelled, on_progress), map_ids, strict=True):
             clean = heat.clean_score if model.has_values else heat.clean_probability
-            head = (heat.image, heat.class_name, "x".join(map(str, heat.patch)), clean)
+            head = (heat.image, heat.class_name, heat.patch_text, clean)
             try:
                 found = _curves(heat, model, graph, options, device)
             except ImageError as error:

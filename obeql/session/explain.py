@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from obeql.errors import ExecutionError, ImageError, InternalError, ObeqlError, QueryError, QueryTypeError, StoreError
 from obeql.planner import ExplainPlan, ImageRecord
 from obeql.planner.binding.labels import labelled_classes, labels_of
-from obeql.planner.cells import FailedImage
+from obeql.planner.cells import FailedImage, MapCells
+from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ProgressiveRefine
+from obeql.planner.regions import RegionGrid
 from obeql.results.heatmap import Heatmap
 from obeql.results.lazy_maps import LazyMap
 from obeql.results.result import Result
@@ -257,7 +259,7 @@ def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], ima
     for place, each in enumerate(stored):
         grid = plan.grids[place // n_classes]
         cells = each.cells
-        if (tuple(cells.tops), tuple(cells.lefts)) != (tuple(grid.rows.starts), tuple(grid.cols.starts)):
+        if not _is_of_grid(cells, grid, image):
             return False
     for place in range(0, len(stored), n_classes):
         ids = [each.cells.class_id for each in stored[place : place + n_classes]]
@@ -267,6 +269,18 @@ def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], ima
         return image_registry.load(image).digest == stored[0].cells.key.image_hash
     except ImageError:
         return False
+
+
+def _is_of_grid(cells: MapCells, grid: WindowGrid, image: ImageRecord) -> bool:
+    """Return whether the windows of a stored map are those of a grid, of windows that are listed the image's own."""
+    own = grid.of_image(image.shown)
+    grid = grid if own is None else grid.only(own)
+    if (tuple(cells.tops), tuple(cells.lefts)) != (tuple(grid.rows.starts), tuple(grid.cols.starts)):
+        return False
+    if not isinstance(grid, RegionGrid):
+        return cells.listed is None
+    sizes = (tuple(cells.heights), tuple(cells.widths)) == (tuple(grid.rows.lengths), tuple(grid.cols.lengths))
+    return sizes and cells.listed == grid.listed
 
 
 def _classes(plan: ExplainPlan, image: ImageRecord) -> list[int] | int | None:

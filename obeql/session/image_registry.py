@@ -166,12 +166,8 @@ class ImageRegistry:
             found += [replace(image, path=with_page(image.path, page)) if several else image for page in numbers]
         return tuple(found)
 
-    def selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[ImageRecord]:
-        """The images of a SELECT by its column path (or file, filename) or image_id, each once for each of its labels.
-
-        Other columns pass through, those of the first row that names an image. Raises QueryTypeError for a SELECT that
-        fails or names no images.
-        """
+    def rows(self, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return the columns of a SELECT, in small letters, and its rows. Errors of DuckDB pass through."""
 
         def read(connection: duckdb.DuckDBPyConnection) -> tuple[list[str], list[tuple[Any, ...]]]:
             relation = self._tables.sql(connection, sql, dict(parameters) if parameters else None)
@@ -179,8 +175,17 @@ class ImageRegistry:
                 ([name.lower() for name in relation.columns], relation.fetchall()) if relation is not None else ([], [])
             )
 
+        return self._store.on_connection(read)
+
+    def selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[ImageRecord]:
+        """The images of a SELECT by its column path (or file, filename) or image_id, each once for each of its labels.
+
+        Other columns pass through, those of the first row that names an image. Raises QueryTypeError for a SELECT that
+        fails or names no images.
+        """
+
         try:
-            columns, rows = self._store.on_connection(read)
+            columns, rows = self.rows(sql, parameters)
         except duckdb.Error as error:
             said, offset = said_and_offset(error, sql, self._store.ask)
             hint = " Name the folder as a path: '*.png' finds such files." if "Invalid unicode" in str(error) else ""

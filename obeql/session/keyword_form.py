@@ -17,8 +17,8 @@ __all__ = ["CLAUSES", "LiveModel", "explain_statement", "live_model", "predict_s
 
 #: Keywords that are clauses; all others are options of WITH.
 CLAUSES = (
-    "classes", "top", "region", "top_cells", "within", "approx", "metric", "confidence", "exact", "into", "replace",
-    "device", "reuse",
+    "classes", "top", "region", "windows", "top_cells", "within", "approx", "metric", "confidence", "exact", "into",
+    "replace", "device", "reuse",
 )  # fmt: skip
 
 _SELECTORS: Mapping[str, type[syntax.ForPredicted | syntax.ForLabel | syntax.ForAll]] = {
@@ -54,12 +54,16 @@ def explain_statement(
         raise QueryTypeError("replace=True replaces a run by its name; give into=.. as well.")
     reuse = rest.pop("reuse", True)
     where, parameters = _source(source, is_name)
+    windows = rest.pop("windows", None)
+    if windows is not None:
+        parameters = [*(parameters or []), windows]
     return (
         statements.ExplainOcclude(
             source=where,
             model=syntax.Name(model),
             selector=_selector(classes) if top is None else syntax.ForTop(_whole("top", top)),
             region=None if region is None else _region(region),
+            windows=None if windows is None else syntax.Windows(syntax.Parameter(None, len(parameters or []) - 1)),
             options=tuple(syntax.Option(name.lower(), _value(name, value)) for name, value in rest.items()),
             top_cells=None if top_cells is None else syntax.TopCells(_whole("top_cells", top_cells)),
             accuracy=accuracy,

@@ -45,12 +45,13 @@ def bound_values(
     if alone:
         _check_number(given, parameters)
     source = _source_parameter(statement)
+    windows = _windows_parameter(statement)
     name = statement.name.value if isinstance(statement, statements.CreateImages) else None
     for parameter, value in given.items():
         if parameter == source:
             shown = f"parameter {_shown(parameter)}" if is_written(parameter) else "source"
             given[parameter] = _images(value, image_registry, shown, name)
-        elif hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
+        elif parameter != windows and hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
             given[parameter] = value.tolist()
     return given
 
@@ -139,6 +140,15 @@ def _source_parameter(statement: syntax.Node) -> syntax.Parameter | None:
     if isinstance(statement, (statements.ExplainOcclude, statements.Predict, statements.CreateImages)):
         source = statement.source
         return source.parameter if isinstance(source, syntax.ParameterSource) else None
+    return None
+
+
+def _windows_parameter(statement: syntax.Node) -> syntax.Parameter | None:
+    """Return the parameter that lists windows, whose value stays as it is: masks, boxes, a data frame."""
+    if isinstance(statement, statements.PlanStatement):
+        statement = statement.statement
+    if isinstance(statement, statements.ExplainOcclude) and statement.windows is not None:
+        return statement.windows.source if isinstance(statement.windows.source, syntax.Parameter) else None
     return None
 
 

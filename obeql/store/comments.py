@@ -24,6 +24,7 @@ VIEWS: Mapping[str, str] = {
     "evaluations": "One row per curve of EVALUATE: how the probability changes as pixels are hidden or shown",
     "cells": "One row per window of a map, for joins by id; NULL where it was not computed",
     "windows": "One row per window that has a value, with names in place of ids: what hiding it costs the class",
+    "regions": "One row per window that a query listed (WINDOWS), by its name: what hiding it costs the class",
 }
 
 #: What macros of values give ..
@@ -102,6 +103,8 @@ COLUMNS: Mapping[str, str] = {
     "source_left_px": "Left edge of the window, in pixels of the image file",
     "source_height_px": "Height of the window, in pixels of the image file",
     "source_width_px": "Width of the window, in pixels of the image file",
+    "region": "Name of the window, of those that a query listed; NULL on a grid",
+    "regions": "Names of the windows that a query listed; NULL of a grid",
     "rows": "Rows of the map",
     "cols": "Columns of the map",
     "tops": "First pixel row of the windows of each row, in pixels of the model's input",
@@ -174,6 +177,8 @@ _OTHERWISE: Mapping[tuple[str, str], str] = {
     ("predictions", "class_name"): "Name of the class",
     ("predictions", "probability"): "Probability of the class, 0 to 1",
     ("predictions", "logit"): "The network's output for the class",
+    ("regions", "name"): "Name of the window; windows of one name are told apart by their places",
+    ("regions", "place"): "Place of the window in the list, from 0",
     ("runs", "score"): f"{_OLD_NAME} the views cells and windows",
     ("heatmaps", "score"): f"{_OLD_NAME} scores",
     ("evaluations", "score"): f"{_OLD_NAME} probabilities",

@@ -108,7 +108,7 @@ class StoredMap:
 
 def _check(cells: MapCells) -> None:
     """Raise InternalError unless every plane has the shape its grid says."""
-    shape = (len(cells.tops), len(cells.lefts))
+    shape = cells.shape
     planes: dict[str, Array | None] = {
         "logit": cells.logit,
         "others": cells.others,
@@ -118,7 +118,8 @@ def _check(cells: MapCells) -> None:
     for name, plane in planes.items():
         if plane is not None and plane.shape != shape:
             raise InternalError(f"plane {name!r} of a map has shape {plane.shape}, its grid has {shape}")
-    if (len(cells.heights), len(cells.widths)) != shape:
+    n_rows = len(cells.tops)
+    if (len(cells.heights), len(cells.widths)) != (n_rows, shape[1]) or (cells.listed and n_rows != shape[1]):
         raise InternalError(f"a map has {len(cells.heights)} heights and {len(cells.widths)} widths, its grid {shape}")
 
 
@@ -127,7 +128,8 @@ def map_digest(cells: MapCells) -> str:
     _check(cells)
     hasher = hashlib.blake2b(digest_size=20)
     key = cells.key
-    content = (key.image_hash, key.model_hash, key.preprocessing_hash, key.patch, key.fill, key.precision)
+    content: tuple[object, ...] = (key.image_hash, key.model_hash, key.preprocessing_hash, key.patch, key.fill)
+    content = (*content, key.precision, *(() if cells.listed is None else (cells.listed.digests,)))
     clean = (float(cells.clean_logit).hex(), float(cells.clean_others).hex(), int(cells.clean_top_class))
     hasher.update(dump((content, cells.class_id, cells.logit.shape, cells.exact is None, clean)).encode())
     for array in (cells.tops, cells.lefts, cells.heights, cells.widths, cells.top_class):
@@ -160,8 +162,8 @@ def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[Map
             "fill": pa.array([cells.key.fill for cells in maps], text),
             "precision": pa.array([cells.key.precision for cells in maps], text),
             "class_id": pa.array([cells.class_id for cells in maps], int32),
-            "n_rows": pa.array([len(cells.tops) for cells in maps], int32),
-            "n_cols": pa.array([len(cells.lefts) for cells in maps], int32),
+            "n_rows": pa.array([cells.shape[0] for cells in maps], int32),
+            "n_cols": pa.array([cells.shape[1] for cells in maps], int32),
             "tops": _list_column([cells.tops for cells in maps], int32),
             "lefts": _list_column([cells.lefts for cells in maps], int32),
             "heights": _list_column([cells.heights for cells in maps], int32),

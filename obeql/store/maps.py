@@ -34,6 +34,7 @@ from obeql.store.map_columns import (
     member_batch,
     stored_maps_of,
 )
+from obeql.store.regions import RegionRows
 from obeql.store.runs import RunRows
 
 __all__ = ["MapRows"]
@@ -43,7 +44,7 @@ _Axis = tuple[tuple[int, ...], tuple[int, ...]]
 _Grid = tuple[tuple[int, int], _Axis, _Axis]
 
 
-class MapRows(RunRows, ImageRows):
+class MapRows(RegionRows, RunRows, ImageRows):
     """The part of a store that keeps maps, which belong to runs and images; `stored` makes it a CellSource."""
 
     def write_maps(
@@ -83,6 +84,7 @@ class MapRows(RunRows, ImageRows):
             map_ids = [ids[digest] for digest in digests[:n_members]]
             entries = self._database.next_ids("entry_ids", n_members)
             self._database.append("run_maps", member_batch(run_id, entries, map_ids, images))
+            self._write_regions(entries, map_ids, maps[:n_members])
             # With the whole maps the pieces of them go, and in one commit: nobody sees both.
             finished = ", ".join(str(image.image_id) for image in images)
             self._delete_pieces(f"run_id = ? AND image_id IN ({finished})", [run_id])
@@ -102,6 +104,7 @@ class MapRows(RunRows, ImageRows):
             entries = self._database.next_ids("entry_ids", n_maps)
             self._database.append("maps", map_batch(numbers, [map_digest(cells) for cells in image.maps], image.maps))
             self._database.append("run_maps", member_batch(run_id, entries, numbers, [image]))
+            self._write_regions(entries, numbers, image.maps)
             earlier = "run_id = ? AND image_id = ? AND place = ?"
             self._delete_pieces(earlier, [run_id, image.image_id, place])
             for entry, cells in zip(entries, image.maps, strict=True):
@@ -171,7 +174,10 @@ class MapRows(RunRows, ImageRows):
             f"JOIN obeql_store.maps AS map ON map.map_id = member.map_id WHERE {chosen}",
             [run_id] if image_id is None else [run_id, image_id],
         )
-        return stored_maps_of(self._with_planes(table))
+        found = stored_maps_of(self._with_planes(table))
+        entries = sorted(table["entry_id"].to_pylist())  # the order in which maps were written
+        cells = self._with_regions([each.cells for each in found], [each.map_id for each in found], entries)
+        return [replace(each, cells=whole) for each, whole in zip(found, cells, strict=True)]
 
     def _member_columns(self) -> str:
         """MEMBER_COLUMNS, as far as a file of an earlier version that is open for reading only has them."""
@@ -196,7 +202,10 @@ class MapRows(RunRows, ImageRows):
             f"WHERE map.map_id IN ({', '.join('?' * len(map_ids))})",
             map_ids,
         )
-        return dict(zip(table["map_id"].to_pylist(), maps_of(self._with_planes(table)), strict=True)) if map_ids else {}
+        if not map_ids:
+            return {}
+        found = table["map_id"].to_pylist()
+        return dict(zip(found, self._with_regions(maps_of(self._with_planes(table)), found, ()), strict=True))
 
     def images_with_cells(self, model_hash: str, preprocessing_hash: str) -> ImageHashes:
         """Return the images of which any cells of a model are stored."""
@@ -258,7 +267,8 @@ class MapRows(RunRows, ImageRows):
             "LEFT JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
             "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "
             "LEFT JOIN obeql_store.live_runs AS run ON run.run_id = member.run_id "
-            'WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND map.fill = ? AND map."precision" = ?'
+            'WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND map.fill = ? AND map."precision" = ? '
+            "AND map.patch_height > 0"  # of grids: windows of a list are looked up when they are computed
             "), on_grid AS (SELECT *, min(map_id) OVER (PARTITION BY patch_height, patch_width, tops, heights, lefts, "
             "widths) AS first_on_grid FROM found), by_image AS ("
             "SELECT place, list((first_on_grid, class_id, clean_top_class, run, CASE WHEN is_partial THEN map_id END) "
@@ -318,7 +328,7 @@ class MapRows(RunRows, ImageRows):
         table = self._database.arrow(
             f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE {condition} ORDER BY map.map_id", parameters
         )
-        return maps_of(self._with_planes(table))
+        return self._with_regions(maps_of(self._with_planes(table)), table["map_id"].to_pylist(), ())
 
     def _map_ids(self, digests: Sequence[str]) -> dict[str, int]:
         rows = self._database.rows_beside(

@@ -262,6 +262,13 @@ class RunRows(PlacedRows):
         self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
         for table in ("evaluation_rows", "piece_rows", "run_sizes"):
             self._database.run(f"DELETE FROM obeql_store.{table} WHERE {gone}")
+        self._database.run(
+            "DELETE FROM obeql_store.region_rows WHERE entry_id NOT IN (SELECT entry_id FROM obeql_store.run_maps)"
+        )
+        self._database.run(
+            "DELETE FROM obeql_store.mask_rows "
+            "WHERE digest NOT IN (SELECT unnest(digests) FROM obeql_store.region_rows)"
+        )
         left = self._forget_shards()
         ((n_kept,),) = self._database.rows("SELECT count(*) FROM obeql_store.maps")
         if (n_places - n_kept) * 5 >= n_places > 0:

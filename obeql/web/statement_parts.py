@@ -90,6 +90,8 @@ def _shown(value: Any) -> Any:
             return "[" + ", ".join(str(_shown(item)) for item in items) + "]"
         case syntax.TupleValue(items):
             return "(" + ", ".join(str(_shown(item)) for item in items) + ")"
+        case syntax.CallValue(name, items):
+            return f"{name}({', '.join(str(_shown(item)) for item in items)})"
     return None
 
 

@@ -6,7 +6,7 @@ in them is reported whatever the catalog holds; then the model, then the images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast, overload
 
@@ -21,13 +21,17 @@ from obeql.planner.binding.clauses import (
     bind_device,
     bind_top_cells,
     check_clauses,
+    check_listed_windows,
     refuse_unsupported,
+    what_lists,
 )
 from obeql.planner.binding.error_location import is_written, locate, placed_in
 from obeql.planner.binding.labels import each_once, labels_of
 from obeql.planner.binding.options import default_stride, explain_options, place_of, predict_options
+from obeql.planner.binding.settings import ALL_GPUS
 from obeql.planner.binding.sources import resolve_model, resolve_source
 from obeql.planner.binding.values import Parameters, parameter_value, show_pair
+from obeql.planner.binding.windows import bind_label_picture, bind_segments, bind_windows
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
 from obeql.planner.class_selector import ALL, LABEL, ClassSelector
 from obeql.planner.grid import Border, WindowGrid
@@ -44,6 +48,7 @@ from obeql.planner.logical.plan import (
     grids_of,
 )
 from obeql.planner.logical.rules import rule_names
+from obeql.planner.regions import RegionGrid
 
 __all__ = ["BoundExplain", "BoundPredict", "bind", "bind_alike"]
 
@@ -88,7 +93,8 @@ class BoundExplain:
     @property
     def n_windows(self) -> int:
         """Windows of all images and grids, stored ones included."""
-        return len(self.images) * sum(grid.n_windows for grid in grids_of(self.logical))
+        shown = [image.shown for image in self.images]
+        return sum(grid.n_over(shown) for grid in grids_of(self.logical))
 
     @property
     def workers(self) -> int:
@@ -218,6 +224,10 @@ def _bind_explain(
     device = bind_device(statement.device, catalog)
     cluster = bind_cluster(statement.device, catalog)
     refuse_unsupported(statement, options, device, cluster)
+    what = what_lists(statement, options)
+    if what is not None:
+        spread = cluster is not None or device == ALL_GPUS
+        check_listed_windows(statement, what, options, catalog, spread)
     if like is None:
         model = resolve_model(statement.model, catalog, parameters)
         source, named = resolve_source(statement.source, catalog, parameters)
@@ -227,10 +237,9 @@ def _bind_explain(
         source = next(find(like.logical, ScanImages)).source
     classes = _bind_classes(statement, model, images, parameters)
     options["score"] = _bind_score(statement, options, model)
-    strides = _bind_strides(statement, options, model)
-    grids = _bind_grids(statement, options, strides, model)
+    strides, grids = _bind_all_windows(statement, options, catalog, parameters, model, images)
     name, replace = _bind_into(statement.into, catalog)
-    n_cells = _n_maps(classes, model, images) * sum(grid.n_windows for grid in grids)
+    n_cells = _n_cells(classes, model, images, grids)
     _check_cells(n_cells, statement, max_cells)
     memory = options["memory"] if options["memory"] is not None else catalog.setting("memory")
     disabled = _disabled(catalog)
@@ -381,6 +390,33 @@ def _value_node(statement: statements.ExplainOcclude, name: str, item: int | Non
     return statement
 
 
+def _bind_all_windows(
+    statement: statements.ExplainOcclude,
+    options: dict[str, Any],
+    catalog: Catalog,
+    parameters: Parameters,
+    model: ModelRecord,
+    images: tuple[ImageRecord, ...],
+) -> tuple[tuple[tuple[int, int], ...], tuple[WindowGrid, ...]]:
+    """Return the strides and grids of the patches, or no stride and the windows that the statement lists."""
+    what = what_lists(statement, options)
+    mask, segments = options.pop("mask"), options.pop("segments")
+    if what is None:
+        strides = _bind_strides(statement, options, model)
+        return strides, _bind_grids(statement, options, strides, model)
+    if statement.windows is not None:
+        regions = bind_windows(statement.windows, catalog, parameters, model, images)
+    elif mask is not None:
+        regions = bind_label_picture(mask, _value_node(statement, "mask"), catalog, model, images)
+        options["mask"] = mask
+    else:
+        regions = bind_segments(segments, _value_node(statement, "segments"), catalog, model, images)
+        options["segments"] = segments
+    options["patch"], options["stride"] = (), None
+    options["windows"] = regions.digest
+    return (), (regions,)
+
+
 def _bind_strides(
     statement: statements.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord
 ) -> tuple[tuple[int, int], ...]:
@@ -439,6 +475,16 @@ def _n_maps(classes: ClassSelector, model: ModelRecord, images: tuple[ImageRecor
     if classes.kind == "label":
         return sum(max(1, len(labels_of(image))) for image in images)
     return len(images) * classes.n_maps(model.n_classes)
+
+
+def _n_cells(
+    classes: ClassSelector, model: ModelRecord, images: tuple[ImageRecord, ...], grids: Sequence[WindowGrid]
+) -> int:
+    """Return the cells of all maps of all images."""
+    (grid, *_) = grids
+    if isinstance(grid, RegionGrid) and grid.members is not None:
+        return sum(_n_maps(classes, model, (image,)) * grid.n_over([image.shown]) for image in images)
+    return _n_maps(classes, model, images) * sum(grid.n_windows for grid in grids)
 
 
 def _check_cells(n_cells: int, statement: statements.ExplainOcclude, limit: int | None) -> None:

@@ -26,6 +26,7 @@ _KEYWORDS = {
     "REGION": "region",
     "TOP .. CELLS": "top_cells",
     "USING": "model",
+    "WINDOWS": "windows",
     "WITHIN": "within",
 }
 

@@ -26,7 +26,9 @@ __all__ = [
     "bind_device",
     "bind_top_cells",
     "check_clauses",
+    "check_listed_windows",
     "refuse_unsupported",
+    "what_lists",
 ]
 
 DEFAULT_CLASSES = PREDICTED
@@ -65,6 +67,53 @@ def check_clauses(statement: statements.ExplainOcclude) -> None:
     if isinstance(statement.selector, syntax.ForTop) and statement.selector.k < 1:
         message = f"{clause('FOR TOP', statement.selector)} takes at least 1 class, not {statement.selector.k}."
         raise locate(QueryTypeError(message), statement.selector)
+
+
+def what_lists(statement: statements.ExplainOcclude, options: Mapping[str, Any]) -> str | None:
+    """Return which clause or option lists the windows, None where a grid has them. Raises QueryTypeError for two."""
+    found = [name for name in ("mask", "segments") if options[name] is not None]
+    if statement.windows is not None:
+        found.insert(0, clause("WINDOWS", statement))
+    if len(found) > 1:
+        node = next((option for option in statement.options if option.name == found[-1]), statement)
+        raise locate(QueryTypeError(f"{found[0]} and {found[1]} both list the windows; give one of them."), node)
+    return found[0] if found else None
+
+
+def check_listed_windows(
+    statement: statements.ExplainOcclude, what: str, options: Mapping[str, Any], catalog: Catalog, spread: bool
+) -> None:
+    """Raise for clauses and options that do not go with windows that are listed, by `what` of the statement.
+
+    QueryTypeError for clauses of grids, UnsupportedError for workers and Parquet files. `spread` says that several
+    devices or machines are to share the images.
+    """
+    for option in statement.options:
+        if option.name in ("patch", "stride", "border"):
+            message = f"{what} lists the windows, and {option.name} lays out a grid; give one of them."
+            raise locate(QueryTypeError(message), option)
+    if statement.region is not None:
+        message = f"{what} lists the windows, and {clause('REGION', statement)} cuts a grid; give one of them."
+        raise locate(QueryTypeError(message), statement.region)
+    estimating: dict[str, syntax.Node | None] = {
+        "APPROX": statement.accuracy if isinstance(statement.accuracy, syntax.Approx) else None,
+        "WITHIN": statement.within,
+        "TOP .. CELLS": None if isinstance(statement.accuracy, syntax.Exact) else statement.top_cells,
+    }
+    for name, node in estimating.items():
+        if node is not None:
+            message = (
+                f"{clause(name, statement)} estimates windows from their neighbors on a grid; those that {what} lists "
+                "have none, and all of them are computed: leave it out."
+            )
+            raise locate(QueryTypeError(message), node)
+    if options["workers"] > 0 or spread:
+        given = f"workers={options['workers']}" if options["workers"] else "Several devices or machines"
+        raise UnsupportedError(
+            f"{given} with {what} is not carried out by this version: one process computes windows of a list."
+        )
+    if catalog.setting("store") == "parquet":
+        raise UnsupportedError(f"{what} keeps its values in the database: SET obeql.store = 'duckdb' first.")
 
 
 def _check_region(region: syntax.Region) -> None:

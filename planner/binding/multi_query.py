@@ -93,11 +93,13 @@ class FollowingStatements:
 
 def _key(statement: statements.ExplainOcclude) -> Hashable | None:
     """Return what statements have in common that may ask for the same windows; None where reading does not tell."""
-    if syntax.parameters_of(statement):
+    if syntax.parameters_of(statement) or statement.windows is not None:
         return None
     try:
         options = explain_options(statement.options, {}, {})
     except ObeqlError:
+        return None
+    if options["mask"] is not None or options["segments"] is not None:
         return None
     return statement.source, statement.model, statement.region, *(options[name] for name in _WINDOWS)
 

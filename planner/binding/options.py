@@ -134,6 +134,31 @@ def default_stride(patch: tuple[int, int]) -> tuple[int, int]:
     return max(1, patch[0] // 4), max(1, patch[1] // 4)
 
 
+#: What `segments` may call, as scikit-image does, and the most segments of an image.
+_SEGMENTERS = ("slic",)
+_MOST_SEGMENTS = 10_000
+_CALL = re.compile(r"\s*(\w+)\s*\(\s*(\d+)\s*\)\s*")
+
+
+def _segments(name: str, value: Any) -> str:
+    """Parse `slic(100)`, also as a text; returns it as it is written."""
+    given: list[Any]
+    if isinstance(value, str) and (match := _CALL.fullmatch(value)):
+        method, given = match[1].lower(), [int(match[2])]
+    elif isinstance(value, syntax.CallValue):
+        method = value.name
+        given = [item.value if isinstance(item, syntax.Number) else None for item in value.items]
+    else:
+        raise BadValue(f"{name} takes a method and about how many segments, as slic(100), not {shown(value)}.")
+    choice(*_SEGMENTERS)(name, method)
+    if len(given) != 1:
+        raise BadValue(f"{name} takes one number, about how many segments, as {method}(100), not {len(given)}.")
+    count = whole(1)(name, given[0])
+    if count > _MOST_SEGMENTS:
+        raise BadValue(f"{name} takes at most {_MOST_SEGMENTS:,} segments, not {count:,}.")
+    return f"{method}({count})"
+
+
 def _pages(name: str, value: Any) -> str | tuple[int, ...]:
     """Parse pages, counted from 1: one, a list of them, or the word all."""
     if isinstance(value, str):
@@ -201,6 +226,10 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
     ),
     OptionInfo("seed", _seed, 0, "0", "Seed of random choices; exact maps make none."),
     _PAGE,
+    OptionInfo("mask", text_value, None, "'organs.png'", "A picture of labels: a window for each but 0, and no grid."),
+    OptionInfo(
+        "segments", _segments, None, "slic(100)", "Segments of each image, about so many: a window each, and no grid."
+    ),
 )
 
 PREDICT_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)

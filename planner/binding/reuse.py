@@ -31,6 +31,7 @@ from obeql.planner.logical.plan import (
     grids_of,
     rewrite,
 )
+from obeql.planner.regions import RegionGrid
 
 __all__ = ["held_cells", "with_stored_cells"]
 
@@ -50,6 +51,8 @@ class _Part:
 def with_stored_cells(bound: BoundExplain, catalog: Catalog) -> BoundExplain:
     """Return a bound statement that knows which of its cells are stored, where these may answer."""
     options, grids = bound.options, grids_of(bound.logical)
+    if any(isinstance(grid, RegionGrid) for grid in grids):  # which are looked up when they are computed
+        return bound
     stored = (
         catalog.stored_grids(bound.images, bound.model, options["fill"], options["precision"]) if bound.reuse else ()
     )

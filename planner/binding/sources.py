@@ -16,7 +16,7 @@ from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.values import Parameters, parameter_value
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord
 
-__all__ = ["resolve_model", "resolve_source"]
+__all__ = ["resolve_model", "resolve_source", "select_values"]
 
 
 def resolve_model(node: syntax.Model, catalog: Catalog, parameters: Parameters) -> ModelRecord:
@@ -107,14 +107,14 @@ def _at(path: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
 
 
 def _selected(source: syntax.SelectSource, catalog: Catalog, parameters: Parameters) -> tuple[ImageRecord, ...]:
-    values = _select_values(source, parameters)
+    values = select_values(source, parameters)
     found = tuple(catalog.images_selected(source.query, values) if values else catalog.images_selected(source.query))
     if not found:
         raise QueryTypeError("The SELECT yields no images.")
     return found
 
 
-def _select_values(source: syntax.SelectSource, parameters: Parameters) -> dict[str, Any]:
+def select_values(source: syntax.SelectSource, parameters: Parameters) -> dict[str, Any]:
     """Return the values DuckDB binds by name: `$n` keeps its number, each `?` counts within the SELECT."""
     values: dict[str, Any] = {}
     n_marks = 0

@@ -67,7 +67,7 @@ def plain(value: syntax.Value, parameters: Parameters) -> Any:
             return [plain(item, parameters) for item in value.items]
         case syntax.TupleValue():
             return tuple(plain(item, parameters) for item in value.items)
-        case syntax.SizeValue():
+        case syntax.SizeValue() | syntax.CallValue():
             return value
         case _:
             return value.value
@@ -76,6 +76,8 @@ def plain(value: syntax.Value, parameters: Parameters) -> Any:
 def shown(value: Any) -> str:
     """Return a value as a message quotes it, cut to a readable length."""
     text = f"{value.amount}{value.unit}" if isinstance(value, syntax.SizeValue) else repr(value)
+    if isinstance(value, syntax.CallValue):
+        text = f"{value.name}(..)"
     return text if len(text) <= 40 else text[:37] + "..."
 
 
@@ -109,7 +111,7 @@ def choice(*allowed: str) -> Parser:
         if isinstance(value, str) and value.lower() in allowed:
             return value.lower()
         hint = nearest(value, allowed) if isinstance(value, str) else ""
-        listed = ", ".join(allowed[:-1]) + f" or {allowed[-1]}"
+        listed = f"{', '.join(allowed[:-1])} or {allowed[-1]}" if len(allowed) > 1 else allowed[0]
         raise BadValue(f"{name} takes {listed}, not {shown(value)}.{hint}")
 
     return parse

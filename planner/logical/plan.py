@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from obeql.planner.catalog import ImageRecord, ModelRecord, Preprocessing
 from obeql.planner.class_selector import ClassSelector
 from obeql.planner.grid import WindowGrid
+from obeql.planner.regions import RegionGrid
 
 __all__ = [
     "BatchedQueries",
@@ -251,6 +252,8 @@ def _show_preprocessing(how: Preprocessing) -> str:
 
 def show_grid(grid: WindowGrid) -> str:
     """Return a grid as `16x16 every 4x4 (57x57 windows cover)`."""
+    if isinstance(grid, RegionGrid):
+        return f"{grid.n_windows:,} listed windows{grid.shown_sizes}"
     region = "" if grid.region is None else " in (" + ",".join(map(str, grid.region)) + ")"
     rows, cols = grid.shape
     (height, width), (down, across) = grid.patch, grid.stride

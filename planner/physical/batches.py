@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batches", "Groups"]
+__all__ = ["Batches", "GroupPairs", "Groups", "ListedGroups"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,6 +27,51 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class GroupPairs:
+    """The groups of a grid's windows: every group of rows with every group of columns."""
+
+    rows: Groups
+    cols: Groups
+
+    @property
+    def windows(self) -> Floats:
+        """Return the windows of each pair, (row groups, column groups)."""
+        counts: Floats = self.rows.counts[:, None] * self.cols.counts
+        return counts
+
+    def heights(self, layer: int) -> Floats:
+        """Return the heights of the boxes at a layer, in a shape that goes with `windows`."""
+        return self.rows.sizes[:, layer, None]
+
+    def widths(self, layer: int) -> Floats:
+        """Return the widths of the boxes at a layer, in a shape that goes with `windows`."""
+        return self.cols.sizes[None, :, layer]
+
+    def window_seconds(self, each: Floats) -> Floats:
+        """Return seconds of one window of each pair; `each` is what a position costs by layer, (layers,)."""
+        seconds: Floats = (self.rows.sizes * each) @ self.cols.sizes.T
+        return seconds
+
+
+class ListedGroups(GroupPairs):
+    """The groups of windows that are listed one by one: the first group of rows with the first of columns, and so on.
+
+    Shapes are (groups, 1).
+    """
+
+    @property
+    def windows(self) -> Floats:
+        return self.rows.counts[:, None]
+
+    def widths(self, layer: int) -> Floats:
+        return self.cols.sizes[:, layer, None]
+
+    def window_seconds(self, each: Floats) -> Floats:
+        seconds: Floats = (self.rows.sizes * self.cols.sizes) @ each
+        return seconds[:, None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Batches:
     """What batches of windows on boxes cost: `each` second of a position by layer, `batch_s` of a batch however small.
 
@@ -40,36 +85,29 @@ class Batches:
     n_lanes: int
     together: int
 
-    def count(self, n_rows: Floats, n_cols: Floats) -> float:
-        """Batches over all pairs of row and column groups."""
-        return float(self._parts(n_rows, n_cols).sum()) / self.together
+    def count(self, groups: GroupPairs) -> float:
+        """Batches over all groups of windows."""
+        return float(self._parts(groups).sum()) / self.together
 
-    def seconds(self, rows: Groups, cols: Groups) -> float:
+    def seconds(self, groups: GroupPairs) -> float:
         """Seconds of all windows, with what lanes wait for the last of them."""
-        n_batches = self.count(rows.counts, cols.counts)
-        windows = rows.counts[:, None] * cols.counts
-        busy = float((windows * self._window_seconds(rows, cols)).sum()) + n_batches * self.batch_s
-        return busy + self.idle_seconds(rows, cols)
+        busy = float((groups.windows * groups.window_seconds(self.each)).sum()) + self.count(groups) * self.batch_s
+        return busy + self.idle_seconds(groups)
 
-    def idle_seconds(self, rows: Groups, cols: Groups) -> float:
+    def idle_seconds(self, groups: GroupPairs) -> float:
         """Seconds that lanes wait for the last batch; of many batches it is nothing to speak of."""
-        parts = self._parts(rows.counts, cols.counts)
+        parts = self._parts(groups)
         if self.n_lanes == 1 or parts.sum() > _MANY_BATCHES * self.n_lanes:
             return 0.0
-        windows = self.together * rows.counts[:, None] * cols.counts
-        a_part = windows / parts * self._window_seconds(rows, cols) + self.batch_s
+        windows = self.together * groups.windows
+        a_part = windows / parts * groups.window_seconds(self.each) + self.batch_s
         lanes = [0.0] * self.n_lanes
         for seconds in sorted(np.repeat(a_part.reshape(-1), parts.reshape(-1).astype(int)).tolist(), reverse=True):
             lanes[lanes.index(min(lanes))] += seconds
         # A lane's seconds are counted as if it had the time of all of them.
         return (max(lanes) * self.n_lanes - sum(lanes)) / self.together
 
-    def _window_seconds(self, rows: Groups, cols: Groups) -> Floats:
-        """Seconds of one window of each pair of groups, (row groups, column groups)."""
-        seconds: Floats = (rows.sizes * self.each) @ cols.sizes.T
-        return seconds
-
-    def _parts(self, n_rows: Floats, n_cols: Floats) -> Floats:
-        """Batches of each pair of groups, of all images."""
-        parts: Floats = np.ceil(self.together * n_rows[:, None] * n_cols / self.size)
+    def _parts(self, groups: GroupPairs) -> Floats:
+        """Batches of each group of windows, of all images."""
+        parts: Floats = np.ceil(self.together * groups.windows / self.size)
         return parts

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from obeql.planner.boxes import region_layers
 from obeql.planner.physical.batches import Batches
-from obeql.planner.physical.box_groups import Boxes, BoxPlan, group_counts, groups_of
+from obeql.planner.physical.box_groups import Boxes, BoxPlan, boxes_of, group_counts
 from obeql.planner.physical.cost import Rates, box_seconds, layer_seconds, paste_bytes, positions
 from obeql.planner.physical.costing import MAX_GPU_BATCH, MIN_BATCH, Costing, lane_batch, whole_map_batch
 from obeql.planner.physical.execution_layout import ExecutionLayout, for_boxes
@@ -39,7 +39,7 @@ def switch_layer(costing: Costing) -> int:
     regions = region_layers(network, n)
     if "choose_switch_layer" in costing.disabled:
         return n
-    boxes = Boxes(network, costing.grid, regions)
+    boxes = boxes_of(network, costing.grid, regions)
     height, width = boxes.mean_size(boxes.rows), boxes.mean_size(boxes.cols)
     whole = np.array([layer_seconds(network, i, rates) for i in range(n)])
     on_boxes = whole.copy()
@@ -81,13 +81,13 @@ class _Fit:
 def incremental_forward(costing: Costing, regions: tuple[bool, ...]) -> IncrementalForward:
     """Return the operator that runs the layers of `regions` on boxes, batches within the memory, with its cost."""
     layout = for_boxes(costing.rates, costing.disabled)
-    boxes = Boxes(costing.network, costing.grid, regions)
+    boxes = boxes_of(costing.network, costing.grid, regions)
     fit = _fit(costing, boxes, layout.n_lanes)
     batches = _batches(costing, boxes, layout, fit)
     n_row_groups, n_col_groups = group_counts(boxes, batches.whole, costing.disabled)
     groups = boxes.grouped(n_row_groups, n_col_groups)
     moved, pasting_s = _pasted(costing, boxes, groups)
-    n_windows, n_batches = costing.grid.n_windows, batches.whole.count(*_counts(groups))
+    n_windows, n_batches = costing.grid.n_windows, batches.whole.count(groups.counted)
     layer_s = batches.whole.each * groups.positions + batches.a_batch * n_batches + pasting_s
     rest = boxes.on_whole_maps
     for i in rest:
@@ -98,7 +98,7 @@ def incremental_forward(costing: Costing, regions: tuple[bool, ...]) -> Incremen
     tail_macs = float(sum(layers[i].macs for i in rest) * n_windows)
     tail_bytes = sum(4 * math.prod(layers[i].shape) for i in rest)
     sums_s = costing.rates.sums_s if any(layers[i].reach == "sum" for i in boxes.on_boxes) else 0.0
-    idle_s = batches.whole.idle_seconds(groups_of(groups.rows), groups_of(groups.cols))
+    idle_s = batches.whole.idle_seconds(groups.counted)
     return IncrementalForward(
         regions=regions,
         n_row_groups=n_row_groups,
@@ -183,19 +183,12 @@ def _batches(costing: Costing, boxes: Boxes, layout: ExecutionLayout, fit: _Fit)
 
 def _pasted(costing: Costing, boxes: Boxes, groups: BoxPlan) -> tuple[float, Floats]:
     """Return the bytes that gathers and pastes move, and their seconds, (layers,), where no rates hold them already."""
-    n_rows, n_cols = _counts(groups)
+    counted = groups.counted
     moved, seconds = 0.0, np.zeros(len(costing.network.layers))
     for i in boxes.on_boxes:
-        heights = np.array([float(g.sizes[i]) for g in groups.rows.groups])
-        widths = np.array([float(g.sizes[i]) for g in groups.cols.groups])
-        pasted = paste_bytes(costing.network, i, heights[:, None], widths[None, :])
-        n_bytes = float((n_rows[:, None] * n_cols[None, :] * pasted).sum())
+        pasted = paste_bytes(costing.network, i, counted.heights(i), counted.widths(i))
+        n_bytes = float((counted.windows * pasted).sum())
         if not costing.rates.box_s:  # measured rates on boxes hold the gathers and pastes already
             seconds[i] = n_bytes / costing.rates.bytes_per_s
         moved += n_bytes
     return moved, seconds
-
-
-def _counts(groups: BoxPlan) -> tuple[Floats, Floats]:
-    """Return the windows of each group of rows, and of columns."""
-    return groups_of(groups.rows).counts, groups_of(groups.cols).counts

@@ -44,6 +44,7 @@ from obeql.planner.physical.plan import (
 )
 from obeql.planner.physical.refinement import LEVEL_SHARE, Asked, EngineChoices, choose_refinement
 from obeql.planner.physical.schedule import choose_engine
+from obeql.planner.regions import RegionGrid
 
 __all__ = ["Chooser", "lower", "plan_explain"]
 
@@ -98,7 +99,9 @@ def lower(
     )
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
     n_images = len(scan.images)
-    shares = [1.0 - held[grid].n_cells / (grid.n_windows * n_images) if grid in held else 1.0 for grid in grids]
+    shown = [image.shown for image in scan.images]
+    n_held = [held[grid].n_cells if grid in held else 0 for grid in grids]
+    shares = [(grid.n_over(shown) - n) / (grid.n_windows * n_images) for grid, n in zip(grids, n_held, strict=True)]
     disabled = bound.disabled & {choice.name for choice in CHOICES}
     budget = memory.for_windows
     windows = _Windows(classify.model.network, grids, shares, rates, budget, bound.options["batch"], disabled, choose)
@@ -303,6 +306,9 @@ def _refuse_memory(given: int, least: float, grid: WindowGrid) -> NoReturn:
 
 def _options(bound: BoundExplain, grids: tuple[WindowGrid, ...]) -> dict[str, Any]:
     """Return every option as it would be written in WITH; patch and stride are those of the grids that are left."""
+    if isinstance(grids[0], RegionGrid):  # which have no patch and no stride
+        rest = {name: value for name, value in bound.options.items() if name not in ("patch", "stride", "border")}
+        return {name: show_value(value) for name, value in rest.items()}
     strides = tuple(grid.stride for grid in grids)
     values = {
         **bound.options,

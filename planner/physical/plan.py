@@ -278,7 +278,8 @@ class ExplainPlan:
     @property
     def n_windows(self) -> int:
         """Windows asked for over all images and grids, those that are stored included."""
-        return len(self.images) * sum(grid.n_windows for grid in self.grids)
+        shown = [image.shown for image in self.images]
+        return sum(grid.n_over(shown) for grid in self.grids)
 
     def __repr__(self) -> str:
         n_images = len(self.images)

@@ -23,6 +23,7 @@ from obeql.planner.physical.plan import (
     Refinement,
 )
 from obeql.planner.printing.numbers import digits, plural, ratio
+from obeql.planner.regions import RegionGrid
 
 __all__ = ["OperatorNode", "clean_passes", "operator_tree", "total"]
 
@@ -95,7 +96,8 @@ def _grid(plan: ExplainPlan, number: int) -> OperatorNode:
     """Describe what makes the maps of a grid: ReuseCells over a refinement over what computes windows, as there are."""
     n_left = _n_left(plan, number)
     refinement = plan.refinements[number] if plan.refinements else None
-    engine, patch = plan.engines[number], f"patch {show_pair(plan.grids[number].patch)}"
+    grid, engine = plan.grids[number], plan.engines[number]
+    patch = "windows of a list" if isinstance(grid, RegionGrid) else f"patch {show_pair(grid.patch)}"
     n_windows = n_left if refinement is None else _n_expected(refinement, n_left)
     node = _engine(plan, engine, n_windows, patch, number)
     if refinement is not None:
@@ -143,7 +145,8 @@ def _engine(plan: ExplainPlan, engine: Engine, n_windows: int, parameters: str, 
     if isinstance(engine, DenseForward):
         details = _dense(engine, network)
     else:
-        details = _incremental(engine, network, float(network.macs) * n_windows / len(plan.images))
+        whole = float(network.macs) * n_windows / len(plan.images)
+        details = _incremental(engine, network, whole, isinstance(plan.grids[0], RegionGrid))
     return OperatorNode(type(engine).__name__, parameters, (), estimate, tuple(details), grid)
 
 
@@ -154,8 +157,11 @@ def _dense(engine: DenseForward, network: Network) -> Iterator[tuple[str, str]]:
         yield "network", f"runs as a whole: {network.reason}"
 
 
-def _incremental(engine: IncrementalForward, network: Network, whole: float) -> Iterator[tuple[str, str]]:
-    """Yield what there is to know of the operator; `whole` are the MACs of plain inference."""
+def _incremental(engine: IncrementalForward, network: Network, whole: float, listed: bool) -> Iterator[tuple[str, str]]:
+    """Yield what there is to know of the operator; `whole` are the MACs of plain inference.
+
+    `listed` windows are in one list of groups, others in groups of rows and of columns.
+    """
     yield "work", _work(engine, whole)
     layers = [i for i, layer in enumerate(network.layers) if layer.reach != "source"]
     boxed = [i for i in layers if engine.regions[i]]
@@ -165,7 +171,10 @@ def _incremental(engine: IncrementalForward, network: Network, whole: float) -> 
     if whole_maps:
         yield "whole maps", f"{plural(len(whole_maps), 'layer')} from {_layer(network, whole_maps[0])}"
     yield "batch", f"{plural(engine.batch, 'window')} on boxes, {engine.tail_batch} on whole maps{_lanes(engine)}"
-    yield "groups", f"at most {engine.n_row_groups} x {engine.n_col_groups} sizes of boxes, rows x columns"
+    if listed:
+        yield "groups", f"at most {plural(engine.n_row_groups, 'size')} of boxes"
+    else:
+        yield "groups", f"at most {engine.n_row_groups} x {engine.n_col_groups} sizes of boxes, rows x columns"
 
 
 def _lanes(engine: Engine) -> str:
@@ -192,7 +201,7 @@ def _layer(network: Network, index: int) -> str:
 def _n_left(plan: ExplainPlan, number: int) -> int:
     """Return the windows of a grid, over all images, that are not stored."""
     held = plan.held[number] if plan.held else None
-    return len(plan.images) * plan.grids[number].n_windows - (held.n_cells if held else 0)
+    return plan.grids[number].n_over(image.shown for image in plan.images) - (held.n_cells if held else 0)
 
 
 def _n_expected(refinement: Refinement, n_left: int) -> int:

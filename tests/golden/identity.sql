@@ -130,3 +130,6 @@ SET obeql.threads = ?
 RESET obeql.device
 SELECT 1 + 1 AS "two"
 EXPLAIN SELECT * FROM cells
+EXPLAIN OCCLUDE scans USING tumour WINDOWS (SELECT path, "top", "left", height, width FROM boxes WHERE run = ?) WITH fill=black
+EXPLAIN OCCLUDE scans USING tumour FOR TOP 2 WINDOWS ? INTO organs
+EXPLAIN OCCLUDE scans USING tumour WITH segments=slic(100, 0.5) mask='organs.png'

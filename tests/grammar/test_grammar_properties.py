@@ -48,7 +48,8 @@ scalars = st.one_of(
     parameters,
 )
 several = st.lists(scalars, min_size=1, max_size=4).map(tuple)
-values = st.one_of(scalars, st.builds(g.ListValue, several), st.builds(g.TupleValue, several))
+calls = st.builds(g.CallValue, lower, st.just(()) | several)
+values = st.one_of(scalars, st.builds(g.ListValue, several), st.builds(g.TupleValue, several), calls)
 options = st.lists(st.builds(g.Option, lower, values), max_size=4).map(tuple)
 selects = st.builds(
     g.SelectSource,
@@ -76,6 +77,7 @@ explains = st.builds(
     models,
     st.none() | selectors,
     st.none() | st.builds(g.Region, ints, ints, ints, ints),
+    st.none() | st.builds(g.Windows, selects | parameters),
     options,
     st.none() | st.builds(g.TopCells, ints),
     st.none() | st.just(g.Exact()) | approx,

@@ -10,7 +10,7 @@ import pytest
 
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical.batches import Batches, Groups
+from obeql.planner.physical.batches import Batches, GroupPairs, Groups, ListedGroups
 from obeql.planner.physical.cost import Rates
 from obeql.planner.physical.costing import lane_batch
 from obeql.planner.physical.plan import DenseForward, IncrementalForward
@@ -80,20 +80,26 @@ def batches(n_lanes: int, size: int = 100, together: int = 1) -> Batches:
 
 
 def test_lanes_wait_for_the_longest_batch() -> None:
-    rows, cols = groups((2, 3.0), (2, 1.0)), groups((1, 1.0))
-    assert batches(1).seconds(rows, cols) == pytest.approx(2 * 3 + 2 * 1 + 2 * 0.5)
+    pairs = GroupPairs(groups((2, 3.0), (2, 1.0)), groups((1, 1.0)))
+    assert batches(1).seconds(pairs) == pytest.approx(2 * 3 + 2 * 1 + 2 * 0.5)
     # One lane has the six seconds of the larger boxes, the other one waits four of them.
-    assert batches(2).idle_seconds(rows, cols) == pytest.approx(4)
-    assert batches(2).seconds(rows, cols) == pytest.approx(9 + 4)
+    assert batches(2).idle_seconds(pairs) == pytest.approx(4)
+    assert batches(2).seconds(pairs) == pytest.approx(9 + 4)
     # In batches of one window: 3 and 1 seconds in each lane.
-    assert batches(2, size=1).idle_seconds(rows, cols) == 0
+    assert batches(2, size=1).idle_seconds(pairs) == 0
     # Of two images the batches are twice as large, and so is the wait, of which each image has half.
-    assert batches(2, together=2).idle_seconds(rows, cols) == pytest.approx(4)
+    assert batches(2, together=2).idle_seconds(pairs) == pytest.approx(4)
+
+
+def test_listed_windows_are_counted_group_by_group() -> None:
+    listed = ListedGroups(groups((2, 3.0), (1, 5.0)), groups((2, 2.0), (1, 1.0)))
+    assert batches(1).seconds(listed) == pytest.approx(2 * 3 * 2 + 5 * 1 + 2 * 0.5)
+    assert batches(1, size=1).count(listed) == 3
 
 
 def test_many_batches_keep_all_lanes_busy() -> None:
-    rows, cols = groups((101, 3.0)), groups((1, 1.0))
-    assert batches(2, size=1).idle_seconds(rows, cols) == 0
+    pairs = GroupPairs(groups((101, 3.0)), groups((1, 1.0)))
+    assert batches(2, size=1).idle_seconds(pairs) == 0
 
 
 def test_sums_over_clean_maps_are_counted_once_an_image(network: Network) -> None:

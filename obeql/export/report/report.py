@@ -89,8 +89,8 @@ def report_text(
 
 def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
     detail = (
-        f"{heat.model} · clean {heat.score_kind} {heat.clean_score:.4g} · window {heat.patch[0]}x{heat.patch[1]} px, "
-        f"stride {heat.stride[0]}x{heat.stride[1]}, fill {heat.cells.key.fill}"
+        f"{heat.model} · clean {heat.score_kind} {heat.clean_score:.4g} · {heat.windows_text}, "
+        f"fill {heat.cells.key.fill}"
     )
     if heat.label is not None:
         detail += f" · label {heat.label}"
@@ -112,6 +112,8 @@ def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
         "lefts": heat.lefts.tolist(),
         "heights": heat.heights.tolist(),
         "widths": heat.widths.tolist(),
+        "regions": [cell.name for cell in heat.regions] or None,
+        "masks": [None if cell.mask is None else cell.mask.astype(int).tolist() for cell in heat.regions],
         "importance": _numbers(heat.importance),
         "scores": _numbers(heat.scores),
         "top_class": heat.top_class.tolist(),

@@ -168,7 +168,7 @@ CREATE MACRO cells_of(run, image) AS TABLE
     ),
     by_cell AS (
         SELECT chosen.*, tops, lefts, heights, widths, n_cols, clean_logit, clean_log_odds,
-               unnest(range(n_rows * n_cols)) AS cell,
+               len(tops) > n_rows AS is_listed, unnest(range(n_rows * n_cols)) AS cell,
                unnest(flatten(z)) AS z, unnest(flatten(top_class)) AS top_class,
                unnest(flatten(exact)) AS listed_exact  -- without a list, NULL for every cell
         FROM opened JOIN chosen USING (map_id)
@@ -178,12 +178,14 @@ CREATE MACRO cells_of(run, image) AS TABLE
                heights, widths, score_of(kind, z, z) AS score,
                importance_of(kind, clean_logit, clean_log_odds, z, z) AS importance,
                CASE WHEN kind <> 'value' THEN top_class END AS top_class, map_id,
-               coalesce(listed_exact, true) AS exact
+               coalesce(listed_exact, true) AS exact, is_listed
         FROM by_cell
         WHERE z IS NOT NULL
     )
-    SELECT run_id, image_id, class_id, class_name, "row", col, tops["row" + 1] AS top_px, lefts[col + 1] AS left_px,
-           heights["row" + 1] AS height_px, widths[col + 1] AS width_px, score, importance, top_class, exact, map_id
+    SELECT run_id, image_id, class_id, class_name, "row", col,
+           -- Windows that a query listed have one row, and a top and a height each.
+           tops[CASE WHEN is_listed THEN col ELSE "row" END + 1] AS top_px, lefts[col + 1] AS left_px,
+           heights[CASE WHEN is_listed THEN col ELSE "row" END + 1] AS height_px, widths[col + 1] AS width_px, score, importance, top_class, exact, map_id
     FROM scored;
 
 -- The k cells of largest importance of each map of one image in one run, best first, ties row-major. An approximate

@@ -109,7 +109,7 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        CASE WHEN score <> 'value' THEN top_class END AS top_class, exact, tops, lefts, heights, widths, input_height,
        input_width,
        source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality,
-       name, score AS score_kind
+       name, score AS score_kind, regions
 FROM (
     -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
     SELECT member.* EXCLUDE (label),
@@ -120,10 +120,12 @@ FROM (
            {{ score runs.score | map.clean_logit | map.clean_log_odds }} AS clean_score,
            {{ clean_rest runs.score | map.clean_logit | map.clean_log_odds }} AS clean_rest,
            {{ formula probability | map.clean_log_odds }} AS clean_probability,
-           map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float
+           map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float,
+           listed.names AS regions
     FROM obeql_store.run_maps AS member
     JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id
     JOIN obeql_store.map_rows AS map ON map.map_id = member.map_id
+    LEFT JOIN obeql_store.region_rows AS listed ON listed.entry_id = member.entry_id
     LEFT JOIN images AS image ON image.image_id = member.image_id
 );
 
@@ -165,7 +167,7 @@ FROM (
         SELECT * EXCLUDE (cols, lefts, widths, log_odds, logit, top_class, exact),
                unnest(range(cols)) AS col, unnest(lefts) AS left_px, unnest(widths) AS width_px,
                unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
-               unnest(exact) AS listed_exact
+               unnest(exact) AS listed_exact, NULL::VARCHAR AS region
         FROM (
             SELECT run_id, run_name, image_id, name, path, label, class_id, class_name, model, model_hash, score_kind,
                    patch_height, patch_width, source_top, source_left, source_height / input_height AS down,
@@ -175,14 +177,25 @@ FROM (
                    unnest(range("rows")) AS "row", unnest(tops) AS top_px, unnest(heights) AS height_px,
                    unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
                    unnest(exact) AS exact
-            FROM main.heatmaps
+            FROM main.heatmaps WHERE patch_height > 0
         )
+        UNION ALL BY NAME
+        -- Windows that a query listed: each has its own top and height, too.
+        SELECT run_id, run_name, image_id, name, path, label, class_id, class_name, model, model_hash, score_kind,
+               patch_height, patch_width, source_top, source_left, source_height / input_height AS down,
+               source_width / input_width AS across, clean_score,
+               {{ clean_rest score_kind | clean_logit | clean_log_odds }} AS clean_rest,
+               0::BIGINT AS "row", unnest(range(cols)) AS col, unnest(tops) AS top_px, unnest(heights) AS height_px,
+               unnest(lefts) AS left_px, unnest(widths) AS width_px, unnest(log_odds[1]) AS log_odds,
+               unnest(logit[1]) AS logit, unnest(top_class[1]) AS top_class, unnest(exact[1]) AS listed_exact,
+               unnest(regions) AS region
+        FROM main.heatmaps WHERE patch_height = 0
     )
 );
 
 CREATE VIEW cells AS
 SELECT run_id, image_id, class_id, class_name, "row", col, top_px, left_px, height_px, width_px, score, importance,
-       probability, log_probability, log_odds, logit, top_class, exact
+       probability, log_probability, log_odds, logit, top_class, exact, region
 FROM obeql_store.cell_rows;
 
 -- The names of a model's classes, by the name that the run knew it by: the latest of a hash. A network with one output
@@ -201,7 +214,8 @@ FROM (
 -- The cells that have a value as people read them, names in place of numbers.
 CREATE VIEW windows AS
 SELECT coalesce(cell.run_name, cell.run_id::VARCHAR) AS run, cell.name AS image, cell.label, cell.class_name,
-       cell.patch_height || 'x' || cell.patch_width AS patch, cell.importance, cell.score, cell.clean_score,
+       CASE WHEN cell.region IS NULL THEN cell.patch_height || 'x' || cell.patch_width ELSE 'listed' END AS patch,
+       cell.importance, cell.score, cell.clean_score,
        cell.score_kind,
        {{ unit cell.score_kind }} AS score_unit,
        CASE WHEN cell.top_class = cell.class_id THEN cell.class_name
@@ -210,7 +224,14 @@ SELECT coalesce(cell.run_name, cell.run_id::VARCHAR) AS run, cell.name AS image,
        cell.source_top + cell.top_px * cell.down AS source_top_px,
        cell.source_left + cell.left_px * cell.across AS source_left_px,
        cell.height_px * cell.down AS source_height_px, cell.width_px * cell.across AS source_width_px,
-       cell.model, cell.path, cell.run_id, cell.image_id, cell.class_id, cell.top_class
+       cell.model, cell.path, cell.run_id, cell.image_id, cell.class_id, cell.top_class, cell.region
 FROM obeql_store.cell_rows AS cell
 LEFT JOIN obeql_store.class_names AS known ON known.name = lower(cell.model) AND known.model_hash = cell.model_hash
 WHERE cell.score IS NOT NULL;
+
+-- The windows that queries listed, by name.
+CREATE VIEW regions AS
+SELECT run, image, label, class_name, region AS name, importance, score, clean_score, score_kind, top_class_name, exact,
+       top_px, left_px, height_px, width_px, source_top_px, source_left_px, source_height_px, source_width_px, col AS place,
+       model, path, run_id, image_id, class_id, top_class
+FROM windows WHERE region IS NOT NULL;
