@@ -6,6 +6,7 @@ To add one: a class here with its box rule, a row in `LAYERS`, a lowering rule i
 """
 
 from obeql.executor.network.layers.activation import Activation, Elementwise
+from obeql.executor.network.layers.attention import Attention
 from obeql.executor.network.layers.base import Layer, Place
 from obeql.executor.network.layers.channels import Concat, Pad, SelectChannels
 from obeql.executor.network.layers.conv import Conv
@@ -15,6 +16,7 @@ from obeql.executor.network.layers.linear import Linear
 from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Clamp, Combine
 from obeql.executor.network.layers.pool import AveragePool, MaxPool
 from obeql.executor.network.layers.reduce import AdaptivePool, AtenCall, Flatten, GlobalMean
+from obeql.executor.network.layers.tokens import AddMap, SelectPositions, Tokens
 
 __all__ = ["LAYERS", "Elementwise", "Layer", "Place"]
 
@@ -32,6 +34,10 @@ LAYERS: tuple[type[Layer], ...] = (
     Concat,
     SelectChannels,
     Pad,
+    Tokens,
+    AddMap,
+    SelectPositions,
+    Attention,
     GlobalMean,
     AdaptivePool,
     Flatten,

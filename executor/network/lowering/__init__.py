@@ -5,7 +5,7 @@ The modules of this package register their rules in `RULES` when they are import
 
 from __future__ import annotations
 
-from obeql.executor.network.lowering import channels, convolution, elementwise, linear, norms, pools, views
+from obeql.executor.network.lowering import attention, channels, convolution, elementwise, linear, norms, pools, views
 from obeql.executor.network.lowering.registry import RULES, Rule
 
-__all__ = ["RULES", "Rule", "channels", "convolution", "elementwise", "linear", "norms", "pools", "views"]
+__all__ = ["RULES", "Rule", "attention", "channels", "convolution", "elementwise", "linear", "norms", "pools", "views"]

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from obeql.executor.network.axes import Atom, Axes, channel_order
+from obeql.executor.network.axes import Atom, Axes, channel_order, joined
 from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.channels import Concat
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, plain_map, rule
+from obeql.executor.network.lowering.tokens import concat_tokens, select_positions
 
 
 @rule("cat", "concat")
 def cat(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     dim = argument(args, kwargs, 1, "dim", 0)
     values = args[0]
+    tokens = concat_tokens(graph, name, values, dim) if len(values) > 1 else None
+    if tokens is not None:
+        return tokens
     if not all(isinstance(v, Traced) for v in values):
         return None
     maps = [graph.map_of(v) for v in values]
@@ -49,20 +54,47 @@ def _selected(graph: TracedGraph, value: Traced, dim: int, channels: list[int], 
     return Traced(graph.select(value.layer, channels), (*value.axes[:dim], *middle, *value.axes[dim + 1 :]))
 
 
+def _select_part(
+    graph: TracedGraph, value: Traced, dim: int, chosen: Sequence[int], drop: bool = False
+) -> Traced | None:
+    """Select along an axis that is one of several that the channels are seen as: queries among queries, keys, values."""
+    axes = value.axes
+    if axes is None or len(graph.shape(value)) != 3 or not chosen:
+        return None
+    dim %= len(axes)
+    atoms = [atom for group in axes for atom in group if atom.axis == "C"]
+    if len(axes[dim]) != 1 or axes[dim][0].axis != "C" or len(atoms) < 2:
+        return None
+    (part,) = axes[dim]
+    atoms.sort(key=lambda atom: -atom.step)
+    channels, moved, step = [0], {}, 1
+    for atom in atoms:
+        at = [range(atom.size)[i] for i in chosen] if atom is part else range(atom.size)
+        channels = [base + i * atom.step for base in channels for i in at]
+    for atom in reversed(atoms):
+        size = len(chosen) if atom is part else atom.size
+        moved[id(atom)] = (Atom("C", size, step),) if size > 1 else ()
+        step *= size
+    found = [tuple(a for atom in group for a in moved.get(id(atom), (atom,))) for group in axes]
+    if drop:
+        del found[dim]
+    return Traced(graph.select(value.layer, channels), tuple(joined(group) for group in found))
+
+
 @rule("split", "split_with_sizes")
 def split(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value, sizes = args[0], args[1]
     dim = argument(args, kwargs, 2, "dim", 0)
-    channels = _channels_along(graph, value, dim)
-    if channels is None or len(graph.shape(value)) != 3:
+    if len(graph.shape(value)) != 3:
         return None
+    whole = value.size()[dim]
     if isinstance(sizes, int):
-        sizes = [min(sizes, len(channels) - i) for i in range(0, len(channels), sizes)]
+        sizes = [min(sizes, whole - i) for i in range(0, whole, sizes)]
     parts, start = [], 0
     for size in sizes:
-        parts.append(_selected(graph, value, dim, channels[start : start + size]))
+        parts.append(slice_(graph, name, (value, dim, start, start + size), {}))
         start += size
-    return parts
+    return None if any(part is None for part in parts) else parts
 
 
 @rule("slice")
@@ -77,7 +109,11 @@ def slice_(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     if start == 0 and end >= size and step == 1:
         return value
     channels = _channels_along(graph, value, dim)
-    if channels is None or len(graph.shape(value)) != 3 or not channels[start:end:step]:
+    if channels is None:
+        chosen = range(size)[start:end:step]
+        found = _select_part(graph, value, dim, chosen)
+        return select_positions(graph, value, dim, chosen) if found is None else found
+    if len(graph.shape(value)) != 3 or not channels[start:end:step]:
         return None
     return _selected(graph, value, dim, channels[start:end:step])
 
@@ -88,6 +124,25 @@ def select(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     if value.axes is not None and not value.axes[dim]:  # the only one of an axis of size 1
         return Traced(value.layer, tuple(group for d, group in enumerate(value.axes) if d != dim % len(value.axes)))
     channels = _channels_along(graph, value, dim)
-    if channels is None or len(graph.shape(value)) != 3:
+    if channels is None:
+        found = _select_part(graph, value, dim, [index], drop=True)
+        return select_positions(graph, value, dim, [index], drop=True) if found is None else found
+    if len(graph.shape(value)) != 3:
         return None
     return _selected(graph, value, dim, [channels[index]], drop=True)
+
+
+@rule("unbind")
+def unbind(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    value, dim = args[0], argument(args, kwargs, 1, "dim", 0)
+    if not isinstance(value, Traced):
+        return None
+    parts = [select(graph, name, (value, dim, index), {}) for index in range(value.size()[dim])]
+    return None if any(part is None for part in parts) else parts
+
+
+@rule("chunk")
+def chunk(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    dim = argument(args, kwargs, 2, "dim", 0)
+    size = -(-args[0].size()[dim] // args[1])
+    return split(graph, name, (args[0], size, dim), {})

@@ -12,6 +12,7 @@ from obeql.executor.network.layers.activation import ELEMENTWISE, Activation, El
 from obeql.executor.network.layers.pointwise import Combine
 from obeql.executor.network.lowering.affine import affine
 from obeql.executor.network.lowering.registry import RULES, Args, Kwargs, Rule, plain_map
+from obeql.executor.network.lowering.tokens import add_constant_map
 
 
 def _elementwise(name_of: str) -> Rule:
@@ -53,7 +54,7 @@ for _function in ("add", "sub", "mul", "div"):
 
 
 def _with_constant(graph: TracedGraph, name: str, function: str, value: Traced, constant: Tensor) -> Any:
-    """value o constant, where the constant is one number or one number a channel."""
+    """value o constant, where the constant is one number or one number a channel, or is added to positions."""
     axes = value.axes
     if axes is None or not constant.is_floating_point() or constant.dim() > len(axes):
         return None
@@ -63,7 +64,9 @@ def _with_constant(graph: TracedGraph, name: str, function: str, value: Traced, 
     if varying:
         group = axes[varying[0]]
         if len(varying) > 1 or {a.axis for a in group} != {"C"} or full.numel() != n_channels:
-            return None
+            if function not in ("add", "sub"):
+                return None
+            return add_constant_map(graph, name, value, full if function == "add" else -full)
     numbers = full.reshape(-1).double().expand(n_channels)
     zero, one = torch.zeros_like(numbers), torch.ones_like(numbers)
     scale, shift = {

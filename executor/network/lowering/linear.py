@@ -10,6 +10,7 @@ from obeql.executor.network.axes import Atom, channel_order
 from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.conv import Conv, as_conv_weight
 from obeql.executor.network.layers.linear import Linear
+from obeql.executor.network.lowering.attention import times
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, plain_map, rule
 
 
@@ -63,12 +64,16 @@ def addmm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 
 @rule("mm", "matmul")
 def mm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    if isinstance(args[0], Traced) and isinstance(args[1], Traced):
+        return times(graph, name, args[0], args[1])
     return _product(graph, name, args[0], args[1])
 
 
 @rule("bmm")
 def bmm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     """One product, which PyTorch's `einsum` makes of two matrices, too: (1, n, d) with (1, d, k)."""
+    if isinstance(args[0], Traced) and isinstance(args[1], Traced):
+        return times(graph, name, args[0], args[1])
     left, right = (_only_matrix(operand) for operand in args[:2])
     product = None if left is None or right is None else _product(graph, name, left, right)
     return None if product is None else Traced(product.layer, ((), *product.axes))

@@ -22,6 +22,8 @@ from obeql.executor.network.layers.activation import Activation as ActivationLay
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.reduce import AtenCall, BatchSize, Flatten, LayerRef
 from obeql.executor.network.lowering import RULES
+from obeql.executor.network.lowering.attention import Scores, Unfollowed, scores_step
+from obeql.executor.network.lowering.tokens import Repeated
 from obeql.planner.catalog import Activation
 
 __all__ = ["TRACE_BATCH", "CannotLowerError", "lower"]
@@ -71,13 +73,18 @@ def _call(graph: TracedGraph, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
     kwargs: Any = fx.node.map_arg(node.kwargs, lambda n: env[n])
     if node.target is operator.getitem:
         return args[0][args[1]]
-    values = [item for item in _leaves((args, tuple(kwargs.values()))) if isinstance(item, Traced)]
+    name = _overload_name(node.target)
+    leaves = _leaves((args, tuple(kwargs.values())))
+    if any(isinstance(item, (Scores, Unfollowed)) for item in leaves):
+        return scores_step(graph, str(node.name), name, args, kwargs)
+    values = [item for item in leaves if isinstance(item, (Traced, Repeated))]
     if not values and not _mentions_batch((node.args, tuple(node.kwargs.values()))):
         with torch.no_grad():
             return _functional(node.target)(*args, **kwargs)
-    name = _overload_name(node.target)
     rule = RULES.get(name)
     if rule is not None:
+        if name not in ("cat", "concat"):
+            args, kwargs = _with_repeated(graph, args), _with_repeated(graph, kwargs)
         result = rule(graph, str(node.name), args, kwargs)
         if result is not None:
             return result
@@ -105,6 +112,8 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
     inputs: list[int] = []
 
     def placed(value: Any) -> Any:
+        if isinstance(value, Repeated):
+            value = _repeat(graph, value)
         if isinstance(value, Traced):
             try:
                 inputs.append(graph.as_traced(value).layer)
@@ -138,6 +147,26 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
     return add(None, value)
 
 
+def _with_repeated(graph: TracedGraph, value: Any) -> Any:
+    """Return arguments with constants of all images of a batch as layers."""
+    if isinstance(value, Repeated):
+        return _repeat(graph, value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_with_repeated(graph, item) for item in value)
+    if isinstance(value, dict):
+        return {key: _with_repeated(graph, item) for key, item in value.items()}
+    return value
+
+
+def _repeat(graph: TracedGraph, value: Repeated) -> Traced:
+    """Return a constant that an operator without a rule takes once for each image."""
+    constant = value.tensor[None]
+    sizes = (BatchSize(), *value.tensor.shape)
+    expand = torch.ops.aten.expand.default
+    layer = AtenCall("repeated", (0,), tuple(value.tensor.shape), expand, (constant, sizes), {})
+    return Traced(graph.add(layer), None, value.size())
+
+
 def _functional(target: Any) -> Any:
     """Return the operator to run for a traced one, on tensors whose memory may be laid out otherwise than in the trace.
 
@@ -167,6 +196,8 @@ def _finish(
     if isinstance(result, (list, tuple)):
         result = result[0]
     value = env[result] if isinstance(result, fx.Node) else None
+    if isinstance(value, Unfollowed):
+        raise CannotLowerError(value.reason)
     if not isinstance(value, Traced):
         raise CannotLowerError("the network's output does not depend on the image")
     value = graph.as_vector(value) or graph.as_traced(value)

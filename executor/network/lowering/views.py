@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from obeql.executor.network.axes import permuted, reshaped
 from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, rule
+from obeql.executor.network.lowering.tokens import repeated
 
 
 @rule("view", "_unsafe_view", "reshape")
@@ -79,9 +81,11 @@ def squeeze(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     return Traced(value.layer, tuple(g for d, g in enumerate(value.axes) if d not in gone or g))
 
 
-@rule("expand")
+@rule("expand", "repeat")
 def expand(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value = args[0]
+    if isinstance(value, Tensor):
+        return repeated(value, list(args[1]))
     size = value.size()
     wanted = list(args[1])
     same = len(wanted) == len(size) and all(w in (-1, n) for w, n in zip(wanted, size, strict=True))

@@ -2,7 +2,7 @@
 
 Batch norms go into the convolution before them, activations into the layer that feeds them, zero padding into the
 convolution behind it; layers nobody reads go away. Each only where the value in between has no other reader. Then
-scaled activations become clamps, and concatenations that repeat each other are chained.
+positions that nobody reads are left out, scaled activations become clamps, and concatenations that repeat each other are chained.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from obeql.executor.network.layers.linear import Linear
 from obeql.executor.network.layers.pointwise import Affine, Combine
 from obeql.executor.network.passes.clamp import clamp_before_convolutions
 from obeql.executor.network.passes.prefixes import share_prefixes
+from obeql.executor.network.passes.prune_positions import prune_positions
 
 __all__ = ["fold"]
 
@@ -39,7 +40,7 @@ def fold(layers: Sequence[Layer]) -> tuple[Layer, ...]:
             merged.shape = layer.shape
             work[i] = merged
             work[j] = None
-    return share_prefixes(clamp_before_convolutions(_renumbered(work)))
+    return share_prefixes(clamp_before_convolutions(prune_positions(_renumbered(work))))
 
 
 def _merged(before: Layer, layer: Layer) -> Layer | None:

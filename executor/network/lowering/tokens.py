@@ -1,0 +1,115 @@
+"""Rules that put positions in a row as tokens, add constant ones, and choose some.
+
+Called from the rules of the operators that also work on channels (`channels`, `elementwise`, `views`), where what they
+are given are positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from obeql.executor.network.axes import Atom, Axes, channel_order
+from obeql.executor.network.capture.trace import TRACE_BATCH, Traced, TracedGraph
+from obeql.executor.network.layers.tokens import AddMap, SelectPositions, Tokens
+
+__all__ = ["Repeated", "add_constant_map", "concat_tokens", "repeated", "select_positions"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Repeated:
+    """A constant that is the same for every image of a batch: (batch, ...), of which `tensor` is one image's."""
+
+    tensor: Tensor
+
+    def size(self) -> tuple[int, ...]:
+        return (TRACE_BATCH, *self.tensor.shape)
+
+
+def repeated(constant: Tensor, sizes: Sequence[int]) -> Repeated | None:
+    """Return a constant that is expanded or repeated to a batch, and along no other axis; None if it is not."""
+    if len(sizes) != constant.dim() or not sizes or constant.shape[0] != 1 or sizes[0] != TRACE_BATCH:
+        return None
+    same = all(wanted in (-1, n) for wanted, n in zip(sizes[1:], constant.shape[1:], strict=True))
+    return Repeated(constant.detach()[0]) if same else None
+
+
+def concat_tokens(graph: TracedGraph, name: str, values: Sequence[Any], dim: int) -> Traced | None:
+    """Join tokens (batch, tokens, C) of maps and constants along the tokens; None if that is not what they are."""
+    inputs: list[int] = []
+    order: list[int] = []
+    constants: list[Tensor] = []
+    n_tokens, n_channels = 0, 0
+    for value in values:
+        if len(value.size()) != 3 or dim % 3 != 1:
+            return None
+        if isinstance(value, Repeated):
+            order.append(-len(constants) - 1)
+            constants.append(value.tensor)
+        elif isinstance(value, Traced) and is_tokens(graph, value):
+            order.append(len(inputs))
+            inputs.append(value.layer)
+        else:
+            return None
+        n_tokens, n_channels = n_tokens + value.size()[1], value.size()[2]
+    if not inputs:
+        return None
+    layer = Tokens(name, inputs, (n_channels, n_tokens, 1), order, constants)
+    return Traced(graph.add(layer), _token_axes(n_channels, n_tokens))
+
+
+def is_tokens(graph: TracedGraph, value: Traced) -> bool:
+    """Return whether a value is (batch, positions row by row, channels in order)."""
+    axes, shape = value.axes, graph.shape(value)
+    if axes is None or len(axes) != 3 or len(shape) != 3:
+        return False
+    return axes == (_atoms("N", TRACE_BATCH), _positions(shape), _atoms("C", shape[0]))
+
+
+def select_positions(
+    graph: TracedGraph, value: Traced, dim: int, chosen: Sequence[int], drop: bool = False
+) -> Traced | None:
+    """Return positions of a value whose axis `dim` runs through all of them row by row; None if it does not."""
+    axes, shape = value.axes, graph.shape(value)
+    if axes is None or len(shape) != 3 or not chosen:
+        return None
+    dim %= len(axes)
+    if axes[dim] != _positions(shape) or not axes[dim]:
+        return None
+    chosen = [range(shape[1] * shape[2])[k] for k in chosen]
+    name = f"{graph.layers[value.layer].name}_positions"
+    layer = SelectPositions(name, (value.layer,), (shape[0], len(chosen), 1), chosen)
+    middle: Axes = () if drop else (_atoms("H", len(chosen)),)
+    return Traced(graph.add(layer), (*axes[:dim], *middle, *axes[dim + 1 :]))
+
+
+def add_constant_map(graph: TracedGraph, name: str, value: Traced, constant: Tensor) -> Traced | None:
+    """Add a constant that varies over positions, (1, ...) in the trace's layout; None if it mixes axes."""
+    axes, shape = value.axes, graph.shape(value)
+    if axes is None or len(shape) != 3 or constant.shape[0] != 1 or constant.dim() != len(axes):
+        return None
+    if {atom.axis for atom in axes[0]} != {"N"}:
+        return None
+    atoms = [atom for group in axes[1:] for atom in group]
+    full = constant.expand(1, *value.size()[1:]).reshape([atom.size for atom in atoms])
+    places = {axis: [i for i, atom in enumerate(atoms) if atom.axis == axis] for axis in "CHW"}
+    # Larger steps first: then atoms of one axis, joined, run through it in order.
+    order = [i for axis in "CHW" for i in sorted(places[axis], key=lambda i: -atoms[i].step)]
+    values = full.permute(order).reshape(shape)
+    return Traced(graph.add(AddMap(name, (value.layer,), shape, values.contiguous())), axes)
+
+
+def _atoms(axis: str, size: int) -> tuple[Atom, ...]:
+    return (Atom(axis, size),) if size != 1 else ()
+
+
+def _positions(shape: Sequence[int]) -> tuple[Atom, ...]:
+    """Return the group that runs through all positions of a map (C, H, W) row by row."""
+    return (*_atoms("H", shape[1]), *_atoms("W", shape[2]))
+
+
+def _token_axes(n_channels: int, n_tokens: int) -> Axes:
+    return _atoms("N", TRACE_BATCH), _atoms("H", n_tokens), _atoms("C", n_channels)

@@ -1,0 +1,185 @@
+"""Networks with attention: captured as layers in every form they are written in, and equal to the module."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from obeql.executor.network.capture.capture import capture
+from obeql.executor.network.graph import LayerGraph
+from obeql.executor.network.layers.attention import Attention
+
+SIZE, PATCH, WIDTH, HEADS = 24, 6, 12, 3
+FORMS = ("fused", "written", "scaled before", "baddbmm-free", "masked", "one head", "module", "module, tokens first")
+
+
+class SelfAttention(nn.Module):
+    """Attention in one of the ways people write it."""
+
+    def __init__(self, form: str, n_tokens: int) -> None:
+        super().__init__()
+        self.form = form
+        self.heads = 1 if form == "one head" else HEADS
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+        self.out = nn.Linear(WIDTH, WIDTH)
+        self.bias = nn.Parameter(torch.randn(1, self.heads, n_tokens, n_tokens))
+        self.module = nn.MultiheadAttention(WIDTH, HEADS, batch_first=form == "module")
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.form == "module":
+            return self.module(x, x, x, need_weights=False)[0]
+        if self.form == "module, tokens first":
+            y = x.transpose(0, 1)
+            return self.module(y, y, y, need_weights=True)[0].transpose(0, 1)
+        n, t, c = x.shape
+        width = c // self.heads
+        if self.form == "baddbmm-free":
+            parts = [p.view(n, t, self.heads, width).transpose(1, 2) for p in self.qkv(x).chunk(3, dim=-1)]
+            q, k, v = (p.reshape(n * self.heads, t, width) for p in parts)
+            weights = torch.bmm(q, k.transpose(1, 2)) / math.sqrt(width)
+            y = torch.bmm(weights.softmax(-1), v).view(n, self.heads, t, width)
+            return self.out(y.transpose(1, 2).reshape(n, t, c))
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, width).permute(2, 0, 3, 1, 4)
+        if self.form in ("fused", "one head"):
+            y = F.scaled_dot_product_attention(q, k, v)
+        elif self.form == "masked":
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        elif self.form == "scaled before":
+            y = ((q * width**-0.5) @ k.transpose(-2, -1) + self.bias).softmax(dim=-1) @ v
+        else:
+            y = F.dropout((q @ k.transpose(-2, -1) * width**-0.5).softmax(dim=-1), 0.1, self.training) @ v
+        return self.out(y.transpose(1, 2).reshape(n, t, c))
+
+
+class Transformer(nn.Module):
+    """A vision transformer: blocks of attention and a product with an activation, each beside what it reads."""
+
+    def __init__(self, form: str = "fused", head: str = "token", n_blocks: int = 2, n_registers: int = 0) -> None:
+        super().__init__()
+        self.head_reads, self.n_registers = head, n_registers
+        n_patches = (SIZE // PATCH) ** 2
+        n_tokens = n_patches + n_registers + (head != "mean of a map")
+        self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+        self.token = nn.Parameter(torch.randn(1, 1, WIDTH))
+        self.registers = nn.Parameter(torch.randn(1, n_registers, WIDTH))
+        self.positions = nn.Parameter(torch.randn(1, n_tokens, WIDTH))
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2 * n_blocks))
+        self.attention = nn.ModuleList(SelfAttention(form, n_tokens) for _ in range(n_blocks))
+        self.mlp = nn.ModuleList(
+            nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH)) for _ in range(n_blocks)
+        )
+        self.scale = nn.Parameter(torch.randn(WIDTH))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        if self.head_reads != "mean of a map":
+            extra = [self.token.expand(len(x), -1, -1)]
+            if self.n_registers:
+                extra.append(self.registers.expand(len(x), -1, -1))
+            x = torch.cat([*extra, x], dim=1)
+        x = x + self.positions
+        for k, (attention, mlp) in enumerate(zip(self.attention, self.mlp, strict=True)):
+            x = x + attention(self.norms[2 * k](x)) * self.scale
+            x = x + mlp(self.norms[2 * k + 1](x))
+        if self.head_reads == "token":
+            return self.head(self.norm(x)[:, 0])
+        if self.head_reads == "mean of patches":
+            return self.head(self.norm(x[:, 1:].mean(dim=1)))
+        return self.head(self.norm(x).mean(dim=1))
+
+
+def captured(module: nn.Module) -> LayerGraph:
+    torch.manual_seed(0)
+    return capture(module.eval(), (3, SIZE, SIZE))
+
+
+def transformer(*args: object, **kwargs: object) -> Transformer:
+    torch.manual_seed(3)
+    return Transformer(*args, **kwargs).eval().double()  # type: ignore[arg-type]
+
+
+def assert_equal(graph: LayerGraph, module: nn.Module) -> None:
+    x = torch.randn((3, 3, SIZE, SIZE), dtype=torch.float64)
+    with torch.inference_mode():
+        found = graph.to(torch.device("cpu"), torch.float64).forward(x)
+        torch.testing.assert_close(found, module(x), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("head", ["token", "mean of patches", "mean of a map"])
+def test_attention_is_a_layer_in_whatever_form_it_is_written(form: str, head: str) -> None:
+    module = transformer(form, head)
+    graph = captured(module)
+    assert graph.reason == ""
+    kinds = [layer.kind for layer in graph.layers]
+    assert kinds.count("attention") == 2 and "opaque" not in kinds
+    assert_equal(graph, module)
+
+
+def test_registers_and_blocks_of_another_number() -> None:
+    module = transformer("fused", "token", 3, n_registers=4)
+    graph = captured(module)
+    assert graph.reason == ""
+    assert_equal(graph, module)
+
+
+def test_a_head_that_reads_one_token_prunes_the_last_block() -> None:
+    graph = captured(transformer("fused", "token"))
+    attentions = [layer for layer in graph.layers if isinstance(layer, Attention)]
+    assert [layer.shape[1] for layer in attentions] == [17, 1]
+    last = graph.layers.index(attentions[-1])
+    assert {layer.shape[1] for layer in graph.layers[last:] if len(layer.shape) == 3} == {1}
+    # Keys and values of all tokens, queries of one.
+    products = [layer.shape[:2] for layer in graph.layers[:last] if layer.kind == "conv"]
+    assert (2 * WIDTH, 17) in products and (WIDTH, 1) in products
+    assert products.count((3 * WIDTH, 17)) == 1
+    whole = captured(transformer("fused", "mean of patches"))
+    assert graph.network().macs < 0.75 * whole.network().macs
+
+
+def test_keys_from_elsewhere_are_followed() -> None:
+    class Pooling(nn.Module):
+        """One learned query over all positions of a map."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, WIDTH, 3, padding=1)
+            self.kv = nn.Linear(WIDTH, 2 * WIDTH)
+            self.q = nn.Linear(WIDTH, WIDTH)
+            self.head = nn.Linear(WIDTH, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.conv(x).relu().flatten(2).transpose(1, 2)
+            k, v = self.kv(rows).chunk(2, dim=-1)
+            q = self.q(rows.mean(dim=1, keepdim=True))
+            return self.head(F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0, 0])
+
+    torch.manual_seed(1)
+    module = Pooling().eval().double()
+    graph = captured(module)
+    assert_equal(graph, module)
+
+
+def test_attention_that_cannot_be_followed_runs_whole_and_is_right() -> None:
+    class Causal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+            self.head = nn.Linear(WIDTH, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.embed(x).flatten(2).transpose(1, 2)
+            scores = rows @ rows.transpose(1, 2)
+            return self.head((scores.softmax(-1).tanh() @ rows).mean(1))
+
+    module = Causal().eval()
+    graph = captured(module)
+    x = torch.randn((2, 3, SIZE, SIZE))
+    with torch.inference_mode():
+        torch.testing.assert_close(graph.forward(x), module(x), rtol=1e-4, atol=1e-5)
