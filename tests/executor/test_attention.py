@@ -183,3 +183,53 @@ def test_attention_that_cannot_be_followed_runs_whole_and_is_right() -> None:
     x = torch.randn((2, 3, SIZE, SIZE))
     with torch.inference_mode():
         torch.testing.assert_close(graph.forward(x), module(x), rtol=1e-4, atol=1e-5)
+
+
+class WrittenOut(nn.Module):
+    """Layer norm and GELU as ONNX files have them."""
+
+    def __init__(self, halves_last: bool, roots: str) -> None:
+        super().__init__()
+        self.embed = nn.Conv2d(3, WIDTH, PATCH, PATCH)
+        self.weight, self.bias = nn.Parameter(torch.randn(WIDTH)), nn.Parameter(torch.randn(WIDTH))
+        self.linear, self.head = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, 4)
+        self.halves_last, self.roots = halves_last, roots
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        centered = x - x.mean(-1, keepdim=True)
+        if self.roots == "rsqrt":
+            y = centered * (centered * centered).mean(-1, keepdim=True).add(1e-5).rsqrt()
+        else:
+            y = centered / torch.sqrt(centered.pow(2).mean(-1, keepdim=True) + 1e-5)
+        y = self.linear(y * self.weight + self.bias)
+        curve = torch.erf(y / 2**0.5) + 1.0
+        y = y * curve * 0.5 if self.halves_last else 0.5 * y * curve
+        return self.head((x + y).mean(1))
+
+
+@pytest.mark.parametrize("halves_last", [True, False])
+@pytest.mark.parametrize("roots", ["sqrt", "rsqrt"])
+def test_norms_and_gelus_that_are_written_out_become_layers(halves_last: bool, roots: str) -> None:
+    torch.manual_seed(2)
+    module = WrittenOut(halves_last, roots).eval().double()
+    graph = captured(module)
+    assert [layer.kind for layer in graph.layers[1:6]] == ["conv", "channel_norm", "conv", "combine", "global_mean"]
+    assert_equal(graph, module)
+
+
+def test_a_norm_with_another_mean_or_square_stays_as_it_is() -> None:
+    class Other(WrittenOut):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x).flatten(2).transpose(1, 2)
+            centered = x - x.mean(-1, keepdim=True)
+            y = centered / torch.sqrt(centered.pow(4).mean(-1, keepdim=True) + 1e-5)
+            y = y + x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)
+            return self.head((self.linear(y) * (torch.erf(y * 0.5) + 1.0)).mean(1))
+
+    torch.manual_seed(2)
+    module = Other(True, "sqrt").eval().double()
+    graph = captured(module)
+    kinds = [layer.kind for layer in graph.layers]
+    assert "channel_norm" not in kinds and "channel_mean" in kinds
+    assert_equal(graph, module)

@@ -97,6 +97,33 @@ class Attention(nn.Module):
         return x + (weights @ v).transpose(1, 2).reshape(n, c, h, w)
 
 
+class Embedding(nn.Module):
+    """Adds numbers of its own to every position."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.randn(1, *shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.values
+
+
+class WithToken(nn.Module):
+    """A constant token beside those of the image, which alone is read."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv(3, channels, 5, stride=3)
+        self.token = nn.Parameter(torch.randn(1, 1, channels))
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.head = nn.Linear(channels, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), self.conv(x).flatten(2).transpose(1, 2)], 1)
+        q, k, v = self.qkv(tokens).chunk(3, -1)
+        return self.head(F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0, 0])
+
+
 #: name: (network, kinds of all layers after the image)
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "conv without bias": (lambda: seq(4, conv(3, 4, bias=False)), ("conv", *HEAD)),
@@ -291,6 +318,36 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         ("conv", *HEAD),
     ),
     "log_softmax at the end": (lambda: nn.Sequential(seq(4, conv(3, 4)), nn.LogSoftmax(1)), ("conv", *HEAD, "opaque")),
+    "attention over positions": (
+        lambda: Net(lambda p, x: p["t"](p["c"](x)), 4, c=conv(3, 4, 5, stride=3), t=Attention(4)),
+        ("conv", "conv", *["select_channels"] * 3, "attention", "combine", *HEAD),
+    ),
+    "a spatial gate": (
+        lambda: Net(lambda p, x: x * torch.sigmoid(p["c"](x)), 3, c=conv(3, 1, padding=1)),
+        ("conv", "combine", *HEAD),
+    ),
+    "a mean over channels": (
+        lambda: Net(lambda p, x: p["b"](p["a"](x) * p["a"](x).mean(1, keepdim=True)), 4, a=conv(3, 4), b=conv(4, 4)),
+        ("conv", "conv", "channel_mean", "combine", "conv", *HEAD),
+    ),
+    "an embedding of positions": (
+        lambda: Net(lambda p, x: p["b"](p["e"](p["a"](x))), 4, a=conv(3, 4), e=Embedding(4, 11, 15), b=conv(4, 4)),
+        ("conv", "add_map", "conv", *HEAD),
+    ),
+    "a class token": (
+        lambda: WithToken(4),
+        (
+            "conv",
+            "tokens",
+            "conv",
+            "select_channels",
+            "select_channels",
+            "select_positions",
+            "conv",
+            "attention",
+            *HEAD[1:],
+        ),
+    ),
 }
 
 
@@ -313,7 +370,6 @@ OPAQUE: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         lambda: Net(lambda p, x: p["pos"](p["a"](x)), 4, a=conv(3, 4), pos=Positional(1, 1, 11, 1)),
         ("conv", "opaque", *HEAD),
     ),
-    "attention": (lambda: Net(lambda p, x: p["t"](p["c"](x)), 4, c=conv(3, 4, 5, stride=3), t=Attention(4)), ()),
     "group norm": (
         lambda: seq(4, conv(3, 4), nn.GroupNorm(2, 4), nn.ReLU(), conv(4, 4)),
         ("conv", "opaque", "activation", "conv", *HEAD),
@@ -334,7 +390,6 @@ OPAQUE: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         ("conv", "opaque", "conv", "opaque", *HEAD),
     ),
     "a spatial crop": (lambda: Net(lambda p, x: p["c"](x)[:, :, 2:-1, :5], 4, c=conv(3, 4)), ()),
-    "a spatial gate": (lambda: Net(lambda p, x: x * torch.sigmoid(p["c"](x)), 3, c=conv(3, 1, padding=1)), ()),
     "adaptive max pool": (lambda: nn.Sequential(conv(3, 5), nn.AdaptiveMaxPool2d(1), nn.Flatten()), ()),
     "a maximum over the map": (lambda: nn.Sequential(conv(3, 5), Lambda(lambda x: x.amax((2, 3)))), ()),
     "numbers that depend on the number of images": (

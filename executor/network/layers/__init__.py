@@ -13,7 +13,7 @@ from obeql.executor.network.layers.conv import Conv
 from obeql.executor.network.layers.head import Probabilities, YesNo
 from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.linear import Linear
-from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Clamp, Combine
+from obeql.executor.network.layers.pointwise import Affine, ChannelMean, ChannelNorm, Clamp, Combine
 from obeql.executor.network.layers.pool import AveragePool, MaxPool
 from obeql.executor.network.layers.reduce import AdaptivePool, AtenCall, Flatten, GlobalMean
 from obeql.executor.network.layers.tokens import AddMap, SelectPositions, Tokens
@@ -28,6 +28,7 @@ LAYERS: tuple[type[Layer], ...] = (
     Clamp,
     Activation,
     Combine,
+    ChannelMean,
     ChannelNorm,
     MaxPool,
     AveragePool,

@@ -12,7 +12,7 @@ from torch import Tensor
 from obeql.executor.network.layers.activation import Elementwise, can_make_nan
 from obeql.executor.network.layers.base import Layer
 
-__all__ = ["Affine", "ChannelNorm", "Clamp", "Combine", "scale_and_shift"]
+__all__ = ["Affine", "ChannelMean", "ChannelNorm", "Clamp", "Combine", "scale_and_shift"]
 
 
 def scale_and_shift(
@@ -99,7 +99,7 @@ class Combine(Layer):
     """Sum, difference, product or quotient of two inputs.
 
     An input of one position, (C, 1, 1) beside (C, H, W), is the gate of a squeeze-excite block: it depends on the
-    whole map, so such a layer is global.
+    whole map, so such a layer is global. One of a single channel, (1, H, W), acts on all channels of its position.
     """
 
     kind: ClassVar[str] = "combine"
@@ -138,6 +138,15 @@ class Combine(Layer):
         return Combine(self.name, self.inputs, self.shape, self.function, self.reach == "global", activation)
 
 
+class ChannelMean(Layer):
+    """(N, C, H, W) -> (N, 1, H, W), the mean over the channels of each position."""
+
+    kind: ClassVar[str] = "channel_mean"
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return inputs[0].mean(dim=1, keepdim=True)
+
+
 class ChannelNorm(Layer):
     """Layer norm over the channels of each position (ConvNeXt), or over a vector."""
 
@@ -172,4 +181,10 @@ class ChannelNorm(Layer):
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> ChannelNorm:
         weight = None if self.weight is None else change(self.weight)
         bias = None if self.bias is None else change(self.bias)
+        return ChannelNorm(self.name, self.inputs, self.shape, weight, bias, self.epsilon)
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> ChannelNorm:
+        """Fold a further y * scale + shift, a number a channel, in, in float64 as in `Conv.scaled`."""
+        weight = scale.double() if self.weight is None else self.weight.double() * scale.double()
+        bias = shift.double() if self.bias is None else self.bias.double() * scale.double() + shift.double()
         return ChannelNorm(self.name, self.inputs, self.shape, weight, bias, self.epsilon)

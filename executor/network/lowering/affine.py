@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from obeql.executor.network.axes import channel_order
+from obeql.executor.network.axes import channel_order, group_size
 from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.pointwise import Affine
 
@@ -18,9 +18,11 @@ def affine(graph: TracedGraph, name: str, value: Traced, scale: Tensor, shift: T
     if axes is None:
         return None
     n_channels = graph.shape(value)[0]
-    group = next((g for g in axes if g and {a.axis for a in g} == {"C"}), None)
+    every = (g for g in axes if g and {a.axis for a in g} == {"C"} and group_size(g) == n_channels)
+    group = next(every, None)
     order = None if group is None else channel_order(group, n_channels)
-    if n_channels > 1 and (group is None or scale.numel() != n_channels):
+    is_one = bool((scale == scale[:1]).all()) and bool((shift == shift[:1]).all())  # then the order does not matter
+    if n_channels > 1 and ((group is None and not is_one) or scale.numel() != n_channels):
         return None
     if order is not None:
         inverse = torch.tensor(order).argsort()

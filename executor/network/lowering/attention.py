@@ -6,6 +6,7 @@ a constant and put through softmax; with values they become one layer.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -173,7 +174,7 @@ def times(graph: TracedGraph, name: str, left: Any, right: Any) -> Any:
 
 _SAME = frozenset(("clone", "contiguous", "detach", "alias", "_to_copy", "to", "dropout"))
 _SOFTMAX = frozenset(("_softmax", "softmax", "_safe_softmax"))
-_SHAPES = frozenset(("view", "_unsafe_view", "reshape", "expand"))
+_VIEWS = frozenset(("view", "_unsafe_view", "reshape"))
 
 
 def scores_step(graph: TracedGraph, name: str, operator: str, args: Args, kwargs: Kwargs) -> Any:
@@ -181,56 +182,61 @@ def scores_step(graph: TracedGraph, name: str, operator: str, args: Args, kwargs
     lost = next((value for value in args if isinstance(value, Unfollowed)), None)
     if lost is not None:
         return lost
-    scores = next((value for value in args if isinstance(value, Scores)), None)
-    if operator in ("bmm", "matmul") and scores is args[0]:
-        return times(graph, name, *args[:2])
-    if scores is not None and operator in _SAME and not (len(args) > 2 and args[2]):
-        return scores
-    if scores is not None and operator in _SHAPES and scores is args[0]:
-        return _viewed(scores, list(args[1]))
-    other = args[1] if scores is args[0] and len(args) > 1 else args[0]
-    if scores is not None and not scores.is_weights and kwargs.get("alpha", 1) == 1:
-        if operator in _SOFTMAX and int(args[1]) % len(scores.shape) == len(scores.shape) - 1:
-            # The safe one differs where a query fits no key at all.
-            if scores.bias is None or bool(scores.bias.isfinite().all()):
-                return replace(scores, is_weights=True)
-        number = float(other) if isinstance(other, (int, float)) else None
-        if isinstance(other, Tensor) and other.numel() == 1:
-            number = float(other)
-        if operator in ("mul", "div") and number is not None and not (operator == "div" and scores is not args[0]):
-            factor = number if operator == "mul" else 1.0 / number
-            bias = None if scores.bias is None else scores.bias * factor
-            return replace(scores, scale=scores.scale * factor, bias=bias)
-        if operator == "add" and number is None and len(scores.shape) == 4:
-            n_queries, n_keys = group_size(scores.queries.tokens), group_size(scores.keys.tokens)
-            bias = _bias(other, scores.queries.n_heads, n_queries, n_keys)
-            if bias is not None:
-                return replace(scores, bias=bias if scores.bias is None else scores.bias + bias)
+    found: Any = None
+    scores = args[0]
+    if not isinstance(scores, Scores):
+        other = args[1] if len(args) > 1 else None
+        if isinstance(other, Scores) and operator in ("add", "mul"):
+            found = _changed(other, operator, scores, kwargs)
+    elif operator in ("bmm", "matmul"):
+        found = times(graph, name, *args[:2])
+    elif operator in _SAME and not (len(args) > 2 and args[2]):
+        found = scores
+    elif operator == "expand":
+        same = all(want in (-1, have) for want, have in zip(args[1], scores.shape, strict=False))
+        found = scores if same and len(args[1]) == len(scores.shape) else None
+    elif operator in _VIEWS:
+        found = _viewed(scores, list(args[1]))
+    elif operator in _SOFTMAX:
+        found = _softmax(scores, int(args[1]))
+    elif len(args) > 1:
+        found = _changed(scores, operator, args[1], kwargs)
     # Some return their weights as well, which nobody reads.
-    return Unfollowed(f"attention in a form that is not followed: {operator} of its scores")
+    return Unfollowed(f"attention in a form that is not followed: {operator} of its scores") if found is None else found
 
 
-def _viewed(scores: Scores, shape: list[int]) -> Scores:
+def _softmax(scores: Scores, dim: int) -> Scores | None:
+    # The safe softmax differs where a query fits no key at all.
+    is_plain = scores.bias is None or bool(scores.bias.isfinite().all())
+    if scores.is_weights or dim % len(scores.shape) != len(scores.shape) - 1 or not is_plain:
+        return None
+    return replace(scores, is_weights=True)
+
+
+def _changed(scores: Scores, operator: str, other: Any, kwargs: Kwargs) -> Scores | None:
+    """Return scores times or over a number, or plus a constant for each head, query and key."""
+    if scores.is_weights or kwargs.get("alpha", 1) != 1 or kwargs.get("rounding_mode") is not None:
+        return None
+    is_number = isinstance(other, (int, float)) or (isinstance(other, Tensor) and other.numel() == 1)
+    if operator in ("mul", "div") and is_number:
+        factor = float(other) if operator == "mul" else 1.0 / float(other)
+        bias = None if scores.bias is None else scores.bias * factor
+        return replace(scores, scale=scores.scale * factor, bias=bias)
+    if operator == "add" and len(scores.shape) == 4:
+        n_queries, n_keys = group_size(scores.queries.tokens), group_size(scores.keys.tokens)
+        bias = _bias(other, scores.queries.n_heads, n_queries, n_keys)
+        if bias is not None:
+            return replace(scores, bias=bias if scores.bias is None else scores.bias + bias)
+    return None
+
+
+def _viewed(scores: Scores, shape: list[int]) -> Scores | None:
     """Return scores with images and heads as one axis or as two."""
     n = scores.queries.n_heads
-    tail = scores.shape[-2:]
-    shape = [
-        have if want == -1 and len(shape) == len(scores.shape) else want
-        for want, have in zip(shape, scores.shape if len(shape) == len(scores.shape) else shape, strict=True)
-    ]
-    if shape.count(-1) == 1:
-        known = -1
-        for size in shape:
-            known *= size
-        shape[shape.index(-1)] = n * TRACE_BATCH * tail[0] * tail[1] // known
+    if -1 in shape:
+        known = -math.prod(shape)
+        shape[shape.index(-1)] = math.prod(scores.shape) // max(1, known)
     lead = tuple(shape[:-2])
-    if tuple(shape[-2:]) != tail or lead not in ((n * TRACE_BATCH,), (TRACE_BATCH, n)):
-        raise CannotLowerError("attention whose scores are viewed in another shape")
+    if tuple(shape[-2:]) != scores.shape[-2:] or lead not in ((n * TRACE_BATCH,), (TRACE_BATCH, n)):
+        return None
     return replace(scores, shape=tuple(shape))
-
-
-@rule("bmm")
-def bmm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
-    if isinstance(args[0], Traced) and isinstance(args[1], Traced):
-        return times(graph, name, args[0], args[1])
-    return None

@@ -57,7 +57,7 @@ def _selected(graph: TracedGraph, value: Traced, dim: int, channels: list[int], 
 def _select_part(
     graph: TracedGraph, value: Traced, dim: int, chosen: Sequence[int], drop: bool = False
 ) -> Traced | None:
-    """Select along an axis that is one of several that the channels are seen as: queries among queries, keys, values."""
+    """Select along one of several axes that the channels are seen as: queries among queries, keys and values."""
     axes = value.axes
     if axes is None or len(graph.shape(value)) != 3 or not chosen:
         return None
@@ -121,7 +121,7 @@ def slice_(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 @rule("select")
 def select(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value, dim, index = args[0], args[1], args[2]
-    if value.axes is not None and not value.axes[dim]:  # the only one of an axis of size 1
+    if value.axes is not None and not value.axes[dim]:  # the only position of an axis
         return Traced(value.layer, tuple(group for d, group in enumerate(value.axes) if d != dim % len(value.axes)))
     channels = _channels_along(graph, value, dim)
     if channels is None:

@@ -31,6 +31,16 @@ for _name in ELEMENTWISE:
     RULES.setdefault(_name, _elementwise(_name))
 
 
+def _power(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    """Raise to a power that may be a tensor of one number, as ONNX files have it."""
+    if len(args) == 2 and isinstance(args[1], Tensor) and args[1].numel() == 1:
+        args = (args[0], float(args[1]))
+    return _elementwise("pow")(graph, name, args, kwargs)
+
+
+RULES["pow"] = _power
+
+
 def _binary(function: str, scalar: str) -> Rule:
     def apply(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
         left, right = args[0], args[1]
@@ -84,6 +94,9 @@ def _combine(graph: TracedGraph, name: str, function: str, left: Traced, right: 
         return None
     if left.axes == right.axes and a == b:
         return Traced(graph.add(Combine(name, (left.layer, right.layer), a, function, broadcast=False)), left.axes)
+    found = _with_one_channel(graph, name, function, left, right)
+    if found is not None:
+        return found
     maps = graph.map_of(left), graph.map_of(right)
     if maps[0] is None or maps[1] is None:
         return None
@@ -98,3 +111,17 @@ def _combine(graph: TracedGraph, name: str, function: str, left: Traced, right: 
         return None
     layer = Combine(name, (maps[0].layer, maps[1].layer), shape, function, broadcast)
     return plain_map(graph, graph.add(layer))
+
+
+def _with_one_channel(graph: TracedGraph, name: str, function: str, left: Traced, right: Traced) -> Traced | None:
+    """Combine a map with one of the same positions and a single channel; None where they are others."""
+    a, b = graph.shape(left), graph.shape(right)
+    if len(a) != 3 or a[1:] != b[1:] or min(a[0], b[0]) != 1:
+        return None
+    wide, narrow = (left, right) if a[0] > 1 else (right, left)
+    assert wide.axes is not None
+    alike = tuple(() if group and {atom.axis for atom in group} == {"C"} else group for group in wide.axes)
+    if narrow.axes != alike:
+        return None
+    layer = Combine(name, (left.layer, right.layer), graph.shape(wide), function, broadcast=False)
+    return Traced(graph.add(layer), wide.axes)

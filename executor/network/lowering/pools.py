@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from obeql.executor.network.capture.trace import Traced, TracedGraph
+from obeql.executor.network.layers.pointwise import ChannelMean
 from obeql.executor.network.layers.pool import AveragePool, MaxPool
 from obeql.executor.network.layers.reduce import AdaptivePool, GlobalMean
 from obeql.executor.network.lowering.registry import RULES, Args, Kwargs, argument, pair, plain_map, rule
@@ -102,9 +103,18 @@ def mean(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     reduced = {atom.axis for d in dims for atom in axes[d]}
     kept = {atom.axis for d, group in enumerate(axes) for atom in group if d not in dims}
     sizes = dict(zip("CHW", graph.shape(value), strict=True))
+    if reduced == {"C"} and "C" not in kept:
+        return _channel_mean(graph, name, value, dims, bool(argument(args, kwargs, 2, "keepdim", False)))
     if not reduced <= {"H", "W"} or any(axis in kept and sizes[axis] > 1 for axis in "HW"):
         return None
     keep = bool(argument(args, kwargs, 2, "keepdim", False))
     groups = tuple(() if d in dims else group for d, group in enumerate(axes) if keep or d not in dims)
     layer = GlobalMean(name, (value.layer,), (sizes["C"], 1, 1))
+    return Traced(graph.add(layer), groups)
+
+
+def _channel_mean(graph: TracedGraph, name: str, value: Traced, dims: set[int], keep: bool) -> Traced:
+    assert value.axes is not None
+    groups = tuple(() if d in dims else group for d, group in enumerate(value.axes) if keep or d not in dims)
+    layer = ChannelMean(name, (value.layer,), (1, *graph.shape(value)[1:]))
     return Traced(graph.add(layer), groups)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from obeql.executor.network.axes import Atom, Axes, channel_order
+from obeql.executor.network.axes import Atom, Axes
 from obeql.executor.network.capture.trace import TRACE_BATCH, Traced, TracedGraph
 from obeql.executor.network.layers.tokens import AddMap, SelectPositions, Tokens
 
@@ -43,7 +43,7 @@ def concat_tokens(graph: TracedGraph, name: str, values: Sequence[Any], dim: int
     order: list[int] = []
     constants: list[Tensor] = []
     n_tokens, n_channels = 0, 0
-    for value in values:
+    for value in map(_one_for_all, values):
         if len(value.size()) != 3 or dim % 3 != 1:
             return None
         if isinstance(value, Repeated):
@@ -59,6 +59,13 @@ def concat_tokens(graph: TracedGraph, name: str, values: Sequence[Any], dim: int
         return None
     layer = Tokens(name, inputs, (n_channels, n_tokens, 1), order, constants)
     return Traced(graph.add(layer), _token_axes(n_channels, n_tokens))
+
+
+def _one_for_all(value: Any) -> Any:
+    """Return a constant that was made for the traced batch, all images alike, as `Repeated`; anything else as it is."""
+    if isinstance(value, Tensor) and value.dim() and value.shape[0] == TRACE_BATCH and bool((value == value[:1]).all()):
+        return Repeated(value.detach()[0].clone())
+    return value
 
 
 def is_tokens(graph: TracedGraph, value: Traced) -> bool:

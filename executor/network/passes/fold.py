@@ -1,8 +1,9 @@
 """Make a lowered graph smaller without changing what it computes.
 
 Batch norms go into the convolution before them, activations into the layer that feeds them, zero padding into the
-convolution behind it; layers nobody reads go away. Each only where the value in between has no other reader. Then
-positions that nobody reads are left out, scaled activations become clamps, and concatenations that repeat each other are chained.
+convolution behind it; layers nobody reads go away. Each only where the value in between has no other reader. Before
+that, layer norms and GELUs that are written out become one layer each; after it, positions that nobody reads are left
+out, scaled activations become clamps, and concatenations that repeat each other are chained.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from obeql.executor.network.layers.activation import Activation
 from obeql.executor.network.layers.channels import Pad
 from obeql.executor.network.layers.conv import Conv
 from obeql.executor.network.layers.linear import Linear
-from obeql.executor.network.layers.pointwise import Affine, Combine
+from obeql.executor.network.layers.pointwise import Affine, ChannelNorm, Combine
+from obeql.executor.network.passes.channel_norms import written_out_norms
 from obeql.executor.network.passes.clamp import clamp_before_convolutions
+from obeql.executor.network.passes.gelu import written_out_gelu
 from obeql.executor.network.passes.prefixes import share_prefixes
 from obeql.executor.network.passes.prune_positions import prune_positions
 
@@ -25,7 +28,7 @@ __all__ = ["fold"]
 
 def fold(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """Return the folded graph; the last layer stays last."""
-    work: list[Layer | None] = list(layers)
+    work: list[Layer | None] = list(_renumbered(written_out_gelu(written_out_norms(layers))))
     for i in range(1, len(work)):
         layer = work[i]
         if layer is None or len(layer.inputs) != 1:
@@ -52,6 +55,8 @@ def _merged(before: Layer, layer: Layer) -> Layer | None:
         if isinstance(folded, Conv | Linear):
             return folded.replaced(folded.weight, folded.bias, layer.activation)
         return folded.replaced(folded.scale, folded.shift, layer.activation)
+    if isinstance(layer, Affine) and isinstance(before, ChannelNorm) and layer.activation is None:
+        return before.scaled(layer.scale, layer.shift)
     if isinstance(layer, Activation):
         if isinstance(before, Conv | Linear) and before.activation is None:
             return before.replaced(before.weight, before.bias, layer.function)

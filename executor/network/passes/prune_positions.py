@@ -27,11 +27,11 @@ _BY_POSITION = (Activation, Affine, AddMap, ChannelNorm, Clamp, Combine, Conv, S
 def prune_positions(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """Return the graph with choices of positions as early as they can be made, and what nobody reads left out."""
     work = list(layers)
-    while True:
-        found = next(filter(None, (_moved(work, i) for i in range(len(work)))), None)
-        if found is None:
-            return tuple(_without_unread_channels(work)) if len(work) != len(layers) else tuple(layers)
+    found: list[Layer] | None = work
+    while found is not None:
         work = found
+        found = next(filter(None, (_moved(work, i) for i in range(len(work)))), None)
+    return tuple(_without_unread_channels(work))
 
 
 def _moved(layers: list[Layer], i: int) -> list[Layer] | None:
@@ -59,11 +59,9 @@ def _moved(layers: list[Layer], i: int) -> list[Layer] | None:
     work: list[Layer] = list(layers[:i])
     read = list(inputs)
     for k in range(n_first):
-        made = (m for m, layer in enumerate(work) if _is_choice(layer, inputs[k], chosen))
-        read[k] = next(made, len(work))
-        if read[k] == len(work):
-            shape = (layers[inputs[k]].shape[0], n, 1)
-            work.append(SelectPositions(chosen.name, (inputs[k],), shape, chosen.positions))
+        shape = (layers[inputs[k]].shape[0], n, 1)
+        work.append(SelectPositions(chosen.name, (inputs[k],), shape, chosen.positions))
+        read[k] = len(work) - 1
     work.append(_of_positions(source, read, n, chosen.positions))
     # The choice itself gives way to the layers put here; what nobody reads goes.
     shift = len(work) - i - 1
@@ -87,10 +85,6 @@ def _is_product(layer: Layer) -> bool:
     return isinstance(layer, Conv) and layer.pointwise and layer.groups == 1
 
 
-def _is_choice(layer: Layer, of: int, chosen: SelectPositions) -> bool:
-    return isinstance(layer, SelectPositions) and layer.inputs == (of,) and layer.positions == chosen.positions
-
-
 def _of_positions(layer: Layer, inputs: Sequence[int], n: int, positions: Sequence[int]) -> Layer:
     """Return a layer for some positions only, reading `inputs`."""
     channels = layer.shape[0]
@@ -112,16 +106,23 @@ def _readers(layers: Sequence[Layer], j: int) -> list[int]:
 
 
 def _read_layers(layers: Sequence[Layer]) -> list[Layer]:
-    """Return the layers that the last one depends on, and the image, with new numbers."""
+    """Return the layers that the last one depends on, and the image, with new numbers; equal choices become one."""
+    first: dict[tuple[int, tuple[int, ...]], int] = {}
+    same = list(range(len(layers)))
+    inputs: list[tuple[int, ...]] = []
+    for k, layer in enumerate(layers):
+        inputs.append(tuple(same[j] for j in layer.inputs))
+        if isinstance(layer, SelectPositions):
+            same[k] = first.setdefault((inputs[k][0], layer.positions), k)
     needed = {0, len(layers) - 1}
     for k in range(len(layers) - 1, -1, -1):
         if k in needed:
-            needed.update(layers[k].inputs)
+            needed.update(inputs[k])
     numbers = {k: number for number, k in enumerate(sorted(needed))}
     kept = []
     for k in sorted(needed):
         layer = copy.copy(layers[k])
-        layer.inputs = tuple(numbers[j] for j in layer.inputs)
+        layer.inputs = tuple(numbers[j] for j in inputs[k])
         kept.append(layer)
     return kept
 
