@@ -413,7 +413,7 @@ class Render(StatementNode):
 
 
 #: what EXPORT RUN writes
-ExportFormat: TypeAlias = Literal["parquet", "npz", "png"]
+ExportFormat: TypeAlias = Literal["parquet", "npz", "png", "dicom"]
 EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 
 

@@ -6,9 +6,10 @@ Comes after a result; maps are taken one after the other, so that a run of any s
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import StringIO
 from itertools import islice
 from pathlib import Path
@@ -18,6 +19,8 @@ import numpy as np
 import pyarrow as pa
 
 from obeql.errors import ImageError, QueryTypeError, nearest
+from obeql.export.parametric_map import ParametricMaps
+from obeql.export.provenance import of_run
 from obeql.export.registry import known_suffixes
 from obeql.grammar.statements import EXPORT_FORMATS
 from obeql.planner.binding.image_paths import image_name
@@ -115,8 +118,9 @@ def export_run(result: Result, folder: str | Path, form: str | None = None) -> l
     writes it, and any other a folder of `parquet`.
     `parquet` is one file, heatmaps.parquet, a row a map with its planes as nested lists and NULL where a cell was not
     computed. `npz` (all numbers, as `Heatmap.save`) and `png` (the map over its image) are a file a map, and maps.csv
-    that lists them. Files of the same names are replaced. Raises QueryTypeError for another format and for a new folder
-    named like a file, ImageError for a folder that cannot be written.
+    that lists them; so is `dicom`, a Parametric Map of each, of images that are DICOM files. Files of the same names
+    are replaced. Raises QueryTypeError for another format and for a new folder named like a file, ImageError for a
+    folder that cannot be written and for images that a format cannot be of.
     """
     if form is None and is_one_file(folder):
         if Path(folder).suffix.lower() in TABLES:
@@ -135,23 +139,27 @@ def export_run(result: Result, folder: str | Path, form: str | None = None) -> l
             f"'{folder}' is named like a file, but with a format a run is exported into a folder: name a folder, "
             "or leave out the format to write this one file"
         )
+    maps = ParametricMaps(result) if form == "dicom" else None  # which refuses images before there is a folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ImageError(f"cannot write into '{folder}': {error.strerror or error}") from None
     if form == "parquet":
         return [_parquet(result, folder / "heatmaps.parquet")]
-    return _file_a_map(result, folder, form)
+    if maps is not None:
+        return _file_a_map(result, folder, "dcm", maps.write)
+    return _file_a_map(result, folder, form, lambda heat, path: heat.save(path))
 
 
 def _parquet(result: Result, path: Path) -> Path:
     from pyarrow import parquet  # noqa: PLC0415
 
+    schema = _SCHEMA.with_metadata({"obeql": json.dumps(of_run(result))})
     try:
-        with parquet.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
+        with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
             heats = iter(result)
             while rows := [_row(heat, result.run_name) for heat in islice(heats, _GROUP)]:
-                writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+                writer.write_table(pa.Table.from_pylist(rows, schema))
     except OSError as error:
         raise ImageError(f"cannot write '{path}': {error.strerror or error}") from None
     return path
@@ -206,14 +214,14 @@ def _plane(values: FloatPlane) -> list[list[float | None]]:
     return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
 
 
-def _file_a_map(result: Result, folder: Path, form: str) -> list[Path]:
+def _file_a_map(result: Result, folder: Path, suffix: str, write: Callable[[Heatmap, Path], None]) -> list[Path]:
     listing = StringIO()
     writer = csv.writer(listing, lineterminator="\n")
     writer.writerow(_LISTED)
     files = []
     for heat, name in zip(result, _names(len(result)), strict=False):
-        path = folder / f"{name}_{_word(image_name(heat.image))}_{_word(heat.class_name)}_{heat.patch_text}.{form}"
-        heat.save(path)
+        path = folder / f"{name}_{_word(image_name(heat.image))}_{_word(heat.class_name)}_{heat.patch_text}.{suffix}"
+        write(heat, path)
         files.append(path)
         best = heat.top(1)
         writer.writerow(

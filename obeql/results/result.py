@@ -39,7 +39,8 @@ class Result(Sequence[Heatmap]):
     """The maps of one statement: images, then patches, then classes, each as written.
 
     `failures` are the images that could not be explained, with the error of each; `plan` is what was executed
-    (print it), `seconds` the wall-clock time it took, `notes` what to know of how the images were read.
+    (print it), `query` the statement, `seconds` the wall-clock time it took, `notes` what to know of how the images
+    were read.
     A slice is a Result of fewer maps and the same run.
 
     The planes of the first 256 MB of maps are held (32 MB where maps stay in Parquet files); those of later ones are
@@ -54,6 +55,7 @@ class Result(Sequence[Heatmap]):
     plan: Any = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()
+    query: str = ""
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -188,7 +190,7 @@ class Result(Sequence[Heatmap]):
         return late.save_maps(self, path, options)
 
     def export(self, folder: str | Path, format: str | None = None) -> list[Path]:
-        """Write all maps into a folder and return the files; `format` is parquet (also without one), npz or png.
+        """Write all maps into a folder and return the files; `format` is parquet (also without one), npz, png or dicom.
 
         Without a format, a name that ends as a picture, film, report or numpy file is written as `save` does.
         """

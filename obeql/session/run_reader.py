@@ -92,7 +92,9 @@ def stored_result(store: Store, image_registry: ImageRegistry, run: RunRecord, m
     images = {image.image_id: image for image in store.run_images(run.run_id)}
     entries = cached_maps(store, image_registry, run.run_id, run.score, replace(model, name=run.model), images)
     maps = MapCache(store).listed([entry for _, entry in entries])
-    return Result(maps, tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured))
+    return Result(
+        maps, tuple(store.failures(run.run_id)), run.run_id, run.name, seconds=_seconds(run.measured), query=run.query
+    )
 
 
 def cached_maps(
