@@ -199,7 +199,7 @@ def test_files_that_are_damaged_or_gone_are_named(scans: Any, tmp_path: Path) ->
             path.write_bytes(content)
         for statement in asked:
             with pytest.raises(
-                StoreError, match=rf"the Parquet file '.*{path.name}' is {reason}.* drop the runs whose"
+                StoreError, match=rf"the Parquet file '.*{path.name}' is {reason}.* drop the runs whose .* NO REUSE"
             ):
                 scans.execute(statement)
         with pytest.raises(QueryError, match=r"nowhere does not exist|no table .nowhere"):
@@ -207,6 +207,9 @@ def test_files_that_are_damaged_or_gone_are_named(scans: Any, tmp_path: Path) ->
         assert len(scans.execute("SHOW RUNS").fetchall()) == 1
     with pytest.raises(StoreError, match=rf"{path.name}' is gone; put it back, or drop the runs"):
         _ = scans.run("mine")[0]
+    anew = scans.execute(f"EXPLAIN OCCLUDE scans {TAIL} NO REUSE INTO anew")  # as the error says
+    assert len(anew) == 32 and all(np.isfinite(heat.scores).all() for heat in anew)
+    scans.execute("DROP RUN anew")
     path.write_bytes(whole)
     assert len(list(scans.run("mine"))) == 32
     (path.parent / "other.parquet").write_bytes(b"PAR1")

@@ -182,6 +182,10 @@ def read_rows(folder: Folder, name: str, rows: Sequence[int], columns: Sequence[
         return table.take([place[row // _GROUP_ROWS] * _GROUP_ROWS + row % _GROUP_ROWS for row in rows])
 
 
+#: What helps meanwhile, for statements that would have used what the file holds.
+_ANEW = "; with NO REUSE, EXPLAIN OCCLUDE computes its cells anew meanwhile"
+
+
 @contextmanager
 def _opened(folder: Folder, name: str) -> Iterator[parquet.ParquetFile]:
     try:
@@ -189,7 +193,7 @@ def _opened(folder: Folder, name: str) -> Iterator[parquet.ParquetFile]:
             yield file
     except FileNotFoundError as error:
         raise StoreError(
-            f"the Parquet file {folder.path(name)!r} is gone; put it back, or drop the runs whose maps it holds"
+            f"the Parquet file {folder.path(name)!r} is gone; put it back, or drop the runs whose maps it holds{_ANEW}"
         ) from error
     except (OSError, IndexError, KeyError, ValueError, pa.ArrowException) as error:
         raise _damaged(folder, name, error) from error
@@ -199,5 +203,5 @@ def _damaged(folder: Folder, name: str, error: BaseException) -> StoreError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return StoreError(
         f"the Parquet file {folder.path(name)!r} is damaged ({reason}); put a copy of it back, or move it away and "
-        "drop the runs whose maps it holds"
+        f"drop the runs whose maps it holds{_ANEW}"
     )
