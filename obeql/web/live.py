@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.planner.regions import RegionGrid
+from obeql.results.pixel_map import mean_over_regions
 from obeql.results.quality_text import quality_text
-from obeql.web.map_frames import frame
+from obeql.web.map_frames import frame, pixel_axes
 
 if TYPE_CHECKING:
     from obeql.executor.execution.progress import Progress
@@ -77,6 +79,17 @@ class LiveView:
             if (bound := cells.quality.get("bound")) is not None:
                 self.facts["bound"] = bound
         grid = preview.grid
+        rows, cols = grid.rows, grid.cols
+        axes: dict[str, Any] = {
+            "tops": rows.starts, "lefts": cols.starts, "heights": rows.lengths, "widths": cols.lengths
+        }  # fmt: skip
+        if isinstance(grid, RegionGrid):  # which lie on no grid: each pixel is a cell
+            size = rows.size, cols.size
+            placed = [(np.array(axis.starts, np.int32), np.array(axis.lengths, np.int32)) for axis in (rows, cols)]
+            values = np.asarray(importance[0], np.float64)
+            pixels = mean_over_regions(values, placed[0], placed[1], grid.listed, size)
+            importance, axes = pixels.astype(np.float32), pixel_axes(size)
+            exact = None
         self.map_version += 1
         self.facts["map_version"] = self.map_version
         about = {
@@ -88,10 +101,7 @@ class LiveView:
             "model_size": [grid.rows.size, grid.cols.size],
             "patch": grid.patch,
             "stride": grid.stride,
-            "tops": grid.rows.starts,
-            "lefts": grid.cols.starts,
-            "heights": grid.rows.lengths,
-            "widths": grid.cols.lengths,
+            **axes,
             "quality": self.facts["stated"],
             "bound": None if quality is None else quality.get("bound"),
             "confidence": None if quality is None else quality.get("confidence"),

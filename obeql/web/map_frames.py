@@ -22,7 +22,7 @@ from obeql.results.quality_text import quality_sentence
 if TYPE_CHECKING:
     from obeql.results.heatmap import Heatmap
 
-__all__ = ["about_map", "frame", "map_frame"]
+__all__ = ["about_map", "frame", "map_frame", "pixel_axes"]
 
 _KINDS = {"f": ("float32", "<f4"), "i": ("int32", "<i4"), "u": ("uint8", "u1"), "b": ("uint8", "u1")}
 
@@ -41,7 +41,15 @@ def frame(about: Mapping[str, Any], planes: Mapping[str, npt.NDArray[Any]]) -> b
 
 
 def map_frame(heat: Heatmap) -> bytes:
-    """Return the frame of a stored map: importance, score and top class of each window, and which are exact."""
+    """Return the frame of a stored map: importance, score and top class of each window, and which are exact.
+
+    Windows that a query lists lie on no grid: of these, each pixel is a cell with the mean of the windows that hide it.
+    """
+    if heat.cells.listed is not None:
+        pixels = heat.to_pixels()
+        none = np.full(pixels.shape, -1, np.int32)
+        scores = np.float32(heat.clean_score) - pixels
+        return frame(about_map(heat), {"importance": pixels, "scores": scores, "top_class": none})
     planes: dict[str, npt.NDArray[Any]] = {
         "importance": heat.importance,
         "scores": heat.scores,
@@ -55,6 +63,11 @@ def map_frame(heat: Heatmap) -> bytes:
 def about_map(heat: Heatmap) -> dict[str, Any]:
     """Return what is to know of a map beside its planes, as JSON has it."""
     place = heat.placement
+    best = [(cell.row, cell.col) for cell in heat.top()]
+    axes = {name: getattr(heat, name).tolist() for name in ("tops", "lefts", "heights", "widths")}
+    if heat.cells.listed is not None:
+        best = [(cell.top + cell.height // 2, cell.left + cell.width // 2) for cell in heat.top()]
+        axes = pixel_axes(place.model_size)
     named = sorted({int(i) for i in np.unique(heat.top_class)} | {heat.class_id})
     clean = heat.cells.clean_top_class
     return {
@@ -76,11 +89,8 @@ def about_map(heat: Heatmap) -> dict[str, Any]:
         "model_size": place.model_size,
         "source_size": place.source_size,
         "model_box": place.source_box(0, 0, *place.model_size),
-        "tops": heat.tops.tolist(),
-        "lefts": heat.lefts.tolist(),
-        "heights": heat.heights.tolist(),
-        "widths": heat.widths.tolist(),
-        "shape": heat.shape,
+        **axes,
+        "shape": (len(axes["tops"]), len(axes["lefts"])),
         "limit": _number(limit_of(heat)),
         "quality": heat.quality,
         "quality_sentence": quality_sentence(heat.cells.quality, heat.cells.logit.size, heat.n_known),
@@ -89,8 +99,15 @@ def about_map(heat: Heatmap) -> dict[str, Any]:
         "metric": heat.metric,
         "approx": heat.approx,
         "warning": heat.warning,
-        "best": [(cell.row, cell.col) for cell in heat.top()],
+        "best": best,
     }
+
+
+def pixel_axes(size: tuple[int, int]) -> dict[str, list[int]]:
+    """Return the axes of a grid whose windows are the pixels of an input of (height, width)."""
+    height, width = size
+    tops, lefts = list(range(height)), list(range(width))
+    return {"tops": tops, "lefts": lefts, "heights": [1] * height, "widths": [1] * width}
 
 
 def _number(value: float) -> float | None:

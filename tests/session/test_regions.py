@@ -255,6 +255,15 @@ def test_they_are_drawn_and_exported(db: Session, folder: Path, tmp_path: Path) 
     assert "kidney" in result.table() and "listed" in str(result)
 
 
+def test_the_page_shows_pixels(db: Session, folder: Path) -> None:
+    from obeql.web.map_frames import about_map, map_frame
+
+    heat = db.explain(folder / "a.png", "m", windows={"kidney": MASKS[0], "box": (1, 1, 5, 5)})[0]
+    about = about_map(heat)
+    assert about["shape"] == (SIDE, SIDE) and about["tops"] == list(range(SIDE)) and len(about["best"]) == 2
+    assert heat.to_pixels().tobytes() in map_frame(heat)
+
+
 def test_plan_says_what_is_listed(db: Session, folder: Path) -> None:
     text = str(db.execute(f"PLAN EXPLAIN OCCLUDE '{folder / 'a.png'}' USING m WINDOWS (FROM boxes)"))
     assert (
