@@ -181,9 +181,11 @@ def scores() -> str:
 
 def rules() -> str:
     from obeql.planner.logical.rules import CHOICES, RULES
+    from obeql.planner.pushdown.rules import PUSHDOWN_RULES
 
     rows = [(f"`{rule.__name__}`", _first(rule), "the plan as it was") for rule in RULES]
     rows += [(f"`{choice.name}`", choice.does, choice.without) for choice in CHOICES]
+    rows += [(f"`{rule.__name__}`", _first(rule), "all is computed, then filtered") for rule in PUSHDOWN_RULES]
     return table(("rule", "does", "without it"), rows)
 
 

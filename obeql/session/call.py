@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from obeql.grammar import syntax
 from obeql.planner import FollowingStatements
 from obeql.session.parameters import Parameters
 
@@ -29,5 +31,9 @@ class Call:
     alone: bool
     place: int = 0
     ahead: FollowingStatements | None = None
+    #: values of parameters that are not the user's, such as the images that the SQL around leaves of a source
+    given: Mapping[syntax.Parameter, Any] = field(default_factory=dict)
+    #: what a run says of itself behind the text of its statement
+    note: str = ""
     #: when its turn came, of time.perf_counter: the time of WITHIN counts from here
     began: float = field(default_factory=time.perf_counter)

@@ -37,9 +37,9 @@ class DerivedTables:
         """Give rows the name by which the SQL of the statement knows them."""
         self._tables[name] = rows
 
-    def get(self, name: str) -> Rows:
-        """Return the rows of a name."""
-        return self._tables[name]
+    def get(self, name: str) -> Rows | None:
+        """Return the rows of a name, None where they are not there yet."""
+        return self._tables.get(name)
 
     def sql(self, connection: duckdb.DuckDBPyConnection, query: str, values: Any = None) -> Any:
         """Run SQL that names these tables, with the values of its parameters; return what DuckDB does."""

@@ -18,15 +18,17 @@ import duckdb
 from obeql.errors import QueryError, QueryTypeError
 from obeql.grammar import parameters_of, statements, syntax
 from obeql.grammar.scanner import scan
-from obeql.planner import ExplainPlan
+from obeql.planner import BoundExplain, ExplainPlan
 from obeql.planner.binding.error_location import locate
 from obeql.planner.printing.sql import PlannedStatement
+from obeql.planner.pushdown.facts import Restriction
 from obeql.results.result import Result
 from obeql.session.call import Call
 from obeql.session.derived_tables import DerivedTables, Rows, sql_beside
 from obeql.session.parameters import query_values
 from obeql.session.predict import Predictions, prediction_table
 from obeql.session.preprocessing_check import Checked, check_table
+from obeql.session.pushdown import AskedRows, Left, Pushdown, left_of
 from obeql.session.sql_errors import Ask, sql_error
 from obeql.store import Store
 
@@ -53,27 +55,33 @@ class KeptRun:
         return f"run {self.run_id}" if self.name is None else f"run {self.name!r}"
 
 
+@dataclass(frozen=True, slots=True)
+class InnerHandlers:
+    """What carries out a statement inside SQL, plans it, and binds it."""
+
+    explain: Callable[[statements.ExplainOcclude, Call], Result]
+    predict: Callable[[statements.Predict, Call], Predictions | Checked]
+    plan: Callable[[statements.ExplainOcclude, Call], ExplainPlan]
+    bind: Callable[[statements.ExplainOcclude, Call], BoundExplain]
+
+
 class EmbeddedStatements:
     """Runs the statements inside a statement, each once, and hands their rows to DuckDB.
 
-    `explain`, `predict` and `plan` carry out, or plan, one of them. `kept` are the runs that those inside the latest
-    statement made.
+    `kept` are the runs that those inside the latest statement made.
     """
 
     def __init__(
         self,
         store: Store,
         tables: DerivedTables,
-        explain: Callable[[statements.ExplainOcclude, Call], Result],
-        predict: Callable[[statements.Predict, Call], Predictions | Checked],
-        plan: Callable[[statements.ExplainOcclude, Call], ExplainPlan],
+        handlers: InnerHandlers,
     ) -> None:
         self._store = store
         self._tables = tables
-        self._explain = explain
-        self._predict = predict
-        self._plan = plan
+        self._handlers = handlers
         self._views = '"' + store.name().replace('"', '""') + '".main'
+        self._pushdown = Pushdown(store, self._views)
         self.kept: list[KeptRun] = []
 
     @contextmanager
@@ -92,20 +100,24 @@ class EmbeddedStatements:
             done: dict[Hashable, Rows] = {}
             # PLAN of SQL runs only what its plans need: the PREDICTs that name their images.
             direct = _plain_sources(inner) if isinstance(statement, statements.PlanSql) else inner
-            for each in direct:
-                self._run(each, call, done)
+            readings = self._readings(statement, call)
+            for each in sorted(direct, key=_makes_maps):  # predictions first: they may leave out images
+                self._run(each, call, done, readings.get(each.table))
             yield
 
     def planned(self, statement: statements.PlanSql, call: Call) -> list[PlannedStatement]:
         """Return the plans of the statements inside SQL, in the order of the text, each of them once."""
         inner = {_key(each): each for each in reversed(statement.statement.embedded)}
         found = []
+        readings = self._readings(statement.statement, call)
         for each in reversed(inner.values()):
-            inner_statement = each.statement
-            plan = None
-            if isinstance(inner_statement, statements.ExplainOcclude):
-                plan = self._plan(inner_statement, _inner_call(call))
-            found.append(PlannedStatement(call.text[each.span.start : each.span.end].strip(), plan))
+            written = call.text[each.span.start : each.span.end].strip()
+            if not isinstance(each.statement, statements.ExplainOcclude):
+                found.append(PlannedStatement(written, None))
+                continue
+            left, restriction = self._left(each.statement, _inner_call(call), readings.get(each.table))
+            plan = None if left is None else self._handlers.plan(left.statement, left.call)
+            found.append(PlannedStatement(written, plan, restriction))
         return found
 
     def run_sql(self, statement: statements.SqlStatement, call: Call) -> Any:
@@ -135,31 +147,63 @@ class EmbeddedStatements:
 
     # ---- running -----------------------------------------------------------------------------------------------
 
-    def _run(self, inner: syntax.Embedded, call: Call, done: dict[Hashable, Rows]) -> None:
-        """Run a statement, after those inside it, unless the same has been run."""
+    def _run(
+        self, inner: syntax.Embedded, call: Call, done: dict[Hashable, Rows], asked: AskedRows | None = None
+    ) -> None:
+        """Run what the SQL leaves of a statement, after those inside it, unless the same has been run."""
         for each in _directly_inside(inner.statement):
             self._run(each, call, done)
         key = _key(inner)
         if key not in done:
-            done[key] = self._rows(inner.statement, _inner_call(call))
+            done[key] = self._rows(inner.statement, _inner_call(call), asked)
         self._tables.put(inner.table, done[key])
 
-    def _rows(self, statement: statements.ExplainOcclude | statements.Predict, call: Call) -> Rows:
+    def _rows(
+        self, statement: statements.ExplainOcclude | statements.Predict, call: Call, asked: AskedRows | None
+    ) -> Rows:
         try:
             if isinstance(statement, statements.Predict):
-                table = self._predict(statement, call).table()
+                table = self._handlers.predict(statement, call).table()
                 return lambda _: table
-            result = self._explain(statement, call)
+            left, _ = self._left(statement, call, asked)
+            if left is None:
+                return self._windows("false")
+            result = self._handlers.explain(left.statement, left.call)
         except QueryTypeError as wrong:
             if wrong.offset is not None:  # of a SELECT that names images, which DuckDB refuses
                 wrong.message += f" {_BEFORE_QUERY}"
             raise
         self.kept.append(KeptRun(int(result.run_id), result.run_name))
-        return self._windows(f"run_id = {int(result.run_id)}")
+        return self._windows(f"run_id = {int(result.run_id)}", left.columns)
 
-    def _windows(self, condition: str) -> Rows:
-        query = f"FROM {self._views}.windows WHERE {condition}"
+    def _windows(self, condition: str, columns: str = "*") -> Rows:
+        query = f"SELECT {columns} FROM {self._views}.windows WHERE {condition}"
         return lambda connection: connection.sql(query)
+
+    # ---- what the SQL leaves of a statement ------------------------------------------------------------------------
+
+    def _readings(self, statement: syntax.Node, call: Call) -> dict[str, AskedRows]:
+        """Return what SQL says of the statements directly inside it; nothing of one that stands twice in it."""
+        if not isinstance(statement, statements.SqlStatement):
+            return {}
+        return self._pushdown.readings(
+            statement.query,
+            query_values(statement, call.parameters, call.alone),
+            statement.embedded,
+            {each.table: self._no_rows(each.statement) for each in statement.embedded},
+        )
+
+    def _left(
+        self, statement: statements.ExplainOcclude, call: Call, asked: AskedRows | None
+    ) -> tuple[Left | None, Restriction]:
+        """Return what is left of a statement, None where nothing is, and what left it out."""
+        if asked is None or not asked.says_something:
+            return Left(statement, call), Restriction(left=asked.unsaid if asked is not None else ())
+        if statement.into is not None:
+            return Left(statement, call), Restriction(left=(("", "INTO names a run of the whole statement"),))
+        bound = self._handlers.bind(statement, call)
+        restriction = self._pushdown.restriction(bound, asked, self._tables)
+        return left_of(statement, bound, restriction, call), restriction
 
     # ---- what is refused before anything is computed -------------------------------------------------------------
 

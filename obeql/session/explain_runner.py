@@ -103,7 +103,7 @@ class ExplainRunner:
 
         `answered` is false where a plan that stored cells were to answer has failed: what they claim is not counted.
         """
-        bound = self._counted(bind(statement, self._catalog, call.text, None, values), answered)
+        bound = self._counted(_noted(bind(statement, self._catalog, call.text, None, values), call), answered)
         asked = statement.statement if isinstance(statement, statements.PlanStatement) else statement
         if isinstance(statement, statements.ExplainOcclude) and call.ahead is not None:
             bound = replace(bound, also=call.ahead.classes(call.place, bound, self._catalog))
@@ -115,7 +115,7 @@ class ExplainRunner:
             return plan_explain(bound, Rates())
         if runs and (model := self._model_registry.current(bound.model, say)) is not bound.model:
             self._store.put_model(model, replace=True)
-            anew = bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values)
+            anew = _noted(bind_alike(asked, replace(bound, model=model), self._catalog, call.text, values), call)
             bound = replace(self._counted(anew, answered), also=bound.also)
         threads = self._catalog.setting("threads")
         bound = resolve_workers(bound, threads)
@@ -178,3 +178,8 @@ class ExplainRunner:
         if not plan.measured_rates:
             raise _NotAllStoredError
         return self._model_registry.graph(plan.model)
+
+
+def _noted(bound: BoundExplain, call: Call) -> BoundExplain:
+    """Return a bound statement whose text ends in the note of the call, as a comment."""
+    return replace(bound, statement=f"{bound.statement} /* {call.note} */") if call.note else bound

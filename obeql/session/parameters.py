@@ -34,14 +34,20 @@ def check_parameters(parameters: Any) -> None:
 
 
 def bound_values(
-    statement: syntax.Node, parameters: Parameters, image_registry: ImageRegistry, alone: bool = True
+    statement: syntax.Node,
+    parameters: Parameters,
+    image_registry: ImageRegistry,
+    alone: bool = True,
+    known: Mapping[syntax.Parameter, Any] | None = None,
 ) -> dict[syntax.Parameter, Any]:
     """Return the value of each parameter of an OBEQL statement, pixels of its source turned into images.
 
-    `alone` says that the script has no other statement, so that a value nobody takes is a mistake. Raises
+    `alone` says that the script has no other statement, so that a value nobody takes is a mistake; `known` are values
+    that are not looked up. Raises
     QueryTypeError, with its place, for a parameter without a value, and ImageError for pixels that are no image.
     """
-    given = {parameter: _value(parameter, parameters) for parameter in parameters_of(statement)}
+    asked = [parameter for parameter in parameters_of(statement) if parameter not in (known or {})]
+    given = {parameter: _value(parameter, parameters) for parameter in asked} | dict(known or {})
     if alone:
         _check_number(given, parameters)
     source = _source_parameter(statement)

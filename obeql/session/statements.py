@@ -22,6 +22,7 @@ from obeql.errors import QueryError, QueryTypeError, StoreError, UnknownNameErro
 from obeql.export.registry import form_of
 from obeql.grammar import parse_script, statements, syntax
 from obeql.planner import (
+    BoundExplain,
     ExplainPlan,
     ImageSet,
     ModelRecord,
@@ -43,7 +44,7 @@ from obeql.session.call import Call
 from obeql.session.cancellation import Cancellation
 from obeql.session.catalog import SessionCatalog
 from obeql.session.derived_tables import DerivedTables
-from obeql.session.embedded import EmbeddedStatements
+from obeql.session.embedded import EmbeddedStatements, InnerHandlers
 from obeql.session.evaluate import evaluate
 from obeql.session.explain import measured
 from obeql.session.explain_runner import ExplainRunner
@@ -94,7 +95,9 @@ class Statements:
         self._catalog = SessionCatalog(store, image_registry, self._settings)
         self._cancellation = cancellation
         self._explains = ExplainRunner(store, image_registry, model_registry, self._catalog, cancellation)
-        self._embedded = EmbeddedStatements(store, tables, self._explain, self._predicted, self._inner_plan)
+        self._embedded = EmbeddedStatements(
+            store, tables, InnerHandlers(self._explain, self._predicted, self._inner_plan, self._bound)
+        )
         #: held by the thread whose statement runs; its callbacks may run statements of their own
         self._running = threading.RLock()
         self._depth = 0
@@ -286,6 +289,11 @@ class Statements:
         self._model_registry.save_rates()
         return Plan(show_sql(planned), tuple(each.plan for each in planned))
 
+    def _bound(self, statement: statements.ExplainOcclude, call: Call) -> BoundExplain:
+        """Return a statement as it is bound, however many cells it asks for."""
+        wrapped = statements.PlanStatement(False, statement, span=statement.span)
+        return bind(wrapped, self._catalog, call.text, None, self._values(statement, call))
+
     def _inner_plan(self, statement: statements.ExplainOcclude, call: Call) -> ExplainPlan:
         wrapped = statements.PlanStatement(False, statement, span=statement.span)
         return self._explains.plan(wrapped, call, self._values(statement, call), runs=False)
@@ -440,7 +448,7 @@ class Statements:
     # ---- what they share --------------------------------------------------------------------------------------
 
     def _values(self, statement: statements.Statement, call: Call) -> dict[syntax.Parameter, Any]:
-        return bound_values(statement, call.parameters, self._image_registry, call.alone)
+        return bound_values(statement, call.parameters, self._image_registry, call.alone, call.given)
 
     def _reference(self, node: syntax.Reference, call: Call) -> str | int:
         """Return the name or id that a node, or its parameter, gives."""

@@ -2,7 +2,7 @@
 
 A new rule is a file of this folder, a row here, a golden plan. `SET obeql.disabled_rules = 'a, b'` turns off
 any of them by name. Rules rewrite the logical plan; choices decide how it is carried out, by cost, and turning one
-off leaves the plainest way that is still exact.
+off leaves the plainest way that is still exact. Those of push-down, beside them in `planner.pushdown`, are for SQL.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from obeql.planner.logical.rules.drop_duplicate_classes import drop_duplicate_cl
 from obeql.planner.logical.rules.drop_duplicate_patches import drop_duplicate_patches
 from obeql.planner.logical.rules.reuse_stored_cells import reuse_stored_cells
 from obeql.planner.logical.rules.share_materialisation import share_materialisation
+from obeql.planner.pushdown.rules import PUSHDOWN_NAMES
 
 __all__ = ["CHOICES", "RULES", "RULE_NAMES", "Choice", "Rule", "rule_names"]
 
@@ -60,7 +61,11 @@ CHOICES: tuple[Choice, ...] = (
     ),
 )
 
-RULE_NAMES: tuple[str, ...] = (*(rule.__name__ for rule in RULES), *(choice.name for choice in CHOICES))
+RULE_NAMES: tuple[str, ...] = (
+    *(rule.__name__ for rule in RULES),
+    *(choice.name for choice in CHOICES),
+    *PUSHDOWN_NAMES,
+)
 
 
 def rule_names(names: Iterable[str]) -> frozenset[str]:

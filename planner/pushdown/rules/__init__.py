@@ -1,0 +1,63 @@
+"""The rules of push-down, in the order they are tried: one list of their names, one file each.
+
+A rule takes what is known of a statement inside SQL, the conditions that its rows have to meet, and a way to ask DuckDB
+which rows do; it returns what is left of the statement. `SET obeql.disabled_rules` turns it off by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from obeql.planner.pushdown.facts import (
+    CLASS_COLUMNS,
+    IMAGE_COLUMNS,
+    WINDOW_COLUMNS,
+    Condition,
+    Holds,
+    MapFacts,
+    Restriction,
+)
+from obeql.planner.pushdown.rules.push_class_conditions import push_class_conditions
+from obeql.planner.pushdown.rules.push_image_conditions import push_image_conditions
+from obeql.planner.pushdown.rules.push_joined_predictions import push_joined_predictions
+from obeql.planner.pushdown.rules.push_window_conditions import push_window_conditions
+
+__all__ = ["PUSHDOWN_NAMES", "PUSHDOWN_RULES", "PushdownRule", "restricted"]
+
+PushdownRule = Callable[[MapFacts, Sequence[Condition], Holds], Restriction]
+
+PUSHDOWN_RULES: tuple[PushdownRule, ...] = (
+    push_image_conditions,
+    push_joined_predictions,
+    push_class_conditions,
+    push_window_conditions,
+)
+PUSHDOWN_NAMES: tuple[str, ...] = tuple(rule.__name__ for rule in PUSHDOWN_RULES)
+
+
+def restricted(
+    facts: MapFacts, conditions: Sequence[Condition], holds: Holds, disabled: Collection[str] = ()
+) -> Restriction:
+    """Return what all rules leave of a statement, and of each condition what became of it."""
+    found = [rule(facts, conditions, holds) for rule in PUSHDOWN_RULES if rule.__name__ not in disabled]
+    images = [each.images for each in found if each.images is not None]
+    pushed = tuple(entry for each in found for entry in each.pushed)
+    taken = {text for _, text in pushed}
+    reasons = {text: why for each in found for text, why in each.left if text not in taken}
+    unnamed = {each.sql: _why_not(each) for each in conditions if each.sql not in taken and each.sql not in reasons}
+    return Restriction(
+        images=frozenset.intersection(*images) if images else None,
+        classes=next((each.classes for each in found if each.classes is not None), None),
+        region=next((each.region for each in found if each.region is not None), None),
+        pushed=pushed,
+        left=tuple((reasons | unnamed).items()),
+    )
+
+
+def _why_not(condition: Condition) -> str:
+    """Return why no rule has taken a condition."""
+    if condition.columns - IMAGE_COLUMNS - CLASS_COLUMNS - WINDOW_COLUMNS:
+        return "it is about what is known when windows are computed"
+    if condition.columns & WINDOW_COLUMNS and condition.columns - WINDOW_COLUMNS:
+        return "it is about a window and its image or class together"
+    return "its rule is switched off"
