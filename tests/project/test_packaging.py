@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -193,10 +194,13 @@ def test_no_file_names_a_machine() -> None:
 
 def test_no_large_or_generated_file_is_kept() -> None:
     large = [str(f.relative_to(ROOT)) for f in tracked_files() if f.stat().st_size > 200_000]
-    generated = [
-        str(f.relative_to(ROOT)) for f in tracked_files() if f.suffix in (".duckdb", ".ipynb", ".pyc", ".onnx")
+    generated = [str(f.relative_to(ROOT)) for f in tracked_files() if f.suffix in (".duckdb", ".pyc", ".onnx")]
+    with_output = [
+        str(f.relative_to(ROOT))
+        for f in tracked_files()
+        if f.suffix == ".ipynb" and any(cell.get("outputs") for cell in json.loads(f.read_text("utf-8"))["cells"])
     ]
-    assert large == generated == []
+    assert large == generated == with_output == []
 
 
 def test_the_licence_is_there() -> None:
