@@ -147,8 +147,7 @@ class ExplainOcclude(StatementNode):
             ("FOR TOP k", "the k classes ranked highest; FOR ALL every class"),
             ("REGION (t, l, h, w)", "windows inside this box of the model's input, pixels"),
             ("WINDOWS (SELECT ..)", "boxes: top, left, height, width, also name, mask, path"),
-            ("EXACT", "every cell is computed; also without it"),
-            ("APPROX q", "a bound of q on the quality; METRIC m, CONFIDENCE c"),
+            ("EXACT | APPROX q", "every cell, or a bound q: METRIC m, CONFIDENCE c"),
             ("WITHIN n SECONDS", "the best map in that time"),
             ("TOP k CELLS", "the k most important cells"),
             ("ON device", "auto, cpu, cuda, cuda:1, cuda:* or ray"),
@@ -428,8 +427,8 @@ class ExportRun(StatementNode):
     about: ClassVar[About] = About(
         "EXPORT RUN",
         "writes all maps of a run into a folder",
-        "EXPORT RUN run TO 'folder' [FORMAT PARQUET | NPZ | PNG];",
-        (("FORMAT", "one table, or a file a map with its numbers or its picture"),),
+        "EXPORT RUN run TO 'folder' [FORMAT PARQUET | NPZ | PNG | DICOM];",
+        (("FORMAT", "one table, or a file a map: its numbers, its picture, or a DICOM map"),),
         "EXPORT RUN first TO 'maps' FORMAT NPZ;",
     )
 

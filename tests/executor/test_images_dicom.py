@@ -144,7 +144,7 @@ def test_what_cannot_be_read(made: Callable[..., Path], tmp_path: Path, monkeypa
         decode_file(path)
     made()
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ImageError, match=r'needs pydicom: pip install "obeql\[dicom\]"'):
+    with pytest.raises(ImageError, match=r'needs pydicom; install it with pip install -e ".\[dicom\]"'):
         decode_file(path)
 
 

@@ -125,6 +125,8 @@ def test_a_file_of_version_2_gets_the_table(tmp_path: Path) -> None:
         db.execute("DROP TABLE obeql_store.piece_rows CASCADE; DROP TABLE obeql_store.run_sizes CASCADE")
         for view in ("heatmaps", "cells", "runs", "models"):
             db.execute(f"DROP VIEW IF EXISTS {view}")
+        db.execute("DROP VIEW regions; DROP TABLE obeql_store.region_rows CASCADE")
+        db.execute("DROP TABLE obeql_store.mask_rows CASCADE")
         db.execute("ALTER TABLE obeql_store.run_maps DROP COLUMN label")
         db.execute("ALTER TABLE obeql_store.model_rows DROP COLUMN content_hash")
         for column in ("series_uid", "pixel_height_mm", "pixel_width_mm"):

@@ -132,7 +132,7 @@ def test_without_the_extra_a_sentence_names_it(db: Any, monkeypatch: pytest.Monk
     for name in [name for name in sys.modules if name == "obeql.web.server" or name.split(".")[0] == "uvicorn"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    with pytest.raises(obeql.ObeqlError, match=r'pip install "obeql\[ui\]"'):
+    with pytest.raises(obeql.ObeqlError, match=r'pip install -e "\.\[ui\]"'):
         db.ui(open_browser=False)
 
 

@@ -101,12 +101,17 @@ def _words(before: str, typed: str, names: Names) -> Iterator[tuple[str, str]]:
     found = expected(before)
     yield from ((word, kind) for word, kind in _names_for(found, names))
     if before.strip():
-        yield from ((word, "keyword") for word in sorted(keywords_of(found.terminals)))
+        yield from ((word, "keyword") for word in sorted(keywords_of(found.terminals), key=_by_use))
     else:
         yield from ((word, "statement") for word in _first_words(found, keywords_of))
     begin, is_obeql = innermost(before)
     if not is_obeql:
         yield from _sql(before[begin:], names)
+
+
+def _by_use(word: str) -> tuple[bool, str]:
+    """Order keywords by name, after the one that most statements have."""
+    return word != "WITH", word
 
 
 def _first_words(found: Expected, keywords_of: Callable[[Iterable[str]], frozenset[str]]) -> list[str]:
