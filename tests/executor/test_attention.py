@@ -122,6 +122,20 @@ def test_attention_is_a_layer_in_whatever_form_it_is_written(form: str, head: st
     assert_equal(graph, module)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_network_whose_weights_are_frozen_is_captured_too(form: str) -> None:
+    """PyTorch multiplies otherwise where no operand asks for a gradient, or in inference mode."""
+    module = transformer(form).requires_grad_(False)
+    graph = captured(module)
+    assert graph.reason == ""
+    kinds = [layer.kind for layer in graph.layers]
+    assert kinds.count("attention") == 2 and "opaque" not in kinds
+    assert_equal(graph, module)
+    with torch.inference_mode():
+        module = transformer(form)
+        assert captured(module).reason == ""
+
+
 def test_registers_and_blocks_of_another_number() -> None:
     module = transformer("fused", "token", 3, n_registers=4)
     graph = captured(module)

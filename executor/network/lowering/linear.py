@@ -74,6 +74,9 @@ def bmm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     """One product, which PyTorch's `einsum` makes of two matrices, too: (1, n, d) with (1, d, k)."""
     if isinstance(args[0], Traced) and isinstance(args[1], Traced):
         return times(graph, name, args[0], args[1])
+    if isinstance(args[1], Tensor) and args[1].dim() == 3 and len(args[1]) > 1 and args[1].stride(0) == 0:
+        # One matrix for every row of the stack: PyTorch's `linear` where no operand asks for a gradient.
+        return _linear(graph, name, args[0], args[1][0].t(), None)
     left, right = (_only_matrix(operand) for operand in args[:2])
     product = None if left is None or right is None else _product(graph, name, left, right)
     return None if product is None else Traced(product.layer, ((), *product.axes))
