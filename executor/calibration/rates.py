@@ -8,8 +8,8 @@ how long it holds, the planner builds its estimates on it. Every figure is the l
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,21 @@ _AXIS_GROUPS, _SMALL_GROUPS, _SIDE, _FEWEST_LARGE = 6, 4, 6, 2
 _COPY_ROWS, _COPY_CHANNELS = 1 << 15, 64
 #: Rows of the square matrices that tell what a device can do at all.
 _MATRIX_ROWS, _GPU_MATRIX_ROWS = 512, 4096
+
+
+@dataclass(frozen=True, eq=False)
+class _OnBoxes(LayerGraph):
+    """A graph of which windows run the layers on boxes alone: those on whole maps are timed by themselves."""
+
+    def forward_from(
+        self,
+        values: Mapping[int, torch.Tensor],
+        order: Sequence[int],
+        timed: Callable[[int, Callable[[], torch.Tensor]], torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Return logits that say nothing, (n, K)."""
+        value = next(iter(values.values()))
+        return value.new_zeros((len(value), *self.layers[-1].shape))
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -148,7 +163,7 @@ def _box_rates(
         clock = LayerTimer(image.device, watch)
         engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
         engine = replace(engine, n_lanes=n_lanes)
-        run = IncrementalRun(graph, grid, engine, clock)
+        run = IncrementalRun(_OnBoxes(graph.layers, graph.activation), grid, engine, clock)
         wanted = _some_windows(run, grid, n_groups, side)
         clean = clean or materialise(graph, image, run.needed)
         computed, n_batches = run.positions(wanted)
@@ -167,7 +182,7 @@ def _box_rates(
             total, n_times = total + layers_s, n_times + 1
         points.append((computed / n_batches, best / n_batches))
         if n_lanes > 1 and side == _SIDE and best.sum() < _OTHER_WAYS_S:
-            alone = IncrementalRun(graph, grid, replace(engine, n_lanes=1), clock)
+            alone = IncrementalRun(run.graph, grid, replace(engine, n_lanes=1), clock)
             least = np.full(len(regions), np.inf)
             for _ in range(_REPEATS):
                 heed()
