@@ -12,14 +12,20 @@ from typing import Any
 
 import torch
 
+from obeql.planner.binding.settings import DEVICES
+
 __all__ = ["products_in", "without_modes"]
+
+
+#: Kinds of devices that PyTorch may be told to change precision on.
+_KINDS = tuple(kind for kind in DEVICES if kind != "auto")
 
 
 @contextmanager
 def without_modes(inference: bool = False) -> Iterator[None]:
     """Leave out the caller's autocast and default device, and be in inference mode or not."""
     with ExitStack() as stack:
-        for kind in ("cpu", "cuda", "xpu", "mps"):
+        for kind in _KINDS:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         if torch.get_default_device().type != "cpu":

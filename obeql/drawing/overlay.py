@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from obeql.results.heatmap import Heatmap
 
 __all__ = [
-    "PICTURE_SUFFIXES",
     "add_key",
     "add_note",
     "add_titles",
@@ -53,8 +52,6 @@ __all__ = [
     "window_line",
 ]
 
-#: Picture files that can be written.
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".pdf", ".svg")
 
 #: Width of a character on a color bar, and in the lines above a map.
 _CHARACTER_INCHES, _DETAIL_INCHES = 0.057, 0.062

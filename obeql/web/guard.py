@@ -22,10 +22,24 @@ __all__ = ["Guard"]
 
 #: Columns of a SELECT that name image files, as the session takes them.
 _PATHS = ("path", "file", "filename")
+#: Columns of windows that may name a file.
+_MASKS = ("mask", "labels")
 #: Settings that say where files or other machines are.
 _OUTWARD = frozenset(("store", "store_folder", "ray_address", "engine"))
 #: What a model may come from without naming a file.
 _ZOOS = ("torchvision:", "timm:")
+
+
+#: Statements that touch the database alone; any other is refused unless a case of `check` knows it.
+_INSIDE = (
+    statements.CreateModel,
+    statements.Drop,
+    statements.Show,
+    statements.Describe,
+    statements.Evaluate,
+    statements.SetSetting,
+    statements.ResetSetting,
+)
 
 
 class Guard:
@@ -45,7 +59,10 @@ class Guard:
         match statement:
             case statements.PlanStatement(statement=planned) | statements.PlanSql(statement=planned):
                 self.check(planned)
-            case statements.ExplainOcclude(source=source) | statements.Predict(source=source):
+            case statements.ExplainOcclude(source=source):
+                self._check_source(source)
+                self._check_windows(statement)
+            case statements.Predict(source=source):
                 self._check_source(source)
             case statements.CreateImages(source=source):
                 self._check_source(source)
@@ -61,6 +78,8 @@ class Guard:
                 for each in embedded:
                     self.check(each.statement)
                 require_reading(self._connection, statement.query, beside=[each.table for each in embedded])
+            case _ if not isinstance(statement, _INSIDE):
+                raise UnsupportedError(f"The page runs no {statement.about.name}; that needs {ALLOW_FILES}.")
 
     def _check_model(self, statement: statements.CreateModel) -> None:
         """Models that run code are refused in any case; those of files where files are."""
@@ -110,6 +129,25 @@ class Guard:
                     raise UnsupportedError(
                         f"The SELECT names image files that the database does not have; that needs {ALLOW_FILES}."
                     )
+
+    def _check_windows(self, statement: statements.ExplainOcclude) -> None:
+        """Windows come from the database: masks and labels that are files are refused."""
+        no_file = UnsupportedError(f"The page reads no mask and no labels from files; that needs {ALLOW_FILES}.")
+        if any(option.name.lower() == "mask" for option in statement.options):
+            raise no_file
+        match statement.windows.source if statement.windows is not None else None:
+            case syntax.SelectSource(embedded=embedded) if embedded:
+                raise UnsupportedError(
+                    "The page takes no windows from a SELECT with a statement inside: keep them in a table first, or "
+                    f"use {ALLOW_FILES}."
+                )
+            case syntax.SelectSource(sql):
+                require_reading(self._connection, sql, steady=True)
+                found = self._connection.execute(sql)
+                names = [str(column[0]).lower() for column in found.description or ()]
+                places = [names.index(name) for name in _MASKS if name in names]
+                if any(isinstance(row[place], str) for row in found.fetchall() for place in places):
+                    raise no_file
 
     def _knows(self, paths: list[str]) -> bool:
         """Return whether all paths are of images of the database, or what one of its image sets was made from."""

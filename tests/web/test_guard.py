@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import duckdb
 import pytest
 
 import obeql
+from obeql.errors import UnsupportedError
+from obeql.grammar import statements
+from obeql.web.guard import Guard
 from obeql.web.reading_sql import require_reading
 
 
@@ -155,6 +159,14 @@ def test_images_of_the_database_are_explained_and_others_are_not(site: Any, tmp_
         "SET obeql.store = parquet",
         "SET obeql.ray_address = 'x.example:1'",
         "COPY runs TO '{}/x.csv'",
+        "EXPLAIN OCCLUDE scans USING net WITH mask='{}/x.png'",
+        "EXPLAIN OCCLUDE scans USING net WINDOWS (SELECT '{}/x.png' AS mask)",
+        "EXPLAIN OCCLUDE scans USING net WINDOWS (SELECT '{}/x.npy' AS labels)",
+        'EXPLAIN OCCLUDE scans USING net WINDOWS (SELECT 0 AS top, 0 AS "left", 4 AS height, 4 AS width, '
+        "content AS name "
+        "FROM read_text('{}/x.txt'))",
+        'EXPLAIN OCCLUDE scans USING net WINDOWS (SELECT 0 AS top, 0 AS "left", 4 AS height, 4 AS width '
+        "FROM (PREDICT '{}/x.png' USING net))",
         "SELECT 1; COPY runs TO '{}/x.csv'",
     ],
 )
@@ -196,3 +208,15 @@ def test_the_sql_tab_only_reads(site: Any, tmp_path: Path) -> None:
         assert site.client.post("/api/sql.csv", json={"sql": sql}).status_code == 403
     wrong = site.post("/api/sql", 400, sql="SELECT nothing FROM runs")
     assert "nothing" in wrong["error"]
+
+
+def test_a_statement_that_the_page_was_not_told_of_is_refused(connection: Any) -> None:
+    @dataclass(frozen=True, slots=True)
+    class Publish(statements.StatementNode):
+        about: ClassVar[statements.About] = statements.About(
+            "PUBLISH", "sends a run away", "PUBLISH run;", (), "PUBLISH r;"
+        )
+
+    with pytest.raises(UnsupportedError, match=r"no PUBLISH.*allow-files"):
+        Guard(None, connection, allow_files=False).check(Publish())  # type: ignore[arg-type]
+    Guard(None, connection, allow_files=True).check(Publish())  # type: ignore[arg-type]
