@@ -141,9 +141,9 @@ def _layer_seconds(
 def _box_rates(
     graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
 ) -> tuple[dict[str, Any], list[tuple[int, float]]]:
-    """Return what `Rates` holds of boxes: seconds of each layer, of one position, of one batch however small ..
+    """Return what `Rates` holds of boxes: seconds of a position and of a batch however small, by layer, and more;
 
-    With the views that boxes are computed against.
+    and the views that boxes are computed against.
 
     The two are a line through two points. A batch costs more than the calls: its weights are read once, from far away
     where there are many of them.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 
-from obeql.errors import ImageError, QueryTypeError, UnsupportedError
+from obeql.errors import ImageError, QueryTypeError, UnsupportedError, install
 from obeql.planner.catalog import WindowTable
 from obeql.session.sql_errors import said_and_offset
 
@@ -73,7 +73,7 @@ def segments_of(image: SourceImage, call: str, how: Preprocessing) -> npt.NDArra
     try:
         from skimage.segmentation import slic  # noqa: PLC0415
     except ImportError:
-        raise UnsupportedError(f"segments={call} needs scikit-image: pip install 'obeql[segments]'") from None
+        raise UnsupportedError(f"segments={call} needs scikit-image; {install('segments')}") from None
     from obeql.executor.images.preprocess import preprocess  # noqa: PLC0415
 
     n_segments = int(call.removeprefix("slic(").removesuffix(")"))

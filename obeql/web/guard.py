@@ -6,7 +6,7 @@ start and stop runs and drop what is in it; the files of the machine are another
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 
@@ -119,9 +119,7 @@ class Guard:
                 )
             case syntax.SelectSource(sql):
                 require_reading(self._connection, sql, steady=True)
-                found = self._connection.execute(sql)
-                columns = [str(column[0]).lower() for column in found.description or ()]
-                rows = found.fetchall()
+                columns, rows = self._answer(sql)
                 place = next((columns.index(name) for name in _PATHS if name in columns), None)
                 if place is None and len(columns) == 1 and columns != ["image_id"]:
                     place = 0
@@ -143,11 +141,15 @@ class Guard:
                 )
             case syntax.SelectSource(sql):
                 require_reading(self._connection, sql, steady=True)
-                found = self._connection.execute(sql)
-                names = [str(column[0]).lower() for column in found.description or ()]
-                places = [names.index(name) for name in _MASKS if name in names]
-                if any(isinstance(row[place], str) for row in found.fetchall() for place in places):
+                columns, rows = self._answer(sql)
+                places = [columns.index(name) for name in _MASKS if name in columns]
+                if any(isinstance(row[place], str) for row in rows for place in places):
                     raise no_file
+
+    def _answer(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return the columns of a SELECT, in lower case, and its rows."""
+        found = self._connection.execute(sql)
+        return [str(column[0]).lower() for column in found.description or ()], found.fetchall()
 
     def _knows(self, paths: list[str]) -> bool:
         """Return whether all paths are of images of the database, or what one of its image sets was made from."""

@@ -39,8 +39,6 @@ class Scores:
     queries: _Heads
     keys: _Heads
     shape: tuple[int, ...]
-    #: of the queries' axes, those before the tokens
-    lead: Axes
     scale: float = 1.0
     bias: Tensor | None = None
     is_weights: bool = False
@@ -89,14 +87,13 @@ def _attention(graph: TracedGraph, name: str, scores: Scores, values: _Heads, le
     width_of_head = n_out // q.n_heads
     heads = (Atom("C", q.n_heads, width_of_head),) if q.n_heads > 1 else ()
     inner = (Atom("C", width_of_head),) if width_of_head > 1 else ()
-    # The leading axes as the queries had them: images, then heads, perhaps as one.
-    axes = tuple(tuple(atom for atom in group if atom.axis == "N") for group in lead)
-    placed = False
+    # The leading axes as they were: images, then heads, perhaps as one.
     found = []
-    for group, before in zip(axes, lead, strict=True):
-        has_heads = any(atom.axis == "C" for atom in before)
-        found.append((*group, *heads) if has_heads and not placed else group)
-        placed = placed or has_heads
+    for group in lead:
+        own = tuple(atom for atom in group if atom.axis == "N")
+        if any(atom.axis == "C" for atom in group):
+            own, heads = (*own, *heads), ()
+        found.append(own)
     return Traced(graph.add(layer), (*found, q.tokens, inner))
 
 
@@ -123,7 +120,7 @@ def _fused(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs, mask_at: i
     if mask is not None and bias is None:
         return None
     lead = args[0].axes[:-2]
-    scores = Scores(q, k, (), lead, width**-0.5 if scale is None else float(scale), bias)
+    scores = Scores(q, k, (), width**-0.5 if scale is None else float(scale), bias)
     return _attention(graph, name, scores, v, lead)
 
 
@@ -169,7 +166,7 @@ def times(graph: TracedGraph, name: str, left: Any, right: Any) -> Any:
     if graph.layers[q.layer].shape[0] != graph.layers[k.layer].shape[0]:
         return None
     shape = (*left.size()[:-1], right.size()[-1])
-    return Scores(q, k, shape, left.axes[:-2])
+    return Scores(q, k, shape)
 
 
 _SAME = frozenset(("clone", "contiguous", "detach", "alias", "_to_copy", "to", "dropout"))
