@@ -210,6 +210,12 @@ def test_the_sql_tab_only_reads(site: Any, tmp_path: Path) -> None:
     assert "nothing" in wrong["error"]
 
 
+def test_windows_of_the_database_are_allowed(site: Any) -> None:
+    box = 'SELECT 0 AS top, 0 AS "left", 4 AS height, 4 AS width'
+    job = site.run(f"EXPLAIN OCCLUDE scan1 USING net WINDOWS ({box})")
+    assert job["state"] == "done", job["outcome"]
+
+
 def test_a_statement_that_the_page_was_not_told_of_is_refused(connection: Any) -> None:
     @dataclass(frozen=True, slots=True)
     class Publish(statements.StatementNode):
