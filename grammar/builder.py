@@ -69,6 +69,7 @@ class TreeBuilder:
         self, script: str, where: InnerText, masked: MaskedStatement, embedded: Callable[[str, InnerText], Embedded]
     ) -> None:
         self._script = script
+        self._where = where
         self._base = where.start
         self._masked = masked
         self._embedded = embedded
@@ -187,7 +188,7 @@ class TreeBuilder:
         start, end = span.start + 1, span.end - 1
         inner = [
             replace(each, n_positional=each.n_positional + self._n_positional)
-            for each in find_embedded(self._script, start, end, is_source=True)
+            for each in find_embedded(self._script, start, end, source_of=self._where)
         ]
         parameters = [self._written(place) for place in self._masked.subqueries[span.start - self._base]]
         own = tuple(each for each in parameters if not any(i.start <= each.span.start < i.end for i in inner))

@@ -232,7 +232,7 @@ def _is_occlude(second: str, third: str) -> bool:
 
 def planned_sql(text: str) -> int | None:
     """Return where the SQL begins in `PLAN <SQL>`; None of any other statement of OBEQL."""
-    words = [token for token in scan(text) if token.kind not in ("blank", "comment")][:2]
+    words = list(islice((token for token in scan(text) if token.kind not in ("blank", "comment")), 2))
     if len(words) < 2 or text[words[0].start : words[0].end].lower() != "plan":
         return None
     second = text[words[1].start : words[1].end].lower()
@@ -281,20 +281,17 @@ def mask(script: str, start: int, end: int) -> MaskedStatement:
     pieces: list[str] = []
     subqueries: dict[int, tuple[int, ...]] = {}
     before = ""
-    resume = start
-    for token in scan(script, start):
-        if token.start >= end:
-            break
-        if token.start < resume:
-            continue
+    tokens = scan(script, start)
+    while (token := next(tokens, None)) is not None and token.start < end:
         check_closed(script, token)
         shown = script[token.start : token.end]
         if token.kind == "comment":
             shown = " " * len(shown)
         elif shown == "(" and before in ("occlude", "predict", "from", "windows"):
-            resume, parameters = _subquery(script, token.start, end)
+            after, parameters = _subquery(script, token.start, end)
             subqueries[token.start - start] = tuple(place - start for place in parameters)
-            shown = SUBQUERY_MARK + SUBQUERY_FILLING * (resume - token.start - 1)
+            shown = SUBQUERY_MARK + SUBQUERY_FILLING * (after - token.start - 1)
+            tokens = scan(script, after)
         elif shown in (SUBQUERY_MARK, SUBQUERY_FILLING):
             shown = "\0"  # refused by the grammar like any other control character
         pieces.append(shown)
