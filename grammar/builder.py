@@ -115,7 +115,7 @@ class TreeBuilder:
                 return token[1:-1].replace('""', '"')
             case "STRING":
                 return token[1:-1].replace("''", "'")
-            case "DEVICE" | "OPTION" | "SHOWN" | "KIND" | "RUN" | "FORMAT":
+            case "DEVICE" | "OPTION" | "SHOWN" | "KIND" | "RUN":
                 return _lower(token)
             case "CHECK":  # a word that is there or not
                 return True

@@ -42,7 +42,6 @@ _PHRASES = {
 _KEYWORDS = {
     "KIND": ("MODEL", "IMAGES"),
     "SHOWN": ("MODELS", "IMAGES", "RUNS", "DEVICES", "OPERATORS"),
-    "FORMAT": ("PARQUET", "NPZ", "PNG", "DICOM"),
     "OR_REPLACE": ("OR REPLACE",),
     "_NO": ("NO REUSE",),
 }

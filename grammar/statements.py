@@ -39,11 +39,11 @@ from obeql.grammar.syntax import (
     Value,
     Windows,
     Within,
+    Word,
 )
 from obeql.grammar.table_names import with_tables
 
 __all__ = [
-    "EXPORT_FORMATS",
     "STATEMENTS",
     "About",
     "CreateImages",
@@ -52,7 +52,6 @@ __all__ = [
     "Drop",
     "Evaluate",
     "ExplainOcclude",
-    "ExportFormat",
     "ExportRun",
     "Kind",
     "PlanSql",
@@ -69,8 +68,8 @@ __all__ = [
 
 #: what a statement is made of in order: words and nodes; None is left out
 Words: TypeAlias = Iterable[Node | str | None]
-#: the table of what may stand in WITH, or behind SET
-Options: TypeAlias = Literal["", "explain", "images", "model", "predict", "evaluate", "render", "settings"]
+#: the table of what may stand in WITH, or behind SET or FORMAT
+Options: TypeAlias = Literal["", "explain", "images", "model", "predict", "evaluate", "render", "settings", "formats"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -411,30 +410,26 @@ class Render(StatementNode):
         return "RENDER", self.run, "TO", self.path, *_with(self.options)
 
 
-#: what EXPORT RUN writes
-ExportFormat: TypeAlias = Literal["parquet", "npz", "png", "dicom"]
-EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
-
-
 @dataclass(frozen=True, slots=True)
 class ExportRun(StatementNode):
-    """EXPORT RUN run TO path [FORMAT format]; the format in lower case, None where the path decides."""
+    """EXPORT RUN run TO path [FORMAT format]; None where the path decides the format."""
 
     run: Reference
     path: Text | Parameter
-    format: ExportFormat | None = None
+    format: Word | None = None
 
     about: ClassVar[About] = About(
         "EXPORT RUN",
         "writes all maps of a run into a folder",
-        "EXPORT RUN run TO 'folder' [FORMAT PARQUET | NPZ | PNG | DICOM];",
-        (("FORMAT", "one table, or a file a map: its numbers, its picture, or a DICOM map"),),
+        "EXPORT RUN run TO 'folder or file' [FORMAT format];",
+        (("'file'", "without FORMAT: a table of windows (.csv .json .parquet), or what RENDER draws"),),
         "EXPORT RUN first TO 'maps' FORMAT NPZ;",
+        "formats",
     )
 
     def words(self) -> Words:
         """Return what the statement is written as."""
-        return "EXPORT RUN", self.run, "TO", self.path, f"FORMAT {self.format.upper()}" if self.format else None
+        return "EXPORT RUN", self.run, "TO", self.path, None if self.format is None else "FORMAT", self.format
 
 
 @dataclass(frozen=True, slots=True)

@@ -190,7 +190,7 @@ class Result(Sequence[Heatmap]):
         return late.save_maps(self, path, options)
 
     def export(self, folder: str | Path, format: str | None = None) -> list[Path]:
-        """Write all maps into a folder and return the files; `format` is parquet (also without one), npz, png or dicom.
+        """Write all maps into a folder and return the files; `format` is one of `obeql.export.folders`, or parquet.
 
         Without a format, a name that ends as a picture, film, report or numpy file is written as `save` does.
         """

@@ -1,6 +1,6 @@
 """RENDER and EXPORT RUN: which maps of a run go into which file or folder, and what is said of it.
 
-Between `statements`, which has read the statement, and `registry` and `export.runs`, which write.
+Between `statements`, which has read the statement, and `export.registry` and `export.runs`, which write.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
+from obeql.export.folders import folder_format
 from obeql.export.registry import Form, form_of
 from obeql.export.runs import TABLES, is_one_file
 from obeql.planner.binding.options import RENDER_OPTIONS
@@ -60,8 +61,9 @@ def export_run(result: Result, path: str, form: str | None, write_cells: Callabl
             n_rows = write_cells(path)
             return f"{_maps(len(result))} exported to {path}: {n_rows:,} rows, one a window"
         return render_run(result, path, {})
-    files = result.export(path, form or "parquet")
-    return f"{_maps(len(result))} exported to {path} as {form or 'parquet'}, {len(files)} files"
+    name = folder_format(form).name
+    files = result.export(path, name)
+    return f"{_maps(len(result))} exported to {path} as {name}, {len(files)} files"
 
 
 def _chosen(result: Result, number: int | None, classes: tuple[str | int, ...] | None) -> Result:

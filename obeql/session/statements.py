@@ -19,6 +19,7 @@ import duckdb
 
 from obeql.drawing.missing_pictures import missing_pictures
 from obeql.errors import QueryError, QueryTypeError, StoreError, UnknownNameError, nearest
+from obeql.export.folders import folder_format
 from obeql.export.registry import form_of
 from obeql.grammar import parse_script, statements, syntax
 from obeql.planner import (
@@ -412,10 +413,16 @@ class Statements:
         return relation_of(self._store, table)
 
     def _export(self, statement: statements.ExportRun, call: Call) -> Message:
+        form = None
+        if statement.format is not None:
+            try:
+                form = folder_format(statement.format.value).name
+            except QueryTypeError as unknown:
+                raise locate(unknown, statement.format) from None
         path = self._text(statement.path, self._values(statement, call), call, "a folder or a file")
         result = self._referred(statement.run, call)
         try:
-            return Message(export_run(result, path, statement.format, lambda to: self._copy_cells(result, to)))
+            return Message(export_run(result, path, form, lambda to: self._copy_cells(result, to)))
         except QueryTypeError as wrong:
             raise locate(wrong, statement.path) from None
 

@@ -82,8 +82,17 @@ def test_the_statement(result: Any, net_db: Any, tmp_path: Path) -> None:
     assert len(list((tmp_path / "arrays").iterdir())) == 13
     with pytest.raises(UnknownNameError, match="no run 'fist'"):
         net_db.execute("EXPORT RUN fist TO 'x'")
-    with pytest.raises(QuerySyntaxError, match="NPZ, PARQUET or PNG"):
-        net_db.execute("EXPORT RUN first TO 'x' FORMAT csv")
+
+
+def test_an_unknown_format_is_shown_where_it_stands(result: Any, net_db: Any, tmp_path: Path) -> None:
+    with pytest.raises(QueryTypeError, match="parquet, npz, png, dicom") as wrong:
+        net_db.execute(f"EXPORT RUN first TO '{tmp_path}/x' FORMAT pngs")
+    assert "Did you mean 'png'" in str(wrong.value) and "line 1, column" in str(wrong.value)
+    with pytest.raises(QueryTypeError, match="parquet, npz, png, dicom"):
+        result.export(tmp_path / "x", "pngs")
+    with pytest.raises(QuerySyntaxError, match="expected a name"):
+        net_db.execute("EXPORT RUN first TO 'x' FORMAT 'png'")
+    assert not (tmp_path / "x").exists()
 
 
 def test_one_file(result: Any, net_db: Any, tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def test_other_statements() -> None:
         Render(Name("r"), Parameter("p", None)),
         Evaluate(Name("r"), (Option("steps", Number(5)),)),
         ExportRun(Name("run"), Text("f")),
-        ExportRun(Number(3), Parameter("f", None), "npz"),
+        ExportRun(Number(3), Parameter("f", None), Word("Npz")),
         ResetSetting("foo"),
         SqlStatement("x"),
         SqlStatement("export database 'run'"),

@@ -99,7 +99,7 @@ statements = st.one_of(
     st.builds(g.Show, st.sampled_from(["models", "images", "runs", "devices", "operators"])),
     st.builds(g.Render, runs, texts | parameters),
     st.builds(g.Evaluate, runs, options),
-    st.builds(g.ExportRun, runs, texts | parameters, st.sampled_from(["parquet", "npz", "png"])),
+    st.builds(g.ExportRun, runs, texts | parameters, st.none() | st.builds(g.Word, names)),
     st.builds(g.SetSetting, lower, values),
     st.builds(g.ResetSetting, lower),
 )

@@ -22,7 +22,6 @@ from obeql.cli.repl.statement_help import STATEMENTS, find_statements, option_he
 from obeql.cli.scripts import read_script
 from obeql.cli.wrapping import columns_of, table, wrapped
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError, nearest
-from obeql.grammar.statements import EXPORT_FORMATS
 
 if TYPE_CHECKING:
     from obeql.cli.repl.shell import Shell
@@ -220,20 +219,23 @@ def _heat(shell: Shell, arguments: list[str]) -> None:
 @_command("export", "[run] [map] file [format]", "paths")
 def _export(shell: Shell, arguments: list[str]) -> None:
     """write a run, by the suffix of the file
-    Suffixes are .png .jpg .pdf .svg .html .gif .npz .npy .csv .parquet .json; with the format parquet, npz or png
-    behind it the file is a folder. A number writes that map alone; WITH takes the options of RENDER, as in .export run
-    0 map.gif WITH cmap=inferno.
+    Suffixes are .png .jpg .pdf .svg .html .gif .npz .npy .csv .parquet .json; with a format behind it, as in .export
+    run maps npz, the file is a folder (.help EXPORT). A number writes that map alone; WITH takes the options of RENDER,
+    as in .export run 0 map.gif WITH cmap=inferno.
     """
     given, options = (arguments[:-2], arguments[-1:]) if _WITH in arguments[-2:-1] else (arguments, [])
-    form = given.pop().lower() if len(given) > 1 and given[-1].lower() in EXPORT_FORMATS else None
+    from obeql.export.folders import FOLDER_FORMATS  # noqa: PLC0415 - imports pyarrow
+
+    formats = [each.name for each in FOLDER_FORMATS]
+    form = given.pop().lower() if len(given) > 1 and given[-1].lower() in formats else None
     if not given:
         raise QueryError(f"{COMMANDS['export'].usage}: say the file to write")
     if len(given) > 3:
-        raise QueryTypeError(f"a folder is exported as {', '.join(EXPORT_FORMATS)}, not as {given[-1]!r}")
+        raise QueryTypeError(f"a folder is exported as {', '.join(formats)}, not as {given[-1]!r}")
     path, run = str(Path(given[-1]).expanduser()), given[0] if len(given) > 1 else None
     if len(given) == 3 and not given[1].isdigit():
         raise QueryTypeError(
-            f"a folder is exported as {', '.join(EXPORT_FORMATS)}, not as {given[-1]!r}; "
+            f"a folder is exported as {', '.join(formats)}, not as {given[-1]!r}; "
             f"a map is given by its number, from 0, not as {given[1]!r}"
         )
     if len(given) == 3:

@@ -149,6 +149,10 @@ def _names_for(found: Expected, names: Names) -> Iterator[tuple[str, str]]:
             yield from ((_quoted(name), "run") for name in names.runs)
         case "_METRIC":
             yield from ((name, "metric") for name in METRICS)
+        case "_FORMAT":
+            from obeql.export.folders import FOLDER_FORMATS  # noqa: PLC0415 - imports pyarrow
+
+            yield from ((each.name.upper(), each.is_a) for each in FOLDER_FORMATS)
         case "_ON":
             from obeql.planner.binding.settings import DEVICE_NAMES  # noqa: PLC0415
 

@@ -14,6 +14,7 @@ from obeql.grammar import statements
 from obeql.grammar.statements import About
 
 if TYPE_CHECKING:
+    from obeql.export.folders import FolderFormat
     from obeql.planner.binding.options import OptionInfo
     from obeql.planner.binding.settings import SettingInfo
 
@@ -40,6 +41,8 @@ def statement_help(statement: About, columns: int | None) -> str:
     names = [row.name for row in option_rows(statement.options)]
     if statement.options == "settings":
         rows.append(("setting", f"{', '.join(names)} (.help {names[0]})"))
+    elif statement.options == "formats":
+        rows += [(f"FORMAT {each.name.upper()}", each.is_a) for each in _folder_formats()]
     elif names:
         rows.append(("WITH option=value ..", f"{', '.join(names)} (.help {names[0]})"))
     parts = [f"{statement.name}: {statement.does}", "", wrapped(f"  {statement.form}", columns)]
@@ -63,6 +66,12 @@ def option_help(name: str, columns: int | None) -> str:
 
 def _written(statement: About, name: str) -> str:
     return f"obeql.{name}" if statement.options == "settings" else f"{name}="
+
+
+def _folder_formats() -> Sequence[FolderFormat]:
+    from obeql.export.folders import FOLDER_FORMATS  # noqa: PLC0415 - imports pyarrow
+
+    return FOLDER_FORMATS
 
 
 def option_rows(options: str) -> Sequence[OptionInfo | SettingInfo]:

@@ -1,6 +1,6 @@
 """Maps of DICOM images as DICOM Parametric Maps: float32 importance in the frame of reference of the image.
 
-Called by `runs` for each map; highdicom writes what the standard asks for.
+A format of `EXPORT RUN .. FORMAT`, named in the table of this package; highdicom writes what the standard asks for.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 
 import obeql
 from obeql.errors import ImageError, UnsupportedError, install
+from obeql.export.folders.map_files import write_map_files
 from obeql.export.provenance import of_map
 
 if TYPE_CHECKING:
     from obeql.results.heatmap import Heatmap
     from obeql.results.result import Result
 
-__all__ = ["ParametricMaps"]
+__all__ = ["require_placed", "write_parametric_maps"]
 
 #: What places the pixels of an image in the patient.
 _PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
@@ -29,24 +30,37 @@ _PLACE = ("FrameOfReferenceUID", "ImagePositionPatient", "ImageOrientationPatien
 _LABEL, _DESCRIPTION, _COMMENTS = 16, 64, 10240
 
 
-class ParametricMaps:
-    """Writes the maps of one result: those of the images of one study are one series.
+def require_placed(result: Result) -> None:
+    """Raise for what cannot be written: UnsupportedError without highdicom, ImageError for an image that does not fit.
 
-    Raises UnsupportedError without highdicom, and ImageError, before anything is written, for an image that is no DICOM
-    file, is in color, has several frames, or has no frame of reference.
+    An image fits that is a DICOM file in gray, of one frame, with a frame of reference.
     """
+    _highdicom()
+    for path in _paths(result):
+        _require_place(path, _header(path))
+
+
+def write_parametric_maps(result: Result, folder: Path) -> list[Path]:
+    """Write a Parametric Map of each map, and the list; return the files. Raises as `require_placed`."""
+    return write_map_files(result, folder, "dcm", _ParametricMaps(result).write)
+
+
+def _highdicom() -> Any:
+    try:
+        import highdicom  # noqa: PLC0415
+    except ImportError:
+        raise UnsupportedError(f"DICOM Parametric Maps need highdicom; {install('dicom')}.") from None
+    return highdicom
+
+
+class _ParametricMaps:
+    """Writes the maps of one result: those of the images of one study are one series."""
 
     def __init__(self, result: Result) -> None:
-        try:
-            import highdicom  # noqa: PLC0415
-        except ImportError:
-            raise UnsupportedError(f"DICOM Parametric Maps need highdicom; {install('dicom')}.") from None
-        self._highdicom = highdicom
+        self._highdicom = _highdicom()
         self._result = result
         self._series: dict[str, str] = {}
         self._number = 0
-        for path in _paths(result):
-            _require_placed(path, _header(path))
 
     def write(self, heat: Heatmap, path: Path) -> None:
         """Write one map. Raises ImageError where the image or the folder is gone."""
@@ -116,7 +130,7 @@ def _header(path: str, pixels: bool = False) -> Any:
         ) from None
 
 
-def _require_placed(path: str, header: Any) -> None:
+def _require_place(path: str, header: Any) -> None:
     if int(header.get("SamplesPerPixel", 1)) != 1:
         raise ImageError(f"'{path}' is in color: a DICOM Parametric Map lies on a gray image; FORMAT PNG draws it.")
     if int(header.get("NumberOfFrames") or 1) != 1:
