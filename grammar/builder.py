@@ -156,6 +156,9 @@ class TreeBuilder:
     def _build_tuple_value(self, tree: Tree[Token]) -> syntax.TupleValue:
         return syntax.TupleValue(self._all(tree), span=self._span(tree))
 
+    def _build_struct_value(self, tree: Tree[Token]) -> syntax.StructValue:
+        return syntax.StructValue(self._all(tree), span=self._span(tree))
+
     def _build_call_value(self, tree: Tree[Token]) -> syntax.CallValue:
         name, *items = self._all(tree)
         given = tuple(item for item in items if item is not None)

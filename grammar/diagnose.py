@@ -35,6 +35,9 @@ _PHRASES = {
     "RPAR": ")",
     "LSQB": "[",
     "RSQB": "]",
+    "LBRACE": "{",
+    "RBRACE": "}",
+    "COLON": ":",
     "COMMA": "a comma",
     "EQUAL": "=",
 }

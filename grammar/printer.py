@@ -116,6 +116,10 @@ class _Printer:
                 return f"({self._commas(items)})"
             case syntax.CallValue(name, items):
                 return f"{name}({self._commas(items)})"
+            case syntax.StructValue(fields):
+                return f"{{{self._commas(fields)}}}"
+            case syntax.Field(name, value):
+                return f"{print_text(name)}: {self.print(value)}"
             case syntax.Parameter():
                 return self._parameter(node)
         raise TypeError(f"no way to print {type(node).__name__}")

@@ -113,9 +113,9 @@ Scalar: TypeAlias = Number | Text | Word | Pair | SizeValue | Parameter
 
 @dataclass(frozen=True, slots=True)
 class ListValue(Node):
-    """`[8, 16, 32]`, never empty."""
+    """`[8, 16, 32]`, never empty; lists in it only in the field of a struct."""
 
-    items: tuple[Scalar, ...]
+    items: tuple[Scalar | ListValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,22 @@ class CallValue(Node):
     items: tuple[Scalar, ...] = ()
 
 
-Value: TypeAlias = Scalar | ListValue | TupleValue | CallValue
+@dataclass(frozen=True, slots=True)
+class Field(Node):
+    """`'age': 0.5` of a struct; a name may occur twice: the planner objects."""
+
+    name: str
+    value: Scalar | ListValue
+
+
+@dataclass(frozen=True, slots=True)
+class StructValue(Node):
+    """`{'age': 0.5, 'site': [1, 0]}` as DuckDB writes it, never empty."""
+
+    fields: tuple[Field, ...]
+
+
+Value: TypeAlias = Scalar | ListValue | TupleValue | CallValue | StructValue
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from obeql.errors import ModelError
+from obeql.executor.models.bound_inputs import BoundInputs
 from obeql.executor.models.loaded import LoadedModel
 from obeql.executor.network.capture.outputs import choose_output, described, facts_of, is_row, named_outputs
 
@@ -59,9 +60,10 @@ def check_forward(loaded: LoadedModel, output: str | int | None = None) -> Loade
         if isinstance(error, ModelError) and error.__cause__ is None:
             raise
         said = str(error) if isinstance(error, ModelError) else f"{reason(error)}."
+        bound = ", and the shapes of what inputs binds" if isinstance(module, BoundInputs) else ""
         raise ModelError(
             f"The model fails on a batch of shape {shape}: {said} "
-            f"Check its input with size=(height, width) and channels=rgb, bgr or gray."
+            f"Check its input with size=(height, width) and channels=rgb, bgr or gray{bound}."
         ) from error
     returned = named_outputs(raw)
     if not returned:

@@ -19,6 +19,7 @@ class Found:
 
     `outputs` are those of a source of which `module` gives only one. `hashed_outputs` is what earlier versions took the
     outputs of this source for, where they asked nobody: it is in the hashes that they stored.
+    `binds_inputs` says that the source binds the option inputs itself, in its graph.
     `from_code` says that the user's Python code decides what is computed, not the content of a file.
     """
 
@@ -31,3 +32,4 @@ class Found:
     outputs: tuple[NetworkOutput, ...] = ()
     hashed_outputs: RawOutputs | None = None
     from_code: bool = False
+    binds_inputs: bool = False

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from obeql.errors import ModelError, ObeqlError, nearest
+from obeql.executor.models.bound_inputs import bind_module
 from obeql.executor.models.classes import resolve_classes
 from obeql.executor.models.forward import check_forward, reason
 from obeql.executor.models.found import Found
@@ -129,6 +130,8 @@ def _require_weights(module: nn.Module) -> None:
 
 def _finish(found: Found, options: ModelOptions) -> LoadedModel:
     found = with_xrayvision(found) if found.from_code else found
+    if not found.binds_inputs:
+        found = replace(found, module=bind_module(found.module, options.inputs))
     _require_weights(found.module)
     if getattr(found.module, "num_classes", None) == 0:  # as timm marks networks without a head
         raise ModelError(

@@ -13,9 +13,11 @@ from os import PathLike, fspath
 from typing import Any, Literal, cast
 
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
+from obeql.planner.binding.input_values import InputValue, input_values
+from obeql.planner.binding.values import BadValue
 from obeql.planner.catalog import Activation, RawOutputs
 
-__all__ = ["OPTION_NAMES", "Channels", "Interpolation", "ModelOptions", "Resize", "parse_options"]
+__all__ = ["OPTION_NAMES", "Channels", "Interpolation", "ModelOptions", "Resize", "parse_options", "storable_options"]
 
 Resize = Literal["squash", "shortest"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
@@ -30,7 +32,8 @@ class ModelOptions:
     """The options of one CREATE MODEL statement; None means not said.
 
     `size` is (height, width) in pixels. `classes` is a tuple of names, or text: 'imagenet' or the path of a file.
-    `mean` and `std` have one value (all channels) or one per channel, in the model's channel order.
+    `mean` and `std` have one value (all channels) or one per channel, in the model's channel order. `inputs` are values
+    of the network's other inputs, by name.
     """
 
     size: tuple[int, int] | None = None
@@ -46,6 +49,7 @@ class ModelOptions:
     activation: Activation | None = None
     trust: bool = False
     output: str | int | None = None
+    inputs: Mapping[str, InputValue] | None = None
 
 
 def parse_options(options: Mapping[str, Any]) -> ModelOptions:
@@ -65,6 +69,14 @@ def parse_options(options: Mapping[str, Any]) -> ModelOptions:
     if parsed.edge is not None and parsed.resize == "squash":
         raise QueryTypeError("The option edge needs resize=shortest; with resize=squash both sides become size.")
     return parsed
+
+
+def storable_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return checked options as a database keeps them: arrays and tensors of `inputs` as lists."""
+    return {
+        name: _inputs(name, value) if str(name).lower() == "inputs" and value is not None else value
+        for name, value in options.items()
+    }
 
 
 def _refuse(name: str, value: object, allowed: str) -> QueryTypeError:
@@ -163,6 +175,13 @@ def _output(name: str, value: object) -> str | int:
     raise _refuse(name, value, "the name of an output, or its number, from 0")
 
 
+def _inputs(name: str, value: object) -> dict[str, InputValue]:
+    try:
+        return input_values(f"The option {name}", value)
+    except BadValue as wrong:
+        raise QueryTypeError(str(wrong)) from None
+
+
 def _flag(name: str, value: object) -> bool:
     words = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
     if isinstance(value, bool):
@@ -186,6 +205,7 @@ _PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "outputs": _one_of("logits", "probabilities", "value"),
     "output": _output,
     "activation": _one_of("softmax", "sigmoid"),
+    "inputs": _inputs,
     "trust": _flag,
 }
 

@@ -281,6 +281,7 @@ class ModelRegistry:
 
     def _record(self, name: str, uri: str | None, options: Mapping[str, Any], loaded: LoadedModel) -> ModelRecord:
         from obeql.executor.models.identity.model_identity import identify  # noqa: PLC0415
+        from obeql.executor.models.options import storable_options  # noqa: PLC0415
         from obeql.executor.network.capture.capture import capture  # noqa: PLC0415
         from obeql.executor.network.tensor_digests import TensorDigests  # noqa: PLC0415
 
@@ -296,7 +297,7 @@ class ModelRegistry:
             name,
             identity.model_hash,
             uri,
-            dict(options),
+            storable_options(options),
             loaded.classes,
             graph.activation,
             how,

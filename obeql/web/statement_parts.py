@@ -92,6 +92,8 @@ def _shown(value: Any) -> Any:
             return "(" + ", ".join(str(_shown(item)) for item in items) + ")"
         case syntax.CallValue(name, items):
             return f"{name}({', '.join(str(_shown(item)) for item in items)})"
+        case syntax.StructValue(fields):
+            return "{" + ", ".join(f"'{field.name}': {_shown(field.value)}" for field in fields) + "}"
     return None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import syntax
 from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.input_values import input_values
 from obeql.planner.binding.values import (
     BadValue,
     Parameters,
@@ -300,6 +301,13 @@ MODEL_OPTIONS: tuple[OptionInfo, ...] = (
         "What the network returns; where it is not said, it is looked at. value: no classifier, but a regression.",
     ),
     OptionInfo("output", _output, None, "'logits', 1", "Which of several outputs to read, by name or number (from 0)."),
+    OptionInfo(
+        "inputs",
+        input_values,
+        None,
+        "{'age': 0.5, 'site': [1, 0]}",
+        "Values of the network's other inputs, the same for every image.",
+    ),
     OptionInfo("trust", flag, None, "true, false", "Allow files that can run code when loaded, such as pickles."),
 )
 

@@ -56,7 +56,10 @@ def parameter_value(parameter: syntax.Parameter, parameters: Parameters) -> Any:
 
 
 def plain(value: syntax.Value, parameters: Parameters) -> Any:
-    """Return the Python value of a syntax value: `16x24` is (16, 24), `[..]` a list, `(..)` a tuple, a word a str."""
+    """Return the Python value of a syntax value: `16x24` is (16, 24), `[..]` a list, `(..)` a tuple, `{..}` a dict.
+
+    A word is a str. Raises QueryTypeError for a parameter without a value and for a name that a struct has twice.
+    """
     match value:
         case syntax.Parameter():
             given = parameter_value(value, parameters)
@@ -67,6 +70,11 @@ def plain(value: syntax.Value, parameters: Parameters) -> Any:
             return [plain(item, parameters) for item in value.items]
         case syntax.TupleValue():
             return tuple(plain(item, parameters) for item in value.items)
+        case syntax.StructValue(fields):
+            names = [field.name for field in fields]
+            if len(set(names)) < len(names):
+                raise QueryTypeError(f"{max(names, key=names.count)!r} is given twice in one struct.")
+            return {field.name: plain(field.value, parameters) for field in fields}
         case syntax.SizeValue() | syntax.CallValue():
             return value
         case _:

@@ -81,6 +81,7 @@ CREATE OR REPLACE MODEL m FROM 'timm:resnet50'
 CREATE MODEL m FROM 'm.onnx' WITH size=224x224 resize=squash mean=(0.485, 0.456, 0.406) std=(1, 1, 1) channels=bgr
 CREATE MODEL m FROM 'python:package.module:factory' WITH weights='w.pt' outputs=logits trust=true
 CREATE MODEL m FROM 'torchvision:resnet18' WITH weights=DEFAULT classes='labels.txt'
+CREATE MODEL m FROM 'm.onnx' WITH inputs={'age': 0.5, 'site': [[1, 0], [0, 1]], 'on': true, 'k': $k}
 CREATE MODEL m FROM $uri WITH classes=?
 CREATE MODEL m FROM $2 WITH classes=?
 CREATE MODEL m FROM ? WITH classes=$1

@@ -49,7 +49,9 @@ scalars = st.one_of(
 )
 several = st.lists(scalars, min_size=1, max_size=4).map(tuple)
 calls = st.builds(g.CallValue, lower, st.just(()) | several)
-values = st.one_of(scalars, st.builds(g.ListValue, several), st.builds(g.TupleValue, several), calls)
+nested = st.recursive(scalars, lambda item: st.builds(g.ListValue, st.lists(item, min_size=1, max_size=3).map(tuple)))
+structs = st.builds(g.StructValue, st.lists(st.builds(g.Field, plain, nested), min_size=1, max_size=3).map(tuple))
+values = st.one_of(scalars, st.builds(g.ListValue, several), st.builds(g.TupleValue, several), calls, structs)
 options = st.lists(st.builds(g.Option, lower, values), max_size=4).map(tuple)
 selects = st.builds(
     g.SelectSource,

@@ -39,7 +39,7 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
     """
     if options.weights is not None:
         raise ModelError("An ONNX file carries its weights; the option weights does not apply to it.")
-    graph = read_graph(existing_file(target, "model file"))
+    graph = read_graph(existing_file(target, "model file"), options.inputs)
     channels_last = _is_channels_last(graph)
     declared = _declared(graph, channels_last)
     activation: Activation | None = None
@@ -65,7 +65,9 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
             else:
                 module = fixed
                 notes = (f"The file was exported for a batch of {batch} and runs in such pieces, which is slow.",)
-    return Found(module, declared, _class_names(graph), raw_outputs, activation, notes, listed, "logits")
+    return Found(
+        module, declared, _class_names(graph), raw_outputs, activation, notes, listed, "logits", binds_inputs=True
+    )
 
 
 def _chosen(

@@ -9,15 +9,18 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import torch
 
 from obeql.errors import ModelError, install
+from obeql.executor.models.bound_inputs import BoundValue, DeclaredInput, split_inputs
 from obeql.executor.models.forward import reason
 from obeql.executor.models.onnx.node import Array, Node
+from obeql.planner.binding.input_values import InputValue
 
 __all__ = ["Graph", "read_graph"]
 
@@ -43,13 +46,15 @@ class Graph:
     #: the names of all outputs; `output` is one of them
     outputs: tuple[str, ...] = ()
     takes_bytes: bool = False
+    #: values that are bound to other inputs and have a row for every image; those without one are constants
+    bound: Mapping[str, BoundValue] = field(default_factory=dict)
 
 
-def read_graph(path: Path) -> Graph:
-    """Return the graph of an ONNX file.
+def read_graph(path: Path, inputs: Mapping[str, InputValue] | None = None) -> Graph:
+    """Return the graph of an ONNX file, with the values of `inputs` bound to all but the image.
 
     Raises: ModelError when the onnx package is missing, the file is not ONNX, is damaged, or is not a network from
-    one image batch.
+    one image batch, and as `split_inputs` does.
     """
     onnx = _package()
     try:
@@ -69,15 +74,18 @@ def read_graph(path: Path) -> Graph:
             constants[node.outputs[0]] = _constant(node)
         else:
             nodes.append(node)
-    name, shape, takes_bytes = _image_input(onnx, path, model.graph, constants)
+    image, values = split_inputs(_declared(onnx, model.graph, constants), inputs, repr(str(path)))
+    shape, takes_bytes = _image_shape(path, image)
+    constants |= {name: _floats(value.tensor.numpy()) for name, value in values.items() if not value.each_image}
+    bound = {name: value for name, value in values.items() if value.each_image}
     outputs = _outputs(path, model.graph)
-    ordered = _sorted_nodes(path, nodes, {name, *constants})
-    known = {name, *constants}.union(*(node.outputs for node in ordered))
+    ordered = _sorted_nodes(path, nodes, {image.name, *constants, *bound})
+    known = {image.name, *constants, *bound}.union(*(node.outputs for node in ordered))
     for output in outputs:
         if output not in known:
             raise ModelError(f"{str(path)!r} is damaged: no node computes its output {output!r}.")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    return Graph(ordered, constants, name, shape, outputs[0], metadata, outputs, takes_bytes)
+    return Graph(ordered, constants, image.name, shape, outputs[0], metadata, outputs, takes_bytes, bound)
 
 
 def _package() -> Any:
@@ -191,26 +199,38 @@ def _constant(node: Node) -> Array:
     return np.asarray(node.attributes["value"])
 
 
-def _image_input(
-    onnx: Any, path: Path, graph: Any, constants: Mapping[str, Array]
-) -> tuple[str, tuple[int | None, ...], bool]:
-    inputs = [value for value in graph.input if value.name not in constants]
-    if len(inputs) != 1:
-        names = ", ".join(repr(value.name) for value in inputs[:4]) or "none"
-        raise ModelError(f"A classifier has one input, the image batch; {str(path)!r} has {len(inputs)}: {names}.")
-    tensor = inputs[0].type.tensor_type
-    kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
-    if kind not in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "UINT8"):
+#: Number formats of inputs; arithmetic is in float32 whatever the file says.
+_DTYPES = {
+    **dict.fromkeys(("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"), torch.float32),
+    **{kind.upper(): getattr(torch, kind.lower()) for kind in ("uint8", "int8", "int16", "int32", "int64", "bool")},
+}
+
+
+def _declared(onnx: Any, graph: Any, constants: Mapping[str, Array]) -> list[DeclaredInput]:
+    """Return the inputs that no initializer gives a value."""
+    declared = []
+    for value in graph.input:
+        if value.name not in constants:
+            tensor = value.type.tensor_type
+            sizes = [
+                dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim
+            ]
+            shape = tuple(sizes) if tensor.HasField("shape") else None
+            kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+            declared.append(DeclaredInput(value.name, shape, _DTYPES.get(kind)))
+    return declared
+
+
+def _image_shape(path: Path, image: DeclaredInput) -> tuple[tuple[int | None, ...], bool]:
+    """Return the declared shape of the input that takes images, and whether it takes bytes."""
+    if image.dtype not in (torch.float32, torch.uint8):
+        raise ModelError(f"The input {image.shown} of {str(path)!r} takes no images; floats and UINT8 are supported.")
+    if image.shape and len(image.shape) != 4:
         raise ModelError(
-            f"The input {inputs[0].name!r} of {str(path)!r} takes {kind} values; floats and UINT8 are supported."
-        )
-    sizes = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in tensor.shape.dim]
-    if len(sizes) not in (0, 4):
-        raise ModelError(
-            f"The input {inputs[0].name!r} of {str(path)!r} has {len(sizes)} axes; "
+            f"The input {image.shown} of {str(path)!r} has {len(image.shape)} axes; "
             f"an image batch has 4, (N, C, H, W) or (N, H, W, C)."
         )
-    return inputs[0].name, tuple(sizes) or (None,) * 4, kind == "UINT8"
+    return image.shape or (None,) * 4, image.dtype == torch.uint8
 
 
 def _outputs(path: Path, graph: Any) -> tuple[str, ...]:

@@ -60,6 +60,9 @@ class OnnxModule(nn.Module):
         self._host: dict[str, Array] = {}
         for name in sorted({name for node in nodes for name in node.inputs} & constants.keys()):
             self._store(name, constants[name])
+        self._bound = {name: value for name, value in graph.bound.items() if any(name in node.inputs for node in nodes)}
+        for name, value in self._bound.items():
+            self._store(name, value.tensor.numpy(), on_host=False)
         if graph.output in constants:
             raise ModelError("The output of the ONNX graph does not depend on its input.")
         #: the computation in words; part of what says whether a file is what it was
@@ -72,6 +75,8 @@ class OnnxModule(nn.Module):
         """(N, C, H, W) images -> the output of the graph."""
         size = image.shape[0]
         values: dict[str, Value] = {self.input: image.permute(0, 2, 3, 1) if self.channels_last else image}
+        for name, bound in self._bound.items():
+            values[name] = bound.of(getattr(self, self._stored[name]), size)
         for (node, operator, host), done in zip(self._steps, self._last_reads, strict=True):
             try:
                 results = self._call(node, operator, host, values, size, image.device)
@@ -88,7 +93,7 @@ class OnnxModule(nn.Module):
             raise ModelError("The output of the ONNX graph depends on the shape of its input alone.")
         return output
 
-    def _store(self, name: str, array: Array) -> None:
+    def _store(self, name: str, array: Array, on_host: bool = True) -> None:
         base = re.sub(r"\W", "_", name) or "constant"
         attribute = base
         while hasattr(self, attribute):
@@ -99,7 +104,7 @@ class OnnxModule(nn.Module):
         else:
             self.register_buffer(attribute, tensor)
         self._stored[name] = attribute
-        if array.size <= HOST_ELEMENTS:
+        if on_host and array.size <= HOST_ELEMENTS:
             self._host[name] = array
 
     def _call(
@@ -128,7 +133,7 @@ class OnnxModule(nn.Module):
                 arguments.append(self._rebatched(node, value, size))
             elif isinstance(value, np.ndarray) and position in operator.host_if_known:
                 arguments.append(value)
-            elif name in self._stored:
+            elif name in self._stored and name not in self._bound:
                 arguments.append(getattr(self, self._stored[name]))
             elif isinstance(value, np.ndarray):
                 number = operator.scalars and value.size == 1

@@ -6,14 +6,16 @@ One of the URI families of `obeql.executor.models.load`; `exported_archive` has 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_unflatten
 
 from obeql.errors import ModelError
+from obeql.executor.models.bound_inputs import BoundValue, DeclaredInput, split_inputs
 from obeql.executor.models.forward import reason
 from obeql.executor.models.found import Found
 from obeql.executor.models.options import ModelOptions
@@ -39,14 +41,29 @@ _TRAINING_FLAGS: Mapping[Any, int] = {
 
 
 class ExportedModule(nn.Module):
-    """An exported graph as a module from (N, C, H, W) to what it returns; it has no training mode."""
+    """An exported graph as a module from (N, C, H, W) to what it returns; it has no training mode.
 
-    def __init__(self, graph: fx.GraphModule) -> None:
+    `names` are its inputs in order, one of which takes the images; `values` are bound to all others.
+    """
+
+    def __init__(self, graph: fx.GraphModule, names: Sequence[str], values: Mapping[str, BoundValue]) -> None:
         super().__init__()
         self.graph = graph
+        self._names = tuple(names)
+        self._values = dict(values)
+        for name, value in values.items():
+            self.register_buffer(f"value_of_{name}", value.tensor)
 
     def forward(self, image: torch.Tensor) -> Any:
-        return self.graph(image)
+        """Return what the graph returns for images (N, C, H, W) and the bound values."""
+        if not self._values:
+            return self.graph(image)
+        flat = [
+            self._values[name].of(getattr(self, f"value_of_{name}"), image.shape[0]) if name in self._values else image
+            for name in self._names
+        ]
+        args, kwargs = tree_unflatten(flat, self.graph._in_spec)
+        return self.graph(*args, **kwargs)
 
     def train(self, mode: bool = True) -> ExportedModule:
         # Exported graphs refuse train() and eval(): what they do was fixed when they were exported.
@@ -75,25 +92,26 @@ def load_exported(target: str, options: ModelOptions) -> Found:
 def _network(path: Path, options: ModelOptions) -> Found:
     program = _read(path)
     graph = _module_of(path, program)
-    image = _image_input(path, graph)
+    image, values = _inputs(path, graph, options)
     sizes = [size if isinstance(size, int) else None for size in image.meta["val"].shape]
     _refuse_training(path, graph)
     batch, channels, height, width = sizes
     size = (height, width) if height is not None and width is not None else None
     declared = Declared(size=size, channels="gray" if channels == 1 else "rgb")
-    module: nn.Module = ExportedModule(graph)
+    names = [node.name for node in _placeholders(graph)]
+    module: nn.Module = ExportedModule(graph, names, values)
     used = size or options.size
     if batch is None or used is None:
-        return Found(module, declared)
+        return Found(module, declared, binds_inputs=True)
     fixed = FixedBatch(module, batch)
-    free = ExportedModule(_any_batch(graph, batch))
+    free = ExportedModule(_any_batch(graph, batch, image.name), names, values)
     if fits_any_batch(free, fixed, (channels or 3, *used)):
-        return Found(free, declared)
+        return Found(free, declared, binds_inputs=True)
     note = (
         f"The file was exported for a batch of {batch} and runs in such pieces, which is slow; export it with "
         f"dynamic_shapes=({{0: torch.export.Dim('batch')}},)."
     )
-    return Found(fixed, declared, notes=(note,))
+    return Found(fixed, declared, notes=(note,), binds_inputs=True)
 
 
 def _read(path: Path) -> torch.export.ExportedProgram:
@@ -117,17 +135,30 @@ def _module_of(path: Path, program: torch.export.ExportedProgram) -> fx.GraphMod
     return graph
 
 
-def _image_input(path: Path, graph: fx.GraphModule) -> fx.Node:
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    if len(inputs) != 1:
-        names = ", ".join(repr(node.name) for node in inputs[:4]) or "none"
-        raise ModelError(f"A classifier has one input, the image batch; {str(path)!r} has {len(inputs)}: {names}.")
-    value = inputs[0].meta.get("val")
-    if not isinstance(value, torch.Tensor) or value.ndim != 4 or not value.is_floating_point():
-        shown = f"{tuple(value.shape)} {value.dtype}" if isinstance(value, torch.Tensor) else type(value).__name__
-        raise ModelError(f"The input of {str(path)!r} is {shown}; an image batch is (N, C, H, W), floating point.")
-    image: fx.Node = inputs[0]
-    return image
+def _placeholders(graph: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def _inputs(path: Path, graph: fx.GraphModule, options: ModelOptions) -> tuple[fx.Node, dict[str, BoundValue]]:
+    """Return the input that takes images and the values of the others. Raises ModelError as `split_inputs` does."""
+    nodes = {node.name: node for node in _placeholders(graph)}
+    declared = [_declared(path, node) for node in nodes.values()]
+    if not declared:
+        raise ModelError(f"A classifier takes an image batch; {str(path)!r} has no inputs.")
+    image, values = split_inputs(declared, options.inputs, repr(str(path)))
+    if image.shape is None or len(image.shape) != 4 or image.dtype is None or not image.dtype.is_floating_point:
+        raise ModelError(
+            f"The input {image.shown} of {str(path)!r} takes no images; an image batch is (N, C, H, W), floating point."
+        )
+    return nodes[image.name], values
+
+
+def _declared(path: Path, node: fx.Node) -> DeclaredInput:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        raise ModelError(f"The input {node.name!r} of {str(path)!r} is no tensor; export the network without it.")
+    sizes = tuple(size if isinstance(size, int) else None for size in value.shape)
+    return DeclaredInput(node.name, sizes, value.dtype)
 
 
 def _refuse_training(path: Path, graph: fx.GraphModule) -> None:
@@ -140,10 +171,10 @@ def _refuse_training(path: Path, graph: fx.GraphModule) -> None:
             )
 
 
-def _any_batch(graph: fx.GraphModule, batch: int) -> fx.GraphModule:
+def _any_batch(graph: fx.GraphModule, batch: int, image_name: str) -> fx.GraphModule:
     """A copy, sharing the weights, in which constant shapes that begin with `batch` begin with the batch at hand."""
     free = fx.GraphModule(graph, copy.deepcopy(graph.graph))
-    image = next(node for node in free.graph.nodes if node.op == "placeholder")
+    image = next(node for node in _placeholders(free) if node.name == image_name)
     with free.graph.inserting_after(image):
         size = free.graph.call_function(_ATEN.sym_size.int, (image, 0))
     for node in free.graph.nodes:

@@ -81,8 +81,16 @@ def _call(graph: TracedGraph, node: fx.Node, env: dict[fx.Node, Any]) -> Any:
     if not values and not _mentions_batch((node.args, tuple(node.kwargs.values()))):
         with torch.no_grad():
             return _functional(node.target)(*args, **kwargs)
+    if values and all(isinstance(item, Repeated) for item in values):
+        constant = _for_one_image(node.target, args, kwargs)
+        if constant is not None:
+            return constant
     rule = RULES.get(name)
     if rule is not None:
+        if name in ("add", "sub", "mul", "div"):  # one constant for all images is as good as a constant
+            result = rule(graph, str(node.name), tuple(map(_as_constant, args)), kwargs)
+            if result is not None:
+                return result
         if name not in ("cat", "concat"):
             args, kwargs = _with_repeated(graph, args), _with_repeated(graph, kwargs)
         result = rule(graph, str(node.name), args, kwargs)
@@ -145,6 +153,35 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
     if isinstance(value, (list, tuple)):
         return [add(i, item) for i, item in enumerate(value)]
     return add(None, value)
+
+
+def _for_one_image(target: Any, args: Any, kwargs: dict[str, Any]) -> Repeated | None:
+    """Return what an operator gives for constants that are the same for every image; None if images have a part in it.
+
+    It is tried on two images, whose results must be the same.
+    """
+    images = 2
+
+    def of_images(value: Any) -> Any:
+        if isinstance(value, Repeated):
+            return value.tensor.expand(images, *value.tensor.shape)
+        if type(value) is int and value == TRACE_BATCH:
+            return images
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(of_images, value))
+        return value
+
+    try:
+        with torch.no_grad():
+            result = _functional(target)(*of_images(tuple(args)), **{key: of_images(kwargs[key]) for key in kwargs})
+    except (RuntimeError, IndexError, TypeError):
+        return None
+    alike = isinstance(result, Tensor) and result.dim() > 0 and len(result) == images and result[0].equal(result[1])
+    return Repeated(result[0].clone()) if alike else None
+
+
+def _as_constant(value: Any) -> Any:
+    return value.tensor[None] if isinstance(value, Repeated) else value
 
 
 def _with_repeated(graph: TracedGraph, value: Any) -> Any:
