@@ -1,13 +1,13 @@
 """The addresses of the page: each takes a request apart, asks one of the modules below, and words the answer as JSON.
 
-Between `access`, which has let the request through, and worker, reader and the others. What the page shows is there
-under /api/ as JSON, too. Functions that wait for DuckDB or files run on threads; the event loop only passes things on.
+Between `access`, which has let the request through, and worker, reader and the others; a view's own data has its
+addresses in a module that `views` names. What the page shows is there under /api/ as JSON, too. Functions that wait for
+DuckDB or files run on threads; the event loop only passes things on.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,24 +23,20 @@ from starlette.routing import BaseRoute, Route
 
 from obeql.errors import ImageError, ObeqlError, QueryTypeError, StoreError, UnknownNameError, UnsupportedError
 from obeql.web.access import Access, AccessRules
-from obeql.web.comparing import comparison, comparison_frame
 from obeql.web.events import job_events
-from obeql.web.map_frames import about_map, map_frame
+from obeql.web.map_frames import MEDIA, about_map, map_frame
 from obeql.web.outcomes import error_facts
 from obeql.web.page import Page
-from obeql.web.reader import MapKey, picture_bytes
-from obeql.web.sheet import SheetQuery, sheet_facts
-from obeql.web.sql_tab import csv_text, run_sql
+from obeql.web.reader import picture_bytes
+from obeql.web.request_parts import json_body, json_text, map_address, n_rows, number
 from obeql.web.statement_parts import changed
 from obeql.web.statics import static_file
 from obeql.web.uploads import MOST_BYTES
+from obeql.web.views import VIEWS
 from obeql.web.worker import BusyError, Job
 
 __all__ = ["build_app"]
 
-_FRAME = "application/x-obeql-map"
-#: Longest body of a request that is no image.
-_MOST_BODY = 2 * 2**20
 #: What may stand around an image in a form.
 _FORM_BYTES = 64 * 2**10
 
@@ -61,14 +57,21 @@ class _Handlers:
     async def images(self, request: Request) -> Response:
         query = request.query_params
         found = await run_in_threadpool(
-            self.page.reader.images, query.get("set"), query.get("words"), _number(query, "start", 0), _most(query, 60)
+            self.page.reader.images,
+            query.get("set"),
+            query.get("words"),
+            number(query, "start", 0),
+            n_rows(query, 60),
         )
         return JSONResponse(found)
 
     async def runs(self, request: Request) -> Response:
         query = request.query_params
         found = await run_in_threadpool(
-            self.page.reader.runs, query.get("words") or None, _number(query, "start", 0), _most(query, 50)
+            self.page.reader.runs,
+            query.get("words") or None,
+            number(query, "start", 0),
+            n_rows(query, 50),
         )
         return JSONResponse(found)
 
@@ -76,29 +79,18 @@ class _Handlers:
         run_id = int(request.path_params["run_id"])
         return JSONResponse(await run_in_threadpool(self.page.run_facts, run_id))
 
-    async def sheet(self, request: Request) -> Response:
-        query = request.query_params
-        asked = SheetQuery(
-            int(request.path_params["run_id"]),
-            query.get("order", ""),
-            query.get("where", ""),
-            query.get("ascending") == "true",
-        )
-        start, most = _number(query, "start", 0), _most(query, 200)
-        return JSONResponse(await run_in_threadpool(sheet_facts, self.page.reader, asked, start, most))
-
     # ---- maps and pictures ------------------------------------------------------------------------------------
 
     async def map_facts(self, request: Request) -> Response:
-        heat = await run_in_threadpool(self.page.reader.heat, *_map_address(request))
+        heat = await run_in_threadpool(self.page.reader.heat, *map_address(request))
         return JSONResponse(about_map(heat))
 
     async def map_planes(self, request: Request) -> Response:
-        heat = await run_in_threadpool(self.page.reader.heat, *_map_address(request))
-        return Response(await run_in_threadpool(map_frame, heat), media_type=_FRAME)
+        heat = await run_in_threadpool(self.page.reader.heat, *map_address(request))
+        return Response(await run_in_threadpool(map_frame, heat), media_type=MEDIA)
 
     async def map_file(self, request: Request) -> Response:
-        run_id, key = _map_address(request)
+        run_id, key = map_address(request)
         form = request.path_params["form"]
         content, media = await run_in_threadpool(self.page.downloads.of_map, run_id, key, form, request.query_params)
         name = f"run_{run_id}_{'map' if key is None else key[0]}.{form}"
@@ -111,28 +103,19 @@ class _Handlers:
         return Response(content, media_type="text/html", headers=headers)
 
     async def picture(self, request: Request) -> Response:
-        longest = min(2048, max(16, _number(request.query_params, "size", 768)))
+        longest = min(2048, max(16, number(request.query_params, "size", 768)))
         content, media = await run_in_threadpool(
             self.page.reader.picture, int(request.path_params["image_id"]), longest
         )
         return Response(content, media_type=media, headers={"cache-control": "private, max-age=600"})
-
-    async def compare(self, request: Request) -> Response:
-        heats = await run_in_threadpool(self._compared, request.query_params.getlist("map"))
-        if request.url.path.endswith(".bin"):
-            return Response(await run_in_threadpool(comparison_frame, heats), media_type=_FRAME)
-        return JSONResponse(await run_in_threadpool(comparison, heats))
-
-    def _compared(self, addresses: list[str]) -> list[Any]:
-        return [self.page.reader.heat(*_map_of(address)) for address in addresses]
 
     # ---- statements -------------------------------------------------------------------------------------------
 
     async def jobs(self, request: Request) -> Response:
         if request.method == "GET":
             return JSONResponse({"jobs": [job.facts() for job in self.page.worker.jobs()]})
-        body = await _body(request)
-        job = self.page.worker.submit(_text(body, "text"))
+        body = await json_body(request)
+        job = self.page.worker.submit(json_text(body, "text"))
         return JSONResponse(job.facts(), 201)
 
     async def job(self, request: Request) -> Response:
@@ -151,7 +134,7 @@ class _Handlers:
 
     async def job_map(self, request: Request) -> Response:
         live = self._job(request).live.map
-        return Response(status_code=204) if live is None else Response(live, media_type=_FRAME)
+        return Response(status_code=204) if live is None else Response(live, media_type=MEDIA)
 
     async def job_picture(self, request: Request) -> Response:
         picture = self._job(request).live.picture
@@ -167,33 +150,23 @@ class _Handlers:
         return job
 
     async def editor(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         cursor = body.get("cursor")
         names = await run_in_threadpool(self.page.names)
         from obeql.web.editing import editor_facts  # noqa: PLC0415 - the prompt's modules are loaded behind the page
 
-        return JSONResponse(editor_facts(_text(body, "text"), cursor if isinstance(cursor, int) else None, names))
+        return JSONResponse(editor_facts(json_text(body, "text"), cursor if isinstance(cursor, int) else None, names))
 
     async def statement(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         changes = body.get("changes")
         if not isinstance(changes, dict):
             raise QueryTypeError("changes is an object of parts.")
-        return JSONResponse(changed(_text(body, "text"), changes))
+        return JSONResponse(changed(json_text(body, "text"), changes))
 
     async def plan(self, request: Request) -> Response:
-        text = _text(await _body(request), "text")
+        text = json_text(await json_body(request), "text")
         return JSONResponse(await self.page.plan(text))
-
-    async def sql(self, request: Request) -> Response:
-        text = _text(await _body(request), "sql")
-        return JSONResponse(await run_sql(self.page, text, request))
-
-    async def sql_csv(self, request: Request) -> Response:
-        text = _text(await _body(request), "sql")
-        content = await run_in_threadpool(csv_text, self.page, text)
-        headers = {"content-disposition": 'attachment; filename="result.csv"'}
-        return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
 
     # ---- one image before one model ---------------------------------------------------------------------------
 
@@ -211,7 +184,7 @@ class _Handlers:
         return JSONResponse(await run_in_threadpool(self.page.take_image, content, name), 201)
 
     async def probe(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await json_body(request)
         return JSONResponse(await self.page.probe(body))
 
 
@@ -233,13 +206,10 @@ def build_app(page: Page, rules: AccessRules) -> Starlette:
         Route("/api/images/{image_id:int}/picture", at.picture),
         Route("/api/runs", at.runs),
         Route("/api/runs/{run_id:int}", at.run),
-        Route("/api/runs/{run_id:int}/sheet", at.sheet),
         Route("/api/runs/{run_id:int}/report.html", at.run_report),
         Route("/api/runs/{run_id:int}/maps/{key}", at.map_facts),
         Route("/api/runs/{run_id:int}/maps/{key}/planes", at.map_planes),
         Route("/api/runs/{run_id:int}/maps/{key}/file.{form}", at.map_file),
-        Route("/api/compare", at.compare),
-        Route("/api/compare.bin", at.compare),
         Route("/api/jobs", at.jobs, methods=["GET", "POST"]),
         Route("/api/jobs/{job_id:int}", at.job),
         Route("/api/jobs/{job_id:int}/stop", at.job_stop, methods=["POST"]),
@@ -249,69 +219,13 @@ def build_app(page: Page, rules: AccessRules) -> Starlette:
         Route("/api/editor", at.editor, methods=["POST"]),
         Route("/api/statement", at.statement, methods=["POST"]),
         Route("/api/plan", at.plan, methods=["POST"]),
-        Route("/api/sql", at.sql, methods=["POST"]),
-        Route("/api/sql.csv", at.sql_csv, methods=["POST"]),
         Route("/api/probe", at.probe, methods=["POST"]),
+        *(route for view in VIEWS if view.routes is not None for route in view.routes(page)),
     ]
     handlers: Any = {ObeqlError: _on_error, duckdb.Error: _on_error, HTTPException: _on_http, Exception: _on_error}
     return Starlette(
         routes=routes, lifespan=lifespan, exception_handlers=handlers, middleware=[Middleware(Access, rules=rules)]
     )
-
-
-# ---- requests taken apart --------------------------------------------------------------------------------------
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > _MOST_BODY:
-            raise QueryTypeError(f"A statement has at most {_MOST_BODY // 2**20} MB.")
-    try:
-        body = json.loads(content)
-    except ValueError:
-        raise QueryTypeError("The body is no JSON.") from None
-    if not isinstance(body, dict):
-        raise QueryTypeError("The body is no JSON object.")
-    return body
-
-
-def _text(body: dict[str, Any], name: str) -> str:
-    value = body.get(name)
-    if not isinstance(value, str):
-        raise QueryTypeError(f"{name} is a text.")
-    return value
-
-
-def _number(query: Any, name: str, otherwise: int) -> int:
-    value = str(query.get(name, ""))
-    return int(value) if value.isdigit() and len(value) < 10 else otherwise
-
-
-def _most(query: Any, otherwise: int) -> int:
-    return min(1000, max(1, _number(query, "most", otherwise)))
-
-
-def _map_address(request: Request) -> tuple[int, MapKey | None]:
-    return int(request.path_params["run_id"]), _key(request.path_params["key"])
-
-
-def _map_of(address: str) -> tuple[int, MapKey | None]:
-    """Return the run and the key of `7/12-3`, or of `7`, whose first map is meant."""
-    run, _, key = address.partition("/")
-    if not run.isdigit():
-        raise UnknownNameError(f"There is no map {address!r}.")
-    return int(run), _key(key or "first")
-
-
-def _key(text: str) -> MapKey | None:
-    map_id, _, image_id = text.partition("-")
-    if text == "first":
-        return None
-    if not (map_id.isdigit() and image_id.isdigit()):
-        raise UnknownNameError(f"There is no map {text!r}.")
-    return int(map_id), int(image_id)
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------

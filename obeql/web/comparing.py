@@ -7,19 +7,42 @@ the windows' middles of the first, from the nearest window.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from obeql.errors import QueryTypeError
 from obeql.executor.adaptive.map_quality import ssim
 from obeql.results.heatmap import Heatmap
-from obeql.web.map_frames import frame
+from obeql.web.map_frames import MEDIA, frame
+from obeql.web.request_parts import map_of
 
-__all__ = ["comparison", "comparison_frame"]
+if TYPE_CHECKING:
+    from obeql.web.page import Page
+
+__all__ = ["comparison", "comparison_frame", "routes"]
 
 Floats = npt.NDArray[np.float64]
+
+
+def routes(page: Page) -> list[BaseRoute]:
+    """Return the addresses of the view: `?map=7/12-3&map=8` names the maps."""
+
+    def heats(request: Request) -> list[Heatmap]:
+        return [page.reader.heat(*map_of(address)) for address in request.query_params.getlist("map")]
+
+    async def figures(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(lambda: comparison(heats(request))))
+
+    async def planes(request: Request) -> Response:
+        return Response(await run_in_threadpool(lambda: comparison_frame(heats(request))), media_type=MEDIA)
+
+    return [Route("/api/compare", figures), Route("/api/compare.bin", planes)]
 
 
 def comparison(heats: Sequence[Heatmap]) -> dict[str, Any]:

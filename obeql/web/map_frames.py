@@ -22,8 +22,10 @@ from obeql.results.quality_text import quality_sentence
 if TYPE_CHECKING:
     from obeql.results.heatmap import Heatmap
 
-__all__ = ["about_map", "frame", "map_frame", "pixel_axes"]
+__all__ = ["MEDIA", "about_map", "frame", "map_frame", "pixel_axes"]
 
+#: What a frame is called in a response.
+MEDIA = "application/x-obeql-map"
 _KINDS = {"f": ("float32", "<f4"), "i": ("int32", "<i4"), "u": ("uint8", "u1"), "b": ("uint8", "u1")}
 
 

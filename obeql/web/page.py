@@ -22,6 +22,7 @@ from obeql.web.probing import Probes
 from obeql.web.reader import Reader
 from obeql.web.sheet import PRESETS
 from obeql.web.uploads import Uploads
+from obeql.web.views import VIEWS
 from obeql.web.worker import BusyError, Job, Worker
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ class Page:
             "fills": list(FILLS),
             "scores": list(SCORE_KINDS),
             "sheet_presets": [{"words": words, "sql": sql} for words, sql in PRESETS],
+            "views": [
+                {"name": view.name, "title": view.title, "module": view.module, "under": view.under} for view in VIEWS
+            ],
             "jobs": [job.facts() for job in self.worker.jobs()[:20]],
         }
 

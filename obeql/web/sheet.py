@@ -8,12 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
 from obeql.web.reading_sql import require_reading
+from obeql.web.request_parts import n_rows, number
 
 if TYPE_CHECKING:
+    from obeql.web.page import Page
     from obeql.web.reader import Reader
 
-__all__ = ["PRESETS", "SheetQuery", "sheet_facts"]
+__all__ = ["PRESETS", "SheetQuery", "routes", "sheet_facts"]
 
 #: What people ask of the maps of a run, in SQL over a row of `heatmaps`.
 PRESETS: tuple[tuple[str, str], ...] = (
@@ -28,6 +35,23 @@ PRESETS: tuple[tuple[str, str], ...] = (
     ("score of the whole image", "clean_score"),
     ("stated bound", "bound"),
 )
+
+
+def routes(page: Page) -> list[BaseRoute]:
+    """Return the address of the view: the maps of a run, some of them at a time."""
+
+    async def maps(request: Request) -> Response:
+        query = request.query_params
+        asked = SheetQuery(
+            int(request.path_params["run_id"]),
+            query.get("order", ""),
+            query.get("where", ""),
+            query.get("ascending") == "true",
+        )
+        start, most = number(query, "start", 0), n_rows(query, 200)
+        return JSONResponse(await run_in_threadpool(sheet_facts, page.reader, asked, start, most))
+
+    return [Route("/api/runs/{run_id:int}/sheet", maps)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,21 +15,40 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 
 from obeql.errors import ExecutionError, UnsupportedError
 from obeql.grammar.embedding import find_embedded
 from obeql.web.outcomes import MOST_ROWS, as_json, table_facts
 from obeql.web.reading_sql import require_reading
+from obeql.web.request_parts import json_body, json_text
 
 if TYPE_CHECKING:
     from obeql.web.page import Page
 
-__all__ = ["csv_text", "run_sql"]
+__all__ = ["csv_text", "routes", "run_sql"]
 
 #: A query of the page ends after so long; a prompt has no such end.
 _MOST_S = 60.0
 #: Rows of a download.
 _MOST_CSV = 1_000_000
+
+
+def routes(page: Page) -> list[BaseRoute]:
+    """Return the addresses of the view: the first rows of a query, and all of them as CSV."""
+
+    async def rows(request: Request) -> Response:
+        text = json_text(await json_body(request), "sql")
+        return JSONResponse(await run_sql(page, text, request))
+
+    async def csv_file(request: Request) -> Response:
+        text = json_text(await json_body(request), "sql")
+        content = await run_in_threadpool(csv_text, page, text)
+        headers = {"content-disposition": 'attachment; filename="result.csv"'}
+        return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
+
+    return [Route("/api/sql", rows, methods=["POST"]), Route("/api/sql.csv", csv_file, methods=["POST"])]
 
 
 async def run_sql(page: Page, text: str, request: Request) -> dict[str, Any]:

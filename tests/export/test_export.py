@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from obeql.errors import ImageError, ObeqlError, QuerySyntaxError, QueryTypeError, UnknownNameError
+from obeql.export.folders import FOLDER_FORMATS
 
 EXPLAIN = """EXPLAIN OCCLUDE (SELECT file AS path, 'x' AS label, 7 AS age FROM glob('{}/*.png') ORDER BY file)
              USING net FOR CLASSES (0, 2) WITH patch=[8, 12] stride=4 score=log_odds INTO first"""
@@ -85,10 +86,11 @@ def test_the_statement(result: Any, net_db: Any, tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_shown_where_it_stands(result: Any, net_db: Any, tmp_path: Path) -> None:
-    with pytest.raises(QueryTypeError, match="parquet, npz, png, dicom") as wrong:
+    known = ", ".join(each.name for each in FOLDER_FORMATS)
+    with pytest.raises(QueryTypeError, match=known) as wrong:
         net_db.execute(f"EXPORT RUN first TO '{tmp_path}/x' FORMAT pngs")
     assert "Did you mean 'png'" in str(wrong.value) and "line 1, column" in str(wrong.value)
-    with pytest.raises(QueryTypeError, match="parquet, npz, png, dicom"):
+    with pytest.raises(QueryTypeError, match=known):
         result.export(tmp_path / "x", "pngs")
     with pytest.raises(QuerySyntaxError, match="expected a name"):
         net_db.execute("EXPORT RUN first TO 'x' FORMAT 'png'")

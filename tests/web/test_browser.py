@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from obeql.web.views import VIEWS
 from tests.web.conftest import Server
 
 #: For states; a busy machine takes its time, and nothing waits for as long as this when all is well.
@@ -373,7 +374,7 @@ def test_every_view_fits_and_every_control_has_a_name(page: Any, width: int) -> 
         const said = each.getAttribute('aria-label') || each.labels?.length || each.textContent.trim() || each.title;
         return !said && each.getAttribute('aria-hidden') !== 'true';
     }).map(each => each.outerHTML.slice(0, 120))"""
-    for view in ("explain", "runs", "compare", "sql"):
+    for view in (each.name for each in VIEWS if not each.under):
         page.click(f"nav a[data-view={view}]")
         page.wait_for_selector(f"#view-{view}:not([hidden])")
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, view

@@ -13,6 +13,7 @@ import pytest
 
 import obeql
 from obeql.executor.adaptive.map_quality import ssim
+from obeql.web.views import VIEWS
 from tests.web.conftest import CLASSES, Site, decoded
 
 
@@ -213,3 +214,10 @@ def test_ten_thousand_runs_are_listed_at_once(make_site: Callable[..., Any], ses
     site = make_site(session)
     found = site.get("/api/runs", start=5000, most=50)
     assert found["total"] == 10_001 and len(found["runs"]) == 50 and found["runs"][0]["n_maps"] == 1
+
+
+def test_the_page_is_told_its_views_and_gets_their_modules(site: Any) -> None:
+    views = site.get("/api/state")["views"]
+    assert [each["name"] for each in views] == [view.name for view in VIEWS]
+    for each in views:
+        assert "export default class" in site.client.get(f"/static/{each['module']}").text

@@ -9,13 +9,20 @@ import { windowFacts } from "./pointing.js";
 
 const MOST = 4;
 
-export class Compare {
-  /** @param {{trouble: (text: string) => void, changed: () => void, open: (runId: number, key: string) => void, scale: () => any}} calls */
-  constructor(calls) {
-    this.calls = calls;
+export default class Compare {
+  static html = `
+      <div class="line"><h1>Compare</h1><span class="time">two to four maps, one scale, one crosshair</span><label class="check"><input type="checkbox" id="difference"> Differences</label><button type="button" id="compare-clear" class="plain">Clear</button></div>
+      <div id="compared" class="compared"></div>
+      <div class="scale wide"><span id="compare-low"></span><div class="bar-ground"><div id="compare-bar"></div></div><span id="compare-high"></span></div>
+      <div id="figures" class="scroll"></div>`;
+
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
+    this.count = page.link("compare").appendChild(make("span", { id: "n-compared" }));
     /** @type {string[]} run/key */ this.addresses = [];
     this.panels = [];
-    byId("difference").addEventListener("change", () => { this._showPlanes(); this.calls.changed(); });
+    byId("difference").addEventListener("change", () => { this._showPlanes(); this.page.changed(); });
     byId("compare-clear").addEventListener("click", () => this.set([]));
   }
 
@@ -28,9 +35,29 @@ export class Compare {
   /** @param {string[]} addresses */
   async set(addresses) {
     this.addresses = addresses.slice(0, MOST);
-    byId("n-compared").textContent = this.addresses.length ? ` ${this.addresses.length}` : "";
-    this.calls.changed();
+    this._count();
+    this.page.changed();
     await this.draw();
+  }
+
+  _count() {
+    this.count.textContent = this.addresses.length ? ` ${this.addresses.length}` : "";
+  }
+
+  /** Take over what an address says was put here, in whichever view. @param {Record<string, string>} at */
+  keep(at) {
+    this.addresses = (at.compared ?? "").split(" ").filter((each) => /^\d+\/[\w-]+$/.test(each));
+    byId("difference").checked = at.difference === "1";
+    this._count();
+  }
+
+  /** What of it stands in the address, beside the maps, which stand there in every view. */
+  get facts() {
+    return { difference: byId("difference").checked ? "1" : "", ...this.page.colors() };
+  }
+
+  open() {
+    return this.draw();
   }
 
   async draw() {
@@ -55,7 +82,7 @@ export class Compare {
       home.dataset.state = "done";
     } catch (error) {
       home.dataset.state = "failed";
-      this.calls.trouble(error.message);
+      this.page.trouble(error.message);
     }
   }
 
@@ -65,7 +92,7 @@ export class Compare {
     const [run, key] = address.split("/");
     const element = make("figure", { className: "panel", data: { map: address } },
       make("figcaption", {},
-        make("a", { href: `?view=explain&run=${run}&map=${key}`, on: { click: (event) => { event.preventDefault(); this.calls.open(Number(run), key); } } }, title(frame)),
+        make("a", { href: `?view=explain&run=${run}&map=${key}`, on: { click: (event) => { event.preventDefault(); this.page.open(Number(run), key); } } }, title(frame)),
         make("button", { type: "button", className: "plain", aria: { label: `Take ${title(frame)} out` }, on: { click: () => this.set(this.addresses.filter((each) => each !== address)) } }, "×"),
         make("span", { className: "time" }, `${frame.model} · ${frame.patch.join("×")} px, stride ${frame.stride.join("×")} · ${frame.quality}`)),
       canvas, facts);
@@ -102,7 +129,7 @@ export class Compare {
 
   _showPlanes() {
     const differ = byId("difference").checked && this.against;
-    const scale = { ...this.calls.scale() };
+    const scale = { ...this.page.scale() };
     const planes = this.panels.map(({ frame, place }) => (differ && place ? this.against[`difference_${place}`] : frame.importance));
     for (const [place, panel] of this.panels.entries()) {
       panel.map.scale = scale;

@@ -12,10 +12,10 @@ import { Ribbon } from "./ribbon.js";
 import { ScaleBar } from "./scalebar.js";
 import { Settings } from "./settings.js";
 
-export class Explain {
-  /** @param {any} state as /api/state gives it @param {{trouble: (text: string) => void, changed: () => void, compare: (address: string) => void, sheet: (runId: number) => void, ended: () => void, outcome: (outcome: any) => void}} calls */
-  constructor(state, calls) {
-    this.calls = calls;
+export default class Explain {
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
     this.image = null;
     /** what the model says of the image itself */
     this.says = [];
@@ -25,10 +25,10 @@ export class Explain {
     this.jobPicture = "";
     this.map = new MapCanvas(byId("map"));
     this.ribbon = new Ribbon();
-    this.scale = new ScaleBar(this.map, () => calls.changed());
+    this.scale = new ScaleBar(this.map, () => page.changed());
     this.images = new ImageList({ choose: (image) => this.choose({ image }), take: (file) => this.takeFile(file) });
-    this.settings = new Settings(state, {
-      trouble: calls.trouble, changed: calls.changed, model: (name) => this.choose({ model: name }),
+    this.settings = new Settings(page.state, {
+      trouble: page.trouble, changed: page.changed, model: (name) => this.choose({ model: name }),
       shown: (parts) => this._partsShown(parts), idle: () => !this.jobId && this.image !== null,
     });
     this.pointing = new Pointing(this);
@@ -39,8 +39,8 @@ export class Explain {
     });
     byId("refine").addEventListener("click", () => this.refine());
     byId("stop").addEventListener("click", () => this.stop());
-    byId("compare-add").addEventListener("click", () => calls.compare(this.address));
-    byId("sheet-open").addEventListener("click", () => calls.sheet(this.run.run_id));
+    byId("compare-add").addEventListener("click", () => page.compare(this.address));
+    byId("sheet-open").addEventListener("click", () => page.sheet(this.run.run_id));
     byId("maps").addEventListener("change", (event) => this.showMap(event.target.value));
     for (const [id, step] of [["maps-before", -1], ["maps-after", 1]]) byId(id).addEventListener("click", () => this._stepMap(step));
   }
@@ -55,6 +55,48 @@ export class Explain {
   get imageKey() { return this.image?.image_id ?? null; }
   /** The address of the map that is shown, `run/key`. */
   get address() { return `${this.run.run_id}/${this.mapKey}`; }
+
+  /** What of it stands in the address. */
+  get facts() {
+    const of = this.jobId ? { job: this.jobId } : this.run ? { run: this.run.run_id, map: this.mapKey } : {};
+    return { ...of, statement: this.editor.text, image: this.image?.image_id, model: this.model, ...this.colors };
+  }
+
+  /** The colors of its maps, where they are not the usual ones. */
+  get colors() {
+    const { scale } = this.map;
+    return { opacity: scale.opacity === 0.75 ? "" : scale.opacity, range: scale.range === "symmetric" ? "" : scale.range, ends: scale.range === "custom" ? scale.custom : "", colors: scale.palette === "vermilion–blue" ? "" : scale.palette };
+  }
+
+  /** Take over the colors of an address, in whichever view. @param {Record<string, string>} at */
+  keep(at) {
+    for (const [id, value] of [["opacity", at.opacity], ["range", at.range], ["custom", at.ends], ["palette", at.colors]])
+      if (value) {
+        byId(id).value = value;
+        byId(id).dispatchEvent(new Event("input"));
+      }
+  }
+
+  /** @param {Record<string, string>} [at] without one it stays as it was */
+  async open(at) {
+    if (!at) return;
+    const { jobs } = await get("/api/jobs");
+    const going = jobs.find((each) => String(each.job_id) === at.job) ?? (at.run ? undefined : jobs.find((each) => ["running", "waiting"].includes(each.state)));
+    if (at.model) this.settings.model = at.model;
+    if (at.image) {
+      const { images } = await get("/api/images", { most: 1000 });
+      this.image = images.find((each) => String(each.image_id) === at.image) ?? null;
+      if (this.image) await this.showPicture();
+    }
+    if (at.statement ?? going?.text) await this.editor.setText(at.statement ?? going.text);
+    if (this.editor.facts.parts) this.settings.show(this.editor.facts.parts);
+    if (going) {
+      this.attach(going);
+      if (this.image) this.askQuietly();
+    } else if (at.run) await this.openRun(Number(at.run), at.map ?? null, { keepText: Boolean(at.statement) }).catch((error) => this.page.trouble(error.message));
+    else if (this.image && this.model) this.askQuietly();
+    this.settings.planSoon();
+  }
 
   /** Take over what the server knows by now. @param {any} state */
   refresh(state) {
@@ -88,7 +130,7 @@ export class Explain {
       await this.choose({ image: { ...(await upload(file)), own: true } });
       this.images.list();
     } catch (error) {
-      this.calls.trouble(`${file.name}: ${error.message}`);
+      this.page.trouble(`${file.name}: ${error.message}`);
       this.ribbon.say("failed", "The image was not taken in");
     }
   }
@@ -140,7 +182,7 @@ export class Explain {
       this.map.setPicture(picture, wholeInput([picture.naturalHeight, picture.naturalWidth]));
       this.map.canvas.dataset.drawn = "picture";
     } catch (error) {
-      this.calls.trouble(error.message);
+      this.page.trouble(error.message);
     }
   }
 
@@ -161,7 +203,7 @@ export class Explain {
       this.drawBars();
       return true;
     } catch (error) {
-      this.calls.trouble(error.message);
+      this.page.trouble(error.message);
       this.ribbon.say("failed", "The model gave no answer");
       byId("bars").dataset.state = "failed";
       return false;
@@ -201,7 +243,7 @@ export class Explain {
     try {
       this.attach(await submit(text));
     } catch (error) {
-      this.calls.trouble(error.message);
+      this.page.trouble(error.message);
     }
   }
 
@@ -214,12 +256,12 @@ export class Explain {
     byId("ribbon").dataset.updates = "0";
     this.ribbon.say("waiting", "Waiting for its turn");
     this.follower.follow(job.job_id);
-    this.calls.changed();
+    this.page.changed();
   }
 
   async stop() {
     byId("stop").disabled = true;
-    await stop(this.jobId).catch((error) => this.calls.trouble(error.message));
+    await stop(this.jobId).catch((error) => this.page.trouble(error.message));
   }
 
   _job(job) {
@@ -230,12 +272,12 @@ export class Explain {
     if (job.state === "failed") {
       this.ribbon.say("failed", "The statement failed");
       if (outcome.context && job.text === this.editor.text.trim()) this.editor.showError(outcome);
-      else this.calls.trouble(outcome.error);
+      else this.page.trouble(outcome.error);
     } else if (job.state === "stopped") this.ribbon.stopped(job);
     else {
       this.ribbon.say("done", "Done");
-      if (outcome.kind === "maps") this._showRun(outcome, job).catch((error) => this.calls.trouble(error.message));
-      else this.calls.outcome(outcome);
+      if (outcome.kind === "maps") this._showRun(outcome, job).catch((error) => this.page.trouble(error.message));
+      else this.page.outcome(outcome);
     }
   }
 
@@ -243,8 +285,8 @@ export class Explain {
     this.jobId = 0;
     byId("stop").disabled = true;
     document.body.dataset.state = "idle";
-    this.calls.changed();
-    this.calls.ended();
+    this.page.changed();
+    this.page.ended();
   }
 
   async _liveMap(frame, job) {
@@ -336,7 +378,7 @@ export class Explain {
     this.pointing.show();
     if (!this.says.length && this.model && this.imageKey !== null) this.askQuietly();
     else this.drawBars();
-    this.calls.changed();
+    this.page.changed();
   }
 
   _finer() {

@@ -1,19 +1,39 @@
-// The page: its views put together, and its state in the address.
+// The page: the views that the server names, put together, and their state in the address.
+//
+// A view is the default class of a module here, named in `obeql/web/views.py`; it is made once, with the page. It has
+//   html         its elements (static); none where index.html has them
+//   facts        what of it stands in the address
+//   open(at)     show it as the address `at` says; without one, as its link was clicked
 
 import { get } from "./api.js";
 import * as address from "./address.js";
-import { Compare } from "./compare.js";
 import { byId, fileName, later, make } from "./dom.js";
 import { Editor } from "./editor.js";
-import { Explain } from "./explain.js";
-import { Runs } from "./runs.js";
 import { Share } from "./share.js";
-import { Sheet } from "./sheet.js";
-import { SqlTab } from "./sqltab.js";
 import { themeSwitch } from "./theme.js";
 
-const VIEWS = ["explain", "runs", "sheet", "compare", "sql"];
-let view = "explain";
+/**
+ * What views are given: what the server said at the start, and ways to each other.
+ * @typedef {object} Page
+ * @property {any} state as /api/state gives it
+ * @property {(text: string) => void} trouble tell what went wrong
+ * @property {() => void} changed the facts of a view are others now
+ * @property {(view: string) => HTMLElement} link its link in the navigation
+ * @property {(runId: number, key: string|null) => void} open a map
+ * @property {(address: string) => void} compare put a map, `run/key`, beside others
+ * @property {(runId: number) => void} sheet the maps of a run
+ * @property {(text: string) => void} sql run a query
+ * @property {() => any} scale how maps are colored
+ * @property {() => Record<string, any>} colors the same as the address has it
+ * @property {(outcome: any) => void} outcome show what a statement yields that is no map
+ * @property {() => void} ended a statement has ended
+ */
+
+/** @type {Record<string, any>} the views by name, in the order of the navigation; the first one is what the page opens with */
+const views = {};
+/** @type {any[]} what the server says of them */
+let rows = [];
+let view = "";
 let restoring = true;
 
 /** The statement that was there when a trouble was told: it goes when the statement changes. */
@@ -26,16 +46,30 @@ function trouble(text) {
   byId("trouble").hidden = false;
 }
 
+const link = (name) => document.querySelector(`#views a[data-view="${name}"]`);
+
 function show(name) {
-  view = VIEWS.includes(name) ? name : "explain";
+  const row = rows.find((each) => each.name === name) ?? rows[0];
+  view = row.name;
   document.body.dataset.view = view;
-  for (const each of VIEWS) byId(`view-${each}`).hidden = each !== view;
-  for (const link of document.querySelectorAll("nav a")) {
-    const here = link.dataset.view === view || (link.dataset.view === "runs" && view === "sheet");
-    link.toggleAttribute("data-here", here);
-    if (here) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
+  for (const each of rows) {
+    byId(`view-${each.name}`).hidden = each !== row;
+    const here = each.name === (row.under || view);
+    link(each.name)?.toggleAttribute("data-here", here);
+    if (here) link(each.name).setAttribute("aria-current", "page");
+    else link(each.name)?.removeAttribute("aria-current");
   }
+}
+
+/** Make the elements of the views: a link, unless another view leads there, and a section. @param {any[]} modules */
+function build(modules) {
+  rows.forEach(({ name, title, under }, place) => {
+    if (!under) byId("views").append(make("a", { href: `?view=${name}`, data: { view: name } }, title));
+    if (byId(`view-${name}`)) return;
+    const section = make("section", { id: `view-${name}`, className: "view", hidden: true, aria: { label: title } });
+    section.innerHTML = modules[place].default.html;
+    byId("main").append(section);
+  });
 }
 
 /** Show what a statement yields that is no map: a table, a plan, a message. @param {any} outcome */
@@ -55,27 +89,34 @@ async function begin() {
   byId("file").title = state.file;
   document.title = state.file === ":memory:" ? "OBEQL" : `${fileName(state.file)} · OBEQL`;
 
+  rows = state.views;
+  const modules = await Promise.all(rows.map(({ module }) => import(`./${module}`)));
+  build(modules);
+
   const saveSoon = later(120, (step) => { if (!restoring) address.write(facts(), step); });
   const save = (step = false) => saveSoon(step);
-  const openMap = async (runId, key) => {
-    show("explain");
-    try {
-      await explain.openRun(runId, key);
-    } catch (error) {
-      trouble(error.message);
-    }
-    save(true);
-  };
-  const openSheet = (runId) => { show("sheet"); save(true); sheet.open(runId); };
-  const explain = new Explain(state, {
-    trouble, changed: () => save(), sheet: openSheet, outcome: showOutcome,
-    compare: (at) => { compare.add(at); },
+  /** @type {Page} */
+  const page = {
+    state, trouble, link, changed: () => save(), outcome: showOutcome,
+    open: async (runId, key) => {
+      show("explain");
+      await views.explain.openRun(runId, key).catch((error) => trouble(error.message));
+      save(true);
+    },
+    compare: (at) => views.compare.add(at),
+    sheet: (runId) => { show("sheet"); save(true); views.sheet.show(runId); },
+    sql: (text) => { show("sql"); views.sql.show(text); views.sql.run(); save(true); },
+    scale: () => views.explain.map.scale,
+    colors: () => views.explain.colors,
     ended: async () => {
       const now = await get("/api/state").catch(() => null);
-      if (now) explain.refresh(now);
-      if (view === "runs") runs.reload();
+      if (now) views.explain.refresh(now);
+      if (view === "runs") views.runs.reload();
     },
-  });
+  };
+  rows.forEach(({ name }, place) => { views[name] = new modules[place].default(page); });
+
+  const { explain, compare } = views;
   const editor = new Editor(byId("editor"), {
     label: "Statement", placeholder: "EXPLAIN OCCLUDE image USING model WITH patch=16 stride=4",
     onRun: () => run(),
@@ -94,78 +135,31 @@ async function begin() {
     explain.start();
   };
   byId("run").addEventListener("click", run);
-  const runs = new Runs({ open: openMap, compare: (at) => compare.add(at), sheet: openSheet, trouble });
-  const compare = new Compare({ trouble, changed: () => save(), open: openMap, scale: () => explain.map.scale });
-  const sheet = new Sheet(state, { open: openMap, trouble, changed: () => save(), sql: (text) => { show("sql"); sql.open(text); sql.run(); save(true); } });
-  const sql = new SqlTab(state, { trouble, changed: () => save(), open: openMap });
   new Share(state, () => ({
-    text: view === "sql" ? sql.text : editor.text, map: view === "explain" && explain.mapKey ? explain.address : null,
+    text: view === "sql" ? views.sql.text : editor.text, map: view === "explain" && explain.mapKey ? explain.address : null,
     runId: explain.run?.run_id ?? null, scale: explain.map.scale, limit: Math.max(explain.map.ends.up, explain.map.ends.down),
   }));
 
-  function facts() {
-    const { scale } = explain.map;
-    const colors = { opacity: scale.opacity === 0.75 ? "" : scale.opacity, range: scale.range === "symmetric" ? "" : scale.range, ends: scale.range === "custom" ? scale.custom : "", colors: scale.palette === "vermilion–blue" ? "" : scale.palette };
-    const compared = compare.addresses.join(" ");
-    switch (view) {
-      case "runs": return { view, compared };
-      case "sheet": return { view, ...sheet.facts, compared };
-      case "compare": return { view, compared, difference: byId("difference").checked ? "1" : "", ...colors };
-      case "sql": return { view, sql: sql.text, compared };
-    }
-    const of = explain.jobId ? { job: explain.jobId } : explain.run ? { run: explain.run.run_id, map: explain.mapKey } : {};
-    return { ...of, statement: editor.text, image: explain.image?.image_id, model: explain.model, compared, ...colors };
-  }
+  /** The view that the page opens with is not named. */
+  const facts = () => ({ view: view === rows[0].name ? "" : view, ...views[view].facts, compared: compare.addresses.join(" ") });
 
   async function restore() {
     restoring = true;
     const at = address.read();
-    show(at.view ?? "explain");
-    for (const [id, value] of [["opacity", at.opacity], ["range", at.range], ["custom", at.ends], ["palette", at.colors]])
-      if (value) {
-        byId(id).value = value;
-        byId(id).dispatchEvent(new Event("input"));
-      }
-    byId("difference").checked = at.difference === "1";
-    const compared = (at.compared ?? "").split(" ").filter((each) => /^\d+\/[\w-]+$/.test(each));
-    compare.addresses = compared;
-    byId("n-compared").textContent = compared.length ? ` ${compared.length}` : "";
-    if (view === "compare") await compare.draw();
-    if (view === "runs") await runs.reload();
-    if (view === "sheet") await sheet.open(Number(at.run), at);
-    if (view === "sql") sql.open(at.sql ?? "");
-    if (view === "explain") await restoreExplain(at);
+    show(at.view ?? "");
+    explain.keep(at);
+    compare.keep(at);
+    await views[view].open(at);
     restoring = false;
     save();
   }
 
-  async function restoreExplain(at) {
-    const { jobs } = await get("/api/jobs");
-    const going = jobs.find((each) => String(each.job_id) === at.job) ?? (at.run ? undefined : jobs.find((each) => ["running", "waiting"].includes(each.state)));
-    if (at.model) explain.settings.model = at.model;
-    if (at.image) {
-      const { images } = await get("/api/images", { most: 1000 });
-      explain.image = images.find((each) => String(each.image_id) === at.image) ?? null;
-      if (explain.image) await explain.showPicture();
-    }
-    if (at.statement ?? going?.text) await editor.setText(at.statement ?? going.text);
-    if (editor.facts.parts) explain.settings.show(editor.facts.parts);
-    if (going) {
-      explain.attach(going);
-      if (explain.image) explain.askQuietly();
-    } else if (at.run) await explain.openRun(Number(at.run), at.map ?? null, { keepText: Boolean(at.statement) }).catch((error) => trouble(error.message));
-    else if (explain.image && explain.model) explain.askQuietly();
-    explain.settings.planSoon();
-  }
-
-  for (const link of document.querySelectorAll("nav a"))
-    link.addEventListener("click", (event) => {
+  for (const each of document.querySelectorAll("#views a"))
+    each.addEventListener("click", (event) => {
       if (event.ctrlKey || event.metaKey) return;
       event.preventDefault();
-      show(link.dataset.view);
-      if (view === "runs") runs.reload();
-      if (view === "compare") compare.draw();
-      if (view === "sql") sql.open("");
+      show(each.dataset.view);
+      views[view].open();
       save(true);
     });
   window.addEventListener("popstate", restore);

@@ -7,10 +7,14 @@ import { thumb } from "./thumbs.js";
 const ROW_PX = 88;
 const PAGE = 50;
 
-export class Runs {
-  /** @param {{open: (runId: number, key: string|null) => void, compare: (address: string) => void, sheet: (runId: number) => void, trouble: (text: string) => void}} calls */
-  constructor(calls) {
-    this.calls = calls;
+export default class Runs {
+  static html = `
+      <div class="line"><h1>Runs</h1><span id="runs-count" class="time"></span><input type="search" id="runs-words" placeholder="Name, model or statement" aria-label="Filter the runs"></div>
+      <div id="runs" class="virtual" tabindex="0" role="list" aria-label="Runs, newest first"></div>`;
+
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
     this.home = byId("runs");
     this.inner = this.home.appendChild(make("div", { className: "inner" }));
     /** @type {Map<number, any>} */ this.rows = new Map();
@@ -20,6 +24,15 @@ export class Runs {
     this.home.addEventListener("scroll", () => this.draw());
     new ResizeObserver(() => this.draw()).observe(this.home);
     byId("runs-words").addEventListener("input", later(200, () => this.reload()));
+  }
+
+  /** What of it stands in the address. */
+  get facts() {
+    return {};
+  }
+
+  open() {
+    return this.reload();
   }
 
   /** Ask anew, from the first row. */
@@ -47,7 +60,7 @@ export class Runs {
       this.draw();
     } catch (error) {
       this.asked.delete(page);
-      this.calls.trouble(error.message);
+      this.page.trouble(error.message);
     }
   }
 
@@ -85,13 +98,13 @@ export class Runs {
     return make("div", { className: "run-row", role: "listitem", data: { run: run.run_id } },
       key ? thumb(run.run_id, key, run.image_id) : make("span", { className: "thumb empty" }),
       make("div", { className: "what" },
-        make("a", { href: `?view=explain&run=${run.run_id}`, on: { click: (event) => { event.preventDefault(); this.calls.open(run.run_id, key); } } }, named),
+        make("a", { href: `?view=explain&run=${run.run_id}`, on: { click: (event) => { event.preventDefault(); this.page.open(run.run_id, key); } } }, named),
         make("span", { className: `status s-${run.status}` }, run.status === "done" ? "" : run.status),
         make("code", { title: run.query }, run.query),
         make("span", { className: "time" }, facts.join(" · "))),
       make("div", { className: "do" },
-        make("button", { type: "button", className: "plain", disabled: !key, aria: { label: `Compare ${named}` }, on: { click: () => this.calls.compare(`${run.run_id}/${key}`) } }, "Compare"),
-        make("button", { type: "button", className: "plain", disabled: !key, aria: { label: `Sheet of ${named}` }, on: { click: () => this.calls.sheet(run.run_id) } }, "Sheet")));
+        make("button", { type: "button", className: "plain", disabled: !key, aria: { label: `Compare ${named}` }, on: { click: () => this.page.compare(`${run.run_id}/${key}`) } }, "Compare"),
+        make("button", { type: "button", className: "plain", disabled: !key, aria: { label: `Sheet of ${named}` }, on: { click: () => this.page.sheet(run.run_id) } }, "Sheet")));
   }
 }
 

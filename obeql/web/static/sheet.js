@@ -6,14 +6,28 @@ import { thumb } from "./thumbs.js";
 
 const PAGE = 200;
 
-export class Sheet {
-  /** @param {any} state @param {{open: (runId: number, key: string) => void, sql: (text: string) => void, trouble: (text: string) => void, changed: () => void}} calls */
-  constructor(state, calls) {
-    this.calls = calls;
+export default class Sheet {
+  static html = `
+      <div class="line"><h1 id="sheet-title">Sheet</h1><span id="sheet-count" class="time" role="status"></span></div>
+      <form id="sheet-form" class="sheet-form">
+        <label for="sheet-preset">Sort by</label>
+        <div><select id="sheet-preset"></select><label class="check"><input type="checkbox" id="sheet-up"> smallest first</label></div>
+        <label for="sheet-order">as SQL over <code>heatmaps</code></label>
+        <input id="sheet-order" spellcheck="false" autocomplete="off">
+        <label for="sheet-where">where</label>
+        <input id="sheet-where" spellcheck="false" autocomplete="off" placeholder="label = 'glioma' AND clean_score > 0.5">
+        <span></span><div><button type="submit">Apply</button><button type="button" id="sheet-to-sql" class="plain">Open as SQL</button></div>
+      </form>
+      <details><summary>The query</summary><pre id="sheet-sql" tabindex="0"></pre></details>
+      <div id="sheet" class="sheet" role="list"></div>`;
+
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
     this.runId = 0;
     this.loaded = 0;
     const presets = byId("sheet-preset");
-    presets.append(make("option", { value: "" }, "order of the run"), ...state.sheet_presets.map((each) => make("option", { value: each.sql }, each.words)));
+    presets.append(make("option", { value: "" }, "order of the run"), ...page.state.sheet_presets.map((each) => make("option", { value: each.sql }, each.words)));
     presets.addEventListener("change", () => {
       byId("sheet-order").value = presets.value;
       this.ask();
@@ -23,17 +37,22 @@ export class Sheet {
       this.ask();
     });
     byId("sheet-up").addEventListener("change", () => this.ask());
-    byId("sheet-to-sql").addEventListener("click", () => this.calls.sql(byId("sheet-sql").textContent));
+    byId("sheet-to-sql").addEventListener("click", () => this.page.sql(byId("sheet-sql").textContent));
     this.more = make("button", { type: "button", on: { click: () => this._fetch() } }, "More");
   }
 
-  /** The state for the address. */
+  /** What of it stands in the address. */
   get facts() {
     return { run: this.runId, order: byId("sheet-order").value, where: byId("sheet-where").value, up: byId("sheet-up").checked ? "1" : "" };
   }
 
+  /** @param {Record<string, string>} at */
+  open(at) {
+    return this.show(Number(at.run), at);
+  }
+
   /** @param {number} runId @param {{order?: string, where?: string, up?: string}} [how] */
-  open(runId, how = {}) {
+  show(runId, how = {}) {
     this.runId = runId;
     byId("sheet-order").value = how.order ?? "";
     byId("sheet-where").value = how.where ?? "";
@@ -47,7 +66,7 @@ export class Sheet {
     this.loaded = 0;
     byId("sheet").replaceChildren();
     byId("sheet").dataset.state = "asking";
-    this.calls.changed();
+    this.page.changed();
     await this._fetch();
   }
 
@@ -67,12 +86,12 @@ export class Sheet {
     } catch (error) {
       home.dataset.state = "failed";
       byId("sheet-count").textContent = "";
-      this.calls.trouble(error.message);
+      this.page.trouble(error.message);
     }
   }
 
   _card(each) {
-    const open = () => this.calls.open(this.runId, each.key);
+    const open = () => this.page.open(this.runId, each.key);
     const value = typeof each.value === "number" ? short(each.value) : each.value;
     return make("button", { type: "button", className: "card", role: "listitem", title: each.name, data: { key: each.key, value: String(each.value ?? "") }, on: { click: open } },
       thumb(this.runId, each.key, each.image_id),

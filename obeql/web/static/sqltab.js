@@ -7,12 +7,18 @@ import { thumb } from "./thumbs.js";
 
 const FIRST = "SELECT run_id, image_id, map_id, name, class_name, clean_score,\n       list_max(flatten(importance)) AS strongest\nFROM heatmaps\nORDER BY strongest DESC\nLIMIT 20";
 
-export class SqlTab {
-  /** @param {any} state @param {{trouble: (text: string) => void, changed: () => void, open: (runId: number, key: string) => void}} calls */
-  constructor(state, calls) {
-    this.calls = calls;
-    this.editor = new Editor(byId("sql-editor"), { label: "SQL", onRun: () => this.run(), onChange: () => calls.changed() });
-    byId("sql-note").textContent = state.allow_files ? "files may be read and written" : "reads the database; files are out of reach";
+export default class SqlTab {
+  static html = `
+      <div class="line"><h1>SQL</h1><span class="time" id="sql-note"></span></div>
+      <div id="sql-editor"></div>
+      <div class="run"><button type="button" id="sql-run" class="main" title="Ctrl-Enter">Run</button><button type="button" id="sql-csv" disabled>Download CSV</button><span id="sql-count" class="time" role="status"></span></div>
+      <div id="sql-result" class="scroll" tabindex="0" aria-label="Result"></div>`;
+
+  /** @param {import("./main.js").Page} page */
+  constructor(page) {
+    this.page = page;
+    this.editor = new Editor(byId("sql-editor"), { label: "SQL", onRun: () => this.run(), onChange: () => page.changed() });
+    byId("sql-note").textContent = page.state.allow_files ? "files may be read and written" : "reads the database; files are out of reach";
     byId("sql-run").addEventListener("click", () => this.run());
     byId("sql-csv").addEventListener("click", () => this.download());
   }
@@ -21,8 +27,18 @@ export class SqlTab {
     return this.editor.text;
   }
 
+  /** What of it stands in the address. */
+  get facts() {
+    return { sql: this.text };
+  }
+
+  /** @param {Record<string, string>} [at] */
+  open(at = {}) {
+    this.show(at.sql ?? "");
+  }
+
   /** @param {string} text */
-  open(text) {
+  show(text) {
     if (text || !this.editor.text) this.editor.setText(text || FIRST);
   }
 
@@ -30,7 +46,7 @@ export class SqlTab {
     const home = byId("sql-result");
     home.dataset.state = "asking";
     byId("sql-count").textContent = "…";
-    this.calls.changed();
+    this.page.changed();
     try {
       const started = performance.now();
       const found = await post("/api/sql", { sql: this.editor.text });
@@ -49,7 +65,7 @@ export class SqlTab {
     try {
       await save(await send("/api/sql.csv", { sql: this.editor.text }), "result.csv");
     } catch (error) {
-      this.calls.trouble(error.message);
+      this.page.trouble(error.message);
     }
   }
 
@@ -60,7 +76,7 @@ export class SqlTab {
     const body = rows.map((row) => {
       const key = drawn ? `${row[map]}-${row[image]}` : "";
       return make("tr", {},
-        drawn ? make("td", {}, make("button", { type: "button", className: "plain", aria: { label: "Open the map" }, on: { click: () => this.calls.open(row[run], key) } }, thumb(row[run], key, row[image]))) : null,
+        drawn ? make("td", {}, make("button", { type: "button", className: "plain", aria: { label: "Open the map" }, on: { click: () => this.page.open(row[run], key) } }, thumb(row[run], key, row[image]))) : null,
         ...row.map((value) => make("td", typeof value === "number" ? { className: "number" } : {}, shown(value))));
     });
     return make("table", {}, make("thead", {}, head), make("tbody", {}, ...body));
