@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -82,6 +83,48 @@ def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     if "forkserver" in multiprocessing.get_all_start_methods():
         multiprocessing.set_forkserver_preload(["torch", "obeql.executor.workers.worker", *PRELOADED])
         monkeypatch.setattr(process_pool, "START", "forkserver")
+
+
+#: What was timed in this process, by what was timed.
+_MEASURED: dict[Any, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def rates_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of a test process time the same layers once: half of what a test with one small map would take.
+
+    `tests/session/test_rate_book.py` measures in each of its tests, `tests/executor/test_rates.py` calls what measures.
+    """
+    rates = sys.modules.get("obeql.executor.calibration.rates")
+    if rates is None:  # nothing was measured yet; PyTorch is not imported for a test that needs none
+        return
+    import torch
+
+    from obeql.executor.devices import device_of
+
+    measure, matrix = rates.measure_rates, rates.matrix_rate
+
+    def place_of(device: Any, dtype: Any) -> tuple[Any, ...]:
+        place = device_of(device)
+        return device, dtype, torch.get_num_threads(), place.n_lanes, place.hardware
+
+    def measured(graph: Any, device: Any, dtype: Any, heed: Callable[[], None] = lambda: None) -> Any:
+        if graph.reason:  # what runs whole is not told apart by its layers
+            return measure(graph, device, dtype, heed)
+        heed()
+        key = repr(graph.network()), *place_of(device, dtype)
+        if key not in _MEASURED:
+            _MEASURED[key] = measure(graph, device, dtype, heed)
+        return _MEASURED[key]
+
+    def limit(device: Any, dtype: Any) -> Any:
+        key = place_of(device, dtype)
+        if key not in _MEASURED:
+            _MEASURED[key] = matrix(device, dtype)
+        return _MEASURED[key]
+
+    monkeypatch.setattr(rates, "measure_rates", measured)
+    monkeypatch.setattr(rates, "matrix_rate", limit)
 
 
 SIZE = 32

@@ -22,6 +22,11 @@ from obeql.store import Store
 RATES = Rates(layer_s=(0.0, 1e-3), box_s=(0.0, 1e-5), box_batch_s=(0.0, 1e-4), call_s=1e-5, pass_s=2e-3)
 
 
+@pytest.fixture(autouse=True)
+def rates_measured_once() -> None:
+    """Not here: each test measures."""
+
+
 def network(macs: int = 64) -> Network:
     image = LayerSpec("image", "image", "source", (), (3, 8, 8))
     return Network((image, LayerSpec("1", "conv", "pointwise", (0,), (1, 8, 8), macs)))
