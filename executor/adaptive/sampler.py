@@ -16,6 +16,8 @@ If rounding alone puts the target out of reach, everything starts again without 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -361,6 +363,10 @@ class Sampler:
     def _look_at(self, found: list[Found]) -> None:
         """Note which class is furthest from its target: it says which cells come next."""
         self._worst = min(found, key=lambda each: (each.reachable >= self._least_reachable, each.estimate.bound))
+
+    def stated(self, k: int) -> dict[str, Any]:
+        """Return what is stated of the map of class k beside its bound."""
+        return {}
 
     def urgent(self, request: Request) -> tuple[Request, Request]:
         """Divide a request for which the time may not suffice: what the bound cannot do without, and the rest."""

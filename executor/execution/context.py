@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 from obeql.executor.execution.events import OnEvent
 from obeql.executor.images import Placement, SourceFacts, SourceImage
+from obeql.executor.operators.measured_windows import AskColumns
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellSource, MapCells
 
@@ -71,7 +72,7 @@ class RunContext(Generic[SinkT_co]):
 
     `source` has the cells that are stored, if any may be reused. `on_event` is told what happens, between batches;
     once `cancelled()` is true, the run stops there. `analyze` times every layer. `began` (of time.perf_counter) is when
-    the time of WITHIN began.
+    the time of WITHIN began. `ask_columns` reads the SQL of aggregates that a sample of the windows is to tell.
     """
 
     load: ImageLoader
@@ -81,3 +82,4 @@ class RunContext(Generic[SinkT_co]):
     cancelled: Callable[[], bool] = _never
     analyze: bool = False
     began: float = field(default_factory=time.perf_counter)
+    ask_columns: AskColumns | None = None

@@ -71,7 +71,14 @@ def execute(
     lookup = CellLookup(context.source, plan) if context.source is not None and plan.reuse else None
     with arithmetic(plan.precision, device), memory_given_back(plan):
         report = RunReport() if report is None else report
-        execution = _Execution(plan, context, lookup, OperatorSet(plan, graph, device, context.analyze), device, report)
+        execution = _Execution(
+            plan,
+            context,
+            lookup,
+            OperatorSet(plan, graph, device, context.analyze, context.ask_columns),
+            device,
+            report,
+        )
         return execution.run(Listed(plan.images, plan.together) if feed is None else feed)
 
 

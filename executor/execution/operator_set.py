@@ -14,6 +14,7 @@ from obeql.executor.devices import DTYPES
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.grid_scan import GridScan
 from obeql.executor.operators.layer_timer import LayerTimer
+from obeql.executor.operators.measured_windows import AskColumns
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Engine, ExplainPlan, Refinement
@@ -28,8 +29,16 @@ GraphSource = LayerGraph | Callable[[], LayerGraph]
 class OperatorSet:
     """What computes the windows of a plan on a device. With `analyze` every layer is timed, in `layers` by grid."""
 
-    def __init__(self, plan: ExplainPlan, graph: GraphSource, device: torch.device, analyze: bool) -> None:
+    def __init__(
+        self,
+        plan: ExplainPlan,
+        graph: GraphSource,
+        device: torch.device,
+        analyze: bool,
+        ask_columns: AskColumns | None = None,
+    ) -> None:
         self.plan = plan
+        self._ask_columns = ask_columns
         self.dtype = DTYPES[plan.precision]
         self._device = device
         self._graph = graph
@@ -88,6 +97,7 @@ class OperatorSet:
                 plan.seed,
                 partial(self._larger, run.grid, clock),
                 self._reduced(run, refinement),
+                self._ask_columns,
             )
             for run, refinement, clock in zip(
                 self.runs, plan.refinements or (None,) * len(plan.grids), self._clocks, strict=True

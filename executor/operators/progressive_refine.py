@@ -6,6 +6,7 @@ compute them, and after each level hands on the maps as they stand. Windows that
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from obeql.executor.adaptive.aggregate_sampler import AggregateSampler
 from obeql.executor.adaptive.problem import Goal, Problem, Request
 from obeql.executor.adaptive.sampler import Sampler
 from obeql.executor.adaptive.top_k import TopKSearch
@@ -22,9 +24,11 @@ from obeql.executor.devices import DTYPES
 from obeql.executor.operators.cached_cells import KnownCells
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.grid_scan import GridScan, Planes, Windows
-from obeql.executor.operators.logits import as_stored
+from obeql.executor.operators.logits import as_stored, logit_and_others
+from obeql.executor.operators.measured_windows import AskColumns, MeasuredWindows
+from obeql.planner.aggregates import AggregateAim
 from obeql.planner.catalog import Activation
-from obeql.planner.physical.plan import Engine, ProgressiveRefine, PrunedTop, Refinement
+from obeql.planner.physical.plan import Engine, ProgressiveRefine, PrunedTop, Refinement, SampledAggregates
 from obeql.planner.physical.refinement import LOOK_WINDOW_S, cell_costs
 from obeql.planner.scores import ScoreKind
 
@@ -59,8 +63,10 @@ class RefineRun:
         seed: int,
         prepare: Callable[[Engine], GridScan],
         reduced: GridScan | None = None,
+        ask_columns: AskColumns | None = None,
     ) -> None:
         self.run = run
+        self._ask_columns = ask_columns
         self.refinement = refinement
         self.kind = kind
         self.seed = seed
@@ -96,7 +102,9 @@ class RefineRun:
         needs none; `exact` says which were computed, `quality` what is stated of each map.
         """
         self._planes, self._under_way = Planes.empty(self.run.grid.n_windows, len(classes)), None
-        levels = _Levels(self, self._refiner(len(classes)), clean, fill, classes, activation, tell, deadline, limit)
+        levels = _Levels(
+            self, self._refiner(clean, classes, activation), clean, fill, classes, activation, tell, deadline, limit
+        )
         if known is not None:
             levels.take_known(known)
         return levels.run(on_level)
@@ -121,8 +129,10 @@ class RefineRun:
             planes = planes if fresh is None else _where(windows, fresh, planes)
         return planes.only_computed()
 
-    def _refiner(self, n_classes: int) -> Sampler:
-        refinement = self.refinement
+    def _refiner(self, clean: CleanPass, classes: Sequence[int], activation: Activation) -> Sampler:
+        refinement, n_classes = self.refinement, len(classes)
+        if isinstance(refinement, SampledAggregates):
+            return self._aggregate_sampler(refinement.aim, clean, classes, activation)
         if isinstance(refinement, PrunedTop):
             goal = Goal("top_cells", refinement.confidence, 1.0)
         else:
@@ -132,6 +142,19 @@ class RefineRun:
             self.run.grid, self.kind, n_classes, goal, self.seed, refinement.prices, self._costs, in_one_step
         )
         return TopKSearch(problem, refinement.k) if isinstance(refinement, PrunedTop) else Sampler(problem)
+
+    def _aggregate_sampler(
+        self, aim: AggregateAim, clean: CleanPass, classes: Sequence[int], activation: Activation
+    ) -> AggregateSampler:
+        """Return what samples the windows of an image; each image has a sample of its own."""
+        assert self._ask_columns is not None
+        digest = hashlib.blake2b(clean.image.float().cpu().numpy().tobytes(), digest_size=4).digest()
+        seed = (self.seed + int.from_bytes(digest, "little")) % 2**32
+        goal = Goal("aggregates", aim.confidence, 1.0 - aim.precision)
+        problem = Problem(self.run.grid, self.kind, len(classes), goal, seed, self.refinement.prices)
+        logit, others = as_stored(*logit_and_others(clean.logits, classes, activation))
+        own = list(zip(logit[0].tolist(), others[0].tolist(), strict=True))
+        return AggregateSampler(problem, aim, MeasuredWindows(aim, self._ask_columns, self.run.grid, self.kind, own))
 
     def _affordable(self, deadline: float | None) -> int | None:
         """Windows of the run's precision that the time left allows; None for any number."""
@@ -174,15 +197,15 @@ class RefineRun:
             torch.where(at, planes.others, others),
             planes.top,
             exact.copy(),
-            tuple({**stated, "bound": each.bound} for each in refiner.estimates),
+            tuple({**stated, "bound": each.bound, **refiner.stated(k)} for k, each in enumerate(refiner.estimates)),
         )
 
     def _stated(self, refiner: Sampler) -> dict[str, Any]:
         refinement, cells = self.refinement, refiner.cells
         stated: dict[str, Any] = {
             "approx": not cells.exact.all(),
-            "metric": "top_cells" if isinstance(refinement, PrunedTop) else refinement.metric,
-            "target": 1.0 if isinstance(refinement, PrunedTop) else refinement.target,
+            "metric": refiner.goal.metric,
+            "target": refiner.goal.target,
             "confidence": refinement.confidence,
             "n_exact": int(cells.exact.sum()),
             "n_audit": refiner.n_audit,

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from obeql.grammar import syntax
 from obeql.planner import FollowingStatements
+from obeql.planner.aggregates import AggregateAim
 from obeql.session.parameters import Parameters
 
 if TYPE_CHECKING:
     from obeql.executor.execution.progress import OnProgress
+    from obeql.executor.operators.measured_windows import AskColumns
 
 __all__ = ["Call"]
 
@@ -35,5 +37,8 @@ class Call:
     given: Mapping[syntax.Parameter, Any] = field(default_factory=dict)
     #: what a run says of itself behind the text of its statement
     note: str = ""
+    #: what the SQL around it asks of each map, where a sample of the windows is to tell it, and who reads that SQL
+    aggregates: AggregateAim | None = None
+    ask_columns: AskColumns | None = None
     #: when its turn came, of time.perf_counter: the time of WITHIN counts from here
     began: float = field(default_factory=time.perf_counter)

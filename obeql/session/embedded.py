@@ -19,6 +19,7 @@ from obeql.errors import QueryError, QueryTypeError
 from obeql.grammar import parameters_of, statements, syntax
 from obeql.grammar.scanner import scan
 from obeql.planner import BoundExplain, ExplainPlan
+from obeql.planner.aggregates import AggregateAim
 from obeql.planner.binding.error_location import locate
 from obeql.planner.printing.sql import PlannedStatement
 from obeql.planner.pushdown.facts import Restriction
@@ -29,6 +30,7 @@ from obeql.session.parameters import query_values
 from obeql.session.predict import Predictions, prediction_table
 from obeql.session.preprocessing_check import Checked, check_table
 from obeql.session.pushdown import AskedRows, Left, Pushdown, left_of
+from obeql.session.sampled_aggregates import SampledAggregates
 from obeql.session.sql_errors import Ask, sql_error
 from obeql.store import Store
 
@@ -82,6 +84,9 @@ class EmbeddedStatements:
         self._handlers = handlers
         self._views = '"' + store.name().replace('"', '""') + '".main'
         self._pushdown = Pushdown(store, self._views)
+        self._sampled = SampledAggregates(store, self._views)
+        #: what a sample of the windows tells in the statement at work
+        self._aim: AggregateAim | None = None
         self.kept: list[KeptRun] = []
 
     @contextmanager
@@ -94,7 +99,7 @@ class EmbeddedStatements:
         if not inner:
             yield
             return
-        self.kept = []
+        self.kept, self._aim = [], None
         with self._tables.scope():
             self._check(statement, call)
             done: dict[Hashable, Rows] = {}
@@ -117,14 +122,15 @@ class EmbeddedStatements:
                 continue
             left, restriction = self._left(each.statement, _inner_call(call), readings.get(each.table))
             plan = None if left is None else self._handlers.plan(left.statement, left.call)
-            found.append(PlannedStatement(written, plan, restriction))
+            found.append(PlannedStatement(written, plan, _as_written(restriction, statement.statement, call.text)))
         return found
 
     def run_sql(self, statement: statements.SqlStatement, call: Call) -> Any:
         """Run the SQL around statements whose rows are there."""
         values = query_values(statement, call.parameters, call.alone)
+        query = statement.query if self._aim is None else self._sampled.rewritten(statement.query, self._aim)
         try:
-            return self._store.on_connection(lambda connection: self._tables.sql(connection, statement.query, values))
+            return self._store.on_connection(lambda connection: self._tables.sql(connection, query, values))
         except duckdb.FatalException:
             raise
         except duckdb.Error as error:
@@ -168,12 +174,19 @@ class EmbeddedStatements:
             left, _ = self._left(statement, call, asked)
             if left is None:
                 return self._windows("false")
+            aim = left.call.aggregates
+            if aim is not None and asked is not None:
+                ask = self._sampled.ask_columns(asked.reading.alias, asked.values)
+                left = replace(left, call=replace(left.call, ask_columns=ask))
             result = self._handlers.explain(left.statement, left.call)
         except QueryTypeError as wrong:
             if wrong.offset is not None:  # of a SELECT that names images, which DuckDB refuses
                 wrong.message += f" {_BEFORE_QUERY}"
             raise
         self.kept.append(KeptRun(int(result.run_id), result.run_name))
+        if aim is not None:
+            self._aim = aim
+            return self._sampled.rows(int(result.run_id), aim, left.columns)
         return self._windows(f"run_id = {int(result.run_id)}", left.columns)
 
     def _windows(self, condition: str, columns: str = "*") -> Rows:
@@ -284,6 +297,19 @@ def _check_run_names(everything: Sequence[syntax.Embedded]) -> None:
         if taken.setdefault(name.lower(), statement) != statement:
             message = f"Two statements inside this one go INTO {name!r}; each run has a name of its own."
             raise locate(QueryTypeError(message), statement.into.name)
+
+
+def _as_written(restriction: Restriction, statement: statements.SqlStatement, text: str) -> Restriction:
+    """Return a restriction whose conditions show statements inside them as they are written."""
+
+    def shown(sql: str) -> str:
+        for each in statement.embedded:
+            written = " ".join(text[each.span.start : each.span.end].split())
+            sql = sql.replace(f'SELECT * FROM "{each.table}"', written)
+        return sql
+
+    pushed = tuple((rule, shown(sql)) for rule, sql in restriction.pushed)
+    return replace(restriction, pushed=pushed, left=tuple((shown(sql), why) for sql, why in restriction.left))
 
 
 def _kind(inner: syntax.Embedded) -> str:

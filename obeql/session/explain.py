@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from obeql.executor.execution.progress import OnProgress
     from obeql.executor.execution.report import RunReport
     from obeql.executor.network.graph import LayerGraph
+    from obeql.executor.operators.measured_windows import AskColumns
 
 __all__ = ["explain", "failed_in_network", "measured"]
 
@@ -47,6 +48,7 @@ def explain(
     cancelled: Callable[[], bool],
     analyze: bool = False,
     began: float | None = None,
+    ask_columns: AskColumns | None = None,
 ) -> tuple[Result, RunReport]:
     """Execute `plan`, store its maps image by image and return them with the report of the run.
 
@@ -55,7 +57,7 @@ def explain(
     the device or the store fails, KeyboardInterrupt after a cancel or Ctrl-C, with what was stored kept; what
     `on_progress` raises passes through. `analyze` measures every layer. `load_graph` is called where a window has to
     be computed; a statement that stored cells answer needs no network. `began` (of time.perf_counter) is when the time
-    of WITHIN began, now unless given.
+    of WITHIN began, now unless given. `ask_columns` reads the SQL of aggregates that a sample of the windows is to tell.
     """
     from obeql.executor.execution.context import RunContext  # noqa: PLC0415
     from obeql.executor.execution.progress import ProgressReader  # noqa: PLC0415
@@ -73,7 +75,9 @@ def explain(
     per_image = sum(grid.n_windows for grid in plan.grids)
     listener = None if on_progress is None else ProgressReader(on_progress, len(kept), per_image)
     moment = started if began is None else began
-    context = RunContext(recorder.image_registry.load, recorder, recorder.store, listener, stopped, analyze, moment)
+    context = RunContext(
+        recorder.image_registry.load, recorder, recorder.store, listener, stopped, analyze, moment, ask_columns
+    )
     try:
         report = _computed(replace(plan, images=todo), load_graph, context)
     except BaseException as error:

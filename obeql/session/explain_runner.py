@@ -152,6 +152,7 @@ class ExplainRunner:
                 self._cancellation.is_asked,
                 analyze,
                 call.began,
+                call.ask_columns,
             )
             self._model_registry.learn(plan, found[1])
         self._model_registry.save_rates()
@@ -181,5 +182,6 @@ class ExplainRunner:
 
 
 def _noted(bound: BoundExplain, call: Call) -> BoundExplain:
-    """Return a bound statement whose text ends in the note of the call, as a comment."""
+    """Return a bound statement with what the call says of it: a note behind its text, and what a sample is to tell."""
+    bound = replace(bound, aggregates=call.aggregates)
     return replace(bound, statement=f"{bound.statement} /* {call.note} */") if call.note else bound

@@ -6,7 +6,6 @@ out. Where anything here cannot be told, everything is left: DuckDB applies the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,19 +18,37 @@ from obeql.grammar.scanner import scan
 from obeql.planner import BoundExplain, ImageRecord, class_names
 from obeql.planner.binding.image_paths import image_name
 from obeql.planner.binding.labels import labels_of
+from obeql.planner.binding.settings import ALL_GPUS
 from obeql.planner.logical.plan import ScoreCells, find, grids_of
+from obeql.planner.physical.refinement import TOP_CELLS_CONFIDENCE
 from obeql.planner.pushdown.facts import Condition, MapFacts, PredictionJoin, Restriction
 from obeql.planner.pushdown.query import Reading, Speaker, read_query
 from obeql.planner.pushdown.rules import restricted
 from obeql.planner.regions import RegionGrid
 from obeql.session.call import Call
 from obeql.session.derived_tables import DerivedTables, Rows, sql_beside
+from obeql.session.query_trees import QueryTrees, marked_values
 from obeql.store import Store
 
 __all__ = ["AskedRows", "Left", "Pushdown", "left_of"]
 
+#: Aggregates whose answer may depend on the order of the rows, or on chance.
+_OF_ANY_ORDER = frozenset(
+    "any_value approx_count_distinct approx_quantile approx_top_k arbitrary arg_max arg_min array_agg first "  # noqa: SIM905
+    "group_concat last list listagg max_by min_by mode reservoir_quantile string_agg".split()
+)
 #: The images that are left of a statement's source.
 _IMAGES_LEFT = syntax.Parameter("images", None)
+
+#: How many numbers from the next one on a run may have, as others may begin runs meanwhile.
+_RUNS_AHEAD = 1000
+
+_RUN_IDS = """
+SELECT run_id FROM obeql_store.live_runs WHERE status = 'interrupted'
+UNION ALL SELECT unnest(range(next, next + {ahead})) FROM (
+    SELECT coalesce(max(run_id), 0) + 1 AS next FROM obeql_store.run_rows
+)
+"""
 
 _STORED = """
 SELECT given.place, known.image_id, known.label
@@ -60,7 +77,8 @@ class AskedRows:
     @property
     def says_something(self) -> bool:
         """Return whether there is anything to push down, or to say why not."""
-        return bool(self.reading.conditions or self.reading.joins)
+        reading = self.reading
+        return bool(reading.conditions or reading.joins or reading.top or reading.groups)
 
     @property
     def unsaid(self) -> tuple[tuple[str, str], ...]:
@@ -75,6 +93,7 @@ class Pushdown:
     def __init__(self, store: Store, views: str) -> None:
         self._store = store
         self._views = views
+        self._trees = QueryTrees(store)
 
     def readings(
         self,
@@ -89,12 +108,19 @@ class Pushdown:
         """
         written = [(each.statement, syntax.parameters_of(each.statement)) for each in embedded]
         columns = {name: self._columns(rows) for name, rows in empty.items()}
-        tree = next((tree for part in _selects_in(query) if (tree := self._tree(part)) is not None), None)
+        trees = ((part == query, self._trees.tree(part)) for part in _selects_in(query))
+        is_whole, tree = next((found for found in trees if found[1] is not None), (False, None))
         if tree is None:
             return {}
         predictions = frozenset(each.table for each in embedded if isinstance(each.statement, statements.Predict))
-        functions = self._steady_functions()
-        speaker = Speaker(self._text, lambda name: name.lower() in functions)
+        functions = self._functions("scalar")
+        aggregates = self._functions("aggregate") - _OF_ANY_ORDER
+        speaker = Speaker(
+            self._trees.text,
+            lambda name: name.lower() in functions,
+            lambda name: name.lower() in aggregates,
+            lambda expression: self._trees.value(expression, values or {}),
+        )
         found = {}
         for each, key in zip(embedded, written, strict=True):
             if not isinstance(each.statement, statements.ExplainOcclude):
@@ -103,6 +129,8 @@ class Pushdown:
                 reading = Reading(why_not="the same statement stands twice in the SQL")
             else:
                 reading = read_query(tree, each.table, columns, predictions, speaker)
+            if not is_whole and reading.groups is not None:
+                reading = replace(reading, groups="rows that are stored keep no further column for the error")
             found[each.table] = AskedRows(reading, values or {})
         return found
 
@@ -111,9 +139,13 @@ class Pushdown:
         reading, grids = asked.reading, grids_of(bound.logical)
         if any(isinstance(grid, RegionGrid) for grid in grids):
             return Restriction(left=(("", "windows that are listed one by one are taken as they are"),))
-        asker = _Asker(self._store, self._views, reading, asked.values)
-        predicted = {join.table: rows for join in reading.joins if (rows := tables.get(join.table)) is not None}
-        joined = {join: asker.joined(join, predicted) for join in reading.joins if join.table in predicted}
+        named = {
+            *(join.table for join in reading.joins),
+            *(name for each in reading.conditions for name in each.tables),
+        }
+        predicted = {name: rows for name in named if (rows := tables.get(name)) is not None}
+        asker = _Asker(self._store, self._views, reading, asked.values, predicted)
+        joined = {join: asker.joined(join) for join in reading.joins if join.table in predicted}
         later = [
             (each.column, "the predictions are made when the SQL runs") for each in reading.joins if each not in joined
         ]
@@ -128,7 +160,16 @@ class Pushdown:
             grids=grids,
             estimates=bound.estimates,
             timed=bound.within_s is not None,
+            approx=bound.approx,
+            n_classes=score.classes.n_maps(bound.model.n_classes),
+            is_alone=not bound.workers and bound.cluster is None and bound.device != ALL_GPUS,
+            search_confidence=TOP_CELLS_CONFIDENCE,
+            top=reading.top,
+            groups=reading.groups,
+            unread=next((f"{sql}: {why}" if sql else why for sql, why in reading.left), ""),
             joined=joined,
+            predicted=frozenset(predicted),
+            run_ids=[run_id for (run_id,) in self._rows(_RUN_IDS.format(ahead=_RUNS_AHEAD), None)],
         )
         found = restricted(facts, reading.conditions, asker.holds, bound.disabled)
         return replace(found, left=(*found.left, *reading.left, *later))
@@ -141,24 +182,12 @@ class Pushdown:
         names = found.column_names if isinstance(found, pa.Table) else found.columns
         return frozenset(name.lower() for name in names)
 
-    def _tree(self, query: str) -> dict[str, Any] | None:
-        rows = self._rows("SELECT json_serialize_sql(?)", [query])
-        tree: dict[str, Any] = json.loads(rows[0][0])
-        return None if tree["error"] else tree
-
-    def _text(self, expression: dict[str, Any]) -> str:
-        tree = self._tree("SELECT 1")
-        assert tree is not None
-        tree["statements"][0]["node"]["select_list"] = [expression]
-        ((text,),) = self._rows("SELECT json_deserialize_sql(?::JSON)", [json.dumps(tree)])
-        return str(text).removeprefix("SELECT ")
-
-    def _steady_functions(self) -> frozenset[str]:
-        """Return the functions that always give the same answer to the same question."""
+    def _functions(self, kind: str) -> frozenset[str]:
+        """Return the functions of a kind that always give the same answer to the same question."""
         rows = self._rows(
             "SELECT lower(function_name) FROM duckdb_functions() GROUP BY 1 "
-            "HAVING bool_and(function_type = 'scalar' AND stability = 'CONSISTENT')",
-            None,
+            "HAVING bool_and(function_type = ? AND coalesce(stability, 'CONSISTENT') = 'CONSISTENT')",
+            [kind],
         )
         return frozenset(name for (name,) in rows)
 
@@ -192,7 +221,10 @@ class Pushdown:
 class _Asker:
     """Asks which rows meet a condition, in DuckDB's own words."""
 
-    def __init__(self, store: Store, views: str, reading: Reading, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, store: Store, views: str, reading: Reading, values: Mapping[str, Any], predicted: Mapping[str, Rows]
+    ) -> None:
+        self._predicted = predicted
         self._store = store
         self._views = views
         self._reading = reading
@@ -204,26 +236,27 @@ class _Asker:
         types = self._types()
         arrays = {name: pa.array(columns[name], types[name]) for name in sorted(condition.columns)}
         table = pa.table({"obeql_place": pa.array(range(n_rows), pa.int64()), **arrays})
+        named = ", ".join(f'{_quoted(name)} AS (FROM "{of}")' for name, of in condition.named)
         sql = f'SELECT obeql_place FROM "#rows" AS {_quoted(self._reading.alias)} WHERE {condition.sql}'
+        sql = f"WITH {named} {sql}" if named else sql
         try:
-            return [row for (row,) in self._ask(sql, {"#rows": lambda _: table})]
+            return [row for (row,) in self._ask(sql, {"#rows": lambda _: table, **self._predicted})]
         except duckdb.Error:
             return range(n_rows)
 
-    def joined(self, join: PredictionJoin, predicted: Mapping[str, Rows]) -> frozenset[Any]:
+    def joined(self, join: PredictionJoin) -> frozenset[Any]:
         """Return the values by which predictions that meet their conditions are joined."""
         alias = _quoted(dict(self._reading.aliases)[join.table])
         where = " AND ".join(condition.sql for condition in join.conditions) or "true"
         sql = f'SELECT DISTINCT {join.column} FROM (FROM "{join.table}") AS {alias} WHERE {where}'
         try:
-            return frozenset(value for (value,) in self._ask(sql, predicted))
+            return frozenset(value for (value,) in self._ask(sql, self._predicted))
         except duckdb.Error:
             everything = f'SELECT DISTINCT {join.column} FROM "{join.table}"'
-            return frozenset(value for (value,) in self._ask(everything, predicted))
+            return frozenset(value for (value,) in self._ask(everything, self._predicted))
 
     def _ask(self, sql: str, tables: Mapping[str, Rows]) -> list[tuple[Any, ...]]:
-        marks = {sql[token.start + 1 : token.end] for token in scan(sql) if token.kind == "parameter"}
-        values = {name: value for name, value in self._values.items() if name in marks} or None
+        values = marked_values(sql, self._values)
         found = self._store.on_connection(lambda connection: sql_beside(connection, sql, tables, values).fetchall())
         return list(found)
 
@@ -251,13 +284,18 @@ def left_of(
         given[_IMAGES_LEFT] = [image for place, image in enumerate(bound.images) if place in restriction.images]
         left = replace(left, source=syntax.ParameterSource(_IMAGES_LEFT, span=statement.source.span))
         said.append(f"{len(restriction.images)} of {len(bound.images)} images")
+    if restriction.top_cells is not None:
+        left = replace(left, accuracy=None, top_cells=syntax.TopCells(restriction.top_cells, span=statement.span))
+        said.append(f"TOP {restriction.top_cells} CELLS")
+    if restriction.aggregates is not None:
+        said.append(restriction.aggregates.written)
     columns = "*"
     if restriction.region is not None:
         left = replace(left, region=syntax.Region(*restriction.region, span=statement.span))
         said.append(f"REGION {restriction.region}")
         columns = _numbered_as_before(bound, restriction.region)
     note = f"what the SQL around it needs: {', '.join(said)}" if said else ""
-    return Left(left, replace(call, given=given, note=note), columns)
+    return Left(left, replace(call, given=given, note=note, aggregates=restriction.aggregates), columns)
 
 
 def _numbered_as_before(bound: BoundExplain, region: tuple[int, int, int, int]) -> str:

@@ -12,6 +12,7 @@ from typing import Any, cast, overload
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError
 from obeql.grammar import print_name, print_statement, statements, syntax
+from obeql.planner.aggregates import AggregateAim
 from obeql.planner.binding.classes import class_names, class_number, find_class
 from obeql.planner.binding.clause_names import clause
 from obeql.planner.binding.clauses import (
@@ -87,6 +88,8 @@ class BoundExplain:
     #: k of TOP k CELLS where not all cells are asked for with EXACT, and the seconds of WITHIN
     top_cells: int | None = None
     within_s: float | None = None
+    #: what the SQL around APPROX asks of each map, where a sample of the windows is to tell it
+    aggregates: AggregateAim | None = None
     #: address of the Ray cluster whose actors are the workers; None: processes of this machine
     cluster: str | None = None
 

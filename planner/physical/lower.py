@@ -247,8 +247,9 @@ def _refined(
     bound: BoundExplain, windows: _Windows, choices: Sequence[Chosen], n_classes: int, reduced: tuple[str, Rates] | None
 ) -> tuple[list[Chosen], list[Refinement | None]]:
     """Return what computes the windows of an approximate statement, grid by grid, and what decides which these are."""
-    goal = Asked(bound.approx, bound.top_cells, bound.within_s)
+    goal = Asked(bound.approx, bound.top_cells, bound.within_s, bound.aggregates)
     operator = "ProgressiveRefine" if bound.top_cells is None else "PrunedTop"
+    operator = "SampledAggregates" if bound.aggregates is not None else operator
     found: list[Chosen] = []
     refinements: list[Refinement | None] = []
     for place, (grid, (whole, refused)) in enumerate(zip(windows.grids, choices, strict=True)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from obeql.planner.aggregates import AggregateAim
 from obeql.planner.catalog import ImageRecord, ModelRecord
 from obeql.planner.class_selector import ClassSelector
 from obeql.planner.grid import WindowGrid
@@ -28,6 +29,7 @@ __all__ = [
     "ReducedPrecision",
     "Refinement",
     "RejectedAlternative",
+    "SampledAggregates",
     "keeping",
     "part_of",
     "with_memory",
@@ -195,7 +197,26 @@ class PrunedTop:
     reduced: ReducedPrecision | None = None
 
 
-Refinement = ProgressiveRefine | PrunedTop
+@dataclass(frozen=True, slots=True)
+class SampledAggregates:
+    """Compute windows drawn at random with the engine below until what SQL asks of each map, `aim`, is known.
+
+    The other windows are left out. `expected_share`, `overhead_s`, `prices` and `larger` as of ProgressiveRefine.
+    """
+
+    aim: AggregateAim
+    expected_share: float
+    overhead_s: float
+    prices: CostShares
+    larger: tuple[tuple[float, Engine], ...]
+    reduced: None = None
+
+    @property
+    def confidence(self) -> float:
+        return self.aim.confidence
+
+
+Refinement = ProgressiveRefine | PrunedTop | SampledAggregates
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +328,7 @@ OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("IncrementalForward", "recomputes only the box each window changes in every layer", True),
     OperatorInfo("ProgressiveRefine", "computes windows until the bound on the map's quality is met", False),
     OperatorInfo("PrunedTop", "computes windows until the most important ones are known", False),
+    OperatorInfo("SampledAggregates", "computes windows until SQL's aggregates are known with their error", False),
     OperatorInfo("BatchedImages", "computes several images of few windows together, in shared batches", True),
     OperatorInfo("Distribute", "shares the images among processes of this machine or actors of Ray", True),
     OperatorInfo("ReuseCells", "takes the cells that are stored; only the others are computed", True),

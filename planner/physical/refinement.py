@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.planner.aggregates import AggregateAim
 from obeql.planner.boxes import axis_spans
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
@@ -26,6 +27,7 @@ from obeql.planner.physical.plan import (
     PrunedTop,
     ReducedPrecision,
     Refinement,
+    SampledAggregates,
     part_of,
 )
 
@@ -57,6 +59,8 @@ _WORTH_WHILE = 0.7
 #: What a window in a reduced precision may cost, in exact ones: where it saves less, rounding eats up the rest.
 MOST_REDUCED_PRICE = 0.55
 _TOP_SHARE = 0.2
+#: Share of the windows that aggregates of SQL are expected to take.
+_SAMPLED_SHARE = 0.05
 #: Share of the windows that are drawn at random and computed exactly whatever else is, at least and at most so many.
 _AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
 #: How many times as many the audit has, in the precision of most windows.
@@ -75,11 +79,12 @@ _N_LEVELS, LOOK_WINDOW_S, _LEAST_WINDOW_S = 3, 2.5e-5, 1.8e-5
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a statement asks for less than all exact cells with: APPROX, TOP k CELLS, WITHIN."""
+    """What a statement asks for less than all exact cells with: APPROX, TOP k CELLS, WITHIN, aggregates of SQL."""
 
     approx: Mapping[str, Any]
     top_cells: int | None = None
     within_s: float | None = None
+    aggregates: AggregateAim | None = None
 
     @property
     def target(self) -> float | None:
@@ -126,6 +131,8 @@ def choose_refinement(
     why_not = _hindrance(grid, asked, disabled)
     if why_not:
         return None, engine, why_not
+    if asked.aggregates is not None:
+        return _sampled(grid, engine, ways(_SAMPLED_SHARE), asked.aggregates)
     n_exact = audit_size(grid.n_windows) + 2 * (asked.top_cells or 0)
     audit = min(1.0, n_exact / grid.n_windows)
     only_exact = "choose_reduced_precision" in disabled
@@ -141,6 +148,15 @@ def choose_refinement(
         return PrunedTop(asked.top_cells, TOP_CELLS_CONFIDENCE, *measures), below, ""
     metric, confidence = asked.approx.get("metric", "ssim"), asked.approx.get("confidence", 0.95)
     return ProgressiveRefine(metric, confidence, asked.target, asked.within_s, *measures), below, ""
+
+
+def _sampled(
+    grid: WindowGrid, engine: Engine, ways: EngineChoices, aim: AggregateAim
+) -> tuple[Refinement | None, Engine, str]:
+    """Return what samples the windows of a grid; a sample wastes nothing, as all that it computes is exact."""
+    larger = (_SOME, ways.levels), (_MANY, engine)
+    refinement = SampledAggregates(aim, _SAMPLED_SHARE, 0.0, CostShares(), larger)
+    return refinement, part_of(ways.audit, _SAMPLED_SHARE), ""
 
 
 def _hindrance(grid: WindowGrid, asked: Asked, disabled: frozenset[str]) -> str:

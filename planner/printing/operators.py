@@ -21,6 +21,7 @@ from obeql.planner.physical.plan import (
     ProgressiveRefine,
     PrunedTop,
     Refinement,
+    SampledAggregates,
 )
 from obeql.planner.printing.numbers import digits, plural, ratio
 from obeql.planner.regions import RegionGrid
@@ -114,9 +115,11 @@ def _reuse(plan: ExplainPlan, held: CachedCells, child: OperatorNode) -> Operato
 
 
 def _refinement(plan: ExplainPlan, refinement: Refinement, n_left: int, exact: OperatorNode) -> OperatorNode:
-    """Describe ProgressiveRefine or PrunedTop above what computes the windows that they choose."""
+    """Describe ProgressiveRefine, PrunedTop or SampledAggregates above what computes the windows that they choose."""
     if isinstance(refinement, PrunedTop):
         asked = f"{plural(refinement.k, 'cell')} of largest importance, confidence {refinement.confidence:g}"
+    elif isinstance(refinement, SampledAggregates):
+        asked = f"{refinement.aim.written}, confidence {refinement.confidence:g}"
     else:
         asked = f"{refinement.metric}"
         asked += "" if refinement.target is None else f" >= {refinement.target:g}"

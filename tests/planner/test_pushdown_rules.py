@@ -34,7 +34,13 @@ def read(sql: str, table: str = "#1") -> Any:
     def shown(expression: dict[str, Any]) -> str:
         return " ".join(expression.get("column_names", [expression["type"]]))
 
-    return read_query(tree, table, COLUMNS, frozenset(["#2"]), Speaker(shown, lambda name: name != "random"))
+    return read_query(
+        tree,
+        table,
+        COLUMNS,
+        frozenset(["#2"]),
+        Speaker(shown, lambda name: name not in ("random", "max"), lambda name: name == "max"),
+    )
 
 
 M, P = '(FROM "#1")', '(FROM "#2")'
@@ -74,6 +80,29 @@ M, P = '(FROM "#1")', '(FROM "#2")'
         (f"SELECT 1 FROM {M} HAVING any_value(label) = 'x'", 0),
         (f"SELECT 1 FROM {M} QUALIFY label = 'x'", 0),
         (M, 0),
+        # conditions of ON
+        (f"SELECT 1 FROM t JOIN {M} m ON m.label = 'x' AND top_px > t.a WHERE m.top_px > 1", 2),
+        (f"SELECT 1 FROM t LEFT JOIN {M} m ON m.label = 'x' WHERE m.top_px > 1", 1),
+        (f"SELECT 1 FROM {M} m RIGHT JOIN t ON m.label = 'x'", 1),
+        (f"SELECT 1 FROM {M} m LEFT JOIN t ON m.label = 'x' WHERE m.top_px > 1", 1),
+        (f"SELECT 1 FROM {M} m FULL JOIN t ON m.label = 'x'", 0),
+        (f"SELECT 1 FROM {M} m SEMI JOIN t ON m.label = 'x'", 1),
+        (f"SELECT 1 FROM {M} m ANTI JOIN t ON m.label = 'x'", 0),
+        (f"SELECT 1 FROM t ANTI JOIN {M} m ON m.label = 'x'", 1),
+        (f"SELECT 1 FROM s LEFT JOIN ({M} m JOIN t ON m.label = 'x') ON m.top_px = 0 AND s.a", 2),
+        (f"SELECT 1 FROM (s LEFT JOIN {M} m ON m.label = 'x') JOIN t ON m.top_px = 0", 1),
+        # queries over predictions
+        (f"SELECT 1 FROM {M} WHERE image IN (SELECT image FROM {P} WHERE probability < 0.7)", 1),
+        (f"SELECT 1 FROM {M} m WHERE NOT EXISTS (FROM {P} p WHERE p.path = m.path)", 1),
+        (f"SELECT 1 FROM {M} m WHERE m.label = (SELECT max(image) FROM {P})", 1),
+        (f"WITH p AS {P} SELECT 1 FROM {M} WHERE image NOT IN (SELECT p.image FROM p)", 1),
+        (f"SELECT 1 FROM {M} WHERE image IN (SELECT image FROM {P} ORDER BY probability LIMIT 3)", 1),
+        (f"SELECT 1 FROM {M} WHERE image IN (SELECT image FROM {P} LIMIT 3)", 0),
+        (f"SELECT 1 FROM {M} WHERE image IN (SELECT image FROM {P} WHERE random() < 1)", 0),
+        (f"SELECT 1 FROM {M} WHERE image IN (SELECT image FROM {P} JOIN t USING (path))", 0),
+        (f"WITH p AS (FROM {P} LIMIT 2) SELECT 1 FROM {M} WHERE image IN (SELECT image FROM p)", 0),
+        (f"SELECT 1 FROM {M} m, t WHERE m.image IN (SELECT image FROM {P} p WHERE p.path = t.path)", 0),
+        (f"SELECT 1 FROM t LEFT JOIN {M} m ON true WHERE m.image IN (SELECT image FROM {P})", 0),
     ],
 )
 def test_which_conditions_every_row_has_to_meet(sql: str, n_conditions: int) -> None:
@@ -91,7 +120,11 @@ def test_which_conditions_every_row_has_to_meet(sql: str, n_conditions: int) -> 
         (f"SELECT 1 FROM {P} p RIGHT JOIN {M} m USING (path)", None),
         (f"SELECT 1 FROM {M} m JOIN {P} p ON p.path = m.path OR true", None),
         (f"SELECT 1 FROM {M} m JOIN {P} p ON p.path = m.image", None),
-        (f"SELECT 1 FROM {M} m SEMI JOIN {P} p USING (path)", None),
+        (f"SELECT 1 FROM {M} m SEMI JOIN {P} p USING (path)", "path"),
+        (f"SELECT 1 FROM t LEFT JOIN ({M} m JOIN {P} p ON p.path = m.path) ON true", "path"),
+        (f"SELECT 1 FROM {M} m JOIN (t LEFT JOIN {P} p ON true) ON p.path = m.path", "path"),
+        (f"SELECT 1 FROM {M} m JOIN ({P} p RIGHT JOIN t ON true) ON p.path = m.path", "path"),
+        (f"SELECT 1 FROM {P} p SEMI JOIN {M} m USING (path)", None),
         (f"SELECT 1 FROM {M} m ANTI JOIN {P} p USING (path)", None),
         (f"SELECT 1 FROM {M} m, {P} p", None),
     ],

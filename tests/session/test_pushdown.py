@@ -191,6 +191,75 @@ def test_an_outer_join_with_predictions_keeps_all_images(scans_db: Any) -> None:
     assert on == off and len(on) == 108
 
 
+SURE = "PREDICT scans USING net FOR TOP 1"
+CASCADES = [
+    (f"SELECT m.image, m.top_px FROM ({MAPS}) m WHERE image IN (SELECT image FROM ({SURE}) WHERE {{is_most}})", 1),
+    (
+        f"SELECT m.image, top_px FROM ({MAPS}) AS m WHERE image_id NOT IN (SELECT image_id FROM ({SURE}) AS p "
+        "WHERE {is_most})",
+        3,
+    ),
+    (f"WITH p AS ({SURE}) SELECT m.col FROM ({MAPS}) AS m WHERE m.path IN (SELECT path FROM p WHERE {{is_most}})", 1),
+    (f"SELECT m.col FROM ({MAPS}) AS m SEMI JOIN ({SURE}) AS p ON m.image = p.image AND {{is_most}}", 1),
+    (f"SELECT m.col FROM ({MAPS}) AS m JOIN ({SURE}) AS p ON m.image = p.image AND {{is_most}} AND m.top_px > 0", 1),
+    (
+        f"SELECT i.name, m.col FROM images AS i LEFT JOIN (({MAPS}) AS m JOIN ({SURE}) AS p ON m.path = p.path "
+        "AND {is_most}) ON i.path = m.path",
+        1,
+    ),
+    (
+        f"SELECT m.col FROM ({MAPS}) m WHERE EXISTS (FROM ({SURE}) AS p WHERE p.image_id = m.image_id AND {{is_most}})",
+        1,
+    ),
+    (f"SELECT m.col FROM ({MAPS}) m WHERE image IN (SELECT image FROM ({SURE}) ORDER BY probability DESC LIMIT 1)", 1),
+]
+
+
+@pytest.mark.parametrize(("sql", "n_images"), CASCADES)
+def test_a_query_over_predictions_leaves_out_images(scans_db: Any, sql: str, n_images: int) -> None:
+    ((most,),) = scans_db.execute(f"SELECT max(probability) FROM ({SURE})").fetchall()
+    asked = sql.format(is_most=f"probability >= {most!r}::DOUBLE")
+    on, off = both(scans_db, asked)
+    assert on == off and on
+    assert f"{n_images} of 4 images" in last_query(scans_db)
+    assert "when the SQL runs" in str(scans_db.execute(f"PLAN {asked}"))
+
+
+def test_without_its_rule_no_prediction_leaves_out_an_image(scans_db: Any) -> None:
+    scans_db.execute("SET obeql.disabled_rules = 'push_joined_predictions'")
+    sql = f"SELECT count(*) FROM ({MAPS}) WHERE image IN (SELECT image FROM ({SURE}) WHERE probability < 0)"
+    assert rows(scans_db, sql) == [(0,)] and "what the SQL" not in last_query(scans_db)
+    assert "its rule is switched off" in str(scans_db.execute(f"PLAN {sql}"))
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("NOT exact", "computes nothing"),
+        ("exact IS NULL", "computes nothing"),
+        ("run = 'yesterday'", "computes nothing"),
+        ("run_id < 1", "computes nothing"),
+        ("exact", "pushed  push_run_conditions"),
+        ("exact AND run_id > 0", "pushed  push_run_conditions"),
+        ("run_id % 2 = 0", "the number of the run is known when it is stored"),
+        ("exact = (label = 'ant')", "the run and its images"),
+    ],
+)
+def test_conditions_on_the_run_are_asked_before(scans_db: Any, condition: str, said: str) -> None:
+    sql = f"SELECT * EXCLUDE (run, run_id) FROM ({MAPS}) WHERE {condition}"
+    assert said in str(scans_db.execute(f"PLAN {sql}"))
+    before = rows(scans_db, "SELECT count(*) FROM runs")
+    on = rows(scans_db, sql)
+    assert (before == rows(scans_db, "SELECT count(*) FROM runs")) == (said == "computes nothing")
+    if "%" not in condition:
+        assert on == both(scans_db, sql)[1]
+
+
+def test_which_cells_are_exact_is_known_when_an_estimated_map_is_done(scans_db: Any) -> None:
+    plan = str(scans_db.execute(f"PLAN FROM ({MAPS} APPROX 0.9) WHERE exact"))
+    assert "known when the map is done" in plan and "pushed  " not in plan
+
+
 # ---- any query -------------------------------------------------------------------------------------------------------
 
 _ATOMS = [
@@ -212,6 +281,8 @@ _ATOMS = [
     "patch = '16x16'",
     "importance > 0",
     "exact",
+    "run_id > 0",
+    "image IN (SELECT image FROM (PREDICT scans USING net FOR TOP 1) WHERE rank < image_id)",
     "top_px > m.image_id",
     "score < clean_score",
 ]
@@ -232,6 +303,9 @@ _SHAPES = [
     "SELECT max(m.importance) OVER (PARTITION BY m.image) FROM ({maps}) AS m WHERE {where}",
     "SELECT m.label FROM ({maps}) AS m LEFT JOIN ages ON ages.path = m.path AND age > 20 WHERE {where}",
     "SELECT m.label FROM ages LEFT JOIN ({maps}) AS m ON ages.path = m.path AND top_px = 0 WHERE {where}",
+    "SELECT m.label, top_px FROM ages LEFT JOIN ({maps}) AS m ON ages.path = m.path AND {where}",
+    "SELECT m.label, age FROM ({maps}) AS m JOIN ages ON ages.path = m.path AND {where}",
+    "SELECT m.label, col FROM ({maps}) AS m SEMI JOIN ages ON ages.path = m.path AND {where}",
 ]
 _STATEMENTS = [
     MAPS,

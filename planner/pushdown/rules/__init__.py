@@ -7,19 +7,25 @@ which rows do; it returns what is left of the statement. `SET obeql.disabled_rul
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 from obeql.planner.pushdown.facts import (
     CLASS_COLUMNS,
     IMAGE_COLUMNS,
+    RUN_COLUMNS,
     WINDOW_COLUMNS,
     Condition,
     Holds,
     MapFacts,
     Restriction,
 )
+from obeql.planner.pushdown.rules.push_aggregates import push_aggregates
 from obeql.planner.pushdown.rules.push_class_conditions import push_class_conditions
+from obeql.planner.pushdown.rules.push_having import push_having
 from obeql.planner.pushdown.rules.push_image_conditions import push_image_conditions
 from obeql.planner.pushdown.rules.push_joined_predictions import push_joined_predictions
+from obeql.planner.pushdown.rules.push_run_conditions import push_run_conditions
+from obeql.planner.pushdown.rules.push_top_cells import push_top_cells
 from obeql.planner.pushdown.rules.push_window_conditions import push_window_conditions
 
 __all__ = ["PUSHDOWN_NAMES", "PUSHDOWN_RULES", "PushdownRule", "restricted"]
@@ -27,10 +33,14 @@ __all__ = ["PUSHDOWN_NAMES", "PUSHDOWN_RULES", "PushdownRule", "restricted"]
 PushdownRule = Callable[[MapFacts, Sequence[Condition], Holds], Restriction]
 
 PUSHDOWN_RULES: tuple[PushdownRule, ...] = (
+    push_top_cells,
+    push_aggregates,
+    push_having,
     push_image_conditions,
     push_joined_predictions,
     push_class_conditions,
     push_window_conditions,
+    push_run_conditions,
 )
 PUSHDOWN_NAMES: tuple[str, ...] = tuple(rule.__name__ for rule in PUSHDOWN_RULES)
 
@@ -39,7 +49,12 @@ def restricted(
     facts: MapFacts, conditions: Sequence[Condition], holds: Holds, disabled: Collection[str] = ()
 ) -> Restriction:
     """Return what all rules leave of a statement, and of each condition what became of it."""
-    found = [rule(facts, conditions, holds) for rule in PUSHDOWN_RULES if rule.__name__ not in disabled]
+    found: list[Restriction] = []
+    for rule in PUSHDOWN_RULES:
+        if rule.__name__ not in disabled:
+            found.append(rule(facts, conditions, holds))
+            if found[-1].aggregates is not None:  # a sample of any windows tells what it tells of them
+                facts = replace(facts, estimates=False)
     images = [each.images for each in found if each.images is not None]
     pushed = tuple(entry for each in found for entry in each.pushed)
     taken = {text for _, text in pushed}
@@ -49,6 +64,8 @@ def restricted(
         images=frozenset.intersection(*images) if images else None,
         classes=next((each.classes for each in found if each.classes is not None), None),
         region=next((each.region for each in found if each.region is not None), None),
+        top_cells=next((each.top_cells for each in found if each.top_cells is not None), None),
+        aggregates=next((each.aggregates for each in found if each.aggregates is not None), None),
         pushed=pushed,
         left=tuple((reasons | unnamed).items()),
     )
@@ -56,8 +73,14 @@ def restricted(
 
 def _why_not(condition: Condition) -> str:
     """Return why no rule has taken a condition."""
-    if condition.columns - IMAGE_COLUMNS - CLASS_COLUMNS - WINDOW_COLUMNS:
+    if not condition.columns:
+        return "it is about no column of the windows"
+    if condition.columns - IMAGE_COLUMNS - CLASS_COLUMNS - WINDOW_COLUMNS - RUN_COLUMNS:
         return "it is about what is known when windows are computed"
+    if condition.tables and condition.columns - IMAGE_COLUMNS - CLASS_COLUMNS:
+        return "it compares windows with predictions"
     if condition.columns & WINDOW_COLUMNS and condition.columns - WINDOW_COLUMNS:
         return "it is about a window and its image or class together"
+    if condition.columns & RUN_COLUMNS and condition.columns - RUN_COLUMNS:
+        return "it is about the run and its images, classes or windows together"
     return "its rule is switched off"

@@ -28,7 +28,9 @@ def push_class_conditions(facts: MapFacts, conditions: Sequence[Condition], hold
     pushed, left = [], []
     kept = None if facts.classes is None else {number for number, _ in facts.classes}
     for condition in conditions:
-        if not condition.columns & CLASS_COLUMNS or condition.columns - IMAGE_COLUMNS - CLASS_COLUMNS:
+        if condition.tables or not condition.columns & CLASS_COLUMNS:
+            continue
+        if condition.columns - IMAGE_COLUMNS - CLASS_COLUMNS:
             continue
         if kept is None or facts.classes is None:
             left.append((condition.sql, "the classes are chosen image by image"))

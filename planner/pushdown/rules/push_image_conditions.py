@@ -14,7 +14,7 @@ from obeql.planner.pushdown.facts import (
     cross_product,
 )
 
-__all__ = ["push_image_conditions"]
+__all__ = ["images_that_meet", "push_image_conditions"]
 
 
 def push_image_conditions(facts: MapFacts, conditions: Sequence[Condition], holds: Holds) -> Restriction:
@@ -28,21 +28,29 @@ def push_image_conditions(facts: MapFacts, conditions: Sequence[Condition], hold
     kept = frozenset(facts.places)
     pushed, left = [], []
     for condition in conditions:
-        if not condition.columns & IMAGE_COLUMNS or condition.columns - IMAGE_COLUMNS - CLASS_COLUMNS:
+        if condition.tables or not condition.columns & IMAGE_COLUMNS:
             continue
-        if facts.timed:
-            left.append((condition.sql, "WITHIN divides the time among all images"))
+        if condition.columns - IMAGE_COLUMNS - CLASS_COLUMNS:
             continue
-        columns, places = dict(facts.images), facts.places
-        if condition.columns & CLASS_COLUMNS:
-            product = cross_product(facts)
-            if product is None:
-                left.append((condition.sql, "the classes are chosen image by image"))
-                continue
-            columns, places, _ = product
-        if "image_id" in condition.columns and None in facts.images["image_id"]:
-            left.append((condition.sql, "images that are new have no id yet"))
-            continue
-        kept &= {places[row] for row in holds(condition, columns)}
-        pushed.append(("push_image_conditions", condition.sql))
+        found = images_that_meet(condition, facts, holds)
+        if isinstance(found, str):
+            left.append((condition.sql, found))
+        else:
+            kept &= found
+            pushed.append(("push_image_conditions", condition.sql))
     return Restriction(images=kept if pushed else None, pushed=tuple(pushed), left=tuple(left))
+
+
+def images_that_meet(condition: Condition, facts: MapFacts, holds: Holds) -> frozenset[int] | str:
+    """Return the places of the images that meet a condition, with any class where it names one; or why none is told."""
+    if facts.timed:
+        return "WITHIN divides the time among all images"
+    columns, places = dict(facts.images), facts.places
+    if condition.columns & CLASS_COLUMNS:
+        product = cross_product(facts)
+        if product is None:
+            return "the classes are chosen image by image"
+        columns, places, _ = product
+    if "image_id" in condition.columns and None in facts.images["image_id"]:
+        return "images that are new have no id yet"
+    return frozenset(places[row] for row in holds(condition, columns))

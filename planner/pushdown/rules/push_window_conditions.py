@@ -23,7 +23,7 @@ def push_window_conditions(facts: MapFacts, conditions: Sequence[Condition], hol
     >>> push_window_conditions(MapFacts({}, [], None, [grid]), [asked], rows).region
     (16, 0, 16, 32)
     """
-    asked = [each for each in conditions if each.columns and each.columns <= WINDOW_COLUMNS]
+    asked = [each for each in conditions if each.columns and not each.tables and each.columns <= WINDOW_COLUMNS]
     if not asked:
         return Restriction()
 
