@@ -1,4 +1,4 @@
-"""Aggregates of the windows of a map, as SQL asks for them: what is to be known, how well, and how it is made of totals.
+"""Aggregates of the windows of a map, as SQL asks for them: what is to be known, how well, of which totals.
 
 Push-down reads them from SQL (`planner.pushdown.aims`), a plan carries them, and the executor estimates them from a
 sample of the windows (`executor.adaptive.aggregate_sampler`). Everything here is plain data and arithmetic.

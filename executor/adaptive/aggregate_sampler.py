@@ -3,13 +3,13 @@
 Like `sampler`, with another question: of every map a few totals are wanted, not the map. Before: push-down has read the
 aggregates from SQL. After: the windows drawn stand for all, each for those of its stratum (`planner.aggregates`).
 
-Two windows are drawn at random from each block of the grid. Neighbors are alike, so that blocks are much more even than
-the map; their two windows tell how even. A total, and to first order every smooth function of totals (Sarndal, Swensson
-and Wretman 1992, ch. 5), then has an unbiased estimate with an unbiased variance, whatever the map looks like. Its error
-is Student's quantile of the effective degrees of freedom (Satterthwaite 1946) times the standard error: where a single
-block has most of the variance, that is one degree, and the error is large. The error is no less than what windows make
-up that a sample of this size misses, each as far from the others as any that was seen. The map is looked at after every
-level; the error probability is shared among the looks, half of what is left for each.
+Two windows are drawn at random from each block of the grid. Neighbors are alike, so that blocks are more even than
+the map; their two windows tell how even. A total, and to first order every smooth function of totals (Sarndal,
+Swensson and Wretman 1992, ch. 5), then has an unbiased estimate with an unbiased variance, whatever the map looks like.
+Its error is Student's quantile of the effective degrees of freedom (Satterthwaite 1946) times the standard error: where
+a single block has most of the variance, that is one degree, and the error is large. Where the two windows of every
+block agree, the error is what blocks may make up of which that is not true. The map is looked at after every level; the
+error probability is shared among the looks, half of what is left for each.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class AggregateSampler(Sampler):
         self.aim = aim
         self._measure = measure
         n_first = max(_FIRST, _FIRST_SHARE * self.cells.exact.size)
-        self._level = max(1, math.ceil(math.log2(n_first)) - 1)
-        self._sample_drawn = self._drawn()
+        self._depth = max(1, math.ceil(math.log2(n_first)) - 1)
+        self._strata = self._drawn()
         self._selected: list[list[_Known]] = []
         self._decided: list[list[_Known]] = []
 
     def _drawn(self) -> Strata:
-        return draw_sample(self.shape, self.problem.seed, self._level)
+        return draw_sample(self.shape, self.problem.seed, self._depth)
 
     def first(self, most: int | None = None) -> Request:
         """Return the windows of the first sample that are not computed."""
@@ -81,9 +81,9 @@ class AggregateSampler(Sampler):
     def next(self, most: int | None = None) -> Request:
         """Return the windows of the next sample that are not computed; none when every map is done."""
         while not self.done:
-            self._level += 1
-            self._sample_drawn = self._drawn()
-            if self._sample_drawn.drawn.mean() > _GIVE_UP_SHARE:
+            self._depth += 1
+            self._strata = self._drawn()
+            if self._strata.drawn.mean() > _GIVE_UP_SHARE:
                 return Request(np.flatnonzero(~self.cells.exact), NOTHING)
             request = self._missing()
             if not request.empty:
@@ -92,13 +92,13 @@ class AggregateSampler(Sampler):
         return Request(NOTHING, NOTHING)
 
     def _missing(self) -> Request:
-        return Request(np.flatnonzero(self._sample_drawn.drawn & ~self.cells.exact), NOTHING)
+        return Request(np.flatnonzero(self._strata.drawn & ~self.cells.exact), NOTHING)
 
     @property
     def done(self) -> bool:
         """Return whether all is known of every map."""
         is_looked_at = len(self._decided) == self.cells.n_classes
-        return self.cells.exact.all() or (is_looked_at and all(map(self._is_done, range(self.cells.n_classes))))
+        return bool(self.cells.exact.all()) or (is_looked_at and all(map(self._is_done, range(self.cells.n_classes))))
 
     def _is_done(self, k: int) -> bool:
         decided, aim = self._decided[k], self.aim
@@ -131,7 +131,7 @@ class AggregateSampler(Sampler):
         """Return the sample, and what it says of the map of class k."""
         whole = bool(self.cells.exact.all())
         return {
-            "sample": {"seed": self.problem.seed, "level": None if whole else self._level},
+            "sample": {"seed": self.problem.seed, "level": None if whole else self._depth},
             "aggregates": [{"value": _finite(each.value), "error": _finite(each.error)} for each in self._selected[k]],
         }
 
@@ -147,15 +147,9 @@ class AggregateSampler(Sampler):
         n = self.cells.exact.size
         if self.cells.exact.all():
             return np.arange(n), np.arange(n), np.ones(n)
-        strata = self._sample_drawn
+        strata = self._strata
         drawn = np.flatnonzero(strata.drawn)
         return drawn, strata.stratum.reshape(-1)[drawn], strata.weights.reshape(-1)[drawn]
-
-    def cut_short(self) -> None:
-        """Go on with the largest sample that is there."""
-        while self._level > 0 and not self.cells.exact[self._sample_drawn.drawn].all():
-            self._level -= 1
-            self._sample_drawn = self._drawn()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -195,9 +189,13 @@ class _Sample:
         if not math.isfinite(value) or np.ptp(self.importance) == 0.0:
             return _Known(value, math.inf, scale)  # where nothing varies so far, what may elsewhere cannot be told
         parts = by_count @ self.counted + by_sum @ self.values
-        spread = float(np.ptp(parts)) or float(np.abs(by_count).sum() + np.abs(by_sum) @ ranges)
-        missed = spread * self.n_windows * math.log(1.0 / level) / n
-        return _Known(value, max(self._error(parts, level), missed * (1.0 - n / self.n_windows)), scale)
+        error = self._error(parts, level)
+        if error > 0.0:
+            return _Known(value, error, scale)
+        # No block has windows that differ: so large a share of them does with probability `level` at most.
+        share = 1.0 - level ** (1.0 / len(np.unique(self.stratum)))
+        spread = float(np.abs(by_count).sum() + np.abs(by_sum) @ ranges)
+        return _Known(value, spread * self.n_windows * share, scale)
 
     def _range(self, values: Floats, counted: Floats) -> float:
         """Return the range of the values seen, or of all importances where there are none."""

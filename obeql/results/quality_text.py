@@ -27,6 +27,7 @@ _MEASURES = {
     "maxerr": "1 - largest error / range of the exact map (maxerr)",
 }
 
+_SAMPLE = "a sample of the windows, for aggregates of SQL"
 #: Stands before a number that the network did not compute in the precision of the statement.
 ESTIMATED = "~"
 
@@ -61,6 +62,8 @@ def quality_text(quality: Mapping[str, Any], n_cells: int, n_known: int | None =
         parts = [f"errors of at most {1 - bound:.3g} of the range"]
     if metric == "top_cells":
         parts = [_found(quality)]
+    if metric == "aggregates":
+        parts = [_SAMPLE]
     n_exact, n_reduced = quality.get("n_exact"), quality.get("n_reduced", 0)
     if n_exact is not None:
         parts.append(f"{n_exact / n_cells:.0%} of cells computed")
@@ -83,6 +86,8 @@ def quality_sentence(quality: Mapping[str, Any], n_cells: int, n_known: int | No
     bound, target, confidence = (quality.get(name) for name in ("bound", "target", "confidence"))
     if quality.get("metric") == "top_cells":
         text += f": {_found(quality)}"
+    elif quality.get("metric") == "aggregates":
+        text += f": {_SAMPLE}"
     elif bound is not None:
         what = _MEASURES.get(str(quality.get("metric")), f"{quality.get('metric')} against the exact map")
         text += f": {what} is at least {bound:.3g}"
@@ -92,7 +97,7 @@ def quality_sentence(quality: Mapping[str, Any], n_cells: int, n_known: int | No
     if n_exact is not None:
         text += f"; {n_exact / n_cells:.0%} of the cells computed"
         text += f", {n_reduced / n_cells:.0%} in {quality.get('reduced_precision')}" if n_reduced else ""
-        others = "left out" if quality.get("metric") == "top_cells" else "estimated"
+        others = "left out" if quality.get("metric") in ("top_cells", "aggregates") else "estimated"
         text += f", the others {others}" if n_exact + n_reduced < n_cells else ""
     if quality.get("n_audit"):
         text += f"; measured on {quality['n_audit']} cells drawn at random"

@@ -57,7 +57,7 @@ def explain(
     the device or the store fails, KeyboardInterrupt after a cancel or Ctrl-C, with what was stored kept; what
     `on_progress` raises passes through. `analyze` measures every layer. `load_graph` is called where a window has to
     be computed; a statement that stored cells answer needs no network. `began` (of time.perf_counter) is when the time
-    of WITHIN began, now unless given. `ask_columns` reads the SQL of aggregates that a sample of the windows is to tell.
+    of WITHIN began, now unless given. `ask_columns` reads the SQL of aggregates that a sample tells.
     """
     from obeql.executor.execution.context import RunContext  # noqa: PLC0415
     from obeql.executor.execution.progress import ProgressReader  # noqa: PLC0415

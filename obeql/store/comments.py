@@ -137,7 +137,7 @@ COLUMNS: Mapping[str, str] = {
     "preprocessing_hash": "Hash of how images are prepared",
     # what is stated of an approximate map
     "approx": "Whether some cells are estimated or left out",
-    "metric": "What bound bounds: ssim, top10pct, pearson, maxerr or top_cells",
+    "metric": "What bound bounds: ssim, top10pct, pearson, maxerr, top_cells or aggregates",
     "target": "Quality that was asked for",
     "confidence": "Confidence at which bound holds",
     "bound": "Lower bound on the quality against the exact map",

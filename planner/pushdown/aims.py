@@ -16,7 +16,14 @@ from obeql.planner.pushdown.tree import Place, Tree, arguments_of, nodes, same_n
 __all__ = ["AGGREGATES", "GroupAim", "RowReader", "TopAim", "aggregate_nodes", "read_groups", "read_top"]
 
 #: Aggregates that a sample of the windows estimates with an error, and what they are made of.
-AGGREGATES = {"sum": Sum, "avg": Mean, "mean": Mean, "count": Count, "count_star": Count, "count_if": Count}
+AGGREGATES: dict[str, type[Sum | Mean | Count]] = {
+    "sum": Sum,
+    "avg": Mean,
+    "mean": Mean,
+    "count": Count,
+    "count_star": Count,
+    "count_if": Count,
+}
 #: Columns that are known of a window once it is computed.
 _MEASURED = WINDOW_COLUMNS | {"importance", "score", "clean_score"}
 _ORDERED = ("COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN", "COMPARE_LESSTHANOREQUALTO")
@@ -106,7 +113,7 @@ def _item(select: Tree, expression: Tree) -> Tree:
         number = _whole_number(expression)
         if number is not None and 1 <= number <= len(items):
             return items[number - 1]
-    names = expression.get("column_names") or ()
+    names = list(expression.get("column_names") or ())
     if len(names) == 1:
         named = [item for item in items if item.get("alias") and same_name(item["alias"], str(names[0]))]
         return named[0] if named else expression
@@ -114,8 +121,8 @@ def _item(select: Tree, expression: Tree) -> Tree:
 
 
 def _whole_number(constant: Tree) -> int | None:
-    written = (constant.get("literal") or {}).get("text", (constant.get("value") or {}).get("value"))
-    return int(written) if str(written).isdigit() else None
+    written = str((constant.get("literal") or {}).get("text", (constant.get("value") or {}).get("value")))
+    return int(written) if written.isdigit() else None
 
 
 def _column_of(expression: Tree) -> str | None:
@@ -264,8 +271,7 @@ class _GroupReader:
             sql = f"CASE WHEN {' AND '.join(f'({each})' for each in asked)} THEN {sql} END"
         if Column(sql) not in self.columns:
             self.columns.append(Column(sql))
-        made: Expression = AGGREGATES[name](self.columns.index(Column(sql)))
-        return made
+        return AGGREGATES[name](self.columns.index(Column(sql)))
 
     def _column(self, node: Tree) -> str:
         columns, text = self.reader.columns_of(node), self.reader.text(node)

@@ -33,11 +33,11 @@ __all__ = ["PUSHDOWN_NAMES", "PUSHDOWN_RULES", "PushdownRule", "restricted"]
 PushdownRule = Callable[[MapFacts, Sequence[Condition], Holds], Restriction]
 
 PUSHDOWN_RULES: tuple[PushdownRule, ...] = (
+    push_image_conditions,
+    push_joined_predictions,
     push_top_cells,
     push_aggregates,
     push_having,
-    push_image_conditions,
-    push_joined_predictions,
     push_class_conditions,
     push_window_conditions,
     push_run_conditions,
@@ -53,8 +53,7 @@ def restricted(
     for rule in PUSHDOWN_RULES:
         if rule.__name__ not in disabled:
             found.append(rule(facts, conditions, holds))
-            if found[-1].aggregates is not None:  # a sample of any windows tells what it tells of them
-                facts = replace(facts, estimates=False)
+            facts = _after(found[-1], facts)
     images = [each.images for each in found if each.images is not None]
     pushed = tuple(entry for each in found for entry in each.pushed)
     taken = {text for _, text in pushed}
@@ -69,6 +68,17 @@ def restricted(
         pushed=pushed,
         left=tuple((reasons | unnamed).items()),
     )
+
+
+def _after(restriction: Restriction, facts: MapFacts) -> MapFacts:
+    """Return what later rules are to know of a statement of which something was left out."""
+    if restriction.aggregates is not None:  # whatever windows are left: a sample tells what it tells of them
+        facts = replace(facts, estimates=False)
+    if restriction.images is None:
+        return facts
+    rows = [row for row, place in enumerate(facts.places) if place in restriction.images]
+    images = {name: [values[row] for row in rows] for name, values in facts.images.items()}
+    return replace(facts, images=images, places=[facts.places[row] for row in rows])
 
 
 def _why_not(condition: Condition) -> str:
