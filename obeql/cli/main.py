@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import obeql
 from obeql.cli.error_report import INTERRUPTED, report_error, report_stop, versions
 from obeql.cli.output_formats import MODES
+from obeql.cli.shell_completion import answer_shell
 from obeql.cli.streams import command_text, let_go, prepare, read_input, writing
 from obeql.errors import QueryError
 
@@ -40,6 +41,8 @@ Exit codes: 0 done, 2 query or usage, 3 not supported, 4 model, 5 image, 6 run o
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line with `arguments` (those of the process) and return the exit code."""
+    if arguments is None:
+        answer_shell()
     prepare()
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)

@@ -136,18 +136,21 @@ def draw_map(
     return mappable
 
 
-def picture_bytes(figure: Any, suffix: str, dpi: float) -> bytes:
-    """Render a figure as a file's content, without metadata of program, time or machine."""
+def picture_bytes(figure: Any, suffix: str, dpi: float, told: str | None = None) -> bytes:
+    """Render a figure as a file's content, without metadata of program, time or machine.
+
+    `told` is what the file says of itself: a text chunk `obeql` of PNG, the subject of PDF, the description of SVG, the
+    comment of JPEG.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
 
-    metadata: dict[str, Any] = {
-        ".png": {"Software": None},
-        ".pdf": {"Creator": None, "Producer": None, "CreationDate": None},
-        ".svg": {"Creator": None, "Date": None},
-    }.get(suffix, {})
+    extra: dict[str, Any] = {
+        ".png": {"metadata": {"Software": None, "obeql": told}},
+        ".pdf": {"metadata": {"Creator": None, "Producer": None, "CreationDate": None, "Subject": told}},
+        ".svg": {"metadata": {"Creator": None, "Date": None, "Description": told}},
+    }.get(suffix, {"pil_kwargs": {"comment": told}} if told else {})
     buffer = BytesIO()
     FigureCanvasAgg(figure)
-    extra = {"metadata": metadata} if metadata else {}
     figure.savefig(buffer, format=suffix[1:], dpi=dpi, facecolor="white", **extra)
     return buffer.getvalue()
 

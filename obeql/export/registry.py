@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from obeql.errors import QueryTypeError, nearest
+from obeql.export.provenance import as_json, of_map, of_run
 from obeql.results.heatmap import Heatmap, write_file
 
 if TYPE_CHECKING:
@@ -28,12 +29,13 @@ _DRAWN = (*_COLORS, "colorbar", "smooth", "outline", "dpi")
 # ---- what writes each kind ---------------------------------------------------------------------------------
 
 
-def _picture(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+def _picture(heat: Heatmap, path: Path, options: Mapping[str, Any], result: Result | None) -> None:
     from obeql.drawing.overlay import overlay, picture_bytes  # noqa: PLC0415 - matplotlib is slow to import
 
     drawn = {name: value for name, value in options.items() if name not in ("dpi", "columns", "shared")}
     figure = overlay(heat, None, **drawn).get_figure(root=True)
-    write_file(path, picture_bytes(figure, path.suffix.lower(), options.get("dpi", 150)))
+    told = as_json(of_map(heat, result))
+    write_file(path, picture_bytes(figure, path.suffix.lower(), options.get("dpi", 150), told))
 
 
 def _sheet(result: Result, path: Path, options: Mapping[str, Any]) -> None:
@@ -41,10 +43,11 @@ def _sheet(result: Result, path: Path, options: Mapping[str, Any]) -> None:
     from obeql.drawing.sheet import sheet  # noqa: PLC0415
 
     drawn = {name: value for name, value in options.items() if name != "dpi"}
-    write_file(path, picture_bytes(sheet(result, **drawn), path.suffix.lower(), options.get("dpi", 120)))
+    told = as_json(of_run(result))
+    write_file(path, picture_bytes(sheet(result, **drawn), path.suffix.lower(), options.get("dpi", 120), told))
 
 
-def _report_of_one(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+def _report_of_one(heat: Heatmap, path: Path, options: Mapping[str, Any], result: Result | None) -> None:
     from obeql.results.result import Result  # noqa: PLC0415 - which saves itself through this module
 
     Result((heat,), run_id=heat.run_id).report(path, **options)
@@ -54,25 +57,29 @@ def _report(result: Result, path: Path, options: Mapping[str, Any]) -> None:
     result.report(path, **options)
 
 
-def _film(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+def _film(heat: Heatmap, path: Path, options: Mapping[str, Any], result: Result | None) -> None:
     heat.animate(path, **options)
 
 
-def _plane(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
+def _plane(heat: Heatmap, path: Path, options: Mapping[str, Any], result: Result | None) -> None:
     buffer = BytesIO()
     np.save(buffer, heat.importance)
     write_file(path, buffer.getvalue())
 
 
-def _arrays(heat: Heatmap, path: Path, options: Mapping[str, Any]) -> None:
-    _write_arrays(path, heat.arrays())
+def _arrays(heat: Heatmap, path: Path, options: Mapping[str, Any], result: Result | None) -> None:
+    _write_arrays(path, _numbers(heat, result))
 
 
 def _all_arrays(result: Result, path: Path, options: Mapping[str, Any]) -> None:
-    numbers = [heat.arrays() for heat in result]
+    numbers = [_numbers(heat, result) for heat in result]
     _write_arrays(
         path, {f"{place}/{name}": array for place, each in enumerate(numbers) for name, array in each.items()}
     )
+
+
+def _numbers(heat: Heatmap, result: Result | None) -> dict[str, Any]:
+    return heat.arrays() | {"provenance": np.asarray(as_json(of_map(heat, result)))}
 
 
 def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -88,14 +95,15 @@ def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 class Form:
     """A kind of file: `is_a` names it in messages, `write` writes one map, `takes` are its options.
 
-    `write_several` writes several maps into one file, with the options `takes_several`; without it they are written
-    into as many files, `run_0.gif` on. `has_picture` says whether images are drawn.
+    It is told which result a map is a part of, where that is known. `write_several` writes several maps into one file,
+    with the options `takes_several`; without it they are written into as many files, `run_0.gif` on. `has_picture` says
+    whether images are drawn.
     """
 
     is_a: str
     suffixes: tuple[str, ...]
     takes: tuple[str, ...]
-    write: Callable[[Heatmap, Path, Mapping[str, Any]], None]
+    write: Callable[[Heatmap, Path, Mapping[str, Any], Result | None], None]
     write_several: Callable[[Result, Path, Mapping[str, Any]], None] | None = None
     takes_several: tuple[str, ...] = ()
     several_are: str = ""
@@ -135,11 +143,14 @@ def form_of(path: str | Path) -> Form:
     raise QueryTypeError(f"'{path.name}' needs a suffix of {' '.join(known)}.{nearest(suffix, known)}")
 
 
-def save_map(heat: Heatmap, path: str | Path, options: Mapping[str, Any]) -> None:
-    """Write one map as its suffix says. Raises QueryTypeError for another suffix or an option it does not take."""
+def save_map(heat: Heatmap, path: str | Path, options: Mapping[str, Any], result: Result | None = None) -> None:
+    """Write one map as its suffix says; where it is a part of a result, the file says the statement.
+
+    Raises QueryTypeError for another suffix or an option it does not take.
+    """
     path, form = Path(path), form_of(path)
     _require_taken(path, form.is_a, form.takes, options)
-    form.write(heat, path, options)
+    form.write(heat, path, options, result)
 
 
 def save_result(result: Result, path: str | Path, options: Mapping[str, Any]) -> list[Path]:
@@ -150,7 +161,7 @@ def save_result(result: Result, path: str | Path, options: Mapping[str, Any]) ->
             _require_taken(path, form.is_a, form.takes, options)
             _report(result, path, options)
         else:
-            save_map(result[0], path, options)
+            save_map(result[0], path, options, result)
     elif form.write_several is not None:
         _require_taken(path, form.several_are or form.is_a, form.takes_several, options)
         form.write_several(result, path, options)
@@ -158,7 +169,7 @@ def save_result(result: Result, path: str | Path, options: Mapping[str, Any]) ->
         width = len(str(len(result) - 1))
         files = [path.with_stem(f"{path.stem}_{place:0{width}}") for place in range(len(result))]
         for heat, file in zip(result, files, strict=True):
-            save_map(heat, file, options)
+            save_map(heat, file, options, result)
         return files
     return [path]
 

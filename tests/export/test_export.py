@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -68,12 +69,33 @@ def test_a_file_a_map_and_a_list_of_them(result: Any, tmp_path: Path) -> None:
     for row, heat in zip(listed, result, strict=True):
         with np.load(tmp_path / row["file"], allow_pickle=False) as numbers:
             np.testing.assert_array_equal(numbers["importance"], heat.importance)
+            told = json.loads(str(numbers["provenance"]))
         assert float(row["clean_score"]) == heat.clean_score
+        assert told["statement"] == result.query
+        assert (told["class"], told["model_hash"]) == (heat.class_name, heat.cells.key.model_hash)
     pictures = result[:2].export(tmp_path / "png", "PNG")
     assert len(pictures) == 3
-    for picture in pictures[:2]:
+    for picture, heat in zip(pictures, result[:2], strict=False):
         with Image.open(picture) as image:
             assert image.format == "PNG"
+            told = json.loads(image.info["obeql"])
+        assert (told["statement"], told["image_hash"]) == (result.query, heat.cells.key.image_hash)
+        assert told["versions"].keys() >= {"obeql", "torch", "duckdb"}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "where"), [("png", b"obeql"), ("svg", b"description"), ("pdf", b"/Subject"), ("jpg", b"model_hash")]
+)
+def test_a_picture_says_where_it_comes_from(result: Any, tmp_path: Path, suffix: str, where: bytes) -> None:
+    result[:1].save(tmp_path / f"one.{suffix}")
+    assert where in (tmp_path / f"one.{suffix}").read_bytes()
+    result[0].save(tmp_path / "alone.png")  # a map alone does not know its statement
+    with Image.open(tmp_path / "alone.png") as image:
+        told = json.loads(image.info["obeql"])
+    assert "statement" not in told and told["model"] == "net"
+    result[:2].save(tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert json.loads(image.info["obeql"])["statement"] == result.query
 
 
 def test_the_statement(result: Any, net_db: Any, tmp_path: Path) -> None:

@@ -121,6 +121,37 @@ def test_without_highdicom_the_extra_is_named(net_db: Any, tmp_path: Path, monke
         net_db.execute(f"EXPORT RUN r TO '{tmp_path}/out' FORMAT DICOM")
 
 
+def test_a_secondary_capture_is_the_picture_with_the_map(net_db: Any, tmp_path: Path) -> None:
+    from obeql.drawing.colors import limit_of, palette
+
+    write(tmp_path / "a.dcm", PatientOrientation=["L", "P"])
+    write(tmp_path / "b.dcm", 2, FrameOfReferenceUID=None, ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+    write(tmp_path / "c.dcm", 3, color=True, ImageOrientationPatient=None, PixelSpacing=None)
+    result = run(net_db, tmp_path / "*.dcm")
+    net_db.execute(f"EXPORT RUN r TO '{tmp_path}/out' FORMAT SECONDARY_CAPTURE")
+    read = [pydicom.dcmread(file) for file in sorted((tmp_path / "out").glob("*.dcm"))]
+    orientations = [["L", "P"], ["P", "F"], None]
+    for number, (file, heat) in enumerate(zip(read, result, strict=True)):
+        assert file.SOPClassUID.name == "Secondary Capture Image Storage"
+        assert (file.StudyInstanceUID, file.PatientID) == ("1.2.3.4", "p")
+        ground = heat.source().unit_pixels()
+        expected = palette().blended(ground, heat.to_pixels("source"), limit_of(heat))
+        np.testing.assert_array_equal(file.pixel_array, expected)
+        wanted = orientations[number // 2]
+        assert (list(file.PatientOrientation) if file.PatientOrientation else None) == wanted
+        told = json.loads(file.ImageComments)
+        assert (told["class"], told["model_hash"]) == (heat.class_name, heat.cells.key.model_hash)
+    assert len({file.SeriesInstanceUID for file in read}) == 1 and len({file.SOPInstanceUID for file in read}) == 6
+
+
+def test_a_secondary_capture_is_of_dicom_files(net_db: Any, tmp_path: Path) -> None:
+    Image.new("L", (40, 40), 90).save(tmp_path / "a.png")
+    run(net_db, tmp_path / "a.png")
+    with pytest.raises(ImageError, match="is no DICOM file"):
+        net_db.execute(f"EXPORT RUN r TO '{tmp_path}/out' FORMAT SECONDARY_CAPTURE")
+    assert not (tmp_path / "out").exists()
+
+
 def test_parquet_says_where_it_comes_from(net_db: Any, tmp_path: Path) -> None:
     from pyarrow import parquet
 

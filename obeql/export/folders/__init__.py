@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from obeql.errors import QueryTypeError, nearest
+from obeql.export.folders.fiftyone import write_fiftyone
+from obeql.export.folders.geotiff import require_georeferenced, write_geotiffs
 from obeql.export.folders.map_files import write_arrays, write_pictures
 from obeql.export.folders.parametric_map import require_placed, write_parametric_maps
 from obeql.export.folders.parquet import write_parquet
+from obeql.export.folders.secondary_capture import require_dicom, write_secondary_captures
 
 if TYPE_CHECKING:
     from obeql.results.result import Result
@@ -42,6 +45,14 @@ FOLDER_FORMATS: tuple[FolderFormat, ...] = (
     FolderFormat("npz", "the numbers of each map for numpy, and maps.csv", write_arrays),
     FolderFormat("png", "each map over its image, and maps.csv", write_pictures),
     FolderFormat("dicom", "a DICOM Parametric Map of each map, and maps.csv", write_parametric_maps, require_placed),
+    FolderFormat(
+        "secondary_capture",
+        "a DICOM picture of each map over its image, and maps.csv",
+        write_secondary_captures,
+        require_dicom,
+    ),
+    FolderFormat("fiftyone", "a dataset for FiftyOne, a Heatmap a map", write_fiftyone),
+    FolderFormat("geotiff", "a GeoTIFF of each map, and maps.csv", write_geotiffs, require_georeferenced),
 )
 
 

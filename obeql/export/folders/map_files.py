@@ -12,6 +12,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from obeql.export.registry import save_map
 from obeql.planner.binding.image_paths import image_name
 from obeql.results.heatmap import Heatmap, write_file
 
@@ -38,12 +39,12 @@ _LISTED = (
 
 def write_arrays(result: Result, folder: Path) -> list[Path]:
     """Write all numbers of each map for numpy, and the list; return the files."""
-    return write_map_files(result, folder, "npz", Heatmap.save)
+    return write_map_files(result, folder, "npz", lambda heat, path: save_map(heat, path, {}, result))
 
 
 def write_pictures(result: Result, folder: Path) -> list[Path]:
     """Draw each map over its image, and write the list; return the files."""
-    return write_map_files(result, folder, "png", Heatmap.save)
+    return write_map_files(result, folder, "png", lambda heat, path: save_map(heat, path, {}, result))
 
 
 def write_map_files(result: Result, folder: Path, suffix: str, write: Callable[[Heatmap, Path], None]) -> list[Path]:

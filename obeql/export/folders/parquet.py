@@ -5,7 +5,6 @@ A format of `EXPORT RUN .. FORMAT`, named in the table of this package.
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from obeql.errors import ImageError
-from obeql.export.provenance import of_run
+from obeql.export.provenance import as_json, of_run
 from obeql.planner.cells import FloatPlane
 from obeql.results.heatmap import Heatmap
 from obeql.store.codec import dump
@@ -71,7 +70,7 @@ def write_parquet(result: Result, folder: Path) -> list[Path]:
     from pyarrow import parquet  # noqa: PLC0415
 
     path = folder / "heatmaps.parquet"
-    schema = _SCHEMA.with_metadata({"obeql": json.dumps(of_run(result))})
+    schema = _SCHEMA.with_metadata({"obeql": as_json(of_run(result))})
     try:
         with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
             heats = iter(result)
