@@ -140,6 +140,24 @@ def db() -> Iterator[Any]:
         yield session
 
 
+@pytest.fixture
+def scanned(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many characters each token that the scanner found has: their sum is what was read, however often."""
+    from obeql.grammar import embedding, scanner
+
+    found: list[int] = []
+    scan = scanner.scan
+
+    def noted(text: str, start: int = 0) -> Iterator[Any]:
+        for token in scan(text, start):
+            found.append(token.end - token.start)
+            yield token
+
+    for module in (scanner, embedding):
+        monkeypatch.setattr(module, "scan", noted)
+    return found
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Small tensors run fastest, and repeatably, on one thread."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +79,12 @@ def net_db(shared_db: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", LONG_TEXTS)
-def test_long_texts_end_in_an_error_or_a_result(net_db: Any, name: str) -> None:
-    started = time.process_time()
+def test_long_texts_end_in_an_error_or_a_result(net_db: Any, name: str, scanned: list[int]) -> None:
     try:
         net_db.execute(LONG_TEXTS[name])
     except ObeqlError as error:
         assert len(str(error)) < 4000 and "Traceback" not in str(error)
-    assert time.process_time() - started < 60
+    assert 0 < sum(scanned) <= 4 * len(LONG_TEXTS[name])  # a bounded number of readings
     assert net_db.execute("SELECT 1").fetchall() == [(1,)]
 
 

@@ -71,20 +71,31 @@ def window_logits(
 
 
 def brute_force(
-    module: nn.Module, image: Tensor, fill: Tensor, grid: WindowGrid, windows: npt.NDArray[np.bool_] | None = None
+    module: nn.Module,
+    image: Tensor,
+    fill: Tensor,
+    grid: WindowGrid,
+    windows: npt.NDArray[np.bool_] | None = None,
+    together: int = 1,
 ) -> Tensor:
-    """Logits (windows, K) by a loop over windows that runs the module itself."""
-    rows = []
+    """Logits (windows, K) by a loop over windows that runs the module itself, on so many hidden images at a time.
+
+    Rows of windows that were not asked for are NaN.
+    """
+    asked = np.ones(grid.shape, bool) if windows is None else windows
+    hidden = []
+    for r, (top, height) in enumerate(zip(grid.rows.starts, grid.rows.lengths, strict=True)):
+        for c, (left, width) in enumerate(zip(grid.cols.starts, grid.cols.lengths, strict=True)):
+            if asked[r, c]:
+                mask = torch.zeros(image.shape[2:], dtype=torch.bool)
+                mask[top : top + height, left : left + width] = True
+                hidden.append(torch.where(mask, fill[None].expand_as(image), image))
     with torch.inference_mode():
-        for r, (top, height) in enumerate(zip(grid.rows.starts, grid.rows.lengths, strict=True)):
-            for c, (left, width) in enumerate(zip(grid.cols.starts, grid.cols.lengths, strict=True)):
-                if windows is not None and not windows[r, c]:
-                    rows.append(torch.full_like(rows[0] if rows else module(image), float("nan")))
-                    continue
-                hidden = torch.zeros(image.shape[2:], dtype=torch.bool)
-                hidden[top : top + height, left : left + width] = True
-                rows.append(module(torch.where(hidden, fill[None].expand_as(image), image)))
-    return torch.cat(rows)
+        logits = torch.full_like(module(image), float("nan")).repeat(asked.size, 1)
+        places = torch.from_numpy(np.flatnonzero(asked))
+        for start in range(0, len(hidden), together):
+            logits[places[start : start + together]] = module(torch.cat(hidden[start : start + together]))
+    return logits
 
 
 def lively(module: nn.Module) -> nn.Module:

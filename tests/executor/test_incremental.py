@@ -350,7 +350,7 @@ def check(case: Case, drive: SimpleNamespace) -> None:
         windows = np.random.default_rng(case.seed).random(grid.shape) < case.share
     stop = 1 + (case.stop - 1) % len(wide.layers)
     engine = drive.incremental_engine(wide, stop, case.groups, case.batch, case.tail_batch)
-    loop = drive.brute_force(copy.deepcopy(module).double(), image, fill, grid, windows)
+    loop = drive.brute_force(copy.deepcopy(module).double(), image, fill, grid, windows, together=16)
     dense = drive.window_logits(wide, grid, drive.dense_engine(case.batch), image, fill, windows)
     boxes = drive.window_logits(wide, grid, engine, image, fill, windows)
     scale = max(1.0, float(loop.nan_to_num().abs().max()))

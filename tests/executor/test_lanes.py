@@ -62,7 +62,6 @@ def test_what_a_piece_raises_is_raised_and_stops_the_rest(n_lanes: int) -> None:
     assert taken == [0]
 
 
-@pytest.mark.alone
 def test_a_taker_that_raises_stops_pieces_that_are_running() -> None:
     seen: list[str] = []
 
@@ -74,10 +73,8 @@ def test_a_taker_that_raises_stops_pieces_that_are_running() -> None:
     def take(number: int) -> None:
         raise KeyboardInterrupt
 
-    started = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         run_in_lanes([_sleeping(0), long, long], 2, take)
-    assert time.perf_counter() - started < 30
     assert seen == []
 
 
