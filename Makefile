@@ -103,7 +103,8 @@ dist: | $(BIN)/python
 	$(BIN)/python -m build --no-isolation --outdir dist . >/dev/null
 	$(BIN)/python -m twine check --strict dist/*
 	$(BIN)/python -m venv --without-pip $(EMPTY)
-	$(BIN)/python -m pip --python $(EMPTY)/bin/python install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	$(BIN)/python -m pip --python $(EMPTY)/bin/python install --quiet --disable-pip-version-check --no-compile \
+		-c constraints.txt dist/*.whl
 	cd $(EMPTY) && bin/obeql --version && bin/obeql doctor
 	rm -rf $(EMPTY)
 
