@@ -104,17 +104,70 @@ def _importance_list(kind: str) -> str:
     )
 
 
-def _importances(kind: str, each: Callable[[Score, str], str], z: str, clean: Callable[[Score], str]) -> str:
-    """Importance by every score; what is clean was rounded as the cells are: where nothing changes, 0 is exact."""
+def _count_between(packed: str, z: str, low: str, high: str) -> str:
+    """Return how many cells of a list `z` of a map in one value have an importance in [low, high)."""
+    return _of_packed(
+        packed, lambda written: f"len(list_filter({z}, lambda _z: {written} >= {low} AND {written} < {high}))"
+    )
+
+
+def _at_least(packed: str, z: str, low: str) -> str:
+    """Return 1 for each cell of a list `z` of a map in one value whose importance reaches `low`, else 0."""
+    return _of_packed(
+        packed,
+        lambda written: (
+            f"list_transform({z}, lambda _z: CASE WHEN {written} >= {low} THEN 1.0::FLOAT ELSE 0.0::FLOAT END)"
+        ),
+    )
+
+
+def _of_packed(packed: str, each: Callable[[str], str]) -> str:
+    """Return what is asked of each importance of a map in one value, `flat_maps.map`.
+
+    Lists of one element give names to its clean numbers: a lambda over cells that named the value itself would repeat
+    it for every cell.
+    """
+
+    def with_clean(written: str) -> str:
+        asked = each(written)
+        for name in ("clean", "clean_score", "clean_rest"):
+            if re.search(rf"\b_{name}\b", written):
+                asked = f"list_transform([{packed}.{name}], lambda _{name}: {asked})[1]"
+        return asked
+
+    return _importances(
+        f"{packed}.score",
+        lambda _, written: with_clean(written),
+        "_z",
+        lambda _: "_clean",
+        "_clean_score",
+        "_clean_rest",
+        f"{packed}.clean_rest",
+    )
+
+
+def _importances(
+    kind: str,
+    each: Callable[[Score, str], str],
+    z: str,
+    clean: Callable[[Score], str],
+    clean_score: str = "clean_score",
+    clean_rest: str = "clean_rest",
+    rest_of_map: str = "clean_rest",
+) -> str:
+    """Importance by every score; what is clean was rounded as the cells are: where nothing changes, 0 is exact.
+
+    `clean_score` and `clean_rest` are the names that the lambda of a cell captures; `rest_of_map` is read outside it.
+    """
     cases: list[tuple[str, str]] = []
     for name, score in SCORES.items():
         if score.formula is None:
             cases.append((name, each(score, f"{clean(score)} - {z}")))
             continue
-        written = each(score, f"(clean_score - ({_of(score.formula.sql, z)}))::FLOAT")
+        written = each(score, f"({clean_score} - ({_of(score.formula.sql, z)}))::FLOAT")
         if score.short_of_one:
-            near_one = each(score, f"({_of(score.short_of_one.sql, z)} - clean_rest)::FLOAT")
-            written = f"CASE WHEN clean_rest IS NOT NULL THEN {near_one} ELSE {written} END"
+            near_one = each(score, f"({_of(score.short_of_one.sql, z)} - {clean_rest})::FLOAT")
+            written = f"CASE WHEN {rest_of_map} IS NOT NULL THEN {near_one} ELSE {written} END"
         cases.append((name, written))
     return _case(kind, cases)
 
@@ -156,6 +209,8 @@ _PLACES: Mapping[str, Callable[..., str]] = {
     "importance_planes": _importance_planes,
     "list": _list,
     "importance_list": _importance_list,
+    "count_between": _count_between,
+    "at_least": _at_least,
     "unit": _unit,
     "of_logit": _of_logit,
 }

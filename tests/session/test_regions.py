@@ -176,6 +176,33 @@ def test_overlapping_regions_are_averaged_by_pixel(db: Session, folder: Path) ->
     assert np.isnan(pixels[0, 11])
 
 
+def test_pixels_in_sql_are_those_that_windows_hide(db: Session, folder: Path) -> None:
+    """`pixel_map` of SQL is `to_pixels` of Python, where boxes and masks overlap: a mask hides no more than it says."""
+    windows = {"ring": LABELS == 1, "box": (2, 3, 10, 12), "other": LABELS == 7, "again": LABELS == 1}
+    (heat,) = db.explain(folder / "a.png", "m", windows=windows, classes=1, into="masks")
+    found = np.full((SIDE, SIDE), np.nan)
+    for y, x, importance, exact in db.execute("SELECT y, x, importance, exact FROM pixel_map('masks', 'a')").fetchall():
+        found[y, x] = importance
+        assert exact
+    np.testing.assert_allclose(found, heat.to_pixels(), rtol=1e-6)
+    n_pixels = np.isfinite(found).sum()
+    assert db.execute("SELECT count(*), max(rank) FROM deletion_order('masks', 'a')").fetchall() == [(n_pixels,) * 2]
+
+
+def test_captum_gives_the_same_for_a_feature_mask(db: Session, folder: Path) -> None:
+    """FeatureAblation hides one segment after the other and gives every pixel of it output - output without it."""
+    attr = pytest.importorskip("captum.attr")
+    (heat,) = db.explain(
+        folder / "a.png", "m", windows=LABELS, classes=1, score="logit", fill="black", precision="float64"
+    )
+    pixels = torch.from_numpy(np.array(Image.open(folder / "a.png"))).double().permute(2, 0, 1)[None] / 255
+    features = torch.from_numpy(LABELS.astype(np.int64))[None, None]
+    with torch.inference_mode():
+        theirs = attr.FeatureAblation(network().double()).attribute(pixels, target=1, feature_mask=features)
+    for region, mask in zip(heat.regions, MASKS, strict=True):
+        np.testing.assert_allclose(theirs[0, 0].numpy()[mask], region.importance, atol=1e-6)
+
+
 def test_each_image_has_its_own(db: Session, folder: Path) -> None:
     db.execute(
         "CREATE TABLE found AS FROM (VALUES "

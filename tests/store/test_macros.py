@@ -208,6 +208,55 @@ def test_a_run_or_image_that_is_not_there_is_an_error_and_not_an_empty_table(sto
         rows("'mine'", "'scan7'")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(6))
+def test_questions_to_flat_maps_are_those_to_planes(store: Store, kind: Any, seed: int) -> None:
+    """CP of a map and of a box, boxes from a column, cells strong in both maps: by numpy on the planes of the view."""
+    first, second = drawn(seed), drawn(seed + 100)
+    stored(store, kind, first, second)
+    other = "probability" if kind == "logit" else "logit"
+    stored(store, other, second, first, name="other")  # a run of the other plane's score
+    rng = np.random.default_rng(seed)
+    ask = store.connection.execute
+    boxes = [tuple(map(int, (*rng.integers(-2, 6, 2), *rng.integers(0, 7, 2)))) for _ in range(4)]
+    rows = ask("SELECT run_name, image_id, importance FROM heatmaps ORDER BY ALL").fetchall()
+    for box in boxes:
+        top, left, height, width = box
+        low = float(rng.normal() / 4)
+        found = ask(
+            "SELECT flat_maps.run_name, image_id, count_between(map, ?, ? + 1), "
+            "count_between(map, top, l, h, w, ?, ? + 1), at_least(map, top, l, h, w, ?), at_least(map, ?) "
+            "FROM flat_maps JOIN (SELECT unnest([1, 2]) AS image_id, ? AS top, ? AS l, ? AS h, ? AS w) "
+            "USING (image_id) ORDER BY ALL",
+            [low, low, low, low, low, low, *box],
+        ).fetchall()
+        for (run, image, plane), (flat_run, flat_image, anywhere, inside, strong, all_strong) in zip(
+            rows, found, strict=True
+        ):
+            assert (run, image) == (flat_run, flat_image)
+            values = np.array(plane, float)  # NULL becomes NaN, which compares as false
+            cut = values[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
+            assert anywhere == np.sum((values >= low) & (values < low + 1))
+            assert inside == np.sum((cut >= low) & (cut < low + 1))
+            assert strong == (cut >= low).ravel().tolist() and all_strong == (values >= low).ravel().tolist()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_iou_of_flat_maps_is_that_of_planes(store: Store, kind: Any) -> None:
+    stored(store, kind, *(drawn(seed) for seed in range(2)))
+    same_shape = replace(drawn(0), logit=np.flip(drawn(0).logit), others=np.flip(drawn(0).others))
+    stored(store, kind, same_shape, drawn(0), name="other")
+    for low in (-0.5, 0.0, 0.1, 9.0):
+        found = store.connection.execute(
+            "SELECT iou_at_least(a.map, b.map, $1), map_iou(p.importance, q.importance, $1) "
+            "FROM flat_maps a, flat_maps b, heatmaps p, heatmaps q "
+            "WHERE (a.run_id, a.image_id) = (p.run_id, p.image_id) AND (b.run_id, b.image_id) = (q.run_id, q.image_id)",
+            [low],
+        ).fetchall()
+        assert len(found) == 16 and all(flat == plane for flat, plane in found)
+        assert low == 9 or any(flat is not None for flat, _ in found)
+
+
 def saturated(seed: int, clean: float) -> MapCells:
     """A map of a network that is sure: its probabilities differ by less than a float64 near 1 tells apart."""
     rng = np.random.default_rng(seed)

@@ -18,6 +18,34 @@ CREATE MACRO cells_between(plane, top_row, left_col, n_rows, n_cols, low, high) 
             lambda _row: _row[greatest(left_col, 0) + 1 : greatest(left_col + n_cols, 0)])),
         lambda _value: _value >= low AND _value < high));
 
+-- What a box of cells of a map in one value, flat_maps.map, is made of: a flat list, row by row. Cutting a plane
+-- row by row costs twice as much.
+CREATE MACRO cells_in_box(packed, top_row, left_col, n_rows, n_cols) AS
+    list_select(packed.z, flatten(list_transform(
+        range(greatest(top_row, 0), least(top_row + n_rows, packed.n_rows)),
+        lambda _row: range(_row * packed.n_cols + greatest(left_col, 0) + 1,
+                           _row * packed.n_cols + least(left_col + n_cols, packed.n_cols) + 1))));
+
+-- Number of cells of a map, or of a box of it, with low <= importance < high: cells_between(importance, ..) of
+-- flat_maps.map, of which no more is computed than is asked for.
+CREATE MACRO count_between(packed, low, high) AS {{ count_between packed | packed.z | low | high }},
+(packed, top_row, left_col, n_rows, n_cols, low, high) AS
+    {{ count_between packed | cells_in_box(packed, top_row, left_col, n_rows, n_cols) | low | high }};
+
+-- The cells of a map, or of a box of it, row by row: 1 where importance reaches low, else 0. The list_dot_product of two
+-- counts the cells that reach it in both.
+CREATE MACRO at_least(packed, low) AS {{ at_least packed | packed.z | low }},
+(packed, top_row, left_col, n_rows, n_cols, low) AS
+    {{ at_least packed | cells_in_box(packed, top_row, left_col, n_rows, n_cols) | low }};
+
+-- map_iou of two maps in one value, flat_maps.map.
+CREATE MACRO iou_at_least(packed_a, packed_b, low) AS
+    list_transform([[
+        list_dot_product(at_least(packed_a, low), list_resize(at_least(packed_b, low), len(packed_a.z), 0)),
+        list_sum(at_least(packed_a, low)), list_sum(at_least(packed_b, low)),
+        CASE WHEN packed_a.n_rows = packed_b.n_rows AND packed_a.n_cols = packed_b.n_cols THEN 1 END
+    ]], lambda _n: _n[4] * _n[1] / nullif(_n[2] + _n[3] - _n[1], 0))[1];
+
 -- Overlap of two planes: cells at or above the threshold in both, divided by cells at or above it in either.
 -- NULL where neither plane reaches the threshold, or where the planes differ in shape. (Not error(...), which DuckDB
 -- treats as a side effect and then refuses in ORDER BY of windows and behind aliases.)
@@ -196,20 +224,30 @@ CREATE MACRO top_cells(run, image, k) AS TABLE
     QUALIFY row_number() OVER (PARTITION BY map_id ORDER BY importance DESC, "row", col) <= k
     ORDER BY class_id, map_id, importance DESC, "row", col;
 
--- The map of one image by pixels of the model's input: for each pixel the plain mean of the windows that cover it, which
--- is `exact` where all of these are.
+-- The map of one image by pixels of the model's input: for each pixel the plain mean of the windows that hide it, which
+-- is `exact` where all of these are. A window with a mask hides the spans of mask_rows, any other its whole box.
 CREATE MACRO pixel_map(run, image) AS TABLE
+    WITH hidden AS (
+        SELECT cell.*, listed.digests[cell.col + 1] AS digest
+        FROM cells_of(run, image) AS cell
+        LEFT JOIN (SELECT map_id, any_value(digests) AS digests FROM obeql_store.region_rows GROUP BY map_id) AS listed
+            USING (map_id)
+    ),
+    spans AS (
+        SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, left_px AS start_px,
+               left_px + width_px AS stop_px, unnest(range(top_px, top_px + height_px)) AS y
+        FROM hidden WHERE coalesce(digest, '') = ''
+        UNION ALL
+        SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, left_px + unnest(starts),
+               left_px + unnest(stops), top_px + unnest("rows")
+        FROM hidden JOIN (
+            SELECT digest, any_value("rows") AS "rows", any_value(starts) AS starts, any_value(stops) AS stops
+            FROM obeql_store.mask_rows GROUP BY digest
+        ) AS mask USING (digest)
+    )
     SELECT run_id, image_id, class_id, class_name, map_id, y, x, avg(importance) AS importance,
            bool_and(exact) AS exact
-    FROM (
-        SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, y,
-               unnest(range(left_px, left_px + width_px)) AS x
-        FROM (
-            SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, left_px, width_px,
-                   unnest(range(top_px, top_px + height_px)) AS y
-            FROM cells_of(run, image)
-        )
-    )
+    FROM (SELECT * EXCLUDE (start_px, stop_px), unnest(range(start_px, stop_px)) AS x FROM spans)
     GROUP BY ALL;
 
 -- The order in which a deletion or insertion curve takes the pixels of each map: most important first, ties
