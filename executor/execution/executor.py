@@ -159,8 +159,7 @@ class _Execution:
         """Return the windows of all images before this one."""
         if all(grid.of_image("") is None for grid in self.plan.grids):
             return number * self.per_image
-        shown = [image.shown for image in self.plan.images[:number]]
-        return sum(grid.n_over(shown) for grid in self.plan.grids)
+        return self.plan.windows_over(self.plan.images[:number])
 
     def _tell(self, event: Event) -> None:
         """Settle, stop if that is asked for, and tell what has happened."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -157,12 +157,13 @@ class _Coordinator:
         #: by place, workers that ended for reasons of where they run
         self.faults: Counter[int] = Counter()
         self.n_done = 0
+        #: windows of the images that are done
+        self.n_windows = 0
         #: windows that were reported
         self.told = 0
         self.failures: list[tuple[ImageRecord, str]] = []
         #: of workers that are gone
         self.reports: list[RunReport] = []
-        self.per_image = sum(grid.n_windows for grid in plan.grids)
         self.level: tuple[int, float | None] = 0, None
         self.shown = plan.images[0].shown
 
@@ -170,7 +171,7 @@ class _Coordinator:
         """Until every image is finished and every worker has ended, but for those that are still starting."""
         n_images = len(self.plan.images)
         estimated_s = self.plan.seconds * n_images / self.n_workers
-        self._emit(RunStarted(n_images, n_images * self.per_image, estimated_s, self.started))
+        self._emit(RunStarted(n_images, self.plan.n_windows, estimated_s, self.started))
         self._tell()
         while self.n_done < len(self.plan.images) or any(worker.heard for worker in self.crew.workers):
             for worker in self.crew.ready(_LOOK_SECONDS):
@@ -242,15 +243,15 @@ class _Coordinator:
                 worker.computed.append(number)
             case Shard(name=name, numbers=numbers):
                 worker.computed = [number for number in worker.computed if number not in numbers]
-                self._done(len(numbers))
+                self._done(numbers)
                 self.sink.take(name, [self.plan.images[number] for number in numbers])
             case Finished(number=number, explained=explained, report=report):
                 self._computed(worker, number, report)
-                self._done(1)
+                self._done((number,))
                 self.sink.write(replace(explained, image=self.plan.images[number]))
             case Failed(number=number, error=error, report=report):
                 self._computed(worker, number, report)
-                self._done(1)
+                self._done((number,))
                 self._fail(number, error)
             case Unfit(reason=reason):
                 worker.fault = reason
@@ -260,9 +261,16 @@ class _Coordinator:
         worker.report = report
         self.shown = self.plan.images[number].shown
 
-    def _done(self, n_images: int) -> None:
-        self.n_done += n_images
+    def _done(self, numbers: Sequence[int]) -> None:
+        self._count(numbers)
         self.n_idle_deaths = 0
+
+    def _count(self, numbers: Sequence[int]) -> None:
+        self.n_done += len(numbers)
+        self.n_windows += self._windows_over(numbers)
+
+    def _windows_over(self, numbers: Iterable[int]) -> int:
+        return self.plan.windows_over(self.plan.images[number] for number in numbers)
 
     def _fail(self, number: int, error: str) -> None:
         image = self.plan.images[number]
@@ -307,7 +315,7 @@ class _Coordinator:
         number = self.waiting.blame(group)
         if number is None:
             return
-        self.n_done += 1
+        self._count((number,))
         shown = self.plan.images[number].shown
         self._fail(number, f"{shown}: {MOST_ATTEMPTS} workers died of it; of the last, {how}")
 
@@ -356,7 +364,7 @@ class _Coordinator:
             return Job(number, replace(image, columns={}), pixels=self.context.load(image), kept=number in self.kept)
         except ImageError as error:
             worker.finished(number)
-            self.n_done += 1
+            self._count((number,))
             self._fail(number, str(error))
             return None
 
@@ -375,8 +383,8 @@ class _Coordinator:
         n_images = len(self.plan.images)
         if self.n_done < n_images and self.context.cancelled():
             raise CancelledError
-        n_computed = self.n_done + sum(len(worker.computed) for worker in self.crew.workers)
-        done = n_computed * self.per_image + sum(worker.n_windows for worker in self.crew.workers)
+        workers = self.crew.workers
+        done = self.n_windows + sum(self._windows_over(each.computed) + each.n_windows for each in workers)
         self.told = max(self.told, done)  # the windows of a worker that died are computed again
         level, bound = self.level
         number = min(self.n_done, n_images - 1)

@@ -86,7 +86,8 @@ class _Link:
     def __init__(self, line: Line, order: Order) -> None:
         self._line = line
         self._order = order
-        self._per_image = sum(grid.n_windows for grid in order.plan.grids)
+        #: windows that the executor counts of an image that is done: it knows of none that only some images have
+        self._per_image = sum(grid.n_windows for grid in order.plan.grids if grid.of_image("") is None)
         #: groups that are at hand, and where the images of those at work are
         self._groups: deque[tuple[Job, ...]] = deque()
         self._jobs: dict[int, Job] = {}

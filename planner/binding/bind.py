@@ -229,8 +229,8 @@ def _bind_explain(
     refuse_unsupported(statement, options, device, cluster)
     what = what_lists(statement, options)
     if what is not None:
-        spread = cluster is not None or device == ALL_GPUS
-        check_listed_windows(statement, what, options, catalog, spread)
+        spread = options["workers"] > 0 or device == ALL_GPUS
+        check_listed_windows(statement, what, options, catalog, spread, cluster is not None)
     if like is None:
         model = resolve_model(statement.model, catalog, parameters)
         source, named = resolve_source(statement.source, catalog, parameters)

@@ -81,12 +81,17 @@ def what_lists(statement: statements.ExplainOcclude, options: Mapping[str, Any])
 
 
 def check_listed_windows(
-    statement: statements.ExplainOcclude, what: str, options: Mapping[str, Any], catalog: Catalog, spread: bool
+    statement: statements.ExplainOcclude,
+    what: str,
+    options: Mapping[str, Any],
+    catalog: Catalog,
+    spread: bool,
+    on_cluster: bool,
 ) -> None:
     """Raise for clauses and options that do not go with windows that are listed, by `what` of the statement.
 
-    QueryTypeError for clauses of grids, UnsupportedError for workers and Parquet files. `spread` says that several
-    devices or machines are to share the images.
+    QueryTypeError for clauses of grids, UnsupportedError on a cluster and where maps are to become files. `spread` says
+    that several processes are to share the images.
     """
     for option in statement.options:
         if option.name in ("patch", "stride", "border"):
@@ -107,13 +112,17 @@ def check_listed_windows(
                 "have none, and all of them are computed: leave it out."
             )
             raise locate(QueryTypeError(message), node)
-    if options["workers"] > 0 or spread:
-        given = f"workers={options['workers']}" if options["workers"] else "Several devices or machines"
-        raise UnsupportedError(
-            f"{given} with {what} is not carried out by this version: one process computes windows of a list."
-        )
+    # Parquet files of maps have no column for names and masks.
     if catalog.setting("store") == "parquet":
         raise UnsupportedError(f"{what} keeps its values in the database: SET obeql.store = 'duckdb' first.")
+    if spread and catalog.setting("store_folder") is not None:
+        raise UnsupportedError(
+            f"Workers hand maps of {what} to the database, not to files: RESET obeql.store_folder first."
+        )
+    if on_cluster:
+        raise UnsupportedError(
+            f"ON ray with {what} is not carried out by this version: workers=2 shares the images among processes here."
+        )
 
 
 def _check_region(region: syntax.Region) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -94,6 +94,11 @@ class _Rows:
     table: WindowTable
     catalog: Catalog
     model: ModelRecord
+    #: number of each column; of a million rows none is looked up by its name
+    places: dict[str, int] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.places.update((name, number) for number, name in reversed([*enumerate(self.table.columns)]))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -140,10 +145,8 @@ class _Rows:
 
     def _place(self, name: str) -> int | None:
         """Return the number of a column; `top_px` of the view windows stands for `top`."""
-        for column in (name, f"{name}_px"):
-            if column in self.table.columns:
-                return self.table.columns.index(column)
-        return None
+        place = self.places.get(name)
+        return self.places.get(f"{name}_px") if place is None else place
 
     def _at(self, name: str) -> int:
         place = self._place(name)
@@ -199,8 +202,8 @@ class _Rows:
     def _text(self, row: int, *names: str) -> str:
         """Return the text of the first column of these that is there; empty for NULL."""
         for name in names:
-            if name in self.table.columns:
-                value = self.table.rows[row][self.table.columns.index(name)]
+            if name in self.places:
+                value = self.table.rows[row][self.places[name]]
                 return "" if _is_missing(value) else str(value)
         return ""
 
@@ -212,16 +215,22 @@ class _Rows:
         if self._place("mask") is not None and all(map(_is_missing, values)):
             return None
         top, left, height, width = (self._whole(row, name, v) for name, v in zip(_SIDES, values, strict=True))
-        shown = f"Row {row + 1} of {self.what}, ({top}, {left}, {height}, {width}),"
         if height < 1 or width < 1:
+            shown = self._shown(row, top, left, height, width)
             raise QueryTypeError(f"{shown} hides nothing: height and width are at least 1 pixel.")
         if top < 0 or left < 0 or top + height > self.size[0] or left + width > self.size[1]:
+            shown = self._shown(row, top, left, height, width)
             raise QueryTypeError(
                 f"{shown} reaches outside the {show_pair(self.size)} input of model {self.model.name!r}."
             )
         return top, left, height, width
 
+    def _shown(self, row: int, *box: int) -> str:
+        return f"Row {row + 1} of {self.what}, ({', '.join(map(str, box))}),"
+
     def _whole(self, row: int, name: str, value: Any) -> int:
+        if type(value) is int:  # as those of a SELECT are
+            return value
         shown = f"Row {row + 1} of {self.what}: {name}"
         if _is_missing(value):
             raise QueryTypeError(f"{shown} is NULL; a window has top, left, height and width.")

@@ -6,6 +6,7 @@ of `OPERATORS`, of the same name in snake_case.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -299,7 +300,11 @@ class ExplainPlan:
     @property
     def n_windows(self) -> int:
         """Windows asked for over all images and grids, those that are stored included."""
-        shown = [image.shown for image in self.images]
+        return self.windows_over(self.images)
+
+    def windows_over(self, images: Iterable[ImageRecord]) -> int:
+        """Return how many windows of all grids are asked of images."""
+        shown = [image.shown for image in images]
         return sum(grid.n_over(shown) for grid in self.grids)
 
     def __repr__(self) -> str:

@@ -221,6 +221,33 @@ def test_each_image_has_its_own(db: Session, folder: Path) -> None:
     assert counts == [("a", 1), ("b", 2)]
 
 
+def test_workers_share_the_images(folder: Path, tmp_path: Path, quick_workers: None) -> None:
+    """Each image's own windows, with names and masks, are those of one process; one without any fails by itself."""
+    mask = MASKS[0].astype(int).tolist()
+    windows = [
+        {"image": "a", "name": "kidney", "top": 0, "left": 0, "height": SIDE, "width": SIDE, "mask": mask},
+        {"image": "b", "name": "one", "top": 8, "left": 8, "height": 4, "width": 4, "mask": None},
+        {"image": "b", "name": "two", "top": 1, "left": 2, "height": 3, "width": 4, "mask": None},
+    ]
+    images = [folder / f"{name}.png" for name in "abc"]
+    runs, seen = [], []
+    for workers in (0, 2):
+        with obeql.connect(tmp_path / f"{workers}.duckdb") as db:
+            db.create_model("m", network(), size=(SIDE, SIDE))
+            db.execute("SET obeql.threads = 1")
+            result = db.explain(images, "m", windows=windows, workers=workers, on_progress=seen.append, into="run")
+            found = "SELECT image, name, importance, top_px, left_px, height_px, width_px FROM regions ORDER BY ALL"
+            pixels = "SELECT y, x, importance FROM pixel_map('run', 'a') ORDER BY ALL"
+            rows = db.execute(found).fetchall()
+            runs.append((rows, db.execute(pixels).fetchall(), [failure.error for failure in result.failures]))
+    assert runs[0] == runs[1] and len(runs[0][0]) == 3
+    assert (seen[-1].done, seen[-1].total) == (3, 3)
+    with obeql.connect(tmp_path / "0.duckdb") as db:
+        db.execute(f"SET obeql.store_folder = '{tmp_path / 'maps'}'")
+        with pytest.raises(ObeqlError, match="Workers hand maps of windows to the database, not to files"):
+            db.explain(images, "m", windows=windows, workers=2)
+
+
 def computed(db: Session) -> tuple[int, int]:
     """Cells that the last run computed and took from the store."""
     found = "measured->>'cells_computed', measured->>'cells_stored'"
@@ -346,8 +373,7 @@ def test_what_duckdb_refuses_is_placed_in_the_text(db: Session, folder: Path) ->
         ("APPROX 0.9", "APPROX estimates windows from their neighbors on a grid"),
         ("WITHIN 3 SECONDS", "WITHIN estimates"),
         ("TOP 3 CELLS", "TOP .. CELLS estimates"),
-        ("WITH workers=2", "workers=2 with WINDOWS is not carried out"),
-        ("ON ray", "Several devices or machines with WINDOWS"),
+        ("ON ray", "ON ray with WINDOWS is not carried out"),
         ("WINDOWS (FROM boxes)", "WINDOWS is given twice"),
         ("WITH segments=slic(9)", "WINDOWS and segments both list the windows; give one of them"),
         ("WITH mask='organs.png'", "WINDOWS and mask both list the windows"),
@@ -372,7 +398,6 @@ def test_what_does_not_go_with_a_list(db: Session, folder: Path, tail: str, says
         ("mask='nowhere.png'", "there is no mask 'nowhere.png'"),
         ("mask='{folder}/small.png'", "its labels are 9x9; the input of model 'm' is 32x32"),
         ("mask='{folder}/organs.png' patch=3", "mask lists the windows, and patch lays out a grid"),
-        ("segments=slic(9) workers=2", "workers=2 with segments is not carried out"),
     ],
 )
 def test_options_that_list_nothing(db: Session, folder: Path, option: str, says: str) -> None:
