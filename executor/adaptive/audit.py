@@ -5,12 +5,13 @@ Used by `estimator` for the audit's errors and for those of rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["tail_ratio", "upper_ratio"]
+__all__ = ["mean_ratio", "tail_ratio", "upper_loss", "upper_ratio"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -33,6 +34,28 @@ def upper_ratio(expected: Floats, found: Floats, level: float, squares: Floats =
     tail = max(2.0, float(squares.var() / max(squares.mean() ** 2, 1e-30)))
     freedom = 2.0 / (float((share * share).sum()) * tail)
     return max(0.25, ratio / _lower_chi_square(freedom, level))
+
+
+def mean_ratio(expected: Floats, found: Floats) -> float:
+    """Return how many times larger squared errors are than expected, on the whole, as far as the sample says."""
+    total = float(expected.sum())
+    return max(0.25, float(found.sum()) / total) if total > 0.0 else 1.0
+
+
+_DRAWN = 400
+
+
+def upper_loss(n: int, losses: Callable[[Floats], Floats], level: float) -> tuple[float, float]:
+    """Return a limit that a loss in [0, 1] exceeds with probability `level`, by a sample of n cells; and the loss.
+
+    `losses(counts)` gives it where the cells count so many times, (draws, n) -> (draws,). The limit assumes nothing of
+    how errors are distributed: the cells get random counts (Rubin, The Bayesian bootstrap, 1981), and a part, as large
+    as the sample may have missed, counts as lost (Gaffke, Mathematical Methods of Statistics 14(4), 2005).
+    """
+    counts = np.random.default_rng(0).exponential(size=(_DRAWN, n + 1))
+    missed = counts[:, -1] / counts.sum(axis=1)
+    lost = missed + (1.0 - missed) * losses(counts[:, :-1])
+    return float(np.quantile(lost, 1.0 - level, method="higher")), float(losses(np.ones((1, n)))[0])
 
 
 #: How slowly large errors become rarer: their share falls with this power of their size.

@@ -1,28 +1,32 @@
 """Estimate a map from the cells computed so far, and bound how good the estimate is.
 
 Between `observations`, the cells, and `sampler` or `top_k`, which say what comes next. The field is fitted to the
-chosen cells (`gaussian_process`); the audit's cells, which had no part in that, tell how large errors are against its
-standard deviations, weighted by how much an error at a cell costs in quality. Maps drawn from the field, widened by the
-upper confidence limit of that ratio, are what the exact map may be; the bound is a low quantile of their quality. Cells
-of a reduced precision carry rounding errors as large as those of the cells computed both ways, at their upper limit.
+chosen cells (`gaussian_process`), about the `trend` that a proxy's guesses give where there are any; the audit's cells,
+which had no part in that, tell how large errors are against its standard deviations, weighted by how much an error at a
+cell costs in quality. Maps drawn from the field, widened by the upper confidence limit of that ratio, are what the
+exact map may be; the bound is a low quantile of their quality. About a proxy's guesses it is at most what the audit's
+cells say without the field (`audit.upper_loss`). Cells of a reduced precision carry rounding errors as large as those
+of the cells computed both ways, at their upper limit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-from obeql.executor.adaptive.audit import tail_ratio, upper_ratio
+from obeql.executor.adaptive.audit import mean_ratio, tail_ratio, upper_loss, upper_ratio
 from obeql.executor.adaptive.gaussian_process import Axes, Field, Posterior, fit_field
-from obeql.executor.adaptive.map_quality import constant_below, error_weights, quality_of
+from obeql.executor.adaptive.map_quality import constant_below, error_weights, quality_of, ssim_losses
 from obeql.executor.adaptive.observations import Observations
-from obeql.executor.adaptive.problem import Problem
+from obeql.executor.adaptive.problem import Goal, Problem
+from obeql.executor.adaptive.trend import Trend, fit_trend
 from obeql.planner.scores import AS_IT_IS, OF_LOGIT, score_of
 
-__all__ = ["Estimate", "Estimator", "Found", "Sample"]
+__all__ = ["Audit", "Estimate", "Estimator", "Found", "Sample", "is_sequential"]
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -74,6 +78,29 @@ class Found:
     field: Field
     reachable: float
     is_flat: bool = False
+    #: the bound that a large audit should give in the run's precision: errors being as large as they seem to be
+    audited: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audit:
+    """How many times larger squared errors are than the field says: at most, and by the mean, 1/4 at least.
+
+    `squares` (n,) are the squared errors of the audit's cells, bool (rows, cols).
+    """
+
+    limit: float
+    usual: float
+    cells: Flags
+    squares: Floats
+
+
+def is_sequential(goal: Goal, is_guessed: bool) -> bool:
+    """Return whether the audit begins small, and grows where it is what a target lacks.
+
+    So it does for SSIM about a proxy's guesses, where cells of the audit are most of the cost.
+    """
+    return goal.target is not None and goal.metric == "ssim" and is_guessed
 
 
 class Estimator:
@@ -92,28 +119,40 @@ class Estimator:
         shown = self._scored(values[seen])[None, None]
         # Where nothing varies so far, what might vary elsewhere cannot be told from these cells.
         is_flat = bool(np.ptp(shown) <= constant_below(shown)[0])
-        field = self.fitted(cells, sample, values)
-        after = field.posterior(seen, np.stack([values[seen], logit[seen]]), self.draws(field))
+        trend = fit_trend(cells, sample.chosen, k, values, kind in OF_LOGIT)
+        field = self.fitted(cells, sample, trend.less(values))
+        left = np.stack([trend.less(values)[seen], (logit - trend.logit)[seen]])
+        after = field.posterior(seen, left, self.draws(field)).plus(trend.modelled, trend.logit)
         best = self._scored(after.means[0])
         weights = error_weights(metric, best, self._error(after.means[0], after.variance))
         noise = self.noise(cells, sample, k, weights) if has_reduced else 0.0
-        wider = np.sqrt(self.audited(cells, sample, field, values, weights, noise or 0.0))
+        audit = self.audited(cells, sample, field, values, weights, noise or 0.0, trend)
+        wider = np.sqrt(audit.limit)
         if metric == "maxerr" and not seen.all():
             # One cell decides, and errors of a reconstruction are more often large than normal ones.
-            squares = np.concatenate([field.squares, self._left_out(sample, field, seen, values)])
+            squares = np.concatenate([field.squares, self._left_out(sample, field, seen, trend.less(values))])
             wider *= tail_ratio(squares, int((~seen).sum()))
         bound, reachable = self._bounds(cells, best, after, float(wider), noise)
+        audited = bound
+        is_guessed = cells.guesses is not None
+        if is_sequential(self.problem.goal, is_guessed):
+            audited, _ = self._bounds(cells, best, after, float(wider) * np.sqrt(audit.usual / audit.limit), noise)
+            if len(audit.squares):
+                losses = partial(ssim_losses, best, ~seen, audit.cells, audit.squares, is_guessed=is_guessed)
+                limit, usual = upper_loss(len(audit.squares), losses, self._level)
+                bound, audited = min(bound, 1.0 - limit), min(audited, 1.0 - usual)
         reconstructed = after.means[1]
         other = others if kind in OF_LOGIT else reconstructed - after.means[0]
         if kind in OF_LOGIT:
-            other = field.posterior(seen, np.stack([values[seen], others[seen]])).means[1]
+            both = np.stack([left[0], (others - trend.others)[seen]])
+            other = field.posterior(seen, both).plus(trend.modelled, trend.others).means[1]
         planes = np.where(seen, logit, reconstructed), np.where(seen, others, other)
         # What comes next is chosen without regard to the audit, so that the audit's cells lie as others do.
-        before = field.posterior(sample.chosen, values[sample.chosen][None])
+        before = field.posterior(sample.chosen, trend.less(values)[sample.chosen][None]).plus(trend.modelled)
         gain = weights * self._error(before.means[0], before.variance)
         rounding = weights * self._error(after.means[0], np.full(gain.shape, (noise or 0.0) ** 2))
         estimate = Estimate(*planes, 0.0 if is_flat else bound)
-        return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat)
+        return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat, audited)
 
     def fitted(self, cells: Observations, sample: Sample, values: Floats) -> Field:
         """Return the field of `values` (rows, cols), fitted to the chosen cells.
@@ -139,20 +178,29 @@ class Estimator:
         return drawn
 
     def audited(
-        self, cells: Observations, sample: Sample, field: Field, values: Floats, weights: Floats, noise: float
-    ) -> float:
-        """Return how much larger squared errors may be than the field says: an upper confidence limit, at least 1/4."""
+        self,
+        cells: Observations,
+        sample: Sample,
+        field: Field,
+        values: Floats,
+        weights: Floats,
+        noise: float,
+        trend: Trend,
+    ) -> Audit:
+        """Return what the audit's cells say of errors: how much larger they may be than the field says."""
         seen = cells.seen
         audited = sample.audit & ~sample.chosen & seen
         if not audited.any() or seen.all():
-            return 1.0
+            return Audit(1.0, 1.0, audited, np.empty(0))
         # An audited cell, predicted from all others, is like a cell that was not computed: both lie at random.
-        residuals, variances = field.left_out(seen, values[seen])
+        residuals, variances = field.left_out(seen, trend.less(values)[seen])
         at = audited[seen]
         mean, variance = values[audited] - residuals[at], variances[at]
         expected = weights[audited] * self._error(mean, variance + noise**2 * ~cells.exact[audited])
-        error = self._scored(values[audited]) - self._scored(mean)
-        return upper_ratio(expected, weights[audited] * error * error, self._level, field.squares)
+        squares = np.square(self._scored(values[audited]) - self._scored(mean))
+        found = weights[audited] * squares
+        limit = upper_ratio(expected, found, self._level, field.squares)
+        return Audit(limit, min(limit, mean_ratio(expected, found)), audited, squares)
 
     def _left_out(self, sample: Sample, field: Field, seen: Flags, values: Floats) -> Floats:
         """Squared errors of the audit's cells, predicted from all others, over their variances."""

@@ -187,6 +187,11 @@ class Posterior:
     variance: Floats
     draws: Floats | None = None
 
+    def plus(self, *trends: Floats) -> Posterior:
+        """Return what is known of the map about trends (rows, cols) that were taken out, one for each set of values."""
+        draws = None if self.draws is None else self.draws + trends[0]
+        return Posterior(self.means + np.stack(trends), self.variance, draws)
+
 
 @dataclass(frozen=True, slots=True)
 class _Tile:

@@ -12,13 +12,16 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["METRICS", "constant_below", "error_weights", "quality_of", "ssim"]
+__all__ = ["METRICS", "constant_below", "error_weights", "quality_of", "ssim", "ssim_losses"]
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 #: SSIM's window: the largest odd side up to this that fits the map (scikit-image's default).
 _WINDOW = 7
 _K1, _K2 = 0.01, 0.03
+#: Cells within about which errors resemble each other, at least; and how much those of cells far away count.
+_LEAST_REACH, _FAR = 3.0, 1e-3
 
 
 def quality_of(metric: str, exact: Floats, estimate: Floats) -> Floats:
@@ -82,6 +85,53 @@ def error_weights(metric: str, best: Floats, error: Floats) -> Floats:
     weights = _window_means(np.pad(cost, side - 1)[None], side)[0]
     scaled: Floats = weights / weights.mean()
     return scaled
+
+
+def ssim_losses(best: Floats, unknown: Flags, at: Flags, squares: Floats, counts: Floats, is_guessed: bool) -> Floats:
+    """Return what SSIM loses, (draws,), where unknown cells err as cells of a sample near them do.
+
+    `best` is the estimated map, `unknown` (rows, cols) the cells that are not known, `at` (rows, cols) the sample, with
+    squared errors `squares` (n,), each of which counts `counts` (draws, n) times. The squared errors in a window are a
+    mean over the sample's cells, near ones above all, for the share of its cells that is unknown. They count whole for
+    both of SSIM's factors, as if errors were alike in a window for the one, and without a mean for the other. A map
+    that was interpolated varies less than the exact one, by its errors; one that `is_guessed` may vary more by as much.
+    """
+    side = min(_WINDOW, min(best.shape) - (min(best.shape) + 1) % 2)
+    spread = float(np.ptp(best)) or 1.0
+    origin = best.mean()
+    centred = best[None] - origin
+    means = _window_means(centred, side)[0]
+    variance = np.maximum(_window_means(centred * centred, side)[0] - means * means, 0.0)
+    means = means + origin
+    share = _window_means(unknown[None].astype(float), side)[0]
+    rows, cols = np.nonzero(at)
+    # So far that some of the sample lies within reach.
+    reach = max(_LEAST_REACH, 0.7 * np.sqrt(best.size / len(rows)))
+    by_row, by_col = (
+        np.exp(-0.5 * (((side - 1) / 2 + np.arange(n))[:, None] - places) ** 2 / reach**2)
+        for n, places in zip(variance.shape, (rows, cols), strict=True)
+    )
+    near = (by_row[:, None, :] * by_col[None, :, :]).reshape(variance.size, -1) + _FAR
+    errors = (near @ (counts * squares).T) / (near @ counts.T) * share.reshape(-1, 1)
+    varied = 2.0 * variance.reshape(-1, 1)
+    varied = np.maximum(varied - errors, errors) if is_guessed else varied + errors
+    kept = (1.0 - _of_levels(means.reshape(-1, 1), errors, (_K1 * spread) ** 2)) * (
+        1.0 - _share_of(errors, varied + (_K2 * spread) ** 2)
+    )
+    lost: Floats = 1.0 - kept.mean(axis=0)
+    return lost
+
+
+def _of_levels(level: Floats, errors: Floats, c1: float) -> Floats:
+    """Return what SSIM's factor of means loses by errors of these squares, upwards as often as downwards."""
+    size = np.sqrt(errors)
+    beside = [np.square(level + sign * size) + np.square(level) + c1 for sign in (-1.0, 1.0)]
+    return 0.5 * (_share_of(errors, beside[0]) + _share_of(errors, beside[1]))
+
+
+def _share_of(part: Floats, whole: Floats) -> Floats:
+    """Return part / whole, 0 where there is nothing."""
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
 def _window_means(maps: Floats, side: int) -> Floats:

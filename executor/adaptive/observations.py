@@ -33,6 +33,8 @@ class Observations:
         # logit and others of every class, NaN where not computed: (2, classes, rows, cols)
         self._exact = np.full((2, n_classes, *shape), np.nan)
         self._reduced = np.full((2, n_classes, *shape), np.nan)
+        #: what a proxy says of every cell, float64 (2, classes, rows, cols); None without one
+        self.guesses: Floats | None = None
 
     @property
     def seen(self) -> Flags:
@@ -46,6 +48,12 @@ class Observations:
     def add(self, windows: Ints, logit: Floats, others: Floats) -> None:
         """Take exact cells: flat numbers (n,), `logit` and `others` (n, classes)."""
         self._put(self._exact, self.exact, windows, logit, others)
+
+    def guess(self, logit: Floats, others: Floats) -> None:
+        """Take a proxy's `logit` and `others` of all cells, (cells, classes). Raises ValueError as `add_reduced`."""
+        if not (np.isfinite(logit).all() and np.isfinite(others).all()):
+            raise ValueError("a guess is not finite")
+        self.guesses = np.stack([logit.T, others.T]).reshape(2, self.n_classes, *self.shape).astype(np.float64)
 
     def add_reduced(self, windows: Ints, logit: Floats, others: Floats) -> None:
         """Take cells of the reduced precision, as `add` does. Raises ValueError where a value is not finite."""

@@ -16,13 +16,14 @@ If rounding alone puts the target out of reach, everything starts again without 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from obeql.executor.adaptive.budget import Budget
-from obeql.executor.adaptive.estimator import Estimate, Estimator, Found, Sample
+from obeql.executor.adaptive.estimator import Estimate, Estimator, Found, Sample, is_sequential
 from obeql.executor.adaptive.gaussian_process import select_spread, work_of
 from obeql.executor.adaptive.observations import Observations
 from obeql.executor.adaptive.problem import NOTHING, Problem, Request
@@ -62,6 +63,10 @@ _NARROWLY = 0.8
 _NEARLY_DONE, _MOST_NEARLY_DONE = 0.1, 0.15
 #: How much more rounding is taken out than should be needed for the target.
 _ROUNDING_MARGIN = 1.2
+#: Share of all cells that the lattice has where a proxy guesses them.
+_GUESSED_LATTICE = 0.015
+#: How many times larger the audit becomes where it is what a target lacks.
+_LEAST_GROWTH, _MOST_GROWTH, _GROWTH_POWER, _CONFIRMING = 1.25, 3.0, 1.4, 1.25
 #: How many times as many cells the audit has as are computed both ways, at the first look, at least.
 _FEWEST_TIMES = 2
 
@@ -97,8 +102,20 @@ class Sampler:
         self._paired = 0.0
         #: whether some map has not varied at all so far
         self._is_flat = False
+        #: whether the target was reached, and the audit has been enlarged since
+        self._is_confirmed = False
+        #: whether nothing but the audit grows now
+        self._only_audit = False
         #: cells that the audit is to have from the second look on
         self._n_audit = 0
+
+    def guess(self, logit: Floats, others: Floats) -> None:
+        """Estimate the maps about a proxy's guesses from now on, `logit` and `others` (cells, classes); before `first`.
+
+        All cells are computed in the run's precision then. Raises ValueError where a guess is not finite.
+        """
+        self.cells.guess(logit, others)
+        self.has_reduced = False
 
     # ---- windows to compute ----------------------------------------------------------------------------------
 
@@ -124,6 +141,8 @@ class Sampler:
         """Draw the audit and lay the lattice."""
         n, sample = self.cells.exact.size, self._sample
         share, n_pairs, times = LATTICE_SHARE, audit_size(n), self._audit_times
+        if self._is_sequential:
+            share, times = _GUESSED_LATTICE, 1
         if most is not None and most < self._price * (share * n + times * n_pairs) + n_pairs * self.has_reduced:
             n_pairs = min(n_pairs, max(_TINY_AUDIT, most // 4))
             times = times if self.has_reduced else 1
@@ -155,6 +174,8 @@ class Sampler:
         if self._worst is None:  # the lattice is still to come, or all begins again
             request = self._beginning(most)
         else:
+            if self._is_sequential:
+                self._enlarge_audit(self._worst)
             request = self._level(self._worst, affordable, self._draw_audit(self._n_audit))
         if self.goal.target is not None and not self._is_assured and not self._allows(request):
             if self._worst is None and self.has_reduced:
@@ -164,6 +185,31 @@ class Sampler:
             if not self._allows(request):
                 request = self._rest(affordable) or request
         return self._taken(request)
+
+    def _enlarge_audit(self, worst: Found) -> None:
+        """Let the audit have more cells: where it is what a target lacks, and once more to confirm what it says.
+
+        Of many looks one may be lucky, and guesses may be bad in any way: fresh cells have to agree.
+        """
+        self._only_audit = False
+        if self._reaches:
+            self._n_audit = math.ceil(_CONFIRMING * self._n_audit)
+            self._is_confirmed = self._only_audit = True
+        else:
+            needed = self._audit_growth(worst)
+            self._n_audit = math.ceil(min(needed, _MOST_GROWTH) * self._n_audit)
+            self._only_audit = 1.0 < needed <= _MOST_GROWTH
+            self._is_confirmed = False
+        self._n_audit = min(self._n_audit, self.cells.exact.size)
+
+    def _audit_growth(self, worst: Found) -> float:
+        """Return how many times as large an audit should reach the target with the cells that are chosen; 1: none."""
+        target = self.goal.target
+        if target is None or worst.audited <= target or worst.estimate.bound >= target:
+            return 1.0
+        # What an audit takes off falls with its size, faster than with the root of it.
+        growth = ((worst.audited - worst.estimate.bound) / (worst.audited - target)) ** _GROWTH_POWER
+        return max(_LEAST_GROWTH, float(growth))
 
     def _level(self, worst: Found, affordable: int | None, late: Ints) -> Request:
         """Return what a further level computes, whatever it may waste; `late` are cells of the audit that come now."""
@@ -190,11 +236,14 @@ class Sampler:
         least = float(np.clip(_LEAST_TIMES * self._level_price, *_LEAST_LEVEL))
         largest = float(np.clip(_MOST_TIMES * self._level_price, *_MOST_LEVEL))
         add = round(n * float(np.clip(wanted - share, least, largest)))
-        if not self._is_assured and self._spending.is_last(round(n * share) + add, MOST_WASTE):
+        is_first = self._is_sequential and len(self.history) == 1
+        if not self._is_assured and not is_first and self._spending.is_last(round(n * share) + add, MOST_WASTE):
             add = max(add, round(n * min(_LAST_MARGIN * (wanted - share), _GIVE_UP_SHARE - share)))
         add = max(1, add if affordable is None else min(add, affordable))
-        if len(late):
-            add = 0 if self._reaches else max(1, add - len(late))
+        if self._only_audit and len(late):
+            add = 0
+        elif len(late):
+            add = max(1, add - len(late))
         chosen = self._sample.chosen
         # A cell of the audit that is chosen is fitted to from now on, and audits no more.
         chosen.flat[select_spread(worst.gain / self._costs, chosen, add, worst.field)] = True
@@ -262,6 +311,11 @@ class Sampler:
         return look / self._price if self.has_reduced else look + prices.level
 
     @property
+    def _is_sequential(self) -> bool:
+        """Return whether the audit begins small, and grows where it is what the target lacks."""
+        return is_sequential(self.goal, self.cells.guesses is not None)
+
+    @property
     def _is_assured(self) -> bool:
         """Return whether the target is as good as reached: at the latest with all cells in the reduced precision."""
         if self._worst is None:
@@ -306,7 +360,8 @@ class Sampler:
         """Return whether nothing is left to compute for the goal."""
         if self.cells.exact.all():
             return True
-        return self._reaches and not self._needs_all and int(self._sample.audit.sum()) >= self._n_audit
+        is_sure = self._is_confirmed or not self._is_sequential
+        return self._reaches and is_sure and not self._needs_all and int(self._sample.audit.sum()) >= self._n_audit
 
     @property
     def _reaches(self) -> bool:
@@ -322,6 +377,8 @@ class Sampler:
         """Return the share of cells at which the bound should reach the target, by how fast it rose so far."""
         target = self.goal.target
         share, bound = self.history[-1]
+        if self._worst is not None and self._is_sequential:
+            bound = self._worst.audited  # what a small audit takes off is no lack of cells
         if target is None or target >= 1:
             return share + _MOST_LEVEL[1] if target is None else 1.0
         # 1 - bound falls about exponentially with the share of cells computed.

@@ -18,6 +18,7 @@ from obeql.executor.adaptive.estimator import Estimate, Found
 from obeql.executor.adaptive.gaussian_process import select_spread
 from obeql.executor.adaptive.problem import NOTHING, Problem, Request
 from obeql.executor.adaptive.sampler import Sampler
+from obeql.executor.adaptive.trend import fit_trend
 from obeql.planner.scores import OF_LOGIT
 
 __all__ = ["TopKSearch"]
@@ -135,11 +136,13 @@ class TopKSearch(Sampler):
         logit, others = cells.planes(k)
         values = estimator.modelled(logit, others)
         seen, exact = cells.seen, cells.exact
-        field = estimator.fitted(cells, sample, values)
-        after = field.posterior(seen, values[seen][None], estimator.draws(field))
+        trend = fit_trend(cells, sample.chosen, k, values, self.problem.kind in OF_LOGIT)
+        left = trend.less(values)
+        field = estimator.fitted(cells, sample, left)
+        after = field.posterior(seen, left[seen][None], estimator.draws(field)).plus(trend.modelled)
         even = np.ones(self.shape)
         noise = estimator.noise(cells, sample, k, even) if self.has_reduced else 0.0
-        wider = np.sqrt(max(1.0, estimator.audited(cells, sample, field, values, even, noise or 0.0)))
+        wider = np.sqrt(max(1.0, estimator.audited(cells, sample, field, values, even, noise or 0.0, trend).limit))
         assert after.draws is not None
         maps = after.means[0] + wider * (after.draws - after.means[0])
         if noise:

@@ -1,0 +1,65 @@
+"""The trend of a map: a guess at every cell, shifted and scaled so that it fits the cells that were chosen.
+
+Between `observations`, which keeps the guesses of a proxy, and `estimator`, whose field describes what the trend leaves
+over (universal kriging). A guess that tells nothing gets a scale of about 0, and the map is estimated as without it.
+The audit's cells have no part in the fit, so that what they say of errors holds for whatever the guess is.
+
+Source: Cressie, Statistics for Spatial Data (1993), section 3.4; the trend is fitted by least squares.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from obeql.executor.adaptive.observations import Observations
+
+__all__ = ["Trend", "fit_trend"]
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+#: Cells that a guess is fitted to, at least; with fewer there is no trend.
+_LEAST_FITTED = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trend:
+    """What is expected of each cell, float64 (rows, cols): of the modelled value, the logit and the others; or 0."""
+
+    modelled: Floats
+    logit: Floats
+    others: Floats
+
+    def less(self, values: Floats) -> Floats:
+        """Return modelled values (rows, cols) without what the trend says of them."""
+        left: Floats = values - self.modelled
+        return left
+
+
+def fit_trend(cells: Observations, chosen: Flags, k: int, values: Floats, is_logit: bool) -> Trend:
+    """Return the trend of class k, fitted to the cells `chosen` (rows, cols) of the modelled `values` (rows, cols).
+
+    `is_logit`: the logits are what is modelled, not the log-odds.
+    """
+    flat = np.zeros(cells.shape)
+    if cells.guesses is None:
+        return Trend(flat, flat, flat)
+    logit, others = cells.guesses[:, k]
+    at = chosen & cells.seen
+    known = cells.planes(k)
+    modelled = _fitted(logit if is_logit else logit - others, values, at)
+    return Trend(modelled, _fitted(logit, known[0], at), _fitted(others, known[1], at))
+
+
+def _fitted(guess: Floats, values: Floats, at: Flags) -> Floats:
+    """Return the guess times a scale plus a shift, by least squares to `values` at the cells `at`; or 0."""
+    x, y = guess[at], values[at]
+    spread = float(np.square(x - x.mean()).sum()) if len(x) >= _LEAST_FITTED else 0.0
+    if spread <= len(x) * (1e-9 * max(1.0, float(np.abs(guess).max()))) ** 2:
+        return np.zeros(guess.shape)
+    scale = float(((x - x.mean()) * (y - y.mean())).sum()) / spread
+    fitted: Floats = y.mean() + scale * (guess - x.mean())
+    return fitted
