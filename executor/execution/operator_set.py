@@ -16,8 +16,9 @@ from obeql.executor.operators.grid_scan import GridScan
 from obeql.executor.operators.layer_timer import LayerTimer
 from obeql.executor.operators.measured_windows import AskColumns
 from obeql.executor.operators.progressive_refine import RefineRun
+from obeql.executor.operators.proxy_forward import ProxyRun
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical.plan import Engine, ExplainPlan, Refinement
+from obeql.planner.physical.plan import Engine, ExplainPlan, ProgressiveRefine, Refinement
 from obeql.planner.scores import score_kind
 
 __all__ = ["GraphSource", "OperatorSet"]
@@ -98,6 +99,7 @@ class OperatorSet:
                 partial(self._larger, run.grid, clock),
                 self._reduced(run, refinement),
                 self._ask_columns,
+                self._proxies(run, refinement),
             )
             for run, refinement, clock in zip(
                 self.runs, plan.refinements or (None,) * len(plan.grids), self._clocks, strict=True
@@ -116,6 +118,12 @@ class OperatorSet:
         prepared = self._prepared(graph, run.grid, refinement.reduced.engine, None)
         self._reduced_runs.append((refinement.reduced.precision, prepared))
         return prepared
+
+    def _proxies(self, run: GridScan, refinement: Refinement) -> ProxyRun | None:
+        """Return what may guess the windows of a refinement."""
+        if not isinstance(refinement, ProgressiveRefine) or not refinement.proxies:
+            return None
+        return ProxyRun(self.graph, run.grid, refinement.proxies, score_kind(self.plan.score))
 
     def _prepared(self, graph: LayerGraph, grid: WindowGrid, engine: Engine, clock: LayerTimer | None) -> GridScan:
         run = GridScan(graph, grid, engine, clock, self._several, "skip_unchanged" not in self.plan.disabled)

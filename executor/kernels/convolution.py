@@ -125,7 +125,7 @@ class Convolution:
             padding = (0, 0)
         if self._plain_memory:
             x = _in_plain_memory(x)
-        if self._packs and x.shape[0]:
+        if self._packs and x.shape[0] and not x.requires_grad:  # oneDNN's fused operators have no derivative
             attribute, scalars, algorithm = self._epilogue or ("none", [], "")
             y: Tensor
             if self._is_product and padding == (0, 0):

@@ -55,7 +55,8 @@ class LayerGraph:
             # The format first: a device that lacks float64, in which weights are folded, cannot take them otherwise.
             return (tensor.to(dtype) if tensor.is_floating_point() else tensor).to(device)
 
-        layers = tuple(layer.map_parameters(change) for layer in self.layers)
+        with torch.inference_mode(False), torch.no_grad():  # a gradient may be asked for later
+            layers = tuple(layer.map_parameters(change) for layer in self.layers)
         _keep_nan(layers)
         return self._placed.setdefault((device, dtype), replace(self, layers=layers))
 

@@ -26,11 +26,20 @@ from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.grid_scan import GridScan, Planes, Windows
 from obeql.executor.operators.logits import as_stored, logit_and_others
 from obeql.executor.operators.measured_windows import AskColumns, MeasuredWindows
+from obeql.executor.operators.proxy_forward import ProxyRun, spread_cells
 from obeql.planner.aggregates import AggregateAim
 from obeql.planner.catalog import Activation
-from obeql.planner.physical.plan import Engine, ProgressiveRefine, PrunedTop, Refinement, SampledAggregates
+from obeql.planner.physical.plan import (
+    Engine,
+    ProgressiveRefine,
+    ProxyForward,
+    PrunedTop,
+    Refinement,
+    SampledAggregates,
+)
+from obeql.planner.physical.proxies import PROXY_TRIAL
 from obeql.planner.physical.refinement import LOOK_WINDOW_S, cell_costs
-from obeql.planner.scores import ScoreKind
+from obeql.planner.scores import OF_LOGIT, ScoreKind
 
 __all__ = ["OnLevel", "RefineRun"]
 
@@ -51,8 +60,8 @@ _LATE_S = 0.5
 class RefineRun:
     """One grid of a plan that is refined, image after image, with the engine of `run`.
 
-    `reduced` computes most windows where the refinement has an engine in a reduced precision. `prepare` makes
-    an operator of an engine that computes many windows at once, when one is needed.
+    `reduced` computes most windows where the refinement has an engine in a reduced precision, `proxies` guess all where
+    it has any. `prepare` makes an operator of an engine that computes many windows at once, when one is needed.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class RefineRun:
         prepare: Callable[[Engine], GridScan],
         reduced: GridScan | None = None,
         ask_columns: AskColumns | None = None,
+        proxies: ProxyRun | None = None,
     ) -> None:
         self.run = run
         self._ask_columns = ask_columns
@@ -73,6 +83,11 @@ class RefineRun:
         self._prepare = prepare
         self._larger: dict[float, GridScan] = {}
         self._reduced = reduced
+        self._proxies = proxies
+        #: the proxy whose guesses the map at work is estimated about
+        self._proxy: ProxyForward | None = None
+        #: why there is none, where one was tried
+        self._proxy_dropped = ""
         #: cells of the image at work that are computed in the run's precision, and what computes windows in it now
         self._planes = Planes.empty(0, 0)
         self._under_way: tuple[GridScan, Windows] | None = None
@@ -102,6 +117,7 @@ class RefineRun:
         needs none; `exact` says which were computed, `quality` what is stated of each map.
         """
         self._planes, self._under_way = Planes.empty(self.run.grid.n_windows, len(classes)), None
+        self._proxy, self._proxy_dropped = None, ""
         levels = _Levels(
             self, self._refiner(clean, classes, activation), clean, fill, classes, activation, tell, deadline, limit
         )
@@ -214,6 +230,10 @@ class RefineRun:
         if refinement.reduced is not None and cells.reduced.any():
             stated["reduced_precision"] = refinement.reduced.precision
             stated["n_reduced"] = int((cells.reduced & ~cells.exact).sum())
+        if self._proxy is not None:
+            stated["proxy_tokens"] = self._proxy.tokens
+        if self._proxy_dropped:
+            stated["proxy_dropped"] = self._proxy_dropped
         if isinstance(refinement, ProgressiveRefine) and refinement.within_s is not None:
             stated["within_s"] = refinement.within_s
         return stated
@@ -247,6 +267,8 @@ class _Levels:
     def run(self, on_level: OnLevel) -> Planes:
         owner, refiner = self.owner, self.refiner
         self.look_s = LOOK_WINDOW_S * owner.run.grid.n_windows * len(self.classes)
+        if owner._proxies is not None and not self._guessed(owner._proxies):
+            return replace(owner._planes, exact=refiner.cells.exact.reshape(-1))
         request = refiner.first(owner._affordable(self.deadline))
         while True:
             in_time = self._compute(request)
@@ -265,6 +287,31 @@ class _Levels:
                 return owner._found(refiner, planes, self.limit)
             if refiner.history:
                 on_level(len(refiner.history), refiner.worst, owner._found(refiner, planes))
+
+    def _guessed(self, proxies: ProxyRun) -> bool:
+        """Let a proxy guess all cells, where one tells enough of the windows that are computed here, if any are left.
+
+        Returns whether these were all numbers.
+        """
+        cells, target = self.refiner.cells, self.refiner.goal.target
+        assert target is not None
+        tried = spread_cells(cells.shape, PROXY_TRIAL)
+        missing = tried[~cells.exact.reshape(-1)[tried]]
+        if len(missing):
+            self._compute_exact(missing)
+        logit, others = (
+            np.stack([cells.planes(k)[which].reshape(-1) for k in range(cells.n_classes)], axis=1) for which in (0, 1)
+        )
+        if not bool(np.isfinite(logit[tried]).all()):
+            return False
+        values = logit if self.owner.kind in OF_LOGIT else logit - others
+        guess = proxies.guess(self.clean, self.fill, self.classes, tried, values[tried], target)
+        if isinstance(guess, str):
+            self.owner._proxy_dropped = guess
+        else:
+            self.refiner.guess(guess.changes, np.zeros_like(guess.changes))
+            self.owner._proxy = guess.proxy
+        return True
 
     def _compute(self, request: Request) -> bool:
         """Compute what is asked for; returns whether there was time for all of it."""

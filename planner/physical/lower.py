@@ -36,12 +36,14 @@ from obeql.planner.physical.memory import cell_bytes, most_kept
 from obeql.planner.physical.plan import (
     Engine,
     ExplainPlan,
+    ProxyForward,
     Refinement,
     RejectedAlternative,
     keeping,
     part_of,
     with_memory,
 )
+from obeql.planner.physical.proxies import proxies
 from obeql.planner.physical.refinement import LEVEL_SHARE, Asked, EngineChoices, choose_refinement
 from obeql.planner.physical.schedule import choose_engine
 from obeql.planner.regions import RegionGrid
@@ -201,7 +203,7 @@ class _Windows:
         refused = tuple(replace(r, cost=None if r.cost is None else r.cost.scaled(share)) for r in refused)
         return part_of(engine, share), refused
 
-    def ways(self, place: int, audit: float, reduced: tuple[str, Rates] | None) -> EngineChoices:
+    def ways(self, place: int, audit: float, reduced: tuple[str, Rates] | None, n_classes: int) -> EngineChoices:
         """Return what may compute a grid's windows where they are refined: in levels, or all but the audit at once."""
 
         def by(rates: Rates) -> Engine:
@@ -211,7 +213,16 @@ class _Windows:
         if reduced is not None:
             name, its = reduced
             fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
-        return EngineChoices(by(self.rates.in_parts(LEVEL_SHARE)), by(self.rates.in_parts(audit)), fast)
+        levels, few = by(self.rates.in_parts(LEVEL_SHARE)), by(self.rates.in_parts(audit))
+        return EngineChoices(levels, few, fast, self._proxies(place, n_classes))
+
+    def _proxies(self, place: int, n_classes: int) -> tuple[ProxyForward, ...]:
+        """Return what may guess all windows of a grid."""
+        if "choose_proxy" in self.disabled or self.shares[place] < 1.0:
+            return ()
+
+        exact_s = self.of(place, self.rates)[0].cost.seconds
+        return proxies(self.network, self.rates, exact_s, n_classes, self.grids[place].n_windows, self.budget)
 
 
 def _choose(
@@ -255,7 +266,7 @@ def _refined(
     for place, (grid, (whole, refused)) in enumerate(zip(windows.grids, choices, strict=True)):
 
         def ways(audit: float, place: int = place) -> EngineChoices:
-            return windows.ways(place, audit, reduced)
+            return windows.ways(place, audit, reduced, n_classes)
 
         refinement, engine, why_not = choose_refinement(grid, whole, ways, n_classes, goal, windows.disabled)
         found.append((engine, (*refused, RejectedAlternative(operator, why_not)) if why_not else refused))

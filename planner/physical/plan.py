@@ -26,6 +26,7 @@ __all__ = [
     "IncrementalForward",
     "OperatorInfo",
     "ProgressiveRefine",
+    "ProxyForward",
     "PrunedTop",
     "ReducedPrecision",
     "Refinement",
@@ -159,15 +160,30 @@ class ReducedPrecision:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxyForward:
+    """Guess all windows: of the tokens that a window changes, `tokens` are computed, and the rest to first order.
+
+    `engine` has the layers before the tokens on boxes. `price` is what that costs, in shares of computing all windows
+    exactly. A proxy is no estimate: it tells where a map has its heights, and the windows computed exactly say how far
+    it can be trusted.
+    """
+
+    tokens: int
+    engine: IncrementalForward
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
 class ProgressiveRefine:
     """Compute some windows with the engine below, coarse to fine, and reconstruct the rest with a bound on the quality.
 
     It ends when the lower bound on `metric`, at `confidence`, reaches `target`, or when `within_s` seconds of the
     whole statement have passed; None: without that end. Where the target is too far, the map is computed exactly.
     `expected_share` of the windows is what the estimates rest on, `overhead_s` the estimated seconds of estimating.
-    With `reduced`, the engine below computes the audit only, unless that shows that the target is out of reach.
-    `prices` say how soon the rest is computed at once where the target turns out too far, `larger` what computes many
-    windows: engines, each with the share of the windows from which on it does.
+    With `reduced`, the engine below computes the audit only, unless that shows that the target is out of reach. With
+    `proxies`, maps are estimated about the guesses of one. `prices` say how soon the rest is computed at once where the
+    target turns out too far, `larger` what computes many windows: engines, each with the share of the windows from
+    which on it does.
     """
 
     metric: str
@@ -179,6 +195,8 @@ class ProgressiveRefine:
     prices: CostShares
     larger: tuple[tuple[float, Engine], ...]
     reduced: ReducedPrecision | None = None
+    #: of which each image takes the one by which its map should cost least, or none
+    proxies: tuple[ProxyForward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +352,7 @@ OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("ProgressiveRefine", "computes windows until the bound on the map's quality is met", False),
     OperatorInfo("PrunedTop", "computes windows until the most important ones are known", False),
     OperatorInfo("SampledAggregates", "computes windows until SQL's aggregates are known with their error", False),
+    OperatorInfo("ProxyForward", "guesses all windows with a budget of tokens, the rest to first order", False),
     OperatorInfo("BatchedImages", "computes several images of few windows together, in shared batches", True),
     OperatorInfo("Distribute", "shares the images among processes of this machine or actors of Ray", True),
     OperatorInfo("ReuseCells", "takes the cells that are stored; only the others are computed", True),

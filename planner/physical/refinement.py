@@ -24,12 +24,14 @@ from obeql.planner.physical.plan import (
     DenseForward,
     Engine,
     ProgressiveRefine,
+    ProxyForward,
     PrunedTop,
     ReducedPrecision,
     Refinement,
     SampledAggregates,
     part_of,
 )
+from obeql.planner.physical.proxies import PROXY_TRIAL
 
 __all__ = [
     "AUDIT_TIMES",
@@ -44,6 +46,7 @@ __all__ = [
     "audit_size",
     "cell_costs",
     "choose_refinement",
+    "share_with_proxy",
 ]
 
 #: Confidence of TOP .. CELLS that they are the most important ones.
@@ -73,6 +76,10 @@ LATTICE_SHARE, LEVEL_SHARE = 0.07, 0.1
 MOST_WASTE = 0.08
 #: Shares of the windows from which on the engines planned for a level, and for all windows, compute a level.
 _SOME, _MANY = 0.04, 0.25
+#: Where a proxy guesses all windows: the audit that certifies a map, in windows; what of its variance a plan expects
+#: the proxy to leave over; what SSIM loses for each share left over, how much of what the target allows guesses may
+#: lose, and how fast the loss falls with the share computed. By replays of maps of a vision transformer.
+_CERTIFYING, _UNEXPLAINED, _LOST, _ALLOWED, _GUESSED_RATE = 80, 0.05, 1.2, 0.45, 3.6
 #: Levels, and seconds to estimate one map at one level for each window of the grid, on average and with few known.
 _N_LEVELS, LOOK_WINDOW_S, _LEAST_WINDOW_S = 3, 2.5e-5, 1.8e-5
 
@@ -96,12 +103,13 @@ class EngineChoices:
     """The engines that could compute one grid, each with the cost of all windows.
 
     `levels` computes some at a time, `audit` few. `reduced` is a precision faster than the run's, with engines for
-    levels and for all windows in it.
+    levels and for all windows in it. `proxies` guess all windows.
     """
 
     levels: Engine
     audit: Engine
     reduced: tuple[str, Engine, Engine] | None = None
+    proxies: tuple[ProxyForward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +122,7 @@ class _Option:
     overhead_s: float
     prices: CostShares
     reduced: ReducedPrecision | None = None
+    proxies: tuple[ProxyForward, ...] = ()
 
 
 def choose_refinement(
@@ -147,7 +156,8 @@ def choose_refinement(
     if asked.top_cells is not None:
         return PrunedTop(asked.top_cells, TOP_CELLS_CONFIDENCE, *measures), below, ""
     metric, confidence = asked.approx.get("metric", "ssim"), asked.approx.get("confidence", 0.95)
-    return ProgressiveRefine(metric, confidence, asked.target, asked.within_s, *measures), below, ""
+    refine = ProgressiveRefine(metric, confidence, asked.target, asked.within_s, *measures, best.proxies)
+    return refine, below, ""
 
 
 def _sampled(
@@ -183,7 +193,15 @@ def _options(
     # Full batches are missed by about as many windows whatever the size of a level.
     level = LEVEL_SHARE * max(0.0, ways.levels.cost.seconds / whole_s - 1.0)
     prices = CostShares(n_classes * _LEAST_WINDOW_S * grid.n_windows / whole_s, level)
-    yield _Option(plain * ways.levels.cost.seconds + estimating, ways.levels, plain, estimating, prices)
+    is_plain = asked.target is not None and asked.top_cells is None and asked.within_s is None
+    # Of the largest error one cell decides, guessed or not. Without guesses, few maps that a proxy is for can be had.
+    if ways.proxies and is_plain and asked.approx.get("metric") != "maxerr":
+        middle = ways.proxies[len(ways.proxies) // 2].price * whole.cost.seconds
+        guided = share_with_proxy(asked.target or 0.0, _UNEXPLAINED, grid.n_windows)
+        seconds = middle + guided * ways.levels.cost.seconds + estimating
+        yield _Option(seconds, ways.levels, guided, estimating + middle, prices, proxies=ways.proxies)
+    else:
+        yield _Option(plain * ways.levels.cost.seconds + estimating, ways.levels, plain, estimating, prices)
     if ways.reduced is None or only_exact:
         return
     precision, levels, at_once = ways.reduced
@@ -197,6 +215,12 @@ def _options(
         reduced = ReducedPrecision(precision, part_of(engine, part), part)
         seconds = audit_s + part * engine.cost.seconds + overhead_s
         yield _Option(seconds, ways.audit, audit, overhead_s, prices, reduced)
+
+
+def share_with_proxy(target: float, unexplained: float, n_windows: int) -> float:
+    """Return the share of the windows that a target should need where a proxy explains all but so much of the map."""
+    lost = _LOST * max(1e-9, unexplained) / max(1e-9, _ALLOWED * (1 - target))
+    return min(1.0, (PROXY_TRIAL + _CERTIFYING) / n_windows + max(0.0, math.log(lost)) / _GUESSED_RATE)
 
 
 def audit_size(n_windows: int) -> int:

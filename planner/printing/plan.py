@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from obeql.planner.logical.rules import CHOICES
-from obeql.planner.physical.plan import DenseForward, ExplainPlan, IncrementalForward
+from obeql.planner.physical.plan import DenseForward, ExplainPlan, IncrementalForward, ProgressiveRefine
 from obeql.planner.printing.layers import layer_lines
 from obeql.planner.printing.numbers import digits, plural, size
 from obeql.planner.printing.operators import OperatorNode, clean_passes, operator_tree, total
@@ -28,7 +28,7 @@ COLUMNS = (
 )
 COLUMN_WIDTH = 10
 #: Choices that are made only where windows may be left out.
-_OF_REFINEMENTS = ("choose_refinement", "choose_reduced_precision")
+_OF_REFINEMENTS = ("choose_refinement", "choose_proxy", "choose_reduced_precision")
 #: Choices that concern several images or statements
 _OF_SETS = ("batch_images", "share_windows")
 #: choices that are left where no window runs on boxes
@@ -96,6 +96,8 @@ def _rules(plan: ExplainPlan) -> list[str]:
         made = [name for name in made if name not in _OF_REFINEMENTS]
     elif not any(each is not None and each.reduced is not None for each in plan.refinements):
         made = [name for name in made if name != "choose_reduced_precision"]
+    if not any(isinstance(each, ProgressiveRefine) and each.proxies for each in plan.refinements or ()):
+        made = [name for name in made if name != "choose_proxy"]
     if plan.together == 1:
         made = [name for name in made if name != "batch_images"]
     if not plan.also:

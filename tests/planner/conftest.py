@@ -61,6 +61,12 @@ class NetworkBuilder:
     def relu(self, name: str, source: int) -> int:
         return self.add(name, "relu", "pointwise", (source,), self.layers[source].shape)
 
+    def pointwise(self, name: str, kind: str, inputs: tuple[int, ...], channels: int) -> int:
+        """Append what acts on every token alone; with weights where it is a convolution."""
+        c, *places = self.layers[inputs[0]].shape
+        macs = c * channels * _count(tuple(places)) if kind == "conv" else 0
+        return self.add(name, kind, "pointwise", inputs, (channels, *places), macs=macs)
+
     def linear(self, name: str, source: int, n_out: int) -> int:
         macs = _count(self.layers[source].shape) * n_out
         return self.add(name, "linear", "global", (source,), (n_out,), macs=macs)
@@ -96,6 +102,27 @@ def resnet_like() -> Network:
     joined = build.add("block_add", "add", "pointwise", (stem, inner), build.layers[stem].shape)
     mean = build.add("mean", "mean", "global", (joined,), (32,))
     build.linear("fc", mean, 3)
+    return build.network()
+
+
+def transformer_like() -> Network:
+    """Tokens of 4 pixels, two blocks of attention and products, a head that reads one token; 64x64 input, 4 classes."""
+    build = NetworkBuilder(3, 64, 64)
+    axis = AxisWindow(4, 4, 1, 0)
+    patches = build.add("embed", "conv", "local", (0,), (192, 16, 16), macs=256 * 192 * 48, window=(axis, axis))
+    last = build.add("tokens", "tokens", "global", (patches,), (192, 257, 1))
+    for block in (1, 2):
+        norm = build.pointwise(f"norm{block}_1", "channel_norm", (last,), 192)
+        parts = tuple(build.pointwise(f"{part}{block}", "conv", (norm,), 192) for part in "qkv")
+        macs = 2 * 257 * 257 * 192
+        attended = build.add(f"attention{block}", "attention", "global", parts, (192, 257, 1), macs=macs)
+        given = build.pointwise(f"out{block}", "conv", (attended,), 192)
+        last = build.pointwise(f"add{block}_1", "combine", (last, given), 192)
+        norm = build.pointwise(f"norm{block}_2", "channel_norm", (last,), 192)
+        wide = build.pointwise(f"wide{block}", "conv", (norm,), 768)
+        given = build.pointwise(f"narrow{block}", "conv", (wide,), 192)
+        last = build.pointwise(f"add{block}_2", "combine", (last, given), 192)
+    build.linear("head", build.add("token", "select_positions", "global", (last,), (192, 1, 1)), 4)
     return build.network()
 
 
@@ -209,6 +236,7 @@ def catalog() -> FakeCatalog:
         models={
             "vgg": _model("vgg", vgg_like(), names),
             "resnet": _model("resnet", resnet_like(), ("crane", "Crane", "ox")),
+            "vit": _model("vit", transformer_like(), names),
             "opaque": _model("opaque", whole_network(), ()),
         },
         sets={

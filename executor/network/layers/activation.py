@@ -78,7 +78,7 @@ class Elementwise:
     def in_place(self, x: Tensor) -> Tensor:
         """Apply to a tensor nobody else reads, without a second buffer where ATen can."""
         operator = _IN_PLACE.get(self.name)
-        if operator is None:
+        if operator is None or x.requires_grad:
             return self(x)
         result: Tensor = operator(x, *self.args, **dict(self.kwargs))
         return result

@@ -44,7 +44,7 @@ class Concat(Layer):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         n_channels = sum(x.shape[1] for x in inputs)
         grows = self.continues and self._has_room(inputs[0])
-        if self.room == n_channels and not grows:
+        if (self.room == n_channels and not grows) or any(x.requires_grad for x in inputs):
             return torch.cat(list(inputs), dim=1)
         n, n_first, height, width = inputs[0].shape
         if grows:

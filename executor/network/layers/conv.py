@@ -69,16 +69,17 @@ class Conv(Layer):
     @property
     def kernel(self) -> Convolution:
         if self._kernel is None:
-            self._kernel = Convolution(
-                self.weight,
-                self.bias,
-                self.stride,
-                self.dilation,
-                self.groups,
-                self.activation,
-                self.keeps_nan,
-                self.plain_memory,
-            )
+            with torch.inference_mode(False), torch.no_grad():  # a gradient may be asked for later
+                self._kernel = Convolution(
+                    self.weight,
+                    self.bias,
+                    self.stride,
+                    self.dilation,
+                    self.groups,
+                    self.activation,
+                    self.keeps_nan,
+                    self.plain_memory,
+                )
         return self._kernel
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from obeql.executor.kernels.convolution import Linear as LinearKernel
@@ -38,7 +39,8 @@ class Linear(Layer):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         if self._kernel is None:
-            self._kernel = LinearKernel(self.weight, self.bias, self.activation)
+            with torch.inference_mode(False), torch.no_grad():  # a gradient may be asked for later
+                self._kernel = LinearKernel(self.weight, self.bias, self.activation)
         return self._kernel(inputs[0])
 
     def parameters(self) -> list[Tensor]:

@@ -55,6 +55,11 @@ CHOICES: tuple[Choice, ...] = (
     Choice("skip_unchanged", "takes windows that show the fill anyway from the unoccluded pass", "computes them"),
     Choice("choose_refinement", "computes only the windows that APPROX, TOP .. CELLS or WITHIN need", "all windows"),
     Choice(
+        "choose_proxy",
+        "guesses maps by a few tokens, and the rest to first order, where exact windows show that it tells enough",
+        "no guesses",
+    ),
+    Choice(
         "choose_reduced_precision",
         "computes most of those windows in bfloat16 where the processor is faster in it",
         "the precision of the statement",

@@ -51,6 +51,12 @@ EXPLAIN OCCLUDE scan0 USING vgg APPROX 0.9;
 -- plan choose_refinement_off disabled_rules=choose_refinement
 EXPLAIN OCCLUDE scan0 USING vgg APPROX 0.9;
 
+-- plan choose_proxy
+EXPLAIN OCCLUDE scan0 USING vit WITH patch=8 stride=2 APPROX 0.9;
+
+-- plan choose_proxy_off disabled_rules=choose_proxy
+EXPLAIN OCCLUDE scan0 USING vit WITH patch=8 stride=2 APPROX 0.9;
+
 -- plan top_cells
 EXPLAIN OCCLUDE scan0 USING vgg TOP 10 CELLS;
 

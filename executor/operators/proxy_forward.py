@@ -1,0 +1,166 @@
+"""ProxyForward: guess every cell of a map by a network of tokens with a budget, and what it leaves out to first order.
+
+Between `progressive_refine`, which asks for guesses before it refines a map, and `IncrementalRun`, which runs the
+layers before the tokens. Which of the planned budgets is used is decided image by image: some windows are computed
+exactly, each proxy says what it makes of the same windows, and the one is taken by which the whole map should cost
+least, or none. Shares and prices decide, never measured seconds, so that the same plan leads to the same map.
+
+Budgets of tokens as of Dutson et al., Eventful Transformers (ICCV 2023), who reuse what they do not compute; here it
+counts to first order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from obeql.executor.network.first_order.gradients import input_gradients, score_of_logits
+from obeql.executor.network.first_order.token_budget import TokenBudget
+from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.clean_pass import CleanPass, materialise
+from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.planner.grid import WindowGrid
+from obeql.planner.physical.plan import ProxyForward
+from obeql.planner.physical.proxies import gate_layers
+from obeql.planner.physical.refinement import share_with_proxy
+from obeql.planner.scores import ScoreKind
+
+__all__ = ["Guess", "ProxyRun", "spread_cells", "unexplained"]
+
+Floats = npt.NDArray[np.float64]
+Windows = npt.NDArray[np.int64]
+
+
+#: A proxy is used where a map should cost less than this share of what it should without one.
+_WORTH_WHILE = 0.75
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Guess:
+    """What a proxy makes of all cells: float64 `changes` (windows, K) of K scores, about a constant, and its price."""
+
+    changes: Floats
+    proxy: ProxyForward
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail(LayerGraph):
+    """A graph whose layers on whole maps are run by `scores`."""
+
+    scores: Callable[[Mapping[int, Tensor]], Tensor] = field(kw_only=True)
+
+    def forward_from(
+        self,
+        values: Mapping[int, Tensor],
+        order: Sequence[int],
+        timed: Callable[[int, Callable[[], Tensor]], Tensor] | None = None,
+    ) -> Tensor:
+        return self.scores(values)
+
+
+class ProxyRun:
+    """The proxies of one network and grid, for image after image."""
+
+    def __init__(self, graph: LayerGraph, grid: WindowGrid, proxies: Sequence[ProxyForward], kind: ScoreKind) -> None:
+        self._graph = graph
+        self._grid = grid
+        self._kind = kind
+        self._proxies = tuple(proxies)
+        self._gates = gate_layers(graph.network())
+
+    def guess(
+        self,
+        clean: CleanPass,
+        fill: Tensor,
+        classes: Sequence[int],
+        windows: Windows,
+        values: Floats,
+        target: float,
+    ) -> Guess | str:
+        """Return the guesses of the proxy by which the map should cost least; or why none should make it cheaper.
+
+        `windows` (n,) are computed exactly, with modelled `values` (n, K); `target` is the SSIM that the map is to
+        have.
+        """
+        found = input_gradients(self._graph, clean.image, self._gates, classes, self._kind)
+        if found is None:
+            return "the score has no finite gradient"
+        n = self._grid.n_windows
+        best, least, is_finite = None, _WORTH_WHILE * share_with_proxy(target, 1.0, n), False
+        for proxy in self._proxies:
+            if proxy.price >= least:
+                continue
+            changes = self.changes(proxy, *found, clean, fill, classes, windows)[windows]
+            if not bool(np.isfinite(changes).all()):
+                continue
+            is_finite = True
+            share = max(
+                share_with_proxy(target, unexplained(changes[:, k], values[:, k]), n) for k in range(len(classes))
+            )
+            if proxy.price + share < least:
+                best, least = proxy, proxy.price + share
+        if best is None:
+            return "they told too little" if is_finite else "they were not finite"
+        changes = self.changes(best, *found, clean, fill, classes, None)
+        return Guess(changes, best) if bool(np.isfinite(changes).all()) else "they were not finite"
+
+    def changes(
+        self,
+        proxy: ProxyForward,
+        gradients: Mapping[int, Tensor],
+        values: Mapping[int, Tensor],
+        clean: CleanPass,
+        fill: Tensor,
+        classes: Sequence[int],
+        windows: Windows | None,
+    ) -> Floats:
+        """Return the scores (windows, K) that a proxy says, NaN where it was not asked; None asks for all."""
+        first = IncrementalRun(self._graph, self._grid, proxy.engine)
+        tokens = TokenBudget(self._graph, first.whole, proxy.tokens, values, gradients)
+
+        def scores(maps: Mapping[int, Tensor]) -> Tensor:
+            logits, added = tokens.run(maps)
+            return score_of_logits(logits, classes, self._graph.activation, self._kind) + added
+
+        graph = _Tail(self._graph.layers, self._graph.activation, scores=scores)
+        run = IncrementalRun(graph, self._grid, proxy.engine)
+        with torch.inference_mode():
+            passed = materialise(self._graph, clean.image, run.needed)
+            found = np.full((self._grid.n_windows, len(classes)), np.nan)
+            asked = np.zeros((1, *self._grid.shape), bool)
+            asked.reshape(-1)[slice(None) if windows is None else windows] = True
+            wanted = None if windows is None else asked
+
+            def take(numbers: Windows, of_windows: Tensor) -> None:
+                found[numbers] = of_windows.double().cpu().numpy()
+
+            run.run(passed, fill, wanted, take, lambda _, of_windows: of_windows)
+        return found
+
+
+def unexplained(guess: Floats, values: Floats) -> float:
+    """Return the share of the variance of `values` (n,) that a straight line through `guess` leaves over.
+
+    Raised by what a line explains of n values by chance; 1 where nothing varies.
+    """
+    n = len(values)
+    spread = float(values.var() * guess.var())
+    if n < 4 or not math.isfinite(spread) or spread <= 0.0:
+        return 1.0
+    explained = float(((guess - guess.mean()) * (values - values.mean())).mean()) ** 2 / spread
+    return min(1.0, (1.0 - explained) * (n - 1) / (n - 2))
+
+
+def spread_cells(shape: tuple[int, int], n: int) -> Windows:
+    """Return about n cells spread evenly over a grid (rows, cols), as flat numbers."""
+    step = max(1.0, math.sqrt(shape[0] * shape[1] / n))
+    places = [
+        np.unique(np.round(np.linspace(0, size - 1, max(1, round(size / step)))).astype(np.int64)) for size in shape
+    ]
+    return (places[0][:, None] * shape[1] + places[1]).reshape(-1)
