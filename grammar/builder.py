@@ -167,6 +167,9 @@ class TreeBuilder:
     def _all(self, tree: Tree[Token]) -> tuple[Any, ...]:
         return tuple(map(self.build, tree.children))
 
+    def _build_region(self, tree: Tree[Token]) -> syntax.Region:
+        return syntax.Region(tuple(n for n in self._all(tree) if n is not None), span=self._span(tree))
+
     def _build_parameter(self, tree: Tree[Token]) -> syntax.Parameter:
         return self._parameter(str(tree.children[0]), self._span(tree))
 

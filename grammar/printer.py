@@ -67,8 +67,8 @@ class _Printer:
                 return f"FOR TOP {k}"
             case syntax.ForAll():
                 return "FOR ALL"
-            case syntax.Region(top, left, height, width):
-                return f"REGION ({top}, {left}, {height}, {width})"
+            case syntax.Region(numbers):
+                return f"REGION ({', '.join(map(str, numbers))})"
             case syntax.Windows(source):
                 return self._words("WINDOWS", source)
             case syntax.TopCells(k):

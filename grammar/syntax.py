@@ -253,12 +253,9 @@ Selector: TypeAlias = ForPredicted | ForLabel | ForClasses | ForTop | ForAll
 
 @dataclass(frozen=True, slots=True)
 class Region(Node):
-    """REGION (top, left, height, width) in pixels of the model's input."""
+    """REGION (top, left, height, width) in pixels of the model's input, or (start, extent) of signals."""
 
-    top: int
-    left: int
-    height: int
-    width: int
+    numbers: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,6 @@ from obeql.planner.binding.options import (
     RENDER_OPTIONS,
     OptionInfo,
     evaluate_options,
-    fill_color,
     images_options,
     model_options,
     render_options,
@@ -29,6 +28,7 @@ from obeql.planner.binding.options import (
 from obeql.planner.binding.reuse import with_stored_cells
 from obeql.planner.binding.settings import SETTINGS, SettingInfo, bind_setting, check_setting, setting_default
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord, Preprocessing
+from obeql.planner.fills import fill_numbers
 from obeql.planner.geometry import AxisWindow, LayerSpec, Network
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical.optimize import optimize
@@ -73,7 +73,7 @@ __all__ = [
     "check_setting",
     "class_names",
     "evaluate_options",
-    "fill_color",
+    "fill_numbers",
     "find_class",
     "images_options",
     "lower",

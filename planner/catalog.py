@@ -42,33 +42,63 @@ NO_YES = ("no", "yes")
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a source image becomes the model's input: pixels in 0..1, resize, channel order, (x - mean) / std.
+    """How a source becomes the model's input: resize, channels, values mapped to 0..1, (x - mean) / std.
 
-    `size` is (height, width) of the model's input. `resize` is `squash` (both sides to `size`) or `shortest`
-    (shorter side to `edge` pixels, then centre crop to `size`). `mean` and `std` are in the model's channel order.
+    `size` is the model's input along its spatial axes: (height, width) of images, (length,) of signals. `resize` is
+    `squash` (both sides to `size`), `shortest` (shorter side to `edge` pixels, then centre crop to `size`), `none` (a
+    source has that size) or `crop_pad` (its middle, with zeros around it where it is shorter).
+    `channels` are the colors of an image, or the names of a signal's channels; `mean` and `std` are in their order.
+    `range` of signals are the values that become 0 and 1; None leaves values as they are.
     `crop` says which pixel a crop starts at whose margin is odd: the even one of two, as torchvision, or the lower.
     """
 
-    size: tuple[int, int]
-    resize: Literal["squash", "shortest"] = "squash"
+    size: tuple[int, ...]
+    resize: Literal["squash", "shortest", "none", "crop_pad"] = "squash"
     edge: int | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"] = "bicubic"
-    channels: Literal["rgb", "bgr", "gray"] = "rgb"
+    channels: Literal["rgb", "bgr", "gray"] | tuple[str, ...] = "rgb"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     crop: Literal["even", "down"] = "even"
+    range: tuple[float, float] | None = None
+
+    @property
+    def is_signal(self) -> bool:
+        """Return whether the model takes signals, (N, C, length), not images."""
+        return len(self.size) == 1
+
+    @property
+    def map_size(self) -> tuple[int, int]:
+        """Return (height, width) of the model's input as the engine and the store have it: a signal has one row."""
+        height, width = (1, *self.size) if self.is_signal else self.size
+        return height, width
+
+    @property
+    def n_channels(self) -> int:
+        """Return the channels C of the model's input."""
+        if isinstance(self.channels, tuple):
+            return len(self.channels)
+        return 1 if self.channels == "gray" else 3
+
+    @property
+    def size_text(self) -> str:
+        """Return the size of the input as people read it: `240x320`, or `length 1024` of signals."""
+        return f"length {self.size[0]}" if self.is_signal else "x".join(map(str, self.size))
 
     def to_json(self) -> str:
         data = asdict(self)
+        # The digests of stored cells are from before there was another.
         if self.crop == "even":
-            del data["crop"]  # the digests of stored cells are from before there was another
+            del data["crop"]
+        if self.range is None:
+            del data["range"]
         return json.dumps(data, separators=(",", ":"), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Preprocessing:
         data = json.loads(text)
-        for name in ("size", "mean", "std"):
-            data[name] = tuple(data[name])
+        for name, value in data.items():
+            data[name] = tuple(value) if isinstance(value, list) else value
         return cls(**data)
 
     def digest(self) -> str:
@@ -144,9 +174,9 @@ class ModelRecord:
     def __repr__(self) -> str:
         said = self.classes_text if "(" in self.classes_text else f"{self.classes_text} (logits)"
         names = f": {', '.join(self.classes[:4])}{', ..' if len(self.classes) > 4 else ''}" if self.classes else ""
-        height, width = self.preprocessing.size
         read = f", {self.outputs_text}" if self.outputs_text else ""
-        return f"<model {self.name}: {said}{'' if self.yes_no else names}, input {height}x{width}{read}>"
+        size = self.preprocessing.size_text
+        return f"<model {self.name}: {said}{'' if self.yes_no else names}, input {size}{read}>"
 
 
 @dataclass(frozen=True, slots=True)

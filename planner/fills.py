@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-__all__ = ["BLUR_SIGMA", "CONSTANTS", "FILLS", "FILL_VALUES"]
+__all__ = ["BLUR_SIGMA", "CONSTANTS", "FILLS", "FILL_VALUES", "fill_numbers", "fill_text"]
 
 #: Words, and what each of them writes; `executor/images/fill.py` has the values.
 FILLS: Mapping[str, str] = {
@@ -23,4 +23,19 @@ CONSTANTS: Mapping[str, float] = {"black": 0.0, "white": 1.0, "gray": 0.5}
 BLUR_SIGMA = 1 / 20
 
 #: What may be written, for the help on options.
-FILL_VALUES = f"{', '.join(FILLS)}, (r, g, b)"
+FILL_VALUES = f"{', '.join(FILLS)}, (r, g, b), of signals a number or one a channel"
+
+
+def fill_text(numbers: Sequence[float]) -> str:
+    """Return the canonical text of a color or of values, `(0.5,0,1)`; it is part of a cell's identity."""
+    return "(" + ",".join(repr(float(part)).removesuffix(".0") for part in numbers) + ")"
+
+
+def fill_numbers(fill: str) -> tuple[float, ...] | None:
+    """Return the numbers of a plan's `fill`, or None when it is one of the words of FILLS, or no fill."""
+    if not (fill.startswith("(") and fill.endswith(")")):
+        return None
+    try:
+        return tuple(float(part) for part in fill[1:-1].split(","))
+    except ValueError:
+        return None

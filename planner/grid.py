@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AxisGrid", "Border", "Places", "WindowGrid", "axis_grid"]
+__all__ = ["AxisGrid", "Border", "Places", "WindowGrid", "axis_grid", "show_on", "shown_axes"]
 
 #: windows by number, (n,): where on an axis each of them lies
 Places = npt.NDArray[np.int64]
@@ -49,6 +49,11 @@ class WindowGrid:
     stride: tuple[int, int]
     border: Border
     region: tuple[int, int, int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return the size of the model's input in pixels."""
+        return self.rows.size, self.cols.size
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -124,3 +129,13 @@ def axis_grid(size: int, patch: int, stride: int, border: Border) -> AxisGrid:
         starts.append(starts[-1] + stride)
         lengths.append(size - starts[-1])
     return AxisGrid(size, tuple(starts), tuple(lengths))
+
+
+def shown_axes(size: tuple[int, ...], numbers: tuple[int, ...]) -> tuple[int, ...]:
+    """Return those of one number an axis that people read: an axis of a single pixel, a signal's row, says nothing."""
+    return tuple(n for n, along in zip(numbers, size, strict=True) if along > 1) or numbers[-1:]
+
+
+def show_on(size: tuple[int, ...], numbers: tuple[int, ...]) -> str:
+    """Return one number an axis of an input of `size` as they are written: `16x24`, `32` of signals."""
+    return "x".join(map(str, shown_axes(size, numbers)))

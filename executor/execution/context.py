@@ -20,9 +20,9 @@ __all__ = ["CellSink", "ExplainedImage", "ImageLoader", "RunContext"]
 
 
 class ImageLoader(Protocol):
-    """Decodes an image of the plan; raises ImageError."""
+    """Decodes an image of the plan for a model of so many spatial axes; raises ImageError."""
 
-    def __call__(self, image: ImageRecord) -> SourceImage: ...
+    def __call__(self, image: ImageRecord, n_axes: int) -> SourceImage: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

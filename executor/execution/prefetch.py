@@ -45,10 +45,10 @@ class DecodedImage:
 
 
 def decode(
-    load: Callable[[ImageRecord], SourceImage], image: ImageRecord, how: Preprocessing, fill: str
+    load: Callable[[ImageRecord, int], SourceImage], image: ImageRecord, how: Preprocessing, fill: str
 ) -> DecodedImage:
     """Read an image and prepare it for a model. Raises ImageError."""
-    source = load(image)
+    source = load(image, len(how.size))
     model_input = preprocess(source, how)
     return DecodedImage(source, model_input, fill_values(fill, model_input, how))
 

@@ -5,7 +5,7 @@ Comes after planning has named the images and before the network runs. No module
 
 from __future__ import annotations
 
-from obeql.executor.images.decode import SourceFacts, SourceImage, decode_file, decode_object
+from obeql.executor.images.decode import SourceFacts, SourceImage, as_signal, decode_file, decode_object
 from obeql.executor.images.fill import fill_values
 from obeql.executor.images.locate import IMAGE_SUFFIXES, expand
 from obeql.executor.images.pages import count_pages
@@ -18,6 +18,7 @@ __all__ = [
     "Placement",
     "SourceFacts",
     "SourceImage",
+    "as_signal",
     "count_pages",
     "decode_file",
     "decode_object",

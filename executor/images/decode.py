@@ -24,11 +24,20 @@ from obeql.executor.images.deep import is_deep_color, read_deep_color, white_of
 from obeql.executor.images.dicom import is_dicom, read_dicom
 from obeql.executor.images.locate import missing_file
 from obeql.executor.images.pages import DECODER_ERRORS, n_pages, turn_to
+from obeql.executor.images.signals import (
+    ARRAY_SUFFIXES,
+    SOUND_SUFFIXES,
+    checked,
+    digest_of,
+    read_array,
+    read_sound,
+    signal_picture,
+)
 from obeql.executor.images.tiff import TiffPixels, read_tiff
 from obeql.executor.images.tiff_tags import is_tiff, n_tiff_pages
 from obeql.planner.binding.image_paths import as_text, file_of, split_page
 
-__all__ = ["Pixels", "SourceFacts", "SourceImage", "decode_file", "decode_object"]
+__all__ = ["Pixels", "SourceFacts", "SourceImage", "as_signal", "decode_file", "decode_object"]
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 
@@ -65,6 +74,10 @@ class SourceImage:
     and tensors: those are used as they are when they already have the model's size. `series_uid` and
     `pixel_spacing_mm` (vertical, horizontal) are what a DICOM file says of its series and scale. `n_pages` counts the
     pages of a file of which the first was taken because none was named, and is 1 otherwise.
+
+    A signal is an image of one row: `pixels` are float32 (1, length, channels) with the values of its source, and
+    `is_signal` says so; `rate_hz` is how many samples a second it has, where that is known. `given` is an array of two
+    axes as it was handed over: what was taken for a gray image is a signal where a model of signals reads it.
     """
 
     pixels: Pixels
@@ -75,6 +88,14 @@ class SourceImage:
     series_uid: str | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
     n_pages: int = 1
+    is_signal: bool = False
+    rate_hz: float | None = None
+    given: npt.NDArray[Any] | None = None
+
+    @property
+    def samples(self) -> npt.NDArray[np.float32]:
+        """Return a signal's values, float32 (channels, length)."""
+        return np.asarray(self.pixels[0].T, np.float32)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -87,12 +108,15 @@ class SourceImage:
         return SourceFacts(self.digest, self.size, self.series_uid, self.pixel_spacing_mm, self.n_pages)
 
     def unit_pixels(self) -> npt.NDArray[np.float32]:
-        """Return the pixels as float32 in 0..1, (H, W, 3)."""
-        return _unit(self.pixels)
+        """Return the pixels as float32 in 0..1, (H, W, 3); of a signal, a picture of its curves."""
+        return signal_picture(self.samples) if self.is_signal else _unit(self.pixels)
 
 
-def decode_file(path: str | Path) -> SourceImage:
-    """Decode an image file that Pillow can read, a TIFF file of more than 8 bits, or a DICOM file.
+def decode_file(path: str | Path, n_axes: int | None = None) -> SourceImage:
+    """Decode an image file that Pillow can read, a TIFF file of more than 8 bits, a DICOM file, or a signal.
+
+    Sound files are signals. Arrays in .npy and .npz files are what a model of `n_axes` takes, a signal where that is 1;
+    None: an image where they can be one.
 
     The EXIF orientation is applied. Transparent pixels are laid over white, which is what viewers, browsers and
     paper show; bands beyond the colors that are no opacity are left out. Palettes, 1-bit, CMYK and gray with alpha
@@ -107,6 +131,12 @@ def decode_file(path: str | Path) -> SourceImage:
     found, page = split_page(str(path))
     file = _existing(Path(file_of(found)))
     shown = as_text(str(path) if page is not None else str(file))
+    suffix = file.suffix.lower()
+    if suffix in SOUND_SUFFIXES:
+        samples, rate = read_sound(file, shown)
+        return _signal(samples, shown, shown, rate)
+    if suffix in ARRAY_SUFFIXES:
+        return replace(_of_array(read_array(file, shown), shown, False, n_axes), path=shown)
     try:
         return _decode_known(file, shown, page)
     except UnidentifiedImageError:
@@ -180,8 +210,11 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in Image.ID if name not in _RUNS_PROGRAMS)
 
 
-def decode_object(obj: Any, key: str) -> SourceImage:
-    """Decode an image handed over from Python, called `key` in messages.
+def decode_object(obj: Any, key: str, n_axes: int | None = 2) -> SourceImage:
+    """Decode an image or a signal handed over from Python, called `key` in messages.
+
+    Arrays are what a model of `n_axes` takes: where that is 1, signals (length) or (channels, length); None, images
+    where they can be one, and else signals.
 
     Takes a PIL image (treated as a file is), a path, or a numpy array or torch tensor of shape (H, W), (H, W, 1),
     (H, W, 3), (H, W, 4) or (C, H, W) with C = 1, 3, 4: uint8, uint16, bool, or floating point in 0..1. Where a shape
@@ -190,7 +223,7 @@ def decode_object(obj: Any, key: str) -> SourceImage:
     Raises ImageError for any other type, shape, dtype, an empty array, NaN, infinity, or values outside 0..1.
     """
     if isinstance(obj, (str, Path)):
-        return decode_file(obj)
+        return decode_file(obj, n_axes)
     if isinstance(obj, Image.Image):
         try:
             if (file := _unread_tiff(obj)) is not None and (samples := read_tiff(file, obj.tell() + 1)) is not None:
@@ -205,16 +238,44 @@ def decode_object(obj: Any, key: str) -> SourceImage:
         channels_first = True
         tensor = obj.detach().cpu()
         obj = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if n_axes == 1 and isinstance(obj, list):
+        return _signal(obj, key, None)
     if not isinstance(obj, np.ndarray):
         raise ImageError(
             f"image '{key}' is a {type(obj).__name__}; allowed are a path, a PIL image, a numpy array and a tensor"
         )
-    pixels = _standard_dtype(_channels_last(obj, key, channels_first), key)
+    return _of_array(obj, key, channels_first, n_axes)
+
+
+def as_signal(image: SourceImage) -> SourceImage:
+    """Return an image that was an array of two axes as the signal that it is to a model of signals."""
+    if image.is_signal or image.given is None:
+        return image
+    return replace(_signal(image.given, image.shown, image.path), shown=image.shown)
+
+
+def _of_array(array: npt.NDArray[Any], key: str, channels_first: bool, n_axes: int | None) -> SourceImage:
+    if n_axes == 1 or (n_axes is None and array.ndim == 1):
+        return _signal(array, key, None)
+    try:
+        pixels = _standard_dtype(_channels_last(array, key, channels_first), key)
+    except ImageError:
+        if n_axes is not None or array.ndim != 2:
+            raise
+        return _signal(array, key, None)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     elif pixels.shape[2] == 4:
         pixels = _over_white(pixels)
-    return _finish(pixels, key, None, ready=True)
+    given = np.array(array) if array.ndim == 2 else None
+    return replace(_finish(pixels, key, None, ready=True), given=given)
+
+
+def _signal(values: Any, shown: str, path: str | None, rate_hz: float | None = None) -> SourceImage:
+    samples = checked(values, shown)
+    pixels = np.array(samples.T[None], order="C")
+    pixels.flags.writeable = False
+    return SourceImage(pixels, digest_of(samples), shown, path, ready=True, is_signal=True, rate_hz=rate_hz)
 
 
 def _unread_tiff(image: Image.Image) -> Path | None:

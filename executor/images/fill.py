@@ -12,39 +12,69 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.errors import InternalError, QueryTypeError, nearest
-from obeql.executor.images.preprocess import ModelInput, luma, to_model_space
+from obeql.executor.images.preprocess import ModelInput, in_range, luma, to_model_space
 from obeql.planner.catalog import Preprocessing
-from obeql.planner.fills import BLUR_SIGMA, CONSTANTS, FILLS
+from obeql.planner.fills import BLUR_SIGMA, CONSTANTS, FILL_VALUES, FILLS, fill_numbers
 
 __all__ = ["fill_values"]
 
 _TRIPLE = re.compile(r"\(([^,()]+),([^,()]+),([^,()]+)\)")
 
 
-def fill_values(
-    fill: str | tuple[float, float, float], image: ModelInput, how: Preprocessing
-) -> npt.NDArray[np.float32]:
+def fill_values(fill: str | tuple[float, ...], image: ModelInput, how: Preprocessing) -> npt.NDArray[np.float32]:
     """Return what a hidden pixel becomes: float32 (C,) for a constant, (C, H, W) for `blur`.
 
     `fill` is a name of FILLS, or (r, g, b) in 0..1 as a tuple or as the text "(r,g,b)"; colors are RGB whatever the
     model's channel order and pass through its preprocessing. `mean` averages `image.values` in float64. `blur` is a
     Gaussian of BLUR_SIGMA times the shorter side, cut at 3 sigma, border pixels repeated.
 
+    Of signals, `fill` may be numbers, one or one a channel, in the signal's own unit; black and white are the ends of
+    the model's range.
+
     Raises QueryTypeError for another name or a color outside 0..1.
     """
-    color = _color(fill)
-    if color is not None:
-        return _model_color(color, how)
+    constant = _signal_constant(fill, how) if how.is_signal else _constant_color(fill, how)
+    if constant is not None:
+        return constant
     if fill == "mean":
         return np.asarray(image.values.mean(axis=(1, 2), dtype=np.float64), np.float32)
     if fill == "zero":
         return np.zeros(image.values.shape[0], np.float32)
     if fill == "blur":
-        return _blurred(image.values, BLUR_SIGMA * min(image.values.shape[1:]))
+        return _blurred(image.values, BLUR_SIGMA * min(how.size))
     raise InternalError(f"fill {fill!r} has no values")
 
 
-def _color(fill: str | tuple[float, float, float]) -> tuple[float, float, float] | None:
+def _constant_color(fill: str | tuple[float, ...], how: Preprocessing) -> npt.NDArray[np.float32] | None:
+    color = _color(fill)
+    return None if color is None else _model_color(color, how)
+
+
+def _signal_constant(fill: str | tuple[float, ...], how: Preprocessing) -> npt.NDArray[np.float32] | None:
+    """Return a constant fill of signals (C,), in the model's space; None of a fill that is none.
+
+    Colors are places in the model's range: black its low end, white its high one. Numbers are values of the signal.
+    """
+    if isinstance(fill, str) and fill in CONSTANTS:
+        if how.range is None:
+            raise QueryTypeError(
+                f"fill={fill} is a place in the range of a model, and this one has none: give it range=(low, high), or "
+                "a number as fill."
+            )
+        unit = np.full((1, 1, how.n_channels), CONSTANTS[fill], np.float32)
+        return to_model_space(unit, how)[:, 0, 0]
+    if isinstance(fill, str) and fill in FILLS:
+        return None
+    values = fill_numbers(fill) if isinstance(fill, str) else tuple(fill)
+    if values is None:
+        raise QueryTypeError(f"fill '{fill}' is unknown; allowed are {FILL_VALUES}.{nearest(str(fill), FILLS)}")
+    if len(values) not in (1, how.n_channels):
+        raise QueryTypeError(f"fill has {len(values)} numbers, but the model has {how.n_channels} channels.")
+    spread = np.array(values if len(values) == how.n_channels else values * how.n_channels, np.float32)
+    return to_model_space(in_range(spread.reshape(1, 1, -1), how), how)[:, 0, 0]
+
+
+def _color(fill: str | tuple[float, ...]) -> tuple[float, float, float] | None:
     """RGB of a constant color, None for the other known fills."""
     if isinstance(fill, str):
         if fill in CONSTANTS:
@@ -81,7 +111,7 @@ def _blurred(values: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.fl
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     taps /= taps.sum()
     blurred = values.astype(np.float64)
-    for axis in (1, 2):
+    for axis in (axis for axis in (1, 2) if values.shape[axis] > 1):
         widths = [(0, 0)] * 3
         widths[axis] = (radius, radius)
         padded = np.pad(blurred, widths, mode="edge")

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from obeql.errors import ImageError, nearest
+from obeql.executor.images.signals import ARRAY_SUFFIXES, SOUND_SUFFIXES
 from obeql.planner.binding.image_paths import file_of, split_page, with_page
 
 __all__ = ["IMAGE_SUFFIXES", "expand", "missing_file", "no_page"]
@@ -29,8 +30,9 @@ def expand(pattern: str | Path) -> list[Path]:
 
     An existing file is returned whatever its name, also when the name holds `*`, `?` or `[`. A folder stands for
     the images directly inside it. In a pattern `**` crosses folders and `~` is the home folder; hidden files do not
-    match. Folders, and patterns whose last part spells out no suffix (`scans/*`), yield known image suffixes alone;
-    `scans/*.raw` yields what it says. Paths keep the form they were given in (relative stays relative).
+    match. Folders, and patterns whose last part spells out no suffix (`scans/*`), yield known image suffixes alone, and
+    where there is none, those of signals; `scans/*.raw` yields what it says. Paths keep the form they were given in
+    (relative stays relative).
 
     Raises ImageError when nothing matches, and for what no file can be called.
     """
@@ -99,7 +101,10 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
-    return [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    """Return the image files among paths; where there is none, the files of signals: arrays are often masks."""
+    files = [path for path in paths if path.is_file()]
+    found = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    return found or [path for path in files if path.suffix.lower() in SOUND_SUFFIXES | ARRAY_SUFFIXES]
 
 
 def _spells_suffix(name: str) -> bool:

@@ -50,15 +50,19 @@ def place(source_size: tuple[int, int], how: Preprocessing, *, ready: bool = Fal
     `squash` resizes both sides to `how.size`. `shortest` resizes the shorter side to `how.edge` (the longer side of
     `how.size` when unset), the other to int(edge * long / short), and takes the centre, padding with black where the
     resized image is smaller: sizes and rounding are those of torchvision's Resize and CenterCrop. `ready` sources
-    (arrays) that already have the model's size are used as they are.
+    (arrays) that already have the model's size are used as they are. `none` and `crop_pad` resize nothing.
     """
-    if (ready and source_size == how.size) or how.resize == "squash":
-        return Placement(source_size, how.size, (0, 0), how.size)
+    size = how.map_size
+    if how.resize in ("none", "crop_pad"):
+        crop = (_crop_start(source_size[0], size[0], "down"), _crop_start(source_size[1], size[1], "down"))
+        return Placement(source_size, source_size, crop, size)
+    if (ready and source_size == size) or how.resize == "squash":
+        return Placement(source_size, size, (0, 0), size)
     height, width = source_size
-    edge = how.edge if how.edge is not None else max(how.size)
+    edge = how.edge if how.edge is not None else max(size)
     resized = (int(edge * height / width), edge) if width <= height else (edge, int(edge * width / height))
-    crop = (_crop_start(resized[0], how.size[0], how.crop), _crop_start(resized[1], how.size[1], how.crop))
-    return Placement(source_size, resized, crop, how.size)
+    crop = (_crop_start(resized[0], size[0], how.crop), _crop_start(resized[1], size[1], how.crop))
+    return Placement(source_size, resized, crop, size)
 
 
 def _crop_start(size: int, wanted: int, rounding: Literal["even", "down"]) -> int:

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from obeql.errors import ModelError
+from obeql.errors import ImageError, ModelError
 from obeql.executor.images.decode import Pixels, SourceImage
 from obeql.executor.images.placement import Placement, place
+from obeql.executor.images.signals import model_values, signal_picture
 from obeql.planner.catalog import Preprocessing
 
-__all__ = ["ModelInput", "from_model_space", "luma", "preprocess", "to_model_space"]
+__all__ = ["ModelInput", "from_model_space", "in_range", "luma", "preprocess", "to_model_space"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,7 +37,8 @@ class ModelInput:
     """What the network reads, and the same picture for people.
 
     `values` float32 (C, H, W): the model's channels, normalized. `pixels` float32 (H, W, 3) in 0..1: RGB before
-    normalization, gray repeated for a one-channel model. `placement` maps positions back to the source image.
+    normalization, gray repeated for a one-channel model; of signals (1, length, C), the values of the source.
+    `placement` maps positions back to the source image.
     """
 
     values: Floats
@@ -55,12 +57,36 @@ def preprocess(source: SourceImage, how: Preprocessing) -> ModelInput:
     Raises ModelError when mean and std do not fit the model's channels or std is 0.
     """
     placement = place(source.size, how, ready=source.ready)
+    if how.is_signal or source.is_signal:
+        return _signal(source, how, placement)
     pixels = _crop(_resize(_model_channels(source.pixels, how), placement, how), placement)
     unit = pixels.astype(np.float32)
     if pixels.dtype == np.uint8:
         unit /= np.float32(255)
     rgb = np.repeat(unit, 3, axis=2) if unit.shape[2] == 1 else unit
     return ModelInput(to_model_space(unit, how), np.ascontiguousarray(rgb), placement)
+
+
+def _signal(source: SourceImage, how: Preprocessing, placement: Placement) -> ModelInput:
+    if not source.is_signal:
+        height, width = source.size
+        raise ImageError(f"'{source.shown}' is an image of {height}x{width} pixels, but the model takes signals")
+    if not how.is_signal:
+        channels, length = source.samples.shape
+        raise ImageError(
+            f"'{source.shown}' is a signal of {channels} x {length} (channels x samples), but the model takes images"
+        )
+    samples = model_values(source.samples, source.rate_hz, source.shown, how, placement)
+    seen = np.ascontiguousarray(samples.T[None])
+    return ModelInput(to_model_space(in_range(seen, how), how), seen, placement)
+
+
+def in_range(values: Floats, how: Preprocessing) -> Floats:
+    """Map the values of a signal to 0..1, where the model has a range; channels are the last axis."""
+    if how.range is None:
+        return values
+    low, high = how.range
+    return np.asarray((values - np.float32(low)) / np.float32(high - low), np.float32)
 
 
 def to_model_space(unit: Floats, how: Preprocessing) -> Floats:
@@ -73,9 +99,14 @@ def to_model_space(unit: Floats, how: Preprocessing) -> Floats:
 
 
 def from_model_space(values: Floats, how: Preprocessing) -> Floats:
-    """Return what `to_model_space` was given, from float32 (C, H, W), as RGB (H, W, 3) in 0..1: to be looked at."""
+    """Return what `to_model_space` was given, from float32 (C, H, W), as RGB (H, W, 3) in 0..1: to be looked at.
+
+    Of a signal, a picture of its curves.
+    """
     mean, std = _statistics(how)
     chw = values * std[:, None, None] + mean[:, None, None]
+    if how.is_signal:
+        return signal_picture(np.asarray(chw[:, 0], np.float32))
     if how.channels == "bgr":
         chw = chw[::-1]
     rgb = np.repeat(chw, 3, axis=0) if len(chw) == 1 else chw
@@ -89,7 +120,7 @@ def luma(rgb: npt.NDArray[Any]) -> Floats:
 
 
 def _statistics(how: Preprocessing) -> tuple[Floats, Floats]:
-    n_channels = 1 if how.channels == "gray" else 3
+    n_channels = how.n_channels
     both = []
     for name, values in (("mean", how.mean), ("std", how.std)):
         # One number stands for every channel; equal numbers, such as the defaults, for a gray model's only one.

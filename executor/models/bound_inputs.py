@@ -67,6 +67,7 @@ def split_inputs(
     if not left:
         raise ModelError(f"{where} takes {_listed(declared)}; inputs leaves none of them for the image.")
     pictures = [each for each in left if each.shape is None or len(each.shape) in (0, 4)]
+    pictures = pictures or [each for each in left if each.shape is not None and len(each.shape) == 3]  # signals
     image = pictures[0] if pictures else left[0]
     missing = [each for each in left if each is not image and each.required]
     if missing:

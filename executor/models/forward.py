@@ -49,10 +49,12 @@ def check_forward(loaded: LoadedModel, output: str | int | None = None) -> Loade
     Raises: ModelError when the forward pass fails, when the outputs are not (N, K) numbers, when it is not clear which
     of several are meant, or when the number of class names does not fit.
     """
-    height, width = loaded.preprocessing.size
-    shape = (BATCH, 1 if loaded.preprocessing.channels == "gray" else 3, height, width)
+    how = loaded.preprocessing
+    shape = (BATCH, how.n_channels, *how.size)
     module = loaded.module
-    zeros = torch.zeros(shape, device=module_device(module), dtype=module_dtype(module))
+    zeros = torch.zeros(
+        (BATCH, how.n_channels, *how.map_size), device=module_device(module), dtype=module_dtype(module)
+    )
     try:
         with torch.inference_mode():
             raw, alone = module(zeros.clone()), module(zeros[:1].clone())
@@ -60,10 +62,12 @@ def check_forward(loaded: LoadedModel, output: str | int | None = None) -> Loade
         if isinstance(error, ModelError) and error.__cause__ is None:
             raise
         said = str(error) if isinstance(error, ModelError) else f"{reason(error)}."
-        bound = ", and the shapes of what inputs binds" if isinstance(module, BoundInputs) else ""
+        check = "size=(height, width) and channels=rgb, bgr or gray"
+        if how.is_signal:
+            check = "size=(length,) and channels=, a number or a list of names"
+        check += ", and the shapes of what inputs binds" if isinstance(loaded.found, BoundInputs) else ""
         raise ModelError(
-            f"The model fails on a batch of shape {shape}: {said} "
-            f"Check its input with size=(height, width) and channels=rgb, bgr or gray{bound}."
+            f"The model fails on a batch of shape {shape}: {said} Check its input with {check}."
         ) from error
     returned = named_outputs(raw)
     if not returned:

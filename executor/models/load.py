@@ -23,9 +23,10 @@ from obeql.executor.models.forward import check_forward, reason
 from obeql.executor.models.found import Found
 from obeql.executor.models.identity.snapshot import snapshot
 from obeql.executor.models.loaded import LoadedModel
+from obeql.executor.models.one_row import OneRow
 from obeql.executor.models.onnx.file import load_onnx
 from obeql.executor.models.options import ModelOptions, parse_options
-from obeql.executor.models.preprocessing import resolve_preprocessing
+from obeql.executor.models.preprocessing import declared_by, resolve_preprocessing
 from obeql.executor.models.python_factory import load_factory
 from obeql.executor.models.weights.exported_program import load_exported
 from obeql.executor.models.weights.pickled_module import load_pickled, refuse_weights
@@ -103,7 +104,8 @@ def adopt(module: nn.Module, **options: Any) -> LoadedModel:
         module = module.module
     original = getattr(module, "_orig_mod", module)  # torch.compile's wrapper
     _require_weights(original)
-    return _finish(Found(snapshot(original), from_code=not isinstance(original, torch.jit.ScriptModule)), parsed)
+    from_code = not isinstance(original, torch.jit.ScriptModule)
+    return _finish(Found(snapshot(original), declared_by(original), from_code=from_code), parsed)
 
 
 def _guarded(family: Family, uri: str, target: str, options: ModelOptions) -> Found:
@@ -140,14 +142,15 @@ def _finish(found: Found, options: ModelOptions) -> LoadedModel:
         )
     module = found.module.eval()
     said = resolve_classes(options.classes)
+    how = resolve_preprocessing(options, found.declared)
     checked = check_forward(
         LoadedModel(
-            module=module,
+            module=OneRow(module).eval() if how.is_signal else module,
             found=module,
             classes=said,
             activation=options.activation or found.activation,
             raw_outputs=found.raw_outputs or options.outputs,
-            preprocessing=resolve_preprocessing(options, found.declared),
+            preprocessing=how,
             notes=found.notes,
             outputs=found.outputs,
             from_code=found.from_code,

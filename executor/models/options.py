@@ -17,26 +17,38 @@ from obeql.planner.binding.input_values import InputValue, input_values
 from obeql.planner.binding.values import BadValue
 from obeql.planner.catalog import Activation, RawOutputs
 
-__all__ = ["OPTION_NAMES", "Channels", "Interpolation", "ModelOptions", "Resize", "parse_options", "storable_options"]
+__all__ = [
+    "OPTION_NAMES",
+    "Channels",
+    "Interpolation",
+    "ModelOptions",
+    "Resize",
+    "numbered",
+    "parse_options",
+    "storable_options",
+]
 
-Resize = Literal["squash", "shortest"]
+Resize = Literal["squash", "shortest", "none", "crop_pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
-Channels = Literal["rgb", "bgr", "gray"]
+Channels = Literal["rgb", "bgr", "gray"] | tuple[str, ...]
 
 #: Sides beyond this are mistakes: one float32 RGB image of this size already takes 3 GB.
 MAX_SIDE = 16384
+#: Samples of a signal, and its channels, beyond which a number is a mistake.
+MAX_LENGTH, MAX_CHANNELS = 2**24, 4096
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """The options of one CREATE MODEL statement; None means not said.
 
-    `size` is (height, width) in pixels. `classes` is a tuple of names, or text: 'imagenet' or the path of a file.
-    `mean` and `std` have one value (all channels) or one per channel, in the model's channel order. `inputs` are values
-    of the network's other inputs, by name.
+    `size` is (height, width) in pixels, (length,) of signals, or one number for every axis. `classes` is a tuple of
+    names, or text: 'imagenet' or the path of a file. `mean` and `std` have one value (all channels) or one per channel,
+    in the model's channel order. `inputs` are values of the network's other inputs, by name. `range` are the values of
+    a signal that become 0 and 1.
     """
 
-    size: tuple[int, int] | None = None
+    size: int | tuple[int, ...] | None = None
     resize: Resize | None = None
     edge: int | None = None
     interpolation: Interpolation | None = None
@@ -50,6 +62,20 @@ class ModelOptions:
     trust: bool = False
     output: str | int | None = None
     inputs: Mapping[str, InputValue] | None = None
+    range: tuple[float, float] | None = None
+
+    def size_of(self, n_axes: int) -> tuple[int, ...] | None:
+        """Return the size that was said, for an input of so many spatial axes; None where none was.
+
+        Raises: QueryTypeError for a size of other axes.
+        """
+        if not isinstance(self.size, tuple):
+            return None if self.size is None else (self.size,) * n_axes
+        if len(self.size) != n_axes:
+            wanted = "one number, its length" if n_axes == 1 else "(height, width)"
+            kind = "signals, (N, C, length)" if n_axes == 1 else "images, (N, C, height, width)"
+            raise QueryTypeError(f"The option size is {self.size}, but the model takes {kind}: size is {wanted}.")
+        return self.size
 
 
 def parse_options(options: Mapping[str, Any]) -> ModelOptions:
@@ -66,8 +92,8 @@ def parse_options(options: Mapping[str, Any]) -> ModelOptions:
             )
         if value is not None:
             parsed = replace(parsed, **{key: _PARSERS[key](key, value)})
-    if parsed.edge is not None and parsed.resize == "squash":
-        raise QueryTypeError("The option edge needs resize=shortest; with resize=squash both sides become size.")
+    if parsed.edge is not None and parsed.resize not in (None, "shortest"):
+        raise QueryTypeError(f"The option edge needs resize=shortest, not resize={parsed.resize}.")
     return parsed
 
 
@@ -85,24 +111,25 @@ def _refuse(name: str, value: object, allowed: str) -> QueryTypeError:
     return QueryTypeError(f"The option {name} is {shown}, but it must be {allowed}.")
 
 
-def _side(name: str, value: object, allowed: str) -> int:
+def _side(name: str, value: object, allowed: str, most: int = MAX_SIDE) -> int:
     whole = not isinstance(value, bool) and isinstance(value, int | float) and float(value).is_integer()
-    if not whole or not 1 <= cast(float, value) <= MAX_SIDE:
+    if not whole or not 1 <= cast(float, value) <= most:
         raise _refuse(name, value, allowed)
     return int(cast(float, value))
 
 
-def _size(name: str, value: object) -> tuple[int, int]:
-    allowed = f"a side or (height, width) in pixels, each 1 to {MAX_SIDE}"
-    if isinstance(value, int | float):
-        value = (value, value)
+def _size(name: str, value: object) -> int | tuple[int, ...]:
+    allowed = f"a side or (height, width) in pixels, each 1 to {MAX_SIDE}, or (length,) of signals"
     if isinstance(value, str):
         value = value.lower().replace("x", " ").replace(",", " ").split()
         value = [int(part) if part.isdecimal() else part for part in value]
-        value = value * 2 if len(value) == 1 else value
-    if not isinstance(value, Sequence) or len(value) != 2:
+        value = value[0] if len(value) == 1 else value
+    if isinstance(value, int | float):
+        return _side(name, value, allowed, MAX_LENGTH)
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) not in (1, 2):
         raise _refuse(name, value, allowed)
-    return _side(name, value[0], allowed), _side(name, value[1], allowed)
+    most = MAX_LENGTH if len(value) == 1 else MAX_SIDE
+    return tuple(_side(name, side, allowed, most) for side in value)
 
 
 def _edge(name: str, value: object) -> int:
@@ -121,7 +148,7 @@ def _one_of(*allowed: str) -> Callable[[str, object], str]:
 
 
 def _numbers(name: str, value: object) -> tuple[float, ...]:
-    allowed = "one number or one for each channel (1 for gray, 3 otherwise)"
+    allowed = "one number or one for each channel"
     items = (value,) if isinstance(value, int | float) else value
     if isinstance(items, str) or not hasattr(items, "__iter__"):
         raise _refuse(name, value, allowed)
@@ -129,7 +156,7 @@ def _numbers(name: str, value: object) -> tuple[float, ...]:
         numbers = tuple(float(item) for item in items)
     except (TypeError, ValueError):
         raise _refuse(name, value, allowed) from None
-    if len(numbers) not in (1, 3) or not all(map(math.isfinite, numbers)):
+    if not numbers or not all(map(math.isfinite, numbers)):
         raise _refuse(name, value, allowed)
     return numbers
 
@@ -139,6 +166,31 @@ def _std(name: str, value: object) -> tuple[float, ...]:
     if min(numbers) <= 0:
         raise _refuse(name, value, "above 0 for every channel")
     return numbers
+
+
+def _channels(name: str, value: object) -> Channels:
+    """Return the colors of images, or the names of a signal's channels, which a number makes 0, 1, 2, ..."""
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CHANNELS:
+        return numbered(value)
+    if isinstance(value, str):
+        return cast(Channels, _one_of("rgb", "bgr", "gray")(name, value))
+    names = tuple(value) if isinstance(value, Sequence) else ()
+    if not names or not all(isinstance(each, str) and each.strip() for each in names) or len(set(names)) < len(names):
+        raise _refuse(name, value, "rgb, bgr or gray, or of signals a number of channels or a list of different names")
+    return names
+
+
+def numbered(n_channels: int) -> tuple[str, ...]:
+    """Return the names of channels that have none: their numbers, from 0."""
+    return tuple(map(str, range(n_channels)))
+
+
+def _range(name: str, value: object) -> tuple[float, float]:
+    allowed = "two numbers, (low, high), the values that become 0 and 1"
+    numbers = _numbers(name, value)
+    if len(numbers) != 2 or numbers[0] >= numbers[1]:
+        raise _refuse(name, value, allowed)
+    return numbers[0], numbers[1]
 
 
 def _classes(name: str, value: object) -> tuple[str, ...] | str:
@@ -194,10 +246,11 @@ def _flag(name: str, value: object) -> bool:
 #: Every option and how its value is checked.
 _PARSERS: Mapping[str, Callable[[str, object], Any]] = {
     "size": _size,
-    "resize": _one_of("squash", "shortest"),
+    "resize": _one_of("squash", "shortest", "none", "crop_pad"),
     "edge": _edge,
     "interpolation": _one_of("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
-    "channels": _one_of("rgb", "bgr", "gray"),
+    "channels": _channels,
+    "range": _range,
     "mean": _numbers,
     "std": _std,
     "classes": _classes,

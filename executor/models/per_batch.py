@@ -47,12 +47,12 @@ def _joined(pieces: Sequence[torch.Tensor], batch: int) -> torch.Tensor:
     return torch.cat([piece if piece.ndim and len(piece) == batch else piece[None] for piece in pieces])
 
 
-def runs_one_by_one_only(network: nn.Module, shape: tuple[int, int, int]) -> bool:
-    """Return whether a network has an output for each of one image (C, H, W), but not for each of two."""
+def runs_one_by_one_only(network: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Return whether a network has an output for each of one image (C, ...), but not for each of two."""
     return _n_outputs(network, 1, shape) == 1 and _n_outputs(network, 2, shape) != 2
 
 
-def _n_outputs(network: nn.Module, n_images: int, shape: tuple[int, int, int]) -> int | None:
+def _n_outputs(network: nn.Module, n_images: int, shape: tuple[int, ...]) -> int | None:
     try:
         with torch.inference_mode():
             output = network(torch.zeros(n_images, *shape, dtype=torch.float32))
@@ -61,10 +61,10 @@ def _n_outputs(network: nn.Module, n_images: int, shape: tuple[int, int, int]) -
     return output.shape[0] if isinstance(output, torch.Tensor) and output.ndim else None
 
 
-def fits_any_batch(free: nn.Module, fixed: FixedBatch, shape: tuple[int, int, int]) -> bool:
+def fits_any_batch(free: nn.Module, fixed: FixedBatch, shape: tuple[int, ...]) -> bool:
     """Return whether `free` returns for a batch of another size what `fixed` returns piece by piece, on random images.
 
-    `shape` is (C, H, W). A failure of `free` counts as no.
+    `shape` is (C, ...). A failure of `free` counts as no.
     """
     n_images = 2 if fixed.batch == 1 else 1
     images = torch.randn(n_images, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)

@@ -8,19 +8,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from obeql.errors import ModelError, QueryTypeError
-from obeql.executor.models.options import Channels, Interpolation, ModelOptions, Resize
+from obeql.executor.models.options import Channels, Interpolation, ModelOptions, Resize, numbered
 from obeql.planner.catalog import Preprocessing
 
-__all__ = ["IMAGENET", "Declared", "resolve_preprocessing"]
+__all__ = ["IMAGENET", "Declared", "declared_by", "resolve_preprocessing"]
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
     """What a model file or a set of weights says about its input. The defaults are those of a live module:
-    both sides squashed to `size`, RGB in 0..1. `mean` and `std` are in the order of `channels`."""
+    both sides squashed to `size`, RGB in 0..1. `mean` and `std` are in the order of `channels`. `n_axes` counts the
+    spatial axes of the input, where the source says them without saying its size."""
 
-    size: tuple[int, int] | None = None
+    size: tuple[int, ...] | None = None
     resize: Resize = "squash"
     edge: int | None = None
     interpolation: Interpolation = "bicubic"
@@ -28,6 +31,7 @@ class Declared:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     crop: Literal["even", "down"] = "even"
+    n_axes: int | None = None
 
 
 #: The usual evaluation preprocessing of ImageNet classifiers (torchvision references, 2016).
@@ -41,6 +45,14 @@ IMAGENET = Declared(
 )
 
 
+def declared_by(module: nn.Module) -> Declared:
+    """Return what the first convolution of a module with code says of its input, if it has one axis: its channels."""
+    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+    if not isinstance(first, nn.Conv1d):
+        return Declared()
+    return Declared(channels=numbered(first.in_channels), n_axes=1)
+
+
 def resolve_preprocessing(options: ModelOptions, declared: Declared) -> Preprocessing:
     """Return the preprocessing of a model; what the options say wins over what the model declares.
 
@@ -48,12 +60,15 @@ def resolve_preprocessing(options: ModelOptions, declared: Declared) -> Preproce
 
     Raises: ModelError when neither says the size, QueryTypeError for options that contradict each other.
     """
-    size = options.size or declared.size
+    size = options.size_of(_n_axes(options, declared)) or declared.size
     if size is None:
-        raise ModelError(
-            "The model does not declare its input size; say it in pixels, for example size=224 or size=(240, 320)."
-        )
-    channels = options.channels or declared.channels
+        example = "its length, for example size=1024" if declared.n_axes == 1 else "it in pixels, for example size=224"
+        more = "" if declared.n_axes == 1 else " or size=(240, 320), or size=(1024,) of signals"
+        raise ModelError(f"The model does not declare its input size; say {example}{more}.")
+    if len(size) == 1:
+        return _of_signals(options, declared, size)
+    _refuse_of_images(options)
+    channels = options.channels or ("rgb" if isinstance(declared.channels, tuple) else declared.channels)
     resize = options.resize or ("shortest" if options.edge is not None else declared.resize)
     return Preprocessing(
         size=size,
@@ -67,7 +82,54 @@ def resolve_preprocessing(options: ModelOptions, declared: Declared) -> Preproce
     )
 
 
-def _edge(options: ModelOptions, declared: Declared, size: tuple[int, int]) -> int:
+def _n_axes(options: ModelOptions, declared: Declared) -> int:
+    """Return the spatial axes of the input: as the source declares them, or else as many as the size has numbers."""
+    if declared.size is not None:
+        return len(declared.size)
+    if declared.n_axes is not None and not (isinstance(options.size, tuple) and declared.n_axes != len(options.size)):
+        return declared.n_axes
+    return len(options.size) if isinstance(options.size, tuple) else 2
+
+
+def _of_signals(options: ModelOptions, declared: Declared, size: tuple[int, ...]) -> Preprocessing:
+    channels = options.channels or declared.channels
+    if not isinstance(channels, tuple):
+        if options.channels is not None:
+            raise QueryTypeError(
+                f"The option channels is {channels!r}, which are colors of images; a model of signals takes a number "
+                "of channels or a list of their names."
+            )
+        channels = numbered(1)
+    resize = options.resize or "none"
+    if resize not in ("none", "crop_pad"):
+        raise QueryTypeError(f"The option resize is {resize!r}; a model of signals takes none or crop_pad.")
+    return Preprocessing(
+        size=size,
+        resize=resize,
+        channels=channels,
+        mean=_of_each("mean", options.mean or (0.0,), channels),
+        std=_of_each("std", options.std or (1.0,), channels),
+        range=options.range,
+    )
+
+
+def _of_each(name: str, values: tuple[float, ...], channels: tuple[str, ...]) -> tuple[float, ...]:
+    if len(values) not in (1, len(channels)):
+        raise QueryTypeError(f"The option {name} has {len(values)} values, but the model has {len(channels)} channels.")
+    return values if len(values) == len(channels) else values * len(channels)
+
+
+def _refuse_of_images(options: ModelOptions) -> None:
+    """Raise QueryTypeError for an option that only signals have."""
+    if isinstance(options.channels, tuple):
+        raise QueryTypeError("The option channels of a model of images is rgb, bgr or gray.")
+    if options.range is not None:
+        raise QueryTypeError("The option range is for models of signals; pixels of images lie in 0..1.")
+    if options.resize in ("none", "crop_pad"):
+        raise QueryTypeError(f"The option resize is {options.resize!r}; a model of images takes squash or shortest.")
+
+
+def _edge(options: ModelOptions, declared: Declared, size: tuple[int, ...]) -> int:
     longest = max(size)
     if options.edge is None:
         if declared.edge is None or declared.size is None:

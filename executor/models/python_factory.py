@@ -16,6 +16,7 @@ from obeql.executor.models.fresh_import import import_fresh
 from obeql.executor.models.identity.snapshot import snapshot
 from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
+from obeql.executor.models.preprocessing import declared_by
 from obeql.executor.models.seeded import seeded
 from obeql.executor.models.weights.weights_file import fit_weights, read_tensors
 from obeql.executor.models.zoo.import_torchvision import is_mismatched, torchvision
@@ -65,7 +66,8 @@ def load_factory(target: str, options: ModelOptions) -> Found:
     if options.weights is not None:
         path = existing_file(options.weights, "weights file")
         fit_weights(module, read_tensors(path, options.trust), path)
-    return Found(snapshot(module), from_code=True)  # it may hand out one that it keeps
+    copy = snapshot(module)  # it may hand out one that it keeps
+    return Found(copy, declared_by(copy), from_code=True)
 
 
 def _module(name: str) -> object:

@@ -361,7 +361,8 @@ class _Coordinator:
         """Return an image that the worker has, decoded here; None where that fails."""
         image = self.plan.images[number]
         try:
-            return Job(number, replace(image, columns={}), pixels=self.context.load(image), kept=number in self.kept)
+            pixels = self.context.load(image, len(self.plan.model.preprocessing.size))
+            return Job(number, replace(image, columns={}), pixels=pixels, kept=number in self.kept)
         except ImageError as error:
             worker.finished(number)
             self._count((number,))

@@ -179,10 +179,10 @@ class _Link:
             self._jobs[known.number] = known
         return known
 
-    def load(self, image: ImageRecord) -> SourceImage:
+    def load(self, image: ImageRecord, n_axes: int) -> SourceImage:
         """Decode an image; on the thread that decodes ahead. Raises ImageError."""
         job = self._jobs.pop(_number(image))
-        source = decode_file(job.file) if job.pixels is None else job.pixels
+        source = decode_file(job.file, n_axes) if job.pixels is None else job.pixels
         if job.kept:
             self._order.known.add(source.digest)
         return source

@@ -15,8 +15,7 @@ import numpy.typing as npt
 from obeql.drawing.colors import Bytes, Palette, Sign, bar_pixels, checked_limit, hatching, limit_of, palette
 from obeql.drawing.legend import NOT_COMPUTED, ends_text, scale_text, uncovered
 from obeql.errors import QueryTypeError, nearest
-from obeql.planner.binding.options import fill_color
-from obeql.planner.fills import BLUR_SIGMA, CONSTANTS
+from obeql.planner.fills import BLUR_SIGMA, CONSTANTS, fill_numbers
 from obeql.results.quality_text import estimated_note
 
 if TYPE_CHECKING:
@@ -77,6 +76,8 @@ def film_bytes(
         )
     if not (seconds > 0 and n_frames >= 2 and panel_px >= 64):
         raise QueryTypeError("an animation needs seconds > 0, n_frames >= 2 and panel_px >= 64")
+    if heat.n_axes == 1:
+        raise QueryTypeError(f"'{heat.image}' is a signal, and films show windows of images: plot draws its map")
     chosen = palette(alpha, cmap, sign)
     seen = _seen_by_the_network(heat)
     zoom = panel_px / max(seen.shape[:2])
@@ -150,7 +151,7 @@ def _hidden(heat: Heatmap, seen: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
         sigma = BLUR_SIGMA * min(seen.shape[:2])
         blurred = Image.fromarray(np.uint8(seen * 255)).filter(ImageFilter.GaussianBlur(sigma))
         return np.asarray(blurred, np.float64) / 255
-    color: Any = fill_color(fill) or CONSTANTS.get(fill)
+    color: Any = fill_numbers(fill) or CONSTANTS.get(fill)
     if fill == "zero":  # after normalization, which mostly takes off what is near gray
         color = CONSTANTS["gray"]
     elif color is None:

@@ -25,7 +25,9 @@ from obeql.drawing.overlay import (
     overlay,
     picture_of,
 )
+from obeql.drawing.signal import as_picture
 from obeql.errors import QueryTypeError
+from obeql.planner.grid import show_on
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,6 +53,7 @@ def side_by_side(
     difference (second - first, per pixel) has a scale of its own. Raises QueryTypeError for two different scores.
     """
     chosen = palette(alpha, cmap, sign)
+    first, second = as_picture(first), as_picture(second)
     if first.score_kind != second.score_kind:
         raise QueryTypeError(
             f"the maps show {first.score_kind} and {second.score_kind}, which share no scale; "
@@ -78,7 +81,7 @@ def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
         "model": lambda heat: heat.model,
         "class": lambda heat: heat.class_name,
         "patch": lambda heat: f"patch {heat.patch_text}",
-        "stride": lambda heat: "stride " + "x".join(map(str, heat.stride)),
+        "stride": lambda heat: "stride " + show_on(heat.placement.model_size, heat.stride),
         "fill": lambda heat: f"fill {heat.cells.key.fill}",
         "quality": lambda heat: "approximate" if heat.approx else "exact",  # the bound is in the line below
     }

@@ -89,6 +89,8 @@ def overlay(
     """
     chosen = palette(alpha, cmap, sign)
     checked_limit(limit)
+    if heat.n_axes == 1:
+        return _signal_overlay(heat, ax, limit, chosen, colorbar, smooth, outline, title)
     picture, problem = picture_of(heat)
     if ax is None:
         from obeql.drawing.figures import new_figure  # noqa: PLC0415 - imports matplotlib
@@ -113,6 +115,35 @@ def overlay(
     note = "; ".join(text for text in (problem, heat.warning) if text)
     if note:
         add_note(ax, note, max(30, int(ax.bbox.width / ax.figure.dpi * 15)), below_key=bool(entries))
+    return ax
+
+
+def _signal_overlay(
+    heat: Heatmap,
+    ax: Axes | None,
+    limit: float | None,
+    chosen: Palette,
+    colorbar: bool,
+    smooth: bool,
+    outline: bool,
+    title: str | None,
+) -> Axes:
+    """Draw the map of a signal as `overlay` draws that of an image."""
+    from obeql.drawing.signal import draw_signal  # noqa: PLC0415 - which draws with what stands here
+
+    if ax is None:
+        from obeql.drawing.figures import new_figure  # noqa: PLC0415 - imports matplotlib
+
+        ax = new_figure((9.0, 2.6 + 0.8 * min(16, max(1, len(heat.channels))))).panels(1, 1)[0][0]
+    limit = limit_of(heat, chosen.sign) if limit is None else limit
+    mappable, problem = draw_signal(ax, heat, limit, chosen, smooth, outline)
+    if colorbar:
+        color_bar(ax, mappable, bar_label(heat, chosen.sign))
+    main, details = _titles(heat)
+    add_titles(ax, main if title is None else title, details)
+    note = "; ".join(text for text in (problem, heat.warning) if text)
+    if note:
+        add_note(ax, note, 90, below_key=False)
     return ax
 
 
@@ -265,7 +296,7 @@ def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
         return
     height, width = heat.placement.source_size
     margin = 0.03 * min(height, width)
-    left, top, right, bottom = _extent(heat, (0, 0, *heat.patch))
+    left, top, right, bottom = _extent(heat, (0, 0, *heat.cells.key.patch))
     box_height, box_width = bottom - top, right - left
     low = height - margin
     _frame(ax, (margin, low - box_height, margin + box_width, low), ":")

@@ -32,6 +32,7 @@ from obeql.drawing.overlay import (
     shortened,
     window_line,
 )
+from obeql.drawing.signal import as_picture
 from obeql.errors import QueryTypeError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def sheet(
         )
     if columns is not None and columns < 1:
         raise QueryTypeError(f"columns must be positive, not {columns}")
-    heats = list(heats)
+    heats = [as_picture(heat) for heat in heats]
     chosen = palette(alpha, cmap, sign)
     kinds = {heat.score_kind for heat in heats}
     limits: dict[Any, float | None] = dict.fromkeys(kinds, checked_limit(limit))

@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from obeql.drawing.colors import Palette, bar_pixels, limit_of, shared_limits, symmetric_limit
 from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
+from obeql.drawing.sparkline import sparklines
 from obeql.errors import ImageError
+from obeql.planner.grid import show_on
 from obeql.planner.regions import RegionGrid
 from obeql.results.pixel_map import mean_over_regions, mean_over_windows, spread
 from obeql.results.quality_text import ESTIMATED, estimated_note, importance_text, top_class_text
@@ -39,6 +41,9 @@ FOR, AGAINST = ".:*#@", ",-=%&"
 N_DRAWN = 4
 #: Most important cells listed beside a map that asks for no number of them, and at most.
 N_CELLS, MOST_CELLS = 8, 30
+
+#: Characters of the line of a signal, at most.
+_LINE = 100
 
 #: Columns of a terminal from which boxes and scores fit beside a map, and up to which the table comes below it.
 _WIDE, _NARROW = 118, 66
@@ -84,12 +89,16 @@ def draw_result(result: Result, console: Console) -> None:
 
 def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> RenderableType:
     """Return a map over its image, beside the table of its most important cells; colors end at `limit`, or its own."""
+    from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
     height, width = _size(heat.placement.source_size, canvas)
-    values = _sampled(heat, height, width)
     limit = limit_of(heat) if limit is None else limit
-    text = _painted(values, limit, _ground(heat, height, width), canvas)
+    if heat.n_axes == 1:
+        room = min(canvas.width - 2, _LINE)
+        text = sparklines(heat, room, limit, _PALETTE, canvas.color, canvas.blocks)
+    else:
+        text = _painted(_sampled(heat, height, width), limit, _ground(heat, height, width), canvas)
     title = Text(
         f"{Path(heat.image).name} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}", style="bold"
     )
@@ -108,6 +117,8 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> R
     if heat.warning:
         notes.append(Text(heat.warning, style="yellow"))
     table = cells_table(listed, heat.score_kind, heat.classes, canvas.width >= _WIDE)
+    if heat.n_axes == 1:
+        return Group(title, text, *notes, table)
     return _framed(title, text, table, notes, canvas)
 
 
@@ -145,8 +156,8 @@ def draw_plane(
     notes = _legend(limit, score_kind, canvas, unknown)
     stated = f"{n_done} of {importance.size} windows" if stated is None else stated
     listed = isinstance(grid, RegionGrid)
-    sizes = "listed" if listed else f"each window {grid.patch[0]}x{grid.patch[1]} px"
-    notes.append(Text(f"{stated}, {sizes} of {size[0]}x{size[1]}"))
+    sizes = "listed" if listed else f"each window {show_on(size, grid.patch)} px"
+    notes.append(Text(f"{stated}, {sizes} of {show_on(size, size)}"))
     if is_preview and not listed:
         notes.append(Text("the others look as the nearest of them"))
     best = _best(importance, exact, grid, canvas.width >= _WIDE)
@@ -170,12 +181,13 @@ def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wi
     """Return a table of cells: place on the grid, importance, class; if `wide`, also box in model pixels and score."""
     what = "region" if cells and cells[0].name is not None else "cell"
     if wide:
-        table = _table("#", what, "box (top, left, h, w)", "importance", score_kind, "top class")
+        box_head = "box (start, length)" if cells and cells[0].n_axes == 1 else "box (top, left, h, w)"
+        table = _table("#", what, box_head, "importance", score_kind, "top class")
     else:
         table = _table("#", what, "importance", "top class")
     for rank, cell in enumerate(cells, start=1):
         name = top_class_text(cell.top_class, classes)
-        box = f"{cell.top}, {cell.left}, {cell.height}, {cell.width}"
+        box = cell.box_text
         place, importance = _plain(cell.place_text), cell.importance_text
         values = (place, box, importance, f"{cell.score:.4g}") if wide else (place, importance)
         table.add_row(str(rank), *values, _plain(name))
@@ -238,6 +250,7 @@ def _size(shape: tuple[int, ...], canvas: Canvas) -> tuple[int, int]:
     """(height, width) in half blocks of a picture of `shape`: beside a table half the terminal's width at most."""
     room = canvas.width - 2 if canvas.width <= _NARROW else canvas.width // 2 - 4
     widest = max(8, min(44, room))
+    shape = (max(1, shape[1] // 3), shape[1]) if shape[0] == 1 else shape  # a signal, as a picture of its curves
     highest = max(12, min(44, 2 * (canvas.height - 4)))  # a title and what stands below it fit as well
     scale = min(widest / shape[1], highest / shape[0])
     height = max(2, round(shape[0] * scale))

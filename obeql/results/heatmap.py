@@ -18,6 +18,7 @@ from obeql.errors import ImageError, QueryTypeError
 from obeql.executor.images.decode import SourceImage, decode_file
 from obeql.executor.images.placement import Placement
 from obeql.planner.cells import FloatPlane, MapCells
+from obeql.planner.grid import show_on, shown_axes
 from obeql.planner.scores import ScoreKind, importance_of, is_constant, other_score, score_of
 from obeql.results import late
 from obeql.results.pixel_map import mean_over_regions, mean_over_windows, on_source
@@ -43,6 +44,7 @@ class Cell:
     """One window: its place on the grid, its box in pixels of the model's input, and what hiding it does.
 
     Where it is not `exact`, the network did not compute it in the precision of the statement: it is estimated.
+    A window of a signal lies in row 0, one pixel high: `left` is its first sample, `width` how many it has.
     """
 
     row: int
@@ -58,11 +60,20 @@ class Cell:
     #: of windows that a query listed, what it called this one, and which pixels of its box it hides; None: all of them
     name: str | None = None
     mask: npt.NDArray[np.bool_] | None = None
+    #: axes of the model's input: 1 of signals, 2 of images
+    n_axes: int = 2
 
     @property
     def place_text(self) -> str:
         """Return what lists call the window: its place on the grid, or the name that a query gave it."""
-        return f"{self.row}, {self.col}" if self.name is None else self.name
+        place = f"{self.row}, {self.col}" if self.n_axes > 1 else str(self.col)
+        return place if self.name is None else self.name
+
+    @property
+    def box_text(self) -> str:
+        """Return the window's box as lists show it: top, left, height, width, or of signals start, length."""
+        box = f"{self.left}, {self.width}"
+        return box if self.n_axes == 1 else f"{self.top}, {self.left}, {self.height}, {self.width}"
 
     @property
     def importance_text(self) -> str:
@@ -76,6 +87,8 @@ class Heatmap:
 
     `image` is the image's name in titles, `class_name` the class asked about, `classes` the names of all classes
     (may be empty), `stride` (rows, cols) in pixels, `columns` what the SELECT that named the image passed along.
+    `n_axes` counts the axes of the model's input: 1 of a signal, whose map has one number a window, and 2 of an image.
+    `channels` are the names of a signal's channels.
     """
 
     cells: MapCells
@@ -92,18 +105,28 @@ class Heatmap:
     classes: tuple[str, ...] = ()
     columns: Mapping[str, Any] = field(default_factory=dict)
     picture: Picture = None
+    n_axes: int = 2
+    channels: tuple[str, ...] = ()
 
     # -- numbers ------------------------------------------------------------------------------------------------
 
     @cached_property
     def scores(self) -> FloatPlane:
-        """float32 (rows, cols): the class's score with the window hidden; NaN where not computed."""
-        return _fixed(self._scores)
+        """float32 (rows, cols), of signals (windows,): the class's score with the window hidden; NaN: not computed."""
+        return self._shaped(_fixed(self._scores))
 
     @cached_property
     def importance(self) -> FloatPlane:
-        """float32 (rows, cols): clean score - score; positive is evidence for the class."""
-        return _fixed(self._importance)
+        """float32 (rows, cols), of signals (windows,): clean score - score; positive is evidence for the class."""
+        return self._shaped(_fixed(self._importance))
+
+    def _shaped(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return a plane of cells or pixels as users see it: that of a signal without its row."""
+        return plane[0] if self.n_axes == 1 else plane
+
+    def with_row(self) -> Heatmap:
+        """Return the map with planes (rows, cols) in any case, a signal's with one row, as the store has them."""
+        return self if self.n_axes > 1 else replace(self, n_axes=2)
 
     @cached_property
     def _scores(self) -> npt.NDArray[np.float64]:
@@ -134,12 +157,12 @@ class Heatmap:
         """int32 (rows, cols): the class the model would name with the window hidden; -1 where there is none."""
         if self.score_kind == "value":
             return np.full(self.shape, -1, np.int32)
-        return self.cells.top_class
+        return self._shaped(self.cells.top_class)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, cols) of the grid of windows."""
-        return self.cells.logit.shape[0], self.cells.logit.shape[1]
+    def shape(self) -> tuple[int, ...]:
+        """(rows, cols) of the grid of windows, of signals (windows,)."""
+        return tuple(self.cells.logit.shape[-self.n_axes :])
 
     def as_score(self, kind: str) -> Heatmap:
         """Return the same map seen as another score: probability, log_odds, log_probability or logit."""
@@ -168,22 +191,24 @@ class Heatmap:
         return self.cells.widths
 
     @property
-    def patch(self) -> tuple[int, int]:
-        """(height, width) of a whole window; (0, 0) where a query lists windows."""
-        return self.cells.key.patch
+    def patch(self) -> tuple[int, ...]:
+        """(height, width) of a whole window, of signals (length,); zeros where a query lists windows."""
+        return self.cells.key.patch[-self.n_axes :]
 
     @property
     def patch_text(self) -> str:
         """Return the size of the windows as it is written, `16x16`; `listed` where a query lists them."""
-        return "x".join(map(str, self.patch)) if self.cells.listed is None else "listed"
+        return show_on(self.placement.model_size, self.cells.key.patch) if self.cells.listed is None else "listed"
 
     @property
     def windows_text(self) -> str:
         """Return size and stride of the windows, in words; or how many a query lists."""
         if self.cells.listed is not None:
-            return f"{self.shape[1]} listed windows"
-        stride = "x".join(map(str, self.stride)) if self.stride[0] != self.stride[1] else str(self.stride[0])
-        return f"window {self.patch_text} px, stride {stride}"
+            return f"{self.shape[-1]} listed windows"
+        size = self.placement.model_size
+        stride = shown_axes(size, self.stride)
+        step = "x".join(map(str, stride)) if len(set(stride)) > 1 else str(stride[0])
+        return f"window {self.patch_text} {'px' if size[0] > 1 else 'samples'}, stride {step}"
 
     @property
     def class_id(self) -> int:
@@ -281,14 +306,15 @@ class Heatmap:
     def to_pixels(self, size: Literal["model", "source"] = "model") -> FloatPlane:
         """Return float32 (H, W): for each pixel the plain mean of the importance of the windows that cover it.
 
+        Of signals (length,), a number a sample.
         `model` is the model's input; `source` repeats each of its pixels over the source pixels whose centres fall
         into it. NaN where no computed window covers a pixel, and outside the model's crop of the source.
         """
         if size not in ("model", "source"):
             raise QueryTypeError(f"size {size!r} is unknown; allowed are 'model' and 'source'")
         if size == "model":
-            return self._pixels
-        return on_source(self._pixels, self.placement)
+            return self._shaped(self._pixels)
+        return self._shaped(on_source(self._pixels, self.placement))
 
     @cached_property
     def _pixels(self) -> FloatPlane:
@@ -299,8 +325,11 @@ class Heatmap:
             return _fixed(mean_over_regions(self._importance[0], rows, cols, cells.listed, size))
         return _fixed(mean_over_windows(self._importance, rows, cols, self.placement.model_size))
 
-    def cell(self, row: int, col: int) -> Cell:
-        """Return the window at a place on the grid."""
+    def cell(self, *place: int) -> Cell:
+        """Return the window at a place on the grid: row and column, of signals its number alone."""
+        if len(place) != self.n_axes:
+            raise QueryTypeError(f"cell{place}: a window of this map has {self.n_axes} numbers")
+        row, col = (0, *place)[-2:]
         cells = self.cells
         listed = cells.listed
         down = row if listed is None else col
@@ -313,16 +342,21 @@ class Heatmap:
             width=int(cells.widths[col]),
             score=float(self._scores[row, col]),
             importance=float(self._importance[row, col]),
-            top_class=int(self.top_class[row, col]),
+            top_class=int(self.top_class[place]),
             exact=cells.exact is None or bool(cells.exact[row, col]),
             name=None if listed is None else listed.names[col],
             mask=None if listed is None else listed.mask(col),
+            n_axes=self.n_axes,
         )
+
+    def _cell_number(self, index: int) -> Cell:
+        """Return a window by its number in row-major order."""
+        return self.cell(*(int(at) for at in np.unravel_index(index, self.shape)))
 
     @property
     def regions(self) -> tuple[Cell, ...]:
         """Return the windows that the statement listed (WINDOWS), in its order; none of a map on a grid."""
-        return () if self.cells.listed is None else tuple(self.cell(0, col) for col in range(self.shape[1]))
+        return () if self.cells.listed is None else tuple(self._cell_number(col) for col in range(self.shape[-1]))
 
     @property
     def n_listed(self) -> int:
@@ -340,7 +374,7 @@ class Heatmap:
         flat = self._importance.ravel()
         order = np.argsort(-flat, kind="stable")
         order = order[np.isfinite(flat[order])][:k]
-        return [self.cell(*divmod(int(index), self.shape[1])) for index in order]
+        return [self._cell_number(int(index)) for index in order]
 
     # -- pictures -----------------------------------------------------------------------------------------------
 
@@ -440,10 +474,10 @@ class Heatmap:
         arrays: dict[str, Any] = {
             "scores": self.scores,
             "importance": self.importance,
-            "logit": cells.logit,
-            "others": cells.others,
+            "logit": self._shaped(cells.logit),
+            "others": self._shaped(cells.others),
             "top_class": self.top_class,
-            "exact": np.ones(self.shape, bool) if cells.exact is None else cells.exact,
+            "exact": np.ones(self.shape, bool) if cells.exact is None else self._shaped(cells.exact),
             "tops": cells.tops,
             "lefts": cells.lefts,
             "heights": cells.heights,
@@ -463,12 +497,12 @@ class Heatmap:
         return late.map_png(self, 100)
 
     def __repr__(self) -> str:
-        rows, cols = self.shape
+        cells = f"{' x '.join(map(str, self.shape))} cells"
         ends = [self._end(np.argmin), self._end(np.argmax)]
         span = f"importance {ends[0]} .. {ends[1]}" if all(ends) else "no cell computed"
         quality = f", {self.quality}" if self.approx else ""
         return (
-            f"<Heatmap {Path(self.image).name}, {self.class_name}: {rows} x {cols} cells, "
+            f"<Heatmap {Path(self.image).name}, {self.class_name}: {cells}, "
             f"clean {self.score_kind} {self.clean_score:.4g}, {span}{quality}>"
         )
 
@@ -478,7 +512,7 @@ class Heatmap:
         if not known.any():
             return ""
         index = np.flatnonzero(known)[which(self._importance[known])]
-        cell = self.cell(*divmod(int(index), self.shape[1]))
+        cell = self._cell_number(int(index))
         return importance_text(cell.importance, cell.exact, 3)
 
 

@@ -94,7 +94,7 @@ class Result(Sequence[Heatmap]):
                 (
                     str(rank),
                     f"({cell.place_text})" if cell.name is None else cell.name,
-                    f"({cell.top}, {cell.left}, {cell.height}, {cell.width})",
+                    f"({cell.box_text})",
                     cell.importance_text,
                     f"{cell.score:.4g}",
                     _class_name(heat, cell.top_class),
@@ -102,7 +102,8 @@ class Result(Sequence[Heatmap]):
                 for rank, cell in enumerate(cells, start=1)
             ]
             what = "cell" if heat.cells.listed is None else "region"
-            head = ("#", what, "top, left, height, width", "importance", heat.score_kind, "top class")
+            box = "top, left, height, width" if heat.n_axes > 1 else "start, length"
+            head = ("#", what, box, "importance", heat.score_kind, "top class")
             line = f"{heat.image} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}"
             note = "" if all(cell.exact for cell in cells) else f"\n  {ESTIMATED} {estimated_note(heat.cells.quality)}"
             blocks.append(f"{line}\n{_aligned(head, rows)}{note}" if rows else f"{line}\n(no cell computed)")

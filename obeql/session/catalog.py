@@ -56,7 +56,7 @@ class SessionCatalog:
         return label_picture(path)
 
     def segments(self, image: ImageRecord, call: str, how: Preprocessing) -> npt.NDArray[Any]:
-        return segments_of(self._image_registry.load(image), call, how)
+        return segments_of(self._image_registry.load(image, len(how.size)), call, how)
 
     def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
         return self._image_registry.paged(images, pages)
@@ -69,21 +69,24 @@ class SessionCatalog:
     def stored_grids(
         self, images: Sequence[ImageRecord], model: ModelRecord, fill: str, precision: str
     ) -> Sequence[StoredMaps]:
-        hashes = self._hashes(images)
+        hashes = self._hashes(images, len(model.preprocessing.size))
         if not any(hashes):
             return []
         how = model.preprocessing.digest()
         return self._store.stored_grids(hashes, model.model_hash, how, fill, precision)
 
-    def _hashes(self, images: Sequence[ImageRecord]) -> list[str | None]:
+    def _hashes(self, images: Sequence[ImageRecord], n_axes: int) -> list[str | None]:
         """The contents of the images: of a single one as it is now, of several as they were when last decoded."""
         if len(images) == 1:
             try:
-                return [self._image_registry.load(images[0]).digest]
+                return [self._image_registry.load(images[0], n_axes).digest]
             except ImageError:
                 return [None]  # which is told when the image is needed
         known = self._store.image_hashes([image.path for image in images if image.path is not None])
-        return [self._image_registry.digest(image) if image.path is None else known.get(image.path) for image in images]
+        return [
+            self._image_registry.digest(image, n_axes) if image.path is None else known.get(image.path)
+            for image in images
+        ]
 
     def setting(self, name: str) -> Any:
         return self._settings.get(name, setting_default(name))

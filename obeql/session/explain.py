@@ -270,7 +270,8 @@ def _answers(plan: ExplainPlan, image: ImageRecord, stored: list[StoredMap], ima
         if (ids != wanted) if isinstance(wanted, list) else (len(ids) != wanted):
             return False
     try:
-        return image_registry.load(image).digest == stored[0].cells.key.image_hash
+        n_axes = len(plan.model.preprocessing.size)
+        return image_registry.load(image, n_axes).digest == stored[0].cells.key.image_hash
     except ImageError:
         return False
 

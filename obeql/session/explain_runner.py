@@ -110,7 +110,9 @@ class ExplainRunner:
         say = StatementStatus(call.on_progress, bound.n_windows, len(bound.images), bound.images[0].shown)
         say.torch()
         if len(bound.images) == 1:
-            self._image_registry.load(bound.images[0])  # a single bad image fails here, before anything is measured
+            self._image_registry.load(
+                bound.images[0], len(bound.model.preprocessing.size)
+            )  # a single bad image fails here, before anything is measured
         if bound.complete:  # stored cells answer: no network is loaded, and there is nothing to estimate
             return plan_explain(bound, Rates())
         if runs and (model := self._model_registry.current(bound.model, say)) is not bound.model:

@@ -30,8 +30,14 @@ __all__ = ["ImageRegistry", "is_pixels"]
 
 _PATH_COLUMNS = ("path", "file", "filename")
 
+#: The column of a SELECT that holds signals themselves, as lists.
+_SIGNAL_COLUMN = "signal"
+
 #: What a SELECT names its images by, in the words of errors.
-_NAMING_COLUMNS = f"a column {_PATH_COLUMNS[0]} (or {', '.join(_PATH_COLUMNS[1:])}) of texts, or image_id"
+_NAMING_COLUMNS = (
+    f"a column {_PATH_COLUMNS[0]} (or {', '.join(_PATH_COLUMNS[1:])}) of texts, or image_id, "
+    f"or {_SIGNAL_COLUMN} of lists"
+)
 
 #: Pixels of images without a name that are kept from one statement to the next, so that results can be drawn.
 _PASSING_BYTES = 256 * 2**20
@@ -69,23 +75,25 @@ class ImageRegistry:
             _, image = self._passing.popitem(last=False)
             size -= image.pixels.nbytes
 
-    def load(self, image: ImageRecord, content: str | None = None) -> SourceImage:
-        """Decode an image. Raises ImageError when it is gone or damaged.
+    def load(self, image: ImageRecord, n_axes: int | None = None, content: str | None = None) -> SourceImage:
+        """Decode an image for a model of so many spatial axes; None: as whatever it is.
 
+        Raises ImageError when it is gone or damaged.
         Of files that its relative path may mean, the first with the hash `content` is taken, or else the first.
         """
         if image.path is not None:
             found = self._places.all(image.path)
             try:
-                first = self._read(next(found, image.path))
+                first = self._read(next(found, image.path), n_axes)
             except ImageError as error:
                 raise ImageError(f"{error}{self._places.looked(image.path)}") from None
             if content is None or first.digest == content:
                 return first
-            return next((each for each in map(self._read, found) if each.digest == content), first)
+            others = (self._read(each, n_axes) for each in found)
+            return next((each for each in others if each.digest == content), first)
         held = self._held(image)
         if held is not None:
-            return held
+            return _read_by(held, n_axes)
         raise ImageError(
             f"Image '{image.shown}' was handed over from Python and its pixels are not stored; hand it over again."
         )
@@ -94,33 +102,35 @@ class ImageRegistry:
         """Remember where images are that a statement named by relative paths."""
         self._places.remember(image.path for image in images)
 
-    def _read(self, path: str) -> SourceImage:
+    def _read(self, path: str, n_axes: int | None) -> SourceImage:
         from obeql.executor.images import decode_file  # noqa: PLC0415
 
-        stamp = _stamp(path)
+        stamp = _stamp(path, n_axes)
         if stamp is not None and self._last is not None and self._last[0] == stamp:
             return self._last[1]
-        decoded = decode_file(path)
+        decoded = decode_file(path, n_axes)
         if stamp is not None:
             self._last = stamp, decoded
         return decoded
 
-    def digest(self, image: ImageRecord) -> str | None:
+    def digest(self, image: ImageRecord, n_axes: int) -> str | None:
         """Return the content hash of an image that was handed over as pixels and is still held, else None."""
         held = self._held(image)
-        return None if held is None else held.digest
+        return None if held is None else _read_by(held, n_axes).digest
 
-    def listed(self, items: Sequence[Any], name: str | None, shown: str) -> list[ImageRecord]:
+    def listed(self, items: Sequence[Any], name: str | None, shown: str, model: str | None = None) -> list[ImageRecord]:
         """Images of a Python list: paths, pixels and records, mixed; a batch (N, C, H, W) or (N, H, W, C) is N of them.
 
         Pixels are called `<name>_<place>`, and by their content when there is no name. `shown` is what messages
-        call the list.
+        call the list, `model` the one that reads them: arrays are images or signals, as it takes them.
         """
         from obeql.executor.images import decode_object  # noqa: PLC0415
 
         found: list[ImageRecord] = []
         pixels: dict[int, tuple[str | None, SourceImage]] = {}
-        items = [part for item in items for part in _one_by_one(item)]
+        known = None if model is None else self._store.model(model)
+        n_axes = None if known is None else len(known.preprocessing.size)
+        items = [part for item in items for part in _one_by_one(item, n_axes)]
         for place, item in enumerate(items):
             which = f"{shown}, item {place}" if len(items) > 1 else shown
             if isinstance(item, ImageRecord):
@@ -128,7 +138,7 @@ class ImageRegistry:
             elif isinstance(item, (str, os.PathLike)):
                 found += self.at(os.fspath(item))
             elif is_pixels(item):
-                pixels[len(found)] = None if name is None else f"{name}_{place}", decode_object(item, which)
+                pixels[len(found)] = None if name is None else f"{name}_{place}", decode_object(item, which, n_axes)
                 found.append(_UNKNOWN)
             else:
                 raise QueryTypeError(
@@ -190,6 +200,8 @@ class ImageRegistry:
             said, offset = said_and_offset(error, sql, self._store.ask)
             hint = " Name the folder as a path: '*.png' finds such files." if "Invalid unicode" in str(error) else ""
             raise QueryTypeError(f"The SELECT that names the images fails: {said}{hint}", offset=offset) from error
+        if _SIGNAL_COLUMN in columns:
+            return self._signals(columns, rows)
         path_column = next((name for name in _PATH_COLUMNS if name in columns), None)
         if path_column is None and len(columns) == 1 and "image_id" not in columns:
             path_column = columns[0]
@@ -203,6 +215,36 @@ class ImageRegistry:
             handle = record.path if record.path is not None else record.image_id or record.shown
             found.setdefault((handle, record.label), record)
         return list(found.values())
+
+    def _signals(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ImageRecord]:
+        """Return the signals of a SELECT by its column of lists, called by its column name where there is one.
+
+        Raises QueryTypeError for a row without a signal, ImageError for lists that are none.
+        """
+        from obeql.executor.images import decode_object  # noqa: PLC0415
+
+        found: list[tuple[str | None, SourceImage]] = []
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        for number, row in enumerate(records, start=1):
+            name = None if row.get("name") is None else str(row["name"])
+            values = row[_SIGNAL_COLUMN]
+            if not isinstance(values, (list, tuple)):
+                told = "NULL" if values is None else f"a {type(values).__name__}"
+                raise QueryTypeError(
+                    f"Row {number} of the SELECT has no signal: its {_SIGNAL_COLUMN} is {told}; it must be a list of "
+                    "numbers (FLOAT[]), or of channels (FLOAT[][])."
+                )
+            found.append((name, decode_object(list(values), name or f"row {number}", 1)))
+        kept = self._take(found)
+        named = {_SIGNAL_COLUMN, "name", "label"}
+        return [
+            replace(
+                image,
+                label=None if row.get("label") is None else str(row["label"]),
+                columns={column: value for column, value in row.items() if column not in named},
+            )
+            for image, row in zip(kept, records, strict=True)
+        ]
 
     def put_set(self, images: ImageSet, replace_set: bool) -> ImageSet:
         """Store a named list of images, with what those handed over as pixels hold. Raises StoreError."""
@@ -258,15 +300,22 @@ class ImageRegistry:
         return ImageRecord(image.path, image.image_id, label or image.label, image.key, rest or image.columns)
 
 
-def _one_by_one(item: Any) -> Sequence[Any]:
+def _one_by_one(item: Any, n_axes: int | None) -> Sequence[Any]:
     """Return the images of a batch, an array or tensor with an axis more than an image has; else the item itself."""
-    return list(item) if is_pixels(item) and getattr(item, "ndim", 0) == 4 else [item]
+    return list(item) if is_pixels(item) and getattr(item, "ndim", 0) == (n_axes or 2) + 2 else [item]
 
 
-def _stamp(path: str) -> tuple[Any, ...] | None:
+def _read_by(held: SourceImage, n_axes: int | None) -> SourceImage:
+    """Return what was handed over as a model of so many axes reads it: an array of two may be a signal."""
+    from obeql.executor.images import as_signal  # noqa: PLC0415
+
+    return as_signal(held) if n_axes == 1 else held
+
+
+def _stamp(path: str, n_axes: int | None) -> tuple[Any, ...] | None:
     """Return what tells whether the file at a path is still the one that was read."""
     try:
         status = Path(file_of(split_page(path)[0])).stat()
     except OSError:
         return None
-    return path, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+    return path, n_axes, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

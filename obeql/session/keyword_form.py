@@ -116,9 +116,12 @@ def _accuracy(rest: dict[str, Any]) -> syntax.Exact | syntax.Approx | None:
 
 
 def _region(value: Any) -> syntax.Region:
-    if not isinstance(value, (list, tuple)) or len(value) != 4:
-        raise QueryTypeError(f"region takes (top, left, height, width) in pixels of the model's input, not {value!r}.")
-    return syntax.Region(*(_whole("region", item) for item in value))
+    if not isinstance(value, (list, tuple)) or len(value) not in (2, 4):
+        raise QueryTypeError(
+            f"region takes (top, left, height, width) in pixels of the model's input, or (start, extent) of signals, "
+            f"not {value!r}."
+        )
+    return syntax.Region(tuple(_whole("region", item) for item in value))
 
 
 def _selector(classes: Any) -> syntax.Selector | None:
@@ -193,7 +196,9 @@ def live_model(module: Any, source: Any, options: Mapping[str, Any]) -> LiveMode
     names = {row.name for row in MODEL_OPTIONS} - {row.name for row in EXPLAIN_OPTIONS} - set(CLAUSES) - _OF_FILES
     said = {name.lower(): value for name, value in options.items() if name.lower() in names and value is not None}
     rest = {name: value for name, value in options.items() if name.lower() not in names}
-    shape = _shape(source)
+    if _takes_signals(module) and "size" not in said and (length := _length(source)) is not None:
+        said["size"] = (length,)
+    shape = _shape(source) if "size" not in said else None
     if shape is not None:
         said.setdefault("size", shape[1:])
         if shape[0] == 1:
@@ -207,6 +212,19 @@ def live_model(module: Any, source: Any, options: Mapping[str, Any]) -> LiveMode
 
 #: Options of models that a live module has no use for.
 _OF_FILES = {"weights", "trust"}
+
+
+def _takes_signals(module: Any) -> bool:
+    from obeql.executor.models.preprocessing import declared_by  # noqa: PLC0415 - torch is there with the module
+
+    return declared_by(module).n_axes == 1
+
+
+def _length(source: Any) -> int | None:
+    """Return the samples of an array (length) or (channels, length), of a batch, or of the first of a list."""
+    if isinstance(source, (list, tuple)) and source:
+        return _length(source[0])
+    return int(source.shape[-1]) if is_pixels(source) and hasattr(source, "shape") else None
 
 
 def _shape(source: Any) -> tuple[int, int, int] | None:

@@ -53,7 +53,12 @@ class Listings:
         """DESCRIBE MODEL: one row a layer, with multiply-accumulates in millions, then one an output of the network."""
         layers, outputs = model.network.layers, model.network.outputs
         none = [None] * len(outputs)
-        shapes = [*(layer.shape for layer in layers), *(output.shape for output in outputs)]
+        # The row of a signal, which is one of the engine's, says nothing to people.
+        flat = model.preprocessing.is_signal
+        shapes = [
+            *((layer.shape[:1] + layer.shape[2:]) if flat else layer.shape for layer in layers),
+            *(output.shape for output in outputs),
+        ]
         columns: dict[str, list[Any]] = {
             "layer": [*range(len(layers)), *none],
             "kind": [*(layer.kind for layer in layers), *("output" for _ in outputs)],

@@ -35,7 +35,7 @@ _FILES = ("weights", "classes")
 _HEAD = frozenset({"probabilities"})
 
 #: What decides a captured graph: what it computes, and the shape of the input its layers were traced with.
-GraphKey = tuple[str, tuple[int, int], str]
+GraphKey = tuple[str, tuple[int, ...], str | tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -286,10 +286,9 @@ class ModelRegistry:
         from obeql.executor.network.tensor_digests import TensorDigests  # noqa: PLC0415
 
         how = loaded.preprocessing
-        channels = 1 if how.channels == "gray" else 3
         digests = TensorDigests()
         content = loaded.content_hash(digests)
-        shape = (channels, *how.size)
+        shape = (how.n_channels, *how.map_size)
         graph = capture(loaded.module, shape, loaded.raw_outputs, loaded.activation, digests, self._heed)
         graph = replace(graph, outputs=loaded.outputs)
         identity = identify(loaded, graph, content, digests)

@@ -53,10 +53,11 @@ def bound_values(
     source = _source_parameter(statement)
     windows = _windows_parameter(statement)
     name = statement.name.value if isinstance(statement, statements.CreateImages) else None
+    model = _model(statement)
     for parameter, value in given.items():
         if parameter == source:
             shown = f"parameter {_shown(parameter)}" if is_written(parameter) else "source"
-            given[parameter] = _images(value, image_registry, shown, name)
+            given[parameter] = _images(value, image_registry, shown, name, model)
         elif parameter != windows and hasattr(value, "tolist") and getattr(value, "ndim", 0) > 0:
             given[parameter] = value.tolist()
     return given
@@ -172,10 +173,18 @@ def _shown(parameter: syntax.Parameter) -> str:
     return str(parameter.name if parameter.index is None else parameter.index + 1)
 
 
-def _images(value: Any, image_registry: ImageRegistry, shown: str, name: str | None) -> Any:
+def _model(statement: syntax.Node) -> str | None:
+    """Return the name of the model that reads the source of a statement; None where it names none in its text."""
+    if isinstance(statement, statements.PlanStatement):
+        statement = statement.statement
+    model = statement.model if isinstance(statement, (statements.ExplainOcclude, statements.Predict)) else None
+    return model.value if isinstance(model, (syntax.Name, syntax.Text)) else None
+
+
+def _images(value: Any, image_registry: ImageRegistry, shown: str, name: str | None, model: str | None) -> Any:
     """Return pixels, alone or in a list, as images of the registry; paths, names and records as they are."""
     if is_pixels(value):
-        return image_registry.listed([value], name, shown)
+        return image_registry.listed([value], name, shown, model)
     if isinstance(value, (list, tuple)) and any(not isinstance(item, (str, os.PathLike)) for item in value):
-        return image_registry.listed(value, name, shown)
+        return image_registry.listed(value, name, shown, model)
     return value

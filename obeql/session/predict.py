@@ -184,7 +184,7 @@ def _outputs(
         if cancelled():
             raise KeyboardInterrupt("cancelled; no prediction was stored")
         try:
-            source = image_registry.load(image)
+            source = image_registry.load(image, len(bound.model.preprocessing.size))
             values = preprocess(source, bound.model.preprocessing).values
             with arithmetic("float32", device):
                 pixels = torch.from_numpy(values)[None].to(device)

@@ -211,7 +211,7 @@ def _inputs(image_registry: ImageRegistry, image: ImageRecord, hows: Sequence[Pr
     from obeql.executor.images import preprocess  # noqa: PLC0415
     from obeql.executor.images.preprocess import to_model_space  # noqa: PLC0415
 
-    pixels = preprocess(image_registry.load(image), hows[0]).pixels
+    pixels = preprocess(image_registry.load(image, 2), hows[0]).pixels
     unit = pixels[:, :, :1] if hows[0].channels == "gray" else pixels
     return np.stack([to_model_space(unit, how) for how in hows])
 

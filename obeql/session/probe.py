@@ -57,7 +57,7 @@ class Probe:
         self._graph = graph
         self._turn = turn
         self.model = bound.model.name
-        self.size = bound.model.preprocessing.size
+        self.size = bound.model.preprocessing.map_size
         #: where the model's input lies in the picture
         self.placement = placement
 
@@ -120,7 +120,7 @@ def open_probe(
     how = bound.model.preprocessing
     device = resolve_device(bound.device)
     graph = graph.to(device, torch.float32)
-    given = preprocess(image_registry.load(image), how)
+    given = preprocess(image_registry.load(image, len(how.size)), how)
     pixels = torch.from_numpy(given.values)[None].to(device)
     hidden = torch.from_numpy(fill_values(fill, given, how))[None].to(device)
     try:

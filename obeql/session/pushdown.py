@@ -19,6 +19,7 @@ from obeql.planner import BoundExplain, ImageRecord, class_names
 from obeql.planner.binding.image_paths import image_name
 from obeql.planner.binding.labels import labels_of
 from obeql.planner.binding.settings import ALL_GPUS
+from obeql.planner.grid import show_on
 from obeql.planner.logical.plan import ScoreCells, find, grids_of
 from obeql.planner.physical.refinement import TOP_CELLS_CONFIDENCE
 from obeql.planner.pushdown.facts import Condition, MapFacts, PredictionJoin, Restriction
@@ -291,7 +292,7 @@ def left_of(
         said.append(restriction.aggregates.written)
     columns = "*"
     if restriction.region is not None:
-        left = replace(left, region=syntax.Region(*restriction.region, span=statement.span))
+        left = replace(left, region=syntax.Region(restriction.region, span=statement.span))
         said.append(f"REGION {restriction.region}")
         columns = _numbered_as_before(bound, restriction.region)
     note = f"what the SQL around it needs: {', '.join(said)}" if said else ""
@@ -303,7 +304,7 @@ def _numbered_as_before(bound: BoundExplain, region: tuple[int, int, int, int]) 
     top, left, _, _ = region
     rows, cols = [], []
     for grid in grids_of(bound.logical):
-        patch = f"WHEN '{grid.patch[0]}x{grid.patch[1]}' THEN"
+        patch = f"WHEN '{show_on(grid.size, grid.patch)}' THEN"
         rows.append(f"{patch} {sum(start < top for start in grid.rows.starts)}")
         cols.append(f"{patch} {sum(start < left for start in grid.cols.starts)}")
     shifted = [

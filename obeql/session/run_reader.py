@@ -55,6 +55,8 @@ def heatmap_of(
         classes=names,
         columns=dict(image.columns),
         picture=picture,
+        n_axes=len(model.preprocessing.size),
+        channels=model.preprocessing.channels if isinstance(model.preprocessing.channels, tuple) else (),
     )
 
 
@@ -80,7 +82,7 @@ def load_heatmap(
         _placement(stored, model, source_size),
         image,
         stored.run_id,
-        lambda: image_registry.load(image, stored.cells.key.image_hash),
+        lambda: image_registry.load(image, len(model.preprocessing.size), stored.cells.key.image_hash),
         stored.class_name,
         stored.label,
     )
@@ -121,7 +123,7 @@ def _placement(stored: StoredMap, model: ModelRecord, source: tuple[int, int] | 
     """Return where the model's input lay in the source image, from what was stored beside the map."""
     from obeql.executor.images.placement import Placement  # noqa: PLC0415
 
-    size = stored.input_size or model.preprocessing.size
+    size = stored.input_size or model.preprocessing.map_size
     if stored.source_box is None or source is None:
         return Placement(size, size, (0, 0), size)
     top, left, height, width = stored.source_box

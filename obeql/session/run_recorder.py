@@ -175,7 +175,8 @@ class RunRecorder:
             self._kept_files.add(explained)
         shown = replace(known, columns=image.columns or known.columns)
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
-        picture = self.image_registry.load(image) if known.path is None else (lambda: self.image_registry.load(known))
+        load, n_axes = self.image_registry.load, len(self.plan.model.preprocessing.size)
+        picture = load(image, n_axes) if known.path is None else (lambda: load(known, n_axes))
         heats = [
             heatmap_of(
                 *(cells, self.plan.score, self.plan.model, self.names, stride),

@@ -337,11 +337,10 @@ class Statements:
         record = self._model_registry.create(name, uri, options)
         known = self._store.model(name)
         self.put_model(record, statement.replace or self._model_registry.renews(record))
-        height, width = record.preprocessing.size
         same = known is not None and known.model_hash == record.model_hash
         return Message(
             f"model {name} {'is there already' if same else 'created' if known is None else 'replaced'}: "
-            f"{record.classes_text}, input {height}x{width}, {record.network.macs / 1e9:.2f} GMAC, "
+            f"{record.classes_text}, input {record.preprocessing.size_text}, {record.network.macs / 1e9:.2f} GMAC, "
             f"{_capture_note(record)}{', ' + outputs if (outputs := record.outputs_text) else ''}"
             + "".join(f"\n{note}" for note in self._model_registry.notes(record))
         )

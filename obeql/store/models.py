@@ -52,7 +52,7 @@ class ModelRows:
                         f"a model {known.name!r} exists with another {_differing(known, record)}; "
                         "write CREATE OR REPLACE MODEL (replace=True) or choose another name"
                     )
-            height, width = record.preprocessing.size
+            height, width = record.preprocessing.map_size
             self._database.append_row(
                 "model_rows",
                 entry_id=self._database.next_ids("entry_ids")[0],

@@ -47,12 +47,13 @@ def routes(page: Page) -> list[BaseRoute]:
 
 def comparison(heats: Sequence[Heatmap]) -> dict[str, Any]:
     """Return the figures of each map against the first. Raises QueryTypeError unless there are two to four maps."""
-    first, others = _planes(heats)
+    first, others = _planes([heat.with_row() for heat in heats])
     return {"against": 0, "pairs": [_figures(first, other) for other in others]}
 
 
 def comparison_frame(heats: Sequence[Heatmap]) -> bytes:
     """Return the differences, each map minus the first, on the grid of the first; a plane a map."""
+    heats = [heat.with_row() for heat in heats]
     first, others = _planes(heats)
     head = heats[0]
     about = {

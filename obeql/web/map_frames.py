@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.drawing.colors import limit_of
+from obeql.drawing.signal import as_picture
 from obeql.results.quality_text import quality_sentence
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def map_frame(heat: Heatmap) -> bytes:
 
     Windows that a query lists lie on no grid: of these, each pixel is a cell with the mean of the windows that hide it.
     """
+    heat = as_picture(heat)
     if heat.cells.listed is not None:
         pixels = heat.to_pixels()
         none = np.full(pixels.shape, -1, np.int32)

@@ -31,7 +31,7 @@ def parts_of(statement: statements.Statement) -> dict[str, Any] | None:
         "source": _source(statement.source),
         "model": _shown(statement.model),
         "classes": None if statement.selector is None else print_part(statement.selector),
-        "region": None if region is None else [region.top, region.left, region.height, region.width],
+        "region": None if region is None else list(region.numbers),
         "approx": accuracy.quality if isinstance(accuracy, syntax.Approx) else None,
         "within": None if statement.within is None else statement.within.seconds,
         "top_cells": None if statement.top_cells is None else statement.top_cells.k,
@@ -121,7 +121,7 @@ def _new_classes(node: statements.ExplainOcclude, value: Any) -> statements.Expl
 
 
 def _new_region(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
-    return replace(node, region=None if value is None else syntax.Region(*(int(each) for each in value)))
+    return replace(node, region=None if value is None else syntax.Region(tuple(int(each) for each in value)))
 
 
 def _new_approx(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:

@@ -13,6 +13,7 @@ from typing import Any, cast, overload
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError
 from obeql.grammar import print_name, print_statement, statements, syntax
 from obeql.planner.aggregates import AggregateAim
+from obeql.planner.binding.axes import on_axes, region_on_axes
 from obeql.planner.binding.classes import class_names, class_number, find_class
 from obeql.planner.binding.clause_names import clause
 from obeql.planner.binding.clauses import (
@@ -28,14 +29,14 @@ from obeql.planner.binding.clauses import (
 )
 from obeql.planner.binding.error_location import is_written, locate, placed_in
 from obeql.planner.binding.labels import each_once, labels_of
-from obeql.planner.binding.options import default_stride, explain_options, place_of, predict_options
+from obeql.planner.binding.options import check_fill, default_stride, explain_options, place_of, predict_options
 from obeql.planner.binding.settings import ALL_GPUS
 from obeql.planner.binding.sources import resolve_model, resolve_source
-from obeql.planner.binding.values import Parameters, parameter_value, show_pair
+from obeql.planner.binding.values import BadValue, Parameters, parameter_value
 from obeql.planner.binding.windows import bind_label_picture, bind_segments, bind_windows
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
 from obeql.planner.class_selector import ALL, LABEL, ClassSelector
-from obeql.planner.grid import Border, WindowGrid
+from obeql.planner.grid import Border, WindowGrid, show_on
 from obeql.planner.logical.plan import (
     Classify,
     LogicalNode,
@@ -198,6 +199,9 @@ def _bind_predict(
         images = tuple(catalog.paged(images, options["page"]))
     k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
     if statement.check:
+        if model.preprocessing.is_signal:
+            message = f"CHECK compares preprocessings of images; model {model.name!r} takes signals."
+            raise locate(QueryTypeError(message), statement.model)
         if model.has_values:
             message = f"CHECK compares how sure a network is of its classes; model {model.name!r} returns values."
             raise locate(QueryTypeError(message), statement.model)
@@ -240,6 +244,7 @@ def _bind_explain(
         source = next(find(like.logical, ScanImages)).source
     classes = _bind_classes(statement, model, images, parameters)
     options["score"] = _bind_score(statement, options, model)
+    _check_fill(statement, options, model)
     strides, grids = _bind_all_windows(statement, options, catalog, parameters, model, images)
     name, replace = _bind_into(statement.into, catalog)
     n_cells = _n_cells(classes, model, images, grids)
@@ -265,7 +270,7 @@ def _bind_explain(
         memory_bytes=memory,
         approx=approx,
         disabled=disabled,
-        notes=_notes(options, strides),
+        notes=_notes(options, strides, model.preprocessing.map_size),
         reuse=reuse,
         top_cells=bind_top_cells(statement),
         within_s=None if statement.within is None else float(statement.within.seconds),
@@ -278,12 +283,13 @@ def _disabled(catalog: Catalog) -> frozenset[str]:
     return rule_names(setting.split(",") if isinstance(setting, str) else setting)
 
 
-def _notes(options: Mapping[str, Any], strides: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+def _notes(options: Mapping[str, Any], strides: tuple[tuple[int, int], ...], size: tuple[int, int]) -> tuple[str, ...]:
     notes = []
     for patch, stride in zip(options["patch"], strides, strict=True):
         if stride[0] > patch[0] or stride[1] > patch[1]:
             notes.append(
-                f"stride {show_pair(stride)} exceeds patch {show_pair(patch)}: pixels between windows are never hidden"
+                f"stride {show_on(size, stride)} exceeds patch {show_on(size, patch)}: "
+                f"{'samples' if size[0] == 1 else 'pixels'} between windows are never hidden"
             )
     return tuple(notes)
 
@@ -403,6 +409,7 @@ def _bind_all_windows(
 ) -> tuple[tuple[tuple[int, int], ...], tuple[WindowGrid, ...]]:
     """Return the strides and grids of the patches, or no stride and the windows that the statement lists."""
     what = what_lists(statement, options)
+    _lay_on_axes(statement, options, model)
     mask, segments = options.pop("mask"), options.pop("segments")
     if what is None:
         strides = _bind_strides(statement, options, model)
@@ -420,24 +427,47 @@ def _bind_all_windows(
     return (), (regions,)
 
 
+def _lay_on_axes(statement: statements.ExplainOcclude, options: dict[str, Any], model: ModelRecord) -> None:
+    """Give patches and stride a number for each axis of the model's input, as they are written or for all axes."""
+    patches = []
+    for item, patch in enumerate(options["patch"]):
+        try:
+            patches.append(on_axes("patch", patch, model))
+        except QueryTypeError as wrong:
+            raise locate(wrong, _value_node(statement, "patch", item)) from None
+    options["patch"] = tuple(patches)
+    if options["stride"] is not None:
+        try:
+            options["stride"] = on_axes("stride", options["stride"], model)
+        except QueryTypeError as wrong:
+            raise locate(wrong, _value_node(statement, "stride")) from None
+
+
+def _check_fill(statement: statements.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord) -> None:
+    try:
+        check_fill(options["fill"], model.preprocessing)
+    except BadValue as wrong:
+        raise locate(QueryTypeError(str(wrong)), _value_node(statement, "fill", wrong.item)) from None
+
+
 def _bind_strides(
     statement: statements.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord
 ) -> tuple[tuple[int, int], ...]:
     """Return one stride for each patch, after checking that both fit the model's input."""
-    size = model.preprocessing.size
+    size = model.preprocessing.map_size
+    input_of = f"the {model.preprocessing.size_text} input of model {model.name!r}"
     strides = []
     for item, patch in enumerate(options["patch"]):
         if patch[0] > size[0] or patch[1] > size[1]:
-            message = f"patch {show_pair(patch)} is larger than the {show_pair(size)} input of model {model.name!r}."
+            message = f"patch {show_on(size, patch)} is larger than {input_of}."
             raise locate(QueryTypeError(message), _value_node(statement, "patch", item))
         stride = options["stride"] or default_stride(patch)
         if stride[0] > size[0] or stride[1] > size[1]:
-            message = f"stride {show_pair(stride)} is larger than the {show_pair(size)} input of model {model.name!r}."
+            message = f"stride {show_on(size, stride)} is larger than {input_of}."
             raise locate(QueryTypeError(message), _value_node(statement, "stride"))
         if options["border"] == "clip" and (stride[0] > patch[0] or stride[1] > patch[1]):
-            message = (
-                f"border=clip needs a stride within the patch, but {show_pair(stride)} exceeds {show_pair(patch)}."
-            )
+            exceeding = f"{show_on(size, stride)} exceeds {show_on(size, patch)}"
+            message = f"border=clip needs a stride within the patch, but {exceeding}."
             raise locate(QueryTypeError(message), _value_node(statement, "border"))
         strides.append(stride)
     return tuple(strides)
@@ -450,23 +480,27 @@ def _bind_grids(
     model: ModelRecord,
 ) -> tuple[WindowGrid, ...]:
     """Return one grid for each patch, cut to the REGION, which holds at least one window of each."""
-    size = model.preprocessing.size
+    size = model.preprocessing.map_size
     box = statement.region
-    region = None if box is None else (box.top, box.left, box.height, box.width)
-    if box is not None and (box.top + box.height > size[0] or box.left + box.width > size[1]):
-        shown = f"({box.top}, {box.left}, {box.height}, {box.width})"
-        message = (
-            f"{clause('REGION', box)} {shown} reaches outside the {show_pair(size)} input of model {model.name!r}."
-        )
-        raise locate(QueryTypeError(message), box)
+    region = None
+    if box is not None:
+        try:
+            region = region_on_axes(box.numbers, model)
+        except QueryTypeError as wrong:
+            raise locate(wrong, box) from None
+        top, left, height, width = region
+        if top + height > size[0] or left + width > size[1]:
+            what = f"{clause('REGION', box)} ({', '.join(map(str, box.numbers))})"
+            message = f"{what} reaches outside the {model.preprocessing.size_text} input of model {model.name!r}."
+            raise locate(QueryTypeError(message), box)
     border = cast(Border, options["border"])
     grids = []
     for patch, stride in zip(options["patch"], strides, strict=True):
         grid = WindowGrid.over(size, patch, stride, border, region)
-        if grid.n_windows == 0 and box is not None:
+        if grid.n_windows == 0 and box is not None and region is not None:
             message = (
-                f"{clause('REGION', box)} of {box.height}x{box.width} pixels holds no window of "
-                f"patch {show_pair(patch)} and stride {show_pair(stride)}; windows must lie wholly inside."
+                f"{clause('REGION', box)} of {show_on(size, region[2:])} pixels holds no window of patch "
+                f"{show_on(size, patch)} and stride {show_on(size, stride)}; windows must lie wholly inside."
             )
             raise locate(QueryTypeError(message), box)
         grids.append(grid)

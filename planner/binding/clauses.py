@@ -127,12 +127,14 @@ def check_listed_windows(
 
 def _check_region(region: syntax.Region) -> None:
     """Raise QueryTypeError for a box that begins outside every image or is empty."""
-    shown = f"({region.top}, {region.left}, {region.height}, {region.width})"
-    what = f"{clause('REGION', region)} (top, left, height, width)"
-    if min(region.top, region.left) < 0:
-        message = f"{what} begins inside the model's input: top and left are at least 0, not as in {shown}."
-    elif min(region.height, region.width) < 1:
-        message = f"{what} takes a height and a width of at least 1 pixel, not {shown}."
+    numbers, n_axes = region.numbers, len(region.numbers) // 2
+    shown = f"({', '.join(map(str, numbers))})"
+    starts, extents = ("top and left are", "a height and a width") if n_axes == 2 else ("start is", "an extent")
+    what = f"{clause('REGION', region)} {'(top, left, height, width)' if n_axes == 2 else '(start, extent)'}"
+    if min(numbers[:n_axes]) < 0:
+        message = f"{what} begins inside the model's input: {starts} at least 0, not as in {shown}."
+    elif min(numbers[n_axes:]) < 1:
+        message = f"{what} takes {extents} of at least 1 pixel, not {shown}."
     else:
         return
     raise locate(QueryTypeError(message), region)

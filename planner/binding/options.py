@@ -19,7 +19,7 @@ from obeql.planner.binding.values import (
     BadValue,
     Parameters,
     Parser,
-    axis_pair,
+    axis_sizes,
     choice,
     flag,
     number,
@@ -30,7 +30,8 @@ from obeql.planner.binding.values import (
     text_value,
     whole,
 )
-from obeql.planner.fills import FILL_VALUES, FILLS
+from obeql.planner.catalog import Preprocessing
+from obeql.planner.fills import CONSTANTS, FILL_VALUES, FILLS, fill_numbers, fill_text
 from obeql.planner.scores import SCORE_KINDS
 
 __all__ = [
@@ -41,11 +42,10 @@ __all__ = [
     "PREDICT_OPTIONS",
     "RENDER_OPTIONS",
     "OptionInfo",
+    "check_fill",
     "default_stride",
     "evaluate_options",
     "explain_options",
-    "fill_color",
-    "fill_text",
     "images_options",
     "images_pages",
     "model_options",
@@ -69,10 +69,10 @@ _MOST_PATCHES = 100
 _MOST_WORKERS = 512
 
 
-def _patches(name: str, value: Any) -> tuple[tuple[int, int], ...]:
-    """Parse one patch or a list of patches into ((height, width), ..)."""
+def _patches(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
+    """Parse one patch or a list of patches into ((height, width), ..), or ((size,), ..) for all axes."""
     if not isinstance(value, list):
-        return (axis_pair(name, value),)
+        return (axis_sizes(name, value),)
     if not value:
         raise BadValue(f"{name} takes at least one size, not an empty list.")
     if len(value) > _MOST_PATCHES:
@@ -80,25 +80,44 @@ def _patches(name: str, value: Any) -> tuple[tuple[int, int], ...]:
     parsed = []
     for position, item in enumerate(value):
         try:
-            parsed.append(axis_pair(name, item))
+            parsed.append(axis_sizes(name, item))
         except BadValue as wrong:
             raise BadValue(str(wrong), position) from None
     return tuple(parsed)
 
 
 def _fill(name: str, value: Any) -> str:
-    """Parse a word of FILLS or a color; returns the text `fill_color` reads."""
+    """Parse a word of FILLS, a number, or numbers for each channel; returns the text `fill_numbers` reads.
+
+    What a model takes of these, `check_fill` says.
+    """
     if isinstance(value, str):
         return str(choice(*FILLS)(name, {"grey": "gray"}.get(value.lower(), value)))
-    if not isinstance(value, tuple):
-        raise BadValue(f"{name} takes {', '.join(FILLS)} or a color (r, g, b), not {shown(value)}.")
-    if len(value) != 3:
-        raise BadValue(f"{name} takes three numbers (r, g, b), not {len(value)}.")
-    color = tuple(number(name, part) for part in value)
-    for position, part in enumerate(color):
+    parts = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in parts):
+        raise BadValue(f"{name} takes {', '.join(FILLS)}, a color (r, g, b) or numbers, not {shown(value)}.")
+    return fill_text([number(name, part) for part in parts])
+
+
+def check_fill(fill: str, how: Preprocessing) -> None:
+    """Raise BadValue for a fill that is none for the input of a model: of images a color, of signals its channels."""
+    numbers = fill_numbers(fill)
+    if numbers is None:
+        if how.is_signal and how.range is None and fill in CONSTANTS:
+            raise BadValue(
+                f"fill={fill} is a place in the range of a model, and this one has none: give it range=(low, high), or "
+                "a number as fill."
+            )
+        return
+    if how.is_signal:
+        if len(numbers) not in (1, how.n_channels):
+            raise BadValue(f"fill takes one number or one for each of {how.n_channels} channels, not {len(numbers)}.")
+        return
+    if len(numbers) != 3:
+        raise BadValue(f"fill takes three numbers (r, g, b), not {len(numbers)}.")
+    for position, part in enumerate(numbers):
         if not 0 <= part <= 1:
-            raise BadValue(f"{name} takes colors in 0..1 (a byte divided by 255), not {part:g}.", position)
-    return fill_text(color)
+            raise BadValue(f"fill takes colors in 0..1 (a byte divided by 255), not {part:g}.", position)
 
 
 def _workers(name: str, value: Any) -> int:
@@ -115,19 +134,6 @@ def _seed(name: str, value: Any) -> int:
     if found >= 2**63:
         raise BadValue(f"{name} is at most {2**63 - 1}, not {shown(found)}.")
     return found
-
-
-def fill_text(color: Sequence[float]) -> str:
-    """Return the canonical text of a color, `(0.5,0,1)`; it is part of a cell's identity."""
-    return "(" + ",".join(repr(float(part)).removesuffix(".0") for part in color) + ")"
-
-
-def fill_color(fill: str) -> tuple[float, float, float] | None:
-    """Return (r, g, b) in 0..1 of a plan's `fill`, or None when it is one of the words of FILLS."""
-    if not fill.startswith("("):
-        return None
-    red, green, blue = (float(part) for part in re.split(r",", fill[1:-1]))
-    return red, green, blue
 
 
 def default_stride(patch: tuple[int, int]) -> tuple[int, int]:
@@ -177,11 +183,11 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
     OptionInfo(
         "patch",
         _patches,
-        ((16, 16),),
+        ((16,),),
         "16, 16x24, [8, 16, 32]",
-        "Pixels hidden at once, height x width; a list gives one map for each size.",
+        "Pixels hidden at once, height x width, of signals samples; a list gives one map for each size.",
     ),
-    OptionInfo("stride", axis_pair, None, "4, 4x8", "Pixels from one window to the next; a quarter of the patch."),
+    OptionInfo("stride", axis_sizes, None, "4, 4x8", "Pixels from one window to the next; a quarter of the patch."),
     OptionInfo(
         "fill",
         _fill,
@@ -238,8 +244,21 @@ PREDICT_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)
 IMAGES_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)
 
 
-def _input_size(name: str, value: Any) -> tuple[int, int]:
-    return axis_pair(name, tuple(value) if isinstance(value, list) else value)
+def _input_size(name: str, value: Any) -> int | tuple[int, ...]:
+    """Parse one number for every axis, or one an axis: a list or tuple of one is the length of signals."""
+    sizes = axis_sizes(name, tuple(value) if isinstance(value, list) else value)
+    return sizes if isinstance(value, (list, tuple)) else sizes[0]
+
+
+def _input_channels(name: str, value: Any) -> str | int | tuple[str, ...]:
+    """Parse the colors of images, or how many channels signals have, or their names."""
+    if isinstance(value, (list, tuple)) and value and all(isinstance(part, str) for part in value):
+        return tuple(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(whole(1)(name, value))
+    if isinstance(value, str):
+        return str(choice("rgb", "bgr", "gray")(name, value))
+    raise BadValue(f"{name} takes rgb, bgr or gray, of signals a number or a list of names, not {shown(value)}.")
 
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:
@@ -265,9 +284,19 @@ def _output(name: str, value: Any) -> str | int:
 
 
 MODEL_OPTIONS: tuple[OptionInfo, ...] = (
-    OptionInfo("size", _input_size, None, "224, 240x320", "Model input in pixels, height x width."),
     OptionInfo(
-        "resize", choice("squash", "shortest"), None, "squash, shortest", "Both sides, or shorter side and crop."
+        "size",
+        _input_size,
+        None,
+        "224, 240x320, (1024)",
+        "Model input in pixels, height x width; of signals their length, in brackets.",
+    ),
+    OptionInfo(
+        "resize",
+        choice("squash", "shortest", "none", "crop_pad"),
+        None,
+        "squash, shortest; none, crop_pad",
+        "Both sides, or shorter side and crop; of signals as long as they are, or their middle with zeros around it.",
     ),
     OptionInfo("edge", whole(1), None, "256", "Shorter side in pixels before the centre crop of resize=shortest."),
     OptionInfo(
@@ -281,7 +310,14 @@ MODEL_OPTIONS: tuple[OptionInfo, ...] = (
         "mean", _numbers, None, "(0.485, 0.456, 0.406)", "Subtracted from pixels in 0..1, in model channel order."
     ),
     OptionInfo("std", _numbers, None, "(0.229, 0.224, 0.225)", "Divides after the mean, in the model's channel order."),
-    OptionInfo("channels", choice("rgb", "bgr", "gray"), None, "rgb, bgr, gray", "Channel order of the model's input."),
+    OptionInfo(
+        "channels",
+        _input_channels,
+        None,
+        "rgb, bgr, gray; 12, ['I', 'II']",
+        "Channel order of the model's input; of signals how many channels they have, or their names.",
+    ),
+    OptionInfo("range", _numbers, None, "(-1, 1)", "Of signals: the values that become 0 and 1, before mean and std."),
     OptionInfo("classes", _class_names, None, "'names.txt', ['cat', 'dog']", "Names of the classes, in order."),
     OptionInfo(
         "weights", text_value, None, "DEFAULT, 'file.safetensors', 'file.pt'", "Where the parameters come from."
@@ -462,7 +498,7 @@ def show_value(value: Any) -> Any:
     match value:
         case None:
             return "planned"
-        case (int(), int()):
+        case (int(),) | (int(), int()):
             return show_pair(value)
         case tuple() if value and all(isinstance(item, tuple) for item in value):
             parts = [show_pair(item) for item in value]

@@ -19,7 +19,7 @@ __all__ = [
     "BadValue",
     "Parameters",
     "Parser",
-    "axis_pair",
+    "axis_sizes",
     "choice",
     "flag",
     "number",
@@ -89,9 +89,9 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
-def show_pair(pair: tuple[int, int]) -> str:
-    """Return (height, width) as it is written in a query: `16x24`."""
-    return f"{pair[0]}x{pair[1]}"
+def show_pair(pair: tuple[int, ...]) -> str:
+    """Return (height, width), or one number, as it is written in a query: `16x24`."""
+    return "x".join(map(str, pair))
 
 
 def whole(least: int) -> Parser:
@@ -141,13 +141,13 @@ def text_value(name: str, value: Any) -> str:
     raise BadValue(f"{name} takes a string, not {shown(value)}.")
 
 
-def axis_pair(name: str, value: Any) -> tuple[int, int]:
-    """Parse `16` or `16x24` (height x width) in pixels, both at least 1; returns (height, width)."""
-    pair = value if isinstance(value, tuple) else (value, value)
-    if len(pair) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in pair):
-        if min(pair) >= 1:
-            return pair
-        raise BadValue(f"{name} is at least 1 pixel, not {show_pair(pair) if isinstance(value, tuple) else value}.")
+def axis_sizes(name: str, value: Any) -> tuple[int, ...]:
+    """Parse `16`, for every axis, or `16x24` (height x width) in pixels, each at least 1; returns what is written."""
+    sizes = value if isinstance(value, tuple) else (value,)
+    if len(sizes) in (1, 2) and all(isinstance(n, int) and not isinstance(n, bool) for n in sizes):
+        if min(sizes) >= 1:
+            return sizes
+        raise BadValue(f"{name} is at least 1 pixel, not {show_pair(sizes)}.")
     raise BadValue(f"{name} takes pixels such as 16, or 16x24 for height x width, not {shown(value)}.")
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from obeql.planner.catalog import ImageRecord, ModelRecord, Preprocessing
 from obeql.planner.class_selector import ClassSelector
-from obeql.planner.grid import WindowGrid
+from obeql.planner.grid import WindowGrid, show_on, shown_axes
 from obeql.planner.regions import RegionGrid
 
 __all__ = [
@@ -247,14 +247,17 @@ def _show_plain(value: Any) -> str:
 
 def _show_preprocessing(how: Preprocessing) -> str:
     resize = f"shortest {how.edge}" if how.resize == "shortest" and how.edge is not None else how.resize
-    return f"{how.size[0]}x{how.size[1]} {resize} {how.channels}"
+    channels = how.channels if isinstance(how.channels, str) else f"{how.n_channels} channels"
+    return f"{how.size_text} {resize} {channels}"
 
 
 def show_grid(grid: WindowGrid) -> str:
     """Return a grid as `16x16 every 4x4 (57x57 windows cover)`."""
     if isinstance(grid, RegionGrid):
         return f"{grid.n_windows:,} listed windows{grid.shown_sizes}"
-    region = "" if grid.region is None else " in (" + ",".join(map(str, grid.region)) + ")"
-    rows, cols = grid.shape
-    (height, width), (down, across) = grid.patch, grid.stride
-    return f"{height}x{width} every {down}x{across}{region} ({rows}x{cols} windows {grid.border})"
+    region = ""
+    if grid.region is not None:
+        starts, extents = (shown_axes(grid.size, part) for part in (grid.region[:2], grid.region[2:]))
+        region = f" in ({','.join(map(str, (*starts, *extents)))})"
+    patch, stride, shape = (show_on(grid.size, each) for each in (grid.patch, grid.stride, grid.shape))
+    return f"{patch} every {stride}{region} ({shape} windows {grid.border})"

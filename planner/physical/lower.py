@@ -13,9 +13,8 @@ from typing import Any, NoReturn
 from obeql.errors import InternalError, QueryTypeError
 from obeql.planner.binding.bind import BoundExplain
 from obeql.planner.binding.options import show_value
-from obeql.planner.binding.values import show_pair
 from obeql.planner.geometry import Network
-from obeql.planner.grid import WindowGrid
+from obeql.planner.grid import WindowGrid, show_on, shown_axes
 from obeql.planner.logical.optimize import optimize
 from obeql.planner.logical.plan import (
     BatchedQueries,
@@ -277,7 +276,9 @@ def _refined(
 def _refusals(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[RejectedAlternative, ...]:
     """Return the operators that were not taken, of several grids with the patch that they are about."""
     return tuple(
-        replace(refusal, reason=(f"patch {show_pair(grid.patch)}: " if len(grids) > 1 else "") + refusal.reason)
+        replace(
+            refusal, reason=(f"patch {show_on(grid.size, grid.patch)}: " if len(grids) > 1 else "") + refusal.reason
+        )
         for grid, (_, refused) in zip(grids, choices, strict=True)
         for refusal in refused
     )
@@ -310,8 +311,9 @@ def _refuse_memory(given: int, least: float, grid: WindowGrid) -> NoReturn:
     """Raise, naming the least that one window at a time takes, rounded up to what may be written in a query."""
     unit, name = (1e9, "GB") if least >= 1e9 else (1e6, "MB") if least >= 1e6 else (1e3, "kB")
     enough = math.ceil(least / unit * 10) / 10
+    window = show_on(grid.size, grid.patch)
     raise QueryTypeError(
-        f"memory={given} bytes is too little: one window of {show_pair(grid.patch)} at a time needs {enough:g}{name} "
+        f"memory={given} bytes is too little: one window of {window} at a time needs {enough:g}{name} "
         "beyond the weights and the unoccluded pass, the cells of its maps among it."
     )
 
@@ -321,10 +323,10 @@ def _options(bound: BoundExplain, grids: tuple[WindowGrid, ...]) -> dict[str, An
     if isinstance(grids[0], RegionGrid):  # which have no patch and no stride
         rest = {name: value for name, value in bound.options.items() if name not in ("patch", "stride", "border")}
         return {name: show_value(value) for name, value in rest.items()}
-    strides = tuple(grid.stride for grid in grids)
+    strides = tuple(shown_axes(grid.size, grid.stride) for grid in grids)
     values = {
         **bound.options,
-        "patch": tuple(grid.patch for grid in grids),
+        "patch": tuple(shown_axes(grid.size, grid.patch) for grid in grids),
         "stride": strides[0] if len(set(strides)) == 1 else strides,
     }
     return {name: show_value(value) for name, value in values.items()}

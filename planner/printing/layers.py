@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from obeql.planner.binding.values import show_pair
 from obeql.planner.geometry import Network
+from obeql.planner.grid import show_on
 from obeql.planner.physical.plan import Engine, ExplainPlan, IncrementalForward
 
 __all__ = ["layer_lines"]
@@ -34,7 +34,7 @@ def layer_lines(plan: ExplainPlan, measured: Measured = ()) -> list[str]:
             continue
         seen = measured[position] if position < len(measured) else None
         if len(plan.grids) > 1:
-            lines.append(f"patch {show_pair(grid.patch)}")
+            lines.append(f"patch {show_on(grid.size, grid.patch)}")
         lines += _table(network, engine, len(plan.images), seen)
     return lines
 
@@ -59,7 +59,7 @@ def _stages(network: Network, engine: Engine) -> list[_Stage]:
             continue
         boxed = isinstance(engine, IncrementalForward) and engine.regions[i]
         where = "boxes" if boxed else "whole maps"
-        size = show_pair((layer.shape[1], layer.shape[2])) if layer.is_map else "vector"
+        size = show_on(network.layers[0].shape[1:], layer.shape[1:]) if layer.is_map else "vector"
         if stages and (stages[-1].where, stages[-1].size) == (where, size):
             stages[-1] = _Stage((*stages[-1].layers, i), where, size)
         else:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from obeql.planner.binding.settings import ALL_GPUS
-from obeql.planner.binding.values import show_pair
 from obeql.planner.geometry import Network
+from obeql.planner.grid import show_on
 from obeql.planner.logical.plan import CachedCells
 from obeql.planner.physical.plan import (
     Cost,
@@ -98,7 +98,7 @@ def _grid(plan: ExplainPlan, number: int) -> OperatorNode:
     n_left = _n_left(plan, number)
     refinement = plan.refinements[number] if plan.refinements else None
     grid, engine = plan.grids[number], plan.engines[number]
-    patch = "windows of a list" if isinstance(grid, RegionGrid) else f"patch {show_pair(grid.patch)}"
+    patch = "windows of a list" if isinstance(grid, RegionGrid) else f"patch {show_on(grid.size, grid.patch)}"
     n_windows = n_left if refinement is None else _n_expected(refinement, n_left)
     node = _engine(plan, engine, n_windows, patch, number)
     if refinement is not None:

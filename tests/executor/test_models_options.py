@@ -36,7 +36,9 @@ def test_values_of_every_kind() -> None:
         (240, 320), "shortest", 400, "bilinear", "bgr", (0.1, 0.2, 0.3), (0.5,), ("a", "b"), "w.pt", "probabilities",
         "sigmoid", True,
     )  # fmt: skip
-    assert parse_options({"size": 224}).size == (224, 224)
+    assert parse_options({"size": 224}).size_of(2) == (224, 224)
+    assert parse_options({"size": 1024}).size_of(1) == (1024,)
+    assert parse_options({"size": (1024,)}).size_of(1) == (1024,)
     assert parse_options({"size": "240x320"}).size == (240, 320)
     assert parse_options({"size": None, "trust": False}) == ModelOptions()
 
@@ -46,7 +48,7 @@ def test_values_of_every_kind() -> None:
     [
         ("size", 0), ("size", -1), ("size", 1.5), ("size", True), ("size", (1, 2, 3)), ("size", "big"),
         ("size", 10**9), ("size", "1x2x3"), ("resize", "crop"), ("resize", 3), ("edge", 0), ("edge", "x"),
-        ("interpolation", "cubic"), ("channels", "rgba"), ("mean", "x"), ("mean", (1, 2)), ("mean", float("nan")),
+        ("interpolation", "cubic"), ("channels", "rgba"), ("mean", "x"), ("mean", ()), ("mean", float("nan")),
         ("mean", ("a",)), ("std", 0), ("std", (1, 1, -1)), ("std", float("inf")), ("classes", []), ("classes", [1]),
         ("classes", ""), ("classes", ["a", " "]), ("classes", 5), ("weights", 3), ("weights", " "),
         ("outputs", "logit"), ("activation", "relu"), ("trust", 1), ("trust", "maybe"),

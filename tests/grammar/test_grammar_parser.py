@@ -92,7 +92,7 @@ def test_first_example() -> None:
         ("FOR CLASSES (3,'x',?)", "selector", ForClasses((Number(3), Text("x"), Parameter(None, 0)))),
         ("FOR TOP 3", "selector", ForTop(3)),
         ("FOR ALL", "selector", ForAll()),
-        ("REGION(1,2,3,4)", "region", Region(1, 2, 3, 4)),
+        ("REGION(1,2,3,4)", "region", Region((1, 2, 3, 4))),
         ("TOP 9 CELLS", "top_cells", TopCells(9)),
         ("exact", "accuracy", Exact()),
         ("APPROX .9 CONFIDENCE 1 METRIC SSIM", "accuracy", Approx(0.9, "ssim", 1)),

@@ -78,7 +78,7 @@ explains = st.builds(
     sources,
     models,
     st.none() | selectors,
-    st.none() | st.builds(g.Region, ints, ints, ints, ints),
+    st.none() | st.builds(g.Region, st.tuples(ints, ints) | st.tuples(ints, ints, ints, ints)),
     st.none() | st.builds(g.Windows, selects | parameters),
     options,
     st.none() | st.builds(g.TopCells, ints),

@@ -10,7 +10,7 @@ import pytest
 
 from obeql.errors import QueryError, QueryTypeError, UnknownNameError, UnsupportedError
 from obeql.grammar import parameters_of, parse_statement, statements, syntax
-from obeql.planner import BoundPredict, bind, fill_color
+from obeql.planner import BoundPredict, bind, fill_numbers
 
 HEAD = "EXPLAIN OCCLUDE scans USING vgg "
 
@@ -263,7 +263,7 @@ def test_too_many_cells(plan_of: Any) -> None:
 
 @pytest.mark.parametrize(("fill", "color"), [("(1, 0, 0.5)", (1.0, 0.0, 0.5)), ("blur", None), ("grey", None)])
 def test_fill_text_reads_back(fill: str, color: Any, plan_of: Any) -> None:
-    assert fill_color(plan_of(HEAD + f"WITH fill={fill}").fill) == color
+    assert fill_numbers(plan_of(HEAD + f"WITH fill={fill}").fill) == color
 
 
 # ---- parameters ------------------------------------------------------------------------------------------

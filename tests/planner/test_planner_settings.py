@@ -112,7 +112,7 @@ def test_model_options_become_python_values() -> None:
         "edge": 256,
     }
     assert _model("size=224 weights=DEFAULT classes='names.txt' outputs=logits activation=sigmoid") == {
-        "size": (224, 224),
+        "size": 224,
         "weights": "DEFAULT",
         "classes": "names.txt",
         "outputs": "logits",

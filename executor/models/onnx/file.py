@@ -17,7 +17,7 @@ from obeql.executor.models.found import Found
 from obeql.executor.models.onnx.graph import Graph, read_graph
 from obeql.executor.models.onnx.module import OnnxModule
 from obeql.executor.models.onnx.node import Node
-from obeql.executor.models.options import ModelOptions
+from obeql.executor.models.options import Channels, ModelOptions, numbered
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.per_batch import FixedBatch, fits_any_batch, runs_one_by_one_only
 from obeql.executor.models.preprocessing import Declared
@@ -45,16 +45,16 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
     activation: Activation | None = None
     listed: tuple[NetworkOutput, ...] = ()
     if len(graph.outputs) > 1 or options.output is not None:
-        graph, listed = _chosen(graph, channels_last, options, options.size or declared.size, declared.channels)
+        graph, listed = _chosen(graph, channels_last, options, declared)
     if options.outputs not in ("logits", "value"):
         graph, activation = _without_activation(graph)
     raw_outputs: RawOutputs | None = "logits" if activation is not None else options.outputs
     module: torch.nn.Module = OnnxModule(graph, channels_last)
     notes: tuple[str, ...] = ()
     batch = graph.shape[0]
-    size = options.size or declared.size
+    size = options.size_of(len(graph.shape) - 2) or declared.size
     if size is not None:
-        shape = (1 if (options.channels or declared.channels) == "gray" else 3, *size)
+        shape = (_n_channels(options.channels or declared.channels), *size)
         if batch is None and runs_one_by_one_only(module, shape):
             batch = 1  # the input says that the batch is free, a shape further on does not
         if batch is not None:
@@ -71,12 +71,13 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
 
 
 def _chosen(
-    graph: Graph, channels_last: bool, options: ModelOptions, size: tuple[int, int] | None, channels: str
+    graph: Graph, channels_last: bool, options: ModelOptions, declared: Declared
 ) -> tuple[Graph, tuple[NetworkOutput, ...]]:
     """The graph of the output that the classes are read from, and all outputs. Raises ModelError as `choose_output`."""
+    size = options.size_of(len(graph.shape) - 2) or declared.size
     if size is None:
         raise ModelError("The ONNX file does not declare its input size; say it in pixels, for example size=224.")
-    images = torch.zeros((graph.shape[0] or 2, 1 if channels == "gray" else 3, *size))
+    images = torch.zeros((graph.shape[0] or 2, _n_channels(declared.channels), *size))
     facts: dict[str, tuple[tuple[int, ...], bool]] = {}
     for name in graph.outputs:
         try:
@@ -90,29 +91,48 @@ def _chosen(
 
 
 def _is_channels_last(graph: Graph) -> bool:
-    _, first, _, last = graph.shape
-    if last in (1, 3) and first not in (1, 3):
+    _, first, *_, last = graph.shape
+    is_image = len(graph.shape) == 4
+    if is_image and last in (1, 3) and first not in (1, 3):
         return True
-    if last is None and first is None:  # nothing declared: a graph that begins by moving channels forward says it
-        readers = [node for node in graph.nodes if graph.input in node.inputs]
-        return bool(readers) and all(_moves_channels_forward(node) for node in readers)
+    if not is_image or (last is None and first is None):
+        # Sizes do not say it: a graph that begins by moving channels forward does.
+        readers = _readers(graph, graph.input)
+        return bool(readers) and all(_moves_channels_forward(graph, node) for node in readers)
     return False
 
 
-def _moves_channels_forward(node: Node) -> bool:
-    return node.op == "Transpose" and tuple(node.get("perm", ())) == (0, 3, 1, 2)
+def _moves_channels_forward(graph: Graph, node: Node) -> bool:
+    perm = tuple(node.get("perm", ())) if node.op == "Transpose" else ()
+    # The same move of a signal is one of its samples, for an LSTM, where no convolution reads them.
+    return perm == (0, 3, 1, 2) or (
+        perm == (0, 2, 1) and all(each.op == "Conv" for each in _readers(graph, node.outputs[0]))
+    )
+
+
+def _readers(graph: Graph, value: str) -> list[Node]:
+    return [node for node in graph.nodes if value in node.inputs]
 
 
 def _declared(graph: Graph, channels_last: bool) -> Declared:
-    _, a, b, c = graph.shape
-    height, width, channels = (a, b, c) if channels_last else (b, c, a)
+    sizes = graph.shape[1:]
+    channels, *spatial = (sizes[-1], *sizes[:-1]) if channels_last else sizes
+    known = tuple(each for each in spatial if each is not None)
+    size = known if len(known) == len(spatial) else None
+    if len(spatial) == 1:
+        return Declared(size=size, channels=numbered(channels or 1), n_axes=1)
     if channels not in (None, 1, 3):
         raise ModelError(
             f"The ONNX input has shape {_shape(graph)}; images have 3 channels (or 1 for gray), first or last."
         )
-    size = (height, width) if height is not None and width is not None else None
     std = 1 / 255 if graph.takes_bytes else 1.0
-    return Declared(size=size, channels="gray" if channels == 1 else "rgb", std=(std,))
+    return Declared(size=size, channels="gray" if channels == 1 else "rgb", std=(std,), n_axes=2)
+
+
+def _n_channels(channels: Channels) -> int:
+    if isinstance(channels, tuple):
+        return len(channels)
+    return 1 if channels == "gray" else 3
 
 
 def _shape(graph: Graph) -> str:

@@ -225,10 +225,10 @@ def _image_shape(path: Path, image: DeclaredInput) -> tuple[tuple[int | None, ..
     """Return the declared shape of the input that takes images, and whether it takes bytes."""
     if image.dtype not in (torch.float32, torch.uint8):
         raise ModelError(f"The input {image.shown} of {str(path)!r} takes no images; floats and UINT8 are supported.")
-    if image.shape and len(image.shape) != 4:
+    if image.shape and len(image.shape) not in (3, 4):
         raise ModelError(
             f"The input {image.shown} of {str(path)!r} has {len(image.shape)} axes; "
-            f"an image batch has 4, (N, C, H, W) or (N, H, W, C)."
+            f"an image batch has 4, (N, C, H, W) or (N, H, W, C), a batch of signals 3, (N, C, length)."
         )
     return image.shape or (None,) * 4, image.dtype == torch.uint8
 

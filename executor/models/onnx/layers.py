@@ -7,17 +7,42 @@ Source of the semantics: the ONNX operator specification, opset 7 to 23. Listed 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from obeql.executor.models.onnx.node import Node, Operator
+from obeql.executor.models.onnx.node import Function, Node, Operator
 
 __all__ = ["LAYERS"]
 
 _Pads = tuple[int, int, int, int]  # top, left, bottom, right
+
+#: Attributes that hold a number an axis, and what stands for a row that is alone; `pads` have two an axis.
+_OF_A_ROW: Mapping[str, int] = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0}
+
+
+def _on_rows(function: Function) -> Function:
+    """Return an operator on maps that takes signals, (N, C, length), too: as maps of one row."""
+
+    def run(node: Node, x: Tensor, *weights: Tensor | None) -> Tensor:
+        if x.ndim != 3:
+            return function(node, x, *weights)  # type: ignore[no-any-return]
+        attributes = dict(node.attributes)
+        for name, value in _OF_A_ROW.items():
+            if name in attributes:
+                attributes[name] = (value, *attributes[name])
+        if "pads" in attributes:
+            before, after = attributes["pads"]
+            attributes["pads"] = (0, before, 0, after)
+        if "output_shape" in attributes:
+            attributes["output_shape"] = (*attributes["output_shape"][:-1], 1, attributes["output_shape"][-1])
+        rows = [each[:, :, None] if each is not None and each.ndim == 3 else each for each in weights]
+        return function(replace(node, attributes=attributes), x[:, :, None], *rows)[:, :, 0]  # type: ignore[no-any-return]
+
+    return run
 
 
 def _pair(node: Node, key: str, default: Sequence[int] | None = None) -> tuple[int, int]:
@@ -55,7 +80,9 @@ def _pad(x: Tensor, pads: _Pads, value: float = 0.0) -> Tensor:
 
 def _maps(node: Node, x: Tensor) -> None:
     if x.ndim != 4:
-        raise node.refuse(f"reads a value of shape {tuple(x.shape)}; only (N, C, H, W) maps are supported")
+        raise node.refuse(
+            f"reads a value of shape {tuple(x.shape)}; only (N, C, H, W) maps and (N, C, length) signals are supported"
+        )
 
 
 def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -239,10 +266,10 @@ def einsum(node: Node, *factors: Tensor) -> Tensor:
 
 
 LAYERS: Mapping[str, Operator] = {
-    "AveragePool": Operator(average_pool),
+    "AveragePool": Operator(_on_rows(average_pool)),
     "BatchNormalization": Operator(batch_normalization),
-    "Conv": Operator(conv),
-    "ConvTranspose": Operator(conv_transpose),
+    "Conv": Operator(_on_rows(conv)),
+    "ConvTranspose": Operator(_on_rows(conv_transpose)),
     "Einsum": Operator(einsum),
     "Gemm": Operator(gemm),
     "GlobalAveragePool": Operator(global_average_pool),
@@ -252,5 +279,5 @@ LAYERS: Mapping[str, Operator] = {
     "LRN": Operator(lrn),
     "LayerNormalization": Operator(layer_normalization),
     "MatMul": Operator(mat_mul),
-    "MaxPool": Operator(max_pool),
+    "MaxPool": Operator(_on_rows(max_pool)),
 }

@@ -34,11 +34,11 @@ HOST_ELEMENTS = 65536
 
 
 class OnnxModule(nn.Module):
-    """An ONNX graph from (N, C, H, W) images to its one output.
+    """An ONNX graph from (N, C, H, W) images, or (N, C, length) signals, to its one output.
 
-    With `channels_last` the graph itself reads (N, H, W, C). With `batch`, the batch size that the graph was exported
-    for, constant shapes that start with it start with the batch at hand instead. All floating-point arithmetic is
-    done in the precision of the parameters.
+    With `channels_last` the graph itself reads (N, H, W, C) or (N, length, C). With `batch`, the batch size that the
+    graph was exported for, constant shapes that start with it start with the batch at hand instead. All floating-point
+    arithmetic is done in the precision of the parameters.
 
     Raises: ModelError for an operator that is not supported, when constants do not fit together, and, from the
     forward pass, when a shape depends on pixel values or an operator fails.
@@ -74,7 +74,7 @@ class OnnxModule(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) images -> the output of the graph."""
         size = image.shape[0]
-        values: dict[str, Value] = {self.input: image.permute(0, 2, 3, 1) if self.channels_last else image}
+        values: dict[str, Value] = {self.input: image.movedim(1, -1) if self.channels_last else image}
         for name, bound in self._bound.items():
             values[name] = bound.of(getattr(self, self._stored[name]), size)
         for (node, operator, host), done in zip(self._steps, self._last_reads, strict=True):
@@ -237,7 +237,8 @@ def _drop_leading_transpose(nodes: Sequence[Node], image: str) -> tuple[list[Nod
     Returns the nodes and whether the graph still reads (N, H, W, C).
     """
     readers = [node for node in nodes if image in node.inputs]
-    if not readers or any(node.op != "Transpose" or tuple(node.get("perm", ())) != (0, 3, 1, 2) for node in readers):
+    forward = ((0, 3, 1, 2), (0, 2, 1))
+    if not readers or any(node.op != "Transpose" or tuple(node.get("perm", ())) not in forward for node in readers):
         return list(nodes), True
     same = [replace(node, op="Identity", attributes={}) if image in node.inputs else node for node in nodes]
     return same, False

@@ -18,7 +18,7 @@ from obeql.errors import ModelError
 from obeql.executor.models.bound_inputs import BoundValue, DeclaredInput, split_inputs
 from obeql.executor.models.forward import reason
 from obeql.executor.models.found import Found
-from obeql.executor.models.options import ModelOptions
+from obeql.executor.models.options import Channels, ModelOptions, numbered
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.per_batch import FixedBatch, fits_any_batch
 from obeql.executor.models.preprocessing import Declared
@@ -41,7 +41,7 @@ _TRAINING_FLAGS: Mapping[Any, int] = {
 
 
 class ExportedModule(nn.Module):
-    """An exported graph as a module from (N, C, H, W) to what it returns; it has no training mode.
+    """An exported graph as a module from (N, C, H, W) or (N, C, length) to what it returns; it has no training mode.
 
     `names` are its inputs in order, one of which takes the images; `values` are bound to all others.
     """
@@ -95,12 +95,15 @@ def _network(path: Path, options: ModelOptions) -> Found:
     image, values = _inputs(path, graph, options)
     sizes = [size if isinstance(size, int) else None for size in image.meta["val"].shape]
     _refuse_training(path, graph)
-    batch, channels, height, width = sizes
-    size = (height, width) if height is not None and width is not None else None
-    declared = Declared(size=size, channels="gray" if channels == 1 else "rgb")
+    batch, channels, *spatial = sizes
+    known = tuple(each for each in spatial if each is not None)
+    size = known if len(known) == len(spatial) else None
+    colors: Channels = "gray" if channels == 1 else "rgb"
+    kind = numbered(channels or 1) if len(spatial) == 1 else colors
+    declared = Declared(size=size, channels=kind, n_axes=len(spatial))
     names = [node.name for node in _placeholders(graph)]
     module: nn.Module = ExportedModule(graph, names, values)
-    used = size or options.size
+    used = size or options.size_of(len(spatial))
     if batch is None or used is None:
         return Found(module, declared, binds_inputs=True)
     fixed = FixedBatch(module, batch)
@@ -146,9 +149,11 @@ def _inputs(path: Path, graph: fx.GraphModule, options: ModelOptions) -> tuple[f
     if not declared:
         raise ModelError(f"A classifier takes an image batch; {str(path)!r} has no inputs.")
     image, values = split_inputs(declared, options.inputs, repr(str(path)))
-    if image.shape is None or len(image.shape) != 4 or image.dtype is None or not image.dtype.is_floating_point:
+    is_batch = image.shape is not None and len(image.shape) in (3, 4)
+    if not is_batch or image.dtype is None or not image.dtype.is_floating_point:
         raise ModelError(
-            f"The input {image.shown} of {str(path)!r} takes no images; an image batch is (N, C, H, W), floating point."
+            f"The input {image.shown} of {str(path)!r} takes no images; an image batch is (N, C, H, W), of signals "
+            "(N, C, length), floating point."
         )
     return nodes[image.name], values
 

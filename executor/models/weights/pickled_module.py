@@ -14,6 +14,7 @@ from obeql.errors import ModelError
 from obeql.executor.models.found import Found
 from obeql.executor.models.options import ModelOptions
 from obeql.executor.models.paths import existing_file
+from obeql.executor.models.preprocessing import declared_by
 from obeql.executor.models.weights.weights_file import read_torch_file
 
 __all__ = ["load_pickled", "refuse_weights"]
@@ -32,7 +33,7 @@ def load_pickled(target: str, options: ModelOptions) -> Found:
         content = next((item for item in content.values() if isinstance(item, nn.Module)), content)
     if not isinstance(content, nn.Module):
         raise ModelError(_only_weights(target))
-    return Found(content, from_code=not isinstance(content, torch.jit.ScriptModule))
+    return Found(content, declared_by(content), from_code=not isinstance(content, torch.jit.ScriptModule))
 
 
 def refuse_weights(target: str, options: ModelOptions) -> Found:

@@ -38,11 +38,14 @@ _library.impl("scale_shift", _like, "Meta")  # type: ignore[no-untyped-call]
 #: types of tensors that hold numbers, not traces of them, and None
 _STORED = (Tensor, torch.nn.Parameter, torch.nn.Buffer, type(None))
 
-_BATCH_NORM = inspect.signature(F.batch_norm)
+_BATCH_NORM, _INSTANCE_NORM = inspect.signature(F.batch_norm), inspect.signature(F.instance_norm)
 
 
 class BatchNormAsScaleShift(TorchFunctionMode):
-    """While active, `F.batch_norm` with running statistics is `obeql::scale_shift` with float64 numbers."""
+    """While active, `F.batch_norm` with running statistics is `obeql::scale_shift` with float64 numbers.
+
+    An instance norm of an image's own statistics is a group norm with one channel a group.
+    """
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -61,4 +64,11 @@ class BatchNormAsScaleShift(TorchFunctionMode):
                     shift = -mean.double() * scale
                     shift = shift if bias is None else shift + bias.double()
                 return torch.ops.obeql.scale_shift(x, scale, shift)
+        if func is F.instance_norm:
+            given = _INSTANCE_NORM.bind(*args, **(kwargs or {}))
+            given.apply_defaults()
+            x, weight, bias = (given.arguments[name] for name in ("input", "weight", "bias"))
+            if given.arguments["use_input_stats"] and given.arguments["running_mean"] is None and x.dim() >= 3:
+                # The same numbers, where PyTorch's own makes the channels of all images those of one.
+                return F.group_norm(x, x.shape[1], weight, bias, given.arguments["eps"])
         return func(*args, **(kwargs or {}))

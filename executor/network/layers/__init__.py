@@ -15,7 +15,7 @@ from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.linear import Linear
 from obeql.executor.network.layers.pointwise import Affine, ChannelMean, ChannelNorm, Clamp, Combine
 from obeql.executor.network.layers.pool import AveragePool, MaxPool
-from obeql.executor.network.layers.reduce import AdaptivePool, AtenCall, Flatten, GlobalMean
+from obeql.executor.network.layers.reduce import AdaptivePool, AtenCall, Flatten, GlobalMean, GroupNorm
 from obeql.executor.network.layers.tokens import AddMap, SelectPositions, Tokens
 
 __all__ = ["LAYERS", "Elementwise", "Layer", "Place"]
@@ -40,6 +40,7 @@ LAYERS: tuple[type[Layer], ...] = (
     SelectPositions,
     Attention,
     GlobalMean,
+    GroupNorm,
     AdaptivePool,
     Flatten,
     AtenCall,

@@ -12,7 +12,7 @@ from obeql.executor.kernels.box_sum import position_sums
 from obeql.executor.network.layers.base import Layer
 from obeql.planner.geometry import Reach
 
-__all__ = ["AdaptivePool", "AtenCall", "BatchSize", "Flatten", "GlobalMean", "LayerRef"]
+__all__ = ["AdaptivePool", "AtenCall", "BatchSize", "Flatten", "GlobalMean", "GroupNorm", "LayerRef"]
 
 
 #: positions above which a map's mean is summed in its own precision: gates early in a network, not heads
@@ -51,6 +51,37 @@ class AdaptivePool(Layer):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         return F.adaptive_avg_pool2d(inputs[0], (self.shape[1], self.shape[2]))
+
+
+class GroupNorm(Layer):
+    """Norm over all positions of each of `n_groups` groups of channels; with one channel a group, an instance norm."""
+
+    kind: ClassVar[str] = "group_norm"
+    reach: Reach = "global"
+
+    def __init__(
+        self,
+        name: str,
+        inputs: Sequence[int],
+        shape: Sequence[int],
+        n_groups: int,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        epsilon: float,
+    ) -> None:
+        super().__init__(name, inputs, shape)
+        self.n_groups, self.weight, self.bias, self.epsilon = n_groups, weight, bias, epsilon
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        return F.group_norm(inputs[0], self.n_groups, self.weight, self.bias, self.epsilon)
+
+    def parameters(self) -> list[Tensor]:
+        return [tensor for tensor in (self.weight, self.bias) if tensor is not None]
+
+    def map_parameters(self, change: Callable[[Tensor], Tensor]) -> GroupNorm:
+        weight = None if self.weight is None else change(self.weight)
+        bias = None if self.bias is None else change(self.bias)
+        return GroupNorm(self.name, self.inputs, self.shape, self.n_groups, weight, bias, self.epsilon)
 
 
 class Flatten(Layer):

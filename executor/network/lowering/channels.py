@@ -9,6 +9,7 @@ from typing import Any
 from obeql.executor.network.axes import Atom, Axes, channel_order, joined
 from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.channels import Concat
+from obeql.executor.network.lowering.one_row import is_signal, with_row, without_row
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, plain_map, rule
 from obeql.executor.network.lowering.tokens import concat_tokens, select_positions
 
@@ -22,6 +23,9 @@ def cat(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
         return tokens
     if not all(isinstance(v, Traced) for v in values):
         return None
+    if all(is_signal(v) for v in values):
+        found = cat(graph, name, ([with_row(v) for v in values], dim % 3), {})
+        return None if found is None else without_row(found)
     maps = [graph.map_of(v) for v in values]
     if dim % 4 != 1 or any(m is None for m in maps):
         return None

@@ -9,6 +9,7 @@ from torch import Tensor
 from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.channels import Pad
 from obeql.executor.network.layers.conv import Conv
+from obeql.executor.network.lowering.one_row import is_signal, with_row, without_row
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, pair, plain_map, rule
 
 
@@ -19,8 +20,15 @@ def convolution(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> An
     dilation = argument(args, kwargs, 5, "dilation", 1)
     transposed = bool(args[6]) if len(args) > 8 else False
     groups = args[8] if len(args) > 8 else argument(args, kwargs, 6, "groups", 1)
-    source = graph.map_of(value) if isinstance(value, Traced) else None
-    if source is None or transposed or not isinstance(weight, Tensor) or weight.dim() != 4:
+    if not isinstance(value, Traced) or transposed or not isinstance(weight, Tensor):
+        return None
+    if weight.dim() == 3 and is_signal(value):
+        steps = [(least, *_of_axis(given)) for least, given in ((1, stride), (0, padding), (1, dilation))]
+        on_rows = (with_row(value), weight[:, :, None], bias, *steps, False, (0, 0), groups)
+        found = convolution(graph, name, on_rows, {})
+        return None if found is None else without_row(found)
+    source = graph.map_of(value)
+    if source is None or weight.dim() != 4:
         return None
     rows, cols = pair(padding)
     stride, dilation = pair(stride), pair(dilation)
@@ -44,8 +52,16 @@ def convolution(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> An
     return plain_map(graph, graph.add(layer))
 
 
+def _of_axis(given: Any) -> tuple[int]:
+    """Return a number of an operator on one axis, which ATen gives as itself or as a list of one."""
+    return (given,) if isinstance(given, int) else (given[0],)
+
+
 @rule("constant_pad_nd")
 def pad(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    if is_signal(args[0]) and not any(args[1][2:]):
+        found = pad(graph, name, (with_row(args[0]), *args[1:]), kwargs)
+        return None if found is None else without_row(found)
     source = graph.map_of(args[0])
     amounts = [*args[1], 0, 0, 0, 0]
     if source is None or any(amounts[4:]):

@@ -11,6 +11,7 @@ from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.activation import ELEMENTWISE, Activation, Elementwise
 from obeql.executor.network.layers.pointwise import Combine
 from obeql.executor.network.lowering.affine import affine
+from obeql.executor.network.lowering.one_row import is_signal, with_row, without_row
 from obeql.executor.network.lowering.registry import RULES, Args, Kwargs, Rule, plain_map
 from obeql.executor.network.lowering.tokens import add_constant_map
 
@@ -97,6 +98,10 @@ def _combine(graph: TracedGraph, name: str, function: str, left: Traced, right: 
     found = _with_one_channel(graph, name, function, left, right)
     if found is not None:
         return found
+    if is_signal(left) and is_signal(right):
+        left, right = with_row(left), with_row(right)
+        result = _combine(graph, name, function, left, right)
+        return None if result is None else without_row(result)
     maps = graph.map_of(left), graph.map_of(right)
     if maps[0] is None or maps[1] is None:
         return None

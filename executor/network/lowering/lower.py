@@ -23,6 +23,8 @@ from obeql.executor.network.layers.image import Image
 from obeql.executor.network.layers.reduce import AtenCall, BatchSize, Flatten, LayerRef
 from obeql.executor.network.lowering import RULES
 from obeql.executor.network.lowering.attention import Scores, Unfollowed, scores_step
+from obeql.executor.network.lowering.one_row import without_row
+from obeql.executor.network.lowering.registry import plain_map
 from obeql.executor.network.lowering.tokens import Repeated
 from obeql.planner.catalog import Activation
 
@@ -43,6 +45,7 @@ def lower(
 
     Raises CannotLowerError when the output is not a (N, K) tensor that depends on the image.
     """
+    traced.eliminate_dead_code()  # such as the indices of a pool, which no layer has
     graph = TracedGraph([Image("image", (), input_shape)])
     env: dict[fx.Node, Any] = {}
     for node in traced.nodes:
@@ -146,8 +149,13 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
             raise CannotLowerError(f"{node.target} mixes images of a batch")
         name = node.name if item is None else f"{node.name}_{item}"
         layer = AtenCall(name, inputs, result.shape[1:], _functional(node.target), call_args, call_kwargs, item)
+        added = graph.add(layer)
+        if len(layer.shape) == 2 and graph.layers[0].shape[1] == 1:  # a signal again, so that rules go on from here
+            channels, length = layer.shape
+            row = Flatten(f"{name}_row", (added,), (channels, 1, length), (0, 1, 2))
+            return Traced(graph.add(row), without_row(plain_map(graph, len(graph.layers) - 1)).axes)
         axes = canonical(TRACE_BATCH, layer.shape) if len(layer.shape) in (1, 3) else None
-        return Traced(graph.add(layer), axes, tuple(result.shape))
+        return Traced(added, axes, tuple(result.shape))
 
     value = node.meta.get("val")
     if isinstance(value, (list, tuple)):

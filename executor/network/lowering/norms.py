@@ -1,4 +1,4 @@
-"""Rules of batch norm at inference, in the forms that it is traced in, and of layer norm."""
+"""Rules of batch norm at inference, in the forms that it is traced in, of layer norm and of group norm."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from torch import Tensor
 from obeql.executor.network.axes import channel_order
 from obeql.executor.network.capture.trace import CannotLowerError, Traced, TracedGraph
 from obeql.executor.network.layers.pointwise import ChannelNorm, scale_and_shift
+from obeql.executor.network.layers.reduce import GroupNorm
 from obeql.executor.network.lowering.affine import affine
-from obeql.executor.network.lowering.registry import Args, Kwargs, rule
+from obeql.executor.network.lowering.one_row import is_signal, with_row, without_row
+from obeql.executor.network.lowering.registry import Args, Kwargs, plain_map, rule
 
 
 @rule("native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm", "cudnn_batch_norm")
@@ -65,3 +67,18 @@ def layer_norm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any
         return None
     layer = ChannelNorm(name, (value.layer,), graph.shape(value), weight, bias, epsilon)
     return [Traced(graph.add(layer), axes), None, None]
+
+
+@rule("native_group_norm")
+def group_norm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
+    value, weight, bias, n_groups, epsilon = *args[:3], *args[6:8]
+    if not isinstance(value, Traced):
+        return None
+    if is_signal(value):
+        found = group_norm(graph, name, (with_row(value), *args[1:]), kwargs)
+        return None if found is None else [without_row(found[0]), None, None]
+    source = graph.map_of(value)
+    if source is None:
+        return None
+    layer = GroupNorm(name, (source.layer,), graph.shape(source), n_groups, weight, bias, epsilon)
+    return [plain_map(graph, graph.add(layer)), None, None]

@@ -82,6 +82,7 @@ def write_parquet(result: Result, folder: Path) -> list[Path]:
 
 
 def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
+    heat = heat.with_row()  # a signal's planes have one row, as in the database
     cells, size = heat.cells, heat.placement.model_size
     return {
         "run_id": heat.run_id,

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from obeql.drawing.colors import Palette, checked_limit, hatching, limit_of, shared_limits
 from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
+from obeql.drawing.signal import as_picture
 from obeql.errors import ImageError, QueryTypeError
 from obeql.results.quality_text import estimated_note, quality_sentence
 
@@ -88,6 +89,7 @@ def report_text(
 
 
 def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
+    heat = as_picture(heat)
     detail = (
         f"{heat.model} · clean {heat.score_kind} {heat.clean_score:.4g} · {heat.windows_text}, "
         f"fill {heat.cells.key.fill}"

@@ -205,7 +205,8 @@ FROM (
                unnest(exact) AS listed_exact, NULL::VARCHAR AS region
         FROM (
             SELECT run_id, run_name, image_id, name, path, label, class_id, class_name, model, model_hash, score_kind,
-                   patch_height, patch_width, source_top, source_left, source_height / input_height AS down,
+                   patch_height, patch_width, input_height, source_top, source_left,
+                   source_height / input_height AS down,
                    source_width / input_width AS across, clean_score,
                    {{ clean_rest score_kind | clean_logit | clean_log_odds }} AS clean_rest,
                    cols, lefts, widths,
@@ -217,7 +218,8 @@ FROM (
         UNION ALL BY NAME
         -- Windows that a query listed: each has its own top and height, too.
         SELECT run_id, run_name, image_id, name, path, label, class_id, class_name, model, model_hash, score_kind,
-               patch_height, patch_width, source_top, source_left, source_height / input_height AS down,
+               patch_height, patch_width, input_height, source_top, source_left,
+               source_height / input_height AS down,
                source_width / input_width AS across, clean_score,
                {{ clean_rest score_kind | clean_logit | clean_log_odds }} AS clean_rest,
                0::BIGINT AS "row", unnest(range(cols)) AS col, unnest(tops) AS top_px, unnest(heights) AS height_px,
@@ -249,7 +251,9 @@ FROM (
 -- The cells that have a value as people read them, names in place of numbers.
 CREATE VIEW windows AS
 SELECT coalesce(cell.run_name, cell.run_id::VARCHAR) AS run, cell.name AS image, cell.label, cell.class_name,
-       CASE WHEN cell.region IS NULL THEN cell.patch_height || 'x' || cell.patch_width ELSE 'listed' END AS patch,
+       CASE WHEN cell.region IS NOT NULL THEN 'listed'
+            WHEN cell.input_height = 1 THEN cell.patch_width::VARCHAR  -- a signal has one row
+            ELSE cell.patch_height || 'x' || cell.patch_width END AS patch,
        cell.importance, cell.score, cell.clean_score,
        cell.score_kind,
        {{ unit cell.score_kind }} AS score_unit,

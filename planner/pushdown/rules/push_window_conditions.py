@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from obeql.planner.grid import WindowGrid
+from obeql.planner.grid import WindowGrid, show_on
 from obeql.planner.pushdown.facts import WINDOW_COLUMNS, Condition, Holds, MapFacts, Restriction
 
 __all__ = ["push_window_conditions", "window_columns"]
@@ -59,7 +59,7 @@ def window_columns(grids: Sequence[WindowGrid]) -> dict[str, list[Any]]:
     for number, grid in enumerate(grids):
         for row, (top, height) in enumerate(zip(grid.rows.starts, grid.rows.lengths, strict=True)):
             for col, (left, width) in enumerate(zip(grid.cols.starts, grid.cols.lengths, strict=True)):
-                patch = f"{grid.patch[0]}x{grid.patch[1]}"
+                patch = show_on(grid.size, grid.patch)
                 place = {"row": row, "col": col, "top_px": top, "left_px": left, "height_px": height, "width_px": width}
                 for name, value in {**place, "patch": patch, "grid": number}.items():
                     found[name].append(value)
