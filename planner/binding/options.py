@@ -94,7 +94,7 @@ def _fill(name: str, value: Any) -> str:
     if isinstance(value, str):
         return str(choice(*FILLS)(name, {"grey": "gray"}.get(value.lower(), value)))
     parts = value if isinstance(value, tuple) else (value,)
-    if not all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in parts):
+    if not isinstance(value, (tuple, int, float)) or isinstance(value, bool):
         raise BadValue(f"{name} takes {', '.join(FILLS)}, a color (r, g, b) or numbers, not {shown(value)}.")
     return fill_text([number(name, part) for part in parts])
 
@@ -113,6 +113,8 @@ def check_fill(fill: str, how: Preprocessing) -> None:
         if len(numbers) not in (1, how.n_channels):
             raise BadValue(f"fill takes one number or one for each of {how.n_channels} channels, not {len(numbers)}.")
         return
+    if len(numbers) == 1:
+        raise BadValue(f"fill takes {', '.join(FILLS)} or a color (r, g, b), not {numbers[0]:g}.")
     if len(numbers) != 3:
         raise BadValue(f"fill takes three numbers (r, g, b), not {len(numbers)}.")
     for position, part in enumerate(numbers):
