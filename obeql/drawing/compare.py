@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from obeql.drawing.colors import Palette, checked_limit, palette, shared_limits
+from obeql.drawing.curves import as_picture
 from obeql.drawing.figures import MapFigure, new_figure
 from obeql.drawing.overlay import (
     add_titles,
@@ -25,7 +26,6 @@ from obeql.drawing.overlay import (
     overlay,
     picture_of,
 )
-from obeql.drawing.signal import as_picture
 from obeql.errors import QueryTypeError
 from obeql.planner.grid import show_on
 

@@ -129,7 +129,7 @@ def _signal_overlay(
     title: str | None,
 ) -> Axes:
     """Draw the map of a signal as `overlay` draws that of an image."""
-    from obeql.drawing.signal import draw_signal  # noqa: PLC0415 - which draws with what stands here
+    from obeql.drawing.curves import draw_signal  # noqa: PLC0415 - which draws with what stands here
 
     if ax is None:
         from obeql.drawing.figures import new_figure  # noqa: PLC0415 - imports matplotlib

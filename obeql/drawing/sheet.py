@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from obeql.drawing.colors import checked_limit, palette, shared_limits
+from obeql.drawing.curves import as_picture
 from obeql.drawing.figures import MapFigure, new_figure
 from obeql.drawing.overlay import (
     add_key,
@@ -32,7 +33,6 @@ from obeql.drawing.overlay import (
     shortened,
     window_line,
 )
-from obeql.drawing.signal import as_picture
 from obeql.errors import QueryTypeError
 
 if TYPE_CHECKING:

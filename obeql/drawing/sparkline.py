@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.drawing.colors import Palette
-from obeql.drawing.signal import samples_of
+from obeql.drawing.curves import samples_of
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.drawing.colors import limit_of
-from obeql.drawing.signal import as_picture
+from obeql.drawing.curves import as_picture
 from obeql.results.quality_text import quality_sentence
 
 if TYPE_CHECKING:
