@@ -186,7 +186,7 @@ class EmbeddedStatements:
         self.kept.append(KeptRun(int(result.run_id), result.run_name))
         if aim is not None:
             self._aim = aim
-            return self._sampled.rows(int(result.run_id), aim, left.columns)
+            return self._sampled.rows(int(result.run_id), aim, left.columns, asked.query if asked is not None else "")
         return self._windows(f"run_id = {int(result.run_id)}", left.columns)
 
     def _windows(self, condition: str, columns: str = "*") -> Rows:

@@ -70,10 +70,11 @@ class Left:
 
 @dataclass(frozen=True, slots=True)
 class AskedRows:
-    """What SQL asks of the rows of a statement, with the values of its parameters by the names DuckDB knows."""
+    """What SQL, the `query`, asks of the rows of a statement, with the values of its parameters by DuckDB's names."""
 
     reading: Reading
     values: Mapping[str, Any]
+    query: str = ""
 
     @property
     def says_something(self) -> bool:
@@ -132,7 +133,7 @@ class Pushdown:
                 reading = read_query(tree, each.table, columns, predictions, speaker)
             if not is_whole and reading.groups is not None:
                 reading = replace(reading, groups="rows that are stored keep no further column for the error")
-            found[each.table] = AskedRows(reading, values or {})
+            found[each.table] = AskedRows(reading, values or {}, query)
         return found
 
     def restriction(self, bound: BoundExplain, asked: AskedRows, tables: DerivedTables) -> Restriction:

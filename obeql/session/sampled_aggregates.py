@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from obeql.planner.aggregates import AggregateAim, draw_sample
 from obeql.planner.pushdown.aims import AGGREGATES, aggregate_nodes
-from obeql.planner.pushdown.tree import Tree, arguments_of
+from obeql.planner.pushdown.tree import Tree, arguments_of, nodes
 from obeql.session.derived_tables import Rows, sql_beside
 from obeql.session.query_trees import QueryTrees, marked_values
 from obeql.store import Store
@@ -67,11 +67,25 @@ class SampledAggregates:
 
         return ask
 
-    def rows(self, run_id: int, aim: AggregateAim, columns: str) -> Rows:
-        """Return the windows that a run has drawn, with their weights, and the errors of their map."""
+    def rows(self, run_id: int, aim: AggregateAim, columns: str, query: str) -> Rows:
+        """Return the windows that a run has drawn, with their weights, and the errors of their map.
+
+        Only the columns that the `query` names. They are read at once: DuckDB 2.0 fails on groups by strings that come out
+        of a join ("dictionary column changed identity").
+        """
         drawn = self._drawn(run_id, aim)
-        query = _DRAWN.format(columns=columns, views=self._views, run_id=run_id)
-        return lambda connection: sql_beside(connection, query, {"#drawn": lambda _: drawn})
+        named = {
+            str(name).lower() for node in nodes(self._trees.tree(query)) for name in node.get("column_names") or ()
+        }
+        sql = _DRAWN.format(columns=columns, views=self._views, run_id=run_id)
+
+        def read(connection: duckdb.DuckDBPyConnection) -> Any:
+            found = sql_beside(connection, sql, {"#drawn": lambda _: drawn})
+            shown = [name for name in found.columns if name.lower() in named or name.startswith((_WEIGHT, _ERROR))]
+            return found.select(*(duckdb.ColumnExpression(name) for name in shown)).to_arrow_table()
+
+        rows = self._store.on_connection(read)
+        return lambda _: rows
 
     def _drawn(self, run_id: int, aim: AggregateAim) -> pa.Table:
         sql = f'SELECT image_id, class_id, "rows", cols, quality FROM {self._views}.heatmaps WHERE run_id = {run_id}'
