@@ -70,8 +70,8 @@ class SampledAggregates:
     def rows(self, run_id: int, aim: AggregateAim, columns: str, query: str) -> Rows:
         """Return the windows that a run has drawn, with their weights, and the errors of their map.
 
-        Only the columns that the `query` names. They are read at once: DuckDB 2.0 fails on groups by strings that come out
-        of a join ("dictionary column changed identity").
+        Only the columns that the `query` names. They are read at once: DuckDB 2.0 may fail to group by strings that
+        come out of this join ("dictionary column changed identity").
         """
         drawn = self._drawn(run_id, aim)
         named = {

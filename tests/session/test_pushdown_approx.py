@@ -23,7 +23,7 @@ MAPS = f"{EXACT} APPROX 0.9"
 
 @pytest.fixture(scope="module")
 def blobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A session with the model `net`, and `blobs`, five pictures of blurred discs: 18 x 18 windows each."""
+    """A session with the model `net`, and `blobs`, five pictures of blurred discs: 19 x 19 windows each."""
     folder = tmp_path_factory.mktemp("blobs")
     torch.manual_seed(3)
     layers = (nn.Conv2d(3, 6, 5, 2), nn.ReLU(), nn.Conv2d(6, 6, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(3))
@@ -134,7 +134,7 @@ def test_aggregates_come_with_an_error_that_holds(blobs: Any, item: str) -> None
     name = found.columns[1]
     assert found.columns == ["image", name, f"{name}_error"]
     told = found.fetchall()
-    assert n_computed(blobs) < 5 * 324
+    assert n_computed(blobs) < 5 * 361
     exact = f"SELECT image, {item} FROM windows WHERE run = 'everything' AND class_id = top_class_of GROUP BY image"
     predicted = "(SELECT image_id AS i, class_id AS top_class_of FROM predictions WHERE rank = 1) ON i = image_id"
     blobs.execute("PREDICT blobs USING net")
@@ -148,7 +148,7 @@ def test_the_same_question_again_computes_nothing(blobs: Any) -> None:
     sql = f"SELECT image, avg(score) FROM ({MAPS.replace('patch=12', 'patch=13')}) GROUP BY image ORDER BY image"
     first = blobs.execute(sql).fetchall()
     n_first = n_computed(blobs)
-    assert 0 < n_first < 5 * 324
+    assert 0 < n_first < 5 * 361
     assert blobs.execute(sql).fetchall() == first and n_computed(blobs) == 0
 
 
@@ -184,7 +184,7 @@ NO_SAMPLE = [
     ("SELECT * FROM (SELECT image, avg(importance) FROM ({maps}) GROUP BY image)", "the outermost SELECT"),
     ("SELECT image, sqrt(avg(importance)) FROM ({maps}) GROUP BY image", "more than sums"),
     ("SELECT image, avg(importance) FROM ({maps}) GROUP BY ROLLUP (image)", "one way at a time"),
-    ("SELECT image FROM ({maps}) GROUP BY image HAVING count(*) = 324", "by size"),
+    ("SELECT image FROM ({maps}) GROUP BY image HAVING count(*) = 361", "by size"),
     ("SELECT image, avg(importance) FROM ({maps}) m GROUP BY upper(image), image", "more than columns"),
 ]
 
@@ -209,7 +209,8 @@ def test_several_classes_are_groups_of_their_own(blobs: Any) -> None:
     blobs.execute("SET obeql.reuse = true")
     true = blobs.execute(sql.replace(" APPROX 0.9", "")).fetchall()
     assert [row[:2] for row in told] == [row[:2] for row in true] and len(told) == 15
-    assert sum(abs(a[2] - b[2]) <= a[3] for a, b in zip(told, true, strict=True)) >= 13
+    n_held = sum(abs(a[2] - b[2]) <= a[3] for a, b in zip(told, true, strict=True))
+    assert n_held >= 12  # of 15, at 95 % each; the three classes of an image share its sample
     assert "several classes" in str(blobs.execute(f"PLAN SELECT image, avg(score) FROM ({maps}) GROUP BY image"))
 
 
@@ -229,7 +230,7 @@ def test_having_is_decided_from_samples(blobs: Any, having: str) -> None:
     sql = f"SELECT image FROM ({MAPS}) GROUP BY image HAVING {having} ORDER BY image"
     assert "pushed  push_having" in str(blobs.execute(f"PLAN {sql}"))
     told = set(blobs.execute(sql).fetchall())
-    assert n_computed(blobs) <= 5 * 324
+    assert n_computed(blobs) <= 5 * 361
     blobs.execute("SET obeql.reuse = true")
     true = set(blobs.execute(sql.replace(MAPS, EXACT)).fetchall())
     assert len(told ^ true) <= 1
