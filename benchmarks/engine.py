@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -46,22 +47,22 @@ CPU = torch.device("cpu")
 def bound(net: Network, grid: WindowGrid) -> float:
     """Multiply-accumulates of plain inference over those of true boxes at every layer that has a box."""
     regions = region_layers(net, len(net.layers))
-    rows, cols = axis_spans(net, 0, grid.rows, regions).sizes, axis_spans(net, 1, grid.cols, regions).sizes
+    sizes = [axis_spans(net, k, axis, regions).sizes for k, axis in enumerate(grid.axes)]
     least = 0.0
     for i, layer in enumerate(net.layers):
         if regions[i]:
-            least += layer.macs / positions(layer) * float(rows[i].mean() * cols[i].mean())
+            least += layer.macs / positions(layer) * math.prod(float(along[i].mean()) for along in sizes)
         else:
             least += layer.macs
     return net.macs / least if least else 1.0  # a network that is not known layer by layer has no boxes
 
 
 def stratified(run: IncrementalRun, share: float) -> npt.NDArray[np.bool_]:
-    """About `share` of the grid's windows, (rows, cols): every so many batches in the order of their boxes' cost."""
+    """About `share` of the grid's windows, in its shape: every so many batches in the order of their boxes' cost."""
     weights = [layer.macs / positions(layer) for layer in run.graph.network().layers]
     parts = sorted(
         run.parts(None),
-        key=lambda part: float((part.rows.sizes * part.cols.sizes * weights)[run.on_boxes].sum()),
+        key=lambda part: float((part.positions / len(part.windows) * weights)[run.on_boxes].sum()),
     )
     wanted = np.zeros(run.grid.n_windows, bool)
     taken = 0.5 * share
@@ -209,7 +210,7 @@ def _bench(name: str, args: argparse.Namespace, device: torch.device, dtype: tor
         "capture_s": round(captured_s, 2),
         "rates_s": round(rates_s, 2),
         "plan_s": round(planned_s, 3),
-        "groups": [getattr(engine, "n_row_groups", 0), getattr(engine, "n_col_groups", 0)],
+        "groups": list(getattr(engine, "n_groups", (0, 0))),
         "batch": [engine.batch, getattr(engine, "tail_batch", 0)],
         "layers_on_boxes": sum(getattr(engine, "regions", ())),
         "layers": len(net.layers),

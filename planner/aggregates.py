@@ -184,20 +184,20 @@ class Strata:
         return weights
 
 
-def draw_sample(shape: tuple[int, int], seed: int, level: int) -> Strata:
+def draw_sample(shape: tuple[int, ...], seed: int, level: int) -> Strata:
     """Draw two windows at random from each of 2**level blocks of a grid, all where a block has no more.
 
-    Blocks are halved along their longer side. Every window has one random number; those of the two smallest are drawn,
+    Blocks are halved along their longest axis. Every window has one random number; those of the two smallest are drawn,
     so that a sample is part of that of the next level.
     """
-    blocks = [((0, shape[0]), (0, shape[1]))]
+    blocks: list[_Block] = [tuple((0, n) for n in shape)]
     for _ in range(level):
         blocks = [half for block in blocks for half in _halves(block)]
     keys = np.random.default_rng([seed, 3]).random(shape)
     stratum = np.zeros(shape, np.int64)
     drawn = np.zeros(shape, bool)
-    for number, (rows, cols) in enumerate(blocks):
-        at = slice(*rows), slice(*cols)
+    for number, block in enumerate(blocks):
+        at = tuple(slice(*span) for span in block)
         stratum[at] = number
         inside = keys[at]
         limit = np.partition(inside.ravel(), min(_EACH, inside.size) - 1)[min(_EACH, inside.size) - 1]
@@ -206,20 +206,19 @@ def draw_sample(shape: tuple[int, int], seed: int, level: int) -> Strata:
 
 
 _Span = tuple[int, int]
+#: from where to where a block of windows goes along each axis
+_Block = tuple[_Span, ...]
 
 
-def _halves(block: tuple[_Span, _Span]) -> Iterator[tuple[_Span, _Span]]:
+def _halves(block: _Block) -> Iterator[_Block]:
     """Yield the halves of a block; of one of a single window, itself."""
-    rows, cols = block
-    n_rows, n_cols = rows[1] - rows[0], cols[1] - cols[0]
-    if n_rows * n_cols == 1:
+    lengths = [stop - start for start, stop in block]
+    longest = lengths.index(max(lengths))
+    if lengths[longest] == 1:
         yield block
-    elif n_rows >= n_cols:
-        for span in pairwise(_cut(rows)):
-            yield span, cols
-    else:
-        for span in pairwise(_cut(cols)):
-            yield rows, span
+        return
+    for span in pairwise(_cut(block[longest])):
+        yield (*block[:longest], span, *block[longest + 1 :])
 
 
 def _cut(span: _Span) -> Sequence[int]:

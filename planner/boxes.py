@@ -1,7 +1,7 @@
 """Which box of each layer a window changes, and which windows can share one box size.
 
 Comes after the grid of windows is known; the costs of a plan and the executor both read these numbers, so a plan's
-boxes are the executed boxes. Rows and columns are independent: everything here is about one axis.
+boxes are the executed boxes. Axes are independent: everything here is about one of them.
 
 A window's span at a layer is exact (alignment and border included): Krypton (SIGMOD 2019) takes one upper bound for
 all windows. A batch needs one size, so windows are put in groups; a group's size at a layer is its largest span, and
@@ -72,7 +72,7 @@ def region_layers(network: Network, stop: int) -> tuple[bool, ...]:
 
 
 def axis_spans(network: Network, axis: int, grid: AxisGrid, regions: Sequence[bool], tau: float = 1.0) -> Spans:
-    """Push the windows of one axis (0 rows, 1 columns) through all layers that run on boxes.
+    """Push the windows of one spatial axis through all layers that run on boxes.
 
     Where branches meet, the span is the bounding span of all branches. A window that no position of a layer sees
     keeps a span of one position there. With `tau` below 1 no span is longer than that share of its map's side: its

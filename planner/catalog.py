@@ -218,7 +218,7 @@ class StoredGrid:
     """
 
     class_id: int
-    patch: tuple[int, int]
+    patch: tuple[int, ...]
     rows: tuple[tuple[int, ...], tuple[int, ...]]
     cols: tuple[tuple[int, ...], tuple[int, ...]]
     clean_top_class: int

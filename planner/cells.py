@@ -42,7 +42,7 @@ class CellKey:
     image_hash: str
     model_hash: str
     preprocessing_hash: str
-    patch: tuple[int, int]
+    patch: tuple[int, ...]
     fill: str
     precision: str
 

@@ -3,7 +3,7 @@
 Captured by `obeql.executor.network`, stored with the model, read by the rules and by the executor alike, so
 that the boxes a plan was costed with are the boxes that are executed. No torch here.
 
-Axis letters: C channels, H height, W width, K classes. A box is always (top, left, height, width).
+Axis letters: C channels, D depth, H height, W width, K classes. Axes are always given slowest first.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class AxisWindow:
 class LayerSpec:
     """One layer of a captured network.
 
-    `inputs` are indices of earlier layers. `shape` is the output without the batch axis: (C, H, W) for maps,
-    (K,) for vectors. `macs` are the multiply-accumulates of one whole clean pass through the layer, `work_bytes`
-    what such a pass reads and writes of activations, `weight_bytes` the size of its parameters. `window` is
-    (rows, columns) for local layers.
+    `inputs` are indices of earlier layers. `shape` is the output without the batch axis: (C, H, W) or
+    (C, D, H, W) for maps, (K,) for vectors. `macs` are the multiply-accumulates of one whole clean pass through the
+    layer, `work_bytes` what such a pass reads and writes of activations, `weight_bytes` the size of its parameters.
+    `window` has an entry a spatial axis for local layers.
     """
 
     name: str
@@ -55,11 +55,11 @@ class LayerSpec:
     macs: int = 0
     work_bytes: int = 0
     weight_bytes: int = 0
-    window: tuple[AxisWindow, AxisWindow] | None = None
+    window: tuple[AxisWindow, ...] | None = None
 
     @property
     def is_map(self) -> bool:
-        return len(self.shape) == 3
+        return len(self.shape) > 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ class Network:
         return bool(self.reason)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) of the model's input in pixels."""
-        return self.layers[0].shape[1], self.layers[0].shape[2]
+    def size(self) -> tuple[int, ...]:
+        """Size of the model's input in pixels: (height, width), or (depth, height, width)."""
+        return self.layers[0].shape[1:]
 
     @property
     def n_classes(self) -> int:
@@ -130,7 +130,7 @@ def _layer_from(item: Mapping[str, Any]) -> LayerSpec:
         macs=item["macs"],
         work_bytes=item["work_bytes"],
         weight_bytes=item["weight_bytes"],
-        window=None if window is None else (AxisWindow(**window[0]), AxisWindow(**window[1])),
+        window=None if window is None else tuple(AxisWindow(**axis) for axis in window),
     )
 
 

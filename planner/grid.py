@@ -1,10 +1,11 @@
-"""Where the windows of a map lie: one axis at a time, because rows and columns are independent.
+"""Where the windows of a map lie: one axis at a time, because axes are independent.
 
 Comes after binding (patch, stride, border and region are known) and before scheduling (`boxes`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -41,32 +42,42 @@ class AxisGrid:
 
 @dataclass(frozen=True, slots=True)
 class WindowGrid:
-    """All windows of one map in pixels of the model's input: cell (r, c) hides rows[r] x cols[c]."""
+    """All windows of one map in pixels of the model's input, an `AxisGrid` an axis, slowest first.
 
-    rows: AxisGrid
-    cols: AxisGrid
-    patch: tuple[int, int]
-    stride: tuple[int, int]
+    Cell (r, c) of an image hides axes[0][r] x axes[1][c]; `rows` and `cols` are the last two axes. `region` is
+    (starts.., extents..), the slowest axis first.
+    """
+
+    axes: tuple[AxisGrid, ...]
+    patch: tuple[int, ...]
+    stride: tuple[int, ...]
     border: Border
-    region: tuple[int, int, int, int] | None = None
+    region: tuple[int, ...] | None = None
 
     @property
-    def size(self) -> tuple[int, int]:
+    def rows(self) -> AxisGrid:
+        return self.axes[-2]
+
+    @property
+    def cols(self) -> AxisGrid:
+        return self.axes[-1]
+
+    @property
+    def size(self) -> tuple[int, ...]:
         """Return the size of the model's input in pixels."""
-        return self.rows.size, self.cols.size
+        return tuple(axis.size for axis in self.axes)
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.rows), len(self.cols)
+    def shape(self) -> tuple[int, ...]:
+        return tuple(len(axis) for axis in self.axes)
 
     @property
     def n_windows(self) -> int:
-        return len(self.rows) * len(self.cols)
+        return math.prod(self.shape)
 
-    def places(self, windows: Places) -> tuple[Places, Places]:
-        """Return where windows, by their flat numbers, lie on the axis of rows and on that of columns."""
-        rows, cols = np.divmod(windows, len(self.cols))
-        return rows, cols
+    def places(self, windows: Places) -> tuple[Places, ...]:
+        """Return where windows, by their flat numbers, lie on each axis."""
+        return tuple(np.unravel_index(windows, self.shape))
 
     def of_image(self, shown: str) -> tuple[int, ...] | None:
         """Return the windows that an image has alone, by how it is shown; None: all windows are every image's."""
@@ -82,28 +93,27 @@ class WindowGrid:
         return self
 
     def mask(self, window: int) -> npt.NDArray[np.bool_] | None:
-        """Return which pixels of its box a window hides, (height, width); None: all of them."""
+        """Return which pixels of its box a window hides, in the box's shape; None: all of them."""
         return None
 
     @classmethod
     def over(
         cls,
-        size: tuple[int, int],
-        patch: tuple[int, int],
-        stride: tuple[int, int],
+        size: tuple[int, ...],
+        patch: tuple[int, ...],
+        stride: tuple[int, ...],
         border: Border = "cover",
-        region: tuple[int, int, int, int] | None = None,
+        region: tuple[int, ...] | None = None,
     ) -> WindowGrid:
         """Return the full map's windows over an image of `size`, or those of them wholly inside `region`.
 
         Raises ValueError when patch or stride do not fit the image; binding reports that to the user first.
         """
-        rows = axis_grid(size[0], patch[0], stride[0], border)
-        cols = axis_grid(size[1], patch[1], stride[1], border)
+        axes = [axis_grid(*axis, border) for axis in zip(size, patch, stride, strict=True)]
         if region is not None:
-            top, left, height, width = region
-            rows, cols = rows.within(top, height), cols.within(left, width)
-        return cls(rows, cols, patch, stride, border, region)
+            places = zip(axes, region[: len(size)], region[len(size) :], strict=True)
+            axes = [axis.within(start, extent) for axis, start, extent in places]
+        return cls(tuple(axes), patch, stride, border, region)
 
 
 def axis_grid(size: int, patch: int, stride: int, border: Border) -> AxisGrid:

@@ -1,6 +1,6 @@
 """Windows that a query lists: boxes and masks of any place and size, one after the other.
 
-Beside `grid`, whose windows are every pair of its rows and columns. Comes after `binding.windows`, which reads and
+Beside `grid`, whose windows are every combination of its axes' extents. Comes after `binding.windows`, which reads and
 checks what a SELECT, a label picture or Python gives; operators, cells and the store take both kinds of windows.
 """
 
@@ -66,7 +66,7 @@ class RegionList:
 
 @dataclass(frozen=True, slots=True)
 class RegionGrid(WindowGrid):
-    """Windows one by one: number i hides rows[i] x cols[i], or of that box what its mask says.
+    """Windows one by one: number i hides the extent i of every axis, or of that box what its mask says.
 
     A map of them has one row, a column a region. With the axes of a `WindowGrid` they would be its diagonal.
     """
@@ -85,8 +85,10 @@ class RegionGrid(WindowGrid):
         """Return the windows over a model's input of `size` (height, width), in their order."""
         masks = {mask_digest(each.mask): each.mask for each in regions if each.mask is not None}
         return cls(
-            rows=AxisGrid(size[0], tuple(each.top for each in regions), tuple(each.height for each in regions)),
-            cols=AxisGrid(size[1], tuple(each.left for each in regions), tuple(each.width for each in regions)),
+            axes=(
+                AxisGrid(size[0], tuple(each.top for each in regions), tuple(each.height for each in regions)),
+                AxisGrid(size[1], tuple(each.left for each in regions), tuple(each.width for each in regions)),
+            ),
             patch=NO_PATCH,
             stride=NO_PATCH,
             border="valid",
@@ -104,11 +106,13 @@ class RegionGrid(WindowGrid):
 
     def only(self, windows: Sequence[int]) -> RegionGrid:
         """Return some of the windows, by their numbers."""
-        rows, cols, listed = self.rows, self.cols, self.listed
+        listed = self.listed
         digests = tuple(listed.digests[i] for i in windows)
         return RegionGrid(
-            AxisGrid(rows.size, tuple(rows.starts[i] for i in windows), tuple(rows.lengths[i] for i in windows)),
-            AxisGrid(cols.size, tuple(cols.starts[i] for i in windows), tuple(cols.lengths[i] for i in windows)),
+            tuple(
+                AxisGrid(axis.size, tuple(axis.starts[i] for i in windows), tuple(axis.lengths[i] for i in windows))
+                for axis in self.axes
+            ),
             self.patch,
             self.stride,
             self.border,
@@ -132,19 +136,19 @@ class RegionGrid(WindowGrid):
     def digest(self) -> str:
         """Return a hash of all windows, in their order: boxes, names, masks, and which image they are of."""
         members = None if self.members is None else sorted(self.members.items())
-        told = (self.rows, self.cols, self.listed.names, self.listed.digests, members)
+        told = (*self.axes, self.listed.names, self.listed.digests, members)
         return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return 1, len(self.rows)
+    def shape(self) -> tuple[int, ...]:
+        return 1, len(self.axes[0])
 
     @property
     def n_windows(self) -> int:
-        return len(self.rows)
+        return len(self.axes[0])
 
-    def places(self, windows: Places) -> tuple[Places, Places]:
-        return windows, windows
+    def places(self, windows: Places) -> tuple[Places, ...]:
+        return (windows,) * len(self.axes)
 
     def mask(self, window: int) -> Mask | None:
         return self.listed.mask(window)

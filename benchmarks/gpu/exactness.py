@@ -40,7 +40,7 @@ def run(setting: Setting) -> None:
             plain = copy.deepcopy(module).double()
             wanted = plain(occlude(image, fill, grid, np.arange(grid.n_windows)))
         regions = region_layers(graph.network(), len(graph.layers))
-        engines = (DenseForward(16, free), IncrementalForward(regions, 3, 3, 7, 32, free))
+        engines = (DenseForward(16, free), IncrementalForward(regions, (3, 3), 7, 32, free))
         for precision in _precisions(setting):
             for engine in engines:
                 found = _logits(setting, graph, grid, engine, precision, image, fill)

@@ -91,7 +91,7 @@ def run(setting: Setting) -> None:
         n_calls = sum(calls.values())
         setting.write(
             network=name,
-            groups=[engine.n_row_groups, engine.n_col_groups],
+            groups=list(engine.n_groups),
             batch=engine.batch,
             batches_of_grid=n_batches,
             calls_of_one_batch=n_calls,

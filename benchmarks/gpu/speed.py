@@ -57,7 +57,7 @@ def rates(setting: Setting) -> None:
                 batch_on_boxes_us=1e6 * sum(found.box_batch_s),
                 plain_memory=found.plain_memory,
                 engine=type(engine).__name__,
-                groups=[getattr(engine, "n_row_groups", 0), getattr(engine, "n_col_groups", 0)],
+                groups=list(getattr(engine, "n_groups", (0, 0))),
                 batch=engine.batch,
                 estimated_ms=1e3 * engine.cost.seconds,
             )

@@ -50,7 +50,7 @@ class Sample:
     pairs: Flags
 
     @classmethod
-    def none(cls, shape: tuple[int, int]) -> Sample:
+    def none(cls, shape: tuple[int, ...]) -> Sample:
         return cls(*(np.zeros(shape, bool) for _ in range(3)))
 
 

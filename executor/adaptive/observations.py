@@ -26,7 +26,7 @@ class Observations:
     `exact` and `reduced`, bool (rows, cols), say which were computed in which precision; a cell may be both.
     """
 
-    def __init__(self, shape: tuple[int, int], n_classes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], n_classes: int) -> None:
         self.shape = shape
         self.exact: Flags = np.zeros(shape, bool)
         self.reduced: Flags = np.zeros(shape, bool)

@@ -7,6 +7,7 @@ how long it holds, the planner builds its estimates on it. Every figure is the l
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from obeql.executor.devices import device_of
 from obeql.executor.devices.cpu import Cpu
 from obeql.executor.devices.lanes import run_in_lanes
 from obeql.executor.devices.stopwatch import Stopwatch
+from obeql.executor.kernels.memory_format import channels_last
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.dense_forward import as_computed
@@ -45,8 +47,9 @@ _FEWEST_PASSES, _MOST_PASSES, _PASSES_S = 2, 5, 0.3
 _REPEATS, _LONG_S = 3, 0.3
 #: Work that takes longer fills the cores in any way: no other one is tried.
 _OTHER_WAYS_S = 0.3
-#: Batches on boxes: groups an axis, batches of 2 x 2 windows and of _SIDE x _SIDE ones, of these one a lane.
-_AXIS_GROUPS, _SMALL_GROUPS, _SIDE, _FEWEST_LARGE = 6, 4, 6, 2
+#: Batches on boxes: groups an axis, batches of 2 windows along each axis, and of about so many in all, of these one a
+#: lane.
+_AXIS_GROUPS, _SMALL_GROUPS, _LARGE, _FEWEST_LARGE = 6, 4, 36, 2
 _COPY_ROWS, _COPY_CHANNELS = 1 << 15, 64
 #: Rows of the square matrices that tell what a device can do at all.
 _MATRIX_ROWS, _GPU_MATRIX_ROWS = 512, 4096
@@ -85,7 +88,7 @@ def measure_rates(
     watch = Stopwatch(device, own_code=bool(graph.reason))
     batch = max(1, min(_BATCH, int(_PASS_MACS // max(1, graph.network().macs))))
     image = _some_numbers((batch, *graph.layers[0].shape), device, dtype)
-    image = image.contiguous(memory_format=torch.channels_last)
+    image = channels_last(image)
     with torch.inference_mode():
         layer_s = _layer_seconds(graph, image, watch, heed)
         call_s = _call_seconds(device, dtype)
@@ -152,16 +155,17 @@ def _box_rates(
     regions = region_layers(network, len(network.layers))
     if network.whole or sum(regions) <= 1:
         return {}, []
-    height, width = network.size
-    patch = max(1, min(16, height // 4)), max(1, min(16, width // 4))
-    grid = WindowGrid.over((height, width), patch, (max(1, patch[0] // 4), max(1, patch[1] // 4)))
-    fill = image.mean((2, 3))[0][:, None, None]
+    patch = tuple(max(1, min(16, size // 4)) for size in network.size)
+    grid = WindowGrid.over(network.size, patch, tuple(max(1, size // 4) for size in patch))
+    n_axes = len(network.size)
+    large = round(_LARGE ** (1 / n_axes))
+    fill = image[0].mean(tuple(range(1, image.dim() - 1)), keepdim=True)
     clean = None
     points = []
     n_lanes, in_turn, beyond, sums_s = device_of(image.device).n_lanes, 0.0, float("inf"), 0.0
-    for side, n_groups in ((2, _SMALL_GROUPS), (_SIDE, max(_FEWEST_LARGE, n_lanes))):
-        clock = LayerTimer(image.device, watch)
-        engine = IncrementalForward(regions, _AXIS_GROUPS, _AXIS_GROUPS, side * side, side * side, Cost(0, 0, 0))
+    for side, n_groups in ((2, _SMALL_GROUPS), (large, max(_FEWEST_LARGE, n_lanes))):
+        clock, n_batch = LayerTimer(image.device, watch), side**n_axes
+        engine = IncrementalForward(regions, (_AXIS_GROUPS,) * n_axes, n_batch, n_batch, Cost(0, 0, 0))
         engine = replace(engine, n_lanes=n_lanes)
         run = IncrementalRun(_OnBoxes(graph.layers, graph.activation), grid, engine, clock)
         wanted = _some_windows(run, grid, n_groups, side)
@@ -181,7 +185,7 @@ def _box_rates(
             best = np.minimum(best, [clock.seconds.get(i, 0.0) for i in range(len(regions))])
             total, n_times = total + layers_s, n_times + 1
         points.append((computed / n_batches, best / n_batches))
-        if n_lanes > 1 and side == _SIDE and best.sum() < _OTHER_WAYS_S:
+        if n_lanes > 1 and side == large and best.sum() < _OTHER_WAYS_S:
             alone = IncrementalRun(run.graph, grid, replace(engine, n_lanes=1), clock)
             least = np.full(len(regions), np.inf)
             for _ in range(_REPEATS):
@@ -247,12 +251,12 @@ def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[F
 
 
 def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: int) -> npt.NDArray[np.bool_]:
-    """Return the windows to time, (rows, cols): a batch of side x side windows from each of the largest groups."""
-    pairs = [(rows.windows, cols.windows) for rows, cols in run.boxes.groups]
-    pairs.sort(key=lambda pair: -len(pair[0]) * len(pair[1]))
+    """Return the windows to time, in the grid's shape: `side` along each axis from each of the largest groups."""
+    groups = [[axis.windows for axis in group] for group in run.boxes.groups]
+    groups.sort(key=lambda axes: -math.prod(map(len, axes)))
     wanted = np.zeros(grid.shape, bool)
-    for rows, cols in pairs[:n_groups]:
-        wanted[np.ix_(rows[:side], cols[:side])] = True
+    for axes in groups[:n_groups]:
+        wanted[np.ix_(*(windows[:side] for windows in axes))] = True
     return wanted
 
 

@@ -134,7 +134,7 @@ class WindowProbe:
         if run is None:
             height, width = image.shape[2:]
             grid = WindowGrid.over((height, width), patch, (1, 1))
-            run = IncrementalRun(self._graph, grid, IncrementalForward(regions, 1, 1, 1, 1, _NO_COST))
+            run = IncrementalRun(self._graph, grid, IncrementalForward(regions, (1, 1), 1, 1, _NO_COST))
         self._runs[key] = run
         while len(self._runs) > _MOST_KEPT:
             self._runs.popitem(last=False)

@@ -1,10 +1,11 @@
 """Sums over positions in float64: of whole maps, and of a clean map's boxes from its prefix sums.
 
-A box costs four lookups, however large it is.
+A box costs a lookup for each of its corners, however large it is.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,17 +19,19 @@ __all__ = ["BoxSum", "PrefixSums", "plan_box_sum", "position_sums"]
 
 
 def position_sums(x: Tensor) -> Tensor:
-    """Return the sum over all positions of x (N, C, H, W): float64 (N, C)."""
+    """Return the sum over all positions of x (N, C, ...): float64 (N, C)."""
     device = device_of(x.device)
     if device.is_asynchronous:
-        return x.sum(dim=(2, 3), dtype=device.wide_dtype)
+        return x.sum(dim=tuple(range(2, x.dim())), dtype=device.wide_dtype)
     # Map by map the copy in float64 stays in the cache: a third of the time of one sum over the batch.
-    return torch.stack([values.double().sum(dim=(1, 2)) for values in x])
+    return torch.stack([values.double().sum(dim=tuple(range(1, x.dim() - 1))) for values in x])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrefixSums:
-    """`rows` float64 (N * (H + 1) * (W + 1), C): sums of maps over all positions above and left of a corner.
+    """`rows` float64 (N * corners, C): sums of maps over all positions before a corner on every axis.
+
+    A map of n positions along an axis has n + 1 corners there.
 
     `totals` (N, C) are the sums over the whole maps.
     """
@@ -39,12 +42,15 @@ class PrefixSums:
     @classmethod
     def of(cls, view: View) -> PrefixSums:
         channels = view.rows.shape[1]
-        values = view.rows.view(-1, view.height * view.width + 1, channels)[:, :-1]
+        values = view.rows.view(-1, math.prod(view.shape) + 1, channels)[:, :-1]
         values = values.to(device_of(view.rows.device).wide_dtype)
-        values = values.view(-1, view.height, view.width, channels)
-        sums = values.new_zeros((len(values), view.height + 1, view.width + 1, channels))
-        sums[:, 1:, 1:] = values.cumsum(1).cumsum(2)
-        return cls(sums.view(-1, channels), sums[:, -1, -1])
+        values = values.view(-1, *view.shape, channels)
+        sums = values.new_zeros((len(values), *(size + 1 for size in view.shape), channels))
+        inner = sums
+        for axis, size in enumerate(view.shape, 1):
+            values, inner = values.cumsum(axis), inner.narrow(axis, 1, size)
+        inner.copy_(values)
+        return cls(sums.view(-1, channels), sums.flatten(1, -2)[:, -1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,11 +58,8 @@ class BoxSum:
     """Whose sums a batch's boxes take, and where their corners lie in the prefix sums: int64 (n,) each."""
 
     images: Tensor
-
-    top_left: Tensor
-    top_right: Tensor
-    bottom_left: Tensor
-    bottom_right: Tensor
+    #: the last corner first, then that with the first axis at the box's start, and so on
+    corners: tuple[Tensor, ...]
 
     def whole(self, sums: PrefixSums) -> Tensor:
         """Return the sum of each window's clean map: float64 (n, C)."""
@@ -64,14 +67,18 @@ class BoxSum:
 
     def run(self, sums: PrefixSums) -> Tensor:
         """Return the sum of the clean map over each box: float64 (n, C)."""
-        rows = sums.rows
-        return rows[self.bottom_right] - rows[self.top_right] - rows[self.bottom_left] + rows[self.top_left]
+        total = sums.rows[self.corners[0]]
+        for number, corner in enumerate(self.corners[1:], 1):
+            # Inclusion and exclusion: a corner counts by how many axes it is at the box's start on.
+            total = torch.add(total, sums.rows[corner], alpha=-1 if number.bit_count() % 2 else 1)
+        return total
 
 
-def plan_box_sum(size: tuple[int, int], box: Place, images: Tensor) -> BoxSum:
-    """Work out the corners of boxes on maps of `size` (height, width); `images` int64 (n,) says on whose."""
-    row = size[1] + 1
-    top = images * ((size[0] + 1) * row) + box.tops * row
-    bottom = top + box.height * row
-    left, right = box.lefts, box.lefts + box.width
-    return BoxSum(images, top + left, top + right, bottom + left, bottom + right)
+def plan_box_sum(size: tuple[int, ...], box: Place, images: Tensor) -> BoxSum:
+    """Work out the corners of boxes on maps of `size`; `images` int64 (n,) says on whose."""
+    corners = [images]
+    for axis, (n_positions, length) in enumerate(zip(size, box.sizes, strict=True)):
+        corners = [corner * (n_positions + 1) + box.starts[axis] for corner in corners]
+        ends = [corner + length for corner in corners]
+        corners = [*ends, *corners]
+    return BoxSum(images, tuple(corners))

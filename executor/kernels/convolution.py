@@ -20,10 +20,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from obeql.executor.kernels.memory_format import as_positions, channels_last, from_positions
+
 if TYPE_CHECKING:  # the layers import this module
     from obeql.executor.network.layers.activation import Elementwise
 
 __all__ = ["PACKED_DTYPES", "Convolution", "Linear"]
+
+
+#: PyTorch's convolution, and the names of oneDNN's packing of weights, by the number of spatial axes
+_PLAIN: dict[int, Any] = {2: F.conv2d, 3: F.conv3d}
+_REORDER = {2: "mkldnn_reorder_conv2d_weight", 3: "mkldnn_reorder_conv3d_weight"}
 
 
 def _find_prepacking() -> bool:
@@ -32,7 +39,7 @@ def _find_prepacking() -> bool:
             torch.ops.mkldnn._convolution_pointwise.default,
             torch.ops.mkldnn._linear_pointwise.default,
             torch.ops.mkldnn._reorder_linear_weight.default,
-            torch._C._nn.mkldnn_reorder_conv2d_weight,
+            *(getattr(torch._C._nn, name) for name in _REORDER.values()),
         )
         return None not in needed and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     except (AttributeError, RuntimeError):
@@ -57,24 +64,24 @@ _HIDES_NAN = ("relu", "hardtanh")
 
 
 class Convolution:
-    """y = activation(conv(x, weight) + bias) for x (N, C, H, W), zero padding given at each call.
+    """y = activation(conv(x, weight) + bias) for x (N, C, ...), zero padding given at each call.
 
     With `keeps_nan` no epilogue runs that would turn NaN into a number. With `plain_memory` weights, and maps, lie as
-    (N, C, H, W) instead of channels-last, and nothing is packed.
+    (N, C, ...) instead of channels-last, and nothing is packed.
     """
 
     def __init__(
         self,
         weight: Tensor,
         bias: Tensor | None,
-        stride: tuple[int, int],
-        dilation: tuple[int, int],
+        stride: tuple[int, ...],
+        dilation: tuple[int, ...],
         groups: int,
         activation: Elementwise | None,
         keeps_nan: bool = False,
         plain_memory: bool = False,
     ) -> None:
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.weight = channels_last(weight)
         self.bias = bias
         self.stride = list(stride)
         self.dilation = list(dilation)
@@ -90,23 +97,23 @@ class Convolution:
         # strides 1 and more than 1, in bfloat16 also for one input channel of each of several groups; and with packed
         # weights for one output channel on a map of one position.
         has_wrong_groups = weight.shape[0] > groups and weight.dtype == torch.bfloat16
-        self._plain_memory = weight.shape[1] == 1 and stride[0] != stride[1] and (groups == 1 or has_wrong_groups)
+        self._plain_memory = weight.shape[1] == 1 and len(set(stride)) > 1 and (groups == 1 or has_wrong_groups)
         if self._plain_memory:
             self.weight = _in_plain_memory(weight)
         if plain_memory and not self._plain_memory:
             self.weight = weight.contiguous()
         if plain_memory or self._plain_memory or weight.shape[0] == 1:
             self._packs = False
-        self._packed: dict[tuple[int, int], Tensor] = {}
+        self._packed: dict[tuple[int, ...], Tensor] = {}
         #: whether an output is a product of the weights with one input position
-        self._is_product = self._packs and tuple(weight.shape[2:]) == (1, 1) and groups == 1
+        self._is_product = self._packs and max(weight.shape[2:]) == 1 and groups == 1
         self._product_weight: Tensor | None = None
 
-    def _pack(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
+    def _pack(self, x: Tensor, padding: tuple[int, ...]) -> Tensor:
         packed: Tensor | None = self._packed.get(padding)
         if packed is None:
             # The stub of this function lacks its last argument.
-            reorder: Any = torch._C._nn.mkldnn_reorder_conv2d_weight
+            reorder: Any = getattr(torch._C._nn, _REORDER[len(padding)])
             packed = reorder(
                 self.weight.to_mkldnn(), list(padding), self.stride, self.dilation, self.groups, list(x.shape)
             )
@@ -114,21 +121,21 @@ class Convolution:
         assert packed is not None
         return packed
 
-    def _sees_only_padding(self, padding: tuple[int, int]) -> bool:
+    def _sees_only_padding(self, padding: tuple[int, ...]) -> bool:
         """Return whether some output reads nothing but padding."""
         return any(p > d * (k - 1) for p, d, k in zip(padding, self.dilation, self.weight.shape[2:], strict=True))
 
-    def __call__(self, x: Tensor, padding: tuple[int, int]) -> Tensor:
+    def __call__(self, x: Tensor, padding: tuple[int, ...]) -> Tensor:
         if self._sees_only_padding(padding):
             # oneDNN's kernels, PyTorch's plain convolution among them, can read out of bounds there and crash.
-            x = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
-            padding = (0, 0)
+            x = F.pad(x, [amount for amount in reversed(padding) for _ in range(2)])
+            padding = (0,) * len(padding)
         if self._plain_memory:
             x = _in_plain_memory(x)
         if self._packs and x.shape[0] and not x.requires_grad:  # oneDNN's fused operators have no derivative
             attribute, scalars, algorithm = self._epilogue or ("none", [], "")
             y: Tensor
-            if self._is_product and padding == (0, 0):
+            if self._is_product and not any(padding):
                 y = self._product(x, attribute, scalars, algorithm)
             else:
                 y = torch.ops.mkldnn._convolution_pointwise(
@@ -144,26 +151,26 @@ class Convolution:
                     algorithm,
                 )
             return y if self._epilogue or self.activation is None else self.activation.in_place(y)
-        y = F.conv2d(x, self.weight, self.bias, self.stride, list(padding), self.dilation, self.groups)
+        y = _PLAIN[len(padding)](x, self.weight, self.bias, self.stride, list(padding), self.dilation, self.groups)
         return y if self.activation is None else self.activation.in_place(y)
 
     def _product(self, x: Tensor, attribute: str, scalars: list[Any], algorithm: str) -> Tensor:
         """Return a 1x1 convolution as a matrix product: rows are positions, columns channels."""
-        if self.stride != [1, 1]:
-            x = x[:, :, :: self.stride[0], :: self.stride[1]]
-        n, channels, height, width = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(-1, channels)
+        if max(self.stride) > 1:
+            x = x[:, :, *(slice(None, None, step) for step in self.stride)]
+        n, channels, *shape = x.shape
+        rows = as_positions(x).reshape(-1, channels)
         if self._product_weight is None:
             matrix = self.weight.reshape(len(self.weight), channels)
             self._product_weight = torch.ops.mkldnn._reorder_linear_weight(matrix, _PRODUCT_ROWS)
         y: Tensor = torch.ops.mkldnn._linear_pointwise(
             rows, self._product_weight, self.bias, attribute, scalars, algorithm
         )
-        return y.view(n, height, width, -1).permute(0, 3, 1, 2)
+        return from_positions(y.view(n, *shape, -1))
 
 
 def _in_plain_memory(x: Tensor) -> Tensor:
-    """A tensor with the strides of (N, C, H, W): of one channel, PyTorch takes any stride of that axis for them."""
+    """A tensor with the strides of (N, C, ...): of one channel, PyTorch takes any stride of that axis for them."""
     return x.contiguous() if x.shape[1] > 1 else x.squeeze(1).contiguous().unsqueeze(1)
 
 

@@ -8,6 +8,7 @@ both are the same function, and tests compare them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from obeql.executor.devices import device_of
 from obeql.executor.kernels.box_position import Place, Region
+from obeql.executor.kernels.memory_format import as_positions, from_positions
 from obeql.executor.kernels.paste import View
 
 __all__ = ["FusedRead", "read_in_torch"]
@@ -42,37 +44,42 @@ class FusedRead:
         return 0
 
     def clean(self, view: View) -> Tensor:
-        """Return the region of the clean maps, (n, C, height, width), channels-last."""
+        """Return the region of the clean maps, (n, C, *sizes), channels-last."""
         return _reader(view.rows.device.type)(view, None, self.region, self.box, self.images)
 
     def run(self, view: View, value: Tensor) -> Tensor:
-        """Return what is read of a per-window `value` (n, C, h, w): (n, C, height, width), channels-last."""
+        """Return what is read of a per-window `value` (n, C, ...): (n, C, *sizes), channels-last."""
         return _reader(view.rows.device.type)(view, value, self.region, self.box, self.images)
 
 
 def read_in_torch(view: View, value: Tensor | None, region: Region, box: Place, images: Tensor) -> Tensor:
-    """Read `region` of maps of which `value` (n, C, h, w) is known at `box`; None: of the clean maps.
+    """Read `region` of maps of which `value` (n, C, ...) is known at `box`; None: of the clean maps.
 
-    Returns (n, C, height, width), channels-last.
+    Returns (n, C, *sizes), channels-last.
     """
-    device = view.rows.device
-    (row_scale, col_scale), (row_shift, col_shift) = region.scale, region.shift
-    rows = (region.tops * row_scale - row_shift)[:, None] + torch.arange(region.height, device=device)  # (n, height)
-    cols = (region.lefts * col_scale - col_shift)[:, None] + torch.arange(region.width, device=device)  # (n, width)
-    outside = view.height * view.width
-    inside = ((rows >= 0) & (rows < view.height))[:, :, None] & ((cols >= 0) & (cols < view.width))[:, None, :]
-    places = torch.where(inside, rows[:, :, None] * view.width + cols[:, None, :], outside)
-    places = places + (images * (outside + 1))[:, None, None]
-    clean = view.rows.index_select(0, places.view(-1)).view(*places.shape, -1)  # (n, height, width, C)
+    device, n_axes = view.rows.device, len(view.shape)
+    outside = step = math.prod(view.shape)
+    places = images.view(-1, *(1,) * n_axes) * (outside + 1)
+    inside = within = torch.ones((), dtype=torch.bool, device=device)
+    at = torch.zeros((), dtype=torch.int64, device=device)
+    changed_at = []
+    for axis, extent in enumerate(view.shape):
+        step //= extent
+        first = region.starts[axis] * region.scale[axis] - region.shift[axis]
+        position = first[:, None] + torch.arange(region.sizes[axis], device=device)
+        position = position.view(len(images), *(region.sizes[k] if k == axis else 1 for k in range(n_axes)))
+        inside = inside & (position >= 0) & (position < extent)
+        at = at + position * step
+        in_box = position - box.starts[axis].view(-1, *(1,) * n_axes)
+        within = within & (in_box >= 0) & (in_box < box.sizes[axis])
+        changed_at.append(in_box.clamp(0, box.sizes[axis] - 1))
+    places = places + torch.where(inside, at, outside)
+    clean = view.rows.index_select(0, places.view(-1)).view(*places.shape, -1)  # (n, *sizes, C)
     if value is None:
-        return clean.permute(0, 3, 1, 2)
-    rows, cols = rows - box.tops[:, None], cols - box.lefts[:, None]
-    within = ((rows >= 0) & (rows < box.height))[:, :, None] & ((cols >= 0) & (cols < box.width))[:, None, :]
-    number = torch.arange(len(images), device=device)[:, None, None]
-    changed = value.permute(0, 2, 3, 1)[
-        number, rows.clamp(0, box.height - 1)[:, :, None], cols.clamp(0, box.width - 1)[:, None, :]
-    ]
-    return torch.where(within[..., None], changed, clean).permute(0, 3, 1, 2)
+        return from_positions(clean)
+    number = torch.arange(len(images), device=device).view(-1, *(1,) * n_axes)
+    changed = as_positions(value)[(number, *changed_at)]
+    return from_positions(torch.where(within[..., None], changed, clean))
 
 
 @cache

@@ -1,21 +1,27 @@
 """Reading a region of a per-window value: the clean map's region with the window's changed box pasted in.
 
-A materialised view is kept as rows of channels, (H * W + 1, C) an image, the last row being what lies outside the
-map; images follow each other. One gather brings a region of it for every window of a batch, whichever image the window
-is of; the changed boxes are then copied over it. Windows are ordered so that neighbours have their box at the same
-place of the region, which makes the paste a few strided copies instead of a scattered write.
+A materialised view is kept as rows of channels, (positions + 1, C) an image, the last row being what lies outside
+the map; images follow each other. One gather brings a region of it for every window of a batch, whichever image the
+window is of; the changed boxes are then copied over it. Windows are ordered so that neighbours have their box at the
+same place of the region, which makes the paste a few strided copies instead of a scattered write.
 
 Where a region lies does not depend on what an image shows: a `Read` is worked out once and run again and again.
 """
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from obeql.executor.kernels.memory_format import as_positions, from_positions
+from obeql.planner.geometry import AxisWindow
 
 __all__ = ["Boxes", "Read", "View", "plan_read"]
 
@@ -24,50 +30,49 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A layer's output for N clean images: `rows` (N * (H * W + 1), C), the last row of each image all `outside`."""
+    """A layer's output for N clean images of maps of `shape`, any number of axes.
+
+    `rows` are (N * (positions + 1), C), the last row of each image all `outside`.
+    """
 
     rows: Tensor
-    height: int
-    width: int
+    shape: tuple[int, ...]
 
     @classmethod
     def of(cls, value: Tensor, outside: float) -> View:
-        """Make a view of maps (N, C, H, W)."""
-        n_images, channels, height, width = value.shape
-        rows = value.new_empty((n_images, height * width + 1, channels))
-        rows[:, :-1] = value.permute(0, 2, 3, 1).reshape(n_images, -1, channels)
+        """Make a view of maps (N, C, ...)."""
+        n_images, channels, *shape = value.shape
+        rows = value.new_empty((n_images, math.prod(shape) + 1, channels))
+        rows[:, :-1] = as_positions(value).reshape(n_images, -1, channels)
         rows[:, -1] = outside
-        return cls(rows.view(-1, channels), height, width)
+        return cls(rows.view(-1, channels), tuple(shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Boxes:
-    """Boxes of one size on the windows of a batch: int64 (n,) first rows and columns, and (height, width)."""
+    """Boxes of one size on the windows of a batch: `starts` int64 (axes, n), `sizes` one an axis."""
 
-    tops: Ints
-    lefts: Ints
-    height: int
-    width: int
+    starts: Ints
+    sizes: tuple[int, ...]
 
     def same_as(self, other: Boxes) -> bool:
-        return (
-            self.height == other.height
-            and self.width == other.width
-            and np.array_equal(self.tops, other.tops)
-            and np.array_equal(self.lefts, other.lefts)
-        )
+        return self.sizes == other.sizes and np.array_equal(self.starts, other.starts)
+
+    def read_by(self, window: Sequence[AxisWindow] | None) -> Boxes:
+        """Return what a layer of such a window reads to compute these boxes."""
+        if window is None:
+            return self
+        stride, pad = (np.array(each)[:, None] for each in zip(*((w.stride, w.pad) for w in window), strict=True))
+        sizes = ((size - 1) * axis.stride + axis.extent for size, axis in zip(self.sizes, window, strict=True))
+        return Boxes(self.starts * stride - pad, tuple(sizes))
 
 
 @dataclass(frozen=True, slots=True)
 class _Paste:
-    """One strided copy: windows [start, stop), rows and columns of the region, and their shift within the box."""
+    """One strided copy, as an index of the region and one of the box: windows, all channels, a slice an axis."""
 
-    start: int
-    stop: int
-    rows: slice
-    cols: slice
-    box_rows: slice
-    box_cols: slice
+    region: tuple[slice, ...]
+    box: tuple[slice, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,8 +84,7 @@ class Read:
 
     index: Tensor | None
     n_windows: int
-    height: int
-    width: int
+    sizes: tuple[int, ...]
     pastes: tuple[_Paste, ...]
 
     @property
@@ -88,50 +92,55 @@ class Read:
         return 0 if self.index is None else self.index.numel() * self.index.element_size()
 
     def clean(self, view: View) -> Tensor:
-        """Return the region of the clean maps, (n, C, height, width), channels-last."""
+        """Return the region of the clean maps, (n, C, *sizes), channels-last."""
         assert self.index is not None
-        gathered = view.rows.index_select(0, self.index)  # (n * height * width, C)
-        return gathered.view(self.n_windows, self.height, self.width, -1).permute(0, 3, 1, 2)
+        gathered = view.rows.index_select(0, self.index)  # (n * positions, C)
+        return from_positions(gathered.view(self.n_windows, *self.sizes, -1))
 
     def run(self, view: View, value: Tensor) -> Tensor:
-        """Return what is read of a per-window `value` (n, C, h, w): (n, C, height, width), channels-last."""
+        """Return what is read of a per-window `value` (n, C, ...): (n, C, *sizes), channels-last."""
         if self.index is None:
             return value
         into = self.clean(view)
         for paste in self.pastes:
-            part = value[paste.start : paste.stop, :, paste.box_rows, paste.box_cols]
-            into[paste.start : paste.stop, :, paste.rows, paste.cols] = part
+            into[paste.region] = value[paste.box]
         return into
 
 
-def plan_read(size: tuple[int, int], region: Boxes, box: Boxes, images: Ints, device: torch.device) -> Read:
-    """Work out how to read `region` of values that are known at `box`, over maps of `size` (height, width).
+def plan_read(size: tuple[int, ...], region: Boxes, box: Boxes, images: Ints, device: torch.device) -> Read:
+    """Work out how to read `region` of values that are known at `box`, over maps of `size`.
 
     The region may reach outside the map; the box lies inside it. `images` (n,) says whose map each window reads.
     """
-    n = len(region.tops)
+    n = len(images)
     if region.same_as(box):
-        return Read(None, n, region.height, region.width, ())
-    n_rows = size[0] * size[1]
-    rows = region.tops[:, None] + np.arange(region.height)  # (n, h)
-    cols = region.lefts[:, None] + np.arange(region.width)  # (n, w)
-    # A position outside the map gets an index past the end; clipping sends it to the last row of the view.
-    row_index = np.where((rows < 0) | (rows >= size[0]), n_rows, rows * size[1])
-    col_index = np.where((cols < 0) | (cols >= size[1]), n_rows, cols)
-    index = np.minimum(row_index[:, :, None] + col_index[:, None, :], n_rows)
-    index += (images * (n_rows + 1))[:, None, None]
-    return Read(torch.from_numpy(index.reshape(-1)).to(device), n, region.height, region.width, _pastes(region, box))
+        return Read(None, n, region.sizes, ())
+    n_rows = step = math.prod(size)
+    index: Ints | None = None
+    for start, length, extent in zip(region.starts, region.sizes, size, strict=True):
+        step //= extent
+        at = start[:, None] + np.arange(length)  # (n, length)
+        # A position outside the map gets an index past the end; clipping sends it to the last row of the view.
+        at = np.where((at < 0) | (at >= extent), n_rows, at * step)
+        index = at if index is None else (index[..., None] + at[:, None]).reshape(n, -1)
+    assert index is not None  # there is an axis
+    index = np.minimum(index, n_rows)
+    index += (images * (n_rows + 1))[:, None]
+    return Read(torch.from_numpy(index.reshape(-1)).to(device), n, region.sizes, _pastes(region, box))
 
 
 def _pastes(region: Boxes, box: Boxes) -> tuple[_Paste, ...]:
-    down, right = box.tops - region.tops, box.lefts - region.lefts
-    breaks = (np.flatnonzero((np.diff(down) != 0) | (np.diff(right) != 0)) + 1).tolist()
+    shift = box.starts - region.starts  # (axes, n)
+    first = [0, *(np.flatnonzero((shift[:, 1:] != shift[:, :-1]).any(axis=0)) + 1).tolist()]
+    by = shift[:, first]
+    # Where the box begins and ends in the region, along each axis of each run of windows.
+    begins = np.maximum(by, 0)
+    ends = np.minimum(by + np.array(box.sizes)[:, None], np.array(region.sizes)[:, None])
     found = []
-    for start, stop in zip([0, *breaks], [*breaks, len(down)], strict=True):
-        dy, dx = int(down[start]), int(right[start])
-        y0, y1 = max(0, dy), min(region.height, dy + box.height)
-        x0, x1 = max(0, dx), min(region.width, dx + box.width)
-        if y0 < y1 and x0 < x1:
-            inner = slice(y0 - dy, y1 - dy), slice(x0 - dx, x1 - dx)
-            found.append(_Paste(start, stop, slice(y0, y1), slice(x0, x1), *inner))
+    runs = zip(first, [*first[1:], shift.shape[1]], by.T.tolist(), begins.T.tolist(), ends.T.tolist(), strict=True)
+    for start, stop, shifts, begin, end in runs:
+        if all(map(operator.lt, begin, end)):
+            windows = slice(start, stop), slice(None)
+            of = (slice(b - s, e - s) for s, b, e in zip(shifts, begin, end, strict=True))
+            found.append(_Paste((*windows, *map(slice, begin, end)), (*windows, *of)))
     return tuple(found)

@@ -6,6 +6,7 @@ with its twin in PyTorch.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -15,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from obeql.executor.kernels.box_position import Place, Region
+from obeql.executor.kernels.memory_format import from_positions
 from obeql.executor.kernels.paste import View
 
 __all__ = ["read_in_triton"]
@@ -29,50 +31,57 @@ def _kernel(  # type: ignore[no-untyped-def]
     value_ptr,
     out_ptr,
     images_ptr,
-    region_tops_ptr,
-    region_lefts_ptr,
-    box_tops_ptr,
-    box_lefts_ptr,
+    region_starts_ptr,
+    box_starts_ptr,
+    n_windows,
     n_positions,
     n_channels,
-    map_height,
-    map_width,
-    region_height,
-    region_width,
-    row_scale,
-    col_scale,
-    row_shift,
-    col_shift,
-    box_height,
-    box_width,
     stride_n,
     stride_c,
-    stride_h,
-    stride_w,
+    map_size,
+    region_size,
+    scale,
+    shift,
+    box_size,
+    strides,
+    AXES: tl.constexpr,  # noqa: N803
     POSITIONS: tl.constexpr,  # noqa: N803
     CHANNELS: tl.constexpr,  # noqa: N803
 ):
     position = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     known = position < n_positions
-    window = position // (region_height * region_width)
-    place = position % (region_height * region_width)
-    row = tl.load(region_tops_ptr + window, mask=known, other=0) * row_scale - row_shift + place // region_width
-    col = tl.load(region_lefts_ptr + window, mask=known, other=0) * col_scale - col_shift + place % region_width
-    box_row = row - tl.load(box_tops_ptr + window, mask=known, other=0)
-    box_col = col - tl.load(box_lefts_ptr + window, mask=known, other=0)
-    changed = known & (box_row >= 0) & (box_row < box_height) & (box_col >= 0) & (box_col < box_width)
-    inside = (row >= 0) & (row < map_height) & (col >= 0) & (col < map_width)
-    outside = map_height * map_width
+    area = 1
+    outside = 1
+    for axis in tl.static_range(AXES):
+        area *= region_size[axis]
+        outside *= map_size[axis]
+    window = position // area
+    rest = position % area
+    changed = known
+    inside = known
+    map_row = tl.zeros_like(position)
+    at = window.to(tl.int64) * stride_n
+    row_step = 1
+    # From the last axis, along which positions follow each other, to the first.
+    for axis in tl.static_range(AXES - 1, -1, -1):
+        start = tl.load(region_starts_ptr + axis * n_windows + window, mask=known, other=0)
+        place = start * scale[axis] - shift[axis] + rest % region_size[axis]
+        rest = rest // region_size[axis]
+        in_box = place - tl.load(box_starts_ptr + axis * n_windows + window, mask=known, other=0)
+        changed = changed & (in_box >= 0) & (in_box < box_size[axis])
+        inside = inside & (place >= 0) & (place < map_size[axis])
+        map_row += place * row_step
+        row_step *= map_size[axis]
+        at += in_box * strides[axis]
     image = tl.load(images_ptr + window, mask=known, other=0)
-    view_row = image * (outside + 1) + tl.where(inside, row * map_width + col, outside)
+    view_row = image * (outside + 1) + tl.where(inside, map_row, outside)
     stored = channel < n_channels
     clean = tl.load(
         rows_ptr + view_row[:, None] * n_channels + channel[None, :],
         mask=(known & ~changed)[:, None] & stored[None, :],
         other=0,
     )
-    at = window.to(tl.int64) * stride_n + box_row * stride_h + box_col * stride_w
     new = tl.load(
         value_ptr + at[:, None] + channel[None, :] * stride_c,
         mask=changed[:, None] & stored[None, :],
@@ -88,13 +97,13 @@ def _kernel(  # type: ignore[no-untyped-def]
 def read_in_triton(view: View, value: Tensor | None, region: Region, box: Place, images: Tensor) -> Tensor:
     """Read a region as `fused_read.read_in_torch` does, on a device that Triton compiles for or in its interpreter."""
     n, n_channels = len(images), view.rows.shape[1]
-    n_positions = n * region.height * region.width
-    out = view.rows.new_empty((n, region.height, region.width, n_channels))
+    n_positions = n * math.prod(region.sizes)
+    out = view.rows.new_empty((n, *region.sizes, n_channels))
     if out.numel() == 0:
-        return out.permute(0, 3, 1, 2)
+        return from_positions(out)
     changed: Any = view.rows if value is None else value
-    strides = (0, 0, 0, 0) if value is None else value.stride()
-    height, width = (0, 0) if value is None else (box.height, box.width)
+    strides = (0,) * (2 + len(view.shape)) if value is None else value.stride()
+    sizes = (0,) * len(view.shape) if value is None else box.sizes
     grid = (triton.cdiv(n_positions, _POSITIONS), triton.cdiv(n_channels, _CHANNELS))
     with _current(view.rows.device):
         _kernel[grid](
@@ -102,25 +111,23 @@ def read_in_triton(view: View, value: Tensor | None, region: Region, box: Place,
             changed,
             out,
             images,
-            region.tops,
-            region.lefts,
-            box.tops,
-            box.lefts,
+            region.starts.contiguous(),
+            box.starts.contiguous(),
+            n,
             n_positions,
             n_channels,
-            view.height,
-            view.width,
-            region.height,
-            region.width,
-            *region.scale,
-            *region.shift,
-            height,
-            width,
-            *strides,
+            *strides[:2],
+            view.shape,
+            region.sizes,
+            region.scale,
+            region.shift,
+            sizes,
+            strides[2:],
+            AXES=len(view.shape),
             POSITIONS=_POSITIONS,
             CHANNELS=_CHANNELS,
         )
-    return out.permute(0, 3, 1, 2)
+    return from_positions(out)
 
 
 def _current(device: torch.device) -> AbstractContextManager[Any]:

@@ -1,7 +1,8 @@
 """Which axis of a traced tensor is which: permutes and reshapes followed symbolically.
 
 Used by `lower`. Networks move axes about (NHWC blocks, channel shuffles, flatten). Instead of executing those moves,
-lowering keeps every map in canonical order (N, C, H, W) and remembers how the traced tensor looks at it.
+lowering keeps every map in canonical order (N, C, H, W), of volumes (N, C, D, H, W), and remembers how the traced
+tensor looks at it.
 
 A traced axis is a group of atoms; an atom is a run of one canonical axis. (N, C, H, W) is ((N), (C), (H), (W)); after a
 view to (N, g, C/g, H, W) the channel axis is two atoms; after flatten the last group is (C, H, W).
@@ -13,7 +14,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Atom", "Axes", "canonical", "channel_order", "group_size", "joined", "permuted", "reshaped"]
+__all__ = [
+    "Atom",
+    "Axes",
+    "axis_names",
+    "canonical",
+    "channel_order",
+    "group_size",
+    "joined",
+    "permuted",
+    "positions",
+    "reshaped",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +42,20 @@ Axes = tuple[tuple[Atom, ...], ...]
 
 
 def canonical(batch: int, shape: Sequence[int]) -> Axes:
-    """Axes of a tensor that is already (N, C, H, W) or (N, K)."""
-    return tuple((Atom(axis, size),) if size != 1 else () for axis, size in zip("NCHW", (batch, *shape), strict=False))
+    """Axes of a tensor that is already in canonical order: (N, C, ...) or (N, K)."""
+    axes = zip("N" + axis_names(shape), (batch, *shape), strict=True)
+    return tuple((Atom(axis, size),) if size != 1 else () for axis, size in axes)
+
+
+def axis_names(shape: Sequence[int]) -> str:
+    """Return the letters of a layer's output without the batch axis: "C" of a vector, "CHW" or "CDHW" of a map."""
+    return "C" + "DHW"[4 - len(shape) :]
+
+
+def positions(shape: Sequence[int]) -> tuple[Atom, ...]:
+    """Return the group that runs through all positions of a map (C, ...), the last axis fastest."""
+    axes = zip(axis_names(shape)[1:], shape[1:], strict=True)
+    return tuple(Atom(axis, size) for axis, size in axes if size != 1)
 
 
 def permuted(axes: Axes, order: Sequence[int]) -> Axes:

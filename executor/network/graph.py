@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from obeql.executor.devices.allocator import give_back
+from obeql.executor.kernels.memory_format import channels_last
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.conv import Conv
 from obeql.planner.catalog import Activation
@@ -61,7 +62,7 @@ class LayerGraph:
         return self._placed.setdefault((device, dtype), replace(self, layers=layers))
 
     def in_plain_memory(self) -> LayerGraph:
-        """Return the same graph, on its device, for maps in (N, C, H, W) memory instead of channels-last."""
+        """Return the same graph, on its device, for maps in (N, C, ...) memory instead of channels-last."""
         return replace(self, layers=tuple(layer.in_plain_memory() for layer in self.layers))
 
     def last_use(self, start: int = 0) -> list[int]:
@@ -75,8 +76,8 @@ class LayerGraph:
         return last
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the whole network on x (N, C, H, W); returns logits (N, K)."""
-        return self.forward_from({0: x.contiguous(memory_format=torch.channels_last)}, range(1, len(self.layers)))
+        """Run the whole network on x (N, C, ...); returns logits (N, K)."""
+        return self.forward_from({0: channels_last(x)}, range(1, len(self.layers)))
 
     def forward_from(
         self,
@@ -107,15 +108,15 @@ class LayerGraph:
         return live[len(self.layers) - 1]
 
     def materialise(self, x: Tensor, keep: Iterable[int]) -> tuple[dict[int, Tensor], Tensor]:
-        """Run the whole network on images x (N, C, H, W), keeping the outputs of `keep`.
+        """Run the whole network on images x (N, C, ...), keeping the outputs of `keep`.
 
-        Returns ({layer: (N, C, H, W)}, logits (N, K)). These are the materialised views that windows are
+        Returns ({layer: (N, C, ...)}, logits (N, K)). These are the materialised views that windows are
         computed against.
         """
         kept: dict[int, Tensor] = {}
         wanted = set(keep)
         last = self.last_use()
-        live = {0: x.contiguous(memory_format=torch.channels_last)}
+        live = {0: channels_last(x)}
         for i, layer in enumerate(self.layers):
             if i:
                 live[i] = layer.forward([live[j] for j in layer.inputs])

@@ -5,7 +5,7 @@ Part of `incremental_forward`, which asks for the reads of every layer while it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,26 +25,25 @@ AnyRead = Read | FusedRead
 class BatchReads:
     """Works out the reads of a batch of n windows with one box a layer.
 
-    `boxes` are the windows' boxes by layer; `images` (n,) the numbers of their images; `size` gives the (height, width)
+    `boxes` are the windows' boxes by layer; `images` (n,) the numbers of their images; `size` gives that
     of a layer's map. What the device is told of all of it goes there in one copy.
     """
 
     def __init__(
-        self, boxes: Mapping[int, Boxes], images: Ints, size: Callable[[int], tuple[int, int]], device: torch.device
+        self, boxes: Mapping[int, Boxes], images: Ints, size: Callable[[int], tuple[int, ...]], device: torch.device
     ) -> None:
         self._boxes = boxes
         self._numbers = images
         self._size = size
         self._device = device
         self._fuses = device_of(device).fuses_reads
-        starts = [each for box in boxes.values() for each in (box.tops, box.lefts)]
-        told = device_of(device).upload(np.stack([images, *starts]))
+        told = device_of(device).upload(np.concatenate([images[None], *(box.starts for box in boxes.values())]))
         #: the numbers of the windows' images, int64 (n,), on the device
         self.images: Tensor = told[0]
         #: the boxes of each layer, on the device
+        starts = told[1:].view(len(boxes), -1, len(images))
         self.places = {
-            layer: Place(told[1 + 2 * k], told[2 + 2 * k], box.height, box.width)
-            for k, (layer, box) in enumerate(boxes.items())
+            layer: Place(start, box.sizes) for start, (layer, box) in zip(starts, boxes.items(), strict=True)
         }
 
     def of_image(self) -> AnyRead:
@@ -52,33 +51,19 @@ class BatchReads:
         box = self._boxes[0]
         if self._fuses:
             return FusedRead(Region.of(self.places[0], None), self.places[0], self.images)
-        return plan_read(self._size(0), box, Boxes(box.tops, box.lefts, 0, 0), self._numbers, self._device)
+        return plan_read(self._size(0), box, Boxes(box.starts, (0,) * len(box.sizes)), self._numbers, self._device)
 
-    def of_input(self, value: int, layer: int, window: tuple[AxisWindow, AxisWindow] | None) -> AnyRead:
+    def of_input(self, value: int, layer: int, window: Sequence[AxisWindow] | None) -> AnyRead:
         """Read what `layer`, which has such a window, needs of the output of the layer `value`."""
-        region, box = _read_by(self._boxes[layer], window), self._boxes[value]
+        region, box = self._boxes[layer].read_by(window), self._boxes[value]
         if self._fuses and not region.same_as(box):
             return FusedRead(Region.of(self.places[layer], window), self.places[value], self.images)
         return plan_read(self._size(value), region, box, self._numbers, self._device)
 
     def of_whole(self, value: int) -> AnyRead:
         """Read the whole maps of a layer's output."""
-        box, (height, width) = self._boxes[value], self._size(value)
-        zeros = np.zeros(len(self._numbers), np.int64)
-        everywhere = Boxes(zeros, zeros, height, width)
+        box, size = self._boxes[value], self._size(value)
+        everywhere = Boxes(np.zeros_like(box.starts), size)
         if self._fuses and not everywhere.same_as(box):
-            return FusedRead(Region.whole(self.places[value], height, width), self.places[value], self.images)
+            return FusedRead(Region.whole(self.places[value], size), self.places[value], self.images)
         return plan_read(self._size(value), everywhere, box, self._numbers, self._device)
-
-
-def _read_by(box: Boxes, window: tuple[AxisWindow, AxisWindow] | None) -> Boxes:
-    """Return what a layer of such a window reads for its output boxes."""
-    if window is None:
-        return box
-    rows, cols = window
-    return Boxes(
-        box.tops * rows.stride - rows.pad,
-        box.lefts * cols.stride - cols.pad,
-        (box.height - 1) * rows.stride + rows.extent,
-        (box.width - 1) * cols.stride + cols.extent,
-    )

@@ -19,7 +19,7 @@ __all__ = ["CleanPass", "materialise"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CleanPass:
-    """`image` (N, C, H, W); `logits` (N, K); `views` by (layer, value that lies outside the map)."""
+    """`image` (N, C, ...); `logits` (N, K); `views` by (layer, value that lies outside the map)."""
 
     image: Tensor
     logits: Tensor
@@ -27,7 +27,7 @@ class CleanPass:
 
 
 def materialise(graph: LayerGraph, image: Tensor, needed: Iterable[tuple[int, float]], n_lanes: int = 1) -> CleanPass:
-    """Run the network once on image (N, C, H, W), keeping the views that are needed.
+    """Run the network once on image (N, C, ...), keeping the views that are needed.
 
     With `n_lanes` it runs in one lane of so many, which suits a pass of little work.
     """

@@ -7,7 +7,9 @@ boxes and of how many windows, stays the same, and so does what they cost.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -21,20 +23,20 @@ Flags = npt.NDArray[np.bool_]
 
 #: Every 8th window of an axis comes first, then every 4th and every 2nd.
 _STEPS = (8, 4, 2)
-#: Tiles along a side of the map that should have a window each, first of few and then of more; and batches from which
+#: Tiles along an axis of the map that should have a window each, first of few and then of more; and batches from which
 #: on the finer ones take longer to look at than they are worth.
 _TILES, _MOST_BATCHES = (8, 16), 1500
 
 
 def coarse_levels(grid: WindowGrid) -> Ints:
-    """Return (windows,): 0 for every 8th window along both axes, 1 for every 4th, 2 for every 2nd, 3 for the others."""
+    """Return (windows,): 0 for every 8th window along all axes, 1 for every 4th, 2 for every 2nd, 3 for the others."""
     axes = []
     for n in grid.shape:
         place, level = np.arange(n), np.full(n, len(_STEPS))
         for number, step in reversed(list(enumerate(_STEPS))):
             level[place % step == step // 2 if n > step else place % step == 0] = number
         axes.append(level)
-    return np.asarray(np.maximum(axes[0][:, None], axes[1]).reshape(-1), np.int64)
+    return np.asarray(reduce(np.maximum.outer, axes).reshape(-1), np.int64)
 
 
 def coarse_order(grid: WindowGrid, batches: Sequence[Ints]) -> Ints:
@@ -67,10 +69,10 @@ def coarse_order(grid: WindowGrid, batches: Sequence[Ints]) -> Ints:
 
 def _reached(grid: WindowGrid, batches: Sequence[Ints], n_tiles: int) -> Flags:
     """Return which tiles of the map each batch has a window in, (batches, tiles)."""
-    n_rows, n_cols = grid.shape
-    down, right = min(n_tiles, n_rows), min(n_tiles, n_cols)
-    found = np.zeros((len(batches), down * right), bool)
+    n_tiles_of = [min(n_tiles, n) for n in grid.shape]
+    found = np.zeros((len(batches), math.prod(n_tiles_of)), bool)
     for number, batch in enumerate(batches):
-        rows, cols = np.divmod(batch, n_cols)
-        found[number, rows * down // n_rows * right + cols * right // n_cols] = True
+        places = zip(np.unravel_index(batch, grid.shape), n_tiles_of, grid.shape, strict=True)
+        tiles = tuple(place * tiles // n for place, tiles, n in places)
+        found[number, np.ravel_multi_index(tiles, n_tiles_of)] = True
     return found

@@ -15,6 +15,7 @@ from torch import Tensor
 from obeql.executor.devices import device_of
 from obeql.executor.devices.allocator import give_back
 from obeql.executor.devices.lanes import run_in_lanes
+from obeql.executor.kernels.memory_format import as_positions, channels_last, from_positions
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels
@@ -36,32 +37,32 @@ def as_computed(windows: Windows, logits: Tensor) -> Tensor:
 
 
 def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> Tensor:
-    """Copies of images (N, C, H, W) with one window each hidden by the image's fill: (n, C, H, W).
+    """Copies of images (N, C, ...) with one window each hidden by the image's fill: (n, C, ...).
 
-    `fill` is (C, 1, 1) or (C, H, W), of all images, or (N, ...), each its own. `windows` (n,) are flat window numbers,
-    image by image, row by row. Values under a window are replaced, never multiplied.
+    `fill` is (C, 1, ...) or of an image's shape, of all images, or (N, ...), each its own. `windows` (n,) are flat
+    window numbers, image by image, the last axis fastest. Values under a window are replaced, never multiplied.
     """
     images, places = np.divmod(windows, grid.n_windows)
-    fills = fill if fill.dim() == 4 else fill.expand(len(image), *fill.shape)
+    fills = fill if fill.dim() == image.dim() else fill.expand(len(image), *fill.shape)
     if device_of(image.device).is_asynchronous:
         return _occlude_at_once(image, fills, grid, images, places)
-    n_images, n_channels, height, width = image.shape
-    pixels = image.permute(0, 2, 3, 1)  # (N, H, W, C)
-    batch = pixels.reshape(n_images, -1).index_select(0, torch.from_numpy(images)).view(-1, height, width, n_channels)
+    n_images, n_channels, *size = image.shape
+    pixels = as_positions(image).reshape(n_images, -1)
+    batch = pixels.index_select(0, torch.from_numpy(images)).view(-1, *size, n_channels)
     # NumPy writes a small window in a fifth of the time that a call of PyTorch takes.
-    values, hidden = _as_array(batch), _as_array(fills.permute(0, 2, 3, 1))
-    is_plain = hidden.shape[1:3] == (1, 1)
+    values, hidden = _as_array(batch), _as_array(as_positions(fills))
+    is_plain = max(fills.shape[2:]) == 1
     is_listed = isinstance(grid, RegionGrid)
-    rows, cols = grid.places(places)
-    for k, (number, row, col) in enumerate(zip(images.tolist(), rows.tolist(), cols.tolist(), strict=True)):
-        top, left = grid.rows.starts[row], grid.cols.starts[col]
-        down, across = slice(top, top + grid.rows.lengths[row]), slice(left, left + grid.cols.lengths[col])
-        found = hidden[number] if is_plain else hidden[number, down, across]
+    extents = [[slice(s, s + n) for s, n in zip(axis.starts, axis.lengths, strict=True)] for axis in grid.axes]
+    at = zip(*(place.tolist() for place in grid.places(places)), strict=True)
+    for k, (number, place) in enumerate(zip(images.tolist(), at, strict=True)):
+        box = tuple(axis[i] for axis, i in zip(extents, place, strict=True))
+        found = hidden[number] if is_plain else hidden[(number, *box)]
         mask = grid.mask(int(places[k])) if is_listed else None
         if mask is not None:
-            found = np.where(mask[..., None], found, values[k, down, across])
-        values[k, down, across] = found
-    return batch.permute(0, 3, 1, 2)
+            found = np.where(mask[..., None], found, values[(k, *box)])
+        values[(k, *box)] = found
+    return from_positions(batch)
 
 
 def _as_array(x: Tensor) -> npt.NDArray[Any]:
@@ -72,18 +73,20 @@ def _as_array(x: Tensor) -> npt.NDArray[Any]:
 def _occlude_at_once(image: Tensor, fills: Tensor, grid: WindowGrid, images: Windows, places: Windows) -> Tensor:
     """`occlude` in a few calls whatever the number of windows, for devices where every call costs a launch."""
     told = [images]
-    for axis, at in zip((grid.rows, grid.cols), grid.places(places), strict=True):
+    for axis, at in zip(grid.axes, grid.places(places), strict=True):
         start = np.asarray(axis.starts)[at]
         told += [start, start + np.asarray(axis.lengths)[at]]
-    number, top, bottom, left, right = device_of(image.device).upload(np.stack(told))
-    row, col = (torch.arange(size, device=image.device) for size in image.shape[2:])
-    in_rows = (row >= top[:, None]) & (row < bottom[:, None])  # (n, H)
-    in_cols = (col >= left[:, None]) & (col < right[:, None])  # (n, W)
-    hidden = in_rows[:, None, :, None] & in_cols[:, None, None, :]
-    masks = masks_in_boxes(grid, places, np.zeros_like(places), np.zeros_like(places), (image.shape[2], image.shape[3]))
+    number, *bounds = device_of(image.device).upload(np.stack(told))
+    size = image.shape[2:]
+    hidden = torch.ones((), dtype=torch.bool, device=image.device)
+    for along, (start, stop) in enumerate(zip(bounds[::2], bounds[1::2], strict=True)):
+        position = torch.arange(size[along], device=image.device)
+        inside = (position >= start[:, None]) & (position < stop[:, None])  # (n, size)
+        hidden = hidden & inside.view(len(inside), 1, *(n if k == along else 1 for k, n in enumerate(size)))
+    masks = masks_in_boxes(grid, places, np.zeros((len(size), len(places)), np.int64), tuple(size))
     if masks is not None:
-        hidden &= device_of(image.device).upload(masks)
-    return torch.where(hidden, fills[number], image[number]).contiguous(memory_format=torch.channels_last)
+        hidden = hidden & device_of(image.device).upload(masks)
+    return channels_last(torch.where(hidden, fills[number], image[number]))
 
 
 class DenseRun:

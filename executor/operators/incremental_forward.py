@@ -8,6 +8,7 @@ instead of one upper bound and for any captured network.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,28 +69,33 @@ class _Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
-    """Some windows of one group: their row and column offsets' places in the group, the numbers of their images, and
-    flat window numbers over all images.
+    """Some windows of one group: their places in the group of each axis, the numbers of their images, and flat window
+    numbers over all images.
     """
 
-    rows: AxisGroup
-    cols: AxisGroup
-    row_of: Windows
-    col_of: Windows
+    group: tuple[AxisGroup, ...]
+    places: tuple[Windows, ...]
     images: Windows
     windows: Windows
 
     @property
     def n_positions(self) -> int:
         """Positions of all layers on boxes: what decides how long the part takes, about."""
-        return len(self.windows) * int((self.rows.sizes * self.cols.sizes).sum())
+        return int(self.positions.sum())
+
+    @property
+    def positions(self) -> Windows:
+        """Return the positions of each layer, (layers,)."""
+        area: Windows = np.prod([axis.sizes for axis in self.group], axis=0)
+        return len(self.windows) * area
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Clean:
     """What windows are computed against: of N images their views, what hides each, and prefix sums of clean maps.
 
-    `fill` (N, C) where a window is hidden by one value a channel, else a view of (N, C, H, W), or what works it out.
+    `fill` (N, C, 1, ...) where a window is hidden by one value a channel, else a view of (N, C, ...), or what works it
+    out.
     """
 
     views: Views
@@ -177,16 +183,15 @@ class IncrementalRun:
     ) -> None:
         """Compute the logits of the wanted windows of the images of `clean`.
 
-        `fill` is what hides the images: (C, 1, 1) or (C, H, W) for all of them, or (N, ...), each its own; or what
-        works it out from each window. `windows`
-        (N, rows, cols) selects windows, None all of them. `finish` is called with flat window numbers (n,), image by
-        image, and their logits (n, K), batch by batch, in the lane that computed them; `done`, in this thread, with
-        the window numbers and what `finish` returned.
+        `fill` is what hides the images: (C, 1, ...) or of an image's shape, for all of them, or (N, ...), each its own;
+        or what works it out from each window. `windows` (N, *grid's shape) selects windows, None all of them. `finish`
+        is called with flat window numbers (n,), image by image, and their logits (n, K), batch by batch, in the lane
+        that computed them; `done`, in this thread, with the window numbers and what `finish` returned.
         """
         n_images = len(clean.image)
         seconds, sums = self._stopwatch.timed(lambda: self.sums(clean))
         self._spent(seconds)
-        image = _Clean(clean.views, _as_read(fill, n_images), sums)
+        image = _Clean(clean.views, _as_read(fill, clean.image), sums)
         n_lanes = self.engine.n_lanes
         clock = None if self._clock is None else partial(self._clock.run, n_lanes=n_lanes)
         keeps = self._keeps and windows is None
@@ -232,7 +237,7 @@ class IncrementalRun:
         computed = np.zeros(len(self.graph.layers))
         n_batches = 0
         for part in self.parts(wanted):
-            computed += len(part.windows) * part.rows.sizes * part.cols.sizes
+            computed += part.positions
             n_batches += 1
         return computed, n_batches
 
@@ -286,12 +291,12 @@ class IncrementalRun:
     def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1, n_lanes: int = 1) -> Iterator[Part]:
         """The wanted windows as batches, group after group; in a group, a window of all images, then the next."""
         batch = lane_batch(self.engine.batch, self._n_wanted(wanted, n_images), n_lanes)
-        for rows, cols in self.boxes.groups:
-            row_of, col_of, images, windows = self.boxes.windows_of(rows, cols, n_images)
+        for group in self.boxes.groups:
+            places, images, windows = self.boxes.windows_of(group, n_images)
             numbers = images * self.grid.n_windows + windows
             if wanted is not None:
                 keep = wanted.reshape(-1)[numbers]
-                row_of, col_of, images, numbers = row_of[keep], col_of[keep], images[keep], numbers[keep]
+                places, images, numbers = tuple(each[keep] for each in places), images[keep], numbers[keep]
             # Equal parts instead of full batches and a small rest. Of a group that makes several, windows that lie
             # far apart come first; the order of aligned neighbors is kept among them.
             n_parts = -(-len(numbers) // batch)
@@ -299,7 +304,7 @@ class IncrementalRun:
             if n_parts > 1:
                 order = np.argsort(self._levels[numbers % self.grid.n_windows], kind="stable")
             for part in np.array_split(order, n_parts) if n_parts else ():
-                yield Part(rows, cols, row_of[part], col_of[part], images[part], numbers[part])
+                yield Part(group, tuple(each[part] for each in places), images[part], numbers[part])
 
     def _piece(
         self, image: _Clean, number: tuple[int, int] | None, parts: Sequence[Part], run_layer: Clock
@@ -352,12 +357,10 @@ class IncrementalRun:
     # ---- batches: what to do, without any numbers of an image --------------------------------------------------
 
     def _batch(self, part: Part, device: torch.device) -> _Batch:
-        rows, cols, row_of, col_of, images = part.rows, part.cols, part.row_of, part.col_of, part.images
-        boxes = {
-            i: Boxes(rows.starts[i][row_of], cols.starts[i][col_of], int(rows.sizes[i]), int(cols.sizes[i]))
-            for i in self.on_boxes
-        }
-        reading = BatchReads(boxes, images, self._size, device)
+        starts = np.stack([axis.starts[:, at] for axis, at in zip(part.group, part.places, strict=True)], axis=1)
+        sizes = np.stack([axis.sizes for axis in part.group], axis=1).tolist()  # layer by layer, axis by axis
+        boxes = {i: Boxes(starts[i], tuple(sizes[i])) for i in self.on_boxes}
+        reading = BatchReads(boxes, part.images, self._size, device)
         steps = []
         for i in self.on_boxes:
             layer = self.graph.layers[i]
@@ -375,30 +378,29 @@ class IncrementalRun:
             if i in self.crossing:
                 crossing = reading.of_whole(i)
             steps.append(_Step(i, tuple(reads), reading.places[i], crossing, spent, box_sum))
-        hidden = self._hidden(rows, cols, row_of, col_of, boxes[0], device)
+        hidden = self._hidden(part, boxes[0], device)
         return _Batch(reading.images, boxes[0], hidden, reading.of_image(), tuple(steps))
 
-    def _size(self, layer: int) -> tuple[int, int]:
-        _, height, width = self.graph.layers[layer].shape
-        return height, width
+    def _size(self, layer: int) -> tuple[int, ...]:
+        return self.graph.layers[layer].shape[1:]
 
-    def _hidden(
-        self, rows: AxisGroup, cols: AxisGroup, row_of: Windows, col_of: Windows, box: Boxes, device: torch.device
-    ) -> Tensor | None:
-        """Return which positions of the image's boxes the windows hide, bool (n, 1, h, w); None if all of them."""
+    def _hidden(self, part: Part, box: Boxes, device: torch.device) -> Tensor | None:
+        """Return which positions of the image's boxes the windows hide, bool (n, 1, ...); None if all of them."""
         inside = []
-        for grid, windows, starts, size in (
-            (self.grid.rows, rows.windows[row_of], box.tops, box.height),
-            (self.grid.cols, cols.windows[col_of], box.lefts, box.width),
+        for grid, axis, at, starts, size in zip(
+            self.grid.axes, part.group, part.places, box.starts, box.sizes, strict=True
         ):
+            windows = axis.windows[at]
             start = np.asarray(grid.starts)[windows] - starts
             stop = start + np.asarray(grid.lengths)[windows]
             position = np.arange(size)
             inside.append((position >= start[:, None]) & (position < stop[:, None]))
-        masks = masks_in_boxes(self.grid, rows.windows[row_of], box.tops, box.lefts, (box.height, box.width))
-        if masks is None and inside[0].all() and inside[1].all():
+        masks = masks_in_boxes(self.grid, part.windows % self.grid.n_windows, box.starts, box.sizes)
+        if masks is None and all(each.all() for each in inside):
             return None
-        hidden = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+        hidden = np.ones((len(part.windows), 1), bool)
+        for each in inside:
+            hidden = hidden[..., None] & each.reshape(len(each), *(1,) * (hidden.ndim - 1), -1)
         if masks is not None:
             hidden &= masks
         return device_of(device).upload(hidden)
@@ -406,7 +408,7 @@ class IncrementalRun:
     # ---- execution --------------------------------------------------------------------------------------------
 
     def _boxed(self, image: _Clean, batch: _Batch, run_layer: Clock) -> dict[int, Tensor]:
-        """Run all layers on boxes; returns the whole maps (n, C, H, W) that the rest of the network reads."""
+        """Run all layers on boxes; returns the whole maps (n, C, ...) that the rest of the network reads."""
         values: dict[int, Tensor] = {}
         crossing: dict[int, Tensor] = {}
         for number, step in enumerate(batch.steps):
@@ -430,10 +432,8 @@ class IncrementalRun:
             if step.box_sum is not None and isinstance(layer, GlobalMean):
                 (j,) = layer.inputs
                 sums = image.sums[j]
-                height, width = self._size(j)
-                value = layer.forward_change(
-                    step.box_sum.whole(sums), step.box_sum.run(sums), values[j], height * width
-                )
+                n_positions = math.prod(self._size(j))
+                value = layer.forward_change(step.box_sum.whole(sums), step.box_sum.run(sums), values[j], n_positions)
             else:
                 inputs = [read.run(image.views[key], values[j]) for j, key, read in step.reads]
                 value = layer.forward_region(inputs, step.place)
@@ -452,7 +452,7 @@ class IncrementalRun:
         elif isinstance(image.fill, View):
             value = batch.image_read.clean(image.fill)
         else:
-            value = image.fill[batch.images, :, None, None].expand(-1, -1, box.height, box.width)
+            value = image.fill[batch.images].expand(-1, -1, *box.sizes)
         if batch.hidden is None:
             return value
         return torch.where(batch.hidden, value, batch.image_read.clean(view))
@@ -468,9 +468,9 @@ class IncrementalRun:
         return torch.cat(logits) if len(logits) > 1 else logits[0]
 
 
-def _as_read(fill: Tensor | WindowFill, n_images: int) -> Tensor | View | WindowFill:
-    """Return a fill in the form that batches read it in."""
+def _as_read(fill: Tensor | WindowFill, images: Tensor) -> Tensor | View | WindowFill:
+    """Return a fill of images (N, C, ...) in the form that batches read it in."""
     if isinstance(fill, WindowFill):
         return fill
-    fills = fill if fill.dim() == 4 else fill.expand(n_images, *fill.shape)
-    return fills[:, :, 0, 0] if fills.shape[2:] == (1, 1) else View.of(fills, 0.0)
+    fills = fill if fill.dim() == images.dim() else fill.expand(len(images), *fill.shape)
+    return fills if max(fills.shape[2:]) == 1 else View.of(fills, 0.0)

@@ -157,10 +157,10 @@ def unexplained(guess: Floats, values: Floats) -> float:
     return min(1.0, (1.0 - explained) * (n - 1) / (n - 2))
 
 
-def spread_cells(shape: tuple[int, int], n: int) -> Windows:
-    """Return about n cells spread evenly over a grid (rows, cols), as flat numbers."""
-    step = max(1.0, math.sqrt(shape[0] * shape[1] / n))
+def spread_cells(shape: tuple[int, ...], n: int) -> Windows:
+    """Return about n cells spread evenly over a grid of `shape`, as flat numbers."""
+    step = max(1.0, (math.prod(shape) / n) ** (1 / len(shape)))
     places = [
         np.unique(np.round(np.linspace(0, size - 1, max(1, round(size / step)))).astype(np.int64)) for size in shape
     ]
-    return (places[0][:, None] * shape[1] + places[1]).reshape(-1)
+    return np.asarray(np.ravel_multi_index(np.ix_(*places), shape).reshape(-1), np.int64)

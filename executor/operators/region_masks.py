@@ -17,9 +17,9 @@ Windows = npt.NDArray[np.int64]
 
 
 def masks_in_boxes(
-    grid: WindowGrid, windows: Windows, tops: Windows, lefts: Windows, size: tuple[int, int]
+    grid: WindowGrid, windows: Windows, starts: Windows, size: tuple[int, ...]
 ) -> npt.NDArray[np.bool_] | None:
-    """Return bool (n, 1, height, width): the masks of windows in boxes of `size` at `tops` and `lefts`.
+    """Return bool (n, 1, *size): the masks of windows in boxes of `size` at `starts` (axes, n).
 
     Where a window has no mask all is true, and beyond the extents of one that has all is false. None where no window
     has a mask. A box holds its window.
@@ -30,12 +30,11 @@ def masks_in_boxes(
     if all(mask is None for mask in masks):
         return None
     found = np.ones((len(masks), 1, *size), bool)
-    rows, cols = grid.places(windows)
+    first = [np.asarray(axis.starts)[at] for axis, at in zip(grid.axes, grid.places(windows), strict=True)] - starts
     for number, mask in enumerate(masks):
         if mask is None:
             continue
-        top = grid.rows.starts[int(rows[number])] - int(tops[number])
-        left = grid.cols.starts[int(cols[number])] - int(lefts[number])
         found[number] = False
-        found[number, 0, top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+        inside = (slice(at, at + n) for at, n in zip(first[:, number].tolist(), mask.shape, strict=True))
+        found[number, 0][tuple(inside)] = mask
     return found

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from obeql.planner.grid import WindowGrid
 from obeql.planner.regions import RegionGrid
@@ -22,11 +21,12 @@ _WORTH = 0.05
 
 
 def unchanged_windows(image: Tensor, fill: Tensor, grid: WindowGrid) -> npt.NDArray[np.bool_]:
-    """Say which windows (N, windows) leave images (N, C, H, W) as they are, bit by bit, when `fill` hides them.
+    """Say which windows (N, windows) leave images (N, C, ...) as they are, bit by bit, when `fill` hides them.
 
-    `fill` is (C, 1, 1) or (C, H, W) of all images, or (N, ...), each its own. None of an image that has few of them.
+    `fill` is (C, 1, ...) or of an image's shape, of all images, or (N, ...), each its own. None of an image that has
+    few of them.
     """
-    fills = fill if fill.dim() == 4 else fill[None]
+    fills = fill if fill.dim() == image.dim() else fill[None]
     same = torch.ones((), dtype=torch.bool, device=image.device)
     for values, its in zip(image.unbind(1), fills.unbind(1), strict=True):
         # Zeros of both signs are equal, but a network may tell them apart.
@@ -38,23 +38,25 @@ def unchanged_windows(image: Tensor, fill: Tensor, grid: WindowGrid) -> npt.NDAr
         unchanged = _unchanged_regions(changed, grid)
         unchanged[unchanged.mean(axis=1) < _WORTH] = False
         return unchanged
-    sums = F.pad(changed.cumsum(1).cumsum(2), (1, 0, 1, 0))  # changed positions above and left of a corner
-    tops, lefts = (torch.tensor(axis.starts, device=image.device) for axis in (grid.rows, grid.cols))
-    heights, widths = (torch.tensor(axis.lengths, device=image.device) for axis in (grid.rows, grid.cols))
-    below, above = sums[:, tops + heights], sums[:, tops]
-    n_changed = (below - above)[:, :, lefts + widths] - (below - above)[:, :, lefts]
+    n_changed = changed  # along axes that were summed, in each window's extent; along the others, at each position
+    for number, axis in enumerate(grid.axes, 1):
+        sums = n_changed.cumsum(number)
+        sums = torch.cat([torch.zeros_like(sums.narrow(number, 0, 1)), sums], number)  # before each position
+        starts, lengths = (torch.tensor(each, device=image.device) for each in (axis.starts, axis.lengths))
+        n_changed = sums.index_select(number, starts + lengths) - sums.index_select(number, starts)
     unchanged = (n_changed == 0).flatten(1).cpu().numpy()
     unchanged[unchanged.mean(axis=1) < _WORTH] = False
     return unchanged
 
 
 def _unchanged_regions(changed: Tensor, grid: RegionGrid) -> npt.NDArray[np.bool_]:
-    """Say which regions (N, regions) have no position that is `changed` (N, H, W)."""
+    """Say which regions (N, regions) have no position that is `changed` (N, ...)."""
     where = changed.cpu().numpy().astype(bool)
     found = np.zeros((len(where), grid.n_windows), bool)
-    boxes = zip(grid.rows.starts, grid.rows.lengths, grid.cols.starts, grid.cols.lengths, strict=True)
-    for number, (top, height, left, width) in enumerate(boxes):
-        inside = where[:, top : top + height, left : left + width]
+    extents = [[slice(s, s + n) for s, n in zip(axis.starts, axis.lengths, strict=True)] for axis in grid.axes]
+    for number, box in enumerate(zip(*extents, strict=True)):
+        inside = where[(slice(None), *box)]
         mask = grid.mask(number)
-        found[:, number] = ~(inside if mask is None else inside & mask).any(axis=(1, 2))
+        inside = inside if mask is None else inside & mask
+        found[:, number] = ~inside.reshape(len(where), -1).any(axis=1)
     return found

@@ -17,8 +17,8 @@ class WindowFill(ABC):
 
     @abstractmethod
     def values(self, pixels: Tensor, inside: Tensor | None) -> Tensor:
-        """Return what to show at pixels (n, C, h, w), a box a window.
+        """Return what to show at pixels (n, C, ...), a box a window.
 
-        `inside`, bool (n, 1, h, w), says which positions of a box the window hides; None: all of them. What is
+        `inside`, bool (n, 1, ...), says which positions of a box the window hides; None: all of them. What is
         returned elsewhere does not count.
         """

@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 import torch
@@ -123,7 +124,7 @@ class Occlusion:
         """
         (x, *others), (each, *_), (baseline, *_) = tensors, windows, baselines
         returned, pass_s = measured
-        if others or extra or x.dim() != 4 or not isinstance(returned, Tensor):
+        if others or extra or x.dim() not in (4, 5) or not isinstance(returned, Tensor):
             return False
         fill = _as_fill(baseline, x)
         if fill is None:
@@ -132,8 +133,8 @@ class Occlusion:
         network = live_network(module, x, returned, pass_s, each.n_windows)
         if network is None or not isinstance(module, torch.nn.Module):
             return False
-        channels, rows, cols = each.axes
-        grid = _grid(each, rows, cols)
+        channels, *axes = each.axes
+        grid = _grid(each.shape[1:], axes)
         found = []
         for number, (first, n_channels) in enumerate(channels):
             hidden = fill
@@ -145,10 +146,9 @@ class Occlusion:
                 return False
             found.append(outputs)
         for (first, n_channels), outputs in zip(channels, found, strict=True):
+            hidden_channels = slice(first, first + n_channels)
             where = [
-                (slice(first, first + n_channels), slice(top, top + height), slice(left, left + width))
-                for top, height in rows
-                for left, width in cols
+                (hidden_channels, *(slice(start, start + length) for start, length in box)) for box in product(*axes)
             ]
             n_windows, n_images, n_classes = outputs.shape
             flat = outputs.reshape(n_windows * n_images, n_classes)
@@ -157,10 +157,10 @@ class Occlusion:
 
 
 def _as_fill(baseline: Baseline, x: Tensor) -> Tensor | None:
-    """Return what hides windows of x (N, C, H, W), (1, C, 1, 1) or (N, C, H, W); None for a form of its own."""
+    """Return what hides windows of x (N, C, ...), (1, C, 1, ...) or of x's shape; None for a form of its own."""
     if not isinstance(baseline, Tensor):
-        return torch.full((1, x.shape[1], 1, 1), baseline, dtype=x.dtype, device=x.device)
-    if (baseline.dtype, baseline.device) != (x.dtype, x.device) or baseline.dim() > 4:
+        return torch.full((1, x.shape[1], *(1,) * (x.dim() - 2)), baseline, dtype=x.dtype, device=x.device)
+    if (baseline.dtype, baseline.device) != (x.dtype, x.device) or baseline.dim() > x.dim():
         return None
     try:
         return baseline.expand_as(x)
@@ -168,12 +168,11 @@ def _as_fill(baseline: Baseline, x: Tensor) -> Tensor | None:
         return None
 
 
-def _grid(windows: Windows, rows: tuple[tuple[int, int], ...], cols: tuple[tuple[int, int], ...]) -> WindowGrid:
-    """Return two axes of windows as the operators know them."""
-    _, height, width = windows.shape
-    axes = [
+def _grid(shape: Sequence[int], axes: Sequence[tuple[tuple[int, int], ...]]) -> WindowGrid:
+    """Return the windows of spatial axes, (start, length) each, over an input of `shape` as the operators know them."""
+    grids = (
         AxisGrid(size, tuple(start for start, _ in axis), tuple(length for _, length in axis))
-        for size, axis in ((height, rows), (width, cols))
-    ]
-    strides = [axis[1][0] - axis[0][0] if len(axis) > 1 else axis[0][1] for axis in (rows, cols)]
-    return WindowGrid(axes[0], axes[1], (rows[0][1], cols[0][1]), (strides[0], strides[1]), "clip")
+        for size, axis in zip(shape, axes, strict=True)
+    )
+    strides = (axis[1][0] - axis[0][0] if len(axis) > 1 else axis[0][1] for axis in axes)
+    return WindowGrid(tuple(grids), tuple(axis[0][1] for axis in axes), tuple(strides), "clip")

@@ -74,7 +74,7 @@ _registering = threading.Lock()
 
 
 def live_network(module: Any, images: Tensor, returned: Any, pass_s: float, n_windows: int) -> LiveNetwork | None:
-    """Return what runs `module` incrementally on images (N, C, H, W); None where it has to run itself.
+    """Return what runs `module` incrementally on images (N, C, ...) of two or three axes; None where it cannot.
 
     `returned` is what it has returned for the images, in `pass_s` seconds; `n_windows` are asked for of each image.
     """
@@ -131,8 +131,8 @@ def _can_be_captured(module: Any) -> bool:
 
 
 def _is_plain(images: Tensor, returned: Any) -> bool:
-    """Return whether images (N, C, H, W) and outputs (N, K) are numbers of one format, as the engine computes in."""
-    if not isinstance(returned, Tensor) or images.dim() != 4 or returned.dim() != 2 or images.numel() == 0:
+    """Return whether images (N, C, ...) and outputs (N, K) are numbers of one format, as the engine computes in."""
+    if not isinstance(returned, Tensor) or images.dim() not in (4, 5) or returned.dim() != 2 or images.numel() == 0:
         return False
     if images.dtype not in _PRECISION or images.layout != torch.strided or len(returned) != len(images):
         return False
@@ -146,8 +146,7 @@ def _captured(module: nn.Module, images: Tensor, rates: dict[tuple[_Key, int], R
     precision, device = _PRECISION[images.dtype], images.device
     try:
         with torch.no_grad():
-            _, channels, height, width = images.shape
-            graph = capture(snapshot(module).cpu(), (channels, height, width), outputs="value")
+            graph = capture(snapshot(module).cpu(), tuple(images.shape[1:]), outputs="value")
             if graph.reason:
                 _LOG.debug("runs whole: %s", graph.reason)
                 return None
@@ -184,9 +183,9 @@ class LiveNetwork:
         returned: Tensor,
         tell: Callable[[float], None],
     ) -> Tensor | None:
-        """Return the outputs (windows, N, K) of images (N, C, H, W) with each window of `grid` hidden by `fill`.
+        """Return the outputs (windows, N, K) of images (N, C, ...) with each window of `grid` hidden by `fill`.
 
-        `fill` is (1, C, 1, 1), (N, C, H, W), or works values out. `module` is what the layers were captured of, and
+        `fill` is (1, C, 1, ...), (N, C, ...), or works values out. `module` is what the layers were captured of, and
         `returned` its outputs (N, K) for the images themselves. `tell` is called with the share of windows that is
         done. None where numbers differ from the module's own, or memory does not suffice.
         """
@@ -215,7 +214,7 @@ class LiveNetwork:
         returned: Tensor,
         tell: Callable[[float], None],
     ) -> Tensor | None:
-        """Return the outputs (windows, K) of one image (1, C, H, W); None where the clean ones are not `returned`."""
+        """Return the outputs (windows, K) of one image (1, C, ...); None where the clean ones are not `returned`."""
         n_windows, n_done = grid.n_windows, 0
         with arithmetic(self._precision, image.device):
             run = self._run(grid, is_worked_out=isinstance(fill, WindowFill))
@@ -264,8 +263,8 @@ class LiveNetwork:
         """Return whether the first, a middle and the last window are what the module gives; asked once."""
         if self._is_checked:
             return True
-        n_rows, n_cols = grid.shape
-        numbers = sorted({0, n_rows // 2 * n_cols + n_cols // 2, grid.n_windows - 1})
+        middle = int(np.ravel_multi_index([n // 2 for n in grid.shape], grid.shape))
+        numbers = sorted({0, middle, grid.n_windows - 1})
         with torch.no_grad():
             expected = module(torch.cat([_hidden(image, fill, grid, number) for number in numbers]))
         self._is_checked = _are_close(logits[numbers], expected)
@@ -286,7 +285,7 @@ def _are_close(found: Tensor, expected: Tensor) -> bool:
 
 
 def _changed(image: Tensor, fill: Tensor | WindowFill, grid: WindowGrid) -> npt.NDArray[np.bool_] | None:
-    """Return which windows (1, rows, cols) change the image; None for all of them."""
+    """Return which windows (1, *grid's shape) change the image; None for all of them."""
     if isinstance(fill, WindowFill):
         return None
     unchanged = unchanged_windows(image, fill, grid)
@@ -294,15 +293,10 @@ def _changed(image: Tensor, fill: Tensor | WindowFill, grid: WindowGrid) -> npt.
 
 
 def _hidden(image: Tensor, fill: Tensor | WindowFill, grid: WindowGrid, number: int) -> Tensor:
-    """Return a copy of an image (1, C, H, W) with one window hidden."""
-    row, col = divmod(number, len(grid.cols))
-    top, left = grid.rows.starts[row], grid.cols.starts[col]
-    where = (
-        slice(None),
-        slice(None),
-        slice(top, top + grid.rows.lengths[row]),
-        slice(left, left + grid.cols.lengths[col]),
-    )
+    """Return a copy of an image (1, C, ...) with one window hidden."""
+    places = zip(grid.axes, np.unravel_index(number, grid.shape), strict=True)
+    box = (slice(axis.starts[place], axis.starts[place] + axis.lengths[place]) for axis, place in places)
+    where = (slice(None), slice(None), *box)
     hidden = image.clone()
     hidden[where] = fill.expand_as(image)[where] if isinstance(fill, Tensor) else fill.values(image[where], None)
     return hidden

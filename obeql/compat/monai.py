@@ -6,6 +6,7 @@ Windows come from `monai_windows` and go through `live_network`, or through the 
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -145,14 +146,13 @@ class OcclusionSensitivity:
         self, x: Tensor, area: _Area, axes: Sequence[Sequence[int]], fill: Tensor | WindowFill, bar: Any
     ) -> Tensor | None:
         """Return the outputs (windows, K) of all windows; None where the incremental engine does not apply."""
-        if x.dim() != 4 or not isinstance(self.nn_module, nn.Module):
+        if x.dim() not in (4, 5) or not isinstance(self.nn_module, nn.Module):
             return None
         plain = x.as_subclass(torch.Tensor)
         started = time.perf_counter()
         returned = self.nn_module(plain.clone())  # into which it may write
         pass_s = time.perf_counter() - started
-        rows, cols = axes
-        network = live_network(self.nn_module, plain, returned, pass_s, len(rows) * len(cols))
+        network = live_network(self.nn_module, plain, returned, pass_s, math.prod(map(len, axes)))
         if network is None:
             return None
         axis_grids = [
@@ -162,8 +162,7 @@ class OcclusionSensitivity:
         strides = [
             axis[1] - axis[0] if len(axis) > 1 else length for axis, length in zip(axes, area.lengths, strict=True)
         ]
-        height, width = area.lengths
-        grid = WindowGrid(axis_grids[0], axis_grids[1], (height, width), (strides[0], strides[1]), "cover")
+        grid = WindowGrid(tuple(axis_grids), tuple(area.lengths), tuple(strides), "cover")
         outputs = network.outputs(
             self.nn_module, plain, fill, grid, returned, lambda share: bar.update(int(share * bar.total) - bar.n)
         )

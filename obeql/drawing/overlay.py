@@ -296,7 +296,8 @@ def _draw_outlines(ax: Axes, heat: Heatmap) -> None:
         return
     height, width = heat.placement.source_size
     margin = 0.03 * min(height, width)
-    left, top, right, bottom = _extent(heat, (0, 0, *heat.cells.key.patch))
+    patch_height, patch_width = heat.cells.key.patch
+    left, top, right, bottom = _extent(heat, (0, 0, patch_height, patch_width))
     box_height, box_width = bottom - top, right - left
     low = height - margin
     _frame(ax, (margin, low - box_height, margin + box_width, low), ":")

@@ -96,7 +96,7 @@ class Heatmap:
     image: str
     class_name: str
     model: str
-    stride: tuple[int, int]
+    stride: tuple[int, ...]
     placement: Placement
     path: str | None = None
     label: str | None = None

@@ -26,7 +26,7 @@ def heatmap_of(
     score: str,
     model: ModelRecord,
     names: tuple[str, ...],
-    stride: tuple[int, int],
+    stride: tuple[int, ...],
     placement: Placement,
     image: ImageRecord,
     run_id: int,

@@ -85,7 +85,7 @@ class ImageMaps:
     class_names: Mapping[int, str]
     input_size: tuple[int, int] | None = None
     source_box: Box | None = None
-    strides: Sequence[tuple[int, int]] | None = None
+    strides: Sequence[tuple[int, ...]] | None = None
     content: ImageContent | None = None
     extra_maps: Sequence[MapCells] = ()
     labels: Mapping[int, str] = field(default_factory=dict)

@@ -56,7 +56,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
         class_names: Mapping[int, str],
         input_size: tuple[int, int] | None = None,
         source_box: Box | None = None,
-        strides: Sequence[tuple[int, int]] | None = None,
+        strides: Sequence[tuple[int, ...]] | None = None,
     ) -> list[int]:
         """Store the maps of one image durably and return their map ids; the arguments are those of `ImageMaps`."""
         return self.write_batch(run_id, [ImageMaps(image_id, maps, class_names, input_size, source_box, strides)])

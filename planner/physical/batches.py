@@ -5,12 +5,13 @@ Called by `schedule` with the groups that the windows may be divided into.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batches", "GroupPairs", "Groups", "ListedGroups"]
+__all__ = ["Batches", "GroupProduct", "Groups", "ListedGroups", "summed_products"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,48 +28,62 @@ class Groups:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GroupPairs:
-    """The groups of a grid's windows: every group of rows with every group of columns."""
+class GroupProduct:
+    """The groups of a grid's windows: every group of one axis with every group of the others."""
 
-    rows: Groups
-    cols: Groups
+    axes: tuple[Groups, ...]
 
     @property
     def windows(self) -> Floats:
-        """Return the windows of each pair, (row groups, column groups)."""
-        counts: Floats = self.rows.counts[:, None] * self.cols.counts
-        return counts
+        """Return the windows of each combination, (groups of the first axis, groups of the second, ...)."""
+        return _outer([groups.counts for groups in self.axes])
 
-    def heights(self, layer: int) -> Floats:
-        """Return the heights of the boxes at a layer, in a shape that goes with `windows`."""
-        return self.rows.sizes[:, layer, None]
-
-    def widths(self, layer: int) -> Floats:
-        """Return the widths of the boxes at a layer, in a shape that goes with `windows`."""
-        return self.cols.sizes[None, :, layer]
+    def sizes(self, layer: int) -> list[Floats]:
+        """Return the sizes of the boxes at a layer along each axis, in shapes that go with `windows`."""
+        return list(np.ix_(*(groups.sizes[:, layer] for groups in self.axes)))
 
     def window_seconds(self, each: Floats) -> Floats:
-        """Return seconds of one window of each pair; `each` is what a position costs by layer, (layers,)."""
-        seconds: Floats = (self.rows.sizes * each) @ self.cols.sizes.T
-        return seconds
+        """Return seconds of one window of each combination; `each` is what a position costs by layer, (layers,)."""
+        return summed_products(each, [groups.sizes for groups in self.axes])
 
 
-class ListedGroups(GroupPairs):
-    """The groups of windows that are listed one by one: the first group of rows with the first of columns, and so on.
+class ListedGroups(GroupProduct):
+    """The groups of windows that are listed one by one: the first of each axis together, then the second, and so on.
 
-    Shapes are (groups, 1).
+    Shapes are (groups,).
     """
 
     @property
     def windows(self) -> Floats:
-        return self.rows.counts[:, None]
+        return self.axes[0].counts
 
-    def widths(self, layer: int) -> Floats:
-        return self.cols.sizes[:, layer, None]
+    def sizes(self, layer: int) -> list[Floats]:
+        return [groups.sizes[:, layer] for groups in self.axes]
 
     def window_seconds(self, each: Floats) -> Floats:
-        seconds: Floats = (self.rows.sizes * self.cols.sizes) @ each
-        return seconds[:, None]
+        seconds: Floats = np.prod([groups.sizes for groups in self.axes], axis=0) @ each
+        return seconds
+
+
+def summed_products(each: Floats, sizes: Sequence[Floats]) -> Floats:
+    """Return the sum over layers of what a position costs, (layers,), times the products of one size of every axis.
+
+    `sizes` are (n, layers) for each axis; the result is (n of the first axis, n of the second, ...).
+    """
+    *others, last = sizes
+    weighted = each
+    for along in others:
+        weighted = weighted[..., None, :] * along
+    total: Floats = weighted @ last.T
+    return total
+
+
+def _outer(vectors: Sequence[Floats]) -> Floats:
+    """Return the products of one number of each vector, an axis a vector."""
+    product: Floats = np.ones(())
+    for vector in vectors:
+        product = product[..., None] * vector
+    return product
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,16 +100,16 @@ class Batches:
     n_lanes: int
     together: int
 
-    def count(self, groups: GroupPairs) -> float:
+    def count(self, groups: GroupProduct) -> float:
         """Batches over all groups of windows."""
         return float(self._parts(groups).sum()) / self.together
 
-    def seconds(self, groups: GroupPairs) -> float:
+    def seconds(self, groups: GroupProduct) -> float:
         """Seconds of all windows, with what lanes wait for the last of them."""
         busy = float((groups.windows * groups.window_seconds(self.each)).sum()) + self.count(groups) * self.batch_s
         return busy + self.idle_seconds(groups)
 
-    def idle_seconds(self, groups: GroupPairs) -> float:
+    def idle_seconds(self, groups: GroupProduct) -> float:
         """Seconds that lanes wait for the last batch; of many batches it is nothing to speak of."""
         parts = self._parts(groups)
         if self.n_lanes == 1 or parts.sum() > _MANY_BATCHES * self.n_lanes:
@@ -107,7 +122,7 @@ class Batches:
         # A lane's seconds are counted as if it had the time of all of them.
         return (max(lanes) * self.n_lanes - sum(lanes)) / self.together
 
-    def _parts(self, groups: GroupPairs) -> Floats:
+    def _parts(self, groups: GroupProduct) -> Floats:
         """Batches of each group of windows, of all images."""
         parts: Floats = np.ceil(self.together * groups.windows / self.size)
         return parts

@@ -6,6 +6,7 @@ Called by `incremental`, which costs them, and by the executor, which runs exact
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from obeql.planner.boxes import AxisGroup, AxisPlan, Spans, aligned, axis_spans, group_windows, merge_steps
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical.batches import Batches, GroupPairs, Groups, ListedGroups
+from obeql.planner.physical.batches import Batches, GroupProduct, Groups, ListedGroups
 from obeql.planner.physical.cost import positions
 from obeql.planner.physical.plan import IncrementalForward
 from obeql.planner.physical.region_groups import split_groups
@@ -34,42 +35,42 @@ _N_LISTED_GROUPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BoxPlan:
-    """The boxes of an `IncrementalForward`: groups of rows and of columns; every pair is a group of windows."""
+    """The boxes of an `IncrementalForward`: groups of each axis; every combination of them is a group of windows."""
 
-    rows: AxisPlan
-    cols: AxisPlan
+    axes: tuple[AxisPlan, ...]
 
     @property
     def positions(self) -> Floats:
         """Return the positions computed of each layer over all windows, (layers,)."""
-        computed: Floats = np.asarray(self.rows.positions * self.cols.positions, np.float64)
+        computed: Floats = np.prod([np.asarray(plan.positions, np.float64) for plan in self.axes], axis=0)
         return computed
 
     @property
-    def groups(self) -> Iterator[tuple[AxisGroup, AxisGroup]]:
-        """Yield the groups of windows, each as its rows and its columns."""
-        return itertools.product(self.rows.groups, self.cols.groups)
+    def groups(self) -> Iterator[tuple[AxisGroup, ...]]:
+        """Yield the groups of windows, each as its groups of every axis."""
+        return itertools.product(*(plan.groups for plan in self.axes))
 
     @property
-    def counted(self) -> GroupPairs:
+    def counted(self) -> GroupProduct:
         """Return how many windows the groups have, and how large their boxes are."""
-        return GroupPairs(groups_of(self.rows), groups_of(self.cols))
+        return GroupProduct(tuple(map(groups_of, self.axes)))
 
-    def windows_of(self, rows: AxisGroup, cols: AxisGroup, n_images: int) -> tuple[Ints, Ints, Ints, Ints]:
+    def windows_of(self, group: tuple[AxisGroup, ...], n_images: int) -> tuple[tuple[Ints, ...], Ints, Ints]:
         """Return the windows of a group in `n_images` images, one after the other (n,).
 
-        Places in the group's rows and columns, the numbers of their images, and the windows' numbers in the grid.
+        Places in the group of each axis, the numbers of their images, and the windows' numbers in the grid.
         """
-        counts = len(rows.windows), len(cols.windows), n_images
-        row_of, col_of, images = (each.reshape(-1) for each in np.indices(counts))
-        n_cols = sum(len(group.windows) for group in self.cols.groups)
-        return row_of, col_of, images, rows.windows[row_of] * n_cols + cols.windows[col_of]
+        indices = np.indices((*(len(axis.windows) for axis in group), n_images))
+        *places, images = (each.reshape(-1) for each in indices)
+        numbers = np.zeros_like(images)
+        for plan, axis, place in zip(self.axes, group, places, strict=True):
+            numbers = numbers * sum(len(each.windows) for each in plan.groups) + axis.windows[place]
+        return tuple(places), images, numbers
 
 
 def box_plan(network: Network, grid: WindowGrid, engine: IncrementalForward) -> BoxPlan:
     """Return the boxes an engine was costed with; the executor runs exactly these."""
-    boxes = boxes_of(network, grid, engine.regions, engine.tau)
-    return boxes.grouped(engine.n_row_groups, engine.n_col_groups)
+    return boxes_of(network, grid, engine.regions, engine.tau).grouped(engine.n_groups)
 
 
 class Boxes:
@@ -81,86 +82,97 @@ class Boxes:
         #: layers, beyond the image, that run on boxes, and those that run on whole maps
         self.on_boxes = [i for i, on in enumerate(regions) if on and i]
         self.on_whole_maps = [i for i, on in enumerate(regions) if not on]
-        self.rows: Spans = axis_spans(network, 0, grid.rows, regions, tau)
-        self.cols: Spans = axis_spans(network, 1, grid.cols, regions, tau)
+        self.axes: list[Spans] = [axis_spans(network, k, axis, regions, tau) for k, axis in enumerate(grid.axes)]
         #: relative cost of one more position: multiply-accumulates and a share for moving channels
-        weights = np.array(
+        self.weights = np.array(
             [
                 (layer.macs / positions(layer) + 8.0 * layer.shape[0]) if self.regions[i] and i else 0.0
                 for i, layer in enumerate(network.layers)
             ]
         )
-        self.weights = weights
-        self.row_weights = weights * self.mean_size(self.cols)
-        self.col_weights = weights * self.mean_size(self.rows)
 
-    @staticmethod
-    def mean_size(spans: Spans) -> Floats:
-        """Mean span of the windows at each layer."""
-        mean: Floats = spans.sizes.mean(axis=1)
-        return mean
+    def mean_sizes(self) -> list[Floats]:
+        """Return the mean span of the windows at each layer, of each axis."""
+        return [spans.sizes.mean(axis=1) for spans in self.axes]
 
-    def grouped(self, n_row_groups: int, n_col_groups: int) -> BoxPlan:
+    def axis_weights(self) -> list[Floats]:
+        """Return what one more position along each axis costs at each layer: the other axes count with their mean."""
+        means = self.mean_sizes()
+        return [
+            math.prod((mean for other, mean in enumerate(means) if other != axis), start=self.weights)
+            for axis in range(len(means))
+        ]
+
+    def grouped(self, n_groups: Sequence[int]) -> BoxPlan:
+        """Return the windows of each axis in at most so many groups."""
+        axes = zip(self.axes, self.axis_weights(), n_groups, strict=True)
         return BoxPlan(
-            group_windows(self.network, 0, self.rows, self.row_weights, n_row_groups),
-            group_windows(self.network, 1, self.cols, self.col_weights, n_col_groups),
+            tuple(group_windows(self.network, k, spans, weights, n) for k, (spans, weights, n) in enumerate(axes))
         )
 
     def least_positions(self) -> Floats:
         """Positions of each layer over all windows if every window had exactly its own box."""
-        least: Floats = self.rows.sizes.sum(axis=1).astype(float) * self.cols.sizes.sum(axis=1)
+        least: Floats = np.prod([spans.sizes.sum(axis=1).astype(float) for spans in self.axes], axis=0)
         return least
 
-    def group_counts(self, batches: Batches) -> tuple[int, int]:
-        """Return how many groups of rows and of columns take the fewest seconds."""
-        rows = _by_count(self.rows, self.row_weights)
-        cols = _by_count(self.cols, self.col_weights)
-        pairs = ((kr, kc, GroupPairs(r, c)) for kr, r in rows.items() for kc, c in cols.items())
-        return min((batches.seconds(groups), kr, kc) for kr, kc, groups in pairs)[1:]
+    def group_counts(self, batches: Batches) -> tuple[int, ...]:
+        """Return how many groups of each axis take the fewest seconds."""
+        by_count = [_by_count(*axis) for axis in zip(self.axes, self.axis_weights(), strict=True)]
+        options = itertools.product(*(found.items() for found in by_count))
+        return min((batches.seconds(GroupProduct(tuple(g for _, g in o))), tuple(n for n, _ in o)) for o in options)[1]
 
 
 class RegionBoxes(Boxes):
-    """Spans of regions, which are grouped as they are listed: by the sizes of their boxes in both axes at once."""
+    """Spans of regions, which are grouped as they are listed: by the sizes of their boxes in all axes at once."""
 
-    def grouped(self, n_row_groups: int, n_col_groups: int) -> BoxPlan:
-        return self._plan(split_groups(self.rows.sizes, self.cols.sizes, self.weights, (n_row_groups,))[n_row_groups])
+    def grouped(self, n_groups: Sequence[int]) -> BoxPlan:
+        return self._plan(self._split((n_groups[0],))[n_groups[0]])
 
     def least_positions(self) -> Floats:
-        least: Floats = (self.rows.sizes.astype(float) * self.cols.sizes).sum(axis=1)
+        least: Floats = np.prod([spans.sizes.astype(float) for spans in self.axes], axis=0).sum(axis=1)
         return least
 
-    def group_counts(self, batches: Batches) -> tuple[int, int]:
-        found = split_groups(self.rows.sizes, self.cols.sizes, self.weights, _N_LISTED_GROUPS)
+    def group_counts(self, batches: Batches) -> tuple[int, ...]:
+        found = self._split(_N_LISTED_GROUPS)
         _, n_groups = min((batches.seconds(self._plan(groups).counted), n) for n, groups in found.items())
-        return n_groups, n_groups
+        return (n_groups,) * len(self.axes)
+
+    def _split(self, n_groups: Sequence[int]) -> dict[int, list[Ints]]:
+        return split_groups(np.stack([spans.sizes for spans in self.axes]), self.weights, n_groups)
 
     def _plan(self, groups: Sequence[Ints]) -> BoxPlan:
-        rows = [aligned(self.network, 0, self.rows, windows) for windows in groups]
-        cols = [aligned(self.network, 1, self.cols, group.windows, in_order=True) for group in rows]
-        return RegionBoxPlan(AxisPlan(tuple(rows)), AxisPlan(tuple(cols)))
+        first = [aligned(self.network, 0, self.axes[0], windows) for windows in groups]
+        plans = [AxisPlan(tuple(first))]
+        for axis, spans in enumerate(self.axes[1:], 1):
+            in_order = (aligned(self.network, axis, spans, group.windows, in_order=True) for group in first)
+            plans.append(AxisPlan(tuple(in_order)))
+        return RegionBoxPlan(tuple(plans))
 
 
 class RegionBoxPlan(BoxPlan):
-    """The boxes of regions: a group of rows and the group of columns beside it hold the same windows, in one order."""
+    """The boxes of regions: the groups of all axes that stand side by side hold the same windows, in one order."""
 
     @property
     def positions(self) -> Floats:
-        computed: Floats = np.sum(
-            [len(r.windows) * (r.sizes * c.sizes).astype(np.float64) for r, c in self.groups], axis=0
-        )
+        areas = [
+            len(group[0].windows) * np.prod([axis.sizes for axis in group], axis=0).astype(np.float64)
+            for group in self.groups
+        ]
+        computed: Floats = np.sum(areas, axis=0)
         return computed
 
     @property
-    def groups(self) -> Iterator[tuple[AxisGroup, AxisGroup]]:
-        return zip(self.rows.groups, self.cols.groups, strict=True)
+    def groups(self) -> Iterator[tuple[AxisGroup, ...]]:
+        return zip(*(plan.groups for plan in self.axes), strict=True)
 
     @property
-    def counted(self) -> GroupPairs:
-        return ListedGroups(groups_of(self.rows), groups_of(self.cols))
+    def counted(self) -> GroupProduct:
+        return ListedGroups(tuple(map(groups_of, self.axes)))
 
-    def windows_of(self, rows: AxisGroup, cols: AxisGroup, n_images: int) -> tuple[Ints, Ints, Ints, Ints]:
-        places, images = (each.reshape(-1) for each in np.indices((len(rows.windows), n_images)))
-        return places, places, images, rows.windows[places]
+    def windows_of(self, group: tuple[AxisGroup, ...], n_images: int) -> tuple[tuple[Ints, ...], Ints, Ints]:
+        windows = group[0].windows
+        places, images = (each.reshape(-1) for each in np.indices((len(windows), n_images)))
+        return (places,) * len(self.axes), images, windows[places]
 
 
 def boxes_of(network: Network, grid: WindowGrid, regions: Sequence[bool], tau: float = 1.0) -> Boxes:
@@ -169,9 +181,9 @@ def boxes_of(network: Network, grid: WindowGrid, regions: Sequence[bool], tau: f
     return kind(network, grid, regions, tau)
 
 
-def group_counts(boxes: Boxes, batches: Batches, disabled: frozenset[str]) -> tuple[int, int]:
-    """Return how many groups of rows and of columns: many keep boxes small, few keep batches full and lanes busy."""
-    return (1, 1) if "bucket_windows" in disabled else boxes.group_counts(batches)
+def group_counts(boxes: Boxes, batches: Batches, disabled: frozenset[str]) -> tuple[int, ...]:
+    """Return how many groups of each axis: many keep boxes small, few keep batches full and lanes busy."""
+    return (1,) * len(boxes.axes) if "bucket_windows" in disabled else boxes.group_counts(batches)
 
 
 def _by_count(spans: Spans, weights: Floats) -> dict[int, Groups]:

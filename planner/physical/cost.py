@@ -7,8 +7,10 @@ serve. `schedule` adds these costs up.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +113,7 @@ class Rates:
 
 def positions(layer: LayerSpec) -> int:
     """Positions of a layer's map; 1 for a vector."""
-    return layer.shape[1] * layer.shape[2] if layer.is_map else 1
+    return math.prod(layer.shape[1:]) if layer.is_map else 1
 
 
 def layer_seconds(network: Network, index: int, rates: Rates) -> float:
@@ -130,24 +132,26 @@ def clean_pass_seconds(network: Network, rates: Rates, together: int = 1) -> flo
     return alone if together == 1 else min(alone, shared)
 
 
-def box_seconds(network: Network, index: int, rates: Rates, height: float, width: float) -> float:
-    """Seconds of a (height, width) box through a layer, one of many, without the calls of its batch."""
+def box_seconds(network: Network, index: int, rates: Rates, sizes: Sequence[float]) -> float:
+    """Seconds of a box of `sizes` through a layer, one of many, without the calls of its batch."""
     if rates.box_s:
-        return rates.box_s[index] * height * width
-    computed = layer_seconds(network, index, rates) * height * width / positions(network.layers[index])
-    return computed + paste_bytes(network, index, height, width) / rates.bytes_per_s
+        return rates.box_s[index] * math.prod(sizes)
+    computed = layer_seconds(network, index, rates) * math.prod(sizes) / positions(network.layers[index])
+    return computed + paste_bytes(network, index, sizes) / rates.bytes_per_s
 
 
-def paste_bytes(network: Network, index: int, height: Sizes, width: Sizes) -> Sizes:
-    """Bytes moved to bring the inputs of a layer to the (height, width) box it computes: gather, then paste.
+def paste_bytes(network: Network, index: int, sizes: Sequence[Sizes]) -> Sizes:
+    """Bytes moved to bring the inputs of a layer to the box of `sizes` it computes: gather, then paste.
 
-    Heights and widths may be arrays; the result is the sum over inputs of a product of the two.
+    Sizes, one an axis, may be arrays; the result is the sum over inputs of a product of them.
     """
     layer = network.layers[index]
+    moved: Any = 3 * 4 * sum(network.layers[j].shape[0] for j in layer.inputs)
     if layer.reach == "sum" or (layer.window is None and len(layer.inputs) == 1):
-        return 0.0 * height * width  # the input's box is all that is read: nothing moves
-    h, w = read_size(layer, 0, height), read_size(layer, 1, width)
-    return 3 * 4 * sum(network.layers[j].shape[0] for j in layer.inputs) * h * w
+        moved = 0.0  # the input's box is all that is read
+    for axis, size in enumerate(sizes):
+        moved = moved * read_size(layer, axis, size)
+    return cast("Sizes", moved)
 
 
 def read_size(layer: LayerSpec, axis: int, size: Sizes) -> Sizes:

@@ -40,12 +40,12 @@ def switch_layer(costing: Costing) -> int:
     if "choose_switch_layer" in costing.disabled:
         return n
     boxes = boxes_of(network, costing.grid, regions)
-    height, width = boxes.mean_size(boxes.rows), boxes.mean_size(boxes.cols)
+    sizes = np.stack(boxes.mean_sizes())
     whole = np.array([layer_seconds(network, i, rates) for i in range(n)])
     on_boxes = whole.copy()
     for i in range(1, n):
         if regions[i]:
-            on_boxes[i] = box_seconds(network, i, rates, float(height[i]), float(width[i]))
+            on_boxes[i] = box_seconds(network, i, rates, sizes[:, i].tolist())
     on_map = np.array(regions)
     last_reader, read_whole = np.zeros(n, np.int64), np.zeros(n, bool)
     for k, layer in enumerate(network.layers):
@@ -84,8 +84,8 @@ def incremental_forward(costing: Costing, regions: tuple[bool, ...]) -> Incremen
     boxes = boxes_of(costing.network, costing.grid, regions)
     fit = _fit(costing, boxes, layout.n_lanes)
     batches = _batches(costing, boxes, layout, fit)
-    n_row_groups, n_col_groups = group_counts(boxes, batches.whole, costing.disabled)
-    groups = boxes.grouped(n_row_groups, n_col_groups)
+    n_groups = group_counts(boxes, batches.whole, costing.disabled)
+    groups = boxes.grouped(n_groups)
     moved, pasting_s = _pasted(costing, boxes, groups)
     n_windows, n_batches = costing.grid.n_windows, batches.whole.count(groups.counted)
     layer_s = batches.whole.each * groups.positions + batches.a_batch * n_batches + pasting_s
@@ -101,8 +101,7 @@ def incremental_forward(costing: Costing, regions: tuple[bool, ...]) -> Incremen
     idle_s = batches.whole.idle_seconds(groups.counted)
     return IncrementalForward(
         regions=regions,
-        n_row_groups=n_row_groups,
-        n_col_groups=n_col_groups,
+        n_groups=n_groups,
         batch=fit.batch,
         tail_batch=fit.tail_batch,
         cost=Cost(
@@ -126,7 +125,7 @@ def _fit(costing: Costing, boxes: Boxes, n_lanes: int) -> _Fit:
     """Return the largest batches that the memory holds, up to those that are fastest."""
     network, rates = costing.network, costing.rates
     views = costing.together * 4 * sum(math.prod(network.layers[i].shape) for i in (0, *boxes.on_boxes))
-    need = box_memory(network, boxes.regions, boxes.rows.sizes.max(axis=1), boxes.cols.sizes.max(axis=1))
+    need = box_memory(network, boxes.regions, np.stack([axis.sizes.max(axis=1) for axis in boxes.axes]))
     least = n_lanes * need.of(1, 1)
     # The views of one image come on top of the memory, those of further ones out of it.
     budget = costing.budget if costing.together == 1 else max(1.0, costing.budget - views)
@@ -186,7 +185,7 @@ def _pasted(costing: Costing, boxes: Boxes, groups: BoxPlan) -> tuple[float, Flo
     counted = groups.counted
     moved, seconds = 0.0, np.zeros(len(costing.network.layers))
     for i in boxes.on_boxes:
-        pasted = paste_bytes(costing.network, i, counted.heights(i), counted.widths(i))
+        pasted = paste_bytes(costing.network, i, counted.sizes(i))
         n_bytes = float((counted.windows * pasted).sum())
         if not costing.rates.box_s:  # measured rates on boxes hold the gathers and pastes already
             seconds[i] = n_bytes / costing.rates.bytes_per_s

@@ -79,8 +79,9 @@ class BoxMemory:
         return fitted, rest
 
 
-def box_memory(network: Network, regions: Sequence[bool], heights: Ints, widths: Ints) -> BoxMemory:
-    """Return what one window takes whose boxes are `heights` x `widths` at each layer, (layers,)."""
+def box_memory(network: Network, regions: Sequence[bool], sizes: Ints) -> BoxMemory:
+    """Return what one window takes whose boxes have `sizes` (axes, layers)."""
+    areas = sizes.prod(axis=0)
     boxed = [i for i, on in enumerate(regions) if on]
     rest = [i for i, on in enumerate(regions) if not on]
     crossing = {j for i in rest for j in network.layers[i].inputs if regions[j]}
@@ -88,11 +89,11 @@ def box_memory(network: Network, regions: Sequence[bool], heights: Ints, widths:
     for i in boxed:
         for j in network.layers[i].inputs:
             last[j] = i
-    output = {i: float(_VALUE * network.layers[i].shape[0] * heights[i] * widths[i]) for i in boxed}
-    reads = {i: _read(network, i, float(heights[i]), float(widths[i])) for i in boxed if i}
+    output = {i: float(_VALUE * network.layers[i].shape[0] * areas[i]) for i in boxed}
+    reads = {i: _read(network, i, sizes[:, i].tolist()) for i in boxed if i}
     places = _INDEX * sum(n for _, n in reads.values())
     places += _INDEX * sum(math.prod(network.layers[j].shape[1:]) for j in crossing)
-    places += heights[0] * widths[0] * (1 + _INDEX)  # which positions a window hides, and where they lie
+    places += areas[0] * (1 + _INDEX)  # which positions a window hides, and where they lie
     peak = live = 0.0
     for i in boxed:
         read = _VALUE * reads[i][0] if i else 2 * output[0]
@@ -111,12 +112,12 @@ def box_memory(network: Network, regions: Sequence[bool], heights: Ints, widths:
     )
 
 
-def _read(network: Network, index: int, height: float, width: float) -> tuple[float, float]:
-    """Values and positions that a layer reads of its inputs' maps to compute a (height, width) box of its own."""
+def _read(network: Network, index: int, sizes: Sequence[float]) -> tuple[float, float]:
+    """Values and positions that a layer reads of its inputs' maps to compute a box of `sizes` of its own."""
     layer: LayerSpec = network.layers[index]
     if layer.reach == "sum" or (layer.window is None and len(layer.inputs) == 1):
         return 0.0, 0.0  # the input's box is all that is read: nothing is gathered
-    area = read_size(layer, 0, height) * read_size(layer, 1, width)
+    area = math.prod(read_size(layer, axis, size) for axis, size in enumerate(sizes))
     return sum(network.layers[j].shape[0] for j in layer.inputs) * area, len(layer.inputs) * area
 
 

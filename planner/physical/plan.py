@@ -77,14 +77,13 @@ class IncrementalForward:
     """Recompute only the box that each window changes, layer by layer; the rest comes from the clean pass.
 
     `regions[i]` says whether layer i runs on boxes (True) or on whole maps (False); whole maps follow once a layer
-    has turned dense. `n_row_groups`, `n_col_groups` bound how many groups of equal boxes an axis is divided into.
+    has turned dense. `n_groups` bound how many groups of equal boxes each axis is divided into.
     `batch` windows go through the boxes at a time, `tail_batch` through the dense rest; `n_lanes` such batches run side
     by side, each with its share of the cores.
     """
 
     regions: tuple[bool, ...]
-    n_row_groups: int
-    n_col_groups: int
+    n_groups: tuple[int, ...]
     batch: int
     tail_batch: int
     cost: Cost

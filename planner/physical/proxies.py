@@ -57,7 +57,7 @@ def proxies(
         if tokens > _MOST_TOKENS * n_tokens:
             break
         seconds = n_windows * _window_seconds(network, rates, tokens, regions)
-        engine = IncrementalForward(regions, 4, 4, 4 * batch, batch, Cost(seconds, 0.0, 0.0))
+        engine = IncrementalForward(regions, (4,) * len(network.size), 4 * batch, batch, Cost(seconds, 0.0, 0.0))
         price = seconds / max(1e-9, exact_s)
         trial += price * PROXY_TRIAL / n_windows
         if price <= _MOST_PRICE and trial <= _MOST_TRIAL:

@@ -18,6 +18,7 @@ from obeql.planner.aggregates import AggregateAim
 from obeql.planner.boxes import axis_spans
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
+from obeql.planner.physical.batches import summed_products
 from obeql.planner.physical.cost import positions
 from obeql.planner.physical.plan import (
     CostShares,
@@ -233,14 +234,13 @@ def _expected_share(target: float) -> float:
 
 
 def cell_costs(network: Network, grid: WindowGrid, engine: Engine) -> npt.NDArray[np.float64]:
-    """Multiply-accumulates of each window's own boxes, (rows, cols); equal for all where the whole network runs."""
+    """Multiply-accumulates of each window's own boxes, in the grid's shape; equal where the whole network runs."""
     if isinstance(engine, DenseForward):
         return np.ones(grid.shape)
     boxed = [i for i, on in enumerate(engine.regions) if on and i]
     rest = sum(layer.macs for layer, on in zip(network.layers, engine.regions, strict=True) if not on)
     each = np.array([network.layers[i].macs / positions(network.layers[i]) for i in boxed])
-    rows = axis_spans(network, 0, grid.rows, engine.regions, engine.tau).sizes[boxed]
-    cols = axis_spans(network, 1, grid.cols, engine.regions, engine.tau).sizes[boxed]
-    costs = (each[:, None] * rows).T @ cols + float(rest)
+    spans = [axis_spans(network, k, axis, engine.regions, engine.tau) for k, axis in enumerate(grid.axes)]
+    costs = summed_products(each, [of.sizes[boxed].T.astype(float) for of in spans]) + float(rest)
     positive: npt.NDArray[np.float64] = np.maximum(costs, 1.0)
     return positive

@@ -180,9 +180,10 @@ def _incremental(engine: IncrementalForward, network: Network, whole: float, lis
         yield "whole maps", f"{plural(len(whole_maps), 'layer')} from {_layer(network, whole_maps[0])}"
     yield "batch", f"{plural(engine.batch, 'window')} on boxes, {engine.tail_batch} on whole maps{_lanes(engine)}"
     if listed:
-        yield "groups", f"at most {plural(engine.n_row_groups, 'size')} of boxes"
+        yield "groups", f"at most {plural(engine.n_groups[0], 'size')} of boxes"
     else:
-        yield "groups", f"at most {engine.n_row_groups} x {engine.n_col_groups} sizes of boxes, rows x columns"
+        counts, axes = " x ".join(map(str, engine.n_groups)), ("planes", "rows", "columns")[-len(engine.n_groups) :]
+        yield "groups", f"at most {counts} sizes of boxes, {' x '.join(axes)}"
 
 
 def _lanes(engine: Engine) -> str:

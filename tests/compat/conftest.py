@@ -28,7 +28,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Captures:
         return seen[-1]
 
     def on_boxes(network: Network, grid: WindowGrid, rates: Rates) -> tuple[IncrementalForward, tuple[()]]:
-        return IncrementalForward(region_layers(network, len(network.layers)), 2, 2, 16, 16, Cost(0, 0, 0)), ()
+        return IncrementalForward(
+            region_layers(network, len(network.layers)), (2,) * len(grid.axes), 16, 16, Cost(0, 0, 0)
+        ), ()
 
     monkeypatch.setattr(live_network, "_CAPTURE_PASSES", 0)
     monkeypatch.setattr(live_network, "_RATES_PASSES", 0)

@@ -64,6 +64,23 @@ def test_on_boxes_it_is_the_plain_loop(engine: Captures, window: Any, strides: A
     torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
 
 
+def volume_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv3d(1, 4, 3, padding=1), nn.BatchNorm3d(4), nn.ReLU(), nn.MaxPool3d(2),
+        nn.Conv3d(4, 4, 3, padding=(0, 1, 1)), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 4),
+    ).eval()  # fmt: skip
+
+
+def test_windows_of_a_volume_are_the_plain_loop(engine: Captures) -> None:
+    net, x = volume_network(), torch.rand(2, 1, 8, 9, 11, generator=torch.Generator().manual_seed(1))
+    window, strides = (1, 3, 4, 5), (1, 2, 4, 3)
+    found = Occlusion(net).attribute(x, window, strides=strides, baselines=0.5, target=2)
+    assert len(engine) == 1 and not engine[0].reason
+    expected = by_hand(lambda batch: net(batch)[:, 2], x, window, strides, 0.5)
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=0)
+
+
 class Two(nn.Module):
     """Two inputs and a factor."""
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from obeql.compat.monai import OcclusionSensitivity
 from tests.compat.conftest import Captures
-from tests.compat.test_captum import network
+from tests.compat.test_captum import network, volume_network
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -32,20 +32,20 @@ def steep(channels: int = 3) -> nn.Module:
     return net
 
 
-def by_hand(net: nn.Module, x: Tensor, hide: Callable[[Tensor], Tensor], mask: tuple[int, int], step: int) -> Tensor:
-    """The mean of the softmax over the windows that hide a pixel, the last window shifted inward; (K, H, W)."""
-    _, _, height, width = x.shape
-    rows, cols = (
+def by_hand(net: nn.Module, x: Tensor, hide: Callable[[Tensor], Tensor], mask: tuple[int, ...], step: int) -> Tensor:
+    """The mean of the softmax over the windows that hide a pixel, the last window shifted inward; (K, H, W, ..)."""
+    _, _, *sizes = x.shape
+    starts = (
         [min(number * step, size - side) for number in range(math.ceil((size - side) / step) + 1)]
-        for size, side in zip((height, width), mask, strict=True)
+        for size, side in zip(sizes, mask, strict=True)
     )
-    total, count = torch.zeros(4, height, width, dtype=torch.float64), torch.zeros(height, width)
-    for top, left in itertools.product(rows, cols):
-        where = slice(top, top + mask[0]), slice(left, left + mask[1])
+    total, count = torch.zeros(4, *sizes, dtype=torch.float64), torch.zeros(sizes)
+    for corner in itertools.product(*starts):
+        where = tuple(slice(start, start + side) for start, side in zip(corner, mask, strict=True))
         hidden = x.clone()
         hidden[:, :, *where] = hide(hidden[:, :, *where])
         with torch.no_grad():
-            total[:, *where] += net(hidden).softmax(1)[0, :, None, None]
+            total[:, *where] += net(hidden).softmax(1)[0].view(-1, *(1 for _ in sizes))
         count[where] += 1
     return total / count
 
@@ -66,6 +66,22 @@ def test_it_is_the_plain_loop(mode: Any, forced: bool, request: pytest.FixtureRe
         found[0].double().as_subclass(Tensor), by_hand(net, x, hide[mode], (6, 6), 3), atol=1e-5, rtol=0
     )
     assert torch.equal(best, found.argmax(1, keepdim=True)) and best.dtype == torch.int64
+
+
+def test_windows_of_a_volume_are_the_plain_loop(engine: Captures) -> None:
+    net, x = volume_network(), torch.rand(1, 1, 8, 9, 10, generator=torch.Generator().manual_seed(1))
+    occlusion = OcclusionSensitivity(
+        net,
+        mask_size=(4, 4, 4),
+        overlap=0.5,
+        mode="mean_patch",
+        activate=lambda logits: logits.softmax(1),
+        verbose=False,
+    )
+    found, _ = occlusion(x)
+    assert len(engine) == 1 and not engine[0].reason
+    expected = by_hand(net, x, lambda patch: patch * patch.mean(), (4, 4, 4), 2)
+    torch.testing.assert_close(found[0].double().as_subclass(Tensor), expected, atol=1e-5, rtol=0)
 
 
 class Adjusted(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -29,12 +30,12 @@ def dense_engine(batch: int = 8) -> DenseForward:
 
 
 def incremental_engine(
-    graph: LayerGraph, stop: int | None = None, groups: tuple[int, int] = (2, 2), batch: int = 8, tail_batch: int = 8
+    graph: LayerGraph, stop: int | None = None, groups: tuple[int, ...] = (2, 2), batch: int = 8, tail_batch: int = 8
 ) -> IncrementalForward:
     """Boxes on every layer that can have them before layer `stop`, None for the last."""
     network = graph.network()
     regions = region_layers(network, len(network.layers) if stop is None else stop)
-    return IncrementalForward(regions, *groups, batch, tail_batch, NOTHING)
+    return IncrementalForward(regions, groups, batch, tail_batch, NOTHING)
 
 
 def window_logits(
@@ -84,12 +85,12 @@ def brute_force(
     """
     asked = np.ones(grid.shape, bool) if windows is None else windows
     hidden = []
-    for r, (top, height) in enumerate(zip(grid.rows.starts, grid.rows.lengths, strict=True)):
-        for c, (left, width) in enumerate(zip(grid.cols.starts, grid.cols.lengths, strict=True)):
-            if asked[r, c]:
-                mask = torch.zeros(image.shape[2:], dtype=torch.bool)
-                mask[top : top + height, left : left + width] = True
-                hidden.append(torch.where(mask, fill[None].expand_as(image), image))
+    extents = [[slice(s, s + n) for s, n in zip(axis.starts, axis.lengths, strict=True)] for axis in grid.axes]
+    for place, box in zip(np.ndindex(grid.shape), itertools.product(*extents), strict=True):
+        if asked[place]:
+            mask = torch.zeros(image.shape[2:], dtype=torch.bool)
+            mask[box] = True
+            hidden.append(torch.where(mask, fill[None].expand_as(image), image))
     with torch.inference_mode():
         logits = torch.full_like(module(image), float("nan")).repeat(asked.size, 1)
         places = torch.from_numpy(np.flatnonzero(asked))
@@ -101,7 +102,7 @@ def brute_force(
 def lively(module: nn.Module) -> nn.Module:
     """Eval mode with batch norms that do something."""
     for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
+        if isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d) and part.running_mean is not None:
             part.running_mean.uniform_(-0.5, 0.5)
             part.running_var.uniform_(0.5, 2)
             if part.affine:
@@ -110,7 +111,7 @@ def lively(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-def assert_same(module: nn.Module, graph: LayerGraph, shape: tuple[int, int, int] = (3, 13, 17)) -> None:
+def assert_same(module: nn.Module, graph: LayerGraph, shape: tuple[int, ...] = (3, 13, 17)) -> None:
     """The graph is the module in float64, whatever the number of images."""
     wide, original = graph.to(torch.device("cpu"), torch.float64), copy.deepcopy(module).double()
     for part in original.modules():  # tensors that no module registered
@@ -127,7 +128,7 @@ def assert_same(module: nn.Module, graph: LayerGraph, shape: tuple[int, int, int
         assert float((got - expected).abs().max()) <= 1e-11 * scale
 
 
-def captured(build: Callable[[], nn.Module], shape: tuple[int, int, int] = (3, 13, 17)) -> tuple[nn.Module, LayerGraph]:
+def captured(build: Callable[[], nn.Module], shape: tuple[int, ...] = (3, 13, 17)) -> tuple[nn.Module, LayerGraph]:
     """The module and its graph, having checked that capture left the module as it was."""
     torch.manual_seed(0)
     module = lively(build())

@@ -15,6 +15,7 @@ from torch import nn
 from obeql.executor.devices.cpu import Cpu
 from obeql.executor.kernels.box_position import Place, Region
 from obeql.executor.kernels.fused_read import FusedRead, read_in_torch
+from obeql.executor.kernels.memory_format import channels_last, has_channels_last
 from obeql.executor.kernels.paste import Boxes, View, plan_read
 from obeql.executor.network.capture.capture import capture
 from obeql.executor.operators.clean_pass import materialise
@@ -26,39 +27,39 @@ from obeql.planner.physical.plan import Cost, DenseForward, IncrementalForward
 
 
 def _case(seed: int) -> tuple[View, torch.Tensor, Boxes, Boxes, np.ndarray]:
-    """Maps of some images, boxes inside them with values, and regions that reach over the border."""
+    """Maps of some images, two axes or three, boxes inside them with values, and regions that reach over the border."""
     rng = np.random.default_rng(seed)
-    n_images, channels, height, width = (int(n) for n in rng.integers(1, (4, 80, 20, 20)))
+    n_images, channels, *shape = (int(n) for n in rng.integers(1, (4, 80, *((20, 20), (7, 8, 9))[seed // 2 % 2])))
     n = int(rng.integers(1, 30))
-    box_h, box_w = int(rng.integers(1, height + 1)), int(rng.integers(1, width + 1))
-    tops, lefts = rng.integers(0, height - box_h + 1, n), rng.integers(0, width - box_w + 1, n)
-    region = Boxes(tops - rng.integers(0, 4, n), lefts - rng.integers(0, 4, n), box_h + 5, box_w + 2)
+    sizes = tuple(int(rng.integers(1, size + 1)) for size in shape)
+    starts = np.stack([rng.integers(0, size - of + 1, n) for size, of in zip(shape, sizes, strict=True)])
+    more = (5, 2, 1)
+    region = Boxes(starts - rng.integers(0, 4, starts.shape), tuple(map(sum, zip(sizes, more, strict=False))))
     generator = torch.Generator().manual_seed(seed)
-    view = View.of(torch.randn((n_images, channels, height, width), generator=generator), -float("inf"))
-    value = torch.randn((n, channels, box_h, box_w), generator=generator)
+    view = View.of(torch.randn((n_images, channels, *shape), generator=generator), -float("inf"))
+    value = torch.randn((n, channels, *sizes), generator=generator)
     if seed % 2:
-        value = value.contiguous(memory_format=torch.channels_last)
-    return view, value, region, Boxes(tops, lefts, box_h, box_w), rng.integers(0, n_images, n)
+        value = channels_last(value)
+    return view, value, region, Boxes(starts, sizes), rng.integers(0, n_images, n)
 
 
 def _place(boxes: Boxes) -> Place:
-    return Place(torch.from_numpy(boxes.tops), torch.from_numpy(boxes.lefts), boxes.height, boxes.width)
+    return Place(torch.from_numpy(boxes.starts), boxes.sizes)
 
 
 def _region(boxes: Boxes, seed: int) -> Region:
     """A region that starts where the boxes do, given with a stride and a padding where that is possible."""
-    pad = seed % 4
-    starts = [torch.from_numpy(each + pad) for each in (boxes.tops, boxes.lefts)]
-    scale = (1, 1)
+    pad, n_axes = seed % 4, len(boxes.sizes)
+    starts, scale = torch.from_numpy(boxes.starts + pad), 1
     if seed % 3 == 0:  # every start is -1 times its negative
-        starts, scale = [-each for each in starts], (-1, -1)
-    return Region(*starts, boxes.height, boxes.width, scale, (pad, pad))
+        starts, scale = -starts, -1
+    return Region(starts, boxes.sizes, (scale,) * n_axes, (pad,) * n_axes)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_one_kernel_reads_what_copies_read(seed: int) -> None:
     view, value, region, box, images = _case(seed)
-    copies = plan_read((view.height, view.width), region, box, images, torch.device("cpu"))
+    copies = plan_read(view.shape, region, box, images, torch.device("cpu"))
     fused = FusedRead(_region(region, seed), _place(box), torch.from_numpy(images))
     assert torch.equal(fused.run(view, value), copies.run(view, value))
     assert torch.equal(fused.clean(view), copies.clean(view))
@@ -74,7 +75,7 @@ def _compare_in_triton() -> None:
         for values in (value, None):
             found, wanted = read_in_triton(view, values, *given), read_in_torch(view, values, *given)
             assert torch.equal(found, wanted), seed
-            assert found.is_contiguous(memory_format=torch.channels_last)
+            assert has_channels_last(found)
 
 
 def test_triton_reads_the_same() -> None:
@@ -110,7 +111,7 @@ def test_operators_give_the_same_numbers_the_way_gpus_run(several: bool, monkeyp
         (2 if several else 1, 3, 40, 48), dtype=torch.float64, generator=torch.Generator().manual_seed(1)
     )
     fill = images.mean((2, 3))[:, :, None, None]
-    boxes = IncrementalForward(region_layers(graph.network(), len(graph.layers)), 3, 3, 7, 32, free)
+    boxes = IncrementalForward(region_layers(graph.network(), len(graph.layers)), (3, 3), 7, 32, free)
 
     def logits(run: Any) -> torch.Tensor:
         found = torch.full((len(images) * grid.n_windows, 5), float("nan"), dtype=torch.float64)

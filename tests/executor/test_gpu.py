@@ -63,7 +63,7 @@ def test_boxes_and_whole_maps_agree_with_float64_on_the_cpu(precision: str) -> N
     free = Cost(0, 0, 0)
     pixels = torch.rand((1, 3, 40, 48), generator=torch.Generator().manual_seed(1))
     regions = region_layers(captured.network(), len(captured.layers))
-    engines = [DenseForward(16, free), IncrementalForward(regions, 3, 3, 7, 32, free)]
+    engines = [DenseForward(16, free), IncrementalForward(regions, (3, 3), 7, 32, free)]
     cpu, gpu = torch.device("cpu"), torch.device("cuda:0")
     with torch.inference_mode():
         exact = _logits(captured.to(cpu, torch.float64), grid, engines[0], pixels.double())

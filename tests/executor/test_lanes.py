@@ -158,7 +158,7 @@ def test_what_is_made_of_logits_is_made_in_lanes(boxes: bool, n_windows: int) ->
     layers = nn.Conv2d(3, 2, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 16 * 8, 2)
     graph = capture(nn.Sequential(*layers).eval(), (3, 16, 8)).to(torch.device("cpu"), torch.float32)
     whole, boxed = DenseForward(3, Cost(0, 0, 0), n_lanes=2), region_layers(graph.network(), 3)
-    engine = IncrementalForward(boxed, 2, 1, 3, 3, Cost(0, 0, 0), n_lanes=2)
+    engine = IncrementalForward(boxed, (2, 1), 3, 3, Cost(0, 0, 0), n_lanes=2)
     run = IncrementalRun(graph, grid, engine) if boxes else DenseRun(graph, grid, whole)
     threads: set[int] = set()
     taken: dict[int, float] = {}

@@ -56,7 +56,7 @@ def exact_scores(graph: LayerGraph, image: Tensor, fill: Tensor, classes: Sequen
 
 def guessed(graph: LayerGraph, tokens: int, classes: Sequence[int], kind: ScoreKind, batch: int = 5) -> np.ndarray:
     network = graph.network()
-    engine = IncrementalForward(region_layers(network, len(network.layers)), 2, 2, 8, batch, Cost(0.0, 0.0, 0.0))
+    engine = IncrementalForward(region_layers(network, len(network.layers)), (2, 2), 8, batch, Cost(0.0, 0.0, 0.0))
     proxy = ProxyForward(tokens, engine, 0.1)
     image, fill = an_image(), torch.zeros((3, 1, 1), dtype=torch.float64)
     found = input_gradients(graph, image, gate_layers(network), classes, kind)

@@ -224,7 +224,7 @@ def steady_chooser(
     stop = len(network.layers) if "choose_switch_layer" in disabled else stop
     regions = tuple(i < stop and layer.reach != "global" for i, layer in enumerate(network.layers))
     cost = Cost(macs / 8, macs / 100, macs / 6e9 / faster, float(min(memory_bytes or 3e8, 3e8)))
-    engine = IncrementalForward(regions, groups, groups, batch or size, 2 * (batch or size), cost, macs / 10)
+    engine = IncrementalForward(regions, (groups, groups), batch or size, 2 * (batch or size), cost, macs / 10)
     return engine, (RejectedAlternative("DenseForward", "estimated slower", dense.cost),)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical.batches import Batches, GroupPairs, Groups, ListedGroups
+from obeql.planner.physical.batches import Batches, GroupProduct, Groups, ListedGroups
 from obeql.planner.physical.cost import Rates
 from obeql.planner.physical.costing import lane_batch
 from obeql.planner.physical.plan import DenseForward, IncrementalForward
@@ -80,7 +80,7 @@ def batches(n_lanes: int, size: int = 100, together: int = 1) -> Batches:
 
 
 def test_lanes_wait_for_the_longest_batch() -> None:
-    pairs = GroupPairs(groups((2, 3.0), (2, 1.0)), groups((1, 1.0)))
+    pairs = GroupProduct((groups((2, 3.0), (2, 1.0)), groups((1, 1.0))))
     assert batches(1).seconds(pairs) == pytest.approx(2 * 3 + 2 * 1 + 2 * 0.5)
     # One lane has the six seconds of the larger boxes, the other one waits four of them.
     assert batches(2).idle_seconds(pairs) == pytest.approx(4)
@@ -92,13 +92,13 @@ def test_lanes_wait_for_the_longest_batch() -> None:
 
 
 def test_listed_windows_are_counted_group_by_group() -> None:
-    listed = ListedGroups(groups((2, 3.0), (1, 5.0)), groups((2, 2.0), (1, 1.0)))
+    listed = ListedGroups((groups((2, 3.0), (1, 5.0)), groups((2, 2.0), (1, 1.0))))
     assert batches(1).seconds(listed) == pytest.approx(2 * 3 * 2 + 5 * 1 + 2 * 0.5)
     assert batches(1, size=1).count(listed) == 3
 
 
 def test_many_batches_keep_all_lanes_busy() -> None:
-    pairs = GroupPairs(groups((101, 3.0)), groups((1, 1.0)))
+    pairs = GroupProduct((groups((101, 3.0)), groups((1, 1.0))))
     assert batches(2, size=1).idle_seconds(pairs) == 0
 
 

@@ -112,7 +112,7 @@ def test_sharing_needs_branches_that_differ_in_their_windows_only(catalog: Any) 
 
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("choose_switch_layer", "regions"), ("bucket_windows", "n_row_groups"), ("choose_batch", "batch")],
+    [("choose_switch_layer", "regions"), ("bucket_windows", "n_groups"), ("choose_batch", "batch")],
 )
 def test_choice_reaches_the_scheduler(name: str, field: str, plan_of: Any) -> None:
     text = "EXPLAIN OCCLUDE scan0 USING vgg"

@@ -15,7 +15,7 @@ def test_groups_hold_every_window_once_and_save_work() -> None:
     rng = np.random.default_rng(0)
     heights, widths = rng.integers(1, 60, (4, 50)), rng.integers(1, 60, (4, 50))
     weights = rng.random(4)
-    found = split_groups(heights, widths, weights, (1, 2, 5, 12))
+    found = split_groups(np.stack([heights, widths]), weights, (1, 2, 5, 12))
     spent = []
     for wanted, groups in found.items():
         assert len(groups) <= wanted
@@ -26,5 +26,5 @@ def test_groups_hold_every_window_once_and_save_work() -> None:
 
 def test_windows_of_one_size_stay_together() -> None:
     heights, widths = np.full((3, 9), 7), np.full((3, 9), 5)
-    assert [len(g) for g in split_groups(heights, widths, np.ones(3), (8,))[8]] == [9]
-    assert [len(g) for g in split_groups(heights[:, :1], widths[:, :1], np.ones(3), (4,))[4]] == [1]
+    assert [len(g) for g in split_groups(np.stack([heights, widths]), np.ones(3), (8,))[8]] == [9]
+    assert [len(g) for g in split_groups(np.stack([heights, widths])[:, :, :1], np.ones(3), (4,))[4]] == [1]

@@ -377,7 +377,7 @@ def test_the_rest_of_a_stopped_map_may_run_on_another_operator(
     scans: Any, slow_maps: None, monkeypatch: pytest.MonkeyPatch, order: str
 ) -> None:
     def boxes(network: Any, *_: Any) -> Any:
-        return IncrementalForward(region_layers(network, len(network.layers)), 2, 2, 16, 16, Cost(0, 0, 0)), ()
+        return IncrementalForward(region_layers(network, len(network.layers)), (2, 2), 16, 16, Cost(0, 0, 0)), ()
 
     def dense(*_: Any) -> Any:
         return DenseForward(16, Cost(0, 0, 0)), ()

@@ -133,7 +133,7 @@ def forced(boxes: bool, stop: int, groups: tuple[int, int], batches: tuple[int, 
         regions = region_layers(network, max(2, min(stop, len(network.layers))))
         if not boxes or network.whole or sum(regions) <= 1:
             return DenseForward(batches[0], NOTHING), ()
-        return IncrementalForward(regions, *groups, *batches, NOTHING), ()
+        return IncrementalForward(regions, groups, *batches, NOTHING), ()
 
     return choose
 

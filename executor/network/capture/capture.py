@@ -45,19 +45,19 @@ _ROUNDING_IN_FLOAT64 = 1e-5
 
 def capture(
     module: nn.Module,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     outputs: RawOutputs | None = None,
     activation: Activation | None = None,
     digests: TensorDigests | None = None,
     heed: Callable[[], None] = lambda: None,
 ) -> LayerGraph:
-    """Return `module` (in eval mode, on CPU, (N, C, H, W) to (N, K)) as a layer graph.
+    """Return `module` (in eval mode, on CPU, (N, C, H, W) or (N, C, D, H, W) to (N, K)) as a layer graph.
 
     The graph gives a logit for each class, or the outputs themselves where they are values. `outputs` says what the
     module returns, `activation` how logits become probabilities; None detects a final softmax or sigmoid, and
     otherwise looks at what the module returns (`reading`). One output is the two classes no and yes.
 
-    Raises ModelError when the module cannot run on `input_shape` = (C, H, W), its output is not (N, K), or is not what
+    Raises ModelError when the module cannot run on `input_shape` = (C, ...), its output is not (N, K), or is not what
     was said. The graph agrees with the module to float noise: that was checked on a random input. It is the same
     whatever modes the caller is in, and shares no memory but the module's own parameters and buffers. With `digests`,
     the graph says by its digest what it computes. `heed` is called between passes, and may raise to stop.
@@ -68,7 +68,7 @@ def capture(
 
 def _captured(
     module: nn.Module,
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     outputs: RawOutputs | None,
     activation: Activation | None,
     digests: TensorDigests | None,
@@ -114,19 +114,20 @@ def _captured(
 
 
 def _run(module: nn.Module, images: Tensor) -> Tensor:
-    """Return what the module returns for images (N, C, H, W), (N, K)."""
+    """Return what the module returns for images (N, C, ...), (N, K)."""
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # A clone: a module may write into its input.
         return main_output(module(images.to(module_dtype(module), copy=True)))
 
 
-def _wild_images(input_shape: tuple[int, int, int]) -> Tensor:
-    """Images (8, C, H, W) beyond what a network is meant for: noise, and planes of one color, of growing size."""
+def _wild_images(input_shape: tuple[int, ...]) -> Tensor:
+    """Images (8, C, ...) beyond what a network is meant for: noise, and planes of one color, of growing size."""
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn((8, *input_shape), generator=generator, dtype=torch.float32)
-    noise[6:] = noise[6:, :, :1, :1].sign()
-    return noise * torch.tensor([1, 3, 3, 10, 10, 30, 2, 8], dtype=torch.float32).reshape(8, 1, 1, 1)
+    n_axes = len(input_shape) - 1
+    noise[6:] = noise[(slice(6, None), slice(None), *(slice(1) for _ in range(n_axes)))].sign()
+    return noise * torch.tensor([1, 3, 3, 10, 10, 30, 2, 8], dtype=torch.float32).reshape(8, 1, *(1,) * n_axes)
 
 
 def _owned(layers: Sequence[Layer], module: nn.Module) -> list[Layer]:
@@ -142,8 +143,8 @@ def _owned(layers: Sequence[Layer], module: nn.Module) -> list[Layer]:
     return [layer.map_parameters(copied) for layer in layers]
 
 
-def _probe(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Run the module on two random images; returns (output (2, K), the images (2, C, H, W), which are float32)."""
+def _probe(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Run the module on two random images; returns (output (2, K), the images (2, C, ...), which are float32)."""
     generator = torch.Generator().manual_seed(0)
     probe = torch.rand((2, *input_shape), generator=generator, dtype=torch.float32)
     try:
@@ -151,10 +152,11 @@ def _probe(module: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Tensor
     except ModelError:
         raise
     except Exception as error:
-        channels, height, width = input_shape
+        channels, *sizes = input_shape
+        size = "x".join(map(str, sizes))
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"the network does not run on an image of {height}x{width} pixels and {channels} channels: {first}"
+            f"the network does not run on an image of {size} pixels and {channels} channels: {first}"
         ) from error
     if output.dim() != 2 or output.shape[0] != 2 or output.shape[1] < 1:
         raise ModelError(
@@ -189,7 +191,7 @@ def _difference(got: Tensor, expected: Tensor) -> float:
     return error / scale if scale > 0 else float(error > 0)
 
 
-def _trace_plain(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph | None:
+def _trace_plain(module: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph | None:
     try:
         traced = _recorded(module, input_shape)
     except Exception:  # tracing by PyTorch follows more, and says better what is wrong
@@ -198,25 +200,25 @@ def _trace_plain(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Gra
     return None if _writes_through_views(traced) else traced
 
 
-def _trace_functional(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph:
+def _trace_functional(module: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
     return _traced(module, input_shape, functional=True)
 
 
-def _trace_export(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph:
+def _trace_export(module: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
     example = torch.zeros((TRACE_BATCH, *input_shape), dtype=module_dtype(module))
     with torch.no_grad(), quiet():
         program = torch.export.export(module, (example,), strict=False)
         return _trace_functional(program.module(), input_shape)
 
 
-def _recorded(module: nn.Module, input_shape: tuple[int, int, int]) -> fx.Graph:
+def _recorded(module: nn.Module, input_shape: tuple[int, ...]) -> fx.Graph:
     image = torch.empty((TRACE_BATCH, *input_shape), dtype=module_dtype(module), device="meta")
     with torch.no_grad(), warnings.catch_warnings(), BatchNormAsScaleShift():
         warnings.simplefilter("ignore")
         return record(lambda x: main_output(module(x)), image)
 
 
-def _traced(module: nn.Module, input_shape: tuple[int, int, int], functional: bool) -> fx.Graph:
+def _traced(module: nn.Module, input_shape: tuple[int, ...], functional: bool) -> fx.Graph:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake = mode.from_tensor(torch.empty((TRACE_BATCH, *input_shape), dtype=module_dtype(module)))
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from obeql.executor.kernels.memory_format import channels_last, has_channels_last
 from obeql.executor.network.layers.activation import ELEMENTWISE
 
 __all__ = ["on_meta"]
@@ -66,12 +67,12 @@ def _cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor | None:
         if other.dtype != first.dtype or same != [n for d, n in enumerate(shape) if d != dim % len(shape)]:
             return None
         shape[dim] += other.shape[dim]
-    last = len(shape) == 4 and all(each.is_contiguous(memory_format=torch.channels_last) for each in tensors)
+    last = len(shape) in (4, 5) and all(has_channels_last(each) for each in tensors)
     plain = all(each.is_contiguous() for each in tensors)
     if not last and not plain:
         return None
-    layout = torch.contiguous_format if plain else torch.channels_last
-    return torch.empty(shape, dtype=first.dtype, device="meta", memory_format=layout)
+    result = torch.empty(shape, dtype=first.dtype, device="meta")
+    return result if plain else channels_last(result)
 
 
 _RULES: dict[Any, Callable[..., Tensor | None]] = {

@@ -45,8 +45,8 @@ _NAMES: dict[Reach | Literal["kept"], str] = {
     "kept": "add sub rsub mul div neg relu relu6 leaky_relu softplus gelu silu elu hardswish mish abs exp square pow "
     "sqrt clamp_min mean sum cat stack view _unsafe_view reshape permute transpose t expand squeeze unsqueeze select "
     "slice clone _to_copy alias detach flatten amax amin max min maximum minimum",
-    "any": "mm bmm addmm baddbmm matmul linear convolution conv2d native_layer_norm layer_norm native_batch_norm "
-    "_native_batch_norm_legit_no_training native_group_norm",
+    "any": "mm bmm addmm baddbmm matmul linear convolution conv2d conv3d native_layer_norm layer_norm "
+    "native_batch_norm _native_batch_norm_legit_no_training native_group_norm",
 }
 _KIND_OF = {name: kind for kind, names in _NAMES.items() for name in names.split()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from obeql.executor.network.axes import Atom, Axes, canonical, channel_order, group_size, joined
+from obeql.executor.network.axes import Atom, Axes, axis_names, canonical, channel_order, group_size, joined
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.channels import SelectChannels
 from obeql.executor.network.layers.reduce import Flatten
@@ -50,14 +50,18 @@ class TracedGraph:
         """Shape of the layer's own output without the batch axis."""
         return self.layers[value.layer].shape
 
+    def is_map(self, value: Traced) -> bool:
+        """Return whether the layer's output has spatial axes, as many as the image."""
+        return len(self.shape(value)) == len(self.layers[0].shape)
+
     def map_of(self, value: Traced) -> Traced | None:
-        """Return the value as a map whose axes read N, C, H, W, with its channels in order; None if it is not one."""
-        if value.axes is None or len(self.shape(value)) != 3 or len(value.axes) != 4:
+        """Return the value as a map whose axes read N, C, ..., with its channels in order; None if it is not one."""
+        if value.axes is None or not self.is_map(value) or len(value.axes) != len(self.shape(value)) + 1:
             return None
         plain = canonical(TRACE_BATCH, self.shape(value))
         if value.axes == plain:
             return value
-        for position, axis in enumerate("NCHW"):
+        for position, axis in enumerate("N" + axis_names(self.shape(value))):
             if any(atom.axis != axis for atom in value.axes[position]):
                 return None
         order = channel_order(value.axes[1], self.shape(value)[0])
@@ -108,8 +112,8 @@ class TracedGraph:
 
     @staticmethod
     def _order(seen: str, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Return the permutation of (N, C, H, W) or (N, K) in which the trace runs through the axes."""
-        names = "CHW"[: len(shape)]
+        """Return the permutation of (N, C, ...) or (N, K) in which the trace runs through the axes."""
+        names = axis_names(shape)
         missing = [axis for axis in names if axis not in seen]
         if len(set(seen)) != len(seen) or any(shape[names.index(axis)] != 1 for axis in missing):
             return None

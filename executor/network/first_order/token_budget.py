@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from obeql.executor.kernels.memory_format import from_positions
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.attention import Attention
@@ -131,27 +132,27 @@ class TokenBudget:
         elif len(layer.inputs) == 1 and layer.reach == "pointwise" and isinstance(inputs[0], _Few):
             if not isinstance(layer, AddMap):
                 few = inputs[0]
-                return _Few(few.index, as_rows(layer.forward([as_map(few.values)])))
+                return _Few(few.index, as_rows(layer.forward([as_map(few.values, len(layer.shape) - 1)])))
         elif isinstance(layer, Combine) and layer.reach == "pointwise":
             a, b = inputs
             if isinstance(a, _Few) and isinstance(b, _Few) and a.index is b.index:
-                return _Few(a.index, as_rows(layer.forward([as_map(a.values), as_map(b.values)])))
+                maps = [as_map(each.values, len(layer.shape) - 1) for each in (a, b)]
+                return _Few(a.index, as_rows(layer.forward(maps)))
         return self._whole(i, layer, inputs)
 
     def _whole(self, i: int, layer: Layer, inputs: Sequence[_State | Tensor]) -> _State | Tensor:
         """Run a layer on all that it reads."""
         y = layer.forward([self._value(j, each) for j, each in zip(layer.inputs, inputs, strict=True)])
-        if y.dim() != 4 or i not in self._clean:
+        if y.dim() == 2 or i not in self._clean:
             return y
         return _Full(as_rows(y) - self._clean[i])
 
     def _value(self, i: int, state: _State | Tensor) -> Tensor:
-        """Return what a layer gives, (n, C, T, 1), or a vector."""
+        """Return what a layer gives, (n, C, T, 1, ...), or a vector."""
         if isinstance(state, Tensor):
             return state
         rows = self._clean[i] + self._change(i, state)
-        _, height, width = self.graph.layers[i].shape
-        return rows.view(len(rows), height, width, -1).permute(0, 3, 1, 2)
+        return from_positions(rows.view(len(rows), *self.graph.layers[i].shape[1:], -1))
 
     def _change(self, i: int, state: _State) -> Tensor:
         """Return the changes of all tokens, (n, T, C)."""

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from obeql.executor.kernels.memory_format import from_positions
 from obeql.executor.network.layers.base import Layer
 from obeql.executor.network.layers.tokens import as_rows
 from obeql.planner.geometry import Reach
@@ -21,7 +22,7 @@ __all__ = ["Attention"]
 class Attention(Layer):
     """softmax(q k^T * scale + bias) v for each head; inputs are the maps of queries, keys and values.
 
-    Channels are heads, and in each head its own: C = n_heads * width. Queries (N, C, h, w) give the output's positions;
+    Channels are heads, and in each head its own: C = n_heads * width. Queries (N, C, ...) give the output's positions;
     keys and values have positions of their own, in equal numbers. `bias` (1 or n_heads, queries, keys) or None.
     """
 
@@ -48,9 +49,8 @@ class Attention(Layer):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         q, k, v = (self.heads(as_rows(x)) for x in inputs)
         found = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias, scale=self.scale)
-        n, _, height, width = inputs[0].shape
-        rows = found.transpose(1, 2).reshape(n, height, width, -1)
-        return rows.permute(0, 3, 1, 2)
+        n, _, *size = inputs[0].shape
+        return from_positions(found.transpose(1, 2).reshape(n, *size, -1))
 
     def heads(self, rows: Tensor) -> Tensor:
         """Return tokens (N, T, C) as (N, heads, T, C / heads), without a copy."""
@@ -58,8 +58,8 @@ class Attention(Layer):
         return rows.view(n, n_tokens, self.n_heads, channels // self.n_heads).transpose(1, 2)
 
     def of_positions(self, inputs: Sequence[int], n_positions: int, bias: Tensor | None) -> Attention:
-        """Return the layer for so many queries, (C, n_positions, 1)."""
-        shape = (self.shape[0], n_positions, 1)
+        """Return the layer for so many queries, (C, n_positions, 1, ...)."""
+        shape = (self.shape[0], n_positions, *(1,) * (len(self.shape) - 2))
         return Attention(self.name, inputs, shape, self.n_heads, self.scale, self._n_keys, self._key_channels, bias)
 
     def parameters(self) -> list[Tensor]:

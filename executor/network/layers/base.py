@@ -1,21 +1,23 @@
 """What every layer declares: how a box passes through it, how it runs on whole maps, how it runs on a region.
 
-Maps are (N, C, H, W) in channels-last memory, vectors (N, K).
+Maps are (N, C, H, W) or (N, C, D, H, W) in channels-last memory, vectors (N, K).
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from obeql.executor.kernels.box_position import Place
 from obeql.planner.geometry import AxisWindow, LayerSpec, Reach
 
-__all__ = ["Layer", "Place"]
+__all__ = ["Layer", "Place", "padded"]
 
 
 #: attributes that say where a layer stands, not what it does
@@ -30,7 +32,7 @@ class Layer(ABC):
 
     kind: ClassVar[str]
     reach: Reach = "pointwise"
-    window: tuple[AxisWindow, AxisWindow] | None = None
+    window: tuple[AxisWindow, ...] | None = None
     #: what a position outside the input map counts as when a region reaches over its border
     outside: float = 0.0
 
@@ -46,7 +48,7 @@ class Layer(ABC):
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
         """Run on what the output boxes at `place` read, without padding; pointwise layers need no other rule.
 
-        A local layer's input is (N, C, h, w) with h = (place.height - 1) * stride + extent.
+        A local layer's input has (place.sizes - 1) * stride + extent positions along each axis.
         """
         return self.forward(inputs)
 
@@ -67,7 +69,7 @@ class Layer(ABC):
         return self
 
     def in_plain_memory(self) -> Layer:
-        """Return the layer for maps in (N, C, H, W) memory; most take either."""
+        """Return the layer for maps in (N, C, ...) memory; most take either."""
         return self
 
     def macs_per_position(self) -> float:
@@ -80,7 +82,7 @@ class Layer(ABC):
 
     def spec(self) -> LayerSpec:
         """Return the layer as plain integers, for the planner."""
-        positions = self.shape[1] * self.shape[2] if len(self.shape) == 3 else 1
+        positions = math.prod(self.shape[1:]) if len(self.shape) > 2 else 1
         elements = int(torch.Size(self.shape).numel())
         return LayerSpec(
             name=self.name,
@@ -94,3 +96,9 @@ class Layer(ABC):
             weight_bytes=sum(t.numel() * (4 if t.is_floating_point() else t.element_size()) for t in self.parameters()),
             window=self.window,
         )
+
+
+def padded(x: Tensor, pads: Sequence[int], value: float = 0.0) -> Tensor:
+    """Return maps (N, C, ...) with `pads` positions of a value around them: before and after on each axis, in order."""
+    pairs = [tuple(pads[k : k + 2]) for k in range(0, len(pads), 2)]
+    return F.pad(x, [amount for pair in reversed(pairs) for amount in pair], value=value)

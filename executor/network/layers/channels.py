@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from obeql.executor.network.layers.base import Layer, Place
+from obeql.executor.kernels.memory_format import from_positions
+from obeql.executor.network.layers.base import Layer, Place, padded
 from obeql.planner.geometry import AxisWindow, Reach
 
 __all__ = ["Concat", "Pad", "SelectChannels"]
@@ -46,13 +47,12 @@ class Concat(Layer):
         grows = self.continues and self._has_room(inputs[0])
         if (self.room == n_channels and not grows) or any(x.requires_grad for x in inputs):
             return torch.cat(list(inputs), dim=1)
-        n, n_first, height, width = inputs[0].shape
+        n, n_first, *size = inputs[0].shape
         if grows:
-            size, strides = (n, self.room, height, width), inputs[0].stride()
-            wide = inputs[0].as_strided(size, strides, inputs[0].storage_offset())
+            wide = inputs[0].as_strided((n, self.room, *size), inputs[0].stride(), inputs[0].storage_offset())
             done = n_first
         else:
-            wide = inputs[0].new_empty((n, height, width, self.room)).permute(0, 3, 1, 2)
+            wide = from_positions(inputs[0].new_empty((n, *size, self.room)))
             done = 0
         place = 0
         for x in inputs:
@@ -63,9 +63,9 @@ class Concat(Layer):
 
     def _has_room(self, x: Tensor) -> bool:
         """Return whether the map of the concatenation before lies in memory as that one made it."""
-        height, width = x.shape[2:]
-        strides = (height * width * self.room, 1, width * self.room, self.room)
-        return x.shape[1] < self.room and min(height, width) > 1 and x.stride() == strides
+        size = x.shape[2:]
+        steps = [self.room * math.prod(size[axis:]) for axis in range(len(size) + 1)]
+        return x.shape[1] < self.room and min(size) > 1 and x.stride() == (steps[0], 1, *steps[1:])
 
 
 class SelectChannels(Layer):
@@ -102,17 +102,16 @@ class Pad(Layer):
         name: str,
         inputs: Sequence[int],
         shape: Sequence[int],
-        pads: tuple[int, int, int, int],
+        pads: tuple[int, ...],
         value: float,
     ) -> None:
         super().__init__(name, inputs, shape)
         self.pads = pads
         self.outside = value
-        self.window = (AxisWindow(1, 1, 1, pads[0]), AxisWindow(1, 1, 1, pads[2]))
+        self.window = tuple(AxisWindow(1, 1, 1, before) for before in pads[::2])
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        top, bottom, left, right = self.pads
-        return F.pad(inputs[0], (left, right, top, bottom), value=self.outside)
+        return padded(inputs[0], self.pads, self.outside)
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
         return inputs[0]

@@ -7,28 +7,28 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from obeql.executor.kernels.convolution import Convolution
+from obeql.executor.kernels.memory_format import channels_last
 from obeql.executor.network.layers.activation import Elementwise, can_make_nan
-from obeql.executor.network.layers.base import Layer, Place
+from obeql.executor.network.layers.base import Layer, Place, padded
 from obeql.planner.geometry import AxisWindow, Reach
 
 __all__ = ["Conv"]
 
 
 class Conv(Layer):
-    """2-D convolution, any groups, dilation, stride, and padding before and after on each axis.
+    """Convolution over two or three axes, any groups, dilation, stride, and padding before and after on each axis.
 
-    `weight` (C_out, C_in / groups, kh, kw); `pads` = (top, bottom, left, right).
+    `weight` (C_out, C_in / groups, *kernel); `pads` = (top, bottom, left, right), of volumes (front, back, top, ...).
     """
 
     kind: ClassVar[str] = "conv"
     reach: Reach = "local"
     #: whether NaN may come in or be made here, so that it has to come out
     keeps_nan: bool = False
-    #: whether maps and weights lie in (N, C, H, W) memory
+    #: whether maps and weights lie in (N, C, ...) memory
     plain_memory: bool = False
 
     def __init__(
@@ -38,10 +38,10 @@ class Conv(Layer):
         shape: Sequence[int],
         weight: Tensor,
         bias: Tensor | None,
-        stride: tuple[int, int],
-        dilation: tuple[int, int],
+        stride: tuple[int, ...],
+        dilation: tuple[int, ...],
         groups: int,
-        pads: tuple[int, int, int, int],
+        pads: tuple[int, ...],
         activation: Elementwise | None = None,
     ) -> None:
         super().__init__(name, inputs, shape)
@@ -52,19 +52,17 @@ class Conv(Layer):
         self.groups = groups
         self.pads = pads
         self.activation = activation
-        kh, kw = weight.shape[2:]
-        self.window = (
-            AxisWindow(kh, stride[0], dilation[0], pads[0]),
-            AxisWindow(kw, stride[1], dilation[1], pads[2]),
-        )
+        axes = zip(weight.shape[2:], stride, dilation, pads[::2], strict=True)
+        self.window = tuple(AxisWindow(*axis) for axis in axes)
         if self.pointwise:
             self.reach = "pointwise"
             self.window = None
+        self._unpadded = (0,) * len(stride)
         self._kernel: Convolution | None = None
 
     @property
     def pointwise(self) -> bool:
-        return self.weight.shape[2:] == (1, 1) and self.stride == (1, 1) and self.pads == (0, 0, 0, 0)
+        return max(*self.weight.shape[2:], *self.stride) == 1 and not any(self.pads)
 
     @property
     def kernel(self) -> Convolution:
@@ -83,14 +81,13 @@ class Conv(Layer):
         return self._kernel
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        top, bottom, left, right = self.pads
-        x = inputs[0]
-        if top == bottom and left == right:
-            return self.kernel(x, (top, left))
-        return self.kernel(F.pad(x, (left, right, top, bottom)), (0, 0))
+        before, after = self.pads[::2], self.pads[1::2]
+        if before == after:
+            return self.kernel(inputs[0], before)
+        return self.kernel(padded(inputs[0], self.pads), self._unpadded)
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
-        return self.kernel(inputs[0], (0, 0))
+        return self.kernel(inputs[0], self._unpadded)
 
     def in_plain_memory(self) -> Conv:
         twin = copy.copy(self)
@@ -127,7 +124,7 @@ class Conv(Layer):
         The result is float64 until `map_parameters` rounds it once to the dtype of a run, so that a float64 run
         computes what the unfolded network computes.
         """
-        weight = self.weight.double() * scale.double().view(-1, 1, 1, 1)
+        weight = self.weight.double() * scale.double().view(-1, *(1,) * (self.weight.dim() - 1))
         bias = shift.double() if self.bias is None else self.bias.double() * scale.double() + shift.double()
         return self.replaced(weight, bias, self.activation)
 
@@ -138,9 +135,10 @@ class Conv(Layer):
         """
         n_out, n_read = self.weight.shape[:2]
         group = torch.arange(n_out) // (n_out // self.groups)
-        channels = (group[:, None] * n_read + torch.arange(n_read))[:, :, None, None]
+        channels = group[:, None] * n_read + torch.arange(n_read)
+        channels = channels.view(n_out, n_read, *(1,) * len(self.stride))
         weight = self.weight.double()
-        bias = (weight * shift.double()[channels]).sum((1, 2, 3))
+        bias = (weight * shift.double()[channels]).flatten(1).sum(1)
         bias = bias if self.bias is None else bias + self.bias.double()
         return self.replaced(weight * scale.double()[channels], bias, self.activation)
 
@@ -148,6 +146,6 @@ class Conv(Layer):
         return float(self.weight.numel())
 
 
-def as_conv_weight(weight: Tensor) -> Tensor:
-    """(K, C) of a linear layer that runs at every position, as the (K, C, 1, 1) of a convolution."""
-    return weight[:, :, None, None].contiguous(memory_format=torch.channels_last)
+def as_conv_weight(weight: Tensor, n_axes: int) -> Tensor:
+    """(K, C) of a linear layer that runs at every position, as the (K, C, 1, ...) of a convolution."""
+    return channels_last(weight.reshape(*weight.shape, *(1,) * n_axes))

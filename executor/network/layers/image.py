@@ -14,7 +14,7 @@ __all__ = ["Image"]
 
 
 class Image(Layer):
-    """The model's input (N, C, H, W)."""
+    """The model's input (N, C, H, W) or (N, C, D, H, W)."""
 
     kind: ClassVar[str] = "image"
     reach: Reach = "source"

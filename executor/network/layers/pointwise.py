@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from obeql.executor.kernels.memory_format import as_positions, from_positions
 from obeql.executor.network.layers.activation import Elementwise, can_make_nan
 from obeql.executor.network.layers.base import Layer
 
@@ -83,7 +84,9 @@ class Clamp(Layer):
         self.high = high
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return torch.clamp(inputs[0], self.low.view(-1, 1, 1), self.high.view(-1, 1, 1))
+        x = inputs[0]
+        shape = (-1, *(1,) * (x.dim() - 2))
+        return torch.clamp(x, self.low.view(shape), self.high.view(shape))
 
     def parameters(self) -> list[Tensor]:
         return [self.low, self.high]
@@ -98,8 +101,8 @@ class Clamp(Layer):
 class Combine(Layer):
     """Sum, difference, product or quotient of two inputs.
 
-    An input of one position, (C, 1, 1) beside (C, H, W), is the gate of a squeeze-excite block: it depends on the
-    whole map, so such a layer is global. One of a single channel, (1, H, W), acts on all channels of its position.
+    An input of one position, (C, 1, ...) beside (C, H, ...), is the gate of a squeeze-excite block: it depends on the
+    whole map, so such a layer is global. One of a single channel, (1, H, ...), acts on all channels of its position.
     """
 
     kind: ClassVar[str] = "combine"
@@ -139,7 +142,7 @@ class Combine(Layer):
 
 
 class ChannelMean(Layer):
-    """(N, C, H, W) -> (N, 1, H, W), the mean over the channels of each position."""
+    """(N, C, ...) -> (N, 1, ...), the mean over the channels of each position."""
 
     kind: ClassVar[str] = "channel_mean"
 
@@ -172,8 +175,7 @@ class ChannelNorm(Layer):
         if x.dim() == 2:
             return F.layer_norm(x, channels, self.weight, self.bias, self.epsilon)
         # In channels-last memory the permuted view is contiguous: no copy either way.
-        y = F.layer_norm(x.permute(0, 2, 3, 1), channels, self.weight, self.bias, self.epsilon)
-        return y.permute(0, 3, 1, 2)
+        return from_positions(F.layer_norm(as_positions(x), channels, self.weight, self.bias, self.epsilon))
 
     def parameters(self) -> list[Tensor]:
         return [t for t in (self.weight, self.bias) if t is not None]

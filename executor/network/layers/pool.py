@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from obeql.executor.kernels.max_pool import max_pool
-from obeql.executor.network.layers.base import Layer, Place
+from obeql.executor.kernels.max_pool import PLAIN_MAX_POOL, max_pool
+from obeql.executor.network.layers.base import Layer, Place, padded
 from obeql.planner.geometry import AxisWindow, Reach
 
 __all__ = ["AveragePool", "MaxPool"]
+
+_PLAIN_AVERAGE: dict[int, Callable[..., Tensor]] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class MaxPool(Layer):
@@ -29,24 +31,24 @@ class MaxPool(Layer):
         name: str,
         inputs: Sequence[int],
         shape: Sequence[int],
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
-        dilation: tuple[int, int],
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
         ceil_mode: bool,
     ) -> None:
         super().__init__(name, inputs, shape)
         self.kernel, self.stride, self.padding, self.dilation = kernel, stride, padding, dilation
         self.ceil_mode = ceil_mode
-        rows, cols = zip(kernel, stride, dilation, padding, strict=True)
-        self.window = (AxisWindow(*rows), AxisWindow(*cols))
+        self.window = tuple(AxisWindow(*axis) for axis in zip(kernel, stride, dilation, padding, strict=True))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         x = inputs[0]
-        if self.stride == (1, 1) and x.device.type == "cpu":  # where ceil mode changes nothing
-            rows, cols = self.padding
-            return max_pool(F.pad(x, (cols, cols, rows, rows), value=self.outside), self.kernel, (1, 1), self.dilation)
-        return F.max_pool2d(x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
+        if max(self.stride) == 1 and x.device.type == "cpu":  # where ceil mode changes nothing
+            around = padded(x, [amount for amount in self.padding for _ in range(2)], self.outside)
+            return max_pool(around, self.kernel, self.stride, self.dilation)
+        plain = PLAIN_MAX_POOL[len(self.kernel)]
+        return plain(x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
         return max_pool(inputs[0], self.kernel, self.stride, self.dilation)
@@ -63,10 +65,10 @@ class AveragePool(Layer):
         name: str,
         inputs: Sequence[int],
         shape: Sequence[int],
-        in_size: tuple[int, int],
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        padding: tuple[int, int],
+        in_size: tuple[int, ...],
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
         ceil_mode: bool,
         count_include_pad: bool,
         divisor: int | None,
@@ -74,8 +76,7 @@ class AveragePool(Layer):
         super().__init__(name, inputs, shape)
         self.kernel, self.stride, self.padding = kernel, stride, padding
         self.ceil_mode, self.count_include_pad, self.divisor = ceil_mode, count_include_pad, divisor
-        rows, cols = zip(kernel, stride, (1, 1), padding, strict=True)
-        self.window = (AxisWindow(*rows), AxisWindow(*cols))
+        self.window = tuple(AxisWindow(k, s, 1, p) for k, s, p in zip(kernel, stride, padding, strict=True))
         counts = [
             _counts(size, n, window, count_include_pad)
             for size, n, window in zip(in_size, shape[1:], self.window, strict=True)
@@ -84,19 +85,20 @@ class AveragePool(Layer):
         self._counts = None if uniform or divisor is not None else tuple(torch.tensor(c) for c in counts)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return F.avg_pool2d(
+        return _PLAIN_AVERAGE[len(self.kernel)](
             inputs[0], self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor
         )
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
-        x = inputs[0]
+        x, plain = inputs[0], _PLAIN_AVERAGE[len(self.kernel)]
         if self._counts is None:
-            return F.avg_pool2d(x, self.kernel, self.stride, 0, divisor_override=self.divisor)
-        total = F.avg_pool2d(x, self.kernel, self.stride, 0, divisor_override=1)
-        rows, cols = self._counts
-        n_rows = rows[place.tops[:, None] + torch.arange(place.height, device=x.device)]  # (N, h)
-        n_cols = cols[place.lefts[:, None] + torch.arange(place.width, device=x.device)]  # (N, w)
-        return total / (n_rows[:, None, :, None] * n_cols[:, None, None, :]).to(x.dtype)
+            return plain(x, self.kernel, self.stride, 0, divisor_override=self.divisor)
+        total = plain(x, self.kernel, self.stride, 0, divisor_override=1)
+        divisor = torch.ones((len(x), 1), dtype=torch.int64, device=x.device)  # (N, 1), then an axis more each time
+        for start, size, counts in zip(place.starts, place.sizes, self._counts, strict=True):
+            of_axis = counts[start[:, None] + torch.arange(size, device=x.device)]  # (N, size)
+            divisor = divisor[..., None] * of_axis.view(len(x), *(1,) * (divisor.dim() - 1), size)
+        return total / divisor.to(x.dtype)
 
     def map_parameters(self, change: Callable[[Tensor], Tensor]) -> AveragePool:
         if self._counts is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -17,27 +18,34 @@ __all__ = ["AdaptivePool", "AtenCall", "BatchSize", "Flatten", "GlobalMean", "Gr
 
 #: positions above which a map's mean is summed in its own precision: gates early in a network, not heads
 _WIDE = 4096
+_ADAPTIVE: dict[int, Callable[..., Tensor]] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
 class GlobalMean(Layer):
-    """(N, C, H, W) -> (N, C, 1, 1), the mean over all positions."""
+    """(N, C, ...) -> (N, C, 1, ...), the mean over all positions."""
 
     kind: ClassVar[str] = "global_mean"
     reach: Reach = "sum"
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         x = inputs[0]
-        if x.shape[2] * x.shape[3] > _WIDE:
-            return x.mean(dim=(2, 3), keepdim=True)
+        n_positions = math.prod(x.shape[2:])
+        if n_positions > _WIDE:
+            return x.mean(dim=tuple(range(2, x.dim())), keepdim=True)
         # Summed as `forward_change` sums, so that a box that changes nothing changes no bit of the mean.
-        return (position_sums(x) / (x.shape[2] * x.shape[3])).to(x.dtype)[:, :, None, None]
+        return _of_one_position((position_sums(x) / n_positions).to(x.dtype), x.dim())
 
     def forward_change(self, total: Tensor, before: Tensor, after: Tensor, n_positions: int) -> Tensor:
         """The mean when a box changes: from the clean map's sum `total` (n, C), the sum `before` (n, C) of its values
-        in each box, and the boxes' new values `after` (n, C, h, w). Sums of the clean map are float64.
+        in each box, and the boxes' new values `after` (n, C, ...). Sums of the clean map are float64.
         """
         mean = (total - before + position_sums(after)) / n_positions
-        return mean.to(after.dtype)[:, :, None, None]
+        return _of_one_position(mean.to(after.dtype), after.dim())
+
+
+def _of_one_position(vector: Tensor, n_dims: int) -> Tensor:
+    """See (N, C) as maps of one position, (N, C, 1, ...), of so many dimensions."""
+    return vector.view(*vector.shape, *(1,) * (n_dims - 2))
 
 
 class AdaptivePool(Layer):
@@ -50,7 +58,7 @@ class AdaptivePool(Layer):
         return {"size": self.shape[1:]}
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return F.adaptive_avg_pool2d(inputs[0], (self.shape[1], self.shape[2]))
+        return _ADAPTIVE[len(self.shape) - 1](inputs[0], self.shape[1:])
 
 
 class GroupNorm(Layer):
@@ -85,7 +93,7 @@ class GroupNorm(Layer):
 
 
 class Flatten(Layer):
-    """Map to tensor as the traced network sees it: `order` permutes (N, C, H, W), then axes are merged.
+    """Map to tensor as the traced network sees it: `order` permutes (N, C, ...), then axes are merged.
 
     `shape` is the result without its batch axis: (K,) for a plain flatten.
     """

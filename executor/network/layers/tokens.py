@@ -1,7 +1,7 @@
 """Layers of networks that work on tokens: positions in a row, some of which belong to no place of the image.
 
-Tokens are a map whose rows are the tokens, (N, C, T, 1): in channels-last memory that is (N, T, C), the layout in which
-transformers hold them, and all layers that act on every position alone take them as they are.
+Tokens are a map whose first axis are the tokens, (N, C, T, 1): in channels-last memory that is (N, T, C), the layout in
+which transformers hold them, and all layers that act on every position alone take them as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from obeql.executor.kernels.memory_format import as_positions, channels_last, from_positions
 from obeql.executor.network.layers.base import Layer, Place
 from obeql.planner.geometry import Reach
 
@@ -19,18 +20,17 @@ __all__ = ["AddMap", "SelectPositions", "Tokens", "as_map", "as_rows"]
 
 
 def as_rows(x: Tensor) -> Tensor:
-    """Return a map (N, C, H, W) as (N, H * W, C); without a copy where it lies in channels-last memory."""
-    n, channels, height, width = x.shape
-    return x.permute(0, 2, 3, 1).reshape(n, height * width, channels)
+    """Return a map (N, C, ...) as (N, positions, C); without a copy where it lies in channels-last memory."""
+    return as_positions(x).reshape(len(x), -1, x.shape[1])
 
 
-def as_map(rows: Tensor) -> Tensor:
-    """Return tokens (N, T, C) as a map (N, C, T, 1), without a copy."""
-    return rows.transpose(1, 2).unsqueeze(3)
+def as_map(rows: Tensor, n_axes: int) -> Tensor:
+    """Return tokens (N, T, C) as a map (N, C, T, 1, ...) of so many axes, without a copy."""
+    return from_positions(rows.view(*rows.shape[:2], *(1,) * (n_axes - 1), rows.shape[2]))
 
 
 class Tokens(Layer):
-    """The positions of maps, row by row, and constant tokens, one after the other: (N, C, T, 1).
+    """The positions of maps, row by row, and constant tokens, one after the other: (N, C, T, 1, ...).
 
     `order` names the parts from first to last: k >= 0 is input k, -k - 1 is `constants[k]` (tokens, C).
     """
@@ -53,7 +53,7 @@ class Tokens(Layer):
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         n = inputs[0].shape[0]
         parts = [as_rows(inputs[k]) if k >= 0 else self.constants[-k - 1].expand(n, -1, -1) for k in self.order]
-        return as_map(torch.cat(parts, dim=1))
+        return as_map(torch.cat(parts, dim=1), len(self.shape) - 1)
 
     def parameters(self) -> list[Tensor]:
         return list(self.constants)
@@ -63,27 +63,26 @@ class Tokens(Layer):
 
 
 class AddMap(Layer):
-    """x + `values` (C, H, W): an embedding of positions, for example."""
+    """x + `values` (C, ...): an embedding of positions, for example."""
 
     kind: ClassVar[str] = "add_map"
 
     def __init__(self, name: str, inputs: Sequence[int], shape: Sequence[int], values: Tensor) -> None:
         super().__init__(name, inputs, shape)
         self.values = values
-        #: (H * W, C)
-        self._rows = values.permute(1, 2, 0).reshape(-1, values.shape[0]).contiguous()
+        #: the same, with channels last in memory
+        self._values = channels_last(values[None])
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        height, width = self.values.shape[1:]
-        return inputs[0] + self._rows.view(height, width, -1).permute(2, 0, 1)
+        return inputs[0] + self._values
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
-        x, width = inputs[0], self.values.shape[2]
-        rows = place.tops[:, None] + torch.arange(place.height, device=x.device)
-        cols = place.lefts[:, None] + torch.arange(place.width, device=x.device)
-        index = (rows[:, :, None] * width + cols[:, None, :]).reshape(-1)
-        added = self._rows.index_select(0, index).view(len(x), place.height, place.width, -1)
-        return x + added.permute(0, 3, 1, 2)
+        x, n_axes = inputs[0], len(place.sizes)
+        at = []
+        for axis, (start, size) in enumerate(zip(place.starts, place.sizes, strict=True)):
+            positions = start[:, None] + torch.arange(size, device=x.device)
+            at.append(positions.view(len(x), *(size if k == axis else 1 for k in range(n_axes))))
+        return x + from_positions(as_positions(self._values)[0][tuple(at)])
 
     def parameters(self) -> list[Tensor]:
         return [self.values]
@@ -93,7 +92,7 @@ class AddMap(Layer):
 
 
 class SelectPositions(Layer):
-    """Some positions of a map, counted row by row, in a given order: (N, C, n, 1). A class token, for example."""
+    """Some positions of a map, counted row by row, in a given order: (N, C, n, 1, ...). A class token, for example."""
 
     kind: ClassVar[str] = "select_positions"
     reach: Reach = "global"
@@ -105,7 +104,7 @@ class SelectPositions(Layer):
         self._contiguous = self.positions == tuple(range(first, first + len(self.positions)))
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        rows = as_rows(inputs[0])
+        rows, n_axes = as_rows(inputs[0]), len(self.shape) - 1
         if self._contiguous:
-            return as_map(rows.narrow(1, self.positions[0], len(self.positions)).contiguous())
-        return as_map(rows[:, list(self.positions)])
+            return as_map(rows.narrow(1, self.positions[0], len(self.positions)).contiguous(), n_axes)
+        return as_map(rows[:, list(self.positions)], n_axes)

@@ -16,7 +16,7 @@ __all__ = ["Whole"]
 
 
 class Whole(Layer):
-    """(N, C, H, W) -> what the network returns (N, K), by running the module."""
+    """(N, C, ...) -> what the network returns (N, K), by running the module."""
 
     kind: ClassVar[str] = "whole"
     reach: Reach = "global"

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from obeql.executor.network.axes import Atom, Axes, channel_order, group_size
+from obeql.executor.network.axes import Atom, Axes, channel_order, group_size, positions
 from obeql.executor.network.capture.trace import TRACE_BATCH, CannotLowerError, Traced, TracedGraph
 from obeql.executor.network.layers.attention import Attention
 from obeql.executor.network.lowering.registry import Args, Kwargs, argument, rule
@@ -56,14 +56,13 @@ class Unfollowed:
 
 def _heads(graph: TracedGraph, value: Any, tokens_at: int = -2) -> _Heads | None:
     """Return a value as heads of tokens; its last two axes are tokens and channels, or the other way round."""
-    if not isinstance(value, Traced) or value.axes is None or len(graph.shape(value)) != 3 or len(value.axes) < 3:
+    if not isinstance(value, Traced) or value.axes is None or not graph.is_map(value) or len(value.axes) < 3:
         return None
-    n_channels, height, width = graph.shape(value)
+    n_channels = graph.shape(value)[0]
     inner = value.axes[-1 if tokens_at == -2 else -2]
     tokens = value.axes[tokens_at]
     lead = [atom for group in value.axes[:-2] for atom in group]
-    every = [Atom(axis, n) for axis, n in (("H", height), ("W", width)) if n != 1]
-    if list(tokens) != every or not lead or lead[0] != Atom("N", TRACE_BATCH):
+    if tokens != positions(graph.shape(value)) or not lead or lead[0] != Atom("N", TRACE_BATCH):
         return None
     heads = lead[1:]
     if {atom.axis for atom in (*heads, *inner)} - {"C"}:
@@ -80,10 +79,10 @@ def _attention(graph: TracedGraph, name: str, scores: Scores, values: _Heads, le
     """Add the layer; the result is seen as (*lead, queries, channels of a head)."""
     q, k = scores.queries, scores.keys
     n_out, n_in = (graph.layers[each.layer].shape[0] for each in (values, k))
-    _, height, width = graph.layers[q.layer].shape
+    size = graph.layers[q.layer].shape[1:]
     n_keys = group_size(k.tokens)
     inputs = (q.layer, k.layer, values.layer)
-    layer = Attention(name, inputs, (n_out, height, width), q.n_heads, scores.scale, n_keys, n_in, scores.bias)
+    layer = Attention(name, inputs, (n_out, *size), q.n_heads, scores.scale, n_keys, n_in, scores.bias)
     width_of_head = n_out // q.n_heads
     heads = (Atom("C", q.n_heads, width_of_head),) if q.n_heads > 1 else ()
     inner = (Atom("C", width_of_head),) if width_of_head > 1 else ()

@@ -27,9 +27,9 @@ def cat(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
         found = cat(graph, name, ([with_row(v) for v in values], dim % 3), {})
         return None if found is None else without_row(found)
     maps = [graph.map_of(v) for v in values]
-    if dim % 4 != 1 or any(m is None for m in maps):
-        return None
     sources = [m for m in maps if m is not None]
+    if len(sources) < len(maps) or dim % (len(graph.layers[0].shape) + 1) != 1:
+        return None
     channels = sum(graph.shape(m)[0] for m in sources)
     shape = (channels, *graph.shape(sources[0])[1:])
     if len(sources) == 1:
@@ -63,7 +63,7 @@ def _select_part(
 ) -> Traced | None:
     """Select along one of several axes that the channels are seen as: queries among queries, keys and values."""
     axes = value.axes
-    if axes is None or len(graph.shape(value)) != 3 or not chosen:
+    if axes is None or not graph.is_map(value) or not chosen:
         return None
     dim %= len(axes)
     atoms = [atom for group in axes for atom in group if atom.axis == "C"]
@@ -89,7 +89,7 @@ def _select_part(
 def split(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value, sizes = args[0], args[1]
     dim = argument(args, kwargs, 2, "dim", 0)
-    if len(graph.shape(value)) != 3:
+    if not graph.is_map(value):
         return None
     whole = value.size()[dim]
     if isinstance(sizes, int):
@@ -117,7 +117,7 @@ def slice_(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
         chosen = range(size)[start:end:step]
         found = _select_part(graph, value, dim, chosen)
         return select_positions(graph, value, dim, chosen) if found is None else found
-    if len(graph.shape(value)) != 3 or not channels[start:end:step]:
+    if not graph.is_map(value) or not channels[start:end:step]:
         return None
     return _selected(graph, value, dim, channels[start:end:step])
 
@@ -131,7 +131,7 @@ def select(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     if channels is None:
         found = _select_part(graph, value, dim, [index], drop=True)
         return select_positions(graph, value, dim, [index], drop=True) if found is None else found
-    if len(graph.shape(value)) != 3:
+    if not graph.is_map(value):
         return None
     return _selected(graph, value, dim, [channels[index]], drop=True)
 

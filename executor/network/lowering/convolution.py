@@ -10,10 +10,11 @@ from obeql.executor.network.capture.trace import Traced, TracedGraph
 from obeql.executor.network.layers.channels import Pad
 from obeql.executor.network.layers.conv import Conv
 from obeql.executor.network.lowering.one_row import is_signal, with_row, without_row
-from obeql.executor.network.lowering.registry import Args, Kwargs, argument, pair, plain_map, rule
+from obeql.executor.network.lowering.pools import pooled_size
+from obeql.executor.network.lowering.registry import Args, Kwargs, argument, each_axis, plain_map, rule
 
 
-@rule("convolution", "conv2d", "mkldnn_convolution")
+@rule("convolution", "conv2d", "conv3d", "mkldnn_convolution")
 def convolution(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
     value, weight, bias = args[0], args[1], argument(args, kwargs, 2, "bias", None)
     stride, padding = argument(args, kwargs, 3, "stride", 1), argument(args, kwargs, 4, "padding", 0)
@@ -28,16 +29,12 @@ def convolution(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> An
         found = convolution(graph, name, on_rows, {})
         return None if found is None else without_row(found)
     source = graph.map_of(value)
-    if source is None or weight.dim() != 4:
+    if source is None or weight.dim() != len(graph.shape(source)) + 1:
         return None
-    rows, cols = pair(padding)
-    stride, dilation = pair(stride), pair(dilation)
-    _, height, width = graph.shape(source)
-    kh, kw = weight.shape[2:]
-    out = (
-        (height + 2 * rows - dilation[0] * (kh - 1) - 1) // stride[0] + 1,
-        (width + 2 * cols - dilation[1] * (kw - 1) - 1) // stride[1] + 1,
-    )
+    _, *size = graph.shape(source)
+    padding, stride, dilation = (each_axis(each, len(size)) for each in (padding, stride, dilation))
+    axes = zip(size, weight.shape[2:], stride, padding, dilation, strict=True)
+    out = (pooled_size(*axis, ceil_mode=False) for axis in axes)
     layer = Conv(
         name,
         (source.layer,),
@@ -47,7 +44,7 @@ def convolution(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> An
         stride,
         dilation,
         groups,
-        (rows, rows, cols, cols),
+        tuple(amount for amount in padding for _ in range(2)),
     )
     return plain_map(graph, graph.add(layer))
 
@@ -63,11 +60,15 @@ def pad(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
         found = pad(graph, name, (with_row(args[0]), *args[1:]), kwargs)
         return None if found is None else without_row(found)
     source = graph.map_of(args[0])
-    amounts = [*args[1], 0, 0, 0, 0]
-    if source is None or any(amounts[4:]):
+    if source is None:
         return None
-    left, right, top, bottom = amounts[:4]
-    channels, height, width = graph.shape(source)
-    shape = (channels, height + top + bottom, width + left + right)
+    channels, *size = graph.shape(source)
+    # ATen gives the last axis first: before, after.
+    amounts = [*args[1], *(0,) * (2 * len(size) - len(args[1]))]
+    if any(amounts[2 * len(size) :]):
+        return None
+    pairs = [tuple(amounts[k : k + 2]) for k in range(0, 2 * len(size), 2)][::-1]
+    shape = (channels, *(n + before + after for n, (before, after) in zip(size, pairs, strict=True)))
     value = float(argument(args, kwargs, 2, "value", 0.0) or 0.0)
-    return plain_map(graph, graph.add(Pad(name, (source.layer,), shape, (top, bottom, left, right), value)))
+    pads = tuple(amount for pair in pairs for amount in pair)
+    return plain_map(graph, graph.add(Pad(name, (source.layer,), shape, pads, value)))

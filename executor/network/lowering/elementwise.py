@@ -107,10 +107,9 @@ def _combine(graph: TracedGraph, name: str, function: str, left: Traced, right: 
         return None
     a, b = graph.shape(maps[0]), graph.shape(maps[1])
     shape = tuple(max(m, n) for m, n in zip(a, b, strict=True))
-    gate = (1, 1)
     if a == b:
         broadcast = False
-    elif a[0] == b[0] and gate in (a[1:], b[1:]):
+    elif a[0] == b[0] and 1 in (max(a[1:]), max(b[1:])):
         broadcast = True
     else:
         return None
@@ -121,7 +120,7 @@ def _combine(graph: TracedGraph, name: str, function: str, left: Traced, right: 
 def _with_one_channel(graph: TracedGraph, name: str, function: str, left: Traced, right: Traced) -> Traced | None:
     """Combine a map with one of the same positions and a single channel; None where they are others."""
     a, b = graph.shape(left), graph.shape(right)
-    if len(a) != 3 or a[1:] != b[1:] or min(a[0], b[0]) != 1:
+    if not graph.is_map(left) or a[1:] != b[1:] or min(a[0], b[0]) != 1:
         return None
     wide, narrow = (left, right) if a[0] > 1 else (right, left)
     assert wide.axes is not None

@@ -21,9 +21,9 @@ def _linear(graph: TracedGraph, name: str, value: Any, weight: Any, bias: Any) -
     if bias is not None and (not isinstance(bias, Tensor) or bias.shape != (weight.shape[0],)):
         return None
     axes = value.axes
-    on_map = axes is not None and len(graph.shape(value)) == 3 and {a.axis for a in axes[-1]} <= {"C"}
-    if on_map and axes is not None and graph.shape(value)[1:] != (1, 1):
-        n_in, height, width = graph.shape(value)
+    on_map = axes is not None and graph.is_map(value) and {a.axis for a in axes[-1]} <= {"C"}
+    if on_map and axes is not None and max(graph.shape(value)[1:]) > 1:
+        n_in, *size = graph.shape(value)
         source = value.layer
         order = channel_order(axes[-1], n_in)
         if weight.shape[1] != n_in:
@@ -34,13 +34,13 @@ def _linear(graph: TracedGraph, name: str, value: Any, weight: Any, bias: Any) -
         layer = Conv(
             name,
             (source,),
-            (n_out, height, width),
-            as_conv_weight(weight),
+            (n_out, *size),
+            as_conv_weight(weight, len(size)),
             bias,
-            (1, 1),
-            (1, 1),
+            (1,) * len(size),
+            (1,) * len(size),
             1,
-            (0, 0, 0, 0),
+            (0, 0) * len(size),
         )
         return Traced(graph.add(layer), (*axes[:-1], (Atom("C", n_out),) if n_out > 1 else ()))
     vector = graph.as_vector(value)

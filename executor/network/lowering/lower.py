@@ -150,11 +150,13 @@ def _opaque(graph: TracedGraph, node: fx.Node, args: Any, kwargs: dict[str, Any]
         name = node.name if item is None else f"{node.name}_{item}"
         layer = AtenCall(name, inputs, result.shape[1:], _functional(node.target), call_args, call_kwargs, item)
         added = graph.add(layer)
-        if len(layer.shape) == 2 and graph.layers[0].shape[1] == 1:  # a signal again, so that rules go on from here
+        n_dims = len(graph.layers[0].shape)
+        if len(layer.shape) == 2 and n_dims == 3 and graph.layers[0].shape[1] == 1:
+            # A signal again, so that rules go on from here.
             channels, length = layer.shape
             row = Flatten(f"{name}_row", (added,), (channels, 1, length), (0, 1, 2))
             return Traced(graph.add(row), without_row(plain_map(graph, len(graph.layers) - 1)).axes)
-        axes = canonical(TRACE_BATCH, layer.shape) if len(layer.shape) in (1, 3) else None
+        axes = canonical(TRACE_BATCH, layer.shape) if len(layer.shape) in (1, n_dims) else None
         return Traced(added, axes, tuple(result.shape))
 
     value = node.meta.get("val")

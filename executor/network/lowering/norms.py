@@ -22,7 +22,7 @@ def batch_norm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any
         return None
     if len(args) == 8 and args[5]:
         return None  # training statistics mix the images of a batch
-    if len(value.axes) not in (2, 4) or not {a.axis for a in value.axes[1]} <= {"C"}:
+    if len(value.axes) not in (2, len(graph.layers[0].shape) + 1) or not {a.axis for a in value.axes[1]} <= {"C"}:
         return None
     scale, shift = scale_and_shift(running_mean, variance, weight, bias, args[-1])
     result = affine(graph, name, value, scale, shift)

@@ -12,7 +12,7 @@ from typing import Any
 from obeql.executor.network.axes import canonical
 from obeql.executor.network.capture.trace import TRACE_BATCH, Traced, TracedGraph
 
-__all__ = ["RULES", "Args", "Kwargs", "Rule", "argument", "pair", "plain_map", "rule"]
+__all__ = ["RULES", "Args", "Kwargs", "Rule", "argument", "each_axis", "plain_map", "rule"]
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -36,14 +36,12 @@ def argument(args: Args, kwargs: Kwargs, position: int, name: str, default: Any)
     return args[position] if len(args) > position else kwargs.get(name, default)
 
 
-def pair(value: Any, default: tuple[int, int] | None = None) -> tuple[int, int]:
-    """ATen gives one number for both axes, two numbers, or an empty list for the default."""
-    if isinstance(value, int):
-        return value, value
-    numbers = tuple(value)
+def each_axis(value: Any, n_axes: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+    """ATen gives one number for all axes, one for each, or an empty list for the default."""
+    numbers = (value,) if isinstance(value, int) else tuple(value)
     if not numbers and default is not None:
         return default
-    return (numbers[0], numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
+    return numbers * n_axes if len(numbers) == 1 else numbers
 
 
 def plain_map(graph: TracedGraph, layer: int) -> Traced:

@@ -6,13 +6,14 @@ are given are positions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from obeql.executor.network.axes import Atom, Axes
+from obeql.executor.network.axes import Axes, axis_names, canonical, positions
 from obeql.executor.network.capture.trace import TRACE_BATCH, Traced, TracedGraph
 from obeql.executor.network.layers.tokens import AddMap, SelectPositions, Tokens
 
@@ -57,8 +58,9 @@ def concat_tokens(graph: TracedGraph, name: str, values: Sequence[Any], dim: int
         n_tokens, n_channels = n_tokens + value.size()[1], value.size()[2]
     if not inputs:
         return None
-    layer = Tokens(name, inputs, (n_channels, n_tokens, 1), order, constants)
-    return Traced(graph.add(layer), _token_axes(n_channels, n_tokens))
+    shape = (n_channels, n_tokens, *(1,) * (len(graph.layers[0].shape) - 2))
+    layer = Tokens(name, inputs, shape, order, constants)
+    return Traced(graph.add(layer), _as_tokens(shape))
 
 
 def _one_for_all(value: Any) -> Any:
@@ -71,9 +73,7 @@ def _one_for_all(value: Any) -> Any:
 def is_tokens(graph: TracedGraph, value: Traced) -> bool:
     """Return whether a value is (batch, positions row by row, channels in order)."""
     axes, shape = value.axes, graph.shape(value)
-    if axes is None or len(axes) != 3 or len(shape) != 3:
-        return False
-    return axes == (_atoms("N", TRACE_BATCH), _positions(shape), _atoms("C", shape[0]))
+    return axes is not None and graph.is_map(value) and axes == _as_tokens(shape)
 
 
 def select_positions(
@@ -81,42 +81,36 @@ def select_positions(
 ) -> Traced | None:
     """Return positions of a value whose axis `dim` runs through all of them row by row; None if it does not."""
     axes, shape = value.axes, graph.shape(value)
-    if axes is None or len(shape) != 3 or not chosen:
+    if axes is None or not graph.is_map(value) or not chosen:
         return None
     dim %= len(axes)
-    if axes[dim] != _positions(shape) or not axes[dim]:
+    if axes[dim] != positions(shape) or not axes[dim]:
         return None
-    chosen = [range(shape[1] * shape[2])[k] for k in chosen]
+    chosen = [range(math.prod(shape[1:]))[k] for k in chosen]
     name = f"{graph.layers[value.layer].name}_positions"
-    layer = SelectPositions(name, (value.layer,), (shape[0], len(chosen), 1), chosen)
-    middle: Axes = () if drop else (_atoms("H", len(chosen)),)
+    found = (shape[0], len(chosen), *(1 for _ in shape[2:]))
+    layer = SelectPositions(name, (value.layer,), found, chosen)
+    middle: Axes = () if drop else (positions(found),)
     return Traced(graph.add(layer), (*axes[:dim], *middle, *axes[dim + 1 :]))
 
 
 def add_constant_map(graph: TracedGraph, name: str, value: Traced, constant: Tensor) -> Traced | None:
     """Add a constant that varies over positions, (1, ...) in the trace's layout; None if it mixes axes."""
     axes, shape = value.axes, graph.shape(value)
-    if axes is None or len(shape) != 3 or constant.shape[0] != 1 or constant.dim() != len(axes):
+    if axes is None or not graph.is_map(value) or constant.shape[0] != 1 or constant.dim() != len(axes):
         return None
     if {atom.axis for atom in axes[0]} != {"N"}:
         return None
     atoms = [atom for group in axes[1:] for atom in group]
     full = constant.expand(1, *value.size()[1:]).reshape([atom.size for atom in atoms])
-    places = {axis: [i for i, atom in enumerate(atoms) if atom.axis == axis] for axis in "CHW"}
+    places = {axis: [i for i, atom in enumerate(atoms) if atom.axis == axis] for axis in axis_names(shape)}
     # Larger steps first: then atoms of one axis, joined, run through it in order.
-    order = [i for axis in "CHW" for i in sorted(places[axis], key=lambda i: -atoms[i].step)]
+    order = [i for axis in axis_names(shape) for i in sorted(places[axis], key=lambda i: -atoms[i].step)]
     values = full.permute(order).reshape(shape)
     return Traced(graph.add(AddMap(name, (value.layer,), shape, values.contiguous())), axes)
 
 
-def _atoms(axis: str, size: int) -> tuple[Atom, ...]:
-    return (Atom(axis, size),) if size != 1 else ()
-
-
-def _positions(shape: Sequence[int]) -> tuple[Atom, ...]:
-    """Return the group that runs through all positions of a map (C, H, W) row by row."""
-    return (*_atoms("H", shape[1]), *_atoms("W", shape[2]))
-
-
-def _token_axes(n_channels: int, n_tokens: int) -> Axes:
-    return _atoms("N", TRACE_BATCH), _atoms("H", n_tokens), _atoms("C", n_channels)
+def _as_tokens(shape: Sequence[int]) -> Axes:
+    """Return the axes of a map (C, ...) that is seen as (batch, positions, channels)."""
+    batch, channels, *_ = canonical(TRACE_BATCH, shape)
+    return batch, positions(shape), channels

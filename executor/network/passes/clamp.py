@@ -32,7 +32,7 @@ def clamp_before_convolutions(layers: Sequence[Layer]) -> tuple[Layer, ...]:
         for j in layer.inputs:
             readers.setdefault(j, []).append(k)
     for i, affine in enumerate(work):
-        if not isinstance(affine, Affine) or len(affine.shape) != 3 or len(readers.get(i, ())) != 1:
+        if not isinstance(affine, Affine) or len(affine.shape) < 3 or len(readers.get(i, ())) != 1:
             continue
         conv = work[readers[i][0]]
         limits = _limits(affine.activation)

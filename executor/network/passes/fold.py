@@ -75,7 +75,7 @@ def _merged(before: Layer, layer: Layer) -> Layer | None:
             layer.stride,
             layer.dilation,
             layer.groups,
-            (pads[0], pads[1], pads[2], pads[3]),
+            pads,
             layer.activation,
         )
     return None

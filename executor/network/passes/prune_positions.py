@@ -59,7 +59,7 @@ def _moved(layers: list[Layer], i: int) -> list[Layer] | None:
     work: list[Layer] = list(layers[:i])
     read = list(inputs)
     for k in range(n_first):
-        shape = (layers[inputs[k]].shape[0], n, 1)
+        shape = _positions_shape(layers[inputs[k]], n)
         work.append(SelectPositions(chosen.name, (inputs[k],), shape, chosen.positions))
         read[k] = len(work) - 1
     work.append(_of_positions(source, read, n, chosen.positions))
@@ -92,13 +92,18 @@ def _of_positions(layer: Layer, inputs: Sequence[int], n: int, positions: Sequen
         bias = None if layer.bias is None else layer.bias[:, list(positions)]
         return layer.of_positions(inputs, n, bias)
     if isinstance(layer, AddMap):
-        values = layer.values.reshape(channels, -1)[:, list(positions), None]
-        return AddMap(layer.name, inputs, (channels, n, 1), values.contiguous())
+        values = layer.values.reshape(channels, -1)[:, list(positions)]
+        return AddMap(layer.name, inputs, _positions_shape(layer, n), values.reshape(_positions_shape(layer, n)))
     if isinstance(layer, Conv):
         channels = layer.weight.shape[0]
     moved = copy.copy(layer)
-    moved.inputs, moved.shape = tuple(inputs), (channels, n, 1)
+    moved.inputs, moved.shape = tuple(inputs), (channels, *_positions_shape(layer, n)[1:])
     return moved
+
+
+def _positions_shape(layer: Layer, n: int) -> tuple[int, ...]:
+    """Return the shape of so many positions of a layer's map, (C, n, 1, ...)."""
+    return (layer.shape[0], n, *(1,) * (len(layer.shape) - 2))
 
 
 def _readers(layers: Sequence[Layer], j: int) -> list[int]:

@@ -89,5 +89,5 @@ def _word(text: str) -> str:
     return re.sub(r"[^\w-]+", "_", text)[:60] or "_"
 
 
-def _pair(pair: tuple[int, int]) -> str:
+def _pair(pair: tuple[int, ...]) -> str:
     return "x".join(map(str, pair))

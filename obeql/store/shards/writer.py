@@ -80,7 +80,7 @@ class MapForm:
 
     model: ModelRecord
     class_names: tuple[str, ...]
-    strides: tuple[tuple[int, int], ...]
+    strides: tuple[tuple[int, ...], ...]
     by_label: bool
 
     @classmethod
