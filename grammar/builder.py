@@ -269,6 +269,10 @@ class TreeBuilder:
         analyze, statement = tree.children
         return statements.PlanStatement(analyze is not None, self.build(statement), span=self._span(tree))
 
+    def _build_plan_predict(self, tree: Tree[Token]) -> statements.PlanPredict:
+        analyze, statement = tree.children
+        return statements.PlanPredict(analyze is not None, self.build(statement), span=self._span(tree))
+
     def _build_create_model(self, tree: Tree[Token]) -> statements.CreateModel:
         replace, name, uri, options = tree.children
         return statements.CreateModel(

@@ -54,6 +54,7 @@ __all__ = [
     "ExplainOcclude",
     "ExportRun",
     "Kind",
+    "PlanPredict",
     "PlanSql",
     "PlanStatement",
     "Predict",
@@ -245,6 +246,26 @@ class Predict(StatementNode):
         """Return what the statement is written as."""
         check = "CHECK" if self.check else None
         return "PREDICT", self.source, "USING", self.model, self.top, *_with(self.options), check
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPredict(StatementNode):
+    """PLAN [ANALYZE] of PREDICT."""
+
+    analyze: bool
+    statement: Predict
+
+    about: ClassVar[About] = About(
+        "PLAN PREDICT",
+        "shows how a PREDICT would be carried out",
+        "PLAN [ANALYZE] PREDICT source USING model ..;",
+        (("ANALYZE", "runs it, and shows how many images were computed from the one before"),),
+        "PLAN ANALYZE PREDICT 'clip/*.png' USING tumour;",
+    )
+
+    def words(self) -> Words:
+        """Return what the statement is written as."""
+        return "PLAN", "ANALYZE" if self.analyze else None, self.statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,6 +517,7 @@ Statement: TypeAlias = (
     ExplainOcclude
     | PlanStatement
     | PlanSql
+    | PlanPredict
     | Predict
     | CreateModel
     | CreateImages

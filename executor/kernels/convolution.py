@@ -6,10 +6,11 @@ noise; for the small batches of small regions that incremental inference runs, i
 in the kernel's epilogue; so it is in bfloat16, where the processor multiplies in it. Other devices and dtypes take
 the plain form.
 
-oneDNN chooses the layout of packed weights by the input's shape, and for 1x1 kernels it chooses differently for boxes
-of slightly different size; weights packed for the wrong one are reordered at every call, slowly (17 against 52
-GMAC/s on one core). A 1x1 convolution is a matrix product over positions, whose packed weights suit any number of
-them, so it runs as one.
+oneDNN chooses the layout of packed weights by the input's height and width, and for boxes of slightly different size
+it chooses differently; weights packed for the wrong one are reordered at every call, element by element (512 channels
+and a 3x3 kernel: 250 ms before 20 ms of work). So they are packed for each size, for a few sizes; for others they are
+handed over as they are, which oneDNN reorders quickly (5 ms). A 1x1 convolution is a matrix product over positions,
+whose packed weights suit any number of them, so it runs as one.
 """
 
 from __future__ import annotations
@@ -59,6 +60,9 @@ PACKED_DTYPES = _packed_dtypes()
 #: the number of positions a product's weights are packed for; the layout serves any number about as well
 _PRODUCT_ROWS = 1024
 
+#: sizes of the input that a convolution's weights are packed for, each with a copy of them
+_MOST_PACKED = 4
+
 #: oneDNN's epilogues that turn NaN into a number: their maximum with a constant is the constant then
 _HIDES_NAN = ("relu", "hardtanh")
 
@@ -104,20 +108,25 @@ class Convolution:
             self.weight = weight.contiguous()
         if plain_memory or self._plain_memory or weight.shape[0] == 1:
             self._packs = False
+        #: by padding and size of the input
         self._packed: dict[tuple[int, ...], Tensor] = {}
         #: whether an output is a product of the weights with one input position
         self._is_product = self._packs and max(weight.shape[2:]) == 1 and groups == 1
         self._product_weight: Tensor | None = None
 
-    def _pack(self, x: Tensor, padding: tuple[int, ...]) -> Tensor:
-        packed: Tensor | None = self._packed.get(padding)
+    def _weights_for(self, x: Tensor, padding: tuple[int, ...]) -> Tensor:
+        """Return the weights packed for maps of x's size; as they are, once they are packed for many sizes."""
+        key = (*padding, *x.shape[2:])
+        packed: Tensor | None = self._packed.get(key)
         if packed is None:
+            if len(self._packed) >= _MOST_PACKED:
+                return self.weight
             # The stub of this function lacks its last argument.
             reorder: Any = getattr(torch._C._nn, _REORDER[len(padding)])
             packed = reorder(
                 self.weight.to_mkldnn(), list(padding), self.stride, self.dilation, self.groups, list(x.shape)
             )
-            self._packed[padding] = packed
+            self._packed[key] = packed
         assert packed is not None
         return packed
 
@@ -140,7 +149,7 @@ class Convolution:
             else:
                 y = torch.ops.mkldnn._convolution_pointwise(
                     x,
-                    self._pack(x, padding),
+                    self._weights_for(x, padding),
                     self.bias,
                     list(padding),
                     self.stride,

@@ -350,7 +350,11 @@ def _directly_inside(statement: syntax.Node) -> tuple[syntax.Embedded, ...]:
     match statement:
         case statements.SqlStatement(embedded=embedded):
             return embedded
-        case statements.PlanStatement(statement=planned) | statements.PlanSql(statement=planned):
+        case (
+            statements.PlanStatement(statement=planned)
+            | statements.PlanSql(statement=planned)
+            | statements.PlanPredict(statement=planned)
+        ):
             return _directly_inside(planned)
         case statements.ExplainOcclude(source=source, windows=windows):
             return (*_inside_select(source), *_inside_select(windows and windows.source))

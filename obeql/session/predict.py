@@ -13,6 +13,7 @@ from obeql.errors import ImageError, ObeqlError
 from obeql.planner import BoundPredict, ImageRecord, class_names
 from obeql.planner.binding.image_paths import image_name, with_page
 from obeql.planner.catalog import Activation
+from obeql.planner.physical.frames import FrameUpdate
 from obeql.session.explain import failed_in_network
 from obeql.session.image_registry import ImageRegistry
 from obeql.store import ImageContent, PredictionRow, Store
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from obeql.executor.execution.progress import OnProgress
     from obeql.executor.images import SourceImage
     from obeql.executor.network.graph import LayerGraph
+    from obeql.executor.operators.frame_update import FrameCount, FrameUpdateRun
 
 __all__ = ["Predictions", "predict", "prediction_table"]
 
@@ -71,6 +73,8 @@ class Predictions:
 
     rows: Sequence[tuple[ImageRecord, _Row]]
     has_values: bool
+    #: how the images were computed
+    count: FrameCount
 
     def shown(self) -> pa.Table:
         """Return them as PREDICT shows them: columns of errors and notes are missing where there is none."""
@@ -126,10 +130,11 @@ def predict(
     ImageError when no image can be read, KeyboardInterrupt after a cancel; nothing is stored then.
     """
     names = class_names(bound.model)
+    run = _frame_run(bound, graph)
     said: list[_Said] = []
     rows: list[tuple[ImageRecord, _Row]] = []
     errors: list[str] = []
-    for image, found in _told(bound, _outputs(bound, graph, image_registry, cancelled), on_progress):
+    for image, found in _told(bound, _outputs(bound, run, image_registry, cancelled), on_progress):
         if isinstance(found, str):
             errors.append(found)
             rows.append((image, (None, None, None, None, None, found, None)))
@@ -145,7 +150,26 @@ def predict(
     if not store.read_only:
         known = dict(_store_predictions(bound, names, said, store))
         rows = [(known.get(image.shown, image), row) for image, row in rows]
-    return Predictions(rows, bound.model.has_values)
+    return Predictions(rows, bound.model.has_values, run.count)
+
+
+def frame_update(bound: BoundPredict, graph: LayerGraph) -> FrameUpdate:
+    """Return how the images of a PREDICT are computed from one another."""
+    from obeql.executor.devices import device_of, resolve_device  # noqa: PLC0415
+
+    device = device_of(resolve_device(bound.device))
+    # What a call costs where calls are handed over is not known here.
+    memory = 0.0 if device.is_asynchronous else device.free_bytes
+    return FrameUpdate.of(graph.network(), memory)
+
+
+def _frame_run(bound: BoundPredict, graph: LayerGraph) -> FrameUpdateRun:
+    import torch  # noqa: PLC0415
+
+    from obeql.executor.devices import resolve_device  # noqa: PLC0415
+    from obeql.executor.operators.frame_update import FrameUpdateRun  # noqa: PLC0415
+
+    return FrameUpdateRun(graph.to(resolve_device(bound.device), torch.float32), frame_update(bound, graph))
 
 
 def _note(image: ImageRecord, n_pages: int) -> str | None:
@@ -169,7 +193,7 @@ def _told(
 
 
 def _outputs(
-    bound: BoundPredict, graph: LayerGraph, image_registry: ImageRegistry, cancelled: Callable[[], bool]
+    bound: BoundPredict, run: FrameUpdateRun, image_registry: ImageRegistry, cancelled: Callable[[], bool]
 ) -> Iterator[tuple[ImageRecord, _Said | str]]:
     """Yield each image with what the model says of it, or with its error."""
     import torch  # noqa: PLC0415
@@ -178,8 +202,7 @@ def _outputs(
     from obeql.executor.execution.output_checks import fault_of  # noqa: PLC0415
     from obeql.executor.images import preprocess  # noqa: PLC0415
 
-    device = resolve_device(bound.device)
-    graph = graph.to(device, torch.float32)
+    device, graph = resolve_device(bound.device), run.graph
     for image in bound.images:
         if cancelled():
             raise KeyboardInterrupt("cancelled; no prediction was stored")
@@ -188,7 +211,7 @@ def _outputs(
             values = preprocess(source, bound.model.preprocessing).values
             with arithmetic("float32", device):
                 pixels = torch.from_numpy(values)[None].to(device)
-                logits = graph.forward(pixels)
+                logits = run.forward(pixels)
                 fault = fault_of(graph, pixels, logits)
             if fault is not None:
                 raise ImageError(f"{image.shown}: {fault}")

@@ -38,6 +38,7 @@ from obeql.planner import (
 from obeql.planner.binding.error_location import locate, placed_in
 from obeql.planner.binding.sources import resolve_source
 from obeql.planner.binding.values import parameter_value
+from obeql.planner.printing.predict import show_predict
 from obeql.planner.printing.sql import show_sql
 from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
@@ -54,7 +55,7 @@ from obeql.session.listings import Listings, relation_of
 from obeql.session.model_registry import ModelRegistry
 from obeql.session.parallelism import threads_set
 from obeql.session.parameters import bound_values, sql_values
-from obeql.session.predict import Predictions, predict
+from obeql.session.predict import Predictions, frame_update, predict
 from obeql.session.preprocessing_check import Checked, check_preprocessing
 from obeql.session.probe import Probe, open_probe
 from obeql.session.render_export import export_run, render_run
@@ -107,6 +108,7 @@ class Statements:
             statements.ExplainOcclude: self._explain,
             statements.PlanStatement: self._plan,
             statements.PlanSql: self._plan_sql,
+            statements.PlanPredict: self._plan_predict,
             statements.Predict: self._predict,
             statements.CreateModel: self._create_model,
             statements.CreateImages: self._create_images,
@@ -289,6 +291,21 @@ class Statements:
         planned = self._embedded.planned(statement, call)
         self._model_registry.save_rates()
         return Plan(show_sql(planned), tuple(each.plan for each in planned))
+
+    def _plan_predict(self, statement: statements.PlanPredict, call: Call) -> Plan:
+        inner = statement.statement
+        if inner.check:
+            raise locate(
+                QueryTypeError("PREDICT .. CHECK tries one preprocessing after another; it has no plan"), inner
+            )
+        measured = None
+        if statement.analyze:
+            told = self._predicted(inner, call)
+            assert isinstance(told, Predictions)
+            measured = (told.count.whole, told.count.updated, told.count.computed)
+        bound = bind(inner, self._catalog, call.text, None, self._values(inner, call))
+        operator = frame_update(bound, self._model_registry.graph(bound.model))
+        return Plan(show_predict(bound, operator, measured), operator)
 
     def _bound(self, statement: statements.ExplainOcclude, call: Call) -> BoundExplain:
         """Return a statement as it is bound, however many cells it asks for."""

@@ -57,7 +57,11 @@ class Guard:
         if self.allow_files:
             return
         match statement:
-            case statements.PlanStatement(statement=planned) | statements.PlanSql(statement=planned):
+            case (
+                statements.PlanStatement(statement=planned)
+                | statements.PlanSql(statement=planned)
+                | statements.PlanPredict(statement=planned)
+            ):
                 self.check(planned)
             case statements.ExplainOcclude(source=source):
                 self._check_source(source)

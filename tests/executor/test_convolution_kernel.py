@@ -128,3 +128,14 @@ def test_padding_wider_than_the_kernel(kernel: Pair) -> None:
     for channels in ((3, 3), (4, 32), (6, 4)):
         check(channels, kernel, (2, 2), (1, 2), 1, (1, 1), None, sizes)
         check(channels, kernel, (1, 2), (2, 2), 1, (0, 1), None, sizes)
+
+
+@pytest.mark.skipif(torch.float32 not in PACKED_DTYPES, reason="weights are not packed here")
+def test_weights_are_packed_for_a_few_sizes_of_the_input() -> None:
+    weight = torch.randn(16, 8, 3, 3)
+    prepared = Convolution(weight, None, (1, 1), (1, 1), 1, None)
+    with torch.inference_mode():
+        for size in [*range(4, 14), *range(4, 14)]:
+            x = torch.randn(2, 8, size, size + 1).contiguous(memory_format=torch.channels_last)
+            assert torch.allclose(prepared(x, (0, 0)), F.conv2d(x, weight), atol=1e-5)
+    assert len(prepared._packed) == 4

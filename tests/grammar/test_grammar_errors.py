@@ -24,7 +24,7 @@ CASES = [
     ("EXPLAIN OCCLUDE USING ^m", ["What stands before USING is missing"]),
     ("EXPLAIN ^ANALYZE OCCLUDE x USING m", ["PLAN ANALYZE EXPLAIN OCCLUDE"]),
     ("PLAN ^SELECT 1", ["EXPLAIN SELECT"]),
-    ("PLAN ^PREDICT a USING m", ["expected ANALYZE or EXPLAIN"]),
+    ("PLAN ^PREDCIT a USING m", ["expected ANALYZE, EXPLAIN or PREDICT", "Did you mean 'PREDICT'?"]),
     ("EXPLAIN OCCLUDE a^.jpg USING m", ["double quotes"]),
     ("EXPLAIN OCCLUDE a USING resnet^-18", ["double quotes"]),
     (BASE + "^APROX 0.9", ["Did you mean 'APPROX'?"]),

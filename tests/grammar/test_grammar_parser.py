@@ -246,7 +246,7 @@ def test_spans_are_offsets_into_the_script() -> None:
 def test_words_that_may_come_next() -> None:
     assert {"EXPLAIN", "PLAN", "PREDICT", "SET"} <= accepts("")
     assert accepts("EXPLAIN OCCLUDE a") == {"USING"}
-    assert accepts("SELECT 1; PLAN") == {"ANALYZE", "EXPLAIN"}
+    assert accepts("SELECT 1; PLAN") == {"ANALYZE", "EXPLAIN", "PREDICT"}
     assert accepts("SHOW") == {"MODELS", "IMAGES", "RUNS", "DEVICES", "OPERATORS"}
     assert {"APPROX", "NO REUSE", "WITH"} <= accepts(BASE)
     assert accepts(BASE + "REGION (1,2,3,4) EXACT").isdisjoint({"REGION", "EXACT", "APPROX"})

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
+import obeql
 from obeql import Message, Plan
 from obeql.errors import ModelError, QueryError, QueryTypeError, StoreError, UnknownNameError
 
@@ -535,3 +537,26 @@ def test_keywords_that_do_not_exist(shared_db: Any, tiny_net: Any, pixels: Calla
         shared_db.create_images(3, [pixels()])
     with pytest.raises(QueryTypeError, match="not NoneType"):
         shared_db.create_images("x", None)
+
+
+def test_frames_of_a_camera_that_stands_still(tmp_path: Path) -> None:
+    """Images are computed from one another where that pays, say what whole passes say, and PLAN counts them."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 32, 5, padding=2), nn.ReLU(), *(nn.Conv2d(32, 32, 3, padding=1) for _ in range(2))]
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 4)).eval()
+    frame = np.random.default_rng(0).integers(0, 255, (120, 120, 3), dtype=np.uint8)
+    for number in range(5):
+        frame[40:48, 10 * number : 10 * number + 8] = 10 * number
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    statement = f"PREDICT '{tmp_path}/*.png' USING net FOR TOP 4"
+    with obeql.connect(tmp_path / "x.duckdb") as db:
+        db.create_model("net", module, size=(120, 120))
+        assert "FrameUpdate" in str(db.execute(f"PLAN {statement}"))
+        measured = str(db.execute(f"PLAN ANALYZE {statement}"))
+        assert "3 images updated, 2 by whole passes; an update computed" in measured
+        together = db.execute(f"{statement}").fetchall()
+        for row in together:
+            (alone,) = [each for each in db.predict(row[0], "net", top=4).fetchall() if each[3] == row[3]]
+            assert alone[-1] == pytest.approx(row[-1], rel=1e-4, abs=1e-6)
+        with pytest.raises(QueryTypeError, match="no plan"):
+            db.execute(f"PLAN PREDICT '{tmp_path}/*.png' USING net CHECK")
