@@ -73,31 +73,26 @@ class FrameUpdate:
         elif tail_s + box_s >= _PAYS * pass_s:
             share = (tail_s + box_s) / pass_s
             why_whole = "a change of one pixel costs " + (f"{share:.0%} of a pass" if share < 1 else "a whole pass")
-        position_s = [s / positions(each) if on else 0.0 for s, each, on in zip(seconds, network.layers, regions)]
-        return cls(network, tuple(regions), kept_bytes, why_whole, np.array(position_s), box_s, tail_s, pass_s)
+        position_s = np.array([s / positions(layer) for s, layer in zip(seconds, network.layers, strict=True)])
+        return cls(network, tuple(regions), kept_bytes, why_whole, position_s * regions, box_s, tail_s, pass_s)
 
     def spans(self, boxes: Sequence[Box]) -> tuple[Spans, ...]:
         """Return which positions of every layer boxes of pixels change, an axis each."""
-        return tuple(
-            axis_spans(
-                self.network,
-                axis,
-                AxisGrid(
-                    size, tuple(box[axis][0] for box in boxes), tuple(box[axis][1] - box[axis][0] for box in boxes)
-                ),
-                self.regions,
-            )
-            for axis, size in enumerate(self.network.size)
-        )
+        found = []
+        for axis, size in enumerate(self.network.size):
+            starts = tuple(box[axis][0] for box in boxes)
+            lengths = tuple(box[axis][1] - box[axis][0] for box in boxes)
+            found.append(axis_spans(self.network, axis, AxisGrid(size, starts, lengths), self.regions))
+        return tuple(found)
 
     def share(self, spans: Sequence[Spans]) -> float:
         """Return what an update of these boxes is estimated to cost, in whole passes."""
         sizes = np.prod([each.sizes for each in spans], axis=0)  # (layers, boxes)
         seconds = float(self.position_s @ sizes.sum(axis=1)) + self.box_s * sizes.shape[1] + self.tail_s
-        return seconds / self.pass_s
+        return float(seconds / self.pass_s)
 
     def largest_box(self) -> Box:
-        """Return the largest box in the middle of the image, of its proportions, that still pays; of one pixel at least."""
+        """Return the largest box in the middle of the image, of its proportions, that pays; one pixel at least."""
         least, most = 0, 64
         while most - least > 1:
             tried = (least + most) // 2
