@@ -74,20 +74,15 @@ def in_fresh_python(code: str) -> str:
 
 
 @pytest.mark.alone
-def test_importing_is_fast_and_without_torch() -> None:
+def test_importing_is_light_and_without_torch() -> None:
     code = (
-        "import time, sys; started = time.perf_counter(); import obeql; took = time.perf_counter() - started\n"
-        "heavy = {'torch', 'numpy', 'duckdb', 'matplotlib', 'lark'} & set(sys.modules)\n"
-        "print(took, *sorted(heavy))"
+        "import sys; before = set(sys.modules); import obeql; found = set(sys.modules) - before\n"
+        "heavy = {'torch', 'numpy', 'duckdb', 'matplotlib', 'lark'} & found\n"
+        "print(len(found), *sorted(heavy))"
     )
-    fastest = float("inf")
-    for _ in range(5):  # the machine may be busy
-        took, *heavy = in_fresh_python(code).split()
-        assert heavy == []
-        fastest = min(fastest, float(took))
-        if fastest < 0.3:
-            return
-    pytest.fail(f"import obeql takes {fastest:.2f} s at best")
+    n_modules, *heavy = in_fresh_python(code).split()
+    assert heavy == []
+    assert int(n_modules) < 120  # 77 of the standard library's and two of our own, in about 0.1 s
 
 
 @pytest.mark.parametrize(
