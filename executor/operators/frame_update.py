@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from obeql.executor.kernels.box_position import Place
+from obeql.executor.kernels.memory_format import channels_last
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.changed_boxes import changed_boxes, joined_boxes
 from obeql.planner.boxes import Spans
@@ -54,7 +55,7 @@ class FrameUpdateRun:
         self._views: dict[int, Tensor] = {}
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return the logits (1, K) of an image (1, C, H, W)."""
+        """Return the logits (1, K) of an image (1, C, ...)."""
         spans = self._changed(image)
         self._last = image
         if spans is None:
@@ -65,7 +66,7 @@ class FrameUpdateRun:
             self.count.whole += 1
             views, logits = self.graph.materialise(image, self._order)
             # A layer may hand on what it reads, or a part of it, and the image is the caller's: views are written to.
-            self._views = {i: view.clone(memory_format=torch.channels_last) for i, view in views.items()}
+            self._views = {i: channels_last(view.clone()) for i, view in views.items()}
             return logits
         self.count.updated += 1
         self._update(image, spans)
@@ -101,9 +102,8 @@ class FrameUpdateRun:
         """Return a layer's values at a box, from views of its inputs that are up to date."""
         layer = self.graph.layers[i]
         inputs = [self._read(j, extents, i) for j in layer.inputs]
-        starts = [torch.tensor([start], device=inputs[0].device) for start, _ in extents]
-        place = Place(*starts, *(stop - start for start, stop in extents))
-        return layer.forward_region(inputs, place)
+        starts = torch.tensor([[start] for start, _ in extents], device=inputs[0].device)
+        return layer.forward_region(inputs, Place(starts, tuple(stop - start for start, stop in extents)))
 
     def _read(self, j: int, extents: Sequence[tuple[int, int]], reader: int) -> Tensor:
         """Return what a layer reads of a view to compute a box; what lies outside the map has the layer's own value."""
@@ -116,5 +116,5 @@ class FrameUpdateRun:
             beyond.append((max(0, -start), max(0, stop - size)))
         region = view[tuple(inside)]
         if not any(map(any, beyond)):
-            return region.contiguous(memory_format=torch.channels_last)
+            return channels_last(region)
         return F.pad(region, [n for pair in reversed(beyond) for n in pair], value=layer.outside)

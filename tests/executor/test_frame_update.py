@@ -142,3 +142,20 @@ def test_two_things_that_move_far_apart_are_two_boxes() -> None:
     differs = np.zeros((100, 100), bool)
     differs[5:9, 5:9] = differs[80:90, 70:72] = 1
     assert sorted(changed_boxes(differs)) == [((5, 9), (5, 9)), ((80, 90), (70, 72))]
+
+
+def test_volumes_are_updated_too() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv3d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(8, 8, 3), nn.AdaptiveAvgPool3d(1)]
+    module = nn.Sequential(*layers, nn.Flatten(), nn.Linear(8, 3)).eval()
+    graph = capture(module, (1, 9, 12, 10))
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        placed = graph.to(CPU, dtype)
+        run = always(placed)
+        image = torch.randn((1, 1, 9, 12, 10), dtype=dtype)
+        with torch.inference_mode():
+            for number in range(6):
+                image = image.clone()
+                image[..., number : number + 3, 2:5, 1:4] += 1
+                assert torch.allclose(run.forward(image), placed.forward(image), rtol=tolerance, atol=tolerance)
+        assert run.count.updated == 4
