@@ -132,6 +132,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
         lambda: seq(4, conv(3, 4, bias=False), nn.BatchNorm2d(4, affine=False)),
         ("conv", *HEAD),
     ),
+    "group norm": (
+        lambda: seq(4, conv(3, 4), nn.GroupNorm(2, 4), nn.ReLU(), conv(4, 4)),
+        ("conv", "group_norm", "activation", "conv", *HEAD),
+    ),
     "norm before activation before conv": (
         lambda: seq(6, conv(3, 4), nn.ReLU(), nn.BatchNorm2d(4), nn.ReLU(), conv(4, 6)),
         ("conv", "clamp", "conv", *HEAD),
@@ -369,10 +373,6 @@ OPAQUE: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "positional weights of one channel": (
         lambda: Net(lambda p, x: p["pos"](p["a"](x)), 4, a=conv(3, 4), pos=Positional(1, 1, 11, 1)),
         ("conv", "opaque", *HEAD),
-    ),
-    "group norm": (
-        lambda: seq(4, conv(3, 4), nn.GroupNorm(2, 4), nn.ReLU(), conv(4, 4)),
-        ("conv", "opaque", "activation", "conv", *HEAD),
     ),
     "transposed convolution": (
         lambda: seq(4, conv(3, 4), nn.ConvTranspose2d(4, 4, 2, 2), nn.ReLU()),

@@ -95,7 +95,7 @@ class Setting:
     images: dict[str, Any]
     plan: ExplainPlan
 
-    def load(self, image: ImageRecord) -> SourceImage:
+    def load(self, image: ImageRecord, n_axes: int) -> SourceImage:
         value = self.images[image.shown]
         if isinstance(value, Exception):
             raise value

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -136,25 +137,40 @@ def test_the_questions_are_answered_as_numpy_answers_them(workshop: Path) -> Non
     with obeql.connect() as db:
         db.execute(setup)
         answers = [
-            relation.fetchall() for script in asked for relation in db.run_script(script) if relation is not None
+            relation.fetchall()
+            for script in asked
+            for relation in db.run_script(script)
+            if isinstance(relation, duckdb.DuckDBPyRelation)
         ]
-        first, second = db.run("first"), db.run("second")
+        first, second, quarters = db.run("first"), db.run("second"), db.run("quarters")
     large = [heat for heat in first if heat.patch == (16, 16)]
     small = [heat for heat in first if heat.patch == (8, 8)]
-    filtered, best, labels, overlap, correlation, apart, _, outside, _, areas, by_patch, worst, top, _, order = answers
+    filtered, best, shares, _, own_box, labels, overlap, means, in_both, largest, correlation = answers[:11]
+    apart, _, outside, _, areas, by_patch, worst, halves, few, alike, decide, found, top, _, order = answers[11:]
 
-    strong = {heat.path: int((heat.importance[2:8, 2:8] > 0.05).sum()) for heat in large}
-    assert filtered == [(p, heat.class_name, strong[p]) for heat in large if strong[p := heat.path] >= 10]
-    shares = {h.path: (h.importance[2:8, 2:8] >= 0).sum() / (h.importance >= 0).sum() for h in large}
-    assert [share for *_, share in best] == pytest.approx(sorted(shares.values(), reverse=True)[:2])
+    def strong(heat: Any, rows: slice = slice(2, 8), cols: slice = slice(2, 8), least: float = 0.05) -> int:
+        return int((heat.importance[rows, cols] >= least).sum())
+
+    assert filtered == [(h.path, h.class_name, strong(h)) for h in large if strong(h) >= 10]
+    assert [n for *_, n in best] == sorted(map(strong, large), reverse=True)[:2]
+    of_all = [strong(h, least=0) / (h.importance >= 0).sum() for h in large]
+    assert [share for *_, share in shares] == pytest.approx(sorted(of_all, reverse=True)[:2])
+    assert len(own_box) == 3 and own_box == sorted(own_box, key=lambda row: -row[1])
     for label, count, in_the_box, *_ in labels:
-        means = [heat.importance[2:8, 2:8].mean(dtype=float) for heat in large if heat.label == label]
-        assert count == len(means) and in_the_box == pytest.approx(np.mean(means), rel=1e-4)
-    for path, iou, difference in overlap:
-        (a,), (b,) = ([heat for heat in maps if heat.path == path] for maps in (large, second))
-        strong_a, strong_b = a.importance >= 0.05, b.importance >= 0.05
+        in_boxes = [heat.importance[2:8, 2:8].mean(dtype=float) for heat in large if heat.label == label]
+        assert count == len(in_boxes) and in_the_box == pytest.approx(np.mean(in_boxes), rel=1e-4)
+    pairs = {heat.path: (heat, next(other for other in second if other.path == heat.path)) for heat in large}
+    assert len(overlap) == len(largest) == len(pairs)
+    for path, iou in overlap:
+        strong_a, strong_b = (heat.importance >= 0.05 for heat in pairs[path])
         assert iou == pytest.approx((strong_a & strong_b).sum() / (strong_a | strong_b).sum())
+    for path, difference in largest:
+        a, b = pairs[path]
         assert difference == pytest.approx(np.abs(a.importance - b.importance).max(), rel=1e-5)
+    over_both = [np.mean([strong(heat) for heat in pair]) for pair in pairs.values()]
+    assert [mean for _, mean in means] == pytest.approx(sorted(over_both, reverse=True)[:2])
+    both = {p: int((np.minimum(*(h.importance for h in pair))[2:8, 2:8] >= 0.05).sum()) for p, pair in pairs.items()}
+    assert dict(in_both) == {path: n for path, n in both.items() if n}
     wanted = {
         Path(a.path).stem: np.corrcoef(a.importance.ravel(), b.importance.ravel())[0, 1]
         for a, b in zip(large, second, strict=True)
@@ -172,6 +188,8 @@ def test_the_questions_are_answered_as_numpy_answers_them(workshop: Path) -> Non
         assert deletion == pytest.approx(np.mean([row[4] for row in rows]))
         assert insertion == pytest.approx(np.mean([row[5] for row in rows]))
     assert worst[0][3] == max(row[4] for row in areas) and len(worst[0][4]) == 11
+    assert len(halves) == len(few) == 3 and len(alike) == 3 and all(row[0] != row[1] for row in decide)
+    assert len(found) == len(quarters) == 3
     assert len(top) == 6 and [row[0] for row in order] == [1, 2, 3]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import obeql
@@ -209,7 +210,7 @@ def test_sound_without_the_library_says_what_to_install(
         (signal()[:, :50], "has 50 samples, but the model takes 96"),
         (signal(3), "has 3 channels of 96 samples, but the model takes 2 channels"),
         (signal().T, "signals are (channels, length), transpose it"),
-        (np.zeros((32, 32, 3), np.uint8), "is an image of 32x32 pixels, but the model takes signals"),
+        (Image.new("RGB", (32, 32)), "is an image of 32x32 pixels, but the model takes signals"),
     ],
 )
 def test_bad_signals_are_one_sentence(db: obeql.Session, x: Any, said: str) -> None:
