@@ -56,6 +56,7 @@ TABLE_MACROS: Mapping[str, str] = {
 
 COLUMNS: Mapping[str, str] = {
     # what something is
+    "map": "The map in one value for count_between, at_least and iou_at_least, which are fast on it",
     "run": "Name of the run, or its id as text where it has none; macros and RENDER take both",
     "run_id": "Id of the run",
     "run_name": "Name given by INTO; NULL without one",
@@ -189,7 +190,6 @@ _OTHERWISE: Mapping[tuple[str, str], str] = {
     ("evaluations", "score"): f"{_OLD_NAME} probabilities",
     ("heatmaps", "importance"): "Plane: clean_score - scores, cell by cell; positive is evidence for the class",
     ("heatmaps", "log_odds"): "Plane: log-odds of the class with each window hidden, in nats",
-    ("flat_maps", "map"): "The map in one value for count_between, at_least and iou_at_least, which are fast on it",
     ("heatmaps", "logit"): "Plane: the network's output for the class with each window hidden",
     ("heatmaps", "others"): "Plane: logsumexp of the outputs for all other classes; 0 for sigmoids",
     ("heatmaps", "top_class"): "Plane: number of the class that the model names with each window hidden",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from obeql.errors import ObeqlError
 from obeql.grammar import statements, syntax
@@ -101,7 +102,17 @@ def _key(statement: statements.ExplainOcclude) -> Hashable | None:
         return None
     if options["mask"] is not None or options["segments"] is not None:
         return None
-    return statement.source, statement.model, statement.region, *(options[name] for name in _WINDOWS)
+    asked = (_one_number(options[name]) if name in ("patch", "stride") else options[name] for name in _WINDOWS)
+    return statement.source, statement.model, statement.region, *asked
+
+
+def _one_number(sizes: Any) -> Any:
+    """Return sizes, or several, with 8x8 as 8, which says the same."""
+    if not isinstance(sizes, tuple):
+        return sizes
+    if sizes and all(isinstance(each, tuple) for each in sizes):
+        return tuple(map(_one_number, sizes))
+    return sizes[:1] if len(set(sizes)) == 1 else sizes
 
 
 def _is_plain(bound: BoundExplain) -> bool:

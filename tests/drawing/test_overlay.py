@@ -162,7 +162,8 @@ def test_saving_is_repeatable_and_says_nothing_of_the_machine(tmp_path: Path) ->
     heat.save(tmp_path / "b.png", beside=True, dpi=60)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
-        assert set(image.info) <= {"dpi"}
+        assert set(image.info) <= {"dpi", "obeql"}
+        assert str(tmp_path) not in image.info["obeql"]
     for name in ("a.pdf", "a.svg", "a.jpg"):
         heat.save(tmp_path / name)
         content = (tmp_path / name).read_bytes()

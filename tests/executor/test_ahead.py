@@ -20,7 +20,7 @@ IMAGES = [ImageRecord(f"image{number}.png") for number in range(4)]
 
 def _decoded(image: ImageRecord) -> DecodedImage:
     pixels = np.full((8, 8, 3), int(image.shown[5]), np.uint8)
-    return decode(lambda record: decode_object(pixels, record.shown), image, HOW, "mean")
+    return decode(lambda record, n_axes: decode_object(pixels, record.shown), image, HOW, "mean")
 
 
 def test_images_come_in_order_one_ahead() -> None:

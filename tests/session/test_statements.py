@@ -512,7 +512,7 @@ def test_explain_takes_the_clauses_as_keywords(net_db: Any, folder: Path, pixels
         ({"approx": 0.9, "exact": True}, "exclude each other"),
         ({"metric": "ssim"}, "belong to approx"),
         ({"approx": "much"}, "approx takes a number"),
-        ({"region": (1, 2)}, "region takes"),
+        ({"region": (1, 2)}, "REGION takes"),
         ({"region": (0, 0, 1.5, 3)}, "region takes a whole number"),
         ({"replace": True}, "give into"),
         ({"patch": object()}, "patch does not take a value of type object"),

@@ -247,7 +247,11 @@ CREATE MACRO pixel_map(run, image) AS TABLE
     )
     SELECT run_id, image_id, class_id, class_name, map_id, y, x, avg(importance) AS importance,
            bool_and(exact) AS exact
-    FROM (SELECT * EXCLUDE (start_px, stop_px), unnest(range(start_px, stop_px)) AS x FROM spans)
+    FROM (
+        SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, y,
+               unnest(range(start_px, stop_px)) AS x
+        FROM spans
+    )
     GROUP BY ALL;
 
 -- The order in which a deletion or insertion curve takes the pixels of each map: most important first, ties
