@@ -65,7 +65,7 @@ def _runs(line: npt.NDArray[np.bool_], gap: int) -> list[tuple[int, int]]:
 def joined_boxes(boxes: Sequence[Box], cost: Callable[[Sequence[Box]], float]) -> list[Box]:
     """Return the boxes with those put together that cost less so, two at a time, the greatest saving first."""
     found = list(boxes)
-    alone = {box: cost([box]) for box in found}
+    alone = {box: cost([box]) for box in found} if len(found) > 1 else {}
     while len(found) > 1:
         savings = {}
         for a, b in combinations(found, 2):

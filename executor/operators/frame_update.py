@@ -25,6 +25,9 @@ from obeql.planner.physical.frames import FrameUpdate
 
 __all__ = ["FrameCount", "FrameUpdateRun"]
 
+#: Images of a row of unlike ones of which one is compared with the one before it.
+_MOST_UNCOMPARED = 16
+
 
 @dataclass(slots=True)
 class FrameCount:
@@ -41,8 +44,8 @@ class FrameCount:
 class FrameUpdateRun:
     """The operator for a network that is on its device. It keeps the last image: one thread runs it.
 
-    Views are kept from the second image on whose pixels hardly differ from the last one's: of images that are unlike,
-    nothing is paid for but the comparison of their pixels.
+    Views are kept from the second image on whose pixels hardly differ from the last one's. Of images that are unlike,
+    fewer and fewer are compared, at last one of sixteen.
     """
 
     def __init__(self, graph: LayerGraph, operator: FrameUpdate) -> None:
@@ -53,10 +56,18 @@ class FrameUpdateRun:
         self._whole = [i for i, on in enumerate(operator.regions) if not on]
         self._last: Tensor | None = None
         self._views: dict[int, Tensor] = {}
+        #: comparisons in a row after which a whole pass was cheaper, and images that go uncompared now
+        self._in_vain = self._uncompared = 0
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the logits (1, K) of an image (1, C, ...)."""
-        spans = self._changed(image)
+        spans = None
+        if self._uncompared:
+            self._uncompared -= 1
+        else:
+            spans = self._changed(image)
+            self._in_vain = 0 if spans is not None else self._in_vain + 1
+            self._uncompared = 0 if self._in_vain < 2 else min(2 ** (self._in_vain - 1), _MOST_UNCOMPARED) - 1
         self._last = image
         if spans is None:
             self._views.clear()

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators import frame_update
 from obeql.executor.operators.changed_boxes import changed_boxes, joined_boxes
 from obeql.executor.operators.frame_update import FrameUpdateRun
-from obeql.planner.physical.frames import FrameUpdate
+from obeql.planner.physical.frames import Box, FrameUpdate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -105,6 +106,24 @@ def test_images_that_are_unlike_keep_no_views(graph: LayerGraph) -> None:
             assert torch.equal(run.forward(image), graph.forward(image))
     assert (run.count.whole, run.count.updated) == (3, 0)
     assert not run._views
+
+
+def test_of_a_row_of_unlike_images_fewer_and_fewer_are_compared(
+    graph: LayerGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = FrameUpdateRun(graph, replace(FrameUpdate.of(graph.network(), 1e12), why_whole=""))
+    compared: list[int] = []
+    images = 0
+
+    def counted(differs: np.ndarray) -> list[Box]:
+        compared.append(images)
+        return changed_boxes(differs)
+
+    monkeypatch.setattr(frame_update, "changed_boxes", counted)
+    with torch.inference_mode():
+        for images in range(70):
+            run.forward(torch.randn((1, *SIZE), dtype=torch.float64))
+    assert compared == [1, 3, 7, 15, 31, 47, 63]
 
 
 def test_networks_where_an_update_cannot_pay_say_why() -> None:
