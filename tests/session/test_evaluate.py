@@ -121,7 +121,9 @@ def test_a_file_of_version_2_gets_the_table(tmp_path: Path) -> None:
     with obeql.connect(file) as db:
         db.execute("DROP VIEW evaluations; DROP TABLE obeql_store.evaluation_rows")
         db.execute("DROP MACRO iou_at_least; DROP MACRO count_between; DROP MACRO at_least; DROP MACRO cells_in_box")
-        db.execute("DROP VIEW flat_maps; DROP MACRO run_of; DROP MACRO image_of; DROP TABLE obeql_store.shard_rows CASCADE")
+        db.execute(
+            "DROP VIEW flat_maps; DROP MACRO run_of; DROP MACRO image_of; DROP TABLE obeql_store.shard_rows CASCADE"
+        )
         db.execute("DROP VIEW windows; DROP MACRO importance_of; DROP TABLE obeql_store.view_rows")
         db.execute("DROP TABLE obeql_store.piece_rows CASCADE; DROP TABLE obeql_store.run_sizes CASCADE")
         for view in ("heatmaps", "cells", "runs", "models"):
