@@ -113,15 +113,14 @@ def test_of_a_row_of_unlike_images_fewer_and_fewer_are_compared(
 ) -> None:
     run = FrameUpdateRun(graph, replace(FrameUpdate.of(graph.network(), 1e12), why_whole=""))
     compared: list[int] = []
-    images = 0
 
     def counted(differs: np.ndarray) -> list[Box]:
-        compared.append(images)
+        compared.append(run.count.whole)
         return changed_boxes(differs)
 
     monkeypatch.setattr(frame_update, "changed_boxes", counted)
     with torch.inference_mode():
-        for images in range(70):
+        for _ in range(70):
             run.forward(torch.randn((1, *SIZE), dtype=torch.float64))
     assert compared == [1, 3, 7, 15, 31, 47, 63]
 
