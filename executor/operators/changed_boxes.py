@@ -16,7 +16,7 @@ from obeql.planner.physical.frames import Box
 
 __all__ = ["changed_boxes", "joined_boxes"]
 
-#: Pixels without a change between two boxes, at first; the fewest boxes that are looked at for a union.
+#: Pixels without a change that part two boxes, at first; the most boxes there are.
 _GAP = 4
 _MOST = 12
 
