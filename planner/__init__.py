@@ -11,20 +11,18 @@
 store, `scores` what a cell's numbers mean. Nothing here imports torch.
 """
 
-from obeql.planner.binding.bind import BoundExplain, BoundPredict, bind, bind_alike
+from obeql.planner.binding.bind import bind, bind_alike
+from obeql.planner.binding.bound import BoundExplain, BoundPredict
 from obeql.planner.binding.classes import class_names, find_class
 from obeql.planner.binding.multi_query import FollowingStatements
-from obeql.planner.binding.options import (
+from obeql.planner.binding.option_tables import (
     EVALUATE_OPTIONS,
     EXPLAIN_OPTIONS,
     MODEL_OPTIONS,
     RENDER_OPTIONS,
     OptionInfo,
-    evaluate_options,
-    images_options,
-    model_options,
-    render_options,
 )
+from obeql.planner.binding.options import evaluate_options, images_options, model_options, render_options
 from obeql.planner.binding.reuse import with_stored_cells
 from obeql.planner.binding.settings import SETTINGS, SettingInfo, bind_setting, check_setting, setting_default
 from obeql.planner.catalog import Catalog, ImageRecord, ImageSet, ModelRecord, Preprocessing

@@ -98,7 +98,7 @@ def commands() -> str:
 
 def render_options() -> str:
     from obeql.export.registry import FORMS
-    from obeql.planner.binding.options import RENDER_OPTIONS
+    from obeql.planner.binding.option_tables import RENDER_OPTIONS
     from obeql.session.render_export import takes
 
     def files(name: str) -> str:

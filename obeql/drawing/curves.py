@@ -109,7 +109,7 @@ def _rows(n_channels: int) -> list[tuple[float, float]]:
 def _band(ax: Axes, importance: npt.NDArray[np.float32], limit: float, chosen: Palette, smooth: bool) -> Any:
     from matplotlib.colors import Normalize  # noqa: PLC0415
 
-    from obeql.drawing.overlay import color_map  # noqa: PLC0415
+    from obeql.drawing.map_layers import color_map  # noqa: PLC0415
 
     values = np.abs(importance) if chosen.sign == "absolute" else importance
     low, high = chosen.span

@@ -13,26 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from obeql.drawing.captions import add_note, add_titles, quality_lines, score_line, shortened, window_line
 from obeql.drawing.colors import checked_limit, palette, shared_limits
 from obeql.drawing.curves import as_picture
 from obeql.drawing.figures import MapFigure, new_figure
-from obeql.drawing.overlay import (
-    add_key,
-    add_note,
-    add_titles,
-    bar_beside,
-    bar_label,
-    bare,
-    draw_map,
-    draw_picture,
-    key_of,
-    overlay,
-    picture_of,
-    quality_lines,
-    score_line,
-    shortened,
-    window_line,
-)
+from obeql.drawing.map_layers import bare, draw_picture, picture_of
+from obeql.drawing.overlay import draw_map, overlay
+from obeql.drawing.scale_bar import add_key, bar_beside, bar_label, key_of
 from obeql.errors import QueryTypeError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import statements, syntax
 from obeql.planner import ImageRecord, ImageSet
-from obeql.planner.binding.options import EXPLAIN_OPTIONS, MODEL_OPTIONS
+from obeql.planner.binding.option_tables import EXPLAIN_OPTIONS, MODEL_OPTIONS
 from obeql.session.image_registry import is_pixels
 
 __all__ = ["CLAUSES", "LiveModel", "explain_statement", "live_model", "predict_statement"]

@@ -14,7 +14,7 @@ from obeql.errors import QueryTypeError, UnknownNameError, nearest
 from obeql.export.folders import folder_format
 from obeql.export.registry import Form, form_of
 from obeql.export.runs import TABLES, is_one_file
-from obeql.planner.binding.options import RENDER_OPTIONS
+from obeql.planner.binding.option_tables import RENDER_OPTIONS
 from obeql.results.result import Result
 
 __all__ = ["export_run", "render_run", "takes"]

@@ -17,7 +17,8 @@ from typing import Any
 
 from obeql.errors import ObeqlError
 from obeql.grammar import statements, syntax
-from obeql.planner.binding.bind import BoundExplain, bind_alike
+from obeql.planner.binding.bind import bind_alike
+from obeql.planner.binding.bound import BoundExplain
 from obeql.planner.binding.options import explain_options
 from obeql.planner.catalog import Catalog
 from obeql.planner.class_selector import ClassSelector

@@ -1,38 +1,28 @@
-"""The options of WITH: one declarative table each for EXPLAIN OCCLUDE and for CREATE MODEL.
+"""Read the options that a statement gives behind WITH, by the tables of `option_tables`.
 
-Binding, completion and the documentation read these tables; a new option is a new row. Rows hold what a value may be
-by itself. What depends on the model (does the patch fit its input?) is checked by `bind`.
+Before: the nodes of a syntax tree. After: `bind` and the handlers of statements take the values. Errors point at the
+option, or at the item of its list, that is wrong.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import syntax
 from obeql.planner.binding.error_location import locate
-from obeql.planner.binding.input_values import input_values
-from obeql.planner.binding.values import (
-    BadValue,
-    Parameters,
-    Parser,
-    axis_sizes,
-    choice,
-    flag,
-    number,
-    plain,
-    show_pair,
-    shown,
-    size_bytes,
-    text_value,
-    whole,
+from obeql.planner.binding.option_tables import (
+    EVALUATE_OPTIONS,
+    EXPLAIN_OPTIONS,
+    IMAGES_OPTIONS,
+    MODEL_OPTIONS,
+    PREDICT_OPTIONS,
+    RENDER_OPTIONS,
+    OptionInfo,
 )
-from obeql.planner.catalog import Preprocessing
-from obeql.planner.fills import CONSTANTS, FILL_VALUES, FILLS, fill_numbers, fill_text
-from obeql.planner.scores import SCORE_KINDS
+from obeql.planner.binding.option_values import pages
+from obeql.planner.binding.values import BadValue, Parameters, plain, show_pair
 
 __all__ = [
     "EVALUATE_OPTIONS",
@@ -42,362 +32,16 @@ __all__ = [
     "PREDICT_OPTIONS",
     "RENDER_OPTIONS",
     "OptionInfo",
-    "check_fill",
-    "default_stride",
     "evaluate_options",
     "explain_options",
     "images_options",
     "images_pages",
     "model_options",
+    "place_of",
+    "predict_options",
     "render_options",
+    "show_value",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class OptionInfo:
-    """A row of the table. `default` None means that planning or the loader decides; `takes` is for people."""
-
-    name: str
-    parse: Parser
-    default: Any
-    takes: str
-    doc: str
-
-
-#: Patch sizes of one statement; each is a map of its own to plan.
-_MOST_PATCHES = 100
-_MOST_WORKERS = 512
-
-
-def _patches(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
-    """Parse one patch or a list of patches into ((height, width), ..), or ((size,), ..) for all axes."""
-    if not isinstance(value, list):
-        return (axis_sizes(name, value),)
-    if not value:
-        raise BadValue(f"{name} takes at least one size, not an empty list.")
-    if len(value) > _MOST_PATCHES:
-        raise BadValue(f"{name} takes at most {_MOST_PATCHES} sizes in a list, not {len(value)}.")
-    parsed = []
-    for position, item in enumerate(value):
-        try:
-            parsed.append(axis_sizes(name, item))
-        except BadValue as wrong:
-            raise BadValue(str(wrong), position) from None
-    return tuple(parsed)
-
-
-def _fill(name: str, value: Any) -> str:
-    """Parse a word of FILLS, a number, or numbers for each channel; returns the text `fill_numbers` reads.
-
-    What a model takes of these, `check_fill` says.
-    """
-    if isinstance(value, str):
-        return str(choice(*FILLS)(name, {"grey": "gray"}.get(value.lower(), value)))
-    parts = value if isinstance(value, tuple) else (value,)
-    if not isinstance(value, (tuple, int, float)) or isinstance(value, bool):
-        raise BadValue(f"{name} takes {', '.join(FILLS)}, a color (r, g, b) or numbers, not {shown(value)}.")
-    return fill_text([number(name, part) for part in parts])
-
-
-def check_fill(fill: str, how: Preprocessing) -> None:
-    """Raise BadValue for a fill that is none for the input of a model: of images a color, of signals its channels."""
-    numbers = fill_numbers(fill)
-    if numbers is None:
-        if how.is_signal and how.range is None and fill in CONSTANTS:
-            raise BadValue(
-                f"fill={fill} is a place in the range of a model, and this one has none: give it range=(low, high), or "
-                "a number as fill."
-            )
-        return
-    if how.is_signal:
-        if len(numbers) not in (1, how.n_channels):
-            raise BadValue(f"fill takes one number or one for each of {how.n_channels} channels, not {len(numbers)}.")
-        return
-    if len(numbers) == 1:
-        raise BadValue(f"fill takes {', '.join(FILLS)} or a color (r, g, b), not {numbers[0]:g}.")
-    if len(numbers) != 3:
-        raise BadValue(f"fill takes three numbers (r, g, b), not {len(numbers)}.")
-    for position, part in enumerate(numbers):
-        if not 0 <= part <= 1:
-            raise BadValue(f"fill takes colors in 0..1 (a byte divided by 255), not {part:g}.", position)
-
-
-def _workers(name: str, value: Any) -> int:
-    """Parse a number of processes; more than a machine can have is a typing error."""
-    found: int = whole(0)(name, value)
-    if found > _MOST_WORKERS:
-        raise BadValue(f"{name} is at most {_MOST_WORKERS}, not {found}.")
-    return found
-
-
-def _seed(name: str, value: Any) -> int:
-    """Parse a seed: what generators and the columns of a table take."""
-    found: int = whole(0)(name, value)
-    if found >= 2**63:
-        raise BadValue(f"{name} is at most {2**63 - 1}, not {shown(found)}.")
-    return found
-
-
-def default_stride(patch: tuple[int, int]) -> tuple[int, int]:
-    """Return a quarter of the patch along each axis, at least one pixel."""
-    return max(1, patch[0] // 4), max(1, patch[1] // 4)
-
-
-#: What `segments` may call, as scikit-image does, and the most segments of an image.
-_SEGMENTERS = ("slic",)
-_MOST_SEGMENTS = 10_000
-_CALL = re.compile(r"\s*(\w+)\s*\(\s*(\d+)\s*\)\s*")
-
-
-def _segments(name: str, value: Any) -> str:
-    """Parse `slic(100)`, also as a text; returns it as it is written."""
-    given: list[Any]
-    if isinstance(value, str) and (match := _CALL.fullmatch(value)):
-        method, given = match[1].lower(), [int(match[2])]
-    elif isinstance(value, syntax.CallValue):
-        method = value.name
-        given = [item.value if isinstance(item, syntax.Number) else None for item in value.items]
-    else:
-        raise BadValue(f"{name} takes a method and about how many segments, as slic(100), not {shown(value)}.")
-    choice(*_SEGMENTERS)(name, method)
-    if len(given) != 1:
-        raise BadValue(f"{name} takes one number, about how many segments, as {method}(100), not {len(given)}.")
-    count = whole(1)(name, given[0])
-    if count > _MOST_SEGMENTS:
-        raise BadValue(f"{name} takes at most {_MOST_SEGMENTS:,} segments, not {count:,}.")
-    return f"{method}({count})"
-
-
-def _pages(name: str, value: Any) -> str | tuple[int, ...]:
-    """Parse pages, counted from 1: one, a list of them, or the word all."""
-    if isinstance(value, str):
-        return str(choice("all")(name, value))
-    items = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not items:
-        raise BadValue(f"{name} takes at least one page, not an empty list.")
-    return tuple(whole(1)(name, item) for item in items)
-
-
-#: Which pages of the files of a source are images.
-_PAGE = OptionInfo("page", _pages, None, "3, [1, 2], all", "Pages of files of several, counted from 1; the first.")
-
-EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
-    OptionInfo(
-        "patch",
-        _patches,
-        ((16,),),
-        "16, 16x24, [8, 16, 32]",
-        "Pixels hidden at once, height x width, of signals samples; a list gives one map for each size.",
-    ),
-    OptionInfo("stride", axis_sizes, None, "4, 4x8", "Pixels from one window to the next; a quarter of the patch."),
-    OptionInfo(
-        "fill",
-        _fill,
-        "mean",
-        FILL_VALUES,
-        "What hides the pixels: the image's mean, a color in 0..1, 0 after normalization, or the blurred image.",
-    ),
-    OptionInfo(
-        "score",
-        choice(*SCORE_KINDS),
-        "probability",
-        ", ".join(SCORE_KINDS),
-        "What a cell shows; all of a classifier are stored. value: the output itself, of models with outputs=value.",
-    ),
-    OptionInfo(
-        "border",
-        choice("cover", "valid", "clip"),
-        "cover",
-        "cover, valid, clip",
-        "Last window of an axis: shifted inward, left out where it does not fit, or cut (needs stride <= patch).",
-    ),
-    OptionInfo(
-        "workers",
-        _workers,
-        0,
-        "0, 4",
-        "Workers that share the images; 0: none, or one a GPU of cuda:*, or all that Ray has room for.",
-    ),
-    OptionInfo(
-        "precision",
-        choice("float32", "tf32", "bfloat16", "float16", "float64"),
-        "float32",
-        "float32, tf32, bfloat16, float16, float64",
-        "Number format of the network's arithmetic.",
-    ),
-    OptionInfo("batch", whole(1), None, "64", "Windows computed at once; planned from the memory at hand."),
-    OptionInfo(
-        "memory",
-        size_bytes,
-        None,
-        "'2GB', '512MiB'",
-        "Most memory for activations, beyond an unoccluded pass; kB, MB, GB, TB count by 1000, KiB and so on by 1024.",
-    ),
-    OptionInfo("seed", _seed, 0, "0", "Seed of random choices; exact maps make none."),
-    _PAGE,
-    OptionInfo("mask", text_value, None, "'organs.png'", "A picture of labels: a window for each but 0, and no grid."),
-    OptionInfo(
-        "segments", _segments, None, "slic(100)", "Segments of each image, about so many: a window each, and no grid."
-    ),
-)
-
-PREDICT_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)
-
-IMAGES_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)
-
-
-def _input_size(name: str, value: Any) -> int | tuple[int, ...]:
-    """Parse one number for every axis, or one an axis: a list or tuple of one is the length of signals."""
-    sizes = axis_sizes(name, tuple(value) if isinstance(value, list) else value)
-    return sizes if isinstance(value, (list, tuple)) else sizes[0]
-
-
-def _input_channels(name: str, value: Any) -> str | int | tuple[str, ...]:
-    """Parse the colors of images, or how many channels signals have, or their names."""
-    if isinstance(value, (list, tuple)) and value and all(isinstance(part, str) for part in value):
-        return tuple(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(whole(1)(name, value))
-    if isinstance(value, str):
-        return str(choice("rgb", "bgr", "gray")(name, value))
-    raise BadValue(f"{name} takes rgb, bgr or gray, of signals a number or a list of names, not {shown(value)}.")
-
-
-def _numbers(name: str, value: Any) -> tuple[float, ...]:
-    """Parse one number or several, one for each channel."""
-    parts = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(number(name, part) for part in parts)
-
-
-def _class_names(name: str, value: Any) -> str | tuple[str, ...]:
-    """Parse a file of class names, or the names themselves."""
-    if isinstance(value, (list, tuple)) and value and all(isinstance(part, str) for part in value):
-        return tuple(value)
-    if isinstance(value, str) and value:
-        return value
-    raise BadValue(f"{name} takes a file of names, one a line, or a list of names, not {shown(value)}.")
-
-
-def _output(name: str, value: Any) -> str | int:
-    """Parse the name of an output or its number."""
-    if (isinstance(value, str) and value.strip()) or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise BadValue(f"{name} takes the name of an output or its number, from 0, not {shown(value)}.")
-
-
-MODEL_OPTIONS: tuple[OptionInfo, ...] = (
-    OptionInfo(
-        "size",
-        _input_size,
-        None,
-        "224, 240x320, (1024)",
-        "Model input in pixels, height x width; of signals their length, in brackets.",
-    ),
-    OptionInfo(
-        "resize",
-        choice("squash", "shortest", "none", "crop_pad"),
-        None,
-        "squash, shortest; none, crop_pad",
-        "Both sides, or shorter side and crop; of signals as long as they are, or their middle with zeros around it.",
-    ),
-    OptionInfo("edge", whole(1), None, "256", "Shorter side in pixels before the centre crop of resize=shortest."),
-    OptionInfo(
-        "interpolation",
-        choice("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
-        None,
-        "nearest, bilinear, bicubic, box, hamming, lanczos",
-        "How resizing interpolates; bicubic unless the weights declare another.",
-    ),
-    OptionInfo(
-        "mean", _numbers, None, "(0.485, 0.456, 0.406)", "Subtracted from pixels in 0..1, in model channel order."
-    ),
-    OptionInfo("std", _numbers, None, "(0.229, 0.224, 0.225)", "Divides after the mean, in the model's channel order."),
-    OptionInfo(
-        "channels",
-        _input_channels,
-        None,
-        "rgb, bgr, gray; 12, ['I', 'II']",
-        "Channel order of the model's input; of signals how many channels they have, or their names.",
-    ),
-    OptionInfo("range", _numbers, None, "(-1, 1)", "Of signals: the values that become 0 and 1, before mean and std."),
-    OptionInfo("classes", _class_names, None, "'names.txt', ['cat', 'dog']", "Names of the classes, in order."),
-    OptionInfo(
-        "weights", text_value, None, "DEFAULT, 'file.safetensors', 'file.pt'", "Where the parameters come from."
-    ),
-    OptionInfo(
-        "activation",
-        choice("softmax", "sigmoid"),
-        None,
-        "softmax, sigmoid",
-        "Whether classes exclude each other or are judged one by one.",
-    ),
-    OptionInfo(
-        "outputs",
-        choice("logits", "probabilities", "value"),
-        None,
-        "logits, probabilities, value",
-        "What the network returns; where it is not said, it is looked at. value: no classifier, but a regression.",
-    ),
-    OptionInfo("output", _output, None, "'logits', 1", "Which of several outputs to read, by name or number (from 0)."),
-    OptionInfo(
-        "inputs",
-        input_values,
-        None,
-        "{'age': 0.5, 'site': [1, 0]}",
-        "Values of the network's other inputs, the same for every image.",
-    ),
-    OptionInfo("trust", flag, None, "true, false", "Allow files that can run code when loaded, such as pickles."),
-)
-
-
-EVALUATE_OPTIONS: tuple[OptionInfo, ...] = (
-    OptionInfo("steps", whole(1), 50, "50", "Steps of a curve, each of an equal number of pixels."),
-    OptionInfo("fill", _fill, None, FILL_VALUES, "What hides pixels; that of the run."),
-    OptionInfo("batch", whole(1), 32, "32", "Pictures that the network is given at once."),
-)
-
-
-def _classes_drawn(name: str, value: Any) -> tuple[str | int, ...]:
-    """Parse a class by its name or number, or a list of these."""
-    items = value if isinstance(value, list) else [value]
-    for position, item in enumerate(items):
-        if isinstance(item, bool) or not isinstance(item, (str, int)):
-            raise BadValue(f"{name} takes names or numbers of classes, not {shown(item)}.", position)
-    if not items:
-        raise BadValue(f"{name} takes at least one class, not an empty list.")
-    return tuple(items)
-
-
-def _above_zero(most: float | None) -> Parser:
-    """Return a parser of numbers above zero, and up to `most`."""
-
-    def parse(name: str, value: Any) -> float:
-        found = number(name, value)
-        if not (found > 0 and (most is None or found <= most)):
-            raise BadValue(f"{name} takes a number above 0{f' and up to {most:g}' if most else ''}, not {value:g}.")
-        return found
-
-    return parse
-
-
-RENDER_OPTIONS: tuple[OptionInfo, ...] = (
-    OptionInfo("map", whole(0), None, "0", "The number of one map, counted from 0; all of them without it."),
-    OptionInfo("class", _classes_drawn, None, "'cat', 2, ['cat', 'dog']", "Only the maps of these classes."),
-    OptionInfo("opacity", _above_zero(1), None, "0.75", "Opacity of the map at the ends of the scale."),
-    OptionInfo("limit", _above_zero(None), None, "2.5", "Where the scale ends; at the largest importance without it."),
-    OptionInfo("cmap", text_value, None, "coolwarm, inferno", "A colormap of matplotlib in place of blue to red."),
-    OptionInfo(
-        "sign",
-        choice("all", "positive", "negative", "absolute"),
-        None,
-        "all, positive, negative, absolute",
-        "Which evidence is colored.",
-    ),
-    OptionInfo("shared", flag, None, "true, false", "Whether maps of one score share a scale."),
-    OptionInfo("columns", whole(1), None, "4", "Maps per row of a figure grid; else a matrix of images by classes."),
-    OptionInfo("colorbar", flag, None, "true, false", "Whether the scale stands beside the map."),
-    OptionInfo("dpi", whole(1), None, "300", "Pixels an inch of a picture."),
-)
 
 
 def explain_options(
@@ -445,7 +89,7 @@ def predict_options(options: Sequence[syntax.Option], parameters: Parameters) ->
 def images_pages(value: Any) -> str | tuple[int, ...] | None:
     """Return the pages that a keyword of Python names. Raises QueryTypeError."""
     try:
-        return None if value is None else _pages("page", value)
+        return None if value is None else pages("page", value)
     except BadValue as wrong:
         raise QueryTypeError(str(wrong)) from None
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.errors import QueryError
-from obeql.planner.binding.bind import BoundExplain
+from obeql.planner.binding.bound import BoundExplain
 from obeql.planner.binding.labels import labelled_classes, labels_of
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord, StoredGrid, StoredMaps
 from obeql.planner.cells import axis_places

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from obeql.errors import InternalError, QueryTypeError
-from obeql.planner.binding.bind import BoundExplain
+from obeql.planner.binding.bound import BoundExplain
 from obeql.planner.binding.options import show_value
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid, show_on, shown_axes

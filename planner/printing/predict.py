@@ -5,7 +5,7 @@ Comes after binding and `obeql.planner.physical.frames`; beside `plan`, which pr
 
 from __future__ import annotations
 
-from obeql.planner.binding.bind import BoundPredict
+from obeql.planner.binding.bound import BoundPredict
 from obeql.planner.physical.frames import FrameUpdate
 from obeql.planner.printing.numbers import digits, plural, size
 

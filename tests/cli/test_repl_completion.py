@@ -13,7 +13,7 @@ from obeql.cli.repl.completion import StatementCompleter, suggest
 from obeql.cli.repl.names import Names, gather
 from obeql.grammar import parse_script
 from obeql.planner.binding.clauses import METRICS
-from obeql.planner.binding.options import EXPLAIN_OPTIONS, MODEL_OPTIONS
+from obeql.planner.binding.option_tables import EXPLAIN_OPTIONS, MODEL_OPTIONS
 from obeql.planner.binding.settings import SETTINGS
 
 NAMES = Names(

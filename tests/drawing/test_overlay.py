@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from obeql.drawing.colors import Palette, bar_pixels, symmetric_limit
-from obeql.drawing.overlay import _fitted, color_map, overlay, picture_bytes
+from obeql.drawing.map_layers import color_map
+from obeql.drawing.overlay import overlay, picture_bytes
+from obeql.drawing.scale_bar import fitted
 from obeql.drawing.sheet import sheet
 from obeql.errors import QueryTypeError
 from obeql.executor.images import SourceImage, decode_object, place
@@ -203,8 +205,8 @@ def test_drawing_does_without_pyplot(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_label_that_is_longer_than_its_bar_takes_two_lines() -> None:
     label = ("← against", "drop in log-odds when hidden (nats)", "for →")
-    assert _fitted(label, 4.0) == "    ".join(label)
-    assert _fitted(label, 2.0) == "drop in log-odds when hidden (nats)\n← against        for →"
+    assert fitted(label, 4.0) == "    ".join(label)
+    assert fitted(label, 2.0) == "drop in log-odds when hidden (nats)\n← against        for →"
 
 
 def holed() -> Heatmap:

@@ -17,7 +17,8 @@ from obeql import errors
 from obeql.cli.main import main
 from obeql.grammar import parse_script
 from obeql.planner.binding.clauses import METRICS
-from obeql.planner.binding.options import EVALUATE_OPTIONS, EXPLAIN_OPTIONS, MODEL_OPTIONS, show_value
+from obeql.planner.binding.option_tables import EVALUATE_OPTIONS, EXPLAIN_OPTIONS, MODEL_OPTIONS
+from obeql.planner.binding.options import show_value
 from obeql.planner.binding.settings import SETTINGS
 from obeql.planner.logical.rules import RULE_NAMES
 from obeql.planner.physical.plan import OPERATORS

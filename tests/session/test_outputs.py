@@ -277,7 +277,7 @@ def test_pictures_of_values_speak_of_no_class(ages: Any) -> None:
     from rich.console import Console
 
     from obeql.drawing.legend import ends_text, scale_text
-    from obeql.drawing.overlay import bar_label
+    from obeql.drawing.scale_bar import bar_label
     from obeql.drawing.terminal import Canvas, draw_heatmap
     from obeql.export.report.report import report_text
 

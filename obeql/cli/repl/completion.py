@@ -24,7 +24,7 @@ from obeql.grammar.scanner import Token, scan
 
 if TYPE_CHECKING:
     from obeql.grammar import Expected
-    from obeql.planner.binding.options import OptionInfo
+    from obeql.planner.binding.option_tables import OptionInfo
     from obeql.planner.binding.settings import SettingInfo
 
 __all__ = ["StatementCompleter", "Suggestion", "suggest"]

@@ -15,7 +15,7 @@ from obeql.grammar.statements import About
 
 if TYPE_CHECKING:
     from obeql.export.folders import FolderFormat
-    from obeql.planner.binding.options import OptionInfo
+    from obeql.planner.binding.option_tables import OptionInfo
     from obeql.planner.binding.settings import SettingInfo
 
 __all__ = ["STATEMENTS", "find_statements", "option_help", "option_rows", "statement_help"]
@@ -76,7 +76,7 @@ def _folder_formats() -> Sequence[FolderFormat]:
 
 def option_rows(options: str) -> Sequence[OptionInfo | SettingInfo]:
     """Return the table of options, or of settings, that a statement names; of none, nothing."""
-    from obeql.planner.binding.options import (  # noqa: PLC0415
+    from obeql.planner.binding.option_tables import (  # noqa: PLC0415
         EVALUATE_OPTIONS,
         EXPLAIN_OPTIONS,
         IMAGES_OPTIONS,
