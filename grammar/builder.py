@@ -29,8 +29,8 @@ def _snake_case(name: str) -> str:
 
 
 _NODES: dict[str, type[Node]] = {
-    _snake_case(name): value
-    for name, value in {**vars(syntax), **vars(statements)}.items()
+    _snake_case(value.__name__): value
+    for value in (*vars(syntax).values(), *statements.STATEMENTS)
     if isinstance(value, type) and issubclass(value, Node)
 }
 

@@ -126,7 +126,7 @@ class Target:
         from obeql.grammar import statements
         from obeql.planner import Rates, bind, bind_setting, model_options, plan_explain, show
 
-        catalog = self.session._statements._catalog
+        catalog = self.session._context.catalog
         match tree:
             case statements.ExplainOcclude() | statements.PlanStatement():
                 show(plan_explain(bind(tree, catalog, text), Rates()))

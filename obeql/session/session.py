@@ -34,7 +34,8 @@ from obeql.session.late import page_server
 from obeql.session.model_registry import ModelRegistry
 from obeql.session.parameters import Parameters, check_parameters
 from obeql.session.probe import Probe
-from obeql.session.statements import Outcome, Statements
+from obeql.session.statement_context import Outcome, StatementContext
+from obeql.session.statements import Statements
 from obeql.store import MEMORY, Store
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Session:
         self._image_registry = ImageRegistry(self._store, places, tables)
         cancellation = Cancellation()
         self._model_registry = ModelRegistry(self._store, places, allow_python, cancellation.check)
-        self._statements = Statements(self._store, self._image_registry, self._model_registry, cancellation, tables)
+        self._context = StatementContext(self._store, self._image_registry, self._model_registry, cancellation)
+        self._statements = Statements(self._context, tables)
         self._page: PageServer | None = None
         _sessions.add(self)
 
@@ -135,7 +137,7 @@ class Session:
         `model` is a name, or a live module, which becomes a model called after its class. Options of `create_model`,
         such as size, mean and std, may then be given too; without size, arrays and tensors are of the model's size.
         """
-        self._statements.require_open()
+        self._context.require_open()
         source = as_text(source) if isinstance(source, str) else source
         if _is_module(model):
             live = live_model(model, source, options)
@@ -165,7 +167,7 @@ class Session:
         With `check`, the usual preprocessings instead, one a row, and what the network makes of the images with each.
         `source` is what `explain` takes.
         """
-        self._statements.require_open()
+        self._context.require_open()
         source = as_text(source) if isinstance(source, str) else source
         is_name = isinstance(source, str) and self._is_name(source)
         statement, parameters = predict_statement(source, model, top, page, check, is_name)
@@ -192,14 +194,14 @@ class Session:
         hash: a session that opens the file later asks for it again. Raises ModelError, QueryTypeError, and StoreError
         when the name stands for another model and `replace` is false, or for a new one in a read-only database.
         """
-        self._statements.require_open()
+        self._context.require_open()
         _check_name("Model", name)
         with self._statements.turn():
             if isinstance(module, (str, os.PathLike)):
                 record = self._model_registry.create(name, os.fspath(module), options)
             else:
                 record = self._model_registry.adopt(name, module, options)
-            self._statements.put_model(record, replace or self._model_registry.renews(record))
+            self._statements.catalog.put_model(record, replace or self._model_registry.renews(record))
         return record
 
     def create_images(
@@ -210,7 +212,7 @@ class Session:
         `page` takes pages of files of several, counted from 1, or "all"; without it, the first is taken.
         """
         pages = images_pages(page)
-        self._statements.require_writable("create_images")
+        self._context.require_writable("create_images")
         _check_name("Image set", name)
         source: str | None = None
         if isinstance(images, (str, os.PathLike)):
@@ -227,8 +229,8 @@ class Session:
 
     def run(self, name_or_id: str | int) -> Result:
         """Return the maps of a stored run. Raises UnknownNameError."""
-        self._statements.require_open()
-        return self._statements.stored_run(name_or_id)
+        self._context.require_open()
+        return self._context.stored_run(name_or_id)
 
     def ui(
         self, *, host: str = "127.0.0.1", port: int = 0, allow_files: bool = False, open_browser: bool = True
@@ -239,7 +241,7 @@ class Session:
         returns the page that is there. `allow_files` lets the page's statements name files of this machine. Raises
         UnsupportedError without the extra `ui`, ExecutionError where the address is taken.
         """
-        self._statements.require_open()
+        self._context.require_open()
         if self._page is None or not self._page.is_running:
             self._page = page_server(self, host, port, allow_files)
             self._page.start()
@@ -252,7 +254,7 @@ class Session:
 
         `image` is a name, an id, a path or pixels. Raises UnknownNameError, ImageError, QueryTypeError for several.
         """
-        self._statements.require_open()
+        self._context.require_open()
         return self._statements.probe(image, model, fill)
 
     def picture(self, image_id: int) -> SourceImage:
@@ -278,7 +280,7 @@ class Session:
 
     def setting(self, name: str) -> Any:
         """The value of `obeql.<name>` in this session; None means that planning decides. Raises UnknownNameError."""
-        return self._statements.setting(name)
+        return self._context.setting(name)
 
     def close(self) -> None:
         """Close the database; a second call does nothing. A statement that runs in another thread is stopped first.
@@ -305,8 +307,8 @@ class Session:
     def _adopted(self, name: str, module: Any, options: dict[str, Any]) -> ModelRecord:
         """A live module as a model of this name, or, where that stands for another one, with its hash behind it."""
         with self._statements.turn():
-            record = self._statements.with_free_name(self._model_registry.adopt(name, module, options))
-            self._statements.put_model(record, False)
+            record = self._statements.catalog.with_free_name(self._model_registry.adopt(name, module, options))
+            self._statements.catalog.put_model(record, False)
         return record
 
     def _is_name(self, source: str) -> bool:

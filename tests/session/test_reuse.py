@@ -332,7 +332,7 @@ def test_cells_that_are_gone_when_the_run_begins_are_planned_anew(
     want = net_db.execute(statement)
     assert "typical rates" in str(net_db.execute(f"PLAN {statement}"))
     computed.take()
-    store = net_db._statements._store
+    store = net_db._context.store
     hashes = [each.cells.key.image_hash for each in want]
     plain, dropped = store.stored, []
 

@@ -227,7 +227,7 @@ def test_closing_ends_a_question_that_takes_long(make_site: Callable[..., Any]) 
         def measuring() -> None:
             began.set()
             while True:
-                session._statements._cancellation.check()
+                session._context.cancellation.check()
                 time.sleep(0.01)
 
         asked, waiting = site.page.worker.ask(measuring), site.page.worker.ask(lambda: 1, patient=True)
