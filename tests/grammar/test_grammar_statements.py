@@ -13,6 +13,7 @@ from obeql.cli.repl.completion import suggest
 from obeql.cli.repl.names import Names
 from obeql.grammar import parse_statement, parser, print_statement, scanner, statements, syntax
 from obeql.grammar.scanner import is_obeql_statement
+from obeql.grammar.statement_node import Words
 from obeql.session.session import connect
 
 
@@ -27,7 +28,7 @@ class RankRun(statements.StatementNode):
         "RANK", "ranks", "RANK run [WITH ..];", (), "RANK first;", "evaluate"
     )
 
-    def words(self) -> statements.Words:
+    def words(self) -> Words:
         """Return what the statement is written as."""
         return "RANK", self.run, *(("WITH", *self.options) if self.options else ())
 
