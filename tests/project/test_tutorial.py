@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from doc_notebook import notebook
 
 import obeql
 
@@ -21,11 +21,7 @@ ENOUGH = ("Te-gl_0014", "Te-me_0017", "Te-me_0019", "Te-no_0023", "Te-pi_0016")
 
 
 def test_the_notebook_is_the_page() -> None:
-    spec = importlib.util.spec_from_file_location("write_docs", ROOT / "scripts" / "write_docs.py")
-    assert spec is not None and spec.loader is not None
-    write_docs = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(write_docs)
-    assert NOTEBOOK.read_text(encoding="utf-8") == write_docs.notebook(), "run scripts/write_docs.py"
+    assert NOTEBOOK.read_text(encoding="utf-8") == notebook(), "run scripts/write_docs.py"
 
 
 #: Runs each cell as a notebook does; a process of its own, because IPython keeps what cells yield until the end.
