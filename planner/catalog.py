@@ -81,6 +81,13 @@ class Preprocessing:
         return 1 if self.channels == "gray" else 3
 
     @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Return what the channels are called, in the order of the model's input."""
+        if isinstance(self.channels, tuple):
+            return self.channels
+        return {"gray": ("gray",), "rgb": ("red", "green", "blue"), "bgr": ("blue", "green", "red")}[self.channels]
+
+    @property
     def size_text(self) -> str:
         """Return the size of the input as people read it: `240x320`, or `length 1024` of signals."""
         return f"length {self.size[0]}" if self.is_signal else "x".join(map(str, self.size))
@@ -214,7 +221,8 @@ class StoredGrid:
     """The windows of a stored map: what planning needs to know of it.
 
     `rows` are the tops and heights of the windows, `cols` their lefts and widths. `exact` (rows, cols) says which cells
-    are exact, None that all are. `run` is how the oldest run that has the map is shown.
+    are exact, None that all are. `run` is how the oldest run that has the map is shown. `channels` are those that its
+    windows hide; None: all of them.
     """
 
     class_id: int
@@ -224,6 +232,7 @@ class StoredGrid:
     clean_top_class: int
     run: str
     exact: npt.NDArray[np.bool_] | None = None
+    channels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,7 +2,8 @@
 
 The planner declares what reads and writes cells; the session passes the DuckDB implementations in, so that the
 executor never imports the store. A window's value depends on image, model, preprocessing, patch, fill and
-precision (the `CellKey`) and on where the window lies, not on stride, border rule or region.
+precision (the `CellKey`), the channels that are hidden among it, and on where the window lies, not on stride, border
+rule or region.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _CELL_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class CellKey:
-    """What, besides its position, decides a window's value."""
+    """What, besides its position, decides a window's value. `channels` are those that windows hide; None: all."""
 
     image_hash: str
     model_hash: str
@@ -45,6 +46,7 @@ class CellKey:
     patch: tuple[int, ...]
     fill: str
     precision: str
+    channels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

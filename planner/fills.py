@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-__all__ = ["BLUR_SIGMA", "CONSTANTS", "FILLS", "FILL_VALUES", "fill_numbers", "fill_text"]
+__all__ = [
+    "BLUR_SIGMA",
+    "CONSTANTS",
+    "FILLS",
+    "FILL_VALUES",
+    "fill_numbers",
+    "fill_text",
+    "fill_with_channels",
+    "hidden_channels",
+]
 
 #: Words, and what each of them writes; `executor/images/fill.py` has the values.
 FILLS: Mapping[str, str] = {
@@ -21,6 +30,9 @@ CONSTANTS: Mapping[str, float] = {"black": 0.0, "white": 1.0, "gray": 0.5}
 
 #: Standard deviation of the blur as a share of the shorter side of the model's input (11.2 pixels at 224).
 BLUR_SIGMA = 1 / 20
+
+#: In the store, between a fill and the channels that it hides.
+_CHANNELS = "@"
 
 #: What may be written, for the help on options.
 FILL_VALUES = f"{', '.join(FILLS)}, (r, g, b), of signals a number or one a channel"
@@ -39,3 +51,14 @@ def fill_numbers(fill: str) -> tuple[float, ...] | None:
         return tuple(float(part) for part in fill[1:-1].split(","))
     except ValueError:
         return None
+
+
+def fill_with_channels(fill: str, channels: Sequence[int] | None) -> str:
+    """Return a fill and the channels that it hides as the store has them: `mean@0,2`, or `mean` for all of them."""
+    return fill if channels is None else f"{fill}{_CHANNELS}{','.join(map(str, channels))}"
+
+
+def hidden_channels(text: str) -> tuple[str, tuple[int, ...] | None]:
+    """Return a fill and the channels that it hides, None all of them, from the text of `fill_with_channels`."""
+    fill, mark, numbers = text.partition(_CHANNELS)
+    return fill, tuple(map(int, numbers.split(","))) if mark else None

@@ -45,7 +45,7 @@ class WindowGrid:
     """All windows of one map in pixels of the model's input, an `AxisGrid` an axis, slowest first.
 
     Cell (r, c) of an image hides axes[0][r] x axes[1][c]; `rows` and `cols` are the last two axes. `region` is
-    (starts.., extents..), the slowest axis first.
+    (starts.., extents..), the slowest axis first. `channels` are those that windows hide; None: all of them.
     """
 
     axes: tuple[AxisGrid, ...]
@@ -53,6 +53,7 @@ class WindowGrid:
     stride: tuple[int, ...]
     border: Border
     region: tuple[int, ...] | None = None
+    channels: tuple[int, ...] | None = None
 
     @property
     def rows(self) -> AxisGrid:

@@ -121,6 +121,7 @@ class RegionGrid(WindowGrid):
                 digests,
                 {digest: listed.pixels[digest] for digest in digests if digest},
             ),
+            channels=self.channels,
         )
 
     @property

@@ -42,6 +42,7 @@ from obeql.executor.execution.report import RunReport
 from obeql.executor.operators.cached_cells import CellLookup, known_cells
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.grid_scan import Planes
+from obeql.executor.operators.hidden_channels import in_channels
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.physical.plan import ExplainPlan, ProgressiveRefine, Refinement
@@ -84,7 +85,10 @@ def execute(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Step:
-    """One grid over the images of a clean pass: `wanted` (images, windows); `before` windows of the run are done."""
+    """One grid over the images of a clean pass: `wanted` (images, windows); `before` windows of the run are done.
+
+    `channels` are those that its windows hide, None all of them.
+    """
 
     place: int
     images: Sequence[ImageTask]
@@ -92,10 +96,13 @@ class _Step:
     wanted: npt.NDArray[np.bool_]
     before: int
 
+    channels: tuple[int, ...] | None
+
     @property
     def fill(self) -> Tensor:
         """Return what hides windows, one an image: (N, C, 1, 1) or (N, C, H, W)."""
-        return torch.cat([work.prepared.fill for work in self.images if work.prepared is not None])
+        prepared = [work.prepared for work in self.images if work.prepared is not None]
+        return torch.cat([in_channels(each.fill, each.pixels, self.channels) for each in prepared])
 
 
 def _within(refinement: Refinement | None) -> float | None:
@@ -284,7 +291,7 @@ class _Execution:
             before += sum(work.n_windows(place) for work in group)
             # Of the images that pass all windows count as done that are not wanted, those of other images too.
             before -= len(passing) * self.plan.grids[place].n_windows
-            step = _Step(place, passing, clean, np.stack(wanted), before)
+            step = _Step(place, passing, clean, np.stack(wanted), before, self.plan.grids[place].channels)
             refined = self.operators.refined[place]
             if refined is None:
                 computed = {work.number: planes for work, planes in zip(passing, self._whole(step), strict=True)}

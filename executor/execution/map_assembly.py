@@ -69,7 +69,8 @@ def overflow_hint(plan: ExplainPlan) -> str:
 
 def cell_key(plan: ExplainPlan, image_hash: str, preprocessing_hash: str, grid: WindowGrid) -> CellKey:
     """Return what the cells of a grid over the image of that content are found by."""
-    return CellKey(image_hash, plan.model.model_hash, preprocessing_hash, grid.patch, plan.fill, plan.precision)
+    model_hash = plan.model.model_hash
+    return CellKey(image_hash, model_hash, preprocessing_hash, grid.patch, plan.fill, plan.precision, grid.channels)
 
 
 def clean_numbers(logits: Tensor, classes: Sequence[Sequence[int]], activation: Activation) -> list[dict[int, Clean]]:

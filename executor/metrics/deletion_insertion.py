@@ -16,6 +16,7 @@ from torch import Tensor
 from obeql.errors import ImageError
 from obeql.executor.images import ModelInput, fill_values
 from obeql.executor.network.graph import LayerGraph
+from obeql.executor.operators.hidden_channels import in_channels
 from obeql.executor.operators.logits import logit_and_others
 from obeql.planner.catalog import Activation, Preprocessing
 
@@ -66,15 +67,17 @@ def curves(
     steps: int,
     batch: int,
     device: torch.device,
+    channels: tuple[int, ...] | None = None,
 ) -> Curves:
     """Run the network on 2 (steps + 1) pictures: with the first pixels of `order` hidden, and with all others hidden.
 
     `graph` is on the device, in float32; `order` holds every pixel of the model's input once. `fill` is what hides, as
-    in a statement. Raises ImageError where an output is not a number.
+    in a statement, and `channels` what is hidden, None all of them. Raises ImageError where an output is not a number.
     """
     pixels = torch.from_numpy(model_input.values)[None].to(device)  # (1, C, H, W)
     hidden = torch.from_numpy(fill_values(fill, model_input, how)).to(device)
     hidden = hidden[:, None, None] if hidden.dim() == 1 else hidden  # (C, 1, 1) or (C, H, W)
+    hidden = in_channels(hidden[None], pixels, channels)[0]
     height, width = model_input.values.shape[1:]
     rank = np.empty(order.size, np.int64)
     rank[order] = np.arange(order.size)

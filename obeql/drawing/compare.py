@@ -77,6 +77,7 @@ def _what_differs(first: Heatmap, second: Heatmap) -> tuple[str, str]:
         "patch": lambda heat: f"patch {heat.patch_text}",
         "stride": lambda heat: "stride " + show_on(heat.placement.model_size, heat.stride),
         "fill": lambda heat: f"fill {heat.cells.key.fill}",
+        "channel": lambda heat: heat.channel or "all channels",
         "quality": lambda heat: "approximate" if heat.approx else "exact",  # the bound is in the line below
     }
     pairs = [(tell(first), tell(second)) for tell in told.values()]

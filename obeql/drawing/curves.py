@@ -68,13 +68,14 @@ def draw_signal(
     importance = heat.to_pixels("source")
     mappable = None
     for number, ax in enumerate(rows[:-1]):
-        mappable = _band(ax, importance, limit, chosen, smooth)
+        if heat.hides(number):
+            mappable = _band(ax, importance, limit, chosen, smooth)
         if samples is not None:
             ax.plot(np.arange(length) + 0.5, samples[number], color="0.1", linewidth=0.9)
             ax.set_ylim(*_span(samples[number]))
         name = heat.channels[number] if number < len(heat.channels) else str(number)
         ax.set_ylabel(name if n_rows > 1 or name != "0" else "", rotation=0, ha="right", va="center")
-        if outline:
+        if outline and heat.hides(number):
             _frame(ax, heat)
     below = rows[-1]
     centre = np.arange(length) + 0.5

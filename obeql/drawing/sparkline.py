@@ -43,9 +43,10 @@ def sparklines(heat: Heatmap, width: int, limit: float, chosen: Palette, color: 
     shades = chosen.blended(np.tile(_GROUND, (1, len(importance), 1)), importance[None], limit)[0]
     marks = _BLOCKS if blocks else _PLAIN
     text = Text(no_wrap=True)
-    for name, values in zip(names, () if samples is None else samples, strict=False):
+    for number, (name, values) in enumerate(zip(names, () if samples is None else samples, strict=False)):
         text.append(name.ljust(label))
-        _append(text, _levels(columns_of(values, n)), shades if color else None, marks)
+        shaded = shades if color and heat.hides(number) else None
+        _append(text, _levels(columns_of(values, n)), shaded, marks)
         text.append("\n")
     text.append(" " * label)
     _append(text, _levels(np.abs(importance), float(limit)), shades if color else None, marks)

@@ -99,8 +99,10 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> R
         text = sparklines(heat, room, limit, _PALETTE, canvas.color, canvas.blocks)
     else:
         text = _painted(_sampled(heat, height, width), limit, _ground(heat, height, width), canvas)
+    channel = f" · {heat.channel}" if heat.channel else ""
     title = Text(
-        f"{Path(heat.image).name} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}", style="bold"
+        f"{Path(heat.image).name} · {heat.class_name}{channel} · clean {heat.score_kind} {heat.clean_score:.4g}",
+        style="bold",
     )
     unknown = NOT_COMPUTED if uncovered(heat).any() else ""
     if outside(heat.placement):

@@ -39,6 +39,7 @@ def of_map(heat: Heatmap, result: Result | None) -> dict[str, Any]:
         "patch": heat.patch_text,
         "stride": list(heat.stride),
         "fill": key.fill,
+        **({"channel": heat.channel} if heat.channel else {}),
         "precision": key.precision,
         "quality": heat.quality,
         "bound": heat.bound,

@@ -43,7 +43,7 @@ class Heatmap(MapNumbers):
     `image` is the image's name in titles, `class_name` the class asked about, `classes` the names of all classes
     (may be empty), `stride` (rows, cols) in pixels, `columns` what the SELECT that named the image passed along.
     `n_axes` counts the axes of the model's input: 1 of a signal, whose map has one number a window, and 2 of an image.
-    `channels` are the names of a signal's channels.
+    `channels` are the names of a signal's channels, `hidden` of those that windows hide, where they do not hide all.
     """
 
     def to_pixels(self, size: Literal["model", "source"] = "model") -> FloatPlane:
@@ -233,6 +233,8 @@ class Heatmap(MapNumbers):
             "model": self.model,
             "patch": self.patch,
             "stride": self.stride,
+            "channel": self.channel or "",
+            "channel": self.channel or "",
         }
         return {name: np.asarray(value) for name, value in arrays.items()}
 

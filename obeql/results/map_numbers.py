@@ -48,6 +48,7 @@ class MapNumbers:
     picture: Picture = None
     n_axes: int = 2
     channels: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     # -- numbers ------------------------------------------------------------------------------------------------
 
@@ -144,12 +145,22 @@ class MapNumbers:
     @property
     def windows_text(self) -> str:
         """Return size and stride of the windows, in words; or how many a query lists."""
+        channel = f" of {self.channel}" if self.hidden else ""
         if self.cells.listed is not None:
-            return f"{self.shape[-1]} listed windows"
+            return f"{self.shape[-1]} listed windows{channel}"
         size = self.placement.model_size
         stride = shown_axes(size, self.stride)
         step = "x".join(map(str, stride)) if len(set(stride)) > 1 else str(stride[0])
-        return f"window {self.patch_text} {'px' if size[0] > 1 else 'samples'}, stride {step}"
+        return f"window {self.patch_text} {'px' if size[0] > 1 else 'samples'}{channel}, stride {step}"
+
+    @property
+    def channel(self) -> str | None:
+        """Return the name of the channel that windows hide, or the names of several; None where they hide all."""
+        return ", ".join(self.hidden) if self.hidden else None
+
+    def hides(self, channel: int) -> bool:
+        """Return whether windows hide a channel of the model's input, by its number."""
+        return self.cells.key.channels is None or channel in self.cells.key.channels
 
     @property
     def class_id(self) -> int:

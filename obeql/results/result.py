@@ -104,7 +104,8 @@ class Result(Sequence[Heatmap]):
             what = "cell" if heat.cells.listed is None else "region"
             box = "top, left, height, width" if heat.n_axes > 1 else "start, length"
             head = ("#", what, box, "importance", heat.score_kind, "top class")
-            line = f"{heat.image} · {heat.class_name} · clean {heat.score_kind} {heat.clean_score:.4g}"
+            channel = f" · {heat.channel}" if heat.channel else ""
+            line = f"{heat.image} · {heat.class_name}{channel} · clean {heat.score_kind} {heat.clean_score:.4g}"
             note = "" if all(cell.exact for cell in cells) else f"\n  {ESTIMATED} {estimated_note(heat.cells.quality)}"
             blocks.append(f"{line}\n{_aligned(head, rows)}{note}" if rows else f"{line}\n(no cell computed)")
         return "\n\n".join(blocks)
@@ -234,8 +235,15 @@ class Result(Sequence[Heatmap]):
         n_more = [0 if most is None else len(found) - most for found in (self.maps, self.failures)]
         lines = [self._summary]
         if self.maps:
-            head = ("", "image", "class", "patch", "cells", "score", "clean", "max importance", "quality")
-            lines.append(_aligned(head, [_row(i, heat) for i, heat in enumerate(self.maps[shown])]))
+            heats = self.maps[shown]
+            head = ["", "image", "class", "patch", "cells", "score", "clean", "max importance", "quality"]
+            rows = [list(_row(i, heat)) for i, heat in enumerate(heats)]
+            if any(heat.channel for heat in heats):
+                for line, channel in zip(
+                    [head, *rows], ["channel", *(heat.channel or "all" for heat in heats)], strict=True
+                ):
+                    line.insert(4, channel)
+            lines.append(_aligned(head, rows))
             if n_more[0] > 0:
                 lines.append(f"... {n_more[0]} more")
         lines += [f"failed: {failure.shown}: {failure.error}" for failure in self.failures[shown]]
@@ -266,7 +274,7 @@ def _class_name(heat: Heatmap, class_id: int) -> str:
     return top_class_text(class_id, heat.classes)
 
 
-def _aligned(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+def _aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Columns of equal width: text to the left, numbers to the right."""
     rows = list(rows)
     columns = list(zip(head, *rows, strict=True))

@@ -104,7 +104,7 @@ def _curves(heat: Heatmap, model: ModelRecord, graph: LayerGraph, options: Mappi
         with arithmetic("float32", place):
             network = graph.to(place, torch.float32)
             chosen = heat.class_id, model.activation, options["steps"], options["batch"]
-            return curves(network, model_input, how, fill, order, *chosen, place)
+            return curves(network, model_input, how, fill, order, *chosen, place, heat.cells.key.channels)
     except ObeqlError:
         raise
     except Exception as error:

@@ -82,8 +82,9 @@ class Listings:
         """DESCRIBE RUN: one row a map."""
         return self._sql(
             "SELECT heat.image_id, heat.path, heat.label, heat.class_name, heat.patch_height, heat.patch_width, "
-            f'heat."rows", heat.cols, heat.score, heat.clean_score, heat.bound FROM {self._views}.heatmaps AS heat '
-            "WHERE heat.run_id = $run ORDER BY heat.image_id, heat.patch_height, heat.class_id",
+            'heat.channel, heat."rows", heat.cols, heat.score, heat.clean_score, heat.bound '
+            f"FROM {self._views}.heatmaps AS heat "
+            "WHERE heat.run_id = $run ORDER BY heat.image_id, heat.patch_height, heat.channel, heat.class_id",
             {"run": run.run_id},
         )
 

@@ -57,6 +57,7 @@ def heatmap_of(
         picture=picture,
         n_axes=len(model.preprocessing.size),
         channels=model.preprocessing.channels if isinstance(model.preprocessing.channels, tuple) else (),
+        hidden=tuple(model.preprocessing.channel_names[number] for number in cells.key.channels or ()),
     )
 
 

@@ -130,6 +130,7 @@ COLUMNS: Mapping[str, str] = {
     "series_uid": "UID of the series, as a DICOM file says",
     # how a map was computed
     "patch": "Size of the window as it is written in WITH, height x width in pixels",
+    "channel": "Name of the channel that windows hide, of several separated by commas; NULL where they hide all",
     "patch_height": "Height of a whole window in pixels",
     "patch_width": "Width of a whole window in pixels",
     "stride_height": "Pixels from one row of windows to the next; NULL for a map of one row",

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from obeql.errors import InternalError
 from obeql.planner.cells import CellKey, MapCells, others_of
+from obeql.planner.fills import fill_with_channels, hidden_channels
 from obeql.store.codec import dump, load
 from obeql.store.images import ImageContent
 
@@ -128,7 +129,8 @@ def map_digest(cells: MapCells) -> str:
     _check(cells)
     hasher = hashlib.blake2b(digest_size=20)
     key = cells.key
-    content: tuple[object, ...] = (key.image_hash, key.model_hash, key.preprocessing_hash, key.patch, key.fill)
+    fill = fill_with_channels(key.fill, key.channels)
+    content: tuple[object, ...] = (key.image_hash, key.model_hash, key.preprocessing_hash, key.patch, fill)
     content = (*content, key.precision, *(() if cells.listed is None else (cells.listed.digests,)))
     clean = (float(cells.clean_logit).hex(), float(cells.clean_others).hex(), int(cells.clean_top_class))
     hasher.update(dump((content, cells.class_id, cells.logit.shape, cells.exact is None, clean)).encode())
@@ -159,7 +161,7 @@ def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[Map
             "preprocessing_hash": pa.array([cells.key.preprocessing_hash for cells in maps], text),
             "patch_height": pa.array([cells.key.patch[0] for cells in maps], int32),
             "patch_width": pa.array([cells.key.patch[1] for cells in maps], int32),
-            "fill": pa.array([cells.key.fill for cells in maps], text),
+            "fill": pa.array([fill_with_channels(cells.key.fill, cells.key.channels) for cells in maps], text),
             "precision": pa.array([cells.key.precision for cells in maps], text),
             "class_id": pa.array([cells.class_id for cells in maps], int32),
             "n_rows": pa.array([cells.shape[0] for cells in maps], int32),
@@ -302,6 +304,7 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
             return None if name == "exact" else np.empty((0, 0))
         return _plane(columns[name], row, (value("n_rows"), value("n_cols")), missing)
 
+    fill, channels = hidden_channels(value("fill"))
     exact = plane("exact", False)
     logit = _required(plane("logit", np.nan)).astype(np.float32)
     return MapCells(
@@ -310,8 +313,9 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
             value("model_hash"),
             value("preprocessing_hash"),
             (value("patch_height"), value("patch_width")),
-            value("fill"),
+            fill,
             value("precision"),
+            channels,
         ),
         class_id=value("class_id"),
         tops=axis("tops"),

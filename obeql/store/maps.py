@@ -18,6 +18,7 @@ import pyarrow as pa
 from obeql.errors import InternalError
 from obeql.planner.catalog import StoredGrid, StoredMaps
 from obeql.planner.cells import CellKey, ImageHashes, MapCells
+from obeql.planner.fills import fill_with_channels, hidden_channels
 from obeql.store.codec import utc_now
 from obeql.store.images import ImageRows
 from obeql.store.map_columns import (
@@ -40,8 +41,8 @@ from obeql.store.runs import RunRows
 __all__ = ["MapRows"]
 
 _Axis = tuple[tuple[int, ...], tuple[int, ...]]
-#: patch, rows and columns of a grid as `StoredGrid` takes them
-_Grid = tuple[tuple[int, int], _Axis, _Axis]
+#: patch, rows and columns of a grid as `StoredGrid` takes them, and the channels that its windows hide
+_Grid = tuple[tuple[int, int], _Axis, _Axis, tuple[int, ...] | None]
 
 
 class MapRows(RegionRows, RunRows, ImageRows):
@@ -232,7 +233,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
                 key.model_hash,
                 key.preprocessing_hash,
                 *key.patch,
-                key.fill,
+                fill_with_channels(key.fill, key.channels),
                 key.precision,
                 *class_ids,
             ],
@@ -260,17 +261,17 @@ class MapRows(RegionRows, RunRows, ImageRows):
         rows = self._database.rows_beside(
             "WITH found AS ("
             "SELECT batch.place, map.map_id, map.class_id, map.clean_top_class, map.patch_height, map.patch_width, "
-            "map.tops, map.heights, map.lefts, map.widths, coalesce(run.run_name, 'run ' || member.run_id, 'no run') "
+            "map.fill, map.tops, map.heights, map.lefts, map.widths, coalesce(run.run_name, 'run ' || member.run_id, 'no run') "
             "AS run, coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, map.exact IS NOT NULL) "
             "AS is_partial "
             "FROM obeql_store.maps AS map JOIN obeql_batch AS batch ON batch.image_hash = map.image_hash "
             "LEFT JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
             "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "
             "LEFT JOIN obeql_store.live_runs AS run ON run.run_id = member.run_id "
-            'WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND map.fill = ? AND map."precision" = ? '
-            "AND map.patch_height > 0"  # of grids: windows of a list are looked up when they are computed
-            "), on_grid AS (SELECT *, min(map_id) OVER (PARTITION BY patch_height, patch_width, tops, heights, lefts, "
-            "widths) AS first_on_grid FROM found), by_image AS ("
+            "WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND split_part(map.fill, '@', 1) = ? "
+            'AND map."precision" = ? AND map.patch_height > 0'  # of grids: windows of a list are looked up when they are computed
+            "), on_grid AS (SELECT *, min(map_id) OVER (PARTITION BY patch_height, patch_width, fill, tops, heights, "
+            "lefts, widths) AS first_on_grid FROM found), by_image AS ("
             "SELECT place, list((first_on_grid, class_id, clean_top_class, run, CASE WHEN is_partial THEN map_id END) "
             "ORDER BY map_id) AS maps FROM on_grid GROUP BY place) "
             "SELECT maps, list(place ORDER BY place) AS places FROM by_image GROUP BY maps ORDER BY min(place)",
@@ -284,7 +285,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
             StoredMaps(
                 places,
                 [
-                    StoredGrid(class_id, *grids[first], top_class, run, masks.get(map_id))
+                    StoredGrid(class_id, *grids[first][:3], top_class, run, masks.get(map_id), grids[first][3])
                     for first, class_id, top_class, run, map_id in found
                 ],
             )
@@ -292,15 +293,20 @@ class MapRows(RegionRows, RunRows, ImageRows):
         ]
 
     def _grids(self, map_ids: Set[int]) -> dict[int, _Grid]:
-        """Patch and axes of some maps."""
+        """Patch, axes and hidden channels of some maps."""
         rows = self._database.rows_beside(
-            "SELECT map_id, patch_height, patch_width, tops, heights, lefts, widths FROM obeql_store.maps "
+            "SELECT map_id, patch_height, patch_width, tops, heights, lefts, widths, fill FROM obeql_store.maps "
             "WHERE map_id IN (SELECT map_id FROM obeql_batch)",
             pa.table({"map_id": pa.array(sorted(map_ids), pa.int64())}),
         )
         return {
-            map_id: ((height, width), (tuple(tops), tuple(heights)), (tuple(lefts), tuple(widths)))
-            for map_id, height, width, tops, heights, lefts, widths in rows
+            map_id: (
+                (height, width),
+                (tuple(tops), tuple(heights)),
+                (tuple(lefts), tuple(widths)),
+                hidden_channels(fill)[1],
+            )
+            for map_id, height, width, tops, heights, lefts, widths, fill in rows
         }
 
     def _exact_masks(self, map_ids: Set[int]) -> dict[int, npt.NDArray[np.bool_]]:

@@ -90,6 +90,7 @@ def about_map(heat: Heatmap) -> dict[str, Any]:
         "patch": heat.patch,
         "stride": heat.stride,
         "fill": heat.cells.key.fill,
+        "channel": heat.channel,
         "model_size": place.model_size,
         "source_size": place.source_size,
         "model_box": place.source_box(0, 0, *place.model_size),

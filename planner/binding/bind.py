@@ -12,6 +12,7 @@ from typing import Any, overload
 from obeql.errors import QueryTypeError
 from obeql.grammar import print_name, print_statement, statements, syntax
 from obeql.planner.binding.bound import BoundExplain, BoundPredict
+from obeql.planner.binding.channels import hidden_channels_of, in_channels
 from obeql.planner.binding.clauses import (
     bind_approx,
     bind_cluster,
@@ -29,7 +30,14 @@ from obeql.planner.binding.selected_classes import bind_classes, bind_score, bin
 from obeql.planner.binding.settings import ALL_GPUS
 from obeql.planner.binding.sources import resolve_model, resolve_source
 from obeql.planner.binding.values import Parameters
-from obeql.planner.binding.window_grids import bind_all_windows, bind_fill, check_cells, gap_notes, n_cells_of
+from obeql.planner.binding.window_grids import (
+    bind_all_windows,
+    bind_fill,
+    check_cells,
+    gap_notes,
+    n_cells_of,
+    value_node,
+)
 from obeql.planner.catalog import Catalog
 from obeql.planner.logical.plan import Classify, Occlude, Preprocess, ScanImages, ScoreCells, StoreRun, UnionMaps, find
 from obeql.planner.logical.rules import rule_names
@@ -163,7 +171,12 @@ def _bind_explain(
     classes = bind_classes(statement, model, images, parameters)
     options["score"] = bind_score(statement, options, model)
     bind_fill(statement, options, model)
+    channel = options.pop("channel")
+    channels = hidden_channels_of(channel, model, value_node(statement, "channel"))
     strides, grids = bind_all_windows(statement, options, catalog, parameters, model, images)
+    grids = in_channels(grids, channels)
+    if channel is not None:
+        options["channel"] = channel if isinstance(channel, str) else list(channel)
     name, replace = _bind_into(statement.into, catalog)
     n_cells = n_cells_of(classes, model, images, grids)
     check_cells(n_cells, statement, max_cells)

@@ -26,7 +26,7 @@ from obeql.planner.logical.plan import ScoreCells, find, grids_of
 
 __all__ = ["FollowingStatements"]
 
-_WINDOWS = ("patch", "stride", "fill", "border", "precision", "page")
+_WINDOWS = ("patch", "stride", "fill", "channel", "border", "precision", "page")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from obeql.planner.binding.channels import channel_value
 from obeql.planner.binding.input_values import input_values
 from obeql.planner.binding.option_values import (
     above_zero,
@@ -70,6 +71,13 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
         "mean",
         FILL_VALUES,
         "What hides the pixels: the image's mean, a color in 0..1, 0 after normalization, or the blurred image.",
+    ),
+    OptionInfo(
+        "channel",
+        channel_value,
+        None,
+        "2, 'V1', [0, 1], each",
+        "Channels that the windows hide, by number from 0 or by name, all without it; each: a map of every channel.",
     ),
     OptionInfo(
         "score",

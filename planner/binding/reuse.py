@@ -85,7 +85,7 @@ def held_cells(
     for alike in stored:
         for asked, n_images in _asked(classes, model, images, alike).items():
             for number, grid in enumerate(grids):
-                maps = [each for each in alike.maps if each.patch == grid.patch]
+                maps = [each for each in alike.maps if (each.patch, each.channels) == (grid.patch, grid.channels)]
                 for run, n_cells in _by_run(grid, number, asked, maps, parts).items():
                     counts[number][run] = counts[number].get(run, 0) + n_cells * n_images
     return tuple(

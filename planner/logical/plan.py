@@ -33,6 +33,7 @@ __all__ = [
     "inputs_of",
     "print_tree",
     "rewrite",
+    "show_channels",
     "show_grid",
 ]
 
@@ -254,10 +255,17 @@ def _show_preprocessing(how: Preprocessing) -> str:
 def show_grid(grid: WindowGrid) -> str:
     """Return a grid as `16x16 every 4x4 (57x57 windows cover)`."""
     if isinstance(grid, RegionGrid):
-        return f"{grid.n_windows:,} listed windows{grid.shown_sizes}"
+        return f"{grid.n_windows:,} listed windows{grid.shown_sizes}{show_channels(grid)}"
     region = ""
     if grid.region is not None:
         starts, extents = (shown_axes(grid.size, part) for part in (grid.region[:2], grid.region[2:]))
         region = f" in ({','.join(map(str, (*starts, *extents)))})"
     patch, stride, shape = (show_on(grid.size, each) for each in (grid.patch, grid.stride, grid.shape))
-    return f"{patch} every {stride}{region} ({shape} windows {grid.border})"
+    return f"{patch}{show_channels(grid)} every {stride}{region} ({shape} windows {grid.border})"
+
+
+def show_channels(grid: WindowGrid) -> str:
+    """Return the channels that windows hide, ` of channel 2`; nothing where they hide all."""
+    if grid.channels is None:
+        return ""
+    return f" of channel{'s' if len(grid.channels) > 1 else ''} {', '.join(map(str, grid.channels))}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from obeql.planner.binding.settings import ALL_GPUS
 from obeql.planner.geometry import Network
 from obeql.planner.grid import show_on
-from obeql.planner.logical.plan import CachedCells
+from obeql.planner.logical.plan import CachedCells, show_channels
 from obeql.planner.physical.plan import (
     Cost,
     DenseForward,
@@ -99,6 +99,7 @@ def _grid(plan: ExplainPlan, number: int) -> OperatorNode:
     refinement = plan.refinements[number] if plan.refinements else None
     grid, engine = plan.grids[number], plan.engines[number]
     patch = "windows of a list" if isinstance(grid, RegionGrid) else f"patch {show_on(grid.size, grid.patch)}"
+    patch += show_channels(grid)
     n_windows = n_left if refinement is None else _n_expected(refinement, n_left)
     node = _engine(plan, engine, n_windows, patch, number)
     if refinement is not None:

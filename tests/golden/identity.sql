@@ -40,6 +40,8 @@ EXPLAIN OCCLUDE a USING m WITH patch=[8, 16x24]
 EXPLAIN OCCLUDE a USING m WITH patch=16 stride=4x8 fill=mean score=log_odds border=cover
 EXPLAIN OCCLUDE a USING m WITH fill=(0.1, 0.2, 0.3)
 EXPLAIN OCCLUDE a USING m WITH fill=(1)
+EXPLAIN OCCLUDE a USING m WITH channel=each
+EXPLAIN OCCLUDE a USING m WITH channel=['I', 2]
 EXPLAIN OCCLUDE a USING m WITH batch=64 memory='2GB' seed=7
 EXPLAIN OCCLUDE a USING m WITH memory=2GB
 EXPLAIN OCCLUDE a USING m WITH memory=1.5GiB workers=2

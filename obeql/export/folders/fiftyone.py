@@ -93,7 +93,7 @@ def _sample(heat: Heatmap, picture: str) -> dict[str, Any]:
 
 def _field(heat: Heatmap) -> str:
     """Return the name of a map's field: the same for all images, and of letters, digits and underscores."""
-    words = f"class_{heat.class_id}_{heat.class_name}_{heat.patch_text}"
+    words = f"class_{heat.class_id}_{heat.class_name}_{heat.patch_text}_{heat.channel or ''}"
     return re.sub(r"\W+", "_", words, flags=re.ASCII).strip("_")[:80]
 
 

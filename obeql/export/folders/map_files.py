@@ -28,6 +28,7 @@ _LISTED = (
     "class_id",
     "class_name",
     "patch",
+    "channel",
     "stride",
     "score",
     "clean_score",
@@ -54,7 +55,11 @@ def write_map_files(result: Result, folder: Path, suffix: str, write: Callable[[
     writer.writerow(_LISTED)
     files = []
     for heat, name in zip(result, _names(len(result)), strict=False):
-        path = folder / f"{name}_{_word(image_name(heat.image))}_{_word(heat.class_name)}_{heat.patch_text}.{suffix}"
+        channel = f"_{_word(heat.channel)}" if heat.channel else ""
+        path = (
+            folder
+            / f"{name}_{_word(image_name(heat.image))}_{_word(heat.class_name)}_{heat.patch_text}{channel}.{suffix}"
+        )
         write(heat, path)
         files.append(path)
         best = heat.top(1)
@@ -66,6 +71,7 @@ def write_map_files(result: Result, folder: Path, suffix: str, write: Callable[[
                 heat.class_id,
                 heat.class_name,
                 heat.patch_text,
+                heat.channel,
                 _pair(heat.stride),
                 heat.score_kind,
                 heat.clean_score,

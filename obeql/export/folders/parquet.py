@@ -61,6 +61,7 @@ _SCHEMA = pa.schema(
         ("preprocessing_hash", pa.string()),
         ("score_kind", pa.string()),
         ("regions", pa.list_(pa.string())),
+        ("channel", pa.string()),
     ]
 )
 
@@ -123,6 +124,7 @@ def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
         "model_hash": cells.key.model_hash,
         "preprocessing_hash": cells.key.preprocessing_hash,
         "regions": None if cells.listed is None else list(cells.listed.names),
+        "channel": heat.channel,
     }
 
 

@@ -92,13 +92,21 @@ WHERE NOT EXISTS (
 )
 QUALIFY row_number() OVER (PARTITION BY failed.run_id, failed.image_id ORDER BY failed.entry_id DESC) = 1;
 
+-- The names of the channels of models' inputs, by how images are prepared for them.
+CREATE VIEW obeql_store.channel_names AS
+SELECT preprocessing_hash,
+       CASE json_extract_string(any_value(preprocessing), '$.channels')
+           WHEN 'rgb' THEN ['red', 'green', 'blue'] WHEN 'bgr' THEN ['blue', 'green', 'red'] WHEN 'gray' THEN ['gray']
+           ELSE json_extract_string(any_value(preprocessing), '$.channels[*]') END AS channels
+FROM obeql_store.model_rows GROUP BY preprocessing_hash;
+
 -- Every map that is stored, wherever its planes are; made anew when maps stay in Parquet files.
 CREATE VIEW obeql_store.map_rows AS FROM obeql_store.maps;
 
 -- One row a map of a run. clean_score - scores = importance: positive is evidence for the class.
 CREATE VIEW heatmaps AS
 SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, score, patch_height, patch_width,
-       stride_height, stride_width, fill, border, "precision", "rows", cols, clean_score,
+       stride_height, stride_width, split_part(fill, '@', 1) AS fill, border, "precision", "rows", cols, clean_score,
        CASE WHEN score <> 'value' THEN clean_probability END AS clean_probability,
        CASE WHEN score <> 'value' THEN clean_log_odds END AS clean_log_odds, clean_logit,
        CASE WHEN score <> 'value' THEN clean_top_class END AS clean_top_class, approx, metric, target, confidence, bound,
@@ -109,7 +117,7 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        CASE WHEN score <> 'value' THEN top_class END AS top_class, exact, tops, lefts, heights, widths, input_height,
        input_width,
        source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality,
-       name, score AS score_kind, regions
+       name, score AS score_kind, regions, channel
 FROM (
     -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
     SELECT member.* EXCLUDE (label),
@@ -121,11 +129,15 @@ FROM (
            {{ clean_rest runs.score | map.clean_logit | map.clean_log_odds }} AS clean_rest,
            {{ formula probability | map.clean_log_odds }} AS clean_probability,
            map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float,
-           listed.names AS regions
+           listed.names AS regions,
+           CASE WHEN contains(map.fill, '@') THEN array_to_string(list_transform(
+               string_split(split_part(map.fill, '@', 2), ','),
+               lambda _n: coalesce(known.channels[_n::INTEGER + 1], _n)), ', ') END AS channel
     FROM obeql_store.run_maps AS member
     JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id
     JOIN obeql_store.map_rows AS map ON map.map_id = member.map_id
     LEFT JOIN obeql_store.region_rows AS listed ON listed.entry_id = member.entry_id
+    LEFT JOIN obeql_store.channel_names AS known ON known.preprocessing_hash = map.preprocessing_hash
     LEFT JOIN images AS image ON image.image_id = member.image_id
 );
 
@@ -137,12 +149,15 @@ SELECT run_name, image_id, name, path, label, class_id, class_name, model, score
        CASE WHEN score_kind <> 'value' THEN clean_top_class END AS clean_top_class,
        {'z': z, 'score': score_kind, 'clean': clean_z, 'clean_score': clean_score, 'clean_rest': clean_rest,
         'n_rows': n_rows, 'n_cols': n_cols} AS map,
-       run_id, map_id
+       run_id, map_id,
+       CASE WHEN contains(fill, '@') THEN array_to_string(list_transform(
+               string_split(split_part(fill, '@', 2), ','),
+               lambda _n: coalesce(known.channels[_n::INTEGER + 1], _n)), ', ') END AS channel
 FROM (
     SELECT member.run_id, member.image_id, member.class_id, member.class_name, member.map_id,
            member.stride_height, member.stride_width, coalesce(member.label, image.label) AS label,
            runs.run_name, runs.model, runs.score AS score_kind, image.name, image.path,
-           map.patch_height, map.patch_width, map.clean_top_class,
+           map.patch_height, map.patch_width, map.fill, map.preprocessing_hash, map.clean_top_class,
            map.clean_log_odds::FLOAT AS clean_z, map.n_rows, map.n_cols, flatten(map.log_odds) AS z,
            {{ score runs.score | map.clean_log_odds | map.clean_log_odds }} AS clean_score,
            {{ clean_rest runs.score | map.clean_log_odds | map.clean_log_odds }} AS clean_rest
@@ -154,7 +169,7 @@ FROM (
     SELECT member.run_id, member.image_id, member.class_id, member.class_name, member.map_id,
            member.stride_height, member.stride_width, coalesce(member.label, image.label) AS label,
            runs.run_name, runs.model, runs.score AS score_kind, image.name, image.path,
-           map.patch_height, map.patch_width, map.clean_top_class,
+           map.patch_height, map.patch_width, map.fill, map.preprocessing_hash, map.clean_top_class,
            map.clean_logit::FLOAT AS clean_z, map.n_rows, map.n_cols, flatten(map.logit) AS z,
            {{ score runs.score | map.clean_logit | map.clean_logit }} AS clean_score,
            {{ clean_rest runs.score | map.clean_logit | map.clean_logit }} AS clean_rest
@@ -162,7 +177,8 @@ FROM (
     JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id AND runs.score IN ({{ of_logit }})
     JOIN obeql_store.map_rows AS map ON map.map_id = member.map_id
     LEFT JOIN images AS image ON image.image_id = member.image_id
-);
+) AS found
+LEFT JOIN obeql_store.channel_names AS known ON known.preprocessing_hash = found.preprocessing_hash;
 
 -- One row for each map and measure of EVALUATE; of the same steps and fill, the latest counts.
 CREATE VIEW evaluations AS
@@ -209,7 +225,7 @@ FROM (
                    source_height / input_height AS down,
                    source_width / input_width AS across, clean_score,
                    {{ clean_rest score_kind | clean_logit | clean_log_odds }} AS clean_rest,
-                   cols, lefts, widths,
+                   cols, lefts, widths, channel,
                    unnest(range("rows")) AS "row", unnest(tops) AS top_px, unnest(heights) AS height_px,
                    unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
                    unnest(exact) AS exact
@@ -225,7 +241,7 @@ FROM (
                0::BIGINT AS "row", unnest(range(cols)) AS col, unnest(tops) AS top_px, unnest(heights) AS height_px,
                unnest(lefts) AS left_px, unnest(widths) AS width_px, unnest(log_odds[1]) AS log_odds,
                unnest(logit[1]) AS logit, unnest(top_class[1]) AS top_class, unnest(exact[1]) AS listed_exact,
-               unnest(regions) AS region
+               unnest(regions) AS region, channel
         FROM main.heatmaps WHERE patch_height = 0
     )
 );
@@ -263,7 +279,7 @@ SELECT coalesce(cell.run_name, cell.run_id::VARCHAR) AS run, cell.name AS image,
        cell.source_top + cell.top_px * cell.down AS source_top_px,
        cell.source_left + cell.left_px * cell.across AS source_left_px,
        cell.height_px * cell.down AS source_height_px, cell.width_px * cell.across AS source_width_px,
-       cell.model, cell.path, cell.run_id, cell.image_id, cell.class_id, cell.top_class, cell.region
+       cell.model, cell.path, cell.run_id, cell.image_id, cell.class_id, cell.top_class, cell.region, cell.channel
 FROM obeql_store.cell_rows AS cell
 LEFT JOIN obeql_store.class_names AS known ON known.name = lower(cell.model) AND known.model_hash = cell.model_hash
 WHERE cell.score IS NOT NULL;
