@@ -261,15 +261,16 @@ class MapRows(RegionRows, RunRows, ImageRows):
         rows = self._database.rows_beside(
             "WITH found AS ("
             "SELECT batch.place, map.map_id, map.class_id, map.clean_top_class, map.patch_height, map.patch_width, "
-            "map.fill, map.tops, map.heights, map.lefts, map.widths, coalesce(run.run_name, 'run ' || member.run_id, 'no run') "
-            "AS run, coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, map.exact IS NOT NULL) "
-            "AS is_partial "
+            "map.fill, map.tops, map.heights, map.lefts, map.widths, "
+            "coalesce(run.run_name, 'run ' || member.run_id, 'no run') AS run, "
+            "coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, map.exact IS NOT NULL) AS is_partial "
             "FROM obeql_store.maps AS map JOIN obeql_batch AS batch ON batch.image_hash = map.image_hash "
             "LEFT JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
             "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "
             "LEFT JOIN obeql_store.live_runs AS run ON run.run_id = member.run_id "
             "WHERE map.model_hash = ? AND map.preprocessing_hash = ? AND split_part(map.fill, '@', 1) = ? "
-            'AND map."precision" = ? AND map.patch_height > 0'  # of grids: windows of a list are looked up when they are computed
+            'AND map."precision" = ? '
+            "AND map.patch_height > 0"  # of grids: windows of a list are looked up when they are computed
             "), on_grid AS (SELECT *, min(map_id) OVER (PARTITION BY patch_height, patch_width, fill, tops, heights, "
             "lefts, widths) AS first_on_grid FROM found), by_image AS ("
             "SELECT place, list((first_on_grid, class_id, clean_top_class, run, CASE WHEN is_partial THEN map_id END) "

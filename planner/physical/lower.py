@@ -275,13 +275,13 @@ def _refined(
 
 def _refusals(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[RejectedAlternative, ...]:
     """Return the operators that were not taken, of several patches with the one that they are about."""
-    several = len({grid.patch for grid in grids}) > 1
-    refusals = [
+    several = len({grid.channels for grid in grids}) < len(grids)
+    return tuple(
         replace(refusal, reason=(f"patch {show_on(grid.size, grid.patch)}: " if several else "") + refusal.reason)
         for grid, (_, refused) in zip(grids, choices, strict=True)
         for refusal in refused
-    ]
-    return tuple(each for place, each in enumerate(refusals) if each not in refusals[:place])
+        if grid.channels == grids[0].channels  # costs do not differ by channel
+    )
 
 
 def _estimated_for(rates: Rates) -> str:
@@ -323,13 +323,11 @@ def _options(bound: BoundExplain, grids: tuple[WindowGrid, ...]) -> dict[str, An
     if isinstance(grids[0], RegionGrid):  # which have no patch and no stride
         rest = {name: value for name, value in bound.options.items() if name not in ("patch", "stride", "border")}
         return {name: show_value(value) for name, value in rest.items()}
-    # Grids that differ in their channels alone have one patch and stride.
-    laid = dict.fromkeys((grid.patch, grid.stride) for grid in grids)
-    size = grids[0].size
-    strides = tuple(shown_axes(size, stride) for _, stride in laid)
+    laid = [grid for grid in grids if grid.channels == grids[0].channels]
+    strides = tuple(shown_axes(grid.size, grid.stride) for grid in laid)
     values = {
         **bound.options,
-        "patch": tuple(shown_axes(size, patch) for patch, _ in laid),
+        "patch": tuple(shown_axes(grid.size, grid.patch) for grid in laid),
         "stride": strides[0] if len(set(strides)) == 1 else strides,
     }
     return {name: show_value(value) for name, value in values.items()}

@@ -439,7 +439,7 @@ def old_file(tmp_path: Path) -> Path:
 
 def test_a_file_of_the_first_version_is_upgraded(old_file: Path) -> None:
     # versions 4, 6 and 8 added these columns
-    heatmaps = "SELECT * EXCLUDE (quality, name, score_kind, regions) FROM heatmaps ORDER BY map_id"
+    heatmaps = "SELECT * EXCLUDE (quality, name, score_kind, regions, channel) FROM heatmaps ORDER BY map_id"
     with Store(old_file, read_only=True) as store:  # read with the views it has
         before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
         assert [run.name for run in store.runs()] == ["first"] and len(store.load_maps(1)) == 2
@@ -467,7 +467,7 @@ def test_a_file_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
         before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
         assert len(store.load_maps(1)) == 2 and store.connection.execute("FROM maps_of(9, 9)").fetchall() == []
     with Store(file) as store:
-        heatmaps = "SELECT * EXCLUDE (name, score_kind, regions) FROM heatmaps ORDER BY map_id"
+        heatmaps = "SELECT * EXCLUDE (name, score_kind, regions, channel) FROM heatmaps ORDER BY map_id"
         assert store.connection.execute(heatmaps).fetchall() == before and len(before) == 2
         named = store.connection.execute(
             "SELECT DISTINCT image, run, top_class_name FROM windows ORDER BY ALL"
