@@ -234,7 +234,6 @@ class Heatmap(MapNumbers):
             "patch": self.patch,
             "stride": self.stride,
             "channel": self.channel or "",
-            "channel": self.channel or "",
         }
         return {name: np.asarray(value) for name, value in arrays.items()}
 
