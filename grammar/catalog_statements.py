@@ -61,6 +61,7 @@ class CreateModel(StatementNode):
         ),
         "CREATE MODEL tumour FROM 'vgg16.onnx' WITH classes=['glioma', 'notumor'];",
         "model",
+        inside=True,
     )
 
     def words(self) -> Words:
@@ -108,6 +109,7 @@ class Drop(StatementNode):
         (),
         "DROP RUN first;",
         second=get_args(Kind),
+        inside=True,
     )
 
     def words(self) -> Words:
@@ -131,6 +133,7 @@ class Show(StatementNode):
         (),
         "SHOW RUNS;",
         second=get_args(Shown),
+        inside=True,
     )
 
     def words(self) -> Words:
@@ -152,6 +155,7 @@ class Describe(StatementNode):
         (),
         "DESCRIBE MODEL tumour;",
         second=get_args(Kind),
+        inside=True,
     )
 
     def words(self) -> Words:
@@ -175,6 +179,7 @@ class SetSetting(StatementNode):
         "SET obeql.device = 'cpu';",
         "settings",
         ("obeql",),
+        inside=True,
     )
 
     def words(self) -> Words:
@@ -197,6 +202,7 @@ class ResetSetting(StatementNode):
         "RESET obeql.device;",
         "settings",
         ("obeql",),
+        inside=True,
     )
 
     def words(self) -> Words:

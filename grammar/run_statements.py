@@ -28,6 +28,7 @@ class Evaluate(StatementNode):
         (),
         "EVALUATE first WITH steps=20;",
         "evaluate",
+        inside=True,
     )
 
     def words(self) -> Words:

@@ -25,7 +25,8 @@ class About:
     """A statement as people meet it: its first words, what it does, its form, its clauses and an example.
 
     `second` are the words of which one comes next; where a name of one word has none, that word alone makes the text
-    OBEQL's, so that it must begin no statement of DuckDB.
+    OBEQL's, so that it must begin no statement of DuckDB. `inside` says that it touches the database alone, never a
+    file: the page may run it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class About:
     example: str
     options: Options = ""
     second: tuple[str, ...] = ()
+    inside: bool = False
 
     @property
     def begins(self) -> tuple[str, tuple[str, ...]]:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AxisGrid", "Border", "Places", "WindowGrid", "axis_grid", "show_on", "shown_axes"]
+from obeql.planner.borders import BORDERS, Border
+
+__all__ = ["AxisGrid", "Places", "WindowGrid", "axis_grid", "show_on", "shown_axes"]
 
 #: windows by number, (n,): where on an axis each of them lies
 Places = npt.NDArray[np.int64]
-
-Border = Literal["cover", "valid", "clip"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +117,16 @@ class WindowGrid:
 
 
 def axis_grid(size: int, patch: int, stride: int, border: Border) -> AxisGrid:
-    """Place windows along one axis.
-
-    `valid`: 0, stride, 2 stride, ... as long as the whole patch fits. `cover`: the same, and where pixels remain,
-    one more window shifted inward to end at the border. `clip`: windows on the stride grid until every pixel is
-    covered, the last one cut at the border.
-    """
+    """Place windows along one axis, by the rule of the border. Raises ValueError where patch or stride do not fit."""
     if not 1 <= patch <= size:
         raise ValueError(f"patch {patch} does not fit an axis of {size} pixels")
     if stride < 1:
         raise ValueError(f"stride {stride} is not positive")
-    if border == "clip" and stride > patch:
-        raise ValueError(f"border clip covers every pixel; stride {stride} is larger than patch {patch}")
-    starts = list(range(0, size - patch + 1, stride))
-    lengths = [patch] * len(starts)
-    remaining = starts[-1] + patch < size
-    if remaining and border == "cover":
-        starts.append(size - patch)
-        lengths.append(patch)
-    elif remaining and border == "clip":
-        starts.append(starts[-1] + stride)
-        lengths.append(size - starts[-1])
-    return AxisGrid(size, tuple(starts), tuple(lengths))
+    rule = BORDERS[border]
+    if rule.within_patch and stride > patch:
+        raise ValueError(f"border {border} covers every pixel; stride {stride} is larger than patch {patch}")
+    starts, lengths = zip(*rule.windows(size, patch, stride), strict=True)
+    return AxisGrid(size, starts, lengths)
 
 
 def shown_axes(size: tuple[int, ...], numbers: tuple[int, ...]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from obeql.planner.borders import BORDER_NAMES
 from obeql.planner.scores import SCORE_KINDS
 
 __all__ = ["COLUMNS", "MACROS", "TABLE_MACROS", "TEXTS", "VIEWS", "comment_of", "comments_on"]
@@ -136,7 +137,7 @@ COLUMNS: Mapping[str, str] = {
     "stride_height": "Pixels from one row of windows to the next; NULL for a map of one row",
     "stride_width": "Pixels from one column of windows to the next; NULL for a map of one column",
     "fill": "What hides the window",
-    "border": "What happens to the last window of an axis: cover, valid or clip",
+    "border": f"What happens to the last window of an axis: {', '.join(BORDER_NAMES)}",
     "precision": "Number format of the network's arithmetic",
     "options": "Options with their values, defaults included, as JSON",
     "image_hash": "Hash of the image's pixels",

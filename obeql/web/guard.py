@@ -30,18 +30,6 @@ _OUTWARD = frozenset(("store", "store_folder", "ray_address", "engine"))
 _ZOOS = ("torchvision:", "timm:")
 
 
-#: Statements that touch the database alone; any other is refused unless a case of `check` knows it.
-_INSIDE = (
-    statements.CreateModel,
-    statements.Drop,
-    statements.Show,
-    statements.Describe,
-    statements.Evaluate,
-    statements.SetSetting,
-    statements.ResetSetting,
-)
-
-
 class Guard:
     """Refuses statements of a page that reach beyond the database. `connection` is one that only it uses."""
 
@@ -82,7 +70,7 @@ class Guard:
                 for each in embedded:
                     self.check(each.statement)
                 require_reading(self._connection, statement.query, beside=[each.table for each in embedded])
-            case _ if not isinstance(statement, _INSIDE):
+            case _ if not statement.about.inside:
                 raise UnsupportedError(f"The page runs no {statement.about.name}; that needs {ALLOW_FILES}.")
 
     def _check_model(self, statement: statements.CreateModel) -> None:

@@ -27,6 +27,7 @@ from obeql.planner.binding.option_values import (
     worker_count,
 )
 from obeql.planner.binding.values import Parser, axis_sizes, choice, flag, size_bytes, text_value, whole
+from obeql.planner.borders import BORDER_NAMES, BORDERS
 from obeql.planner.fills import FILL_VALUES
 from obeql.planner.scores import SCORE_KINDS
 
@@ -88,10 +89,10 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
     ),
     OptionInfo(
         "border",
-        choice("cover", "valid", "clip"),
+        choice(*BORDER_NAMES),
         "cover",
-        "cover, valid, clip",
-        "Last window of an axis: shifted inward, left out where it does not fit, or cut (needs stride <= patch).",
+        ", ".join(BORDER_NAMES),
+        f"Last window of an axis: {', '.join(rule.does for rule in BORDERS.values())}.",
     ),
     OptionInfo(
         "workers",

@@ -19,9 +19,10 @@ from obeql.planner.binding.option_values import check_fill, default_stride
 from obeql.planner.binding.options import place_of
 from obeql.planner.binding.values import BadValue, Parameters
 from obeql.planner.binding.windows import bind_label_picture, bind_segments, bind_windows
+from obeql.planner.borders import BORDERS, Border
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
 from obeql.planner.class_selector import ClassSelector
-from obeql.planner.grid import Border, WindowGrid, show_on
+from obeql.planner.grid import WindowGrid, show_on
 from obeql.planner.regions import RegionGrid
 
 __all__ = ["bind_all_windows", "bind_fill", "check_cells", "gap_notes", "n_cells_of", "n_maps", "value_node"]
@@ -96,6 +97,7 @@ def _bind_strides(
     """Return one stride for each patch, after checking that both fit the model's input."""
     size = model.preprocessing.map_size
     input_of = f"the {model.preprocessing.size_text} input of model {model.name!r}"
+    border = cast(Border, options["border"])
     strides = []
     for item, patch in enumerate(options["patch"]):
         if patch[0] > size[0] or patch[1] > size[1]:
@@ -105,9 +107,9 @@ def _bind_strides(
         if stride[0] > size[0] or stride[1] > size[1]:
             message = f"stride {show_on(size, stride)} is larger than {input_of}."
             raise locate(QueryTypeError(message), value_node(statement, "stride"))
-        if options["border"] == "clip" and (stride[0] > patch[0] or stride[1] > patch[1]):
+        if BORDERS[border].within_patch and (stride[0] > patch[0] or stride[1] > patch[1]):
             exceeding = f"{show_on(size, stride)} exceeds {show_on(size, patch)}"
-            message = f"border=clip needs a stride within the patch, but {exceeding}."
+            message = f"border={border} needs a stride within the patch, but {exceeding}."
             raise locate(QueryTypeError(message), value_node(statement, "border"))
         strides.append(stride)
     return tuple(strides)

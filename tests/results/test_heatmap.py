@@ -14,9 +14,10 @@ from PIL import Image
 
 from obeql.errors import ImageError, QueryTypeError
 from obeql.executor.images import decode_object, place
+from obeql.planner.borders import Border
 from obeql.planner.catalog import Preprocessing
 from obeql.planner.cells import CellKey, FailedImage, MapCells
-from obeql.planner.grid import Border, WindowGrid
+from obeql.planner.grid import WindowGrid
 from obeql.results.heatmap import Heatmap
 from obeql.results.result import Result
 
