@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from obeql.executor.kernels.by_axes import BY_AXES
 from obeql.executor.kernels.memory_format import as_positions, channels_last, from_positions
 
 if TYPE_CHECKING:  # the layers import this module
@@ -29,18 +30,13 @@ if TYPE_CHECKING:  # the layers import this module
 __all__ = ["PACKED_DTYPES", "Convolution", "Linear"]
 
 
-#: PyTorch's convolution, and the names of oneDNN's packing of weights, by the number of spatial axes
-_PLAIN: dict[int, Any] = {2: F.conv2d, 3: F.conv3d}
-_REORDER = {2: "mkldnn_reorder_conv2d_weight", 3: "mkldnn_reorder_conv3d_weight"}
-
-
 def _find_prepacking() -> bool:
     try:
         needed = (
             torch.ops.mkldnn._convolution_pointwise.default,
             torch.ops.mkldnn._linear_pointwise.default,
             torch.ops.mkldnn._reorder_linear_weight.default,
-            *(getattr(torch._C._nn, name) for name in _REORDER.values()),
+            *(getattr(torch._C._nn, each.reorder_weight) for each in BY_AXES.values()),
         )
         return None not in needed and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     except (AttributeError, RuntimeError):
@@ -122,7 +118,7 @@ class Convolution:
             if len(self._packed) >= _MOST_PACKED:
                 return self.weight
             # The stub of this function lacks its last argument.
-            reorder: Any = getattr(torch._C._nn, _REORDER[len(padding)])
+            reorder: Any = getattr(torch._C._nn, BY_AXES[len(padding)].reorder_weight)
             packed = reorder(
                 self.weight.to_mkldnn(), list(padding), self.stride, self.dilation, self.groups, list(x.shape)
             )
@@ -160,7 +156,8 @@ class Convolution:
                     algorithm,
                 )
             return y if self._epilogue or self.activation is None else self.activation.in_place(y)
-        y = _PLAIN[len(padding)](x, self.weight, self.bias, self.stride, list(padding), self.dilation, self.groups)
+        plain = BY_AXES[len(padding)].convolution
+        y = plain(x, self.weight, self.bias, self.stride, list(padding), self.dilation, self.groups)
         return y if self.activation is None else self.activation.in_place(y)
 
     def _product(self, x: Tensor, attribute: str, scalars: list[Any], algorithm: str) -> Tensor:

@@ -9,18 +9,14 @@ bit; NaN stays NaN in both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from obeql.executor.kernels.by_axes import BY_AXES
 from obeql.executor.kernels.memory_format import as_positions, from_positions, has_channels_last
 
-__all__ = ["PLAIN_MAX_POOL", "max_pool"]
-
-#: PyTorch's own, by the number of spatial axes
-PLAIN_MAX_POOL: dict[int, Callable[..., Tensor]] = {2: F.max_pool2d, 3: F.max_pool3d}
+__all__ = ["max_pool"]
 
 #: Bytes of input that are worked on at a time: with what is in between, a part of a core's own cache.
 _CHUNK_BYTES = 1 << 19
@@ -30,7 +26,7 @@ def max_pool(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilati
     """Largest value of each window of x (N, C, ...), channels-last: (N, C, (size - extent) // stride + 1, ...)."""
     overlaps = min(kernel) > 1 and max(stride) == 1
     if x.device.type != "cpu" or not overlaps or not has_channels_last(x):
-        return PLAIN_MAX_POOL[len(kernel)](x, kernel, stride, 0, dilation)
+        return BY_AXES[len(kernel)].max_pool(x, kernel, stride, 0, dilation)
     n, channels, *shape = x.shape
     rows = as_positions(x)  # contiguous
     sizes = [size - d * (k - 1) for size, k, d in zip(shape, kernel, dilation, strict=True)]

@@ -6,22 +6,21 @@ Kernels here and the layers above hold maps so: (N, C, H, W) in PyTorch's `chann
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-__all__ = ["as_positions", "channels_last", "from_positions", "has_channels_last"]
+from obeql.executor.kernels.by_axes import BY_AXES
 
-_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+__all__ = ["as_positions", "channels_last", "from_positions", "has_channels_last"]
 
 
 def channels_last(x: Tensor) -> Tensor:
     """Return maps (N, C, ...) with their channels last in memory; as they are where they lie so."""
-    return x.contiguous(memory_format=_FORMATS[x.dim()])
+    return x.contiguous(memory_format=BY_AXES[x.dim() - 2].channels_last)
 
 
 def has_channels_last(x: Tensor) -> bool:
     """Return whether the channels of maps (N, C, ...) lie last in memory."""
-    return x.is_contiguous(memory_format=_FORMATS[x.dim()])
+    return x.is_contiguous(memory_format=BY_AXES[x.dim() - 2].channels_last)
 
 
 def as_positions(x: Tensor) -> Tensor:

@@ -7,16 +7,14 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from obeql.executor.kernels.max_pool import PLAIN_MAX_POOL, max_pool
+from obeql.executor.kernels.by_axes import BY_AXES
+from obeql.executor.kernels.max_pool import max_pool
 from obeql.executor.network.layers.base import Layer, Place, padded
 from obeql.planner.geometry import AxisWindow, Reach
 
 __all__ = ["AveragePool", "MaxPool"]
-
-_PLAIN_AVERAGE: dict[int, Callable[..., Tensor]] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class MaxPool(Layer):
@@ -47,7 +45,7 @@ class MaxPool(Layer):
         if max(self.stride) == 1 and x.device.type == "cpu":  # where ceil mode changes nothing
             around = padded(x, [amount for amount in self.padding for _ in range(2)], self.outside)
             return max_pool(around, self.kernel, self.stride, self.dilation)
-        plain = PLAIN_MAX_POOL[len(self.kernel)]
+        plain = BY_AXES[len(self.kernel)].max_pool
         return plain(x, self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
@@ -85,12 +83,12 @@ class AveragePool(Layer):
         self._counts = None if uniform or divisor is not None else tuple(torch.tensor(c) for c in counts)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return _PLAIN_AVERAGE[len(self.kernel)](
+        return BY_AXES[len(self.kernel)].average_pool(
             inputs[0], self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor
         )
 
     def forward_region(self, inputs: Sequence[Tensor], place: Place) -> Tensor:
-        x, plain = inputs[0], _PLAIN_AVERAGE[len(self.kernel)]
+        x, plain = inputs[0], BY_AXES[len(self.kernel)].average_pool
         if self._counts is None:
             return plain(x, self.kernel, self.stride, 0, divisor_override=self.divisor)
         total = plain(x, self.kernel, self.stride, 0, divisor_override=1)

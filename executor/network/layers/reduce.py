@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from obeql.executor.kernels.box_sum import position_sums
+from obeql.executor.kernels.by_axes import BY_AXES
 from obeql.executor.network.layers.base import Layer
 from obeql.planner.geometry import Reach
 
@@ -18,7 +19,6 @@ __all__ = ["AdaptivePool", "AtenCall", "BatchSize", "Flatten", "GlobalMean", "Gr
 
 #: positions above which a map's mean is summed in its own precision: gates early in a network, not heads
 _WIDE = 4096
-_ADAPTIVE: dict[int, Callable[..., Tensor]] = {2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
 class GlobalMean(Layer):
@@ -58,7 +58,7 @@ class AdaptivePool(Layer):
         return {"size": self.shape[1:]}
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        return _ADAPTIVE[len(self.shape) - 1](inputs[0], self.shape[1:])
+        return BY_AXES[len(self.shape) - 1].adaptive_average_pool(inputs[0], self.shape[1:])
 
 
 class GroupNorm(Layer):
