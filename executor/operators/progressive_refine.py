@@ -231,7 +231,7 @@ class RefineRun:
             stated["reduced_precision"] = refinement.reduced.precision
             stated["n_reduced"] = int((cells.reduced & ~cells.exact).sum())
         if self._proxy is not None:
-            stated["proxy_tokens"] = self._proxy.tokens
+            stated["proxy"] = self._proxy.name
         if self._proxy_dropped:
             stated["proxy_dropped"] = self._proxy_dropped
         if isinstance(refinement, ProgressiveRefine) and refinement.within_s is not None:

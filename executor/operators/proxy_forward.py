@@ -1,9 +1,10 @@
-"""ProxyForward: guess every cell of a map by a network of tokens with a budget, and what it leaves out to first order.
+"""ProxyForward: guess every cell of a map by what a window changes much, and the rest to first order.
 
 Between `progressive_refine`, which asks for guesses before it refines a map, and `IncrementalRun`, which runs the
-layers before the tokens. Which of the planned budgets is used is decided image by image: some windows are computed
-exactly, each proxy says what it makes of the same windows, and the one is taken by which the whole map should cost
-least, or none. Shares and prices decide, never measured seconds, so that the same plan leads to the same map.
+graph that a proxy makes of the network. Which of the planned proxies is used is decided image by image: some windows
+are computed exactly, each proxy says what it makes of the same windows, and the one is taken by which the whole map
+should cost least, or none. Shares and prices decide, never measured seconds, so that the same plan leads to the same
+map.
 
 Budgets of tokens as of Dutson et al., Eventful Transformers (ICCV 2023), who reuse what they do not compute; here it
 counts to first order.
@@ -20,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.network.first_order.frozen_gates import frozen
 from obeql.executor.network.first_order.gradients import input_gradients, score_of_logits
 from obeql.executor.network.first_order.token_budget import TokenBudget
 from obeql.executor.network.graph import LayerGraph
@@ -27,11 +29,12 @@ from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ProxyForward
-from obeql.planner.physical.proxies import gate_layers
+from obeql.planner.physical.proxies.frozen_gates import gates
+from obeql.planner.physical.proxies.token_budget import chosen_layers
 from obeql.planner.physical.refinement import share_with_proxy
 from obeql.planner.scores import ScoreKind
 
-__all__ = ["Guess", "ProxyRun", "spread_cells", "unexplained"]
+__all__ = ["FirstOrder", "Guess", "ProxyRun", "spread_cells", "unexplained"]
 
 Floats = npt.NDArray[np.float64]
 Windows = npt.NDArray[np.int64]
@@ -64,6 +67,16 @@ class _Tail(LayerGraph):
         return self.scores(values)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class FirstOrder:
+    """Of one image, what proxies count by: gradients (K, T, C) of K classes' scores, and values of all layers."""
+
+    gradients: Mapping[int, Tensor]
+    values: Mapping[int, Tensor]
+    classes: Sequence[int]
+    kind: ScoreKind
+
+
 class ProxyRun:
     """The proxies of one network and grid, for image after image."""
 
@@ -72,7 +85,6 @@ class ProxyRun:
         self._grid = grid
         self._kind = kind
         self._proxies = tuple(proxies)
-        self._gates = gate_layers(graph.network())
 
     def guess(
         self,
@@ -88,15 +100,15 @@ class ProxyRun:
         `windows` (n,) are computed exactly, with modelled `values` (n, K); `target` is the SSIM that the map is to
         have.
         """
-        found = input_gradients(self._graph, clean.image, self._gates, classes, self._kind)
-        if found is None:
+        around = self.around(clean.image, classes)
+        if around is None:
             return "the score has no finite gradient"
         n = self._grid.n_windows
         best, least, is_finite = None, _WORTH_WHILE * share_with_proxy(target, 1.0, n), False
         for proxy in self._proxies:
             if proxy.price >= least:
                 continue
-            changes = self.changes(proxy, *found, clean, fill, classes, windows)[windows]
+            changes = self.changes(proxy, around, clean.image, fill, windows)[windows]
             if not bool(np.isfinite(changes).all()):
                 continue
             is_finite = True
@@ -107,41 +119,54 @@ class ProxyRun:
                 best, least = proxy, proxy.price + share
         if best is None:
             return "they told too little" if is_finite else "they were not finite"
-        changes = self.changes(best, *found, clean, fill, classes, None)
+        changes = self.changes(best, around, clean.image, fill, None)
         return Guess(changes, best) if bool(np.isfinite(changes).all()) else "they were not finite"
 
+    def around(self, image: Tensor, classes: Sequence[int]) -> FirstOrder | None:
+        """Return what the proxies need to know of an image (1, C, ...); None where a score has no finite gradient."""
+        network = self._graph.network()
+        at: dict[int, int] = {}
+        for method in {proxy.method for proxy in self._proxies}:
+            at |= dict.fromkeys(chosen_layers(network), 0) if method == "budget_tokens" else gates(network)
+        found = input_gradients(self._graph, image, at, classes, self._kind)
+        return None if found is None else FirstOrder(*found, classes, self._kind)
+
     def changes(
-        self,
-        proxy: ProxyForward,
-        gradients: Mapping[int, Tensor],
-        values: Mapping[int, Tensor],
-        clean: CleanPass,
-        fill: Tensor,
-        classes: Sequence[int],
-        windows: Windows | None,
+        self, proxy: ProxyForward, around: FirstOrder, image: Tensor, fill: Tensor, windows: Windows | None
     ) -> Floats:
         """Return the scores (windows, K) that a proxy says, NaN where it was not asked; None asks for all."""
-        first = IncrementalRun(self._graph, self._grid, proxy.engine)
-        tokens = TokenBudget(self._graph, first.whole, proxy.tokens, values, gradients)
-
-        def scores(maps: Mapping[int, Tensor]) -> Tensor:
-            logits, added = tokens.run(maps)
-            return score_of_logits(logits, classes, self._graph.activation, self._kind) + added
-
-        graph = _Tail(self._graph.layers, self._graph.activation, scores=scores)
+        graph = _METHODS[proxy.method](self._graph, proxy, around)
         run = IncrementalRun(graph, self._grid, proxy.engine)
+        found = np.full((self._grid.n_windows, len(around.classes)), np.nan)
+        asked = np.zeros((1, *self._grid.shape), bool)
+        asked.reshape(-1)[slice(None) if windows is None else windows] = True
+
+        def take(numbers: Windows, of_windows: Tensor) -> None:
+            found[numbers] = of_windows.double().cpu().numpy()
+
         with torch.inference_mode():
-            passed = materialise(self._graph, clean.image, run.needed)
-            found = np.full((self._grid.n_windows, len(classes)), np.nan)
-            asked = np.zeros((1, *self._grid.shape), bool)
-            asked.reshape(-1)[slice(None) if windows is None else windows] = True
-            wanted = None if windows is None else asked
-
-            def take(numbers: Windows, of_windows: Tensor) -> None:
-                found[numbers] = of_windows.double().cpu().numpy()
-
-            run.run(passed, fill, wanted, take, lambda _, of_windows: of_windows)
+            passed = materialise(graph, image, run.needed)
+            run.run(passed, fill, None if windows is None else asked, take, lambda _, of_windows: of_windows)
         return found
+
+
+def _with_token_budget(graph: LayerGraph, proxy: ProxyForward, around: FirstOrder) -> LayerGraph:
+    whole = [i for i, on in enumerate(proxy.engine.regions) if not on]
+    tokens = TokenBudget(graph, whole, proxy.tokens, around.values, around.gradients)
+
+    def scores(maps: Mapping[int, Tensor]) -> Tensor:
+        logits, added = tokens.run(maps)
+        return score_of_logits(logits, around.classes, graph.activation, around.kind) + added
+
+    return _Tail(graph.layers, graph.activation, scores=scores)
+
+
+def _with_frozen_gates(graph: LayerGraph, proxy: ProxyForward, around: FirstOrder) -> LayerGraph:
+    return frozen(graph, around.values, around.gradients, around.classes, around.kind)
+
+
+#: By its method, what a proxy makes of the graph: one that gives scores (n, K), by the layers of its engine.
+_METHODS = {"budget_tokens": _with_token_budget, "freeze_gates": _with_frozen_gates}
 
 
 def unexplained(guess: Floats, values: Floats) -> float:

@@ -69,8 +69,8 @@ def quality_text(quality: Mapping[str, Any], n_cells: int, n_known: int | None =
         parts.append(f"{n_exact / n_cells:.0%} of cells computed")
     if n_reduced:
         parts.append(f"{n_reduced / n_cells:.0%} in {quality.get('reduced_precision')}")
-    if quality.get("proxy_tokens"):
-        parts.append(f"all guessed by a budget of {quality['proxy_tokens']} tokens")
+    if quality.get("proxy"):
+        parts.append(f"all guessed by {quality['proxy']}")
     if quality.get("proxy_dropped"):
         parts.append(f"guesses dropped: {quality['proxy_dropped']}")
     if quality.get("late_s"):
@@ -103,10 +103,10 @@ def quality_sentence(quality: Mapping[str, Any], n_cells: int, n_known: int | No
         text += f", {n_reduced / n_cells:.0%} in {quality.get('reduced_precision')}" if n_reduced else ""
         others = "left out" if quality.get("metric") in ("top_cells", "aggregates") else "estimated"
         text += f", the others {others}" if n_exact + n_reduced < n_cells else ""
-    if quality.get("proxy_tokens"):
-        text += f", all guessed by a budget of {quality['proxy_tokens']} tokens"
+    if quality.get("proxy"):
+        text += f", all guessed by {quality['proxy']}"
     if quality.get("proxy_dropped"):
-        text += f", none guessed by a budget of tokens: {quality['proxy_dropped']}"
+        text += f", none guessed: {quality['proxy_dropped']}"
     if quality.get("n_audit"):
         text += f"; measured on {quality['n_audit']} cells drawn at random"
     return f"{text}; {_late(quality)}" if quality.get("late_s") else text

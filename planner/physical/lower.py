@@ -220,8 +220,11 @@ class _Windows:
         if "choose_proxy" in self.disabled or self.shares[place] < 1.0:
             return ()
 
-        exact_s = self.of(place, self.rates)[0].cost.seconds
-        return proxies(self.network, self.rates, exact_s, n_classes, self.grids[place].n_windows, self.budget)
+        def engine_of(network: Network, rates: Rates) -> Engine:
+            return replace(self, network=network).of(place, rates)[0]
+
+        exact_s, n_windows = self.of(place, self.rates)[0].cost.seconds, self.grids[place].n_windows
+        return proxies(self.network, self.rates, exact_s, n_classes, n_windows, self.budget, engine_of, self.disabled)
 
 
 def _choose(

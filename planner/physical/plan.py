@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from obeql.planner.aggregates import AggregateAim
 from obeql.planner.catalog import ImageRecord, ModelRecord
@@ -160,16 +160,23 @@ class ReducedPrecision:
 
 @dataclass(frozen=True, slots=True)
 class ProxyForward:
-    """Guess all windows: of the tokens that a window changes, `tokens` are computed, and the rest to first order.
+    """Guess all windows: what a window changes much is computed, and the rest counts to first order.
 
-    `engine` has the layers before the tokens on boxes. `price` is what that costs, in shares of computing all windows
-    exactly. A proxy is no estimate: it tells where a map has its heights, and the windows computed exactly say how far
-    it can be trusted.
+    By `method`, the name of its choice: of the tokens that a window changes, `tokens` are computed, and `engine` has the
+    layers before them on boxes; or gates keep their unoccluded values, and `engine` has the layers behind them on
+    boxes, too. `price` is what that costs, in shares of computing all windows exactly. A proxy is no estimate: it tells
+    where a map has its heights, and the windows computed exactly say how far it can be trusted.
     """
 
-    tokens: int
+    method: Literal["budget_tokens", "freeze_gates"]
     engine: IncrementalForward
     price: float
+    tokens: int = 0
+
+    @property
+    def name(self) -> str:
+        """Return what people read of it."""
+        return "frozen gates" if self.method == "freeze_gates" else f"a budget of {self.tokens} tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +358,11 @@ OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("ProgressiveRefine", "computes windows until the bound on the map's quality is met", False),
     OperatorInfo("PrunedTop", "computes windows until the most important ones are known", False),
     OperatorInfo("SampledAggregates", "computes windows until SQL's aggregates are known with their error", False),
-    OperatorInfo("ProxyForward", "guesses all windows with a budget of tokens, the rest to first order", False),
+    OperatorInfo(
+        "ProxyForward",
+        "guesses all windows with a budget of tokens or with frozen gates, the rest to first order",
+        False,
+    ),
     OperatorInfo("BatchedImages", "computes several images of few windows together, in shared batches", True),
     OperatorInfo("Distribute", "shares the images among processes of this machine or actors of Ray", True),
     OperatorInfo("ReuseCells", "takes the cells that are stored; only the others are computed", True),

@@ -134,10 +134,10 @@ def _refinement(plan: ExplainPlan, refinement: Refinement, n_left: int, exact: O
         below = _engine(plan, reduced.engine, round(n_left * reduced.share), f"in {reduced.precision}", None)
         children = (below, exact)
     if isinstance(refinement, ProgressiveRefine) and refinement.proxies:
-        budgets = ", ".join(str(proxy.tokens) for proxy in refinement.proxies)
-        price = ratio(1, refinement.proxies[0].price)
-        guesses = ("costs", f"{price} less than all windows; taken where exact windows show that it tells enough")
-        children = (OperatorNode("ProxyForward", f"a budget of {budgets} tokens", details=(guesses,)), *children)
+        proxies = refinement.proxies
+        details = [(proxy.name, f"{ratio(1, proxy.price)} less than all windows") for proxy in proxies]
+        details.append(("taken", "the one by which exact windows show that the map costs least, or none"))
+        children = (OperatorNode("ProxyForward", "guesses of all windows", details=tuple(details)), *children)
     if isinstance(refinement, ProgressiveRefine) and refinement.target is None:
         text = "as many windows as the time allows"
     elif reduced is None:

@@ -28,7 +28,8 @@ COLUMNS = (
 )
 COLUMN_WIDTH = 10
 #: Choices that are made only where windows may be left out.
-_OF_REFINEMENTS = ("choose_refinement", "choose_proxy", "choose_reduced_precision")
+_OF_REFINEMENTS = ("choose_refinement", "choose_proxy", "budget_tokens", "freeze_gates", "choose_reduced_precision")
+_OF_PROXIES = ("choose_proxy", "budget_tokens", "freeze_gates")
 #: Choices that concern several images or statements
 _OF_SETS = ("batch_images", "share_windows")
 #: choices that are left where no window runs on boxes
@@ -96,8 +97,9 @@ def _rules(plan: ExplainPlan) -> list[str]:
         made = [name for name in made if name not in _OF_REFINEMENTS]
     elif not any(each is not None and each.reduced is not None for each in plan.refinements):
         made = [name for name in made if name != "choose_reduced_precision"]
-    if not any(isinstance(each, ProgressiveRefine) and each.proxies for each in plan.refinements or ()):
-        made = [name for name in made if name != "choose_proxy"]
+    offered = {p.method for each in plan.refinements if isinstance(each, ProgressiveRefine) for p in each.proxies}
+    used = offered | ({"choose_proxy"} if offered else set())
+    made = [name for name in made if name in used or name not in _OF_PROXIES]
     if plan.together == 1:
         made = [name for name in made if name != "batch_images"]
     if not plan.also:

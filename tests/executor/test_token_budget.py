@@ -18,12 +18,11 @@ from obeql.executor.network.first_order.token_budget import TokenBudget, _Few
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.attention import Attention
 from obeql.executor.network.layers.tokens import as_rows
-from obeql.executor.operators.clean_pass import materialise
 from obeql.executor.operators.proxy_forward import ProxyRun, unexplained
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Cost, IncrementalForward, ProxyForward
-from obeql.planner.physical.proxies import gate_layers
+from obeql.planner.physical.proxies.token_budget import chosen_layers
 from obeql.planner.scores import ScoreKind
 from obeql.results.heatmap import Heatmap
 from tests.executor.vision_transformer import SIZE, Transformer
@@ -57,13 +56,12 @@ def exact_scores(graph: LayerGraph, image: Tensor, fill: Tensor, classes: Sequen
 def guessed(graph: LayerGraph, tokens: int, classes: Sequence[int], kind: ScoreKind, batch: int = 5) -> np.ndarray:
     network = graph.network()
     engine = IncrementalForward(region_layers(network, len(network.layers)), (2, 2), 8, batch, Cost(0.0, 0.0, 0.0))
-    proxy = ProxyForward(tokens, engine, 0.1)
+    proxy = ProxyForward("budget_tokens", engine, 0.1, tokens)
     image, fill = an_image(), torch.zeros((3, 1, 1), dtype=torch.float64)
-    found = input_gradients(graph, image, gate_layers(network), classes, kind)
-    assert found is not None
-    with torch.inference_mode():
-        clean = materialise(graph, image, [])
-    return ProxyRun(graph, GRID, [proxy], kind).changes(proxy, *found, clean, fill, classes, None)
+    run = ProxyRun(graph, GRID, [proxy], kind)
+    around = run.around(image, classes)
+    assert around is not None
+    return run.changes(proxy, around, image, fill, None)
 
 
 @pytest.mark.parametrize(("form", "head"), FORMS)
@@ -115,7 +113,9 @@ def test_what_a_budget_leaves_out_counts_to_first_order(form: str, head: str) ->
     exact = exact_scores(graph, image, fill, classes, "log_odds")[:, 0]
     found = guessed(graph, 3, classes, "log_odds")[:, 0]
     network = graph.network()
-    gradients, values = input_gradients(graph, image, gate_layers(network), classes, "log_odds") or ({}, {})
+    gradients, values = input_gradients(
+        graph, image, dict.fromkeys(chosen_layers(network), 0), classes, "log_odds"
+    ) or ({}, {})
     dropped = []
     zero = {i: torch.zeros_like(g) for i, g in gradients.items()}
     budget = TokenBudget(graph, range(2, len(graph.layers)), 3, values, zero)
@@ -133,7 +133,7 @@ def test_what_a_budget_leaves_out_counts_to_first_order(form: str, head: str) ->
 
 def test_gradients_are_those_of_a_change_of_what_a_layer_reads() -> None:
     graph = graph_of()
-    gates = gate_layers(graph.network())
+    gates = dict.fromkeys(chosen_layers(graph.network()), 0)
     assert {graph.layers[i].kind for i in gates} == {"channel_norm", "conv"}
     gradients, values = input_gradients(graph, an_image(), gates, [3], "log_odds") or ({}, {})
     assert set(gradients) == set(gates)
@@ -158,12 +158,12 @@ def test_gradients_are_those_of_a_change_of_what_a_layer_reads() -> None:
 def test_a_score_without_a_finite_derivative_has_no_gradients() -> None:
     graph = graph_of()
     graph.layers[-1].weight.fill_(torch.nan)  # type: ignore[attr-defined]
-    assert input_gradients(graph, an_image(), gate_layers(graph.network()), [0], "log_odds") is None
+    assert input_gradients(graph, an_image(), dict.fromkeys(chosen_layers(graph.network()), 0), [0], "log_odds") is None
 
 
 def test_an_operator_without_a_derivative_has_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graph_of(n_blocks=1)
-    gates = gate_layers(graph.network())
+    gates = dict.fromkeys(chosen_layers(graph.network()), 0)
     monkeypatch.setattr(Attention, "forward", lambda self, inputs: inputs[0].to(torch.int64))
     assert input_gradients(graph, an_image(), gates, [0], "log_odds") is None
 
@@ -176,9 +176,9 @@ def test_a_map_that_does_not_vary_says_nothing_of_a_proxy() -> None:
 
 def explained(monkeypatch: pytest.MonkeyPatch, rules: str = "", **options: Any) -> tuple[str, Heatmap, Heatmap]:
     """Return the plan of an approximate map, the map, and the exact one, of a network that a few tokens guess well."""
-    monkeypatch.setattr("obeql.planner.physical.proxies._window_seconds", lambda *_: 1e-9)
-    monkeypatch.setattr("obeql.planner.physical.proxies._BUDGETS", (12,))
-    monkeypatch.setattr("obeql.planner.physical.proxies._MOST_TOKENS", 1.0)
+    monkeypatch.setattr("obeql.planner.physical.proxies.token_budget._window_seconds", lambda *_: 1e-9)
+    monkeypatch.setattr("obeql.planner.physical.proxies.token_budget._BUDGETS", (12,))
+    monkeypatch.setattr("obeql.planner.physical.proxies.token_budget._MOST_TOKENS", 1.0)
     # In so small a network, looks at maps and small batches cost more than windows, and all would be computed at once.
     monkeypatch.setattr("obeql.planner.physical.refinement._WORTH_WHILE", 1e9)
     monkeypatch.setattr("obeql.executor.adaptive.budget.Budget.allows", lambda *_: True)

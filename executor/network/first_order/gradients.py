@@ -1,12 +1,12 @@
 """What a score changes by per unit change of what a layer reads, on the unoccluded image: one backward pass a class.
 
-Comes before `token_budget`, which multiplies changes by these gradients. Each is through its own layer alone: what
-other layers that read the same values make of a change does not count.
+Comes before `token_budget` and `frozen_gates`, which multiply changes by these gradients. Each is through its own layer
+alone: what other layers that read the same values make of a change does not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,12 +20,12 @@ __all__ = ["input_gradients", "score_of_logits"]
 
 
 def input_gradients(
-    graph: LayerGraph, image: Tensor, at: Collection[int], classes: Sequence[int], kind: ScoreKind
+    graph: LayerGraph, image: Tensor, at: Mapping[int, int], classes: Sequence[int], kind: ScoreKind
 ) -> tuple[dict[int, Tensor], dict[int, Tensor]] | None:
-    """Return gradients (K, T, C) of K classes' scores by the first input of the layers `at`, and all layers' values.
+    """Return gradients (K, T, C) of K classes' scores by what layers read, and all layers' values.
 
-    The score is that of `score_of_logits`; `image` is (1, C, H, W). None where a score cannot be differentiated, or its
-    gradient is not finite.
+    `at` are the layers, each with which of its inputs is meant; `image` is (1, C, H, W). The score is that of
+    `score_of_logits`. None where a score cannot be differentiated, or its gradient is not finite.
     """
     values: dict[int, Tensor] = {}
     leaves: dict[int, Tensor] = {}
@@ -36,8 +36,9 @@ def input_gradients(
             for i, layer in enumerate(graph.layers[1:], start=1):
                 inputs = [values[j] for j in layer.inputs]
                 if i in at:
-                    leaves[i] = torch.zeros_like(inputs[0]).requires_grad_()
-                    inputs[0] = inputs[0] + leaves[i]
+                    read = inputs[at[i]]
+                    leaves[i] = torch.zeros_like(read).requires_grad_()
+                    inputs[at[i]] = read + leaves[i]
                 values[i] = layer.forward(inputs)
             scores = score_of_logits(values[len(graph.layers) - 1], classes, graph.activation, kind)[0]
             found = [

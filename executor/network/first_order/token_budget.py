@@ -22,7 +22,7 @@ from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.attention import Attention
 from obeql.executor.network.layers.pointwise import Combine
 from obeql.executor.network.layers.tokens import AddMap, SelectPositions, as_map, as_rows
-from obeql.planner.physical.proxies import gate_layers
+from obeql.planner.physical.proxies.token_budget import chosen_layers
 
 __all__ = ["TokenBudget"]
 
@@ -69,7 +69,7 @@ class TokenBudget:
 
     `order` are the layers of the rest, from first to last.
     `values` are the unoccluded image's, (1, C, H, W) of every layer; `gradients` (K, T, C) of the score with respect to
-    what each of `gate_layers` reads.
+    what each of `chosen_layers` reads.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class TokenBudget:
         self.graph = graph
         self.budget = budget
         network = graph.network()
-        self.gates = gate_layers(network)
+        self._choices = chosen_layers(network)
         self.order = tuple(order)
         self._clean = {i: as_rows(value)[0] for i, value in values.items() if value.dim() == 4}
         self._gradient = {i: g.flatten(1).t().contiguous() for i, g in gradients.items()}
@@ -103,7 +103,7 @@ class TokenBudget:
         for i in self.order:
             layer = self.graph.layers[i]
             inputs = [state[j] for j in layer.inputs]
-            if i in self.gates and isinstance(inputs[0], _Full):
+            if i in self._choices and isinstance(inputs[0], _Full):
                 inputs[0], left = self._chosen(layer.inputs[0], inputs[0], self._gradient[i])
                 added += left
             state[i] = self._step(i, layer, inputs)

@@ -56,9 +56,11 @@ CHOICES: tuple[Choice, ...] = (
     Choice("choose_refinement", "computes only the windows that APPROX, TOP .. CELLS or WITHIN need", "all windows"),
     Choice(
         "choose_proxy",
-        "guesses maps by a few tokens, and the rest to first order, where exact windows show that it tells enough",
+        "guesses maps, and what that leaves out to first order, where exact windows show that it tells enough",
         "no guesses",
     ),
+    Choice("budget_tokens", "guesses by the tokens that a window changes most: of transformers", "no such guesses"),
+    Choice("freeze_gates", "guesses with gates as they are in the unoccluded image", "no such guesses"),
     Choice(
         "choose_reduced_precision",
         "computes most of those windows in bfloat16 where the processor is faster in it",
