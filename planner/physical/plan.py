@@ -162,7 +162,7 @@ class ReducedPrecision:
 class ProxyForward:
     """Guess all windows: what a window changes much is computed, and the rest counts to first order.
 
-    By `method`, the name of its choice: of the tokens that a window changes, `tokens` are computed, and `engine` has the
+    By `method`, the name of a choice: of the tokens that a window changes, `tokens` are computed, and `engine` has the
     layers before them on boxes; or gates keep their unoccluded values, and `engine` has the layers behind them on
     boxes, too. `price` is what that costs, in shares of computing all windows exactly. A proxy is no estimate: it tells
     where a map has its heights, and the windows computed exactly say how far it can be trusted.
