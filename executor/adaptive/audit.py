@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["mean_ratio", "tail_ratio", "upper_loss", "upper_ratio"]
+__all__ = ["tail_ratio", "upper_loss", "upper_ratio"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,12 +34,6 @@ def upper_ratio(expected: Floats, found: Floats, level: float, squares: Floats =
     tail = max(2.0, float(squares.var() / max(squares.mean() ** 2, 1e-30)))
     freedom = 2.0 / (float((share * share).sum()) * tail)
     return max(0.25, ratio / _lower_chi_square(freedom, level))
-
-
-def mean_ratio(expected: Floats, found: Floats) -> float:
-    """Return how many times larger squared errors are than expected, on the whole, as far as the sample says."""
-    total = float(expected.sum())
-    return max(0.25, float(found.sum()) / total) if total > 0.0 else 1.0
 
 
 _DRAWN = 400

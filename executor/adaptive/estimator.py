@@ -4,9 +4,9 @@ Between `observations`, the cells, and `sampler` or `top_k`, which say what come
 chosen cells (`gaussian_process`), about the `trend` that a proxy's guesses give where there are any; the audit's cells,
 which had no part in that, tell how large errors are against its standard deviations, weighted by how much an error at a
 cell costs in quality. Maps drawn from the field, widened by the upper confidence limit of that ratio, are what the
-exact map may be; the bound is a low quantile of their quality. About a proxy's guesses it is at most what the audit's
-cells say without the field (`audit.upper_loss`). Cells of a reduced precision carry rounding errors as large as those
-of the cells computed both ways, at their upper limit.
+exact map may be; the bound is a low quantile of their quality. About a proxy's guesses, which may be wrong in ways that
+no field describes, it is what the audit's cells say without the field (`audit.upper_loss`). Cells of a reduced
+precision carry rounding errors as large as those of the cells computed both ways, at their upper limit.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from obeql.executor.adaptive.audit import mean_ratio, tail_ratio, upper_loss, upper_ratio
+from obeql.executor.adaptive.audit import tail_ratio, upper_loss, upper_ratio
 from obeql.executor.adaptive.gaussian_process import Axes, Field, Posterior, fit_field
 from obeql.executor.adaptive.map_quality import constant_below, error_weights, quality_of, ssim_losses
 from obeql.executor.adaptive.observations import Observations
@@ -31,10 +31,13 @@ __all__ = ["Audit", "Estimate", "Estimator", "Found", "Sample", "is_sequential"]
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-_N_DRAWS = 128
+#: Maps drawn from a field; and where only variances are read off them.
+_N_DRAWS, _FEW_DRAWS = 128, 32
 #: Looks that the error probability of the audit is shared among (Bonferroni); most maps take fewer, searches for cells
 #: often five or six.
 _LOOKS = 4
+#: The same about a proxy's guesses, where the limit assumes no distribution, and so is seldom near what it limits.
+_GUESSED_LOOKS = 2
 #: Standard normal quantiles that stand for a cell's distribution.
 _SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 15) for k in range(15)])
 
@@ -84,13 +87,12 @@ class Found:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Audit:
-    """How many times larger squared errors are than the field says: at most, and by the mean, 1/4 at least.
+    """How many times larger squared errors are than the field says, at most; 1/4 at least.
 
     `squares` (n,) are the squared errors of the audit's cells, bool (rows, cols).
     """
 
     limit: float
-    usual: float
     cells: Flags
     squares: Floats
 
@@ -122,7 +124,9 @@ class Estimator:
         trend = fit_trend(cells, sample.chosen, k, values, kind in OF_LOGIT)
         field = self.fitted(cells, sample, trend.less(values))
         left = np.stack([trend.less(values)[seen], (logit - trend.logit)[seen]])
-        after = field.posterior(seen, left, self.draws(field)).plus(trend.modelled, trend.logit)
+        is_guessed = is_sequential(self.problem.goal, cells.guesses is not None)
+        draws = self.draws(field, _FEW_DRAWS if is_guessed else _N_DRAWS)
+        after = field.posterior(seen, left, draws).plus(trend.modelled, trend.logit)
         best = self._scored(after.means[0])
         weights = error_weights(metric, best, self._error(after.means[0], after.variance))
         noise = self.noise(cells, sample, k, weights) if has_reduced else 0.0
@@ -132,15 +136,12 @@ class Estimator:
             # One cell decides, and errors of a reconstruction are more often large than normal ones.
             squares = np.concatenate([field.squares, self._left_out(sample, field, seen, trend.less(values))])
             wider *= tail_ratio(squares, int((~seen).sum()))
-        bound, reachable = self._bounds(cells, best, after, float(wider), noise)
-        audited = bound
-        is_guessed = cells.guesses is not None
-        if is_sequential(self.problem.goal, is_guessed):
-            audited, _ = self._bounds(cells, best, after, float(wider) * np.sqrt(audit.usual / audit.limit), noise)
-            if len(audit.squares):
-                losses = partial(ssim_losses, best, ~seen, audit.cells, audit.squares, is_guessed=is_guessed)
-                limit, usual = upper_loss(len(audit.squares), losses, self._level)
-                bound, audited = min(bound, 1.0 - limit), min(audited, 1.0 - usual)
+        if is_guessed:
+            bound, audited = self._without_field(best, seen, audit)
+            reachable = 1.0
+        else:
+            bound, reachable = self._bounds(cells, best, after, float(wider), noise)
+            audited = bound
         reconstructed = after.means[1]
         other = others if kind in OF_LOGIT else reconstructed - after.means[0]
         if kind in OF_LOGIT:
@@ -153,6 +154,14 @@ class Estimator:
         rounding = weights * self._error(after.means[0], np.full(gain.shape, (noise or 0.0) ** 2))
         estimate = Estimate(*planes, 0.0 if is_flat else bound)
         return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat, audited)
+
+    def _without_field(self, best: Floats, seen: Flags, audit: Audit) -> tuple[float, float]:
+        """Return the lower bound on the SSIM of `best` by the audit's errors alone, and the SSIM that they speak for."""
+        if not len(audit.squares):
+            return 0.0, 0.0
+        losses = partial(ssim_losses, best, ~seen, audit.cells, audit.squares, is_guessed=True)
+        limit, usual = upper_loss(len(audit.squares), losses, (1 - self.problem.goal.confidence) / _GUESSED_LOOKS)
+        return 1.0 - limit, 1.0 - usual
 
     def fitted(self, cells: Observations, sample: Sample, values: Floats) -> Field:
         """Return the field of `values` (rows, cols), fitted to the chosen cells.
@@ -167,9 +176,9 @@ class Estimator:
         """Return the values that the field describes: logits where those are the score, else log-odds."""
         return logit if self.problem.kind in OF_LOGIT else logit - others
 
-    def draws(self, field: Field) -> Floats:
+    def draws(self, field: Field, n: int = _N_DRAWS) -> Floats:
         """Draws of the field: the same random numbers at every level and for every class."""
-        return field.draws(_N_DRAWS, np.random.default_rng([self.problem.seed, 1]))
+        return field.draws(n, np.random.default_rng([self.problem.seed, 1]))
 
     def rounding_draws(self, noise: float, cells: Observations) -> Floats:
         """Rounding errors that the cells not known exactly may have, as many as `draws`."""
@@ -191,7 +200,7 @@ class Estimator:
         seen = cells.seen
         audited = sample.audit & ~sample.chosen & seen
         if not audited.any() or seen.all():
-            return Audit(1.0, 1.0, audited, np.empty(0))
+            return Audit(1.0, audited, np.empty(0))
         # An audited cell, predicted from all others, is like a cell that was not computed: both lie at random.
         residuals, variances = field.left_out(seen, trend.less(values)[seen])
         at = audited[seen]
@@ -200,7 +209,7 @@ class Estimator:
         squares = np.square(self._scored(values[audited]) - self._scored(mean))
         found = weights[audited] * squares
         limit = upper_ratio(expected, found, self._level, field.squares)
-        return Audit(limit, min(limit, mean_ratio(expected, found)), audited, squares)
+        return Audit(limit, audited, squares)
 
     def _left_out(self, sample: Sample, field: Field, seen: Flags, values: Floats) -> Floats:
         """Squared errors of the audit's cells, predicted from all others, over their variances."""

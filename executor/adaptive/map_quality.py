@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 __all__ = ["METRICS", "constant_below", "error_weights", "quality_of", "ssim", "ssim_losses"]
 
@@ -112,7 +113,9 @@ def ssim_losses(best: Floats, unknown: Flags, at: Flags, squares: Floats, counts
         for n, places in zip(variance.shape, (rows, cols), strict=True)
     )
     near = (by_row[:, None, :] * by_col[None, :, :]).reshape(variance.size, -1) + _FAR
-    errors = (near @ (counts * squares).T) / (near @ counts.T) * share.reshape(-1, 1)
+    # NumPy's matrix products have threads of their own, which PyTorch's would wait for.
+    weighted, all_ = (torch.from_numpy(near) @ torch.from_numpy(of).T for of in (counts * squares, counts))
+    errors = (weighted / all_).numpy() * share.reshape(-1, 1)
     varied = 2.0 * variance.reshape(-1, 1)
     varied = np.maximum(varied - errors, errors) if is_guessed else varied + errors
     kept = (1.0 - _of_levels(means.reshape(-1, 1), errors, (_K1 * spread) ** 2)) * (

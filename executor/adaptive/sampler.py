@@ -66,7 +66,7 @@ _ROUNDING_MARGIN = 1.2
 #: Share of all cells that the lattice has where a proxy guesses them.
 _GUESSED_LATTICE = 0.015
 #: How many times larger the audit becomes where it is what a target lacks.
-_LEAST_GROWTH, _MOST_GROWTH, _GROWTH_POWER, _CONFIRMING = 1.25, 3.0, 1.4, 1.25
+_LEAST_GROWTH, _MOST_GROWTH, _GROWTH_POWER = 1.25, 2.5, 1.2
 #: How many times as many cells the audit has as are computed both ways, at the first look, at least.
 _FEWEST_TIMES = 2
 
@@ -102,8 +102,6 @@ class Sampler:
         self._paired = 0.0
         #: whether some map has not varied at all so far
         self._is_flat = False
-        #: whether the target was reached, and the audit has been enlarged since
-        self._is_confirmed = False
         #: whether nothing but the audit grows now
         self._only_audit = False
         #: cells that the audit is to have from the second look on
@@ -187,20 +185,11 @@ class Sampler:
         return self._taken(request)
 
     def _enlarge_audit(self, worst: Found) -> None:
-        """Let the audit have more cells: where it is what a target lacks, and once more to confirm what it says.
-
-        Of many looks one may be lucky, and guesses may be bad in any way: fresh cells have to agree.
-        """
-        self._only_audit = False
-        if self._reaches:
-            self._n_audit = math.ceil(_CONFIRMING * self._n_audit)
-            self._is_confirmed = self._only_audit = True
-        else:
-            needed = self._audit_growth(worst)
-            self._n_audit = math.ceil(min(needed, _MOST_GROWTH) * self._n_audit)
-            self._only_audit = 1.0 < needed <= _MOST_GROWTH
-            self._is_confirmed = False
-        self._n_audit = min(self._n_audit, self.cells.exact.size)
+        """Let the audit have more cells where it is what a target lacks."""
+        needed = self._audit_growth(worst)
+        n_audit = math.ceil(min(needed, _MOST_GROWTH) * self._n_audit)
+        self._only_audit = 1.0 < needed <= _MOST_GROWTH
+        self._n_audit = min(n_audit, self.cells.exact.size)
 
     def _audit_growth(self, worst: Found) -> float:
         """Return how many times as large an audit should reach the target with the cells that are chosen; 1: none."""
@@ -360,8 +349,7 @@ class Sampler:
         """Return whether nothing is left to compute for the goal."""
         if self.cells.exact.all():
             return True
-        is_sure = self._is_confirmed or not self._is_sequential
-        return self._reaches and is_sure and not self._needs_all and int(self._sample.audit.sum()) >= self._n_audit
+        return self._reaches and not self._needs_all and int(self._sample.audit.sum()) >= self._n_audit
 
     @property
     def _reaches(self) -> bool:

@@ -20,7 +20,7 @@ from obeql.planner.physical.plan import CostShares
 
 Floats = npt.NDArray[np.float64]
 
-GRID = WindowGrid.over((96, 96), (16, 16), (4, 4))
+GRID = WindowGrid.over((88, 88), (16, 16), (4, 4))
 LARGE = WindowGrid.over((120, 120), (16, 16), (4, 4))
 PRICES = CostShares(0.002, 0.005, 0.2)
 TARGET = 0.9
