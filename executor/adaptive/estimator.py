@@ -156,7 +156,7 @@ class Estimator:
         return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat, audited)
 
     def _without_field(self, best: Floats, seen: Flags, audit: Audit) -> tuple[float, float]:
-        """Return the lower bound on the SSIM of `best` by the audit's errors alone, and the SSIM that they speak for."""
+        """Return a lower bound on the SSIM of `best` by the audit's errors alone, and the SSIM that they speak for."""
         if not len(audit.squares):
             return 0.0, 0.0
         losses = partial(ssim_losses, best, ~seen, audit.cells, audit.squares, is_guessed=True)

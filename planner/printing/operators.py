@@ -135,7 +135,7 @@ def _refinement(plan: ExplainPlan, refinement: Refinement, n_left: int, exact: O
         children = (below, exact)
     if isinstance(refinement, ProgressiveRefine) and refinement.proxies:
         proxies = refinement.proxies
-        details = [(proxy.name, f"{ratio(1, proxy.price)} less than all windows") for proxy in proxies]
+        details = [("costs", f"{proxy.name}: {ratio(1, proxy.price)} less than all windows") for proxy in proxies]
         details.append(("taken", "the one by which exact windows show that the map costs least, or none"))
         children = (OperatorNode("ProxyForward", "guesses of all windows", details=tuple(details)), *children)
     if isinstance(refinement, ProgressiveRefine) and refinement.target is None:

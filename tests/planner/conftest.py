@@ -105,6 +105,17 @@ def resnet_like() -> Network:
     return build.network()
 
 
+def gated_like() -> Network:
+    """A convolution whose map a gate multiplies, and another one behind; 64x64 input, 4 classes."""
+    build = NetworkBuilder(3, 64, 64)
+    stem = build.conv("stem", 0, 32)
+    means = build.add("means", "global_mean", "sum", (stem,), (32, 1, 1))
+    gate = build.pointwise("gate", "conv", (means,), 32)
+    product = build.add("product", "combine", "global", (gate, stem), (32, 64, 64))
+    build.linear("fc", build.conv("last", product, 16), 4)
+    return build.network()
+
+
 def transformer_like() -> Network:
     """Tokens of 4 pixels, two blocks of attention and products, a head that reads one token; 64x64 input, 4 classes."""
     build = NetworkBuilder(3, 64, 64)
@@ -237,6 +248,7 @@ def catalog() -> FakeCatalog:
             "vgg": _model("vgg", vgg_like(), names),
             "resnet": _model("resnet", resnet_like(), ("crane", "Crane", "ox")),
             "vit": _model("vit", transformer_like(), names),
+            "gated": _model("gated", gated_like(), names),
             "opaque": _model("opaque", whole_network(), ()),
         },
         sets={

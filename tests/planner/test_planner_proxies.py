@@ -13,23 +13,12 @@ from obeql.planner.physical.proxies import proxies
 from obeql.planner.physical.proxies.frozen_gates import frozen, gates
 from obeql.planner.physical.proxies.token_budget import first_order_bytes
 from obeql.planner.physical.refinement import share_with_proxy
-from tests.planner.conftest import NetworkBuilder, transformer_like, vgg_like, whole_network
+from tests.planner.conftest import gated_like, transformer_like, vgg_like, whole_network
 
 
 def an_engine(network: Network, rates: Rates) -> Engine:
     regions = region_layers(network, len(network.layers))
     return IncrementalForward(regions, (1, 1), 1, 1, Cost(0.0, 0.0, 300.0))
-
-
-def gated_like() -> Network:
-    """A convolution whose map a gate multiplies, and another one behind; 64x64 input, 4 classes."""
-    build = NetworkBuilder(3, 64, 64)
-    stem = build.conv("stem", 0, 32)
-    means = build.add("means", "global_mean", "sum", (stem,), (32, 1, 1))
-    gate = build.pointwise("gate", "conv", (means,), 32)
-    product = build.add("product", "combine", "global", (gate, stem), (32, 64, 64))
-    build.linear("fc", build.conv("last", product, 16), 4)
-    return build.network()
 
 
 def offered(**changed: Any) -> tuple[ProxyForward, ...]:

@@ -57,6 +57,15 @@ EXPLAIN OCCLUDE scan0 USING vit WITH patch=8 stride=2 APPROX 0.9;
 -- plan choose_proxy_off disabled_rules=choose_proxy
 EXPLAIN OCCLUDE scan0 USING vit WITH patch=8 stride=2 APPROX 0.9;
 
+-- plan budget_tokens_off disabled_rules=budget_tokens
+EXPLAIN OCCLUDE scan0 USING vit WITH patch=8 stride=2 APPROX 0.9;
+
+-- plan freeze_gates
+EXPLAIN OCCLUDE scan0 USING gated WITH patch=8 stride=2 APPROX 0.9;
+
+-- plan freeze_gates_off disabled_rules=freeze_gates
+EXPLAIN OCCLUDE scan0 USING gated WITH patch=8 stride=2 APPROX 0.9;
+
 -- plan top_cells
 EXPLAIN OCCLUDE scan0 USING vgg TOP 10 CELLS;
 
