@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -141,12 +142,12 @@ class GridScan:
         fits in memory.
         """
         n_images, n_windows, device = len(clean.image), self.grid.n_windows, clean.image.device
-        n_classes = max(map(len, classes))
+        self._cells = None  # first, as others may ask for them
+        self._n_classes = [len(asked) for asked in classes]
+        n_classes = max(self._n_classes)
         # Images that ask for fewer classes than others repeat their first one.
         ids = torch.tensor([[*asked, *[asked[0]] * (n_classes - len(asked))] for asked in classes], device=device)
-        self._cells = None
         # Cells stay on the device until all are there: fetching each batch would make a GPU wait.
-        self._n_classes = [len(ids) for ids in classes]
         cells = self._cells = Planes.empty(n_images * n_windows, n_classes, device)
         left = np.ones(n_images * n_windows, bool) if wanted is None else wanted.reshape(-1).copy()
         told: list[Exception] = []  # what `tell` raised: not the memory of this device, whatever it says
@@ -178,13 +179,7 @@ class GridScan:
         n_left, before, started = int(left.sum()), self._operator.busy_s, time.perf_counter()
         while left.any():
             todo = None if left.all() else left.reshape(n_images, *self.grid.shape).copy()
-            short: str | None = None
-            try:
-                self._operator.run(clean, fill, todo, take, finish)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error) or error in told:
-                    raise
-                short = str(error) or type(error).__name__
+            short = self._memory_lacked(partial(self._operator.run, clean, fill, todo, take, finish), told)
             if short is not None:  # once the error is let go of, and with it the tensors of the batch that failed
                 self._shrink(device, short)
         self._cells = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
@@ -192,6 +187,17 @@ class GridScan:
         busy_s = self._operator.busy_s - before if of_thread else time.perf_counter() - started
         self._note_pace(n_left, n_images, busy_s)
         return [planes for number in range(n_images) if (planes := self.partial(number)) is not None]
+
+    @staticmethod
+    def _memory_lacked(run: Callable[[], None], told: Sequence[Exception]) -> str | None:
+        """Run batches; return what the allocator said where memory ended them. Errors that were `told` are raised."""
+        try:
+            run()
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error) or error in told:
+                raise
+            return str(error) or type(error).__name__
+        return None
 
     def _note_pace(self, n_computed: int, n_images: int, busy_s: float) -> None:
         engine, planned = self.engine, self.engine.share * self.grid.n_windows  # of an image

@@ -6,7 +6,7 @@ in them is reported whatever the catalog holds; then the model, then the images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, overload
 
 from obeql.errors import QueryTypeError
@@ -38,8 +38,20 @@ from obeql.planner.binding.window_grids import (
     n_cells_of,
     value_node,
 )
-from obeql.planner.catalog import Catalog
-from obeql.planner.logical.plan import Classify, Occlude, Preprocess, ScanImages, ScoreCells, StoreRun, UnionMaps, find
+from obeql.planner.catalog import Catalog, ModelRecord
+from obeql.planner.class_selector import ClassSelector
+from obeql.planner.grid import WindowGrid
+from obeql.planner.logical.plan import (
+    Classify,
+    LogicalNode,
+    Occlude,
+    Preprocess,
+    ScanImages,
+    ScoreCells,
+    StoreRun,
+    UnionMaps,
+    find,
+)
 from obeql.planner.logical.rules import rule_names
 
 __all__ = ["PREDICT_TOP", "BoundExplain", "BoundPredict", "bind", "bind_alike"]
@@ -184,16 +196,9 @@ def _bind_explain(
     disabled = _disabled(catalog)
     reuse = statement.reuse and bool(catalog.setting("reuse")) and "reuse_stored_cells" not in disabled
     scan = Preprocess(ScanImages(source, images), model.preprocessing)
-    branches = tuple(
-        ScoreCells(
-            Classify(Occlude(scan, grid, options["fill"]), model, options["precision"]), classes, options["score"]
-        )
-        for grid in grids
-    )
-    joined = branches[0] if len(branches) == 1 else UnionMaps(branches)
     return BoundExplain(
         statement=written,
-        logical=StoreRun(joined, name, replace),
+        logical=StoreRun(_maps(scan, grids, model, classes, options), name, replace),
         model=model,
         images=images,
         options=options,
@@ -207,6 +212,23 @@ def _bind_explain(
         within_s=None if statement.within is None else float(statement.within.seconds),
         cluster=cluster,
     )
+
+
+def _maps(
+    scan: Preprocess,
+    grids: Sequence[WindowGrid],
+    model: ModelRecord,
+    classes: ClassSelector,
+    options: Mapping[str, Any],
+) -> LogicalNode:
+    """Return the maps that are asked for: those of one grid, or of several together."""
+    branches = tuple(
+        ScoreCells(
+            Classify(Occlude(scan, grid, options["fill"]), model, options["precision"]), classes, options["score"]
+        )
+        for grid in grids
+    )
+    return branches[0] if len(branches) == 1 else UnionMaps(branches)
 
 
 def _disabled(catalog: Catalog) -> frozenset[str]:
