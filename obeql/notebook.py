@@ -57,10 +57,11 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
             if _is_command(cell):
                 return self._carry_out(cell)
             outcome = self._run(cell, not options.no_progress)
-        except ObeqlError as error:
-            # One message instead of a traceback through the library; the next cell still runs.
-            self.shell.showtraceback((type(error), error.with_traceback(None), None), exception_only=True)
-            return None
+        except (ObeqlError, KeyboardInterrupt) as error:
+            # One message instead of a traceback through the library; the cell has failed, so that those after it wait.
+            shown = self.shell.InteractiveTB.get_exception_only(type(error), error)
+            vars(error)["_render_traceback_"] = lambda: shown  # IPython asks for it
+            raise
         if options.into is not None:
             self.shell.push({options.into: outcome})
             return None

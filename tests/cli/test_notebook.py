@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -56,8 +58,7 @@ def test_a_line_may_be_a_statement_or_a_command(
     assert shell.run_cell_magic("obeql", "", ".tables\n") is None
     out = capsys.readouterr().out
     assert "run_name" in out and "mode csv" in out and "heatmaps" in out
-    assert shell.run_line_magic("obeql", ".runz") is None
-    assert "Did you mean 'runs'" in "".join(capsys.readouterr())
+    assert "Did you mean 'runs'" in failed(shell, "%obeql .runz", capsys)
     assert shell.run_line_magic("obeql", "") is session and list(tmp_path.glob("*.*")) == []
     assert shell.run_line_magic("obeql", "./.hidden.duckdb").path == "./.hidden.duckdb"
     assert shell.run_line_magic("obeql", '"two words.duckdb" --no-progress').path == "two words.duckdb"
@@ -65,18 +66,53 @@ def test_a_line_may_be_a_statement_or_a_command(
 
 def test_a_file_that_cannot_be_opened_leaves_the_session(shell: Any, tmp_path: Any, capsys: Any) -> None:
     session = shell.run_line_magic("obeql", "")
-    assert shell.run_line_magic("obeql", str(tmp_path / "nowhere" / "heat.duckdb")) is None
-    assert "does not exist" in "".join(capsys.readouterr())
+    assert "does not exist" in failed(shell, f"%obeql '{tmp_path / 'nowhere' / 'heat.duckdb'}'", capsys)
     assert shell.run_line_magic("obeql", "") is session
     assert shell.run_line_magic("obeql", "SELECT 7").fetchall() == [(7,)]
 
 
+def failed(shell: Any, cell: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a cell that fails, as a notebook does; what is shown of it, without colors."""
+    capsys.readouterr()
+    assert not shell.run_cell(cell).success
+    return re.sub(r"\x1b\[[\d;]*m", "", "".join(capsys.readouterr())).strip()
+
+
 def test_errors_are_one_message(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert shell.run_cell_magic("obeql", "", "EXPLAIN OCCLUDE x USING nothing") is None
-    assert shell.run_cell_magic("obeql", "", "SELECT $missing") is None
-    out, err = capsys.readouterr()
-    assert "There is no model 'nothing'" in out + err or "nothing" in out + err
-    assert "no Python variable 'missing'" in out + err and "Traceback" not in out + err
+    said = failed(shell, "%%obeql\nEXPLAIN OCCLUDE x\n  USING nothing", capsys)
+    assert said.startswith("UnknownNameError: There is no model 'nothing'.")
+    assert said.splitlines()[-2:] == ["    USING nothing", "          ^"]
+    assert failed(shell, "%%obeql\nSELECT $missing", capsys).startswith(
+        "UnknownNameError: $missing: there is no Python variable 'missing'."
+    )
+
+
+def test_a_stopped_cell_says_what_is_kept(
+    shell: Any,
+    tiny_net: Callable[..., Any],
+    pixels: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    ctrl_c: None,
+) -> None:
+    from tqdm import tqdm
+
+    session = shell.run_line_magic("obeql", "")
+    session.create_model("net", tiny_net(), size=(32, 32))
+    shell.user_ns["picture"] = pixels(1)
+
+    class Stopped(tqdm):  # type: ignore[type-arg]
+        """A bar at which the stop button is pressed once windows are counted."""
+
+        def update(self, n: float | None = 1) -> bool | None:
+            signal.raise_signal(signal.SIGINT)
+            return super().update(n)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("obeql.notebook._kind_of_bar", lambda: Stopped)
+        said = failed(shell, "%%obeql\nEXPLAIN OCCLUDE $picture USING net WITH patch=8", capsys)
+    assert said.startswith("KeyboardInterrupt: cancelled")
+    assert "Traceback" not in said
+    assert shell.run_cell("%obeql SHOW RUNS").success
 
 
 def test_a_notebook_without_widgets_gets_a_line_of_text(recwarn: pytest.WarningsRecorder) -> None:
