@@ -1,21 +1,25 @@
-"""What the formats of DICOM files share: highdicom, the headers of the images, and texts as DICOM takes them.
+"""What the formats of DICOM files share: one object a map, the headers of the images, and texts as DICOM takes them.
 
-Used by `parametric_map` and `secondary_capture`.
+`parametric_map` and `secondary_capture` say what an object is.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import obeql
 from obeql.errors import ImageError, UnsupportedError, install
+from obeql.export.folders.map_files import write_map_files
 from obeql.export.provenance import as_json, of_map
 
 if TYPE_CHECKING:
     from obeql.results.heatmap import Heatmap
     from obeql.results.result import Result
 
-__all__ = ["DESCRIPTION", "LABEL", "comments", "header_of", "highdicom", "paths_of", "series_number", "short_text"]
+__all__ = ["DESCRIPTION", "LABEL", "DicomObjects", "header_of", "highdicom", "paths_of", "short_text"]
 
 #: Most characters of a label, of a description, and of comments, in DICOM.
 LABEL, DESCRIPTION, _COMMENTS = 16, 64, 10240
@@ -57,12 +61,43 @@ def short_text(text: str, most: int) -> str:
     return plain if len(plain) <= most else plain[: most - 2].rstrip() + ".."
 
 
-def comments(heat: Heatmap, result: Result) -> str:
-    """Return where a map comes from, as JSON in the length of Image Comments."""
-    told = as_json(of_map(heat, result))
-    return told if len(told) <= _COMMENTS else told[: _COMMENTS - 3] + "..."
+class DicomObjects(ABC):
+    """Writes the maps of one result as objects of one kind: those of the images of one study are one series."""
 
+    #: what is added to the number of an image's series
+    series_offset: ClassVar[int]
 
-def series_number(source: Any) -> int:
-    """Return the number of a series of maps of an image."""
-    return (int(source.get("SeriesNumber") or 0) % 1_000_000) + 1000
+    def __init__(self, result: Result) -> None:
+        self.highdicom = highdicom()
+        self._result = result
+        self._series: dict[str, str] = {}
+        self._number = 0
+
+    def write_all(self, folder: Path) -> list[Path]:
+        """Write an object of each map, and the list; return the files. Raises ImageError where a file is gone."""
+        return write_map_files(self._result, folder, "dcm", self._write)
+
+    @abstractmethod
+    def made(self, heat: Heatmap, path: str) -> Any:
+        """Return the object of a map of the image at `path`, made with `identity`."""
+
+    def identity(self, header: Any) -> dict[str, Any]:
+        """Return what highdicom asks for of every object: which it is, in which series, and who made it."""
+        return {
+            "series_instance_uid": self._series.setdefault(str(header.StudyInstanceUID), self.highdicom.UID()),
+            "series_number": int(header.get("SeriesNumber") or 0) % 1_000_000 + self.series_offset,
+            "sop_instance_uid": self.highdicom.UID(),
+            "instance_number": self._number,
+            "manufacturer": "OBEQL",
+            "software_versions": obeql.__version__,
+        }
+
+    def _write(self, heat: Heatmap, path: Path) -> None:
+        self._number += 1
+        made = self.made(heat, heat.path or heat.image)
+        told = as_json(of_map(heat, self._result))
+        made.ImageComments = told if len(told) <= _COMMENTS else told[: _COMMENTS - 3] + "..."
+        try:
+            made.save_as(path)
+        except OSError as error:
+            raise ImageError(f"cannot write '{path}': {error.strerror or error}") from None

@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import obeql
 from obeql.errors import ImageError
 from obeql.export.folders.dicom_files import (
     DESCRIPTION,
     LABEL,
-    comments,
+    DicomObjects,
     header_of,
     highdicom,
     paths_of,
-    series_number,
     short_text,
 )
-from obeql.export.folders.map_files import write_map_files
 
 if TYPE_CHECKING:
     from obeql.results.heatmap import Heatmap
@@ -47,45 +44,27 @@ def require_placed(result: Result) -> None:
 
 def write_parametric_maps(result: Result, folder: Path) -> list[Path]:
     """Write a Parametric Map of each map, and the list; return the files. Raises as `require_placed`."""
-    return write_map_files(result, folder, "dcm", _ParametricMaps(result).write)
+    return _ParametricMaps(result).write_all(folder)
 
 
-class _ParametricMaps:
-    """Writes the maps of one result: those of the images of one study are one series."""
+class _ParametricMaps(DicomObjects):
+    """Float32 importance, in pixels of the image."""
 
-    def __init__(self, result: Result) -> None:
-        self._highdicom = highdicom()
-        self._result = result
-        self._series: dict[str, str] = {}
-        self._number = 0
+    series_offset = 1000
 
-    def write(self, heat: Heatmap, path: Path) -> None:
-        """Write one map. Raises ImageError where the image or the folder is gone."""
-        source = header_of(heat.path or heat.image, pixels=True)
-        values = np.nan_to_num(heat.to_pixels("source"), nan=0.0).astype(np.float32)
-        self._number += 1
-        try:
-            self._made(heat, source, values).save_as(path)
-        except OSError as error:
-            raise ImageError(f"cannot write '{path}': {error.strerror or error}") from None
-
-    def _made(self, heat: Heatmap, source: Any, values: np.ndarray[Any, Any]) -> Any:
+    def made(self, heat: Heatmap, path: str) -> Any:
         from pydicom.sr.codedict import codes  # noqa: PLC0415
 
-        hd = self._highdicom
-        study = str(source.StudyInstanceUID)
+        hd = self.highdicom
+        source = header_of(path, pixels=True)
+        values = np.nan_to_num(heat.to_pixels("source"), nan=0.0).astype(np.float32)
         low, high = float(values.min()), float(values.max())
         limit = max(abs(low), abs(high)) or 1.0
         made = hd.pm.ParametricMap(
             source_images=[source],
             pixel_array=values,
-            series_instance_uid=self._series.setdefault(study, hd.UID()),
-            series_number=series_number(source),
-            sop_instance_uid=hd.UID(),
-            instance_number=self._number,
-            manufacturer="OBEQL",
+            **self.identity(source),
             manufacturer_model_name="OBEQL",
-            software_versions=obeql.__version__,
             device_serial_number="0",
             contains_recognizable_visual_features=False,
             real_world_value_mappings=[
@@ -104,7 +83,6 @@ class _ParametricMaps:
             content_description=short_text(f"Occlusion, {heat.class_name} by {heat.model}", DESCRIPTION),
         )
         made.SeriesDescription = short_text(f"Occlusion maps of {heat.model}", DESCRIPTION)
-        made.ImageComments = comments(heat, self._result)
         return made
 
 

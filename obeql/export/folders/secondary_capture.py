@@ -11,19 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import obeql
 from obeql.drawing.colors import limit_of, palette
-from obeql.errors import ImageError
-from obeql.export.folders.dicom_files import (
-    DESCRIPTION,
-    comments,
-    header_of,
-    highdicom,
-    paths_of,
-    series_number,
-    short_text,
-)
-from obeql.export.folders.map_files import write_map_files
+from obeql.export.folders.dicom_files import DESCRIPTION, DicomObjects, header_of, highdicom, paths_of, short_text
 
 if TYPE_CHECKING:
     from obeql.results.heatmap import Heatmap
@@ -44,38 +33,26 @@ def require_dicom(result: Result) -> None:
 
 def write_secondary_captures(result: Result, folder: Path) -> list[Path]:
     """Write a capture of each map, in pixels of its image, and the list; return the files."""
-    return write_map_files(result, folder, "dcm", _Captures(result).write)
+    return _Captures(result).write_all(folder)
 
 
-class _Captures:
-    """Writes the maps of one result: those of the images of one study are one series."""
+class _Captures(DicomObjects):
+    """Pictures in color: the image under the colors of its map."""
 
-    def __init__(self, result: Result) -> None:
-        self._highdicom = highdicom()
-        self._result = result
-        self._series: dict[str, str] = {}
-        self._number = 0
+    series_offset = 2000
 
-    def write(self, heat: Heatmap, path: Path) -> None:
-        """Write one map. Raises ImageError where the image or the folder is gone."""
-        header = header_of(heat.path or heat.image)
-        self._number += 1
+    def made(self, heat: Heatmap, path: str) -> Any:
+        header = header_of(path)
         pixels = palette().blended(heat.source().unit_pixels(), heat.to_pixels("source"), limit_of(heat))
-        hd = self._highdicom
-        made = hd.sc.SCImage.from_ref_dataset(
+        made = self.highdicom.sc.SCImage.from_ref_dataset(
             header,
             pixel_array=np.ascontiguousarray(pixels),
             photometric_interpretation="RGB",
             bits_allocated=8,
             coordinate_system="PATIENT",
-            series_instance_uid=self._series.setdefault(str(header.StudyInstanceUID), hd.UID()),
-            series_number=series_number(header) + 1000,
-            sop_instance_uid=hd.UID(),
-            instance_number=self._number,
-            manufacturer="OBEQL",
+            **self.identity(header),
             pixel_spacing=header.get("PixelSpacing"),
             patient_orientation=_orientation(header) or ("L", "F"),
-            software_versions=obeql.__version__,
         )
         if _orientation(header) is None:
             made.PatientOrientation = None  # not known
@@ -83,11 +60,7 @@ class _Captures:
             made.BurnedInAnnotation = header.BurnedInAnnotation
         made.DerivationDescription = short_text(f"Occlusion, {heat.class_name} by {heat.model}", DESCRIPTION)
         made.SeriesDescription = short_text(f"Occlusion maps of {heat.model}, drawn", DESCRIPTION)
-        made.ImageComments = comments(heat, self._result)
-        try:
-            made.save_as(path)
-        except OSError as error:
-            raise ImageError(f"cannot write '{path}': {error.strerror or error}") from None
+        return made
 
 
 def _orientation(header: Any) -> tuple[str, str] | None:
