@@ -4,7 +4,8 @@
     python -m benchmarks.drop_in --short
 
 For each network: the best batch of either library, tried on the network alone; the first call of a module that nobody
-has seen, at `--first-stride`; and later calls at `--stride`. Theirs and ours take turns; medians and the medians of
+has seen, at `--first-stride`; later calls at `--stride`; and the first calls on small images, one after the other, among
+which is the one that prepares the network. Theirs and ours take turns; medians and the medians of
 ratios are reported, and the largest difference of the maps. MONAI runs in its default mode. A small network shows
 what a call costs beyond its work. `--short` takes each once, a few minutes in all on two cores. Needs
 `pip install obeql[peers]`.
@@ -34,6 +35,8 @@ BATCHES = (1, 8, 16, 32, 64)
 #: images that batches are tried on
 TUNED_ON = 64
 TINY_CALLS = 30
+#: Side of small images, the stride on them, and calls that are made one after the other.
+SMALL_SIZE, SMALL_STRIDE, SMALL_CALLS = 64, 4, 5
 
 #: a module, a stride and a batch -> a map
 Call = Callable[[nn.Module, int, int], Tensor]
@@ -123,6 +126,28 @@ def bench(name: str, library: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def small(name: str, library: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The first calls on small images of a module that nobody has seen: what each takes, and theirs beside it."""
+    module = network(name)
+    image = torch.rand((1, 3, SMALL_SIZE, SMALL_SIZE), generator=torch.Generator().manual_seed(0))
+    theirs, ours = calls(library, args.patch, image, 0)
+    theirs(module, args.patch, args.batches[-1])
+    rows = [
+        side_by_side(
+            lambda: theirs(module, SMALL_STRIDE, args.batches[-1]),
+            lambda: ours(module, SMALL_STRIDE, args.batches[-1]),
+            1,
+        )
+        for _ in range(SMALL_CALLS)
+    ]
+    return {
+        "network": name,
+        "library": library,
+        "windows": windows(SMALL_SIZE, args.patch, SMALL_STRIDE),
+        "calls": rows,
+    }
+
+
 def some_windows(module: nn.Module, image: Tensor, batch: int) -> None:
     """Run the module on some images, so many at a time: all that a batch decides."""
     with torch.no_grad():
@@ -180,10 +205,11 @@ def main() -> None:
             for library in args.libraries:
                 rows.append(bench(name, library, args))
                 print(json.dumps(rows[-1]), flush=True)
-        small = [tiny(library) for library in args.libraries]
-    print(json.dumps(small))
+        little = [small(name, library, args) for name in args.networks for library in args.libraries]
+        tiniest = [tiny(library) for library in args.libraries]
+    print(json.dumps(little), json.dumps(tiniest), sep="\n")
     if args.out:
-        found = {"machine": machine(), "note": args.note, "rows": rows, "tiny": small}
+        found = {"machine": machine(), "note": args.note, "rows": rows, "small": little, "tiny": tiniest}
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 

@@ -108,13 +108,15 @@ def rates_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
         place = device_of(device)
         return device, dtype, torch.get_num_threads(), place.n_lanes, place.hardware
 
-    def measured(graph: Any, device: Any, dtype: Any, heed: Callable[[], None] = lambda: None) -> Any:
+    def measured(
+        graph: Any, device: Any, dtype: Any, heed: Callable[[], None] = lambda: None, *, is_rough: bool = False
+    ) -> Any:
         if graph.reason:  # what runs whole is not told apart by its layers
-            return measure(graph, device, dtype, heed)
+            return measure(graph, device, dtype, heed, is_rough=is_rough)
         heed()
-        key = repr(graph.network()), *place_of(device, dtype)
+        key = repr(graph.network()), is_rough, *place_of(device, dtype)
         if key not in _MEASURED:
-            _MEASURED[key] = measure(graph, device, dtype, heed)
+            _MEASURED[key] = measure(graph, device, dtype, heed, is_rough=is_rough)
         return _MEASURED[key]
 
     def limit(device: Any, dtype: Any) -> Any:

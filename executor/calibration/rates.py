@@ -36,23 +36,43 @@ __all__ = ["matrix_rate", "measure_rates"]
 
 Floats = npt.NDArray[np.float64]
 
-#: Whole maps, and vectors, in a pass.
-_BATCH = 4
+#: Vectors in a pass.
 _VECTORS = 64
-#: Multiply-accumulates of a pass over whole maps, at most; passes, at least and at most, and seconds that are enough
-#: for all of them. The first one packs the weights.
-_PASS_MACS = 4e10
-_FEWEST_PASSES, _MOST_PASSES, _PASSES_S = 2, 5, 0.3
-#: Times that anything else is timed, and seconds after which that is enough.
-_REPEATS, _LONG_S = 3, 0.3
-#: Work that takes longer fills the cores in any way: no other one is tried.
-_OTHER_WAYS_S = 0.3
-#: Batches on boxes: groups an axis, batches of 2 windows along each axis, and of about so many in all, of these one a
-#: lane.
-_AXIS_GROUPS, _SMALL_GROUPS, _LARGE, _FEWEST_LARGE = 6, 4, 36, 2
+#: Multiply-accumulates of a pass over whole maps, at most, and seconds that are enough for all of them.
+_PASS_MACS, _PASSES_S = 4e10, 0.3
+#: Seconds after which anything else was timed often enough.
+_LONG_S = 0.3
+#: Groups of windows along an axis.
+_AXIS_GROUPS = 6
 _COPY_ROWS, _COPY_CHANNELS = 1 << 15, 64
 #: Rows of the square matrices that tell what a device can do at all.
 _MATRIX_ROWS, _GPU_MATRIX_ROWS = 512, 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Effort:
+    """How much is run for the rates of one network."""
+
+    #: whole maps in a pass; passes over them, at least and at most, of which the first packs the weights
+    n_maps: int
+    fewest_passes: int
+    most_passes: int
+    #: times that anything else is timed
+    repeats: int
+    #: batches on boxes: so many of 2 windows along each axis, and of about `large` windows at least so many, one a lane
+    small_groups: int
+    large: int
+    fewest_large: int
+    #: Work that takes longer than these seconds fills the cores in any way: no other one is tried.
+    other_ways_s: float
+
+
+_THOROUGH = _Effort(
+    n_maps=4, fewest_passes=2, most_passes=5, repeats=3, small_groups=4, large=36, fewest_large=2, other_ways_s=0.3
+)
+_ROUGH = _Effort(
+    n_maps=2, fewest_passes=2, most_passes=2, repeats=1, small_groups=1, large=16, fewest_large=1, other_ways_s=0.0
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,25 +98,32 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def measure_rates(
-    graph: LayerGraph, device: torch.device, dtype: torch.dtype, heed: Callable[[], None] = lambda: None
+    graph: LayerGraph,
+    device: torch.device,
+    dtype: torch.dtype,
+    heed: Callable[[], None] = lambda: None,
+    *,
+    is_rough: bool = False,
 ) -> Rates:
     """Time every layer of `graph` on small batches of whole maps and of boxes, and gathers of channels.
 
     `graph` is as captured; it is moved to the device here. `heed` is called between timings, and may raise to stop.
+    `is_rough` spends a quarter of the time, for choices rather than for estimates that people read.
     """
+    effort = _ROUGH if is_rough else _THOROUGH
     graph = graph.to(device, dtype)
     watch = Stopwatch(device, own_code=bool(graph.reason))
-    batch = max(1, min(_BATCH, int(_PASS_MACS // max(1, graph.network().macs))))
+    batch = max(1, min(effort.n_maps, int(_PASS_MACS // max(1, graph.network().macs))))
     image = _some_numbers((batch, *graph.layers[0].shape), device, dtype)
     image = channels_last(image)
     with torch.inference_mode():
-        layer_s = _layer_seconds(graph, image, watch, heed)
+        layer_s = _layer_seconds(graph, image, watch, effort, heed)
         call_s = _call_seconds(device, dtype)
-        boxes, views = _box_rates(graph, image[:1], watch, heed)
+        boxes, views = _box_rates(graph, image[:1], watch, effort, heed)
         heed()
         n_lanes = device_of(device).n_lanes
-        few = not graph.reason and batch * sum(layer_s) < _OTHER_WAYS_S
-        in_lanes = _in_lanes(graph, image, n_lanes) / (batch * sum(layer_s)) if few and n_lanes > 1 else 0.0
+        few = not graph.reason and batch * sum(layer_s) < effort.other_ways_s
+        in_lanes = _in_lanes(graph, image, n_lanes, effort) / (batch * sum(layer_s)) if few and n_lanes > 1 else 0.0
         on_cpu = device_of(device).kind == Cpu.kind
         heed()
         return Rates(
@@ -108,21 +135,21 @@ def measure_rates(
             on_cpu=on_cpu,
             n_lanes=n_lanes,
             maps_in_lanes=in_lanes,
-            plain_memory=_plain_memory_ratio(graph, image, watch) if not on_cpu and not graph.reason else 0.0,
+            plain_memory=0.0 if on_cpu or graph.reason else _plain_memory_ratio(graph, image, watch, effort),
             **boxes,
-            pass_s=watch.least(lambda: materialise(graph, image[:1], views), _REPEATS, _LONG_S),
+            pass_s=watch.least(lambda: materialise(graph, image[:1], views), effort.repeats, _LONG_S),
         )
 
 
 def _layer_seconds(
-    graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
+    graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, effort: _Effort, heed: Callable[[], None]
 ) -> tuple[float, ...]:
     """Return the least seconds of each layer on one whole map, of several passes over the network."""
     best = [float("inf")] * len(graph.layers)
     best[0] = 0.0
     last = graph.last_use()
     total, n_passes = 0.0, 0
-    while n_passes < _FEWEST_PASSES or (n_passes < _MOST_PASSES and total < _PASSES_S):
+    while n_passes < effort.fewest_passes or (n_passes < effort.most_passes and total < _PASSES_S):
         live = {0: image}
         for i, layer in enumerate(graph.layers):
             if i:
@@ -142,7 +169,7 @@ def _layer_seconds(
 
 
 def _box_rates(
-    graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, heed: Callable[[], None]
+    graph: LayerGraph, image: torch.Tensor, watch: Stopwatch, effort: _Effort, heed: Callable[[], None]
 ) -> tuple[dict[str, Any], list[tuple[int, float]]]:
     """Return what `Rates` holds of boxes: seconds of a position and of a batch however small, by layer, and more;
 
@@ -158,12 +185,12 @@ def _box_rates(
     patch = tuple(max(1, min(16, size // 4)) for size in network.size)
     grid = WindowGrid.over(network.size, patch, tuple(max(1, size // 4) for size in patch))
     n_axes = len(network.size)
-    large = round(_LARGE ** (1 / n_axes))
+    large = round(effort.large ** (1 / n_axes))
     fill = image[0].mean(tuple(range(1, image.dim() - 1)), keepdim=True)
     clean = None
     points = []
     n_lanes, in_turn, beyond, sums_s = device_of(image.device).n_lanes, 0.0, float("inf"), 0.0
-    for side, n_groups in ((2, _SMALL_GROUPS), (large, max(_FEWEST_LARGE, n_lanes))):
+    for side, n_groups in ((2, effort.small_groups), (large, max(effort.fewest_large, n_lanes))):
         clock, n_batch = LayerTimer(image.device, watch), side**n_axes
         engine = IncrementalForward(regions, (_AXIS_GROUPS,) * n_axes, n_batch, n_batch, Cost(0, 0, 0))
         engine = replace(engine, n_lanes=n_lanes)
@@ -171,10 +198,10 @@ def _box_rates(
         wanted = _some_windows(run, grid, n_groups, side)
         clean = clean or materialise(graph, image, run.needed)
         computed, n_batches = run.positions(wanted)
-        sums_s = watch.least(lambda: run.sums(clean), _REPEATS, _LONG_S)  # noqa: B023
+        sums_s = watch.least(lambda: run.sums(clean), effort.repeats, _LONG_S)  # noqa: B023
         best = np.full(len(regions), np.inf)
         total, n_times = 0.0, 0
-        while n_times < (2 if side == 2 else 1) or (n_times < _REPEATS and total < _LONG_S):
+        while n_times < (2 if side == 2 else 1) or (n_times < effort.repeats and total < _LONG_S):
             heed()
             clock.seconds.clear()
             busy_s = run.busy_s
@@ -185,10 +212,10 @@ def _box_rates(
             best = np.minimum(best, [clock.seconds.get(i, 0.0) for i in range(len(regions))])
             total, n_times = total + layers_s, n_times + 1
         points.append((computed / n_batches, best / n_batches))
-        if n_lanes > 1 and side == large and best.sum() < _OTHER_WAYS_S:
+        if n_lanes > 1 and side == large and best.sum() < effort.other_ways_s:
             alone = IncrementalRun(run.graph, grid, replace(engine, n_lanes=1), clock)
             least = np.full(len(regions), np.inf)
-            for _ in range(_REPEATS):
+            for _ in range(effort.repeats):
                 heed()
                 clock.seconds.clear()
                 _compute(alone, clean, fill, wanted)
@@ -210,14 +237,14 @@ def _compute(run: IncrementalRun, clean: CleanPass, fill: torch.Tensor, wanted: 
     run.run(clean, fill, wanted, lambda windows, logits: None, as_computed)
 
 
-def _in_lanes(graph: LayerGraph, batch: torch.Tensor, n_lanes: int) -> float:
+def _in_lanes(graph: LayerGraph, batch: torch.Tensor, n_lanes: int, effort: _Effort) -> float:
     """Return the least seconds of a batch of whole maps where as many as there are lanes go side by side."""
 
     def piece(stop: threading.Event) -> torch.Tensor:
         return graph.forward(batch)
 
     best = float("inf")
-    for _ in range(_REPEATS):
+    for _ in range(effort.repeats):
         spent: list[float] = []
         run_in_lanes([piece] * n_lanes, n_lanes, lambda found: None, spent.append)
         best = min(best, *spent)
@@ -231,14 +258,14 @@ def _in_a_lane(device: torch.device, work: Callable[[], object], n: int) -> floa
     return max(found[0], 1e-9)
 
 
-def _plain_memory_ratio(graph: LayerGraph, batch: torch.Tensor, watch: Stopwatch) -> float:
+def _plain_memory_ratio(graph: LayerGraph, batch: torch.Tensor, watch: Stopwatch, effort: _Effort) -> float:
     """Seconds of whole maps in (N, C, H, W) memory over those in channels-last memory.
 
     Not asked on CPUs, whose packed kernels are channels-last.
     """
     plain, maps, order = graph.in_plain_memory(), batch.contiguous(), range(1, len(graph.layers))
-    usual = watch.least(lambda: graph.forward(batch), _REPEATS, _LONG_S)
-    return watch.least(lambda: plain.forward_from({0: maps}, order), _REPEATS, _LONG_S) / usual
+    usual = watch.least(lambda: graph.forward(batch), effort.repeats, _LONG_S)
+    return watch.least(lambda: plain.forward_from({0: maps}, order), effort.repeats, _LONG_S) / usual
 
 
 def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[Floats, Floats]:

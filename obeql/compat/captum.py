@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
@@ -70,16 +69,14 @@ class Occlusion:
                 desc=f"{self.get_name()} attribution", total=n_batches + 1, mininterval=0.5, disable=not show_progress
             ) as bar,
         ):
-            started = time.perf_counter()
             returned = call(self.forward_func, tensors, extra)
-            pass_s = time.perf_counter() - started
             attribution = Attribution(as_tensor(select_targets(returned, target)), tensors, windows)
             bar.update()
 
             def tell(share: float) -> None:
                 bar.update(int(share * n_batches) + 1 - bar.n)
 
-            if not self._incremental(tensors, windows, filled, target, extra, (returned, pass_s), attribution, tell):
+            if not self._incremental(tensors, windows, filled, target, extra, returned, attribution, tell):
                 run_loop(
                     self.forward_func,
                     tensors,
@@ -114,23 +111,22 @@ class Occlusion:
         baselines: tuple[Baseline, ...],
         target: Any,
         extra: tuple[Any, ...] | None,
-        measured: tuple[Any, float],
+        returned: Any,
         attribution: Attribution,
         tell: Callable[[float], None],
     ) -> bool:
         """Add what the incremental engine finds; False where it does not apply, and nothing was added.
 
-        `measured` are the outputs for the inputs themselves, and the seconds that they took.
+        `returned` are the outputs for the inputs themselves.
         """
         (x, *others), (each, *_), (baseline, *_) = tensors, windows, baselines
-        returned, pass_s = measured
         if others or extra or x.dim() not in (4, 5) or not isinstance(returned, Tensor):
             return False
         fill = _as_fill(baseline, x)
         if fill is None:
             return False
         module = self.forward_func
-        network = live_network(module, x, returned, pass_s, each.n_windows)
+        network = live_network(module, x, returned, each.n_windows)
         if network is None or not isinstance(module, torch.nn.Module):
             return False
         channels, *axes = each.axes

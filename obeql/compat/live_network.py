@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from obeql.compat.module_state import module_state
 from obeql.executor.calibration.rates import measure_rates
 from obeql.executor.devices import DTYPES, arithmetic
+from obeql.executor.devices.stopwatch import Stopwatch
 from obeql.executor.models.identity.snapshot import snapshot
 from obeql.executor.network.capture.capture import capture
 from obeql.executor.network.graph import LayerGraph
@@ -40,9 +41,12 @@ __all__ = ["LiveNetwork", "live_network", "share_of"]
 
 _LOG = logging.getLogger(__name__)
 
-#: What capturing a network costs, and measuring how fast it runs, in its own passes; and the least seconds of windows
-#: that are worth it. Windows asked for before are counted: a small network is captured once it was asked for often.
-_CAPTURE_PASSES, _RATES_PASSES, _WORTH_S = 20, 130, 1.0
+#: What it takes to capture a network and to measure how fast it runs: seconds a layer, and passes of one image.
+_LAYER_S, _CAPTURE_PASSES, _RATES_PASSES = 0.015, 20, 40
+#: So many times as long the windows asked for have to take, for that to be worth it.
+_WORTH = 1.5
+#: Images in the pass that tells how long a window takes: the user's batches are such.
+_TIMED_TOGETHER = 4
 #: Grids of which the prepared operator is kept, a network.
 _MOST_GRIDS = 4
 #: Largest difference from the module's own outputs, as a share of the largest, or of 1.
@@ -62,9 +66,9 @@ class _Module:
     networks: dict[_Key, LiveNetwork | None] = field(default_factory=dict)
     #: how fast it runs: its layers stay what they are while it is trained
     rates: dict[tuple[_Key, int], Rates] = field(default_factory=dict)
-    #: passes that were asked for since the state was another one, and the seconds they take
-    n_passes: int = 0
-    passes_s: float = 0.0
+    #: windows that were asked for since the state was another one; seconds of one, None where that cannot be told
+    n_asked: Counter[_Key] = field(default_factory=Counter)
+    window_s: dict[_Key, float | None] = field(default_factory=dict)
     #: it changes while it runs, or nobody can tell
     is_opaque: bool = False
 
@@ -73,31 +77,31 @@ _modules: WeakKeyDictionary[nn.Module, _Module] = WeakKeyDictionary()
 _registering = threading.Lock()
 
 
-def live_network(module: Any, images: Tensor, returned: Any, pass_s: float, n_windows: int) -> LiveNetwork | None:
+def live_network(module: Any, images: Tensor, returned: Any, n_windows: int) -> LiveNetwork | None:
     """Return what runs `module` incrementally on images (N, C, ...) of two or three axes; None where it cannot.
 
-    `returned` is what it has returned for the images, in `pass_s` seconds; `n_windows` are asked for of each image.
+    `returned` is what it has returned for the images; `n_windows` are asked for of each image. None as well while the
+    windows asked for so far, in this call and those before, take about as long as it does to prepare the network.
     """
     if not (_can_be_captured(module) and _is_plain(images, returned)):
         return None
     with _registering:
         known = _modules.setdefault(module, _Module())
     with known.lock:
-        known.n_passes += n_windows
-        known.passes_s += n_windows * pass_s
         key = _key(images)
-        if known.is_opaque or not (known.networks or _is_worth(known, images)):
+        known.n_asked[key] += n_windows * len(images)
+        if known.is_opaque or not (known.networks or _is_worth(known, module, images)):
             return None
         if key in known.networks and known.networks[key] is None:
             return None
         state = module_state(module)
         if state != known.state:
             if known.networks:
-                known.n_passes, known.passes_s = n_windows, n_windows * pass_s
+                known.n_asked = Counter({key: n_windows * len(images)})
             known.networks.clear()
             known.state = state
             known.is_opaque = state is None
-        if key not in known.networks and not known.is_opaque and _is_worth(known, images):
+        if key not in known.networks and not known.is_opaque and _is_worth(known, module, images):
             with torch.no_grad():
                 module(images[:1].clone())  # into which it may write
             known.is_opaque = module_state(module) != state  # it notes what it has seen
@@ -105,10 +109,31 @@ def live_network(module: Any, images: Tensor, returned: Any, pass_s: float, n_wi
         return known.networks.get(key)
 
 
-def _is_worth(known: _Module, images: Tensor) -> bool:
-    """Return whether the windows asked for so far take longer than it takes to run them incrementally."""
-    costs = _CAPTURE_PASSES + (0 if _rates_key(images) in known.rates else _RATES_PASSES)
-    return known.n_passes >= costs and known.passes_s >= _WORTH_S
+def _is_worth(known: _Module, module: nn.Module, images: Tensor) -> bool:
+    """Return whether the windows asked for so far take clearly longer than preparing the network does."""
+    key = _key(images)
+    n_asked, n_passes = known.n_asked[key], _CAPTURE_PASSES
+    if _rates_key(images) not in known.rates:
+        n_passes += _RATES_PASSES
+    if n_asked < _WORTH * n_passes:
+        return False
+    if key not in known.window_s:
+        known.window_s[key] = _window_seconds(module, images)
+    window_s = known.window_s[key]
+    n_layers = sum(not part._modules for part in module.modules())
+    return window_s is not None and n_asked * window_s >= _WORTH * (n_layers * _LAYER_S + n_passes * window_s)
+
+
+def _window_seconds(module: nn.Module, images: Tensor) -> float | None:
+    """Return how long the module takes for an image where several go together; None where that fails."""
+    several = images[:1].repeat(_TIMED_TOGETHER, *[1] * (images.dim() - 1))
+    try:
+        with torch.no_grad():
+            seconds, _ = Stopwatch(images.device).timed(lambda: module(several))
+            return seconds / _TIMED_TOGETHER
+    except Exception as error:  # the user's code, which may take one image alone
+        _LOG.debug("not timed: %s", error)
+        return None
 
 
 def _key(images: Tensor) -> _Key:
@@ -153,7 +178,7 @@ def _captured(module: nn.Module, images: Tensor, rates: dict[tuple[_Key, int], R
             with arithmetic(precision, device):
                 known = rates.get(_rates_key(images))
                 if known is None or len(known.layer_s) != len(graph.layers):
-                    known = rates[_rates_key(images)] = measure_rates(graph, device, images.dtype)
+                    known = rates[_rates_key(images)] = measure_rates(graph, device, images.dtype, is_rough=True)
                 return LiveNetwork(graph.to(device, images.dtype), known, precision)
     except Exception as error:  # the user's code is traced: anything may come out of it
         _LOG.debug("not captured: %s", error)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,10 +148,8 @@ class OcclusionSensitivity:
         if x.dim() not in (4, 5) or not isinstance(self.nn_module, nn.Module):
             return None
         plain = x.as_subclass(torch.Tensor)
-        started = time.perf_counter()
         returned = self.nn_module(plain.clone())  # into which it may write
-        pass_s = time.perf_counter() - started
-        network = live_network(self.nn_module, plain, returned, pass_s, math.prod(map(len, axes)))
+        network = live_network(self.nn_module, plain, returned, math.prod(map(len, axes)))
         if network is None:
             return None
         axis_grids = [

@@ -34,8 +34,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Captures:
 
     monkeypatch.setattr(live_network, "_CAPTURE_PASSES", 0)
     monkeypatch.setattr(live_network, "_RATES_PASSES", 0)
-    monkeypatch.setattr(live_network, "_WORTH_S", 0.0)
-    monkeypatch.setattr(live_network, "measure_rates", lambda *_: Rates())
+    monkeypatch.setattr(live_network, "_LAYER_S", 0.0)
+    monkeypatch.setattr(live_network, "measure_rates", lambda *_, **__: Rates())
     monkeypatch.setattr(live_network, "choose_engine", on_boxes)
     monkeypatch.setattr(live_network, "capture", noted)
     return seen

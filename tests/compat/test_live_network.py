@@ -180,9 +180,69 @@ def test_windows_that_hide_nothing_are_not_computed(engine: Captures) -> None:
     check(Net(), x)
 
 
-def test_a_small_job_is_not_captured(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-    monkeypatch.setattr(live_network, "capture", seen.append)
+@pytest.fixture
+def window_seconds(engine: Captures, monkeypatch: pytest.MonkeyPatch) -> Callable[[float | None], None]:
+    """Say how long a window takes; to capture `Net` and to measure it is 0.1 s and 10 passes."""
+    monkeypatch.setattr(live_network, "_LAYER_S", 0.1 / 3)
+    monkeypatch.setattr(live_network, "_CAPTURE_PASSES", 10)
+
+    def say(seconds: float | None) -> None:
+        monkeypatch.setattr(live_network, "_window_seconds", lambda module, images: seconds)
+
+    return say
+
+
+# 12 windows a call; preparing is worth it where those asked for take 1.5 times as long.
+@pytest.mark.parametrize(("window_s", "n_calls"), [(1.0, 2), (0.03, 2), (0.01, 3), (0.005, 4)])
+def test_a_network_is_prepared_once_that_takes_less_than_its_windows(
+    engine: Captures, window_seconds: Callable[[float | None], None], window_s: float, n_calls: int
+) -> None:
+    window_seconds(window_s)
     net = Net()
+    for number in range(n_calls + 1):
+        assert len(engine) == (number >= n_calls)
+        check(net)
+    assert len(engine) == 1
+
+
+def test_the_images_of_a_call_count_and_those_before_a_change_do_not(
+    engine: Captures, window_seconds: Callable[[float | None], None]
+) -> None:
+    window_seconds(0.01)
+    net = Net()
+    check(net, X.repeat(3, 1, 1, 1))
+    assert len(engine) == 1
+    net.steps[0] = 2.0
+    for n_captures in (1, 1, 2):
+        check(net)
+        assert len(engine) == n_captures
+
+
+class OneAtATime(Net):
+    """A network that takes one image alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.reshape(1, 3, 12, 12))
+
+
+def test_a_network_of_one_image_is_not_timed_with_several() -> None:
+    assert live_network._window_seconds(OneAtATime(), X) is None
+    seconds = live_network._window_seconds(Net(), X)
+    assert seconds is not None and seconds > 0
+
+
+def test_a_network_that_cannot_be_timed_runs_plainly(
+    engine: Captures, window_seconds: Callable[[float | None], None]
+) -> None:
+    window_seconds(None)
+    net = OneAtATime()
     check(net)
+    check(net)
+    assert not engine
+
+
+def test_a_small_job_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(live_network, "_window_seconds", lambda module, images: seen.append(module))
+    check(Net())
     assert not seen

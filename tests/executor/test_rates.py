@@ -14,12 +14,13 @@ from obeql.planner.physical.cost import Rates
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_rates_of_a_small_network() -> None:
+@pytest.mark.parametrize("is_rough", [False, True])
+def test_rates_of_a_small_network(is_rough: bool) -> None:
     network = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8 * 256, 4)
     )
     graph = capture(network.eval(), (3, 32, 32))
-    rates = measure_rates(graph, torch.device("cpu"), torch.float32)
+    rates = measure_rates(graph, torch.device("cpu"), torch.float32, is_rough=is_rough)
     on_boxes = [layer.reach in ("local", "pointwise") for layer in graph.layers]
     assert len(rates.layer_s) == len(rates.box_s) == len(rates.box_batch_s) == len(graph.layers)
     assert all(seconds > 0 for seconds in rates.layer_s[1:])
