@@ -4,9 +4,9 @@
     python -m benchmarks.drop_in --short
 
 For each network: the best batch of either library, tried on the network alone; the first call of a module that nobody
-has seen, at `--first-stride`; later calls at `--stride`; and the first calls on small images, one after the other, among
-which is the one that prepares the network. Theirs and ours take turns; medians and the medians of
-ratios are reported, and the largest difference of the maps. MONAI runs in its default mode. A small network shows
+has seen, at `--first-stride`; later calls at `--stride`; and the first calls on small images, one after the other, one
+of which prepares the network. Theirs and ours take turns; medians and the medians of ratios are reported, and the
+largest difference of the maps. MONAI runs in its default mode. A small network shows
 what a call costs beyond its work. `--short` takes each once, a few minutes in all on two cores. Needs
 `pip install obeql[peers]`.
 """
@@ -128,24 +128,17 @@ def bench(name: str, library: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def small(name: str, library: str, args: argparse.Namespace) -> dict[str, Any]:
     """The first calls on small images of a module that nobody has seen: what each takes, and theirs beside it."""
-    module = network(name)
+    module, batch = network(name), args.batches[-1]
     image = torch.rand((1, 3, SMALL_SIZE, SMALL_SIZE), generator=torch.Generator().manual_seed(0))
     theirs, ours = calls(library, args.patch, image, 0)
-    theirs(module, args.patch, args.batches[-1])
-    rows = [
-        side_by_side(
-            lambda: theirs(module, SMALL_STRIDE, args.batches[-1]),
-            lambda: ours(module, SMALL_STRIDE, args.batches[-1]),
-            1,
-        )
+    theirs(module, args.patch, batch)
+    seen = copy.deepcopy(module)
+    made = [
+        side_by_side(lambda: theirs(module, SMALL_STRIDE, batch), lambda: ours(seen, SMALL_STRIDE, batch), 1)
         for _ in range(SMALL_CALLS)
     ]
-    return {
-        "network": name,
-        "library": library,
-        "windows": windows(SMALL_SIZE, args.patch, SMALL_STRIDE),
-        "calls": rows,
-    }
+    n_windows = windows(SMALL_SIZE, args.patch, SMALL_STRIDE)
+    return {"network": name, "library": library, "size": SMALL_SIZE, "windows": n_windows, "calls": made}
 
 
 def some_windows(module: nn.Module, image: Tensor, batch: int) -> None:

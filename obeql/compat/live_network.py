@@ -42,10 +42,10 @@ __all__ = ["LiveNetwork", "live_network", "share_of"]
 _LOG = logging.getLogger(__name__)
 
 #: What it takes to capture a network and to measure how fast it runs: seconds a layer, and passes of one image.
-_LAYER_S, _CAPTURE_PASSES, _RATES_PASSES = 0.015, 20, 40
+_LAYER_S, _CAPTURE_PASSES, _RATES_PASSES = 0.02, 20, 40
 #: So many times as long the windows asked for have to take, for that to be worth it.
 _WORTH = 1.5
-#: Images in the pass that tells how long a window takes: the user's batches are such.
+#: Images in the passes that tell how long a window takes: the user's batches are such.
 _TIMED_TOGETHER = 4
 #: Grids of which the prepared operator is kept, a network.
 _MOST_GRIDS = 4
@@ -129,8 +129,7 @@ def _window_seconds(module: nn.Module, images: Tensor) -> float | None:
     several = images[:1].repeat(_TIMED_TOGETHER, *[1] * (images.dim() - 1))
     try:
         with torch.no_grad():
-            seconds, _ = Stopwatch(images.device).timed(lambda: module(several))
-            return seconds / _TIMED_TOGETHER
+            return Stopwatch(images.device).least(lambda: module(several)) / _TIMED_TOGETHER
     except Exception as error:  # the user's code, which may take one image alone
         _LOG.debug("not timed: %s", error)
         return None

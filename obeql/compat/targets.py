@@ -53,6 +53,8 @@ def expand_target(target: Any, n_times: int) -> Any:
 
 
 def _column(output: Tensor, index: Sequence[Any]) -> Tensor:
+    if output.dim() == 0:
+        raise IndexError(f"The target {tuple(index)} is out of range: the output is one number; leave target out.")
     assert len(index) <= output.dim() - 1, (
         f"The target {tuple(index)} has more indices than the output {tuple(output.shape)} has axes after the first."
     )

@@ -204,6 +204,11 @@ def test_what_is_no_tensor_and_no_number_is_said() -> None:
         Occlusion(lambda x: "cat").attribute(images(), (3, 6, 5))
 
 
+def test_one_number_has_no_targets() -> None:
+    with pytest.raises(IndexError, match="the output is one number"):
+        Occlusion(lambda x: x.sum()).attribute(images(), (3, 6, 5), target=0)
+
+
 def test_one_value_a_batch_needs_one_window_a_batch() -> None:
     with pytest.raises(AssertionError, match="perturbations_per_eval=1"):
         Occlusion(lambda x: x.sum()).attribute(images(), (3, 6, 5), perturbations_per_eval=2)
