@@ -30,13 +30,13 @@ FAST = {
     "convnext_tiny": (64, 64), "regnet_y_400mf": (64, 64), "mnasnet0_5": (67, 64),
 }  # fmt: skip
 SLOW = {
-    "alexnet": (96, 90), "resnet50": (96, 96), "resnet152": (64, 64), "resnext50_32x4d": (64, 64),
+    "alexnet": (96, 90), "resnet50": (80, 64), "resnet152": (64, 64), "resnext50_32x4d": (64, 64),
     "wide_resnet50_2": (64, 64),
     "vgg16_bn": (80, 64), "vgg19": (64, 64), "squeezenet1_0": (96, 96), "densenet161": (64, 72),
     "densenet201": (64, 64),
-    "mobilenet_v3_large": (96, 96), "mobilenet_v3_small": (96, 96), "mnasnet1_3": (96, 96),
-    "shufflenet_v2_x2_0": (96, 96),
-    "efficientnet_b4": (80, 80), "efficientnet_v2_s": (96, 96), "convnext_small": (96, 96), "regnet_x_1_6gf": (96, 96),
+    "mobilenet_v3_large": (72, 64), "mobilenet_v3_small": (96, 96), "mnasnet1_3": (64, 67),
+    "shufflenet_v2_x2_0": (75, 64),
+    "efficientnet_b4": (64, 69), "efficientnet_v2_s": (96, 96), "convnext_small": (64, 64), "regnet_x_1_6gf": (64, 64),
     "regnet_y_3_2gf": (64, 64),
 }  # fmt: skip
 
