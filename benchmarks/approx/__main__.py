@@ -5,13 +5,15 @@
     python -m benchmarks.approx curve data/approx.duckdb --out benchmarks/results/cpu2-approx-curve.json
     python -m benchmarks.approx tau --out benchmarks/results/cpu2-approx-tau.json
     python -m benchmarks.approx live --kinds scans --out benchmarks/results/cpu2-approx-live-scans.json
+    python -m benchmarks.approx ceiling --out benchmarks/results/cpu2-approx-ceiling.json
 
 `replay` refines stored maps as APPROX would, with the stored cells in place of the network, for many goals and seeds,
 one class at a time, and compares what is stated with what is true. `curve` gives the true SSIM of plain strided
 interpolation and of Krypton's drill-down on the same maps, `tau` that of its projective-field limit.
 `live` runs statements: naive batches of the module, in float32 and in bfloat16, the exact map, APPROX 0.9 and
 TOP 10 CELLS, in turns. The networks and images are those of `scripts/fetch_assets.py --photos`; with `--kinds fashion`
-those of `scripts/train_resnet18.py`.
+those of `scripts/train_resnet18.py`. `ceiling` measures what APPROX costs where it saves nothing, in shares of EXACT,
+on small networks with random weights.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import argparse
 import os
 from pathlib import Path
 
+from benchmarks.approx.ceiling import NETWORKS, SCORES, TARGETS, run_ceiling
 from benchmarks.approx.curve import run_curve
 from benchmarks.approx.live import run_live
 from benchmarks.approx.replay import run_replay
@@ -54,6 +57,14 @@ def main() -> None:
         each.add_argument("--images", type=int, default=3)
         each.add_argument("--repeats", type=int, default=3)
     live.add_argument("--clauses", nargs="+", default=["APPROX 0.9", "TOP 10 CELLS"])
+    ceiling = ways.add_parser("ceiling")
+    ceiling.add_argument("--out", type=Path, help="write JSON here, and the table beside it as .md")
+    ceiling.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    ceiling.add_argument("--scores", nargs="+", default=SCORES)
+    ceiling.add_argument("--targets", type=float, nargs="+", default=TARGETS)
+    ceiling.add_argument("--most-windows", type=int, default=10_000, help="leave out grids of more windows")
+    ceiling.add_argument("--repeats", type=int, default=5)
+    ceiling.set_defaults(run=run_ceiling)
     maps.set_defaults(run=compute_maps)
     replays.set_defaults(run=run_replay)
     curve.set_defaults(run=run_curve)

@@ -41,7 +41,7 @@ class Budget:
 
     def _waste_of(self, request: Request, n_known: int) -> float:
         wasted = self._look(n_known) + len(request.reduced) * self._prices.reduced / self._n_left
-        return wasted + (self._prices.level if len(request.exact) else 0.0)
+        return wasted + (self._prices.level_of(len(request.exact) / self._n_cells) if len(request.exact) else 0.0)
 
     def _look(self, n_known: int) -> float:
         return self._prices.look * work_of(n_known, self._n_cells)

@@ -27,13 +27,8 @@ from obeql.executor.adaptive.estimator import Estimate, Estimator, Found, Sample
 from obeql.executor.adaptive.gaussian_process import select_spread, work_of
 from obeql.executor.adaptive.observations import Observations
 from obeql.executor.adaptive.problem import NOTHING, Problem, Request
-from obeql.planner.physical.refinement import (
-    AUDIT_TIMES,
-    LATTICE_SHARE,
-    LEVEL_SHARE,
-    MOST_WASTE,
-    audit_size,
-)
+from obeql.planner.physical.plan import LEVEL_SHARE
+from obeql.planner.physical.refinement import AUDIT_TIMES, LATTICE_SHARE, MOST_WASTE, audit_size
 
 __all__ = ["Sampler"]
 
@@ -60,7 +55,7 @@ _SURELY = 0.125
 #: The same share by the first look at maps of the reduced precision, beyond which it is given up.
 _NARROWLY = 0.8
 #: Where about so small a share of all cells is missing, as much may be wasted, as a share of computing all exactly.
-_NEARLY_DONE, _MOST_NEARLY_DONE = 0.1, 0.15
+_NEARLY_DONE, _MOST_NEARLY_DONE = 0.1, 0.12
 #: How much more rounding is taken out than should be needed for the target.
 _ROUNDING_MARGIN = 1.2
 #: Share of all cells that the lattice has where a proxy guesses them.

@@ -63,6 +63,7 @@ class CellsComputed:
     """A batch is done, of images of which `number` is the first: `done` windows of the run, `reused` of them stored.
 
     Of a map that is refined, after each level: how many levels are computed, the bound, and the maps as they stand.
+    Before the first one `maps` may be as a proxy guesses them, without a bound.
     `preview` is the map at work of the first class asked for; None between images.
     """
 

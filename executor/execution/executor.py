@@ -354,9 +354,10 @@ class _Execution:
         def tell(n_done: int) -> None:
             for each in pieces:
                 each.after_batch()
-            self._tell(self._computed(work, step.before + n_done, preview))
+            seen = None if refined.is_trying else preview
+            self._tell(self._computed(work, step.before + n_done, seen))
 
-        def on_level(level: int, bound: float, planes: Planes) -> None:
+        def on_level(level: int, bound: float | None, planes: Planes) -> None:
             stated = planes.quality[0]
             n_known = int(stated["n_exact"]) + int(stated.get("n_reduced", 0))
             maps = () if self.context.on_event is None else tuple(work.maps_of(place, planes))

@@ -18,7 +18,7 @@ from obeql.executor.operators.measured_windows import AskColumns
 from obeql.executor.operators.progressive_refine import RefineRun
 from obeql.executor.operators.proxy_forward import ProxyRun
 from obeql.planner.grid import WindowGrid
-from obeql.planner.physical.plan import Engine, ExplainPlan, ProgressiveRefine, Refinement
+from obeql.planner.physical.plan import Engine, ExplainPlan, Refinement
 from obeql.planner.scores import score_kind
 
 __all__ = ["GraphSource", "OperatorSet"]
@@ -121,7 +121,7 @@ class OperatorSet:
 
     def _proxies(self, run: GridScan, refinement: Refinement) -> ProxyRun | None:
         """Return what may guess the windows of a refinement."""
-        if not isinstance(refinement, ProgressiveRefine) or not refinement.proxies:
+        if not refinement.proxies:
             return None
         return ProxyRun(self.graph, run.grid, refinement.proxies, score_kind(self.plan.score))
 

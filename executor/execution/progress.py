@@ -43,7 +43,8 @@ class Progress:
     shown: str
     seconds: float
     estimated_seconds: float
-    #: of a map that is refined: levels computed, its bound, and the maps as they stand, just after each level
+    #: of a map that is refined: levels computed, its bound, and the maps as they stand, just after each level; at level
+    #: 0 as a proxy guesses them, without a bound
     level: int = 0
     bound: float | None = None
     partial: tuple[MapCells, ...] = ()

@@ -10,13 +10,16 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from obeql.executor.adaptive.aggregate_sampler import AggregateSampler
+from obeql.executor.adaptive.first_picture import guessed_planes
 from obeql.executor.adaptive.problem import Goal, Problem, Request
 from obeql.executor.adaptive.sampler import Sampler
 from obeql.executor.adaptive.top_k import TopKSearch
@@ -38,21 +41,32 @@ from obeql.planner.physical.plan import (
     SampledAggregates,
 )
 from obeql.planner.physical.proxies import PROXY_TRIAL
-from obeql.planner.physical.refinement import LOOK_WINDOW_S, cell_costs
+from obeql.planner.physical.refinement import (
+    LOOK_WINDOW_S,
+    cell_costs,
+    share_with_proxy,
+    share_within,
+    top_share_with_proxy,
+)
 from obeql.planner.scores import OF_LOGIT, ScoreKind
 
 __all__ = ["OnLevel", "RefineRun"]
+
+Floats = npt.NDArray[np.float64]
 
 
 class _TimeUpError(Exception):
     """Raised between batches of a level once the deadline has passed."""
 
 
-#: called after each level with its number, counted from 1, the worst bound, and the maps as they stand
-OnLevel = Callable[[int, float, Planes], None]
+#: called after each level with its number, counted from 1, the worst bound, and the maps as they stand; and, with 0
+#: and no bound, with maps as a proxy guesses them
+OnLevel = Callable[[int, float | None, Planes], None]
 
 #: Share of the time left that a level may be expected to take; the rest is for estimating and storing.
 _LEVEL_SHARE = 0.7
+#: Windows that a time limit must allow, in those that proxies are tried on, for any to be tried.
+_TRIALS_IN_TIME = 3
 #: Seconds beyond the time allowed that are worth a word.
 _LATE_S = 0.5
 
@@ -88,6 +102,8 @@ class RefineRun:
         self._proxy: ProxyForward | None = None
         #: why there is none, where one was tried
         self._proxy_dropped = ""
+        #: whether proxies are tried: what is computed of the map at work is no picture of it yet
+        self.is_trying = False
         #: cells of the image at work that are computed in the run's precision, and what computes windows in it now
         self._planes = Planes.empty(0, 0)
         self._under_way: tuple[GridScan, Windows] | None = None
@@ -117,7 +133,7 @@ class RefineRun:
         needs none; `exact` says which were computed, `quality` what is stated of each map.
         """
         self._planes, self._under_way = Planes.empty(self.run.grid.n_windows, len(classes)), None
-        self._proxy, self._proxy_dropped = None, ""
+        self._proxy, self._proxy_dropped, self.is_trying = None, "", False
         levels = _Levels(
             self, self._refiner(clean, classes, activation), clean, fill, classes, activation, tell, deadline, limit
         )
@@ -198,23 +214,18 @@ class RefineRun:
 
     def _found(self, refiner: Sampler, planes: Planes, limit: float | None = None) -> Planes:
         """Return the maps as they stand: computed cells as they were computed, the others as estimated."""
-        exact = refiner.cells.exact.reshape(-1)
-        at = torch.from_numpy(exact)[:, None]
-        logit, others = (
-            torch.from_numpy(np.stack([getattr(each, name).reshape(-1) for each in refiner.estimates], axis=1))
-            for name in ("logit", "others")
-        )
-        logit, others = as_stored(logit, others)
         stated = self._stated(refiner)
         if limit is not None and (late_s := time.perf_counter() - limit) > _LATE_S:
             stated["late_s"] = round(late_s, 1)
-        return Planes(
-            torch.where(at, planes.logit, logit),
-            torch.where(at, planes.others, others),
-            planes.top,
-            exact.copy(),
-            tuple({**stated, "bound": each.bound, **refiner.stated(k)} for k, each in enumerate(refiner.estimates)),
-        )
+        of_maps = [{**stated, "bound": each.bound, **refiner.stated(k)} for k, each in enumerate(refiner.estimates)]
+        return _estimated(refiner, planes, [(each.logit, each.others) for each in refiner.estimates], of_maps)
+
+    def _first_picture(self, refiner: Sampler, planes: Planes) -> Planes:
+        """Return the maps as the proxy guesses them, of which nothing is stated."""
+        cells = refiner.cells
+        found = [guessed_planes(cells, k, self.kind in OF_LOGIT) for k in range(cells.n_classes)]
+        stated = {**self._stated(refiner), "bound": None, "is_guess": True}
+        return _estimated(refiner, planes, found, [stated] * len(found))
 
     def _stated(self, refiner: Sampler) -> dict[str, Any]:
         refinement, cells = self.refinement, refiner.cells
@@ -267,8 +278,14 @@ class _Levels:
     def run(self, on_level: OnLevel) -> Planes:
         owner, refiner = self.owner, self.refiner
         self.look_s = LOOK_WINDOW_S * owner.run.grid.n_windows * len(self.classes)
-        if owner._proxies is not None and not self._guessed(owner._proxies):
-            return replace(owner._planes, exact=refiner.cells.exact.reshape(-1))
+        if owner._proxies is not None:
+            owner.is_trying = True
+            are_numbers = self._guessed(owner._proxies)
+            owner.is_trying = False
+            if not are_numbers:
+                return replace(owner._planes, exact=refiner.cells.exact.reshape(-1))
+            if owner._proxy is not None:
+                on_level(0, None, owner._first_picture(refiner, owner._planes))
         request = refiner.first(owner._affordable(self.deadline))
         while True:
             in_time = self._compute(request)
@@ -293,25 +310,45 @@ class _Levels:
 
         Returns whether these were all numbers.
         """
-        cells, target = self.refiner.cells, self.refiner.goal.target
-        assert target is not None
+        cells, owner = self.refiner.cells, self.owner
         tried = spread_cells(cells.shape, PROXY_TRIAL)
         missing = tried[~cells.exact.reshape(-1)[tried]]
-        if len(missing):
-            self._compute_exact(missing)
-        logit, others = (
-            np.stack([cells.planes(k)[which].reshape(-1) for k in range(cells.n_classes)], axis=1) for which in (0, 1)
-        )
-        if not bool(np.isfinite(logit[tried]).all()):
-            return False
-        values = logit if self.owner.kind in OF_LOGIT else logit - others
-        guess = proxies.guess(self.clean, self.fill, self.classes, tried, values[tried], target)
+        share = self._share_of_goal()
+        try:
+            if share is None:
+                raise _TimeUpError
+            if len(missing):
+                self._compute_exact(missing)
+            logit, others = (
+                np.stack([cells.planes(k)[which].reshape(-1) for k in range(cells.n_classes)], axis=1)
+                for which in (0, 1)
+            )
+            if not bool(np.isfinite(logit[tried]).all()):
+                return False
+            values = logit if owner.kind in OF_LOGIT else logit - others
+            guess = proxies.guess(self.clean, self.fill, self.classes, tried, values[tried], share, self._require_time)
+        except _TimeUpError:
+            guess = "there was too little time"
         if isinstance(guess, str):
-            self.owner._proxy_dropped = guess
+            owner._proxy_dropped = guess
         else:
             self.refiner.guess(guess.changes, np.zeros_like(guess.changes))
-            self.owner._proxy = guess.proxy
+            owner._proxy = guess.proxy
         return True
+
+    def _share_of_goal(self) -> Callable[[float], float] | None:
+        """Return what says which share of the windows the goal should need where a proxy leaves so much unexplained.
+
+        None where there is no time to try one.
+        """
+        n, refinement, target = self.refiner.cells.exact.size, self.owner.refinement, self.refiner.goal.target
+        affordable = self.owner._affordable(self.deadline)
+        if affordable is not None:
+            return partial(share_within, affordable / n) if affordable >= _TRIALS_IN_TIME * PROXY_TRIAL else None
+        if isinstance(refinement, PrunedTop):
+            return partial(top_share_with_proxy, refinement.k, n_windows=n)
+        assert target is not None
+        return partial(share_with_proxy, target, n_windows=n)
 
     def _compute(self, request: Request) -> bool:
         """Compute what is asked for; returns whether there was time for all of it."""
@@ -395,6 +432,24 @@ class _Levels:
     def _require_time(self) -> None:
         if self.deadline is not None and not self.is_urgent and time.perf_counter() > self.deadline - self.look_s:
             raise _TimeUpError
+
+
+def _estimated(
+    refiner: Sampler, planes: Planes, found: Sequence[tuple[Floats, Floats]], stated: Sequence[dict[str, Any]]
+) -> Planes:
+    """Return the computed cells as in `planes`, and the others as `found` of each class: logits and others."""
+    exact = refiner.cells.exact.reshape(-1)
+    at = torch.from_numpy(exact)[:, None]
+    logit, others = as_stored(
+        *(torch.from_numpy(np.stack([each[which].reshape(-1) for each in found], axis=1)) for which in (0, 1))
+    )
+    return Planes(
+        torch.where(at, planes.logit, logit),
+        torch.where(at, planes.others, others),
+        planes.top,
+        exact.copy(),
+        tuple(stated),
+    )
 
 
 def _where(windows: Windows, fresh: Planes, planes: Planes) -> Planes:

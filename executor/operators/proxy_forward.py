@@ -31,7 +31,6 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ProxyForward
 from obeql.planner.physical.proxies.frozen_gates import gates
 from obeql.planner.physical.proxies.token_budget import chosen_layers
-from obeql.planner.physical.refinement import share_with_proxy
 from obeql.planner.scores import ScoreKind
 
 __all__ = ["FirstOrder", "Guess", "ProxyRun", "spread_cells", "unexplained"]
@@ -42,6 +41,8 @@ Windows = npt.NDArray[np.int64]
 
 #: A proxy is used where a map should cost less than this share of what it should without one.
 _WORTH_WHILE = 0.75
+#: What it should save at least, in its own price, which is lost where the map has to be computed whole after all.
+_SAVED = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,33 +94,32 @@ class ProxyRun:
         classes: Sequence[int],
         windows: Windows,
         values: Floats,
-        target: float,
+        share: Callable[[float], float],
+        check: Callable[[], None] = lambda: None,
     ) -> Guess | str:
         """Return the guesses of the proxy by which the map should cost least; or why none should make it cheaper.
 
-        `windows` (n,) are computed exactly, with modelled `values` (n, K); `target` is the SSIM that the map is to
-        have.
+        `windows` (n,) are computed exactly, with modelled `values` (n, K). `share` says which share of all windows the
+        map should need where a proxy leaves so much of its variance unexplained. `check` is called between batches,
+        and may raise.
         """
         around = self.around(clean.image, classes)
         if around is None:
             return "the score has no finite gradient"
-        n = self._grid.n_windows
-        best, least, is_finite = None, _WORTH_WHILE * share_with_proxy(target, 1.0, n), False
+        best, least, is_finite = None, _WORTH_WHILE * share(1.0), False
         for proxy in self._proxies:
             if proxy.price >= least:
                 continue
-            changes = self.changes(proxy, around, clean.image, fill, windows)[windows]
+            changes = self.changes(proxy, around, clean.image, fill, windows, check)[windows]
             if not bool(np.isfinite(changes).all()):
                 continue
             is_finite = True
-            share = max(
-                share_with_proxy(target, unexplained(changes[:, k], values[:, k]), n) for k in range(len(classes))
-            )
-            if proxy.price + share < least:
-                best, least = proxy, proxy.price + share
+            needed = share(max(unexplained(changes[:, k], values[:, k]) for k in range(len(classes))))
+            if proxy.price + needed < least and needed <= 1.0 - (1.0 + _SAVED) * proxy.price:
+                best, least = proxy, proxy.price + needed
         if best is None:
             return "they told too little" if is_finite else "they were not finite"
-        changes = self.changes(best, around, clean.image, fill, None)
+        changes = self.changes(best, around, clean.image, fill, None, check)
         return Guess(changes, best) if bool(np.isfinite(changes).all()) else "they were not finite"
 
     def around(self, image: Tensor, classes: Sequence[int]) -> FirstOrder | None:
@@ -132,7 +132,13 @@ class ProxyRun:
         return None if found is None else FirstOrder(*found, classes, self._kind)
 
     def changes(
-        self, proxy: ProxyForward, around: FirstOrder, image: Tensor, fill: Tensor, windows: Windows | None
+        self,
+        proxy: ProxyForward,
+        around: FirstOrder,
+        image: Tensor,
+        fill: Tensor,
+        windows: Windows | None,
+        check: Callable[[], None] = lambda: None,
     ) -> Floats:
         """Return the scores (windows, K) that a proxy says, NaN where it was not asked; None asks for all."""
         graph = _METHODS[proxy.method](self._graph, proxy, around)
@@ -143,6 +149,7 @@ class ProxyRun:
 
         def take(numbers: Windows, of_windows: Tensor) -> None:
             found[numbers] = of_windows.double().cpu().numpy()
+            check()
 
         with torch.inference_mode():
             passed = materialise(graph, image, run.needed)

@@ -52,7 +52,7 @@ class LiveMap:
             return
         self._be_quiet()
         now = time.perf_counter()
-        if progress.level and progress.preview is not None:
+        if (progress.level or progress.partial) and progress.preview is not None:
             self._level = _Level.of(progress, progress.preview)
         elif self._live is not None and now - self._drawn_at < _EVERY_S:
             return
@@ -159,7 +159,10 @@ class LiveMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Level:
-    """The last level of a map that is refined: its importance (rows, cols), estimates included, and what it states."""
+    """The last level of a map that is refined: its importance (rows, cols), estimates included, and what it states.
+
+    Before the first one, the map as a proxy guesses it.
+    """
 
     image: int
     grid: WindowGrid
@@ -172,8 +175,8 @@ class _Level:
         stated, exact = f"level {progress.level}", None
         if progress.partial:  # the bound of the map that is drawn; progress.bound is the worst of all maps
             cells = progress.partial[0]
-            exact = cells.exact
-            stated += f": {quality_text(cells.quality, cells.logit.size)}"
+            exact, words = cells.exact, quality_text(cells.quality, cells.logit.size)
+            stated = f"{stated}: {words}" if progress.level else words
         return cls(progress.image, preview.grid, preview.importance(), exact, stated)
 
     def is_of(self, progress: Progress, preview: Preview) -> bool:

@@ -28,6 +28,8 @@ _MEASURES = {
 }
 
 _SAMPLE = "a sample of the windows, for aggregates of SQL"
+#: Of the map that a proxy guesses, before the first level.
+_FIRST = "a first estimate"
 #: Stands before a number that the network did not compute in the precision of the statement.
 ESTIMATED = "~"
 
@@ -64,6 +66,8 @@ def quality_text(quality: Mapping[str, Any], n_cells: int, n_known: int | None =
         parts = [_found(quality)]
     if metric == "aggregates":
         parts = [_SAMPLE]
+    if quality.get("is_guess"):
+        parts = [_FIRST]
     n_exact, n_reduced = quality.get("n_exact"), quality.get("n_reduced", 0)
     if n_exact is not None:
         parts.append(f"{n_exact / n_cells:.0%} of cells computed")

@@ -58,7 +58,7 @@ class LiveView:
             "map_version": self.map_version,
         }
         now = time.perf_counter()
-        at_level = bool(progress.level and progress.partial)
+        at_level = bool(progress.partial)  # or a first picture, of guesses
         if progress.preview is None or not (at_level or now - self._taken_at >= _EVERY_S):
             return
         if self.facts["stated"] and not at_level:

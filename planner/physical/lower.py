@@ -33,6 +33,7 @@ from obeql.planner.physical.cost import Rates, clean_pass_seconds
 from obeql.planner.physical.image_batching import images_per_batch
 from obeql.planner.physical.memory import cell_bytes, most_kept
 from obeql.planner.physical.plan import (
+    LEVEL_SHARE,
     Engine,
     ExplainPlan,
     ProxyForward,
@@ -43,7 +44,7 @@ from obeql.planner.physical.plan import (
     with_memory,
 )
 from obeql.planner.physical.proxies import proxies
-from obeql.planner.physical.refinement import LEVEL_SHARE, Asked, EngineChoices, choose_refinement
+from obeql.planner.physical.refinement import HALF, Asked, EngineChoices, choose_refinement
 from obeql.planner.physical.schedule import choose_engine
 from obeql.planner.regions import RegionGrid
 
@@ -212,8 +213,8 @@ class _Windows:
         if reduced is not None:
             name, its = reduced
             fast = name, by(its.in_parts(LEVEL_SHARE)), by(its)
-        levels, few = by(self.rates.in_parts(LEVEL_SHARE)), by(self.rates.in_parts(audit))
-        return EngineChoices(levels, few, fast, self._proxies(place, n_classes))
+        levels, few, half = (by(self.rates.in_parts(share)) for share in (LEVEL_SHARE, audit, HALF))
+        return EngineChoices(levels, few, half, fast, self._proxies(place, n_classes))
 
     def _proxies(self, place: int, n_classes: int) -> tuple[ProxyForward, ...]:
         """Return what may guess all windows of a grid."""

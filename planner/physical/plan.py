@@ -128,12 +128,16 @@ def keeping(engine: Engine, most: float) -> Engine:
     return replace(engine, cost=cost, kept_bytes=most)
 
 
+#: Share of the windows that a level after the first computes, about.
+LEVEL_SHARE = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class CostShares:
     """What refining a grid costs, in shares of computing all of its windows exactly and at once.
 
-    `look` is estimating all maps once, `level` what the windows of one level cost more than in full batches.
-    `reduced` is a window in the reduced precision over an exact one; 0 where there is no such precision.
+    `look` is estimating all maps once, `level` what the windows of one level, a share of `LEVEL_SHARE`, cost more than
+    in full batches. `reduced` is a window in the reduced precision over an exact one; 0 where there is none.
     """
 
     look: float = 0.0
@@ -143,6 +147,10 @@ class CostShares:
     @property
     def has_reduced(self) -> bool:
         return self.reduced > 0.0
+
+    def level_of(self, share: float) -> float:
+        """Return what so large a share of the windows costs more; a small one costs hardly less than a usual level."""
+        return self.level * max(1.0, share / LEVEL_SHARE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +217,8 @@ class ProgressiveRefine:
 class PrunedTop:
     """Compute windows with the engine below until the `k` of largest importance are known, at `confidence`.
 
-    With `reduced`, the engine below computes the audit and the windows that may be among the k. `prices` and
-    `larger` as of ProgressiveRefine.
+    With `reduced`, the engine below computes the audit and the windows that may be among the k. `prices`, `larger` and
+    `proxies` as of ProgressiveRefine.
     """
 
     k: int
@@ -220,6 +228,7 @@ class PrunedTop:
     prices: CostShares
     larger: tuple[tuple[float, Engine], ...]
     reduced: ReducedPrecision | None = None
+    proxies: tuple[ProxyForward, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +244,7 @@ class SampledAggregates:
     prices: CostShares
     larger: tuple[tuple[float, Engine], ...]
     reduced: None = None
+    proxies: tuple[ProxyForward, ...] = ()
 
     @property
     def confidence(self) -> float:

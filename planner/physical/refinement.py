@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.batches import summed_products
 from obeql.planner.physical.cost import positions
 from obeql.planner.physical.plan import (
+    LEVEL_SHARE,
     CostShares,
     DenseForward,
     Engine,
@@ -36,8 +38,8 @@ from obeql.planner.physical.proxies import PROXY_TRIAL
 
 __all__ = [
     "AUDIT_TIMES",
+    "HALF",
     "LATTICE_SHARE",
-    "LEVEL_SHARE",
     "LOOK_WINDOW_S",
     "MOST_REDUCED_PRICE",
     "MOST_WASTE",
@@ -48,6 +50,8 @@ __all__ = [
     "cell_costs",
     "choose_refinement",
     "share_with_proxy",
+    "share_within",
+    "top_share_with_proxy",
 ]
 
 #: Confidence of TOP .. CELLS that they are the most important ones.
@@ -69,8 +73,8 @@ _SAMPLED_SHARE = 0.05
 _AUDIT_SHARE, _LEAST_AUDIT, _MOST_AUDIT = 0.021, 24, 200
 #: How many times as many the audit has, in the precision of most windows.
 AUDIT_TIMES = 6
-#: Shares of the windows that the first lattice and a level after it compute, about.
-LATTICE_SHARE, LEVEL_SHARE = 0.07, 0.1
+#: Share of the windows that the first lattice computes, about.
+LATTICE_SHARE = 0.07
 #: What a refinement may waste, as a share of computing all exactly: estimating, windows in a reduced precision, small
 #: batches. Unless the target is as good as reached, a level that would waste more is not begun; all that is left is
 #: computed at once instead.
@@ -81,8 +85,16 @@ _SOME, _MANY = 0.04, 0.25
 #: the proxy to leave over; what SSIM loses for each share left over, how much of what the target allows guesses may
 #: lose, and how fast the loss falls with the share computed. By replays of maps of a vision transformer.
 _CERTIFYING, _UNEXPLAINED, _LOST, _ALLOWED, _GUESSED_RATE = 80, 0.05, 1.2, 0.45, 3.6
-#: Levels, and seconds to estimate one map at one level for each window of the grid, on average and with few known.
-_N_LEVELS, LOOK_WINDOW_S, _LEAST_WINDOW_S = 3, 2.5e-5, 1.8e-5
+#: Share of the time of WITHIN that guesses may be expected to take.
+_GUESSING_TIME = 0.5
+#: Standard deviations of what a proxy leaves over, beyond which a guess is no candidate of TOP .. CELLS.
+_SURELY_LESS = 2.5
+#: Levels, and seconds to estimate one map at one level for each window of the grid, on average and with few known; and
+#: those that it takes however small the grid.
+_N_LEVELS, LOOK_WINDOW_S, _LEAST_WINDOW_S, _LOOK_S = 3, 2.5e-5, 1.8e-5, 0.015
+#: What the first level of a target may waste, in shares of computing all exactly: where it fails, a look at the map and
+#: its small batches were for nothing. And a share of the windows, whose price tells what batches cost however few.
+_MOST_FIRST, HALF = 0.06, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +115,13 @@ class Asked:
 class EngineChoices:
     """The engines that could compute one grid, each with the cost of all windows.
 
-    `levels` computes some at a time, `audit` few. `reduced` is a precision faster than the run's, with engines for
-    levels and for all windows in it. `proxies` guess all windows.
+    `levels` computes some at a time, `audit` few, `half` as many as are left where the others fail. `reduced` is a
+    precision faster than the run's, with engines for levels and for all windows in it. `proxies` guess all windows.
     """
 
     levels: Engine
     audit: Engine
+    half: Engine
     reduced: tuple[str, Engine, Engine] | None = None
     proxies: tuple[ProxyForward, ...] = ()
 
@@ -148,14 +161,14 @@ def choose_refinement(
     only_exact = "choose_reduced_precision" in disabled
     found = ways(audit)
     options = list(_options(grid, engine, found, n_classes, asked, audit, only_exact))
-    best = min(options, key=lambda option: option.seconds)
-    if asked.within_s is None and best.seconds > _WORTH_WHILE * engine.cost.seconds:
+    best = min(options, key=lambda option: option.seconds, default=None)
+    if best is None or (asked.within_s is None and best.seconds > _WORTH_WHILE * engine.cost.seconds):
         return None, engine, "refining would save too little, and may fail"
     below = part_of(best.engine, best.share)
     larger = (_SOME, found.levels), (_MANY, engine)
     measures = best.share, best.overhead_s, best.prices, larger, best.reduced
     if asked.top_cells is not None:
-        return PrunedTop(asked.top_cells, TOP_CELLS_CONFIDENCE, *measures), below, ""
+        return PrunedTop(asked.top_cells, TOP_CELLS_CONFIDENCE, *measures, best.proxies), below, ""
     metric, confidence = asked.approx.get("metric", "ssim"), asked.approx.get("confidence", 0.95)
     refine = ProgressiveRefine(metric, confidence, asked.target, asked.within_s, *measures, best.proxies)
     return refine, below, ""
@@ -187,21 +200,26 @@ def _options(
     """All cells in the run's precision, or most in a reduced one, level by level or at once."""
     share = _TOP_SHARE if asked.top_cells is not None else 1.0
     share = share if asked.target is None else _expected_share(asked.target)
-    look_s = n_classes * LOOK_WINDOW_S * grid.n_windows
+    look_s = n_classes * (_LOOK_S + LOOK_WINDOW_S * grid.n_windows)
     whole_s = max(1e-9, whole.cost.seconds)
     plain = min(1.0, share + (asked.top_cells or 0) / grid.n_windows)
     estimating = _N_LEVELS * look_s
-    # Full batches are missed by about as many windows whatever the size of a level.
-    level = LEVEL_SHARE * max(0.0, ways.levels.cost.seconds / whole_s - 1.0)
-    prices = CostShares(n_classes * _LEAST_WINDOW_S * grid.n_windows / whole_s, level)
-    is_plain = asked.target is not None and asked.top_cells is None and asked.within_s is None
-    # Of the largest error one cell decides, guessed or not. Without guesses, few maps that a proxy is for can be had.
-    if ways.proxies and is_plain and asked.approx.get("metric") != "maxerr":
+    # What a level costs more than in full batches, and that those of the windows left over cost the same once more.
+    dearer = ways.levels.cost.seconds / whole_s - 1.0 + max(0.0, ways.half.cost.seconds / whole_s - 1.0)
+    look = n_classes * (_LOOK_S + _LEAST_WINDOW_S * grid.n_windows) / whole_s
+    prices = CostShares(look, LEVEL_SHARE * max(0.0, dearer))
+    is_target = asked.target is not None and asked.top_cells is None and asked.within_s is None
+    first = LATTICE_SHARE + AUDIT_TIMES * audit_size(grid.n_windows) / grid.n_windows
+    if is_target:
+        plain = min(1.0, max(plain, first))
+    guided = _share_with_guesses(grid, ways, asked, whole.cost.seconds)
+    if guided is not None:
         middle = ways.proxies[len(ways.proxies) // 2].price * whole.cost.seconds
-        guided = share_with_proxy(asked.target or 0.0, _UNEXPLAINED, grid.n_windows)
         seconds = middle + guided * ways.levels.cost.seconds + estimating
         yield _Option(seconds, ways.levels, guided, estimating + middle, prices, proxies=ways.proxies)
-    else:
+    # Without guesses, few maps that a proxy is for can be had.
+    may_fail = is_target and prices.look + prices.level_of(first) > _MOST_FIRST
+    if guided is None and not may_fail:
         yield _Option(plain * ways.levels.cost.seconds + estimating, ways.levels, plain, estimating, prices)
     if ways.reduced is None or only_exact:
         return
@@ -209,7 +227,6 @@ def _options(
     if at_once.cost.seconds > MOST_REDUCED_PRICE * whole_s:
         return
     audit_s = audit * ways.audit.cost.seconds
-    first = LATTICE_SHARE + AUDIT_TIMES * audit_size(grid.n_windows) / grid.n_windows
     some = min(1.0, max(share, first))
     prices = replace(prices, reduced=levels.cost.seconds / whole_s)
     for engine, part, overhead_s in ((levels, some, estimating), (at_once, 1.0, 2 * look_s)):
@@ -218,10 +235,41 @@ def _options(
         yield _Option(seconds, ways.audit, audit, overhead_s, prices, reduced)
 
 
+def _share_with_guesses(grid: WindowGrid, ways: EngineChoices, asked: Asked, whole_s: float) -> float | None:
+    """Return the share of the windows that are computed where a proxy guesses all; None where none should."""
+    if not ways.proxies:
+        return None
+    if asked.within_s is not None:
+        return 1.0 if ways.proxies[0].price * whole_s < _GUESSING_TIME * asked.within_s else None
+    if asked.top_cells is not None:
+        return top_share_with_proxy(asked.top_cells, _UNEXPLAINED, grid.n_windows)
+    if asked.approx.get("metric") == "maxerr":  # one cell decides about it, guessed or not
+        return None
+    return share_with_proxy(asked.target or 0.0, _UNEXPLAINED, grid.n_windows)
+
+
 def share_with_proxy(target: float, unexplained: float, n_windows: int) -> float:
     """Return the share of the windows that a target should need where a proxy explains all but so much of the map."""
     lost = _LOST * max(1e-9, unexplained) / max(1e-9, _ALLOWED * (1 - target))
     return min(1.0, (PROXY_TRIAL + _CERTIFYING) / n_windows + max(0.0, math.log(lost)) / _GUESSED_RATE)
+
+
+def top_share_with_proxy(k: int, unexplained: float, n_windows: int) -> float:
+    """Return the share of the windows that a search for k cells should need where a proxy leaves so much unexplained.
+
+    Those that may be among the k if values are normal: a guess lies so far from the k-th best at most.
+    """
+    kth = NormalDist().inv_cdf(min(0.999, max(0.5 / n_windows, k / n_windows)))
+    likely = NormalDist().cdf(kth + _SURELY_LESS * math.sqrt(min(1.0, max(0.0, unexplained))))
+    return min(1.0, (PROXY_TRIAL + _CERTIFYING) / n_windows + likely)
+
+
+def share_within(affordable: float, unexplained: float) -> float:
+    """Return, of a map that is as good as time allows, the share of windows that it is worth; of all, by guesses less.
+
+    `affordable` is the share for which there is time. Less unexplained is worth what as many more windows would be.
+    """
+    return min(1.0, affordable) + math.log(max(1e-9, unexplained)) / _GUESSED_RATE
 
 
 def audit_size(n_windows: int) -> int:

@@ -133,7 +133,7 @@ def _refinement(plan: ExplainPlan, refinement: Refinement, n_left: int, exact: O
     if reduced is not None:
         below = _engine(plan, reduced.engine, round(n_left * reduced.share), f"in {reduced.precision}", None)
         children = (below, exact)
-    if isinstance(refinement, ProgressiveRefine) and refinement.proxies:
+    if refinement.proxies:
         proxies = refinement.proxies
         details = [("costs", f"{proxy.name}: {ratio(1, proxy.price)} less than all windows") for proxy in proxies]
         details.append(("taken", "the one by which exact windows show that the map costs least, or none"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from obeql.planner.logical.rules import CHOICES
-from obeql.planner.physical.plan import DenseForward, ExplainPlan, IncrementalForward, ProgressiveRefine
+from obeql.planner.physical.plan import DenseForward, ExplainPlan, IncrementalForward
 from obeql.planner.printing.layers import layer_lines
 from obeql.planner.printing.numbers import digits, plural, size
 from obeql.planner.printing.operators import OperatorNode, clean_passes, operator_tree, total
@@ -97,7 +97,7 @@ def _rules(plan: ExplainPlan) -> list[str]:
         made = [name for name in made if name not in _OF_REFINEMENTS]
     elif not any(each is not None and each.reduced is not None for each in plan.refinements):
         made = [name for name in made if name != "choose_reduced_precision"]
-    offered = {p.method for each in plan.refinements if isinstance(each, ProgressiveRefine) for p in each.proxies}
+    offered = {p.method for each in plan.refinements if each is not None for p in each.proxies}
     used = offered | ({"choose_proxy"} if offered else set())
     made = [name for name in made if name in used or name not in _OF_PROXIES]
     if plan.together == 1:

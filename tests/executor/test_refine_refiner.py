@@ -111,7 +111,7 @@ def spent(refiner: Sampler, exact: Floats, reduced: Floats) -> float:
     request = refiner.first()
     while not request.empty:
         cost += (len(request.exact) + prices.reduced * len(request.reduced)) / n
-        cost += prices.level if 0 < len(request.exact) < n / 4 else 0.0
+        cost += prices.level_of(len(request.exact) / n) if 0 < len(request.exact) < n / 3 else 0.0
         nothing = np.zeros((n, 1))
         refiner.cells.add(request.exact, exact.reshape(-1, 1)[request.exact], nothing[request.exact])
         refiner.cells.add_reduced(request.reduced, reduced.reshape(-1, 1)[request.reduced], nothing[request.reduced])

@@ -13,7 +13,7 @@ EXPLAIN OCCLUDE scans USING opaque WITH patch=4 stride=8 precision=float64;
 
 -- plan stored
 EXPLAIN OCCLUDE scans USING vgg FOR CLASS 'Glioma' APPROX 0.8 METRIC pearson CONFIDENCE 0.9
-    WITH batch=16 seed=7 INTO OR REPLACE monday;
+    WITH stride=2 batch=16 seed=7 INTO OR REPLACE monday;
 
 -- plan share_materialisation
 EXPLAIN OCCLUDE scans USING vgg WITH patch=[8, 16, 32];
@@ -46,10 +46,10 @@ EXPLAIN OCCLUDE scan0 USING vgg;
 EXPLAIN OCCLUDE scan0 USING resnet;
 
 -- plan choose_refinement
-EXPLAIN OCCLUDE scan0 USING vgg APPROX 0.9;
+EXPLAIN OCCLUDE scan0 USING vgg WITH stride=2 APPROX 0.9;
 
 -- plan choose_refinement_off disabled_rules=choose_refinement
-EXPLAIN OCCLUDE scan0 USING vgg APPROX 0.9;
+EXPLAIN OCCLUDE scan0 USING vgg WITH stride=2 APPROX 0.9;
 
 -- plan choose_proxy
 EXPLAIN OCCLUDE scan0 USING vit WITH patch=8 stride=2 APPROX 0.9;
