@@ -22,12 +22,13 @@ from obeql.executor.models.onnx.graph import Graph
 from obeql.executor.models.onnx.host import HOST
 from obeql.executor.models.onnx.layers import LAYERS
 from obeql.executor.models.onnx.node import Array, Node, Operator, Value
+from obeql.executor.models.onnx.recurrent import RECURRENT
 from obeql.executor.models.onnx.shapes import MAX_ELEMENTS, SHAPES
 
 __all__ = ["OPERATORS", "OnnxModule"]
 
 #: Every supported ONNX operator.
-OPERATORS: Mapping[str, Operator] = {**LAYERS, **ELEMENTWISE, **SHAPES}
+OPERATORS: Mapping[str, Operator] = {**LAYERS, **RECURRENT, **ELEMENTWISE, **SHAPES}
 
 #: Constants up to this many elements may serve as shapes or bounds and are kept on the host as well.
 HOST_ELEMENTS = 65536
