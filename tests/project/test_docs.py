@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
+import os
 import pkgutil
 import re
 import shlex
@@ -48,11 +49,21 @@ def write_squeezenet() -> None:
     torch.save(torchvision("this test").models.squeezenet1_1().state_dict(), "squeezenet.pth")
 
 
+def link_data(folder: str) -> None:
+    """Have what scripts/fetch_assets.py fetched where pages look for it."""
+    fetched = Path(os.environ.get("OBEQL_DATA", "")).absolute()
+    if not (fetched / folder).is_dir():
+        pytest.skip(f"run scripts/fetch_assets.py --{folder} and set OBEQL_DATA to its folder")
+    Path("data").symlink_to(fetched)
+
+
 @pytest.mark.parametrize("page", RUN)
 def test_every_block_of_a_page_runs(page: str, workshop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     if "squeezenet.pth" in text:
         write_squeezenet()
+    if found := re.search(r"fetch_assets\.py --(\w+)", text):
+        link_data(found[1])
     run_blocks(text, page, "heat.duckdb")
 
 
