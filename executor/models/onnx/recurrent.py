@@ -96,7 +96,7 @@ def _sequence_first(node: Node, value: Tensor) -> Tensor:
 
 def _shaped(node: Node, y: Tensor) -> Tensor:
     """Return outputs (steps, N, directions x units) as ONNX has them: (steps, directions, N, units), or by layout."""
-    by_direction = y.unflatten(2, (_n(node), -1))
+    by_direction = y.reshape(*y.shape[:2], _n(node), -1)
     return by_direction.transpose(0, 1) if node.get("layout", 0) else by_direction.transpose(1, 2)
 
 
