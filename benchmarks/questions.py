@@ -78,10 +78,8 @@ def synthetic(model: str, numbers: range, rng: np.random.Generator) -> Iterator[
         yield MapCells(
             key=CellKey(f"image-{number}", model, "preprocessing", (16, 16), "mean", "float32"),
             class_id=3,
-            tops=starts,
-            lefts=starts,
-            heights=sizes,
-            widths=sizes,
+            starts=(starts, starts),
+            lengths=(sizes, sizes),
             logit=logit,
             others=np.zeros_like(logit, np.float64),
             top_class=np.where(logit > 0, 3, 1).astype(np.int32),

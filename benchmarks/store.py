@@ -51,10 +51,8 @@ def synthetic(count: int, side: int, rng: np.random.Generator) -> Iterator[MapCe
         yield MapCells(
             key=CellKey(f"image-{number}", "model", "preprocessing", (16, 16), "mean", "float32"),
             class_id=3,
-            tops=starts,
-            lefts=starts,
-            heights=sizes,
-            widths=sizes,
+            starts=(starts, starts),
+            lengths=(sizes, sizes),
             logit=logit,
             others=(logit * 0.3).astype(np.float32),
             top_class=np.full((side, side), 3, np.int32),

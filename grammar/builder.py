@@ -131,11 +131,11 @@ class TreeBuilder:
 
     # ---- values
 
-    def _build_pair(self, tree: Tree[Token]) -> syntax.Pair:
+    def _build_sizes(self, tree: Tree[Token]) -> syntax.Sizes:
         token = tree.children[0]
         assert isinstance(token, Token)
-        height, width = (self._int(digits, token) for digits in token.lower().split("x"))
-        return syntax.Pair(height, width, span=self._span(tree))
+        numbers = tuple(self._int(digits, token) for digits in token.lower().split("x"))
+        return syntax.Sizes(numbers, span=self._span(tree))
 
     def _build_size_value(self, tree: Tree[Token]) -> syntax.SizeValue:
         token = tree.children[0]

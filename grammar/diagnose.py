@@ -26,7 +26,7 @@ _PHRASES = {
     "PARAMETER": "a parameter (? or $name)",
     "INT": "a whole number",
     "FLOAT": "a number",
-    "PAIR": "a pair such as 16x24",
+    "SIZES": "sizes such as 16x24",
     "SIZE": "a size such as 2GB",
     "OPTION": "an option such as patch=16",
     "SETTING": "a setting such as obeql.device",

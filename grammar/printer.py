@@ -106,8 +106,8 @@ class _Printer:
                 return print_text(text)
             case syntax.Number(number):
                 return str(number)
-            case syntax.Pair(height, width):
-                return f"{height}x{width}"
+            case syntax.Sizes(numbers):
+                return "x".join(map(str, numbers))
             case syntax.SizeValue(amount, unit):
                 return f"{amount}{unit}"
             case syntax.ListValue(items):

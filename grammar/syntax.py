@@ -81,11 +81,10 @@ class Word(Node):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair(Node):
-    """`16x24`."""
+class Sizes(Node):
+    """`16x24`, `4x16x16`: a number for each axis, the slowest first."""
 
-    height: int
-    width: int
+    numbers: tuple[int, ...]
 
 
 SIZE_UNITS: dict[str, int] = {
@@ -108,7 +107,7 @@ class SizeValue(Node):
         return int(self.amount * SIZE_UNITS[self.unit])
 
 
-Scalar: TypeAlias = Number | Text | Word | Pair | SizeValue | Parameter
+Scalar: TypeAlias = Number | Text | Word | Sizes | SizeValue | Parameter
 
 
 @dataclass(frozen=True, slots=True)

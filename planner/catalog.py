@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.planner.geometry import Network
+from obeql.planner.input_kinds import InputKind, kind_of
 
 __all__ = [
     "NO_YES",
@@ -44,11 +45,12 @@ NO_YES = ("no", "yes")
 class Preprocessing:
     """How a source becomes the model's input: resize, channels, values mapped to 0..1, (x - mean) / std.
 
-    `size` is the model's input along its spatial axes: (height, width) of images, (length,) of signals. `resize` is
-    `squash` (both sides to `size`), `shortest` (shorter side to `edge` pixels, then centre crop to `size`), `none` (a
-    source has that size) or `crop_pad` (its middle, with zeros around it where it is shorter).
-    `channels` are the colors of an image, or the names of a signal's channels; `mean` and `std` are in their order.
-    `range` of signals are the values that become 0 and 1; None leaves values as they are.
+    `size` is the model's input along its spatial axes: (height, width) of images, (length,) of signals, (depth, height,
+    width) of volumes. `resize` is `squash` (every side to `size`), `shortest` (shorter side to `edge` pixels, then
+    centre crop to `size`), `none` (a source has that size) or `crop_pad` (its middle, with zeros around it where it is
+    shorter).
+    `channels` are the colors of an image, or the names of the channels of what is none; `mean` and `std` are in their
+    order. `range` of signals and volumes are the values that become 0 and 1; None leaves values as they are.
     `crop` says which pixel a crop starts at whose margin is odd: the even one of two, as torchvision, or the lower.
     """
 
@@ -63,15 +65,24 @@ class Preprocessing:
     range: tuple[float, float] | None = None
 
     @property
+    def kind(self) -> InputKind:
+        """Return what kind of input the model takes: signals, images or volumes."""
+        return kind_of(len(self.size))
+
+    @property
     def is_signal(self) -> bool:
-        """Return whether the model takes signals, (N, C, length), not images."""
+        """Return whether the model takes signals, (N, C, length)."""
         return len(self.size) == 1
 
     @property
-    def map_size(self) -> tuple[int, int]:
-        """Return (height, width) of the model's input as the engine and the store have it: a signal has one row."""
-        height, width = (1, *self.size) if self.is_signal else self.size
-        return height, width
+    def is_image(self) -> bool:
+        """Return whether the model takes images, (N, C, height, width): colors in 0..1, not values of a unit."""
+        return len(self.size) == 2
+
+    @property
+    def map_size(self) -> tuple[int, ...]:
+        """Return the size of the model's input as the engine and the store have it: a signal has one row."""
+        return (1, *self.size) if self.is_signal else self.size
 
     @property
     def n_channels(self) -> int:
@@ -220,15 +231,14 @@ class ImageSet:
 class StoredGrid:
     """The windows of a stored map: what planning needs to know of it.
 
-    `rows` are the tops and heights of the windows, `cols` their lefts and widths. `exact` (rows, cols) says which cells
-    are exact, None that all are. `run` is how the oldest run that has the map is shown. `channels` are those that its
-    windows hide; None: all of them.
+    `axes` are the starts and lengths of the windows along each axis, the slowest first. `exact`, of the grid's shape,
+    says which cells are exact, None that all are. `run` is how the oldest run that has the map is shown. `channels` are
+    those that its windows hide; None: all of them.
     """
 
     class_id: int
     patch: tuple[int, ...]
-    rows: tuple[tuple[int, ...], tuple[int, ...]]
-    cols: tuple[tuple[int, ...], tuple[int, ...]]
+    axes: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     clean_top_class: int
     run: str
     exact: npt.NDArray[np.bool_] | None = None

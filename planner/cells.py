@@ -8,6 +8,7 @@ rule or region.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -53,23 +54,21 @@ class CellKey:
 class MapCells:
     """The cells of one image, model and class on a grid of windows.
 
-    `tops`, `lefts`, `heights`, `widths`: int32 (rows,) / (cols,), the window of cell (r, c) is
-    (tops[r], lefts[c], heights[r], widths[c]) in pixels of the model's input. Windows that are listed one by one have a
-    row alone, all four are (cols,), and `listed` says which pixels of its box each hides. `logit` is float32
-    (rows, cols), the class's logit z; `others`, float64, is the logsumexp of all other classes' logits (0 for sigmoid
-    outputs), such that z - others is the log-odds rounded to float32: beside logits of a million a float32 would hold
-    no digit of it.
-    `top_class` int32 (rows, cols): arg-max class with the window hidden. `exact` bool
-    (rows, cols), or None when every cell is exact. NaN marks cells that were not computed.
+    `starts` and `lengths`: for each axis of the grid, the slowest first, int32 (windows along it,), in pixels of the
+    model's input; the window of cell (r, c) of an image begins at (starts[0][r], starts[1][c]). Windows that are listed
+    one by one have a row alone, every axis has all of them, and `listed` says which pixels of its box each hides.
+    `logit` is float32 of the grid's shape, (rows, cols) of an image, the class's logit z; `others`, float64, is the
+    logsumexp of all other classes' logits (0 for sigmoid outputs), such that z - others is the log-odds rounded to
+    float32: beside logits of a million a float32 would hold no digit of it.
+    `top_class` int32 of that shape: arg-max class with the window hidden. `exact` bool, or None when every cell is
+    exact. NaN marks cells that were not computed.
     `clean_logit`, `clean_others`: the same two numbers of the unoccluded image.
     """
 
     key: CellKey
     class_id: int
-    tops: npt.NDArray[np.int32]
-    lefts: npt.NDArray[np.int32]
-    heights: npt.NDArray[np.int32]
-    widths: npt.NDArray[np.int32]
+    starts: tuple[npt.NDArray[np.int32], ...]
+    lengths: tuple[npt.NDArray[np.int32], ...]
     logit: FloatPlane
     others: npt.NDArray[np.float64]
     top_class: npt.NDArray[np.int32]
@@ -83,14 +82,32 @@ class MapCells:
     listed: RegionList | None = None
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, cols); of windows that are listed, one row with a column each."""
-        return (len(self.tops) if self.listed is None else 1), len(self.lefts)
+    def tops(self) -> npt.NDArray[np.int32]:
+        """Return where windows start on the last axis but one: the first row of each."""
+        return self.starts[-2]
+
+    @property
+    def lefts(self) -> npt.NDArray[np.int32]:
+        """Return where windows start on the last axis: the first column of each."""
+        return self.starts[-1]
+
+    @property
+    def heights(self) -> npt.NDArray[np.int32]:
+        return self.lengths[-2]
+
+    @property
+    def widths(self) -> npt.NDArray[np.int32]:
+        return self.lengths[-1]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of the grid, (rows, cols) of an image; of windows that are listed, one row of them all."""
+        return tuple(map(len, self.starts)) if self.listed is None else (1, len(self.starts[-1]))
 
     @property
     def plane_bytes(self) -> int:
         """Bytes of logit, others and arg-max class, which may be in the store while this map is without them."""
-        return self.shape[0] * self.shape[1] * _CELL_BYTES
+        return math.prod(self.shape) * _CELL_BYTES
 
 
 def others_of(logit: FloatPlane, log_odds: FloatPlane) -> npt.NDArray[np.float64]:
@@ -169,12 +186,12 @@ def shared_windows(grid: WindowGrid, cells: MapCells) -> tuple[tuple[Any, ...], 
         if isinstance(grid, RegionGrid) or cells.listed is not None:
             nothing = np.zeros(0, np.intp)
             return (nothing, nothing), (nothing, nothing)
-        rows, from_rows = axis_places(grid.rows, cells.tops, cells.heights)
-        cols, from_cols = axis_places(grid.cols, cells.lefts, cells.widths)
-        return np.ix_(rows, cols), np.ix_(from_rows, from_cols)
-    boxes = (cells.tops.tolist(), cells.lefts.tolist(), cells.heights.tolist(), cells.widths.tolist())
+        extents = zip(grid.axes, cells.starts, cells.lengths, strict=True)
+        places = [axis_places(axis, starts, lengths) for axis, starts, lengths in extents]
+        return np.ix_(*(here for here, _ in places)), np.ix_(*(there for _, there in places))
+    boxes = (each.tolist() for each in (*cells.starts, *cells.lengths))
     place_of = {each: place for place, each in enumerate(zip(*boxes, cells.listed.digests, strict=True))}
-    asked = (grid.rows.starts, grid.cols.starts, grid.rows.lengths, grid.cols.lengths)
+    asked = (*(axis.starts for axis in grid.axes), *(axis.lengths for axis in grid.axes))
     wanted = zip(*asked, grid.listed.digests, strict=True)
     pairs = [(here, place_of[each]) for here, each in enumerate(wanted) if each in place_of]
     found = np.array(pairs, np.intp).reshape(-1, 2)

@@ -35,7 +35,7 @@ BLUR_SIGMA = 1 / 20
 _CHANNELS = "@"
 
 #: What may be written, for the help on options.
-FILL_VALUES = f"{', '.join(FILLS)}, (r, g, b), of signals a number or one a channel"
+FILL_VALUES = f"{', '.join(FILLS)}, (r, g, b), of signals and volumes a number or one a channel"
 
 
 def fill_text(numbers: Sequence[float]) -> str:

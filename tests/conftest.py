@@ -281,7 +281,7 @@ def make_heatmap() -> Callable[..., Any]:
         top = np.zeros(grid.shape, np.int32)
         quality = more.pop("quality", {})
         cells = MapCells(
-            key, 0, rows, cols, lengths, lengths, logit, np.zeros_like(logit), top, 0.0, 0.0, 0, None, quality
+            key, 0, (rows, cols), (lengths, lengths), logit, np.zeros_like(logit), top, 0.0, 0.0, 0, None, quality
         )
         more = {"picture": source, "class_name": "cat", "classes": ("cat", "dog"), "run_id": 1, **more}
         return Heatmap(

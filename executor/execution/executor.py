@@ -100,7 +100,7 @@ class _Step:
 
     @property
     def fill(self) -> Tensor:
-        """Return what hides windows, one an image: (N, C, 1, 1) or (N, C, H, W)."""
+        """Return what hides windows, one an image: (N, C, 1, ..) or (N, C, *size)."""
         prepared = [work.prepared for work in self.images if work.prepared is not None]
         return torch.cat([in_channels(each.fill, each.pixels, self.channels) for each in prepared])
 
@@ -195,7 +195,7 @@ class _Execution:
         pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.operators.dtype)
         hidden = torch.from_numpy(decoded.fill)[None].to(self.device, self.operators.dtype)
         keys = tuple(cell_key(self.plan, source.digest, self.preprocessing_hash, grid) for grid in self.plan.grids)
-        fill = hidden[:, :, None, None] if hidden.dim() == 2 else hidden
+        fill = hidden.view(*hidden.shape, *(1,) * (pixels.dim() - 2)) if hidden.dim() == 2 else hidden
         return Prepared(source.facts, model_input.placement, pixels, fill, keys)
 
     # ---- a group of images, which go through the network together ----------------------------------------------

@@ -104,10 +104,12 @@ def maps_of(
     if planes.exact is not None:
         bad &= torch.from_numpy(planes.exact)
     if bool(bad.any()):
-        row, col = divmod(int(bad.nonzero()[0]), grid.shape[1])
+        at = np.unravel_index(int(bad.nonzero()[0]), grid.shape)
+        names = plan.model.preprocessing.kind.grid
+        place = ", ".join(f"{name} {each}" for name, each in zip(names, at[-len(names) :], strict=True))
         raise ImageError(
             f"{shown}: the model's output is not finite for {int(bad.sum())} of {grid.n_windows} windows, "
-            f"first at row {row}, column {col} of the map{overflow_hint(plan)}"
+            f"first at {place} of the map{overflow_hint(plan)}"
         )
     quality: dict[str, Any] = {
         "approx": False,
@@ -123,8 +125,8 @@ def maps_of(
         quality["n_stored"] = n_stored
     if planes.exact is not None and not planes.quality and not bool(planes.exact.all()):  # not finished
         quality |= {"n_exact": int(planes.exact.sum()), "bound": None}
-    axes = [np.asarray(a, np.int32) for a in (grid.rows.starts, grid.cols.starts)]
-    sizes = [np.asarray(a, np.int32) for a in (grid.rows.lengths, grid.cols.lengths)]
+    starts = tuple(np.asarray(axis.starts, np.int32) for axis in grid.axes)
+    lengths = tuple(np.asarray(axis.lengths, np.int32) for axis in grid.axes)
     # Copies: a map of one class that is kept must not keep the planes of all classes, and of other images.
     top = planes.top.numpy().reshape(grid.shape).copy()
     exact = None if planes.exact is None or bool(planes.exact.all()) else planes.exact.reshape(grid.shape)
@@ -132,10 +134,8 @@ def maps_of(
         MapCells(
             key,
             class_id,
-            axes[0],
-            axes[1],
-            sizes[0],
-            sizes[1],
+            starts,
+            lengths,
             planes.logit[:, k].numpy().reshape(grid.shape).copy(),
             planes.others[:, k].numpy().reshape(grid.shape).copy(),
             top,

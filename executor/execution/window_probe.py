@@ -63,9 +63,9 @@ class _Trial:
 
 
 class WindowProbe:
-    """The network's outputs for one image, pixels (1, C, H, W) on a device, with any one box of it hidden.
+    """The network's outputs for one image, pixels (1, C, *size) on a device, with any one box of it hidden.
 
-    `fill`, (1, C, 1, 1) or (1, C, H, W), is what hides it. Raises what the network raises; numbers are those of
+    `fill`, (1, C, 1, ..) or (1, C, *size), is what hides it. Raises what the network raises; numbers are those of
     `IncrementalForward`, which are those of the whole network.
     """
 
@@ -78,10 +78,10 @@ class WindowProbe:
         found = dict.fromkeys(regions for regions in depths if sum(regions) > 1)
         counts = (threads, 1) if threads > 1 and pixels.device.type == "cpu" else (1,)
         self._ways = [_Way(regions, n) for n in counts for regions in (*found, None)]
-        self._runs: OrderedDict[tuple[tuple[int, int], tuple[bool, ...]], IncrementalRun] = OrderedDict()
+        self._runs: OrderedDict[tuple[tuple[int, ...], tuple[bool, ...]], IncrementalRun] = OrderedDict()
         self._trials: dict[int, _Trial] = {}
         with arithmetic("float32", pixels.device):
-            needed = [key for regions in found for key in self._run((1, 1), regions, pixels).needed]
+            needed = [key for regions in found for key in self._run((1,) * (pixels.dim() - 2), regions, pixels).needed]
             self._clean: CleanPass = materialise(graph, pixels, needed)
         self._runs.clear()
 
@@ -90,51 +90,58 @@ class WindowProbe:
         """Return the logits (1, K) of the image itself."""
         return self._clean.logits
 
-    def logits(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """Return the logits (1, K) with a box of the model's input hidden. Raises QueryTypeError for one outside it."""
+    def logits(self, *box: int) -> Tensor:
+        """Return the logits (1, K) with a box of the model's input hidden: its starts, then its extents.
+
+        Raises QueryTypeError for a box that does not lie in the input.
+        """
         size = tuple(self._clean.image.shape[2:])
-        if not (0 <= top <= top + height <= size[0] and 0 <= left <= left + width <= size[1] and height and width):
-            raise QueryTypeError(
-                f"the box ({top}, {left}, {height}, {width}) does not lie in the model's input of {size[0]}x{size[1]}"
-            )
-        trial = self._trials.setdefault(round(2 * math.log2(height * width)), _Trial())
+        place, patch = box[: len(size)], box[len(size) :]
+        inside = len(box) == 2 * len(size) and all(
+            0 <= start < start + extent <= n for start, extent, n in zip(place, patch, size, strict=True)
+        )
+        if not inside:
+            shown = "x".join(map(str, size))
+            raise QueryTypeError(f"the box {box} does not lie in the model's input of {shown}")
+        trial = self._trials.setdefault(round(2 * math.log2(math.prod(patch))), _Trial())
         way = trial.next_of(self._ways)
         started = time.perf_counter()
         with arithmetic("float32", self._clean.image.device):
-            (found,) = self._found(way, (top, left), (height, width))
+            (found,) = self._found(way, place, patch)
         took = trial.seconds.setdefault(way, [])
         if len(took) < _TRIES:
             took.append(time.perf_counter() - started)
         return found
 
-    def _found(self, way: _Way, place: tuple[int, int], patch: tuple[int, int]) -> list[Tensor]:
+    def _found(self, way: _Way, place: tuple[int, ...], patch: tuple[int, ...]) -> list[Tensor]:
         """Compute a window the way that is asked for: in a lane, which keeps its thread from one call to the next."""
         found: list[Tensor] = []
         run_in_lanes([lambda _: self._computed(way.regions, place, patch)], way.lanes, found.append)
         return found
 
-    def _computed(self, regions: tuple[bool, ...] | None, place: tuple[int, int], patch: tuple[int, int]) -> Tensor:
-        (top, left), (height, width), image = place, patch, self._clean.image
+    def _computed(self, regions: tuple[bool, ...] | None, place: tuple[int, ...], patch: tuple[int, ...]) -> Tensor:
+        image = self._clean.image
         if regions is None:
             hidden = image.clone()
-            box = (slice(None), slice(None), slice(top, top + height), slice(left, left + width))
+            extents = [slice(start, start + extent) for start, extent in zip(place, patch, strict=True)]
+            box = (slice(None), slice(None), *extents)
             hidden[box] = self._fill.expand_as(image)[box]
             return self._graph.forward(hidden)
         run = self._run(patch, regions, image)
         wanted = np.zeros((1, *run.grid.shape), bool)
-        wanted[0, top, left] = True
+        wanted[(0, *place)] = True
         found: list[Tensor] = []
         run.run(self._clean, self._fill, wanted, lambda _, logits: found.append(logits), lambda _, logits: logits)
         return found[0]
 
-    def _run(self, patch: tuple[int, int], regions: tuple[bool, ...], image: Tensor) -> IncrementalRun:
+    def _run(self, patch: tuple[int, ...], regions: tuple[bool, ...], image: Tensor) -> IncrementalRun:
         """Return the operator for a patch of this size at any place, prepared once."""
         key = patch, regions
         run = self._runs.pop(key, None)
         if run is None:
-            height, width = image.shape[2:]
-            grid = WindowGrid.over((height, width), patch, (1, 1))
-            run = IncrementalRun(self._graph, grid, IncrementalForward(regions, (1, 1), 1, 1, _NO_COST))
+            each = (1,) * len(patch)
+            grid = WindowGrid.over(tuple(image.shape[2:]), patch, each)
+            run = IncrementalRun(self._graph, grid, IncrementalForward(regions, each, 1, 1, _NO_COST))
         self._runs[key] = run
         while len(self._runs) > _MOST_KEPT:
             self._runs.popitem(last=False)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +36,11 @@ from obeql.executor.images.signals import (
 )
 from obeql.executor.images.tiff import TiffPixels, read_tiff
 from obeql.executor.images.tiff_tags import is_tiff, n_tiff_pages
+from obeql.executor.images.volumes import checked_volume, digest_of_volume, middle_slice
 from obeql.planner.binding.image_paths import as_text, file_of, split_page
+from obeql.planner.input_kinds import InputKind, kind_of
 
-__all__ = ["Pixels", "SourceFacts", "SourceImage", "as_signal", "decode_file", "decode_object"]
+__all__ = ["Pixels", "SourceFacts", "SourceImage", "as_signal", "decode_file", "decode_object", "volume_image"]
 
 Pixels = npt.NDArray[np.uint8 | np.float32]
 
@@ -55,10 +58,13 @@ _ARRAYS = "(H, W), (H, W, 1), (H, W, 3), (H, W, 4) or (C, H, W)"
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What is known of a decoded image beside its pixels: see `SourceImage`; `size` is (height, width) in pixels."""
+    """What is known of a decoded image beside its pixels: see `SourceImage`.
+
+    `size` is (height, width) in pixels, of volumes (depth, height, width).
+    """
 
     digest: str
-    size: tuple[int, int]
+    size: tuple[int, ...]
     series_uid: str | None = None
     pixel_spacing_mm: tuple[float, float] | None = None
     n_pages: int = 1
@@ -78,6 +84,10 @@ class SourceImage:
     A signal is an image of one row: `pixels` are float32 (1, length, channels) with the values of its source, and
     `is_signal` says so; `rate_hz` is how many samples a second it has, where that is known. `given` is an array of two
     axes as it was handed over: what was taken for a gray image is a signal where a model of signals reads it.
+
+    Of a volume, `pixels` are float32 (depth, height, width, channels) with the values of its source.
+    `metadata` is what its file says beside the values: `affine`, 4x4 rows of numbers from voxels (in the order of the
+    volume's axes) to millimetres, and `spacing`, millimetres from voxel to voxel on each axis.
     """
 
     pixels: Pixels
@@ -91,16 +101,23 @@ class SourceImage:
     is_signal: bool = False
     rate_hz: float | None = None
     given: npt.NDArray[Any] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def samples(self) -> npt.NDArray[np.float32]:
-        """Return a signal's values, float32 (channels, length)."""
-        return np.asarray(self.pixels[0].T, np.float32)
+        """Return the values, channels first: float32 (channels, length) of a signal, (C, D, H, W) of a volume."""
+        rows = self.pixels[0] if self.is_signal else self.pixels
+        return np.asarray(np.moveaxis(rows, -1, 0), np.float32)
 
     @property
-    def size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.pixels.shape[0], self.pixels.shape[1]
+    def size(self) -> tuple[int, ...]:
+        """(height, width) in pixels, of a signal (1, length), of a volume (depth, height, width)."""
+        return self.pixels.shape[:-1]
+
+    @property
+    def kind(self) -> InputKind:
+        """Return whether this is a signal, an image or a volume."""
+        return kind_of(1 if self.is_signal else self.pixels.ndim - 1)
 
     @property
     def facts(self) -> SourceFacts:
@@ -108,15 +125,17 @@ class SourceImage:
         return SourceFacts(self.digest, self.size, self.series_uid, self.pixel_spacing_mm, self.n_pages)
 
     def unit_pixels(self) -> npt.NDArray[np.float32]:
-        """Return the pixels as float32 in 0..1, (H, W, 3); of a signal, a picture of its curves."""
-        return signal_picture(self.samples) if self.is_signal else _unit(self.pixels)
+        """Return the pixels as float32 in 0..1, (H, W, 3); of a signal its curves, of a volume its middle plane."""
+        if self.is_signal:
+            return signal_picture(self.samples)
+        return _unit(self.pixels) if self.kind.name == "image" else middle_slice(self.samples)
 
 
 def decode_file(path: str | Path, n_axes: int | None = None) -> SourceImage:
     """Decode an image file that Pillow can read, a TIFF file of more than 8 bits, a DICOM file, or a signal.
 
-    Sound files are signals. Arrays in .npy and .npz files are what a model of `n_axes` takes, a signal where that is 1;
-    None: an image where they can be one.
+    Sound files are signals. Arrays in .npy and .npz files are what a model of `n_axes` takes, a signal where that is
+    1, a volume where it is 3; None: an image where they can be one.
 
     The EXIF orientation is applied. Transparent pixels are laid over white, which is what viewers, browsers and
     paper show; bands beyond the colors that are no opacity are left out. Palettes, 1-bit, CMYK and gray with alpha
@@ -213,8 +232,9 @@ def _formats() -> tuple[str, ...]:
 def decode_object(obj: Any, key: str, n_axes: int | None = 2) -> SourceImage:
     """Decode an image or a signal handed over from Python, called `key` in messages.
 
-    Arrays are what a model of `n_axes` takes: where that is 1, signals (length) or (channels, length); None, images
-    where they can be one, and else signals.
+    Arrays are what a model of `n_axes` takes: where that is 1, signals (length) or (channels, length), where it is 3,
+    volumes (depth, height, width) or (channels, depth, height, width); None, images where they can be one, else signals
+    or volumes.
 
     Takes a PIL image (treated as a file is), a path, or a numpy array or torch tensor of shape (H, W), (H, W, 1),
     (H, W, 3), (H, W, 4) or (C, H, W) with C = 1, 3, 4: uint8, uint16, bool, or floating point in 0..1. Where a shape
@@ -257,12 +277,14 @@ def as_signal(image: SourceImage) -> SourceImage:
 def _of_array(array: npt.NDArray[Any], key: str, channels_first: bool, n_axes: int | None) -> SourceImage:
     if n_axes == 1 or (n_axes is None and array.ndim == 1):
         return _signal(array, key, None)
+    if n_axes == 3 or (n_axes is None and array.ndim == 4):
+        return volume_image(array, key, None)
     try:
         pixels = _standard_dtype(_channels_last(array, key, channels_first), key)
     except ImageError:
-        if n_axes is not None or array.ndim != 2:
+        if n_axes is not None or array.ndim not in (2, 3):
             raise
-        return _signal(array, key, None)
+        return _signal(array, key, None) if array.ndim == 2 else volume_image(array, key, None)
     if pixels.shape[2] == 1:
         pixels = np.repeat(pixels, 3, axis=2)
     elif pixels.shape[2] == 4:
@@ -276,6 +298,19 @@ def _signal(values: Any, shown: str, path: str | None, rate_hz: float | None = N
     pixels = np.array(samples.T[None], order="C")
     pixels.flags.writeable = False
     return SourceImage(pixels, digest_of(samples), shown, path, ready=True, is_signal=True, rate_hz=rate_hz)
+
+
+def volume_image(
+    values: npt.NDArray[Any], shown: str, path: str | None, metadata: Mapping[str, Any] | None = None
+) -> SourceImage:
+    """Return the image of a volume (depth, height, width) or (channels, depth, height, width), whatever it was read of.
+
+    `metadata` as of `SourceImage`. Raises ImageError for an array that is no volume.
+    """
+    voxels = checked_volume(values, shown)
+    voxels.flags.writeable = False
+    pixels = np.moveaxis(voxels, 0, -1)
+    return SourceImage(pixels, digest_of_volume(voxels), shown, path, ready=True, metadata=metadata or {})
 
 
 def _unread_tiff(image: Image.Image) -> Path | None:

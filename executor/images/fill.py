@@ -22,22 +22,22 @@ _TRIPLE = re.compile(r"\(([^,()]+),([^,()]+),([^,()]+)\)")
 
 
 def fill_values(fill: str | tuple[float, ...], image: ModelInput, how: Preprocessing) -> npt.NDArray[np.float32]:
-    """Return what a hidden pixel becomes: float32 (C,) for a constant, (C, H, W) for `blur`.
+    """Return what a hidden pixel becomes: float32 (C,) for a constant, (C, H, W) for `blur`, of volumes (C, D, H, W).
 
     `fill` is a name of FILLS, or (r, g, b) in 0..1 as a tuple or as the text "(r,g,b)"; colors are RGB whatever the
     model's channel order and pass through its preprocessing. `mean` averages `image.values` in float64. `blur` is a
     Gaussian of BLUR_SIGMA times the shorter side, cut at 3 sigma, border pixels repeated.
 
-    Of signals, `fill` may be numbers, one or one a channel, in the signal's own unit; black and white are the ends of
-    the model's range.
+    Of signals and volumes, `fill` may be numbers, one or one a channel, in their own unit; black and white are the ends
+    of the model's range.
 
     Raises QueryTypeError for another name or a color outside 0..1.
     """
-    constant = _signal_constant(fill, how) if how.is_signal else _constant_color(fill, how)
+    constant = _constant_color(fill, how) if how.is_image else _constant_number(fill, how)
     if constant is not None:
         return constant
     if fill == "mean":
-        return np.asarray(image.values.mean(axis=(1, 2), dtype=np.float64), np.float32)
+        return np.asarray(image.values.mean(axis=tuple(range(1, image.values.ndim)), dtype=np.float64), np.float32)
     if fill == "zero":
         return np.zeros(image.values.shape[0], np.float32)
     if fill == "blur":
@@ -50,10 +50,10 @@ def _constant_color(fill: str | tuple[float, ...], how: Preprocessing) -> npt.ND
     return None if color is None else _model_color(color, how)
 
 
-def _signal_constant(fill: str | tuple[float, ...], how: Preprocessing) -> npt.NDArray[np.float32] | None:
-    """Return a constant fill of signals (C,), in the model's space; None of a fill that is none.
+def _constant_number(fill: str | tuple[float, ...], how: Preprocessing) -> npt.NDArray[np.float32] | None:
+    """Return a constant fill of signals and volumes (C,), in the model's space; None of a fill that is none.
 
-    Colors are places in the model's range: black its low end, white its high one. Numbers are values of the signal.
+    Colors are places in the model's range: black its low end, white its high one. Numbers are values of the source.
     """
     if isinstance(fill, str) and fill in CONSTANTS:
         if how.range is None:
@@ -106,17 +106,17 @@ def _model_color(color: tuple[float, float, float], how: Preprocessing) -> npt.N
 
 
 def _blurred(values: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
-    """Gaussian blur of (C, H, W) along both spatial axes, float64 inside."""
+    """Gaussian blur of (C, H, W), of volumes (C, D, H, W), along every spatial axis, float64 inside."""
     radius = max(1, math.ceil(3 * sigma))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     taps /= taps.sum()
     blurred = values.astype(np.float64)
-    for axis in (axis for axis in (1, 2) if values.shape[axis] > 1):
-        widths = [(0, 0)] * 3
+    for axis in (axis for axis in range(1, values.ndim) if values.shape[axis] > 1):
+        widths = [(0, 0)] * values.ndim
         widths[axis] = (radius, radius)
         padded = np.pad(blurred, widths, mode="edge")
-        size = values.shape[axis]
         blurred = np.zeros(values.shape, np.float64)
         for i, tap in enumerate(taps):
-            blurred += tap * padded[:, i : i + size] if axis == 1 else tap * padded[:, :, i : i + size]
+            part = (slice(None),) * axis + (slice(i, i + values.shape[axis]),)
+            blurred += tap * padded[part]
     return blurred.astype(np.float32)

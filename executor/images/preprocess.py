@@ -16,6 +16,7 @@ from obeql.errors import ImageError, ModelError
 from obeql.executor.images.decode import Pixels, SourceImage
 from obeql.executor.images.placement import Placement, place
 from obeql.executor.images.signals import model_values, signal_picture
+from obeql.executor.images.volumes import middle_slice, volume_values
 from obeql.planner.catalog import Preprocessing
 
 __all__ = ["ModelInput", "from_model_space", "in_range", "luma", "preprocess", "to_model_space"]
@@ -36,8 +37,9 @@ _RESAMPLE = {
 class ModelInput:
     """What the network reads, and the same picture for people.
 
-    `values` float32 (C, H, W): the model's channels, normalized. `pixels` float32 (H, W, 3) in 0..1: RGB before
-    normalization, gray repeated for a one-channel model; of signals (1, length, C), the values of the source.
+    `values` float32 (C, H, W), of volumes (C, D, H, W): the model's channels, normalized. `pixels` float32 (H, W, 3) in
+    0..1: RGB before normalization, gray repeated for a one-channel model; of signals (1, length, C) and of volumes
+    (D, H, W, C), the values of the source.
     `placement` maps positions back to the source image.
     """
 
@@ -56,9 +58,9 @@ def preprocess(source: SourceImage, how: Preprocessing) -> ModelInput:
 
     Raises ModelError when mean and std do not fit the model's channels or std is 0.
     """
+    if not how.is_image or source.kind is not how.kind:
+        return _numbers(source, how)
     placement = place(source.size, how, ready=source.ready)
-    if how.is_signal or source.is_signal:
-        return _signal(source, how, placement)
     pixels = _crop(_resize(_model_channels(source.pixels, how), placement, how), placement)
     unit = pixels.astype(np.float32)
     if pixels.dtype == np.uint8:
@@ -67,22 +69,30 @@ def preprocess(source: SourceImage, how: Preprocessing) -> ModelInput:
     return ModelInput(to_model_space(unit, how), np.ascontiguousarray(rgb), placement)
 
 
-def _signal(source: SourceImage, how: Preprocessing, placement: Placement) -> ModelInput:
-    if not source.is_signal:
-        height, width = source.size
-        raise ImageError(f"'{source.shown}' is an image of {height}x{width} pixels, but the model takes signals")
-    if not how.is_signal:
-        channels, length = source.samples.shape
-        raise ImageError(
-            f"'{source.shown}' is a signal of {channels} x {length} (channels x samples), but the model takes images"
-        )
-    samples = model_values(source.samples, source.rate_hz, source.shown, how, placement)
-    seen = np.ascontiguousarray(samples.T[None])
+def _numbers(source: SourceImage, how: Preprocessing) -> ModelInput:
+    """Turn a signal or a volume, which hold values of a unit of their own, into the model's input."""
+    if source.kind is not how.kind:
+        raise ImageError(f"'{source.shown}' is {_described(source)}, but the model takes {how.kind.plural}")
+    placement = place(source.size, how, ready=source.ready)
+    if how.is_signal:
+        samples = model_values(source.samples, source.rate_hz, source.shown, how, placement)[:, None]
+    else:
+        samples = volume_values(source.samples, source.shown, how, placement)
+    seen = np.ascontiguousarray(np.moveaxis(samples, 0, -1))
     return ModelInput(to_model_space(in_range(seen, how), how), seen, placement)
 
 
+def _described(source: SourceImage) -> str:
+    kind = source.kind
+    if kind.name == "image":
+        return f"an image of {'x'.join(map(str, source.size))} pixels"
+    shape = " x ".join(map(str, source.samples.shape))
+    axes = "samples" if kind.name == "signal" else " x ".join(kind.axes)
+    return f"a {kind.name} of {shape} (channels x {axes})"
+
+
 def in_range(values: Floats, how: Preprocessing) -> Floats:
-    """Map the values of a signal to 0..1, where the model has a range; channels are the last axis."""
+    """Map the values of a signal or volume to 0..1, where the model has a range; channels are the last axis."""
     if how.range is None:
         return values
     low, high = how.range
@@ -90,26 +100,28 @@ def in_range(values: Floats, how: Preprocessing) -> Floats:
 
 
 def to_model_space(unit: Floats, how: Preprocessing) -> Floats:
-    """Normalize pixels in 0..1: (H, W, 3) RGB, or (H, W, 1) for a gray model, to float32 (C, H, W)."""
-    mean, std = _statistics(how)
-    chw = unit.transpose(2, 0, 1)
+    """Normalize pixels in 0..1, channels last, to float32 (C, *axes): (H, W, 3) RGB, (H, W, 1) for a gray model."""
+    mean, std = _statistics(how, unit.ndim - 1)
+    first = np.moveaxis(unit, -1, 0)
     if how.channels == "bgr":
-        chw = chw[::-1]
-    return np.ascontiguousarray((chw - mean[:, None, None]) / std[:, None, None], dtype=np.float32)
+        first = first[::-1]
+    return np.ascontiguousarray((first - mean) / std, dtype=np.float32)
 
 
 def from_model_space(values: Floats, how: Preprocessing) -> Floats:
-    """Return what `to_model_space` was given, from float32 (C, H, W), as RGB (H, W, 3) in 0..1: to be looked at.
+    """Return what `to_model_space` was given, from float32 (C, *axes), as RGB (H, W, 3) in 0..1: to be looked at.
 
-    Of a signal, a picture of its curves.
+    Of a signal, a picture of its curves; of a volume its middle plane.
     """
-    mean, std = _statistics(how)
-    chw = values * std[:, None, None] + mean[:, None, None]
+    mean, std = _statistics(how, values.ndim - 1)
+    first = values * std + mean
     if how.is_signal:
-        return signal_picture(np.asarray(chw[:, 0], np.float32))
+        return signal_picture(np.asarray(first[:, 0], np.float32))
+    if not how.is_image:
+        return middle_slice(first)
     if how.channels == "bgr":
-        chw = chw[::-1]
-    rgb = np.repeat(chw, 3, axis=0) if len(chw) == 1 else chw
+        first = first[::-1]
+    rgb = np.repeat(first, 3, axis=0) if len(first) == 1 else first
     return np.ascontiguousarray(np.clip(rgb.transpose(1, 2, 0), 0, 1), np.float32)
 
 
@@ -119,7 +131,8 @@ def luma(rgb: npt.NDArray[Any]) -> Floats:
     return np.asarray((red * 19595 + green * 38470 + blue * 7471) / 65536, np.float32)
 
 
-def _statistics(how: Preprocessing) -> tuple[Floats, Floats]:
+def _statistics(how: Preprocessing, n_axes: int) -> tuple[Floats, Floats]:
+    """Return mean and std as (C, 1, ..), to be laid over channels that have so many axes."""
     n_channels = how.n_channels
     both = []
     for name, values in (("mean", how.mean), ("std", how.std)):
@@ -132,7 +145,8 @@ def _statistics(how: Preprocessing) -> tuple[Floats, Floats]:
         both.append(np.array(values if len(values) == n_channels else distinct * n_channels, np.float32))
     if not np.all(both[1] > 0):
         raise ModelError(f"std must be positive in every channel, not {tuple(how.std)}")
-    return both[0], both[1]
+    mean, std = (values.reshape(-1, *(1,) * n_axes) for values in both)
+    return mean, std
 
 
 def _model_channels(pixels: Pixels, how: Preprocessing) -> Pixels:
@@ -146,7 +160,8 @@ def _model_channels(pixels: Pixels, how: Preprocessing) -> Pixels:
 def _resize(pixels: Pixels, placement: Placement, how: Preprocessing) -> Pixels:
     if placement.source_size == placement.resized_size:
         return pixels
-    size = placement.resized_size[::-1]
+    height, width = placement.resized_size
+    size = width, height
     resample = _RESAMPLE[how.interpolation]
     if pixels.dtype == np.uint8:
         image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)

@@ -74,20 +74,20 @@ def curves(
     `graph` is on the device, in float32; `order` holds every pixel of the model's input once. `fill` is what hides, as
     in a statement, and `channels` what is hidden, None all of them. Raises ImageError where an output is not a number.
     """
-    pixels = torch.from_numpy(model_input.values)[None].to(device)  # (1, C, H, W)
+    pixels = torch.from_numpy(model_input.values)[None].to(device)  # (1, C, *size)
     hidden = torch.from_numpy(fill_values(fill, model_input, how)).to(device)
-    hidden = hidden[:, None, None] if hidden.dim() == 1 else hidden  # (C, 1, 1) or (C, H, W)
+    size = model_input.values.shape[1:]
+    hidden = hidden.view(-1, *(1,) * len(size)) if hidden.dim() == 1 else hidden  # (C, 1, ..) or (C, *size)
     hidden = in_channels(hidden[None], pixels, channels)[0]
-    height, width = model_input.values.shape[1:]
     rank = np.empty(order.size, np.int64)
     rank[order] = np.arange(order.size)
-    taken = torch.from_numpy(rank.reshape(height, width)).to(device)
+    taken = torch.from_numpy(rank.reshape(size)).to(device)
     counts = np.rint(np.linspace(0, order.size, steps + 1)).astype(np.int64)
     found = []
     with torch.inference_mode():
         for start in range(0, len(counts), batch):
             limits = torch.from_numpy(counts[start : start + batch]).to(device)
-            inside = (taken < limits[:, None, None])[:, None]  # (n, 1, H, W)
+            inside = (taken < limits.view(-1, *(1,) * len(size)))[:, None]  # (n, 1, *size)
             pictures = (torch.where(inside, hidden, pixels), torch.where(inside, pixels, hidden))
             found.append(torch.stack([_score(graph, each, class_id, activation) for each in pictures]))
     deletion, insertion = torch.cat(found, dim=1).cpu().numpy()

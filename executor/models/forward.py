@@ -62,9 +62,9 @@ def check_forward(loaded: LoadedModel, output: str | int | None = None) -> Loade
         if isinstance(error, ModelError) and error.__cause__ is None:
             raise
         said = str(error) if isinstance(error, ModelError) else f"{reason(error)}."
-        check = "size=(height, width) and channels=rgb, bgr or gray"
-        if how.is_signal:
-            check = "size=(length,) and channels=, a number or a list of names"
+        axes = ", ".join(how.kind.axes)
+        check = f"size=({axes}{',' if how.is_signal else ''}) and channels="
+        check += "rgb, bgr or gray" if how.is_image else ", a number or a list of names"
         check += ", and the shapes of what inputs binds" if isinstance(loaded.found, BoundInputs) else ""
         raise ModelError(
             f"The model fails on a batch of shape {shape}: {said} Check its input with {check}."

@@ -16,6 +16,7 @@ from obeql.errors import QueryTypeError, UnknownNameError, nearest
 from obeql.planner.binding.input_values import InputValue, input_values
 from obeql.planner.binding.values import BadValue
 from obeql.planner.catalog import Activation, RawOutputs
+from obeql.planner.input_kinds import KINDS, kind_of
 
 __all__ = [
     "OPTION_NAMES",
@@ -42,10 +43,10 @@ MAX_LENGTH, MAX_CHANNELS = 2**24, 4096
 class ModelOptions:
     """The options of one CREATE MODEL statement; None means not said.
 
-    `size` is (height, width) in pixels, (length,) of signals, or one number for every axis. `classes` is a tuple of
-    names, or text: 'imagenet' or the path of a file. `mean` and `std` have one value (all channels) or one per channel,
-    in the model's channel order. `inputs` are values of the network's other inputs, by name. `range` are the values of
-    a signal that become 0 and 1.
+    `size` is (height, width) in pixels, (length,) of signals, (depth, height, width) of volumes, or one number for
+    every axis. `classes` is a tuple of names, or text: 'imagenet' or the path of a file. `mean` and `std` have one
+    value (all channels) or one per channel, in the model's channel order. `inputs` are values of the network's other
+    inputs, by name. `range` are the values of a signal or volume that become 0 and 1.
     """
 
     size: int | tuple[int, ...] | None = None
@@ -72,9 +73,10 @@ class ModelOptions:
         if not isinstance(self.size, tuple):
             return None if self.size is None else (self.size,) * n_axes
         if len(self.size) != n_axes:
-            wanted = "one number, its length" if n_axes == 1 else "(height, width)"
-            kind = "signals, (N, C, length)" if n_axes == 1 else "images, (N, C, height, width)"
-            raise QueryTypeError(f"The option size is {self.size}, but the model takes {kind}: size is {wanted}.")
+            kind = kind_of(n_axes)
+            wanted = f"({', '.join(kind.axes)})" if n_axes > 1 else "one number, its length"
+            said = f"the model takes {kind.plural}, {kind.batch_text}"
+            raise QueryTypeError(f"The option size is {self.size}, but {said}: size is {wanted}.")
         return self.size
 
 
@@ -119,14 +121,17 @@ def _side(name: str, value: object, allowed: str, most: int = MAX_SIDE) -> int:
 
 
 def _size(name: str, value: object) -> int | tuple[int, ...]:
-    allowed = f"a side or (height, width) in pixels, each 1 to {MAX_SIDE}, or (length,) of signals"
+    allowed = (
+        f"a side or (height, width) in pixels, each 1 to {MAX_SIDE}, (length,) of signals or (depth, height, width) of "
+        "volumes"
+    )
     if isinstance(value, str):
         value = value.lower().replace("x", " ").replace(",", " ").split()
         value = [int(part) if part.isdecimal() else part for part in value]
         value = value[0] if len(value) == 1 else value
     if isinstance(value, int | float):
         return _side(name, value, allowed, MAX_LENGTH)
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) not in (1, 2):
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) not in KINDS:
         raise _refuse(name, value, allowed)
     most = MAX_LENGTH if len(value) == 1 else MAX_SIDE
     return tuple(_side(name, side, allowed, most) for side in value)
@@ -169,14 +174,16 @@ def _std(name: str, value: object) -> tuple[float, ...]:
 
 
 def _channels(name: str, value: object) -> Channels:
-    """Return the colors of images, or the names of a signal's channels, which a number makes 0, 1, 2, ..."""
+    """Return the colors of images, or the names of channels of what is none, which a number makes 0, 1, 2, ..."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_CHANNELS:
         return numbered(value)
     if isinstance(value, str):
         return cast(Channels, _one_of("rgb", "bgr", "gray")(name, value))
     names = tuple(value) if isinstance(value, Sequence) else ()
     if not names or not all(isinstance(each, str) and each.strip() for each in names) or len(set(names)) < len(names):
-        raise _refuse(name, value, "rgb, bgr or gray, or of signals a number of channels or a list of different names")
+        raise _refuse(
+            name, value, "rgb, bgr or gray, or of signals and volumes a number of channels or a list of different names"
+        )
     return names
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from obeql.errors import ModelError, QueryTypeError
 from obeql.executor.models.options import Channels, Interpolation, ModelOptions, Resize, numbered
 from obeql.planner.catalog import Preprocessing
+from obeql.planner.input_kinds import kind_of
 
 __all__ = ["IMAGENET", "Declared", "declared_by", "resolve_preprocessing"]
 
@@ -45,12 +46,23 @@ IMAGENET = Declared(
 )
 
 
+_CONVOLUTIONS = {"Conv1d": 1, "Conv2d": 2, "Conv3d": 3}
+
+
 def declared_by(module: nn.Module) -> Declared:
-    """Return what the first convolution of a module with code says of its input, if it has one axis: its channels."""
-    first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
-    if not isinstance(first, nn.Conv1d):
-        return Declared()
-    return Declared(channels=numbered(first.in_channels), n_axes=1)
+    """Return what the first convolution of a module says of an input that is no image: its axes and its channels."""
+    for layer in module.modules():
+        # A module of TorchScript remembers what it was made from.
+        n_axes = _CONVOLUTIONS.get(getattr(layer, "original_name", type(layer).__name__))
+        if n_axes is None and not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            continue
+        weight = layer.weight
+        assert isinstance(weight, Tensor)
+        if weight.dim() == 4:
+            break
+        n_channels = weight.shape[1] * int(getattr(layer, "groups", 1))
+        return Declared(channels=numbered(n_channels), n_axes=weight.dim() - 2)
+    return Declared()
 
 
 def resolve_preprocessing(options: ModelOptions, declared: Declared) -> Preprocessing:
@@ -62,11 +74,9 @@ def resolve_preprocessing(options: ModelOptions, declared: Declared) -> Preproce
     """
     size = options.size_of(_n_axes(options, declared)) or declared.size
     if size is None:
-        example = "its length, for example size=1024" if declared.n_axes == 1 else "it in pixels, for example size=224"
-        more = "" if declared.n_axes == 1 else " or size=(240, 320), or size=(1024,) of signals"
-        raise ModelError(f"The model does not declare its input size; say {example}{more}.")
-    if len(size) == 1:
-        return _of_signals(options, declared, size)
+        raise ModelError(f"The model does not declare its input size; say {_example(declared.n_axes)}.")
+    if len(size) != 2:
+        return _of_numbers(options, declared, size)
     _refuse_of_images(options)
     channels = options.channels or ("rgb" if isinstance(declared.channels, tuple) else declared.channels)
     resize = options.resize or ("shortest" if options.edge is not None else declared.resize)
@@ -91,18 +101,29 @@ def _n_axes(options: ModelOptions, declared: Declared) -> int:
     return len(options.size) if isinstance(options.size, tuple) else 2
 
 
-def _of_signals(options: ModelOptions, declared: Declared, size: tuple[int, ...]) -> Preprocessing:
+def _example(n_axes: int | None) -> str:
+    if n_axes == 1:
+        return "its length, for example size=1024"
+    if n_axes == 3:
+        return "it in voxels, for example size=96 or size=(64, 96, 96)"
+    others = "size=(1024,) of signals or size=(96, 96, 96) of volumes"
+    return f"it in pixels, for example size=224 or size=(240, 320), or {others}"
+
+
+def _of_numbers(options: ModelOptions, declared: Declared, size: tuple[int, ...]) -> Preprocessing:
+    """Return the preprocessing of signals and volumes, which hold values of a unit of their own."""
+    kind = kind_of(len(size))
     channels = options.channels or declared.channels
     if not isinstance(channels, tuple):
         if options.channels is not None:
             raise QueryTypeError(
-                f"The option channels is {channels!r}, which are colors of images; a model of signals takes a number "
-                "of channels or a list of their names."
+                f"The option channels is {channels!r}, which are colors of images; a model of {kind.plural} takes "
+                "a number of channels or a list of their names."
             )
         channels = numbered(1)
     resize = options.resize or "none"
     if resize not in ("none", "crop_pad"):
-        raise QueryTypeError(f"The option resize is {resize!r}; a model of signals takes none or crop_pad.")
+        raise QueryTypeError(f"The option resize is {resize!r}; a model of {kind.plural} takes none or crop_pad.")
     return Preprocessing(
         size=size,
         resize=resize,
@@ -120,11 +141,11 @@ def _of_each(name: str, values: tuple[float, ...], channels: tuple[str, ...]) ->
 
 
 def _refuse_of_images(options: ModelOptions) -> None:
-    """Raise QueryTypeError for an option that only signals have."""
+    """Raise QueryTypeError for an option that only signals and volumes have."""
     if isinstance(options.channels, tuple):
         raise QueryTypeError("The option channels of a model of images is rgb, bgr or gray.")
     if options.range is not None:
-        raise QueryTypeError("The option range is for models of signals; pixels of images lie in 0..1.")
+        raise QueryTypeError("The option range is for models of signals and volumes; pixels of images lie in 0..1.")
     if options.resize in ("none", "crop_pad"):
         raise QueryTypeError(f"The option resize is {options.resize!r}; a model of images takes squash or shortest.")
 

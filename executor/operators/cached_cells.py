@@ -87,8 +87,6 @@ def known_cells(grid: WindowGrid, classes: Sequence[int], maps: Sequence[MapCell
 
 def _covers(cells: MapCells, grid: WindowGrid) -> bool:
     """Return whether a map holds every window of the grid and no other."""
-    return (
-        tuple(cells.tops) == grid.rows.starts
-        and tuple(cells.lefts) == grid.cols.starts
-        and not bool(np.isnan(cells.logit).any())
+    return tuple(map(tuple, cells.starts)) == tuple(axis.starts for axis in grid.axes) and not bool(
+        np.isnan(cells.logit).any()
     )

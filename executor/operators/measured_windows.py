@@ -37,7 +37,7 @@ class MeasuredWindows:
 
     def __call__(self, k: int, windows: Ints, logit: Floats, others: Floats) -> Floats:
         """Return what windows add to each column of the aim, and their importance: (columns + 1, n)."""
-        rows, cols = np.divmod(windows, self.grid.shape[1])
+        *_, rows, cols = self.grid.places(windows)
         by_row, by_col = self.grid.rows, self.grid.cols
         z, rest = logit.astype(np.float32), others
         importance = importance_of(self.kind, self.clean[k], z, rest)

@@ -1,6 +1,7 @@
 """A film of the sliding window, for teaching: what the network sees on the left, the map as it grows on the right.
 
-Comes after a map is complete; drawn with Pillow in the pixels of the model's input.
+Comes after a map is complete; drawn with Pillow in the pixels of the model's input. A film of a volume goes through its
+planes: the scan on the left, the map over it on the right.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from obeql.drawing.colors import Bytes, Palette, Sign, bar_pixels, checked_limit, hatching, limit_of, palette
 from obeql.drawing.legend import NOT_COMPUTED, ends_text, scale_text, uncovered
+from obeql.drawing.slices import Slice, slices_along
 from obeql.errors import QueryTypeError, nearest
 from obeql.planner.fills import BLUR_SIGMA, CONSTANTS, fill_numbers
 from obeql.results.quality_text import estimated_note
@@ -79,6 +81,12 @@ def film_bytes(
     if heat.n_axes == 1:
         raise QueryTypeError(f"'{heat.image}' is a signal, and films show windows of images: plot draws its map")
     chosen = palette(alpha, cmap, sign)
+    if not np.isfinite(heat.importance).any():
+        raise QueryTypeError(f"no window of '{heat.image}' was computed: there is nothing to animate")
+    if heat.n_axes > 2:
+        views = slices_along(heat, n_frames)
+        frames = [_plane_frame(view, chosen, checked_limit(limit) or limit_of(heat, sign), panel_px) for view in views]
+        return _film_of(frames, suffix, seconds, bar_pixels(chosen, frames[0].width))
     seen = _seen_by_the_network(heat)
     zoom = panel_px / max(seen.shape[:2])
     size = (round(seen.shape[1] * zoom), round(seen.shape[0] * zoom))
@@ -92,15 +100,18 @@ def film_bytes(
         _hatch(heat, size),
     )
     known = np.flatnonzero(np.isfinite(heat.importance.reshape(-1)))
-    if not len(known):
-        raise QueryTypeError(f"no window of '{heat.image}' was computed: there is nothing to animate")
     shown = known[np.unique(np.linspace(0, len(known) - 1, min(n_frames, len(known))).astype(int))]
     frames = [_frame(scene, int(index)) for index in shown]
     frames += [frames[-1]] * max(1, len(frames) // 10)  # the finished map stays a moment
+    return _film_of(frames, suffix, seconds, bar_pixels(chosen, size[0]))
+
+
+def _film_of(frames: list[Image], suffix: str, seconds: float, bar: Bytes) -> bytes:
+    """Return RGB frames of one size as a film; `bar` are the colors of its scale, uint8 (2, n, 3)."""
     buffer = BytesIO()
     duration_ms = max(20, round(1000 * seconds / len(frames)))
     if suffix == ".gif":
-        frames = _in_one_palette(frames, bar_pixels(chosen, size[0]))
+        frames = _in_one_palette(frames, bar)
     frames[0].save(
         buffer,
         format="GIF" if suffix == ".gif" else "PNG",
@@ -193,6 +204,29 @@ def _frame(scene: _Scene, index: int) -> Image:
     draw.text((_GAP_PX, 4), f"window {index + 1} of {heat.scores.size} hidden: {score}", "black", font)
     estimated = "" if cell.exact else f" ({estimated_note(heat.cells.quality)})"
     draw.text((_GAP_PX, 21), f"{heat.class_name}: importance {cell.importance_text}{estimated}", "black", font)
+    _draw_scale(frame, scene)
+    return frame
+
+
+def _plane_frame(view: Slice, chosen: Palette, limit: float, panel_px: int) -> Image:
+    """Return the frame of one plane of a volume: the scan, and the scan with the map over it."""
+    from PIL import Image, ImageDraw, ImageFont  # noqa: PLC0415
+
+    seen = _seen_by_the_network(view.heat)
+    zoom = panel_px / max(seen.shape[:2])
+    size = (round(seen.shape[1] * zoom), round(seen.shape[0] * zoom))
+    scene = _Scene(view.heat, seen, seen, chosen, limit, size, _hatch(view.heat, size))
+    frame = Image.new("RGB", (2 * size[0] + 3 * _GAP_PX, size[1] + _CAPTION_PX + _SCALE_PX), "white")
+    right = chosen.blended(0.55 * seen + 0.15, view.pixels, limit)
+    for number, pixels in enumerate((np.uint8(np.rint(seen * 255)), right)):
+        x = _GAP_PX + number * (size[0] + _GAP_PX)
+        frame.paste(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR), (x, _CAPTION_PX))
+    frame.paste(scene.hatch, (x, _CAPTION_PX), scene.hatch)
+    draw, font = ImageDraw.Draw(frame), ImageFont.load_default(13)
+    draw.text((_GAP_PX, 4), view.title, "black", font)
+    known = view.pixels[np.isfinite(view.pixels)]
+    best = f"largest importance {known.max():+.3g}" if known.size else NOT_COMPUTED
+    draw.text((_GAP_PX, 21), f"{view.heat.class_name}: {best}", "black", font)
     _draw_scale(frame, scene)
     return frame
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from obeql.drawing.as_picture import as_picture
 from obeql.drawing.captions import add_titles
 from obeql.drawing.colors import Palette, checked_limit, palette, shared_limits
-from obeql.drawing.curves import as_picture
 from obeql.drawing.figures import MapFigure, new_figure
 from obeql.drawing.map_layers import bare, draw_hatches, draw_picture, draw_pixels, picture_of
 from obeql.drawing.overlay import overlay

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from obeql.executor.images import SourceImage
     from obeql.results.heatmap import Heatmap
 
-__all__ = ["as_picture", "draw_signal", "samples_of"]
+__all__ = ["as_picture", "draw_signal", "figure_size", "samples_of"]
 
 #: Height of a signal's picture as a share of its width, where a map of it is drawn as that of an image.
 _HEIGHT = 1 / 3
@@ -43,6 +43,11 @@ def as_picture(heat: Heatmap) -> Heatmap:
 
     placement = Placement(size, (1, place.resized_size[1]), (0, place.crop[1]), place.model_size)
     return replace(heat, n_axes=2, placement=placement, picture=source)
+
+
+def figure_size(heat: Heatmap) -> tuple[float, float]:
+    """Return the inches of a figure with room for every channel."""
+    return 9.0, 2.6 + 0.8 * min(_MOST_CHANNELS, max(1, len(heat.channels)))
 
 
 def samples_of(heat: Heatmap) -> tuple[npt.NDArray[np.float32] | None, str]:

@@ -68,7 +68,8 @@ def draw_pixels(
         pixels = _between_steps(pixels, heat)
     if chosen.sign == "absolute":
         pixels = np.abs(pixels)
-    left, top, right, bottom = _extent(heat, (0, 0, *heat.placement.model_size))
+    height, width = heat.placement.model_size
+    left, top, right, bottom = _extent(heat, (0, 0, height, width))
     low, high = chosen.span
     mappable = ax.imshow(
         np.ma.masked_invalid(pixels),

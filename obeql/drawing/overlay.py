@@ -6,17 +6,20 @@ that drawing works in threads and without a display.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from obeql.drawing import curves, slices
 from obeql.drawing.captions import add_note, add_titles, titles_of
 from obeql.drawing.colors import Palette, checked_limit, limit_of, palette
 from obeql.drawing.legend import uncovered
 from obeql.drawing.map_layers import bare, draw_hatches, draw_outlines, draw_picture, draw_pixels, picture_of
 from obeql.drawing.scale_bar import add_key, bar_label, color_bar, key_of
+from obeql.errors import QueryTypeError, nearest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +27,16 @@ if TYPE_CHECKING:
     from obeql.drawing.colors import Sign
     from obeql.results.heatmap import Heatmap
 
-__all__ = ["draw_map", "overlay", "picture_bytes"]
+__all__ = ["VIEWS", "draw_map", "overlay", "picture_bytes"]
+
+#: How a volume is drawn: three slices through the most important window, or its planes one after another.
+VIEWS = ("slices", "montage")
+
+#: Kinds of input that are no images: the size of a figure in inches, and what draws a map in an axes of it.
+_OTHERS: Mapping[str, tuple[Callable[[Heatmap], tuple[float, float]], Callable[..., tuple[Any, str]]]] = {
+    "signal": (curves.figure_size, curves.draw_signal),
+    "volume": (slices.figure_size, slices.draw_volume),
+}
 
 
 def overlay(
@@ -40,16 +52,21 @@ def overlay(
     smooth: bool = True,
     outline: bool = True,
     title: str | None = None,
+    view: str = "slices",
     key: bool = True,
 ) -> Axes:
     """Draw a map over its image and return the axes; the arguments are those of `Heatmap.plot`.
 
     Without `key`, what hatches and frames mean is left to the caller to say.
     """
+    if view not in VIEWS:
+        raise QueryTypeError(f"view is {view!r}; allowed are {' and '.join(VIEWS)}.{nearest(str(view), VIEWS)}")
     chosen = palette(alpha, cmap, sign)
     checked_limit(limit)
-    if heat.n_axes == 1:
-        return _signal_overlay(heat, ax, limit, chosen, colorbar, smooth, outline, title)
+    if view == "montage" and heat.n_axes > 2:
+        return _montage(heat, ax, limit, chosen, colorbar, smooth, title)
+    if heat.kind.name in _OTHERS:
+        return _other_overlay(heat, ax, limit, chosen, colorbar, smooth, outline, title)
     picture, problem = picture_of(heat)
     if ax is None:
         from obeql.drawing.figures import new_figure  # noqa: PLC0415 - imports matplotlib
@@ -77,7 +94,7 @@ def overlay(
     return ax
 
 
-def _signal_overlay(
+def _other_overlay(
     heat: Heatmap,
     ax: Axes | None,
     limit: float | None,
@@ -87,15 +104,40 @@ def _signal_overlay(
     outline: bool,
     title: str | None,
 ) -> Axes:
-    """Draw the map of a signal as `overlay` draws that of an image."""
-    from obeql.drawing.curves import draw_signal  # noqa: PLC0415 - which draws with what stands here
-
+    """Draw the map of a signal or a volume as `overlay` draws that of an image."""
+    size, draw = _OTHERS[heat.kind.name]
     if ax is None:
         from obeql.drawing.figures import new_figure  # noqa: PLC0415 - imports matplotlib
 
-        ax = new_figure((9.0, 2.6 + 0.8 * min(16, max(1, len(heat.channels))))).panels(1, 1)[0][0]
+        ax = new_figure(size(heat)).panels(1, 1)[0][0]
     limit = limit_of(heat, chosen.sign) if limit is None else limit
-    mappable, problem = draw_signal(ax, heat, limit, chosen, smooth, outline)
+    mappable, problem = draw(ax, heat, limit, chosen, smooth, outline)
+    if colorbar:
+        color_bar(ax, mappable, bar_label(heat, chosen.sign))
+    main, details = titles_of(heat)
+    add_titles(ax, main if title is None else title, details)
+    note = "; ".join(text for text in (problem, heat.warning) if text)
+    if note:
+        add_note(ax, note, 90, below_key=False)
+    return ax
+
+
+def _montage(
+    heat: Heatmap,
+    ax: Axes | None,
+    limit: float | None,
+    chosen: Palette,
+    colorbar: bool,
+    smooth: bool,
+    title: str | None,
+) -> Axes:
+    """Draw the planes of a volume one after another, as many as can be read: of a clip, a strip of its frames."""
+    if ax is None:
+        from obeql.drawing.figures import new_figure  # noqa: PLC0415 - imports matplotlib
+
+        ax = new_figure((10.0, 7.5)).panels(1, 1)[0][0]
+    limit = limit_of(heat, chosen.sign) if limit is None else limit
+    mappable, problem = slices.draw_montage(ax, heat, limit, chosen, smooth)
     if colorbar:
         color_bar(ax, mappable, bar_label(heat, chosen.sign))
     main, details = titles_of(heat)

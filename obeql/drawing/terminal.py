@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.drawing import slices
 from obeql.drawing.colors import Palette, bar_pixels, limit_of, shared_limits, symmetric_limit
 from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
 from obeql.drawing.sparkline import sparklines
@@ -92,8 +93,9 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> R
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    height, width = _size(heat.placement.source_size, canvas)
     limit = limit_of(heat) if limit is None else limit
+    whole, heat = heat, slices.as_picture(heat) if heat.n_axes > 2 else heat
+    height, width = _size(heat.placement.source_size, canvas)
     if heat.n_axes == 1:
         room = min(canvas.width - 2, _LINE)
         text = sparklines(heat, room, limit, _PALETTE, canvas.color, canvas.blocks)
@@ -111,7 +113,7 @@ def draw_heatmap(heat: Heatmap, canvas: Canvas, limit: float | None = None) -> R
     if heat.quality != "exact":
         notes.append(Text(f"approximate: {heat.quality}" if heat.approx else heat.quality))
     n_listed = max(N_CELLS, heat.n_listed)
-    listed = heat.top(min(n_listed, MOST_CELLS))
+    listed = whole.top(min(n_listed, MOST_CELLS))
     if not all(cell.exact for cell in listed):
         notes.append(Text(f"{ESTIMATED} {estimated_note(heat.cells.quality)}"))
     if n_listed > MOST_CELLS:
@@ -143,6 +145,8 @@ def draw_plane(
     """
     from rich.text import Text  # noqa: PLC0415
 
+    n_windows, n_done = importance.size, int(np.isfinite(importance).sum())
+    importance, exact, grid = slices.plane_so_far(importance, exact, grid)
     size = grid.rows.size, grid.cols.size
     height, width = _size(size, canvas)
     pixels = _pixels_so_far(importance, grid)
@@ -152,11 +156,10 @@ def draw_plane(
     values = pixels[at_rows[:, None], at_cols]
     limit = symmetric_limit(importance)
     ground = np.full((height, width, 3), _DARK) if picture is None else _shrunk(picture, height, width)
-    n_done = int(np.isfinite(importance).sum())
-    is_preview = n_done < importance.size
+    is_preview = n_done < n_windows
     unknown = f"{NOT_COMPUTED} yet" if not np.isfinite(values).all() else ""
     notes = _legend(limit, score_kind, canvas, unknown)
-    stated = f"{n_done} of {importance.size} windows" if stated is None else stated
+    stated = f"{n_done} of {n_windows} windows" if stated is None else stated
     listed = isinstance(grid, RegionGrid)
     sizes = "listed" if listed else f"each window {show_on(size, grid.patch)} px"
     notes.append(Text(f"{stated}, {sizes} of {show_on(size, size)}"))
@@ -170,20 +173,21 @@ def draw_plane(
 
 def _pixels_so_far(importance: npt.NDArray[np.float32], grid: WindowGrid) -> npt.NDArray[np.float64]:
     """Return (H, W): the mean over the windows that have a value by now, and around them, on a grid, their values."""
-    size = grid.rows.size, grid.cols.size
-    rows, cols = (
-        (np.asarray(axis.starts, np.int32), np.asarray(axis.lengths, np.int32)) for axis in (grid.rows, grid.cols)
-    )
+    axes = [(np.asarray(axis.starts, np.int32), np.asarray(axis.lengths, np.int32)) for axis in grid.axes]
     if isinstance(grid, RegionGrid):
-        return np.nan_to_num(mean_over_regions(importance[0].astype(np.float64), rows, cols, grid.listed, size))
-    return mean_over_windows(spread(importance, _REACH).astype(np.float64), rows, cols, size)
+        return np.nan_to_num(mean_over_regions(importance[0].astype(np.float64), axes, grid.listed, grid.size))
+    return mean_over_windows(spread(importance, _REACH).astype(np.float64), axes, grid.size)
+
+
+#: What is above the boxes of windows, by how many axes they have.
+_BOX_HEADS = {1: "box (start, length)", 2: "box (top, left, h, w)", 3: "box (front, top, left, d, h, w)"}
 
 
 def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wide: bool = True) -> RenderableType:
     """Return a table of cells: place on the grid, importance, class; if `wide`, also box in model pixels and score."""
     what = "region" if cells and cells[0].name is not None else "cell"
     if wide:
-        box_head = "box (start, length)" if cells and cells[0].n_axes == 1 else "box (top, left, h, w)"
+        box_head = _BOX_HEADS[cells[0].n_axes if cells else 2]
         table = _table("#", what, box_head, "importance", score_kind, "top class")
     else:
         table = _table("#", what, "importance", "top class")

@@ -114,7 +114,7 @@ FORMS: tuple[Form, ...] = (
     Form(
         "a picture",
         (".png", ".jpg", ".jpeg", ".pdf", ".svg"),
-        (*_DRAWN, "beside", "title", "columns", "shared"),
+        (*_DRAWN, "beside", "title", "view", "columns", "shared"),
         _picture,
         _sheet,
         (*_DRAWN, "columns", "shared"),

@@ -42,14 +42,15 @@ class Heatmap(MapNumbers):
 
     `image` is the image's name in titles, `class_name` the class asked about, `classes` the names of all classes
     (may be empty), `stride` (rows, cols) in pixels, `columns` what the SELECT that named the image passed along.
-    `n_axes` counts the axes of the model's input: 1 of a signal, whose map has one number a window, and 2 of an image.
-    `channels` are the names of a signal's channels, `hidden` of those that windows hide, where they do not hide all.
+    `n_axes` counts the axes of the model's input: 1 of a signal, whose map has one number a window, 2 of an image and 3
+    of a volume. `channels` are the names of the channels of what is no image, `hidden` of those that windows hide,
+    where they do not hide all.
     """
 
     def to_pixels(self, size: Literal["model", "source"] = "model") -> FloatPlane:
         """Return float32 (H, W): for each pixel the plain mean of the importance of the windows that cover it.
 
-        Of signals (length,), a number a sample.
+        Of signals (length,), a number a sample; of volumes (depth, height, width).
         `model` is the model's input; `source` repeats each of its pixels over the source pixels whose centres fall
         into it. NaN where no computed window covers a pixel, and outside the model's crop of the source.
         """
@@ -62,17 +63,18 @@ class Heatmap(MapNumbers):
     @cached_property
     def _pixels(self) -> FloatPlane:
         cells = self.cells
-        rows, cols = (cells.tops, cells.heights), (cells.lefts, cells.widths)
+        axes = tuple(zip(cells.starts, cells.lengths, strict=True))
         if cells.listed is not None:
             size = self.placement.model_size
-            return read_only_float32(mean_over_regions(self._importance[0], rows, cols, cells.listed, size))
-        return read_only_float32(mean_over_windows(self._importance, rows, cols, self.placement.model_size))
+            return read_only_float32(mean_over_regions(self._importance[0], axes, cells.listed, size))
+        return read_only_float32(mean_over_windows(self._importance, axes, self.placement.model_size))
 
     def cell(self, *place: int) -> Cell:
-        """Return the window at a place on the grid: row and column, of signals its number alone."""
+        """Return the window at a place on the grid: row and column, of signals its number, of volumes a plane first."""
         if len(place) != self.n_axes:
             raise QueryTypeError(f"cell{place}: a window of this map has {self.n_axes} numbers")
-        row, col = (0, *place)[-2:]
+        plane, row, col = (0, 0, *place)[-3:]
+        at = (plane, row, col)[-self.cells.logit.ndim :]
         cells = self.cells
         listed = cells.listed
         down = row if listed is None else col
@@ -83,13 +85,16 @@ class Heatmap(MapNumbers):
             left=int(cells.lefts[col]),
             height=int(cells.heights[down]),
             width=int(cells.widths[col]),
-            score=float(self._scores[row, col]),
-            importance=float(self._importance[row, col]),
+            score=float(self._scores[at]),
+            importance=float(self._importance[at]),
             top_class=int(self.top_class[place]),
-            exact=cells.exact is None or bool(cells.exact[row, col]),
+            exact=cells.exact is None or bool(cells.exact[at]),
             name=None if listed is None else listed.names[col],
             mask=None if listed is None else listed.mask(col),
             n_axes=self.n_axes,
+            plane=plane,
+            front=int(cells.starts[0][plane]) if self.n_axes > 2 else 0,
+            depth=int(cells.lengths[0][plane]) if self.n_axes > 2 else 1,
         )
 
     def _cell_number(self, index: int) -> Cell:
@@ -147,6 +152,7 @@ class Heatmap(MapNumbers):
         smooth: bool = True,
         outline: bool = True,
         title: str | None = None,
+        view: Literal["slices", "montage"] = "slices",
     ) -> Axes:
         """Draw the map over its image, in `ax` or a new figure (`.figure` of what is returned), and return the axes.
 
@@ -164,6 +170,7 @@ class Heatmap(MapNumbers):
         - `smooth`: interpolates between windows.
         - `outline`: frames the most important window, dashed where it is estimated, and draws one window to scale.
         - `title`: in place of image and class.
+        - `view`: of volumes, "slices" through the most important window across each axis, or a "montage" of planes.
 
         Raises QueryTypeError for a value that none of these takes.
         """
@@ -179,20 +186,21 @@ class Heatmap(MapNumbers):
             smooth=smooth,
             outline=outline,
             title=title,
+            view=view,
         )
 
     def save(self, path: str | Path, **options: Any) -> None:
         """Write a picture (.png, .jpg, .pdf, .svg), a film (.gif, .apng), a report (.html), or numbers (.npy, .npz).
 
         Pictures take the options of `plot` and `dpi` (150), films those of `animate`, reports those of
-        `Result.report`. `.npy` is the importance, `.npz` all numbers: float32 (rows, cols) planes, the int32 axes of
-        windows and the names; `np.load(path, allow_pickle=False)` reads them. Raises QueryTypeError for another suffix
-        or option, ImageError where the file cannot be written.
+        `Result.report`. `.npy` is the importance, `.npz` all numbers: float32 planes of the grid's shape, the int32
+        axes of windows and the names; `np.load(path, allow_pickle=False)` reads them. Raises QueryTypeError for another
+        suffix or option, ImageError where the file cannot be written.
         """
         late.save_map(self, path, options)
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Return the importance (rows, cols), for `np.asarray(heat)`."""
+        """Return the importance, of the grid's shape, for `np.asarray(heat)`."""
         return np.array(self.importance, dtype, copy=copy)
 
     def compare(self, other: Heatmap, **options: Any) -> Figure:
@@ -225,6 +233,7 @@ class Heatmap(MapNumbers):
             "lefts": cells.lefts,
             "heights": cells.heights,
             "widths": cells.widths,
+            **({"fronts": cells.starts[0], "depths": cells.lengths[0]} if self.n_axes > 2 else {}),
             "clean_score": self.clean_score,
             "score_kind": self.score_kind,
             "class_id": self.class_id,

@@ -54,10 +54,8 @@ class LazyMap:
         cells = heat.cells
         bare = replace(
             cells,
-            tops=_NO_AXIS,
-            lefts=_NO_AXIS,
-            heights=_NO_AXIS,
-            widths=_NO_AXIS,
+            starts=(_NO_AXIS,) * len(cells.starts),
+            lengths=(_NO_AXIS,) * len(cells.lengths),
             logit=_NO_PLANE,
             others=_NO_PLANE.astype(np.float64),
             top_class=_NO_CLASSES,

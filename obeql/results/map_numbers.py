@@ -19,6 +19,7 @@ from obeql.executor.images.decode import SourceImage
 from obeql.executor.images.placement import Placement
 from obeql.planner.cells import FloatPlane, MapCells
 from obeql.planner.grid import show_on, shown_axes
+from obeql.planner.input_kinds import InputKind, kind_of
 from obeql.planner.scores import ScoreKind, importance_of, is_constant, other_score, score_of
 from obeql.results.quality_text import quality_text
 
@@ -54,12 +55,12 @@ class MapNumbers:
 
     @cached_property
     def scores(self) -> FloatPlane:
-        """float32 (rows, cols), of signals (windows,): the class's score with the window hidden; NaN: not computed."""
+        """float32 of the grid's `shape`: the class's score with the window hidden; NaN where it was not computed."""
         return self._shaped(read_only_float32(self._scores))
 
     @cached_property
     def importance(self) -> FloatPlane:
-        """float32 (rows, cols), of signals (windows,): clean score - score; positive is evidence for the class."""
+        """float32 of the grid's `shape`: clean score - score; positive is evidence for the class."""
         return self._shaped(read_only_float32(self._importance))
 
     def _shaped(self, plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -103,7 +104,7 @@ class MapNumbers:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(rows, cols) of the grid of windows, of signals (windows,)."""
+        """(rows, cols) of the grid of windows, of signals (windows,), of volumes (planes, rows, cols)."""
         return tuple(self.cells.logit.shape[-self.n_axes :])
 
     def as_score(self, kind: str) -> Self:
@@ -111,6 +112,11 @@ class MapNumbers:
         return replace(self, score_kind=other_score(self.score_kind, kind))
 
     # -- where the windows lie ----------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> InputKind:
+        """Return what the map is of: a signal, an image or a volume."""
+        return kind_of(self.n_axes)
 
     @property
     def tops(self) -> npt.NDArray[np.int32]:
@@ -151,7 +157,7 @@ class MapNumbers:
         size = self.placement.model_size
         stride = shown_axes(size, self.stride)
         step = "x".join(map(str, stride)) if len(set(stride)) > 1 else str(stride[0])
-        return f"window {self.patch_text} {'px' if size[0] > 1 else 'samples'}{channel}, stride {step}"
+        return f"window {self.patch_text} {self.kind.short_unit}{channel}, stride {step}"
 
     @property
     def channel(self) -> str | None:

@@ -5,6 +5,8 @@ Beside `heatmap`, whose `to_pixels` uses it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,31 +19,29 @@ Plane = npt.NDArray[np.float64]
 Starts = npt.NDArray[np.int32]
 
 
-def mean_over_windows(
-    values: Plane, rows: tuple[Starts, Starts], cols: tuple[Starts, Starts], size: tuple[int, int]
-) -> Plane:
-    """Return (H, W): the mean of the finite `values` (rows, cols) of the windows that cover a pixel; NaN for none.
+def mean_over_windows(values: Plane, axes: Sequence[tuple[Starts, Starts]], size: Sequence[int]) -> Plane:
+    """Return, of `size`, the mean of the finite `values` of the windows that cover a pixel; NaN for none.
 
-    `rows` and `cols` are the starts and the lengths of the windows along each axis, in pixels, `size` is (H, W).
+    `values` are of the grid's shape, (rows, cols) of an image; `axes` are the starts and the lengths of the windows
+    along each axis, in pixels.
     """
     computed = np.isfinite(values)
     total, count = (
-        _axis_sum(_axis_sum(plane, *rows, size[0]).T, *cols, size[1]).T
-        for plane in (np.where(computed, values, 0.0), computed.astype(np.float64))
+        _sum_over_axes(plane, axes, size) for plane in (np.where(computed, values, 0.0), computed.astype(np.float64))
     )
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(count > 0, total, np.nan) / count)
 
 
 def mean_over_regions(
-    values: Plane, rows: tuple[Starts, Starts], cols: tuple[Starts, Starts], listed: RegionList, size: tuple[int, int]
+    values: Plane, axes: Sequence[tuple[Starts, Starts]], listed: RegionList, size: Sequence[int]
 ) -> Plane:
     """Return (H, W): the mean of the finite `values` (regions,) of listed windows that hide a pixel; NaN for none.
 
-    `rows` and `cols` are the starts and lengths of the windows' boxes, in pixels, `size` is (H, W).
+    `axes` are the starts and lengths of the windows' boxes along each axis, in pixels, `size` is (H, W).
     """
     total, count = np.zeros(size, np.float64), np.zeros(size, np.int64)
-    boxes = zip(*(axis.tolist() for axis in (*rows, *cols)), strict=True)
+    boxes = zip(*(each.tolist() for axis in axes for each in axis), strict=True)
     for number, (value, (top, height, left, width)) in enumerate(zip(values.tolist(), boxes, strict=True)):
         if not np.isfinite(value):
             continue
@@ -54,13 +54,12 @@ def mean_over_regions(
 
 
 def on_source(pixels: npt.NDArray[np.float32], placement: Placement) -> npt.NDArray[np.float32]:
-    """Return the plane of the model's input (H, W) at the size of the source image, NaN outside the model's crop."""
-    rows = _nearest(placement.source_size[0], placement.offset[0], placement.scale[0])
-    cols = _nearest(placement.source_size[1], placement.offset[1], placement.scale[1])
-    height, width = placement.model_size
-    inside = ((rows >= 0) & (rows < height))[:, None] & ((cols >= 0) & (cols < width))
-    found = pixels[np.clip(rows, 0, height - 1)[:, None], np.clip(cols, 0, width - 1)]
-    return np.where(inside, found, np.float32(np.nan))
+    """Return values on the model's input, (H, W) of images, at the size of the source, NaN outside the model's crop."""
+    places = list(map(_nearest, placement.source_size, placement.offset, placement.scale))
+    found = pixels[np.ix_(*(np.clip(at, 0, n - 1) for at, n in zip(places, placement.model_size, strict=True)))]
+    for axis, (at, n) in enumerate(zip(places, placement.model_size, strict=True)):
+        np.moveaxis(found, axis, 0)[(at < 0) | (at >= n)] = np.nan
+    return found
 
 
 def spread(values: npt.NDArray[np.float32], reach: int) -> npt.NDArray[np.float32]:
@@ -75,6 +74,15 @@ def spread(values: npt.NDArray[np.float32], reach: int) -> npt.NDArray[np.float3
         for near in (around[1:-1, :-2], around[:-2, 1:-1], around[:-2, :-2], around[1:-1, 2:], around[2:, 1:-1]):
             found = np.where(np.isnan(found), near, found)
     return found
+
+
+def _sum_over_axes(values: Plane, axes: Sequence[tuple[Starts, Starts]], size: Sequence[int]) -> Plane:
+    """Sum, for each pixel, the values of all windows that cover it, one axis after the other."""
+    for axis, ((starts, lengths), length) in enumerate(zip(axes, size, strict=True)):
+        first = np.moveaxis(values, axis, 0)
+        sums = _axis_sum(first.reshape(len(first), -1), starts, lengths, length)
+        values = np.moveaxis(sums.reshape(length, *first.shape[1:]), 0, axis)
+    return values
 
 
 def _axis_sum(plane: Plane, starts: Starts, lengths: Starts, size: int) -> Plane:

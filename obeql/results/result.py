@@ -102,7 +102,7 @@ class Result(Sequence[Heatmap]):
                 for rank, cell in enumerate(cells, start=1)
             ]
             what = "cell" if heat.cells.listed is None else "region"
-            box = "top, left, height, width" if heat.n_axes > 1 else "start, length"
+            box = ", ".join(heat.kind.box_names)
             head = ("#", what, box, "importance", heat.score_kind, "top class")
             channel = f" · {heat.channel}" if heat.channel else ""
             line = f"{heat.image} · {heat.class_name}{channel} · clean {heat.score_kind} {heat.clean_score:.4g}"

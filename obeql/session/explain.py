@@ -280,11 +280,11 @@ def _is_of_grid(cells: MapCells, grid: WindowGrid, image: ImageRecord) -> bool:
     """Return whether the windows of a stored map are those of a grid, of windows that are listed the image's own."""
     own = grid.of_image(image.shown)
     grid = grid if own is None else grid.only(own)
-    if (tuple(cells.tops), tuple(cells.lefts)) != (tuple(grid.rows.starts), tuple(grid.cols.starts)):
+    if tuple(map(tuple, cells.starts)) != tuple(axis.starts for axis in grid.axes):
         return False
     if not isinstance(grid, RegionGrid):
         return cells.listed is None
-    sizes = (tuple(cells.heights), tuple(cells.widths)) == (tuple(grid.rows.lengths), tuple(grid.cols.lengths))
+    sizes = tuple(map(tuple, cells.lengths)) == tuple(axis.lengths for axis in grid.axes)
     return sizes and cells.listed == grid.listed
 
 

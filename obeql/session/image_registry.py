@@ -301,8 +301,15 @@ class ImageRegistry:
 
 
 def _one_by_one(item: Any, n_axes: int | None) -> Sequence[Any]:
-    """Return the images of a batch, an array or tensor with an axis more than an image has; else the item itself."""
-    return list(item) if is_pixels(item) and getattr(item, "ndim", 0) == (n_axes or 2) + 2 else [item]
+    """Return the images of a batch, an array or tensor with an axis more than an image has; else the item itself.
+
+    Without a model, four axes are a batch of images where one of them counts colors; else they are a volume.
+    """
+    if not is_pixels(item) or getattr(item, "ndim", 0) != (n_axes or 2) + 2:
+        return [item]
+    if n_axes is None and not {item.shape[1], item.shape[3]} & {1, 3, 4}:
+        return [item]
+    return list(item)
 
 
 def _read_by(held: SourceImage, n_axes: int | None) -> SourceImage:

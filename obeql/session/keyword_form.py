@@ -11,6 +11,7 @@ from obeql.errors import QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import statements, syntax
 from obeql.planner import ImageRecord, ImageSet
 from obeql.planner.binding.option_tables import EXPLAIN_OPTIONS, MODEL_OPTIONS
+from obeql.planner.input_kinds import KINDS
 from obeql.session.image_registry import is_pixels
 
 __all__ = ["CLAUSES", "LiveModel", "explain_statement", "live_model", "predict_statement"]
@@ -116,10 +117,10 @@ def _accuracy(rest: dict[str, Any]) -> syntax.Exact | syntax.Approx | None:
 
 
 def _region(value: Any) -> syntax.Region:
-    if not isinstance(value, (list, tuple)) or len(value) not in (2, 4):
+    if not isinstance(value, (list, tuple)) or len(value) not in {2 * n_axes for n_axes in KINDS}:
         raise QueryTypeError(
-            f"region takes (top, left, height, width) in pixels of the model's input, or (start, extent) of signals, "
-            f"not {value!r}."
+            "region takes (top, left, height, width) in pixels of the model's input, (start, length) of signals or "
+            f"(front, top, left, depth, height, width) of volumes, not {value!r}."
         )
     return syntax.Region(tuple(_whole("region", item) for item in value))
 
@@ -146,9 +147,9 @@ def _value(name: str, value: Any) -> syntax.Value:
     if isinstance(value, str):
         return syntax.Text(value)
     if isinstance(value, (tuple, list)):
-        pair = isinstance(value, tuple) and len(value) == 2 and all(isinstance(v, int) for v in value)
-        if pair and name.lower() in {"patch", "stride"}:
-            return syntax.Pair(value[0], value[1])
+        is_sizes = isinstance(value, tuple) and len(value) > 1 and all(isinstance(v, int) for v in value)
+        if is_sizes and name.lower() in {"patch", "stride"}:
+            return syntax.Sizes(tuple(value))
         items: Any = tuple(_value(name, item) for item in value)
         return syntax.TupleValue(items) if isinstance(value, tuple) else syntax.ListValue(items)
     raise QueryTypeError(f"{name} does not take a value of type {type(value).__name__}: {value!r:.60}.")
@@ -196,8 +197,9 @@ def live_model(module: Any, source: Any, options: Mapping[str, Any]) -> LiveMode
     names = {row.name for row in MODEL_OPTIONS} - {row.name for row in EXPLAIN_OPTIONS} - set(CLAUSES) - _OF_FILES
     said = {name.lower(): value for name, value in options.items() if name.lower() in names and value is not None}
     rest = {name: value for name, value in options.items() if name.lower() not in names}
-    if _takes_signals(module) and "size" not in said and (length := _length(source)) is not None:
-        said["size"] = (length,)
+    n_axes = _axes_of(module)
+    if n_axes in (1, 3) and "size" not in said and (size := _last_axes(source, n_axes)) is not None:
+        said["size"] = size
     shape = _shape(source) if "size" not in said else None
     if shape is not None:
         said.setdefault("size", shape[1:])
@@ -214,17 +216,19 @@ def live_model(module: Any, source: Any, options: Mapping[str, Any]) -> LiveMode
 _OF_FILES = {"weights", "trust"}
 
 
-def _takes_signals(module: Any) -> bool:
+def _axes_of(module: Any) -> int | None:
     from obeql.executor.models.preprocessing import declared_by  # noqa: PLC0415 - torch is there with the module
 
-    return declared_by(module).n_axes == 1
+    return declared_by(module).n_axes
 
 
-def _length(source: Any) -> int | None:
-    """Return the samples of an array (length) or (channels, length), of a batch, or of the first of a list."""
+def _last_axes(source: Any, n_axes: int) -> tuple[int, ...] | None:
+    """Return the size of an array of so many axes, with channels before them, in a batch, or the first of a list."""
     if isinstance(source, (list, tuple)) and source:
-        return _length(source[0])
-    return int(source.shape[-1]) if is_pixels(source) and hasattr(source, "shape") else None
+        return _last_axes(source[0], n_axes)
+    if not is_pixels(source) or len(getattr(source, "shape", ())) < n_axes:
+        return None
+    return tuple(map(int, source.shape[-n_axes:]))
 
 
 def _shape(source: Any) -> tuple[int, int, int] | None:

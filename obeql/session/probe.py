@@ -66,15 +66,17 @@ class Probe:
         """Return what the model says of the image itself, the highest class first."""
         return self._said(self._window.clean_logits)
 
-    def hide(self, top: int, left: int, height: int, width: int) -> list[ClassScore]:
-        """Return what the model says with this box of its input hidden, the highest class first.
+    def hide(self, *box: int) -> list[ClassScore]:
+        """Return what the model says with a box of its input hidden, the highest class first.
+
+        The box is (top, left, height, width), of volumes (front, top, left, depth, height, width).
 
         The numbers are those of PREDICT on the image with the box painted over. Waits for a statement that runs.
         Raises QueryTypeError for a box that does not lie in the input.
         """
         with self._turn():
             try:
-                return self._said(self._window.logits(top, left, height, width))
+                return self._said(self._window.logits(*box))
             except ObeqlError:
                 raise
             except Exception as error:
@@ -124,9 +126,8 @@ def open_probe(
     pixels = torch.from_numpy(given.values)[None].to(device)
     hidden = torch.from_numpy(fill_values(fill, given, how))[None].to(device)
     try:
-        window = WindowProbe(
-            graph, pixels, hidden[:, :, None, None] if hidden.dim() == 2 else hidden, torch.get_num_threads()
-        )
+        spread = hidden.view(*hidden.shape, *(1,) * (pixels.dim() - 2)) if hidden.dim() == 2 else hidden
+        window = WindowProbe(graph, pixels, spread, torch.get_num_threads())
     except ObeqlError:
         raise
     except Exception as error:

@@ -67,19 +67,19 @@ def load_heatmap(
     model: ModelRecord,
     names: tuple[str, ...],
     image: ImageRecord,
-    source_size: tuple[int, int] | None,
+    source_size: tuple[int, ...] | None,
     image_registry: ImageRegistry,
 ) -> Heatmap:
     """Return a stored map as a heat map; its picture is opened when it is drawn, and may be gone by then.
 
-    `source_size` is (height, width) of the picture as it was when it was explained, if that is known.
+    `source_size` is the size of the picture as it was when it was explained, an axis after the other, if it is known.
     """
     return heatmap_of(
         stored.cells,
         score,
         model,
         names,
-        (stored.stride[0] or 1, stored.stride[1] or 1),
+        tuple(step or 1 for step in stored.stride),
         _placement(stored, model, source_size),
         image,
         stored.run_id,
@@ -120,17 +120,17 @@ def cached_maps(
     return entries
 
 
-def _placement(stored: StoredMap, model: ModelRecord, source: tuple[int, int] | None) -> Placement:
+def _placement(stored: StoredMap, model: ModelRecord, source: tuple[int, ...] | None) -> Placement:
     """Return where the model's input lay in the source image, from what was stored beside the map."""
     from obeql.executor.images.placement import Placement  # noqa: PLC0415
 
     size = stored.input_size or model.preprocessing.map_size
     if stored.source_box is None or source is None:
-        return Placement(size, size, (0, 0), size)
-    top, left, height, width = stored.source_box
-    scale = height / size[0], width / size[1]
-    resized = round(source[0] / scale[0]), round(source[1] / scale[1])
-    return Placement(source, resized, (round(top / scale[0]), round(left / scale[1])), size)
+        return Placement(size, size, (0,) * len(size), size)
+    starts, extents = stored.source_box[: len(size)], stored.source_box[len(size) :]
+    scales = [extent / n for extent, n in zip(extents, size, strict=True)]
+    resized = tuple(round(n / scale) for n, scale in zip(source, scales, strict=True))
+    return Placement(source, resized, tuple(round(at / scale) for at, scale in zip(starts, scales, strict=True)), size)
 
 
 def _seconds(measured: Mapping[str, Any]) -> float | None:

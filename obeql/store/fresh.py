@@ -23,10 +23,10 @@ __all__ = ["CHANGES", "SCHEMA", "SCHEMA_VERSION", "TABLES", "complete", "digest"
 SCHEMA = "obeql_store"
 
 #: Raised by one with every change of the tables. Views and macros need none: a file remembers the digest of theirs.
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 #: Scripts that make the tables, by the version they came with; an upgrade runs those that the file lacks.
-TABLES = {1: "tables", 3: "tables_3", 5: "tables_5", 6: "tables_6", 7: "tables_7", 8: "tables_8"}
+TABLES = {1: "tables", 3: "tables_3", 5: "tables_5", 6: "tables_6", 7: "tables_7", 8: "tables_8", 9: "tables_9"}
 
 #: Scripts that change what earlier versions have written.
 CHANGES = {6: "rows_6"}

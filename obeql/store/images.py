@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
@@ -43,11 +44,16 @@ class ImageContent(NamedTuple):
     series_uid: str | None = None
     pixel_height_mm: float | None = None
     pixel_width_mm: float | None = None
+    depth: int | None = None
+    pixel_depth_mm: float | None = None
 
     @classmethod
     def of(cls, facts: SourceFacts) -> ImageContent:
         """Return what the store remembers of a decoded image."""
-        return cls(facts.digest, *facts.size, facts.series_uid, *(facts.pixel_spacing_mm or (None, None)))
+        *depth, height, width = facts.size
+        *deep, tall, wide = facts.pixel_spacing_mm or (None, None)
+        first = [*depth, None][0], [*deep, None][0]
+        return cls(facts.digest, height, width, facts.series_uid, tall, wide, *first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,8 @@ class ImageRows:
         """As `note_image`, for several images at once, inside a transaction of the caller."""
         ids = list(contents)
         rows = self._database.rows_beside(
-            "SELECT image_id, image_hash, height, width, series_uid, pixel_height_mm, pixel_width_mm "
+            "SELECT image_id, image_hash, height, width, series_uid, pixel_height_mm, pixel_width_mm, depth, "
+            "pixel_depth_mm "
             "FROM obeql_store.image_contents WHERE image_id IN (SELECT image_id FROM obeql_batch) "
             "QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY entry_id DESC) = 1",
             pa.table({"image_id": pa.array(ids, pa.int64())}),
@@ -141,7 +148,8 @@ class ImageRows:
         new = [image_id for image_id in ids if known.get(image_id) != contents[image_id]]
         if not new:
             return
-        hashes, heights, widths, uids, tall, wide = zip(*(contents[image_id] for image_id in new), strict=True)
+        columns = zip(*(contents[image_id] for image_id in new), strict=True)
+        hashes, heights, widths, uids, tall, wide, depths, deep = columns
         self._database.append(
             "image_contents",
             pa.table(
@@ -154,6 +162,8 @@ class ImageRows:
                     "series_uid": pa.array(uids, pa.string()),
                     "pixel_height_mm": pa.array(tall, pa.float64()),
                     "pixel_width_mm": pa.array(wide, pa.float64()),
+                    "depth": pa.array(depths, pa.int32()),
+                    "pixel_depth_mm": pa.array(deep, pa.float64()),
                     "written_at": pa.array([utc_now()] * len(new), pa.timestamp("us")),
                 }
             ),
@@ -177,14 +187,24 @@ class ImageRows:
         )
         return dict(rows)
 
-    def content_sizes(self, hashes: Iterable[str]) -> dict[str, tuple[int, int]]:
-        """(height, width) in source pixels of image contents by their hash; contents never noted are absent."""
+    @cached_property
+    def _depth(self) -> str:
+        """Return the depth of contents in SQL; files of earlier versions that are open for reading only lack it."""
+        named = "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() AND "
+        named += "schema_name = 'obeql_store' AND table_name = 'image_contents' AND column_name = 'depth'"
+        return "depth" if not self._database.read_only or self._database.rows(named) else "NULL::INTEGER"
+
+    def content_sizes(self, hashes: Iterable[str]) -> dict[str, tuple[int, ...]]:
+        """Return (height, width) in source pixels of image contents by their hash, of volumes with the depth first.
+
+        Contents never noted are absent.
+        """
         rows = self._database.rows_beside(
-            "SELECT image_hash, arg_min((height, width), entry_id) FROM obeql_store.image_contents "
+            f"SELECT image_hash, arg_min(({self._depth}, height, width), entry_id) FROM obeql_store.image_contents "
             "WHERE image_hash IN (SELECT image_hash FROM obeql_batch) GROUP BY image_hash",
             pa.table({"image_hash": pa.array(sorted(hashes), pa.string())}),
         )
-        return {image_hash: (int(size[0]), int(size[1])) for image_hash, size in rows}
+        return {image_hash: tuple(int(side) for side in size if side is not None) for image_hash, size in rows}
 
     def put_image_set(
         self, images: ImageSet, replace: bool = False, contents: Mapping[str, ImageContent] | None = None

@@ -38,8 +38,8 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-#: (top, left, height, width)
-Box = tuple[float, float, float, float]
+#: Where a box starts on each axis, then how far it reaches: (top, left, height, width) of images.
+Box = tuple[float, ...]
 
 #: Quality of a map that has a column of its own; all of it is kept as JSON besides.
 _QUALITY: Mapping[str, tuple[pa.DataType, Callable[[Any], Any]]] = {
@@ -62,7 +62,8 @@ MAP_COLUMNS = f"{MAP_FACTS}, map.logit, map.log_odds, map.top_class, map.exact"
 MEMBER_COLUMNS = (
     "member.entry_id, member.run_id, member.image_id, member.class_name, member.stride_height, member.stride_width, "
     "member.input_height, member.input_width, member.source_top, member.source_left, member.source_height, "
-    "member.source_width, member.quality, member.label"
+    "member.source_width, member.quality, member.label, member.stride_depth, member.input_depth, member.source_front, "
+    "member.source_depth"
 )
 #: The columns of a cell each; `log_odds` is made of two others.
 PLANES = ("logit", "others", "log_odds", "top_class", "exact")
@@ -73,9 +74,9 @@ _NO_CLASS = -1
 class ImageMaps:
     """The maps of one image, to be written together.
 
-    `class_names` names the maps' classes. `input_size` is (height, width) of the model's input in pixels and
-    `source_box` the part of the source image it shows, (top, left, height, width) in source pixels; both None when
-    the source is not to be drawn. `strides` holds (vertical, horizontal) for each map; None reads them off the grid.
+    `class_names` names the maps' classes. `input_size` is the size of the model's input in pixels, an axis after the
+    other, and `source_box` the part of the source it shows, starts and then extents in source pixels; both None when
+    the source is not to be drawn. `strides` has one of each axis for each map; None reads them off the grid.
     `content` is what the image held when it was decoded.
     `extra_maps` belong to no run: they hold cells for statements that come later. `labels` are the labels of the image
     that ask for the maps' classes, where labels do.
@@ -84,7 +85,7 @@ class ImageMaps:
     image_id: int
     maps: Sequence[MapCells]
     class_names: Mapping[int, str]
-    input_size: tuple[int, int] | None = None
+    input_size: tuple[int, ...] | None = None
     source_box: Box | None = None
     strides: Sequence[tuple[int, ...]] | None = None
     content: ImageContent | None = None
@@ -101,8 +102,8 @@ class StoredMap:
     image_id: int
     class_name: str
     cells: MapCells
-    stride: tuple[int | None, int | None]
-    input_size: tuple[int, int] | None
+    stride: tuple[int | None, ...]
+    input_size: tuple[int, ...] | None
     source_box: Box | None
     label: str | None = None
 
@@ -119,9 +120,9 @@ def _check(cells: MapCells) -> None:
     for name, plane in planes.items():
         if plane is not None and plane.shape != shape:
             raise InternalError(f"plane {name!r} of a map has shape {plane.shape}, its grid has {shape}")
-    n_rows = len(cells.tops)
-    if (len(cells.heights), len(cells.widths)) != (n_rows, shape[1]) or (cells.listed and n_rows != shape[1]):
-        raise InternalError(f"a map has {len(cells.heights)} heights and {len(cells.widths)} widths, its grid {shape}")
+    starts, lengths = tuple(map(len, cells.starts)), tuple(map(len, cells.lengths))
+    if starts != lengths or (cells.listed and len(set(starts)) > 1):
+        raise InternalError(f"a map has windows that start {starts} times along its axes, and end {lengths} times")
 
 
 def map_digest(cells: MapCells) -> str:
@@ -134,7 +135,7 @@ def map_digest(cells: MapCells) -> str:
     content = (*content, key.precision, *(() if cells.listed is None else (cells.listed.digests,)))
     clean = (float(cells.clean_logit).hex(), float(cells.clean_others).hex(), int(cells.clean_top_class))
     hasher.update(dump((content, cells.class_id, cells.logit.shape, cells.exact is None, clean)).encode())
-    for array in (cells.tops, cells.lefts, cells.heights, cells.widths, cells.top_class):
+    for array in (*cells.starts, *cells.lengths, cells.top_class):
         hasher.update(np.ascontiguousarray(array, dtype=np.int32).tobytes())
     for plane in (cells.logit, cells.others):
         hasher.update(np.ascontiguousarray(plane, dtype=np.float32).tobytes())
@@ -144,7 +145,8 @@ def map_digest(cells: MapCells) -> str:
 
 
 def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[MapCells]) -> pa.Table:
-    """Rows of the table `maps`."""
+    """Rows of the table `maps`; what it cannot hold of a map of more than two axes, `axes` keeps."""
+    maps = [_folded(cells) for cells in maps]
     missing = [np.isnan(cells.logit) | np.isnan(cells.others) for cells in maps]
     no_class = [mask | (cells.top_class < 0) for cells, mask in zip(maps, missing, strict=True)]
     nowhere = [np.zeros(mask.shape, bool) for mask in missing]
@@ -159,17 +161,17 @@ def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[Map
             "image_hash": pa.array([cells.key.image_hash for cells in maps], text),
             "model_hash": pa.array([cells.key.model_hash for cells in maps], text),
             "preprocessing_hash": pa.array([cells.key.preprocessing_hash for cells in maps], text),
-            "patch_height": pa.array([cells.key.patch[0] for cells in maps], int32),
-            "patch_width": pa.array([cells.key.patch[1] for cells in maps], int32),
+            "patch_height": pa.array([cells.key.patch[-2] for cells in maps], int32),
+            "patch_width": pa.array([cells.key.patch[-1] for cells in maps], int32),
             "fill": pa.array([fill_with_channels(cells.key.fill, cells.key.channels) for cells in maps], text),
             "precision": pa.array([cells.key.precision for cells in maps], text),
             "class_id": pa.array([cells.class_id for cells in maps], int32),
-            "n_rows": pa.array([cells.shape[0] for cells in maps], int32),
-            "n_cols": pa.array([cells.shape[1] for cells in maps], int32),
-            "tops": _list_column([cells.tops for cells in maps], int32),
-            "lefts": _list_column([cells.lefts for cells in maps], int32),
-            "heights": _list_column([cells.heights for cells in maps], int32),
-            "widths": _list_column([cells.widths for cells in maps], int32),
+            "n_rows": pa.array([len(cells.logit) for cells in maps], int32),
+            "n_cols": pa.array([cells.shape[-1] for cells in maps], int32),
+            "tops": _list_column([cells.starts[-2] for cells in maps], int32),
+            "lefts": _list_column([cells.starts[-1] for cells in maps], int32),
+            "heights": _list_column([cells.lengths[-2] for cells in maps], int32),
+            "widths": _list_column([cells.lengths[-1] for cells in maps], int32),
             "clean_logit": pa.array([float(cells.clean_logit) for cells in maps], pa.float64()),
             "clean_others": pa.array([float(cells.clean_others) for cells in maps], pa.float64()),
             "clean_log_odds": pa.array([float(value) for value in clean], pa.float64()),
@@ -187,19 +189,25 @@ def member_batch(run_id: int, entries: Sequence[int], map_ids: Sequence[int], im
     """Rows of the table `run_maps`, one a map of `images`, in order."""
     rows = []
     for image in images:
-        top, left, height, width = image.source_box or (None,) * 4
-        input_height, input_width = image.input_size or (None, None)
+        box = image.source_box or (None,) * 4
+        front, top, left = _last_three(box[: len(box) // 2])
+        depth, height, width = _last_three(box[len(box) // 2 :])
+        input_depth, input_height, input_width = _last_three(image.input_size or (None, None))
         for place, cells in enumerate(image.maps):
-            stride = image.strides[place] if image.strides else (_step(cells.tops), _step(cells.lefts))
+            stride = _last_three(image.strides[place] if image.strides else tuple(map(_step, cells.starts)))
             rows.append(
                 {
                     "image_id": image.image_id,
                     "class_id": cells.class_id,
                     "class_name": image.class_names.get(cells.class_id, str(cells.class_id)),
-                    "stride_height": stride[0],
-                    "stride_width": stride[1],
+                    "stride_depth": stride[0],
+                    "stride_height": stride[1],
+                    "stride_width": stride[2],
+                    "input_depth": input_depth,
                     "input_height": input_height,
                     "input_width": input_width,
+                    "source_front": front,
+                    "source_depth": depth,
                     "source_top": top,
                     "source_left": left,
                     "source_height": height,
@@ -209,9 +217,10 @@ def member_batch(run_id: int, entries: Sequence[int], map_ids: Sequence[int], im
                     **_stated(cells),
                 }
             )
-    small = ("class_id", "stride_height", "stride_width", "input_height", "input_width")
+    small = ("class_id", "stride_height", "stride_width", "input_height", "input_width", "stride_depth", "input_depth")
     kinds = dict.fromkeys(small, pa.int32())
-    kinds |= dict.fromkeys(("source_top", "source_left", "source_height", "source_width"), pa.float64())
+    large = ("source_top", "source_left", "source_height", "source_width", "source_front", "source_depth")
+    kinds |= dict.fromkeys(large, pa.float64())
     kinds |= {"image_id": pa.int64(), "class_name": pa.string(), "quality": pa.string(), "label": pa.string()}
     kinds |= {name: kind for name, (kind, _) in _QUALITY.items()}
     table = {name: pa.array([row[name] for row in rows], kind) for name, kind in kinds.items()}
@@ -219,6 +228,26 @@ def member_batch(run_id: int, entries: Sequence[int], map_ids: Sequence[int], im
     table["run_id"] = pa.array([run_id] * len(rows), pa.int64())
     table["map_id"] = pa.array(map_ids, pa.int64())
     return pa.table(table)
+
+
+def _last_three(numbers: Sequence[Any]) -> tuple[Any, Any, Any]:
+    """Return what is stored of one number an axis, of depth, height and width; None of a depth that images lack."""
+    depth, height, width = (None, *numbers)[-3:]
+    return depth, height, width
+
+
+def _folded(cells: MapCells) -> MapCells:
+    """Return a map with planes of lines along the last axis, (rows, cols)."""
+    if cells.logit.ndim == 2:
+        return cells
+    lines = (-1, cells.shape[-1])
+    return replace(
+        cells,
+        logit=cells.logit.reshape(lines),
+        others=cells.others.reshape(lines),
+        top_class=cells.top_class.reshape(lines),
+        exact=None if cells.exact is None else cells.exact.reshape(lines),
+    )
 
 
 def _step(starts: npt.NDArray[np.int32]) -> int | None:
@@ -251,16 +280,17 @@ def stored_maps_of(table: pa.Table) -> list[StoredMap]:
     numbered = []
     for batch, row in _rows(table):
         at = {name: batch[name][row].as_py() for name in _SCALARS}
-        source = (at["source_top"], at["source_left"], at["source_height"], at["source_width"])
+        is_deep = at["input_depth"] is not None
+        stride, size = _numbers(at, "stride", is_deep), _numbers(at, "input", is_deep)
         found = StoredMap(
             run_id=at["run_id"],
             map_id=at["map_id"],
             image_id=at["image_id"],
             class_name=at["class_name"],
             cells=_cells(batch, row, load(at["quality"])),
-            stride=(at["stride_height"], at["stride_width"]),
-            input_size=None if at["input_height"] is None else (at["input_height"], at["input_width"]),
-            source_box=None if at["source_top"] is None else source,
+            stride=stride,
+            input_size=None if at["input_height"] is None else size,
+            source_box=_source_box(at, is_deep),
             label=at["label"],
         )
         numbered.append((at["entry_id"], found))
@@ -268,6 +298,21 @@ def stored_maps_of(table: pa.Table) -> list[StoredMap]:
 
 
 _SCALARS = ("map_id", *(name.removeprefix("member.") for name in MEMBER_COLUMNS.split(", ")))
+
+
+_SIDES = ("depth", "height", "width")
+
+
+def _numbers(at: Mapping[str, Any], name: str, is_deep: bool) -> tuple[Any, ...]:
+    """Return what a row says of each axis under a name, such as `stride`; of images of height and width alone."""
+    return tuple(at[f"{name}_{side}"] for side in (_SIDES if is_deep else _SIDES[1:]))
+
+
+def _source_box(at: Mapping[str, Any], is_deep: bool) -> Box | None:
+    if at["source_top"] is None:
+        return None
+    starts = (at["source_front"], at["source_top"], at["source_left"])
+    return (*(starts if is_deep else starts[1:]), *_numbers(at, "source", is_deep))
 
 
 def exact_only(cells: MapCells) -> MapCells:
@@ -318,10 +363,8 @@ def _cells(columns: Mapping[str, pa.Array], row: int, quality: dict[str, Any]) -
             channels,
         ),
         class_id=value("class_id"),
-        tops=axis("tops"),
-        lefts=axis("lefts"),
-        heights=axis("heights"),
-        widths=axis("widths"),
+        starts=(axis("tops"), axis("lefts")),
+        lengths=(axis("heights"), axis("widths")),
         logit=logit,
         others=others_of(logit, _required(plane("log_odds", np.nan))),
         top_class=_required(plane("top_class", _NO_CLASS)).astype(np.int32),

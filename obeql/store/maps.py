@@ -19,6 +19,7 @@ from obeql.errors import InternalError
 from obeql.planner.catalog import StoredGrid, StoredMaps
 from obeql.planner.cells import CellKey, ImageHashes, MapCells
 from obeql.planner.fills import fill_with_channels, hidden_channels
+from obeql.store.axes import AxisRows
 from obeql.store.codec import utc_now
 from obeql.store.images import ImageRows
 from obeql.store.map_columns import (
@@ -40,12 +41,20 @@ from obeql.store.runs import RunRows
 
 __all__ = ["MapRows"]
 
-_Axis = tuple[tuple[int, ...], tuple[int, ...]]
-#: patch, rows and columns of a grid as `StoredGrid` takes them, and the channels that its windows hide
-_Grid = tuple[tuple[int, int], _Axis, _Axis, tuple[int, ...] | None]
+#: patch and axes of a grid as `StoredGrid` takes them, and the channels that its windows hide
+_Grid = tuple[tuple[int, ...], tuple[tuple[tuple[int, ...], tuple[int, ...]], ...], tuple[int, ...] | None]
+
+#: What later versions added to run_maps.
+_ADDED = {
+    "label": "VARCHAR",
+    "stride_depth": "INTEGER",
+    "input_depth": "INTEGER",
+    "source_front": "DOUBLE",
+    "source_depth": "DOUBLE",
+}
 
 
-class MapRows(RegionRows, RunRows, ImageRows):
+class MapRows(AxisRows, RegionRows, RunRows, ImageRows):
     """The part of a store that keeps maps, which belong to runs and images; `stored` makes it a CellSource."""
 
     def write_maps(
@@ -55,7 +64,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
         maps: Sequence[MapCells],
         *,
         class_names: Mapping[int, str],
-        input_size: tuple[int, int] | None = None,
+        input_size: tuple[int, ...] | None = None,
         source_box: Box | None = None,
         strides: Sequence[tuple[int, ...]] | None = None,
     ) -> list[int]:
@@ -82,6 +91,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
                 numbers = self._database.next_ids("map_ids", len(new))
                 ids.update(zip(new, numbers, strict=True))
                 self._database.append("maps", map_batch(numbers, list(new), list(new.values())))
+                self._write_axes(numbers, list(new.values()))
             map_ids = [ids[digest] for digest in digests[:n_members]]
             entries = self._database.next_ids("entry_ids", n_members)
             self._database.append("run_maps", member_batch(run_id, entries, map_ids, images))
@@ -104,6 +114,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
             numbers = self._database.next_ids("map_ids", n_maps)
             entries = self._database.next_ids("entry_ids", n_maps)
             self._database.append("maps", map_batch(numbers, [map_digest(cells) for cells in image.maps], image.maps))
+            self._write_axes(numbers, image.maps)
             self._database.append("run_maps", member_batch(run_id, entries, numbers, [image]))
             self._write_regions(entries, numbers, image.maps)
             earlier = "run_id = ? AND image_id = ? AND place = ?"
@@ -146,9 +157,9 @@ class MapRows(RegionRows, RunRows, ImageRows):
         *,
         class_name: str,
         quality: Mapping[str, Any] | None = None,
-        input_size: tuple[int, int] | None = None,
+        input_size: tuple[int, ...] | None = None,
         source_box: Box | None = None,
-        stride: tuple[int, int] | None = None,
+        stride: tuple[int, ...] | None = None,
     ) -> None:
         """Make a stored map part of a run durably, copying nothing."""
         found = self._maps("map.map_id = ?", [map_id])
@@ -177,17 +188,22 @@ class MapRows(RegionRows, RunRows, ImageRows):
         )
         found = stored_maps_of(self._with_planes(table))
         entries = sorted(table["entry_id"].to_pylist())  # the order in which maps were written
-        cells = self._with_regions([each.cells for each in found], [each.map_id for each in found], entries)
+        cells = self._whole([each.cells for each in found], [each.map_id for each in found], entries)
         return [replace(each, cells=whole) for each, whole in zip(found, cells, strict=True)]
 
     def _member_columns(self) -> str:
         """MEMBER_COLUMNS, as far as a file of an earlier version that is open for reading only has them."""
-        if not self._database.read_only or self._database.rows(
-            "SELECT 1 FROM duckdb_columns() WHERE database_name = current_database() "
-            "AND schema_name = 'obeql_store' AND table_name = 'run_maps' AND column_name = 'label'"
-        ):
+        if not self._database.read_only:
             return MEMBER_COLUMNS
-        return MEMBER_COLUMNS.replace("member.label", "NULL::VARCHAR AS label")
+        there = self._database.rows(
+            "SELECT column_name FROM duckdb_columns() WHERE database_name = current_database() "
+            "AND schema_name = 'obeql_store' AND table_name = 'run_maps'"
+        )
+        columns = MEMBER_COLUMNS
+        for name, kind in _ADDED.items():
+            if (name,) not in there:
+                columns = columns.replace(f"member.{name}", f"NULL::{kind} AS {name}")
+        return columns
 
     def map_ids(self, run_id: int) -> list[int]:
         """Return the ids of a run's maps, in the order written."""
@@ -206,7 +222,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
         if not map_ids:
             return {}
         found = table["map_id"].to_pylist()
-        return dict(zip(found, self._with_regions(maps_of(self._with_planes(table)), found, ()), strict=True))
+        return dict(zip(found, self._whole(maps_of(self._with_planes(table)), found, ()), strict=True))
 
     def images_with_cells(self, model_hash: str, preprocessing_hash: str) -> ImageHashes:
         """Return the images of which any cells of a model are stored."""
@@ -232,13 +248,13 @@ class MapRows(RegionRows, RunRows, ImageRows):
                 key.image_hash,
                 key.model_hash,
                 key.preprocessing_hash,
-                *key.patch,
+                *key.patch[-2:],
                 fill_with_channels(key.fill, key.channels),
                 key.precision,
                 *class_ids,
             ],
         )
-        return [exact_only(cells) for cells in found]
+        return [exact_only(cells) for cells in found if cells.key.patch == key.patch]
 
     def stored_top_class(self, key: CellKey) -> int | None:
         """Return the class the unoccluded image ranks first, if a map of it is stored, of whatever patch and fill."""
@@ -263,8 +279,10 @@ class MapRows(RegionRows, RunRows, ImageRows):
             "SELECT batch.place, map.map_id, map.class_id, map.clean_top_class, map.patch_height, map.patch_width, "
             "map.fill, map.tops, map.heights, map.lefts, map.widths, "
             "coalesce(run.run_name, 'run ' || member.run_id, 'no run') AS run, "
-            "coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, map.exact IS NOT NULL) AS is_partial "
+            "coalesce(member.n_exact < map.n_rows * map.n_cols OR member.approx, map.exact IS NOT NULL) AS is_partial, "
+            "axes.patch, axes.starts, axes.lengths "
             "FROM obeql_store.maps AS map JOIN obeql_batch AS batch ON batch.image_hash = map.image_hash "
+            f"LEFT JOIN {self._axis_rows} AS axes ON axes.map_id = map.map_id "
             "LEFT JOIN (SELECT map_id, min(run_id) AS run_id, min(n_exact) AS n_exact, bool_or(approx) AS approx "
             "FROM obeql_store.run_maps GROUP BY map_id) AS member ON member.map_id = map.map_id "
             "LEFT JOIN obeql_store.live_runs AS run ON run.run_id = member.run_id "
@@ -272,7 +290,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
             'AND map."precision" = ? '
             "AND map.patch_height > 0"  # of grids: windows of a list are looked up when they are computed
             "), on_grid AS (SELECT *, min(map_id) OVER (PARTITION BY patch_height, patch_width, fill, tops, heights, "
-            "lefts, widths) AS first_on_grid FROM found), by_image AS ("
+            "lefts, widths, patch, starts, lengths) AS first_on_grid FROM found), by_image AS ("
             "SELECT place, list((first_on_grid, class_id, clean_top_class, run, CASE WHEN is_partial THEN map_id END) "
             "ORDER BY map_id) AS maps FROM on_grid GROUP BY place) "
             "SELECT maps, list(place ORDER BY place) AS places FROM by_image GROUP BY maps ORDER BY min(place)",
@@ -286,7 +304,7 @@ class MapRows(RegionRows, RunRows, ImageRows):
             StoredMaps(
                 places,
                 [
-                    StoredGrid(class_id, *grids[first][:3], top_class, run, masks.get(map_id), grids[first][3])
+                    StoredGrid(class_id, *grids[first][:2], top_class, run, masks.get(map_id), grids[first][2])
                     for first, class_id, top_class, run, map_id in found
                 ],
             )
@@ -296,18 +314,19 @@ class MapRows(RegionRows, RunRows, ImageRows):
     def _grids(self, map_ids: Set[int]) -> dict[int, _Grid]:
         """Patch, axes and hidden channels of some maps."""
         rows = self._database.rows_beside(
-            "SELECT map_id, patch_height, patch_width, tops, heights, lefts, widths, fill FROM obeql_store.maps "
-            "WHERE map_id IN (SELECT map_id FROM obeql_batch)",
+            "SELECT map.map_id, coalesce(axes.patch, [patch_height, patch_width]), "
+            "coalesce(axes.starts, [tops, lefts]), coalesce(axes.lengths, [heights, widths]), fill "
+            f"FROM obeql_store.maps AS map LEFT JOIN {self._axis_rows} AS axes ON axes.map_id = map.map_id "
+            "WHERE map.map_id IN (SELECT map_id FROM obeql_batch)",
             pa.table({"map_id": pa.array(sorted(map_ids), pa.int64())}),
         )
         return {
             map_id: (
-                (height, width),
-                (tuple(tops), tuple(heights)),
-                (tuple(lefts), tuple(widths)),
+                tuple(patch),
+                tuple(zip(map(tuple, starts), map(tuple, lengths), strict=True)),
                 hidden_channels(fill)[1],
             )
-            for map_id, height, width, tops, heights, lefts, widths, fill in rows
+            for map_id, patch, starts, lengths, fill in rows
         }
 
     def _exact_masks(self, map_ids: Set[int]) -> dict[int, npt.NDArray[np.bool_]]:
@@ -335,7 +354,11 @@ class MapRows(RegionRows, RunRows, ImageRows):
         table = self._database.arrow(
             f"SELECT {MAP_COLUMNS} FROM obeql_store.maps AS map WHERE {condition} ORDER BY map.map_id", parameters
         )
-        return self._with_regions(maps_of(self._with_planes(table)), table["map_id"].to_pylist(), ())
+        return self._whole(maps_of(self._with_planes(table)), table["map_id"].to_pylist(), ())
+
+    def _whole(self, maps: Sequence[MapCells], map_ids: Sequence[int], entries: Sequence[int]) -> list[MapCells]:
+        """Return maps as they were stored, from their rows; `entries` as of `_with_regions`."""
+        return self._with_regions(self._with_axes(maps, map_ids), map_ids, entries)
 
     def _map_ids(self, digests: Sequence[str]) -> dict[str, int]:
         rows = self._database.rows_beside(

@@ -52,7 +52,7 @@ class ModelRows:
                         f"a model {known.name!r} exists with another {_differing(known, record)}; "
                         "write CREATE OR REPLACE MODEL (replace=True) or choose another name"
                     )
-            height, width = record.preprocessing.map_size
+            *depth, height, width = record.preprocessing.map_size
             self._database.append_row(
                 "model_rows",
                 entry_id=self._database.next_ids("entry_ids")[0],
@@ -68,6 +68,7 @@ class ModelRows:
                 preprocessing=record.preprocessing.to_json(),
                 network=record.network.to_json(),
                 n_classes=record.n_classes,
+                input_depth=depth[0] if depth else None,
                 input_height=height,
                 input_width=width,
                 written_at=utc_now(),

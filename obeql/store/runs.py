@@ -263,6 +263,9 @@ class RunRows(PlacedRows):
         for table in ("evaluation_rows", "piece_rows", "run_sizes"):
             self._database.run(f"DELETE FROM obeql_store.{table} WHERE {gone}")
         self._database.run(
+            "DELETE FROM obeql_store.axis_rows WHERE map_id NOT IN (SELECT map_id FROM obeql_store.maps)"
+        )
+        self._database.run(
             "DELETE FROM obeql_store.region_rows WHERE entry_id NOT IN (SELECT entry_id FROM obeql_store.run_maps)"
         )
         self._database.run(

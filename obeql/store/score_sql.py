@@ -182,6 +182,17 @@ def _of_logit(*_: str) -> str:
     return ", ".join(f"'{kind}'" for kind in sorted(OF_LOGIT))
 
 
+def _every_plane(planes: str, of_rows: str) -> str:
+    """Return a list of one number a row again for each plane of a volume; the list itself where there are none."""
+    again = f"flatten(list_transform({planes}, lambda _plane: {of_rows}))"
+    return f"CASE WHEN {planes} IS NULL THEN {of_rows} ELSE {again} END"
+
+
+def _every_row(rows: str, of_planes: str) -> str:
+    """Return a list of one number a plane with each of them again for every row; NULL where there are no planes."""
+    return f"flatten(list_transform({of_planes}, lambda _plane: list_transform({rows}, lambda _row: _plane)))"
+
+
 def _case(kind: str, cases: Iterable[tuple[str, str]]) -> str:
     """Choose by the kind of score; NULL for a kind that is not among the cases."""
     chosen = " ".join(f"WHEN '{name}' THEN {written}" for name, written in cases)
@@ -213,4 +224,6 @@ _PLACES: Mapping[str, Callable[..., str]] = {
     "at_least": _at_least,
     "unit": _unit,
     "of_logit": _of_logit,
+    "every_plane": _every_plane,
+    "every_row": _every_row,
 }

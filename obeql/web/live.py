@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.drawing.slices import plane_so_far
 from obeql.planner.regions import RegionGrid
 from obeql.results.pixel_map import mean_over_regions
 from obeql.results.quality_text import quality_text
@@ -78,7 +79,7 @@ class LiveView:
             self.facts["stated"] = quality_text(cells.quality, cells.logit.size)
             if (bound := cells.quality.get("bound")) is not None:
                 self.facts["bound"] = bound
-        grid = preview.grid
+        importance, exact, grid = plane_so_far(importance, exact, preview.grid)
         rows, cols = grid.rows, grid.cols
         axes: dict[str, Any] = {
             "tops": rows.starts, "lefts": cols.starts, "heights": rows.lengths, "widths": cols.lengths
@@ -87,7 +88,7 @@ class LiveView:
             size = rows.size, cols.size
             placed = [(np.array(axis.starts, np.int32), np.array(axis.lengths, np.int32)) for axis in (rows, cols)]
             values = np.asarray(importance[0], np.float64)
-            pixels = mean_over_regions(values, placed[0], placed[1], grid.listed, size)
+            pixels = mean_over_regions(values, placed, grid.listed, size)
             importance, axes = pixels.astype(np.float32), pixel_axes(size)
             exact = None
         self.map_version += 1

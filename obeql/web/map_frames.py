@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.drawing.as_picture import as_picture
 from obeql.drawing.colors import limit_of
-from obeql.drawing.curves import as_picture
 from obeql.results.quality_text import quality_sentence
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def about_map(heat: Heatmap) -> dict[str, Any]:
     }
 
 
-def pixel_axes(size: tuple[int, int]) -> dict[str, list[int]]:
+def pixel_axes(size: tuple[int, ...]) -> dict[str, list[int]]:
     """Return the axes of a grid whose windows are the pixels of an input of (height, width)."""
     height, width = size
     tops, lefts = list(range(height)), list(range(width))

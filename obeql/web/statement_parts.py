@@ -84,8 +84,8 @@ def _shown(value: Any) -> Any:
             return number
         case syntax.Text(text) | syntax.Word(text) | syntax.Name(text):
             return text
-        case syntax.Pair(height, width):
-            return f"{height}x{width}"
+        case syntax.Sizes(numbers):
+            return "x".join(map(str, numbers))
         case syntax.ListValue(items):
             return "[" + ", ".join(str(_shown(item)) for item in items) + "]"
         case syntax.TupleValue(items):

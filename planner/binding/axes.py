@@ -13,37 +13,39 @@ from obeql.planner.catalog import ModelRecord
 __all__ = ["on_axes", "region_on_axes"]
 
 
-def on_axes(name: str, numbers: tuple[int, ...], model: ModelRecord) -> tuple[int, int]:
-    """Return pixels (rows, columns) of an option of one number, or of one an axis.
+_COUNTS = {1: "one axis", 2: "two axes", 3: "three axes"}
+
+
+def on_axes(name: str, numbers: tuple[int, ...], model: ModelRecord) -> tuple[int, ...]:
+    """Return pixels along each axis, the slowest first, of an option of one number, or of one an axis.
 
     Raises QueryTypeError for another count of numbers.
     """
     how = model.preprocessing
+    n_axes = len(how.size)
     if len(numbers) == 1:
-        numbers = numbers * len(how.size)
-    if how.is_signal:
-        if len(numbers) != 1:
-            raise QueryTypeError(
-                f"{name} {show_pair(numbers)} has {len(numbers)} numbers, but model {model.name!r} takes signals, "
-                f"which have one axis: {name}={numbers[-1]}."
-            )
-        return 1, numbers[0]
-    height, width = numbers
-    return height, width
+        numbers = numbers * n_axes
+    if len(numbers) != n_axes:
+        fitting = numbers[-n_axes:] if len(numbers) > n_axes else (numbers[-1],)
+        raise QueryTypeError(
+            f"{name} {show_pair(numbers)} has {len(numbers)} numbers, but model {model.name!r} takes "
+            f"{how.kind.plural}, which have {_COUNTS[n_axes]}: {name}={show_pair(fitting)}."
+        )
+    return (1, *numbers) if how.is_signal else numbers
 
 
-def region_on_axes(numbers: tuple[int, ...], model: ModelRecord) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of the numbers of REGION: starts, then extents, of each axis.
+def region_on_axes(numbers: tuple[int, ...], model: ModelRecord) -> tuple[int, ...]:
+    """Return the numbers of REGION, (top, left, height, width) of images: starts, then extents, of each axis.
 
     A signal's row may be there: (0, start, 1, extent). Raises QueryTypeError for another count of numbers.
     """
     how = model.preprocessing
     if len(numbers) == 2 and how.is_signal:
         return 0, numbers[0], 1, numbers[1]
-    if len(numbers) != 4:
+    if len(numbers) != 2 * len(how.map_size):
+        kind = how.kind
         raise QueryTypeError(
-            f"REGION takes (top, left, height, width) in pixels of the model's input, not {len(numbers)} numbers: "
-            f"model {model.name!r} takes images."
+            f"REGION takes {kind.box_text} in {kind.unit}s of the model's input, not {len(numbers)} numbers: "
+            f"model {model.name!r} takes {kind.plural}."
         )
-    top, left, height, width = numbers
-    return top, left, height, width
+    return numbers

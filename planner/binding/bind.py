@@ -20,6 +20,7 @@ from obeql.planner.binding.clauses import (
     bind_top_cells,
     check_clauses,
     check_listed_windows,
+    refuse_estimates_of_volumes,
     refuse_unsupported,
     what_lists,
 )
@@ -137,8 +138,9 @@ def _bind_predict(
         images = tuple(catalog.paged(images, options["page"]))
     k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
     if statement.check:
-        if model.preprocessing.is_signal:
-            message = f"CHECK compares preprocessings of images; model {model.name!r} takes signals."
+        if not model.preprocessing.is_image:
+            takes = model.preprocessing.kind.plural
+            message = f"CHECK compares preprocessings of images; model {model.name!r} takes {takes}."
             raise locate(QueryTypeError(message), statement.model)
         if model.has_values:
             message = f"CHECK compares how sure a network is of its classes; model {model.name!r} returns values."
@@ -180,6 +182,7 @@ def _bind_explain(
     else:
         model, images = like.model, like.images
         source = next(find(like.logical, ScanImages)).source
+    refuse_estimates_of_volumes(statement, model)
     classes = bind_classes(statement, model, images, parameters)
     options["score"] = bind_score(statement, options, model)
     bind_fill(statement, options, model)
@@ -206,7 +209,7 @@ def _bind_explain(
         memory_bytes=memory,
         approx=approx,
         disabled=disabled,
-        notes=gap_notes(options, strides, model.preprocessing.map_size),
+        notes=gap_notes(options, strides, model.preprocessing),
         reuse=reuse,
         top_cells=bind_top_cells(statement),
         within_s=None if statement.within is None else float(statement.within.seconds),

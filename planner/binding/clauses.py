@@ -6,7 +6,7 @@ Part of binding. What this version parses but does not carry out is refused here
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from obeql.errors import QueryTypeError, UnsupportedError, nearest
@@ -15,8 +15,9 @@ from obeql.planner.binding.clause_names import clause
 from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.settings import ALL_GPUS, DEVICES, RAY, device_name
 from obeql.planner.binding.values import BadValue
-from obeql.planner.catalog import Catalog
+from obeql.planner.catalog import Catalog, ModelRecord
 from obeql.planner.class_selector import PREDICTED
+from obeql.planner.input_kinds import kind_of
 
 __all__ = [
     "DEFAULT_CLASSES",
@@ -27,6 +28,7 @@ __all__ = [
     "bind_top_cells",
     "check_clauses",
     "check_listed_windows",
+    "refuse_estimates_of_volumes",
     "refuse_unsupported",
     "what_lists",
 ]
@@ -100,18 +102,12 @@ def check_listed_windows(
     if statement.region is not None:
         message = f"{what} lists the windows, and {clause('REGION', statement)} cuts a grid; give one of them."
         raise locate(QueryTypeError(message), statement.region)
-    estimating: dict[str, syntax.Node | None] = {
-        "APPROX": statement.accuracy if isinstance(statement.accuracy, syntax.Approx) else None,
-        "WITHIN": statement.within,
-        "TOP .. CELLS": None if isinstance(statement.accuracy, syntax.Exact) else statement.top_cells,
-    }
-    for name, node in estimating.items():
-        if node is not None:
-            message = (
-                f"{clause(name, statement)} estimates windows from their neighbors on a grid; those that {what} lists "
-                "have none, and all of them are computed: leave it out."
-            )
-            raise locate(QueryTypeError(message), node)
+    for name, node in _estimating(statement):
+        message = (
+            f"{clause(name, statement)} estimates windows from their neighbors on a grid; those that {what} lists "
+            "have none, and all of them are computed: leave it out."
+        )
+        raise locate(QueryTypeError(message), node)
     # Parquet files of maps have no column for names and masks.
     if catalog.setting("store") == "parquet":
         raise UnsupportedError(f"{what} keeps its values in the database: SET obeql.store = 'duckdb' first.")
@@ -125,19 +121,56 @@ def check_listed_windows(
         )
 
 
+def _estimating(statement: statements.ExplainOcclude) -> list[tuple[str, syntax.Node]]:
+    """Return the clauses of a statement that ask for maps of which not every window is computed."""
+    clauses: dict[str, syntax.Node | None] = {
+        "APPROX": statement.accuracy if isinstance(statement.accuracy, syntax.Approx) else None,
+        "WITHIN": statement.within,
+        "TOP .. CELLS": None if isinstance(statement.accuracy, syntax.Exact) else statement.top_cells,
+    }
+    return [(name, node) for name, node in clauses.items() if node is not None]
+
+
+def refuse_estimates_of_volumes(statement: statements.ExplainOcclude, model: ModelRecord) -> None:
+    """Raise QueryTypeError for a clause that estimates windows where the model takes volumes: it would be two axes."""
+    if len(model.preprocessing.size) < 3:
+        return
+    for name, node in _estimating(statement):
+        message = (
+            f"{clause(name, statement)} estimates windows of signals and images; of volumes, as model {model.name!r} "
+            f"takes, every window is computed: {_INSTEAD[name]}."
+        )
+        raise locate(QueryTypeError(message), node)
+
+
+#: What to write where windows cannot be estimated.
+_INSTEAD = {
+    "APPROX": "leave it out, or take a larger stride",
+    "WITHIN": "leave it out, or take a larger stride",
+    "TOP .. CELLS": "write EXACT behind it",
+}
+
+
 def _check_region(region: syntax.Region) -> None:
     """Raise QueryTypeError for a box that begins outside every image or is empty."""
     numbers, n_axes = region.numbers, len(region.numbers) // 2
     shown = f"({', '.join(map(str, numbers))})"
-    starts, extents = ("top and left are", "a height and a width") if n_axes == 2 else ("start is", "an extent")
-    what = f"{clause('REGION', region)} {'(top, left, height, width)' if n_axes == 2 else '(start, extent)'}"
+    kind = kind_of(n_axes)
+    starts, extents = _listed(kind.starts), _listed([f"a {name}" for name in kind.extents])
+    what = f"{clause('REGION', region)} {kind.box_text}"
     if min(numbers[:n_axes]) < 0:
-        message = f"{what} begins inside the model's input: {starts} at least 0, not as in {shown}."
+        are = "are" if n_axes > 1 else "is"
+        message = f"{what} begins inside the model's input: {starts} {are} at least 0, not as in {shown}."
     elif min(numbers[n_axes:]) < 1:
-        message = f"{what} takes {extents} of at least 1 pixel, not {shown}."
+        message = f"{what} takes {extents} of at least 1 {kind.unit}, not {shown}."
     else:
         return
     raise locate(QueryTypeError(message), region)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def bind_approx(node: syntax.Exact | syntax.Approx | None) -> dict[str, Any]:

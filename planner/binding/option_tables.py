@@ -216,6 +216,13 @@ RENDER_OPTIONS: tuple[OptionInfo, ...] = (
     OptionInfo("limit", above_zero(None), None, "2.5", "Where the scale ends; at the largest importance without it."),
     OptionInfo("cmap", text_value, None, "coolwarm, inferno", "A colormap of matplotlib in place of blue to red."),
     OptionInfo(
+        "view",
+        choice("slices", "montage"),
+        None,
+        "slices, montage",
+        "Of a volume: three slices through the most important window, or its planes one after another.",
+    ),
+    OptionInfo(
         "sign",
         choice("all", "positive", "negative", "absolute"),
         None,

@@ -71,16 +71,16 @@ def fill_of(name: str, value: Any) -> str:
 
 
 def check_fill(fill: str, how: Preprocessing) -> None:
-    """Raise BadValue for a fill that is none for the input of a model: of images a color, of signals its channels."""
+    """Raise BadValue for a fill that is none for the input of a model: of images a color, of others its channels."""
     numbers = fill_numbers(fill)
     if numbers is None:
-        if how.is_signal and how.range is None and fill in CONSTANTS:
+        if not how.is_image and how.range is None and fill in CONSTANTS:
             raise BadValue(
                 f"fill={fill} is a place in the range of a model, and this one has none: give it range=(low, high), or "
                 "a number as fill."
             )
         return
-    if how.is_signal:
+    if not how.is_image:
         if len(numbers) not in (1, how.n_channels):
             raise BadValue(f"fill takes one number or one for each of {how.n_channels} channels, not {len(numbers)}.")
         return
@@ -109,9 +109,9 @@ def seed(name: str, value: Any) -> int:
     return found
 
 
-def default_stride(patch: tuple[int, int]) -> tuple[int, int]:
+def default_stride(patch: tuple[int, ...]) -> tuple[int, ...]:
     """Return a quarter of the patch along each axis, at least one pixel."""
-    return max(1, patch[0] // 4), max(1, patch[1] // 4)
+    return tuple(max(1, length // 4) for length in patch)
 
 
 #: What `segments` may call, as scikit-image does, and the most segments of an image.

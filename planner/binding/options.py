@@ -144,7 +144,7 @@ def show_value(value: Any) -> Any:
     match value:
         case None:
             return "planned"
-        case (int(),) | (int(), int()):
+        case (int(),) | (int(), int()) | (int(), int(), int()):
             return show_pair(value)
         case tuple() if value and all(isinstance(item, tuple) for item in value):
             parts = [show_pair(item) for item in value]

@@ -40,12 +40,10 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """Where a stored map meets a grid."""
+    """Where a stored map meets a grid: an index into planes of the grid, and of the map."""
 
-    rows: npt.NDArray[np.intp]
-    cols: npt.NDArray[np.intp]
-    from_rows: npt.NDArray[np.intp]
-    from_cols: npt.NDArray[np.intp]
+    here: tuple[npt.NDArray[np.intp], ...]
+    there: tuple[npt.NDArray[np.intp], ...]
 
 
 def with_stored_cells(bound: BoundExplain, catalog: Catalog) -> BoundExplain:
@@ -80,7 +78,7 @@ def held_cells(
     Classes that only the network can tell (FOR TOP, or FOR PREDICTED of an image without a stored map) count as not
     stored. A window that several runs hold counts for the oldest.
     """
-    parts: dict[tuple[int, int, int], _Part] = {}
+    parts: dict[tuple[int, ...], _Part] = {}
     counts: list[dict[str, int]] = [{} for _ in grids]
     for alike in stored:
         for asked, n_images in _asked(classes, model, images, alike).items():
@@ -119,7 +117,7 @@ def _by_run(
     number: int,
     asked: Sequence[int],
     maps: Sequence[StoredGrid],
-    parts: dict[tuple[int, int, int], _Part],
+    parts: dict[tuple[int, ...], _Part],
 ) -> dict[str, int]:
     """Windows of one grid and image held for every asked class, by the run that holds them for the first one."""
     counts: dict[str, int] = {}
@@ -143,15 +141,13 @@ def _by_run(
     return counts
 
 
-def _mask(grid: WindowGrid, each: StoredGrid, number: int, parts: dict[tuple[int, int, int], _Part]) -> Mask:
+def _mask(grid: WindowGrid, each: StoredGrid, number: int, parts: dict[tuple[int, ...], _Part]) -> Mask:
     # Maps of one run share their axes, so that each pair of grids is compared once.
-    key = number, id(each.rows), id(each.cols)
+    key = number, *map(id, each.axes)
     if key not in parts:
-        rows, from_rows = axis_places(grid.rows, *each.rows)
-        cols, from_cols = axis_places(grid.cols, *each.cols)
-        parts[key] = _Part(rows, cols, from_rows, from_cols)
+        places = [axis_places(axis, *stored) for axis, stored in zip(grid.axes, each.axes, strict=True)]
+        parts[key] = _Part(np.ix_(*(here for here, _ in places)), np.ix_(*(there for _, there in places)))
     part = parts[key]
     mask = np.zeros(grid.shape, bool)
-    exact = True if each.exact is None else each.exact[np.ix_(part.from_rows, part.from_cols)]
-    mask[np.ix_(part.rows, part.cols)] = exact
+    mask[part.here] = True if each.exact is None else each.exact[part.there]
     return mask

@@ -14,6 +14,7 @@ from typing import Any
 
 from obeql.errors import QueryTypeError, nearest
 from obeql.grammar import syntax
+from obeql.planner.input_kinds import KINDS
 
 __all__ = [
     "BadValue",
@@ -64,8 +65,8 @@ def plain(value: syntax.Value, parameters: Parameters) -> Any:
         case syntax.Parameter():
             given = parameter_value(value, parameters)
             return given.item() if hasattr(given, "item") and not hasattr(given, "__len__") else given
-        case syntax.Pair():
-            return (value.height, value.width)
+        case syntax.Sizes(numbers):
+            return numbers
         case syntax.ListValue():
             return [plain(item, parameters) for item in value.items]
         case syntax.TupleValue():
@@ -90,7 +91,7 @@ def shown(value: Any) -> str:
 
 
 def show_pair(pair: tuple[int, ...]) -> str:
-    """Return (height, width), or one number, as it is written in a query: `16x24`."""
+    """Return one number an axis, or one for all, as it is written in a query: `16x24`."""
     return "x".join(map(str, pair))
 
 
@@ -142,13 +143,14 @@ def text_value(name: str, value: Any) -> str:
 
 
 def axis_sizes(name: str, value: Any) -> tuple[int, ...]:
-    """Parse `16`, for every axis, or `16x24` (height x width) in pixels, each at least 1; returns what is written."""
+    """Parse `16`, for every axis, or one an axis, `16x24`, in pixels, each at least 1; returns what is written."""
     sizes = value if isinstance(value, tuple) else (value,)
-    if len(sizes) in (1, 2) and all(isinstance(n, int) and not isinstance(n, bool) for n in sizes):
+    if 0 < len(sizes) <= max(KINDS) and all(isinstance(n, int) and not isinstance(n, bool) for n in sizes):
         if min(sizes) >= 1:
             return sizes
         raise BadValue(f"{name} is at least 1 pixel, not {show_pair(sizes)}.")
-    raise BadValue(f"{name} takes pixels such as 16, or 16x24 for height x width, not {shown(value)}.")
+    examples = "16, 16x24 for height x width, or 4x16x16 for depth x height x width"
+    raise BadValue(f"{name} takes pixels such as {examples}, not {shown(value)}.")
 
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*([a-zA-Z]*)\s*")

@@ -20,7 +20,7 @@ from obeql.planner.binding.options import place_of
 from obeql.planner.binding.values import BadValue, Parameters
 from obeql.planner.binding.windows import bind_label_picture, bind_segments, bind_windows
 from obeql.planner.borders import BORDERS, Border
-from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord
+from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord, Preprocessing
 from obeql.planner.class_selector import ClassSelector
 from obeql.planner.grid import WindowGrid, show_on
 from obeql.planner.regions import RegionGrid
@@ -46,9 +46,12 @@ def bind_all_windows(
     parameters: Parameters,
     model: ModelRecord,
     images: tuple[ImageRecord, ...],
-) -> tuple[tuple[tuple[int, int], ...], tuple[WindowGrid, ...]]:
+) -> tuple[tuple[tuple[int, ...], ...], tuple[WindowGrid, ...]]:
     """Return the strides and grids of the patches, or no stride and the windows that the statement lists."""
     what = what_lists(statement, options)
+    if what is not None and len(model.preprocessing.size) > 2:
+        message = f"{what} lists windows of images; model {model.name!r} takes volumes: patch and stride lay a grid."
+        raise locate(QueryTypeError(message), statement.windows or statement)
     _lay_on_axes(statement, options, model)
     mask, segments = options.pop("mask"), options.pop("segments")
     if what is None:
@@ -93,21 +96,21 @@ def bind_fill(statement: statements.ExplainOcclude, options: Mapping[str, Any], 
 
 def _bind_strides(
     statement: statements.ExplainOcclude, options: Mapping[str, Any], model: ModelRecord
-) -> tuple[tuple[int, int], ...]:
+) -> tuple[tuple[int, ...], ...]:
     """Return one stride for each patch, after checking that both fit the model's input."""
     size = model.preprocessing.map_size
     input_of = f"the {model.preprocessing.size_text} input of model {model.name!r}"
     border = cast(Border, options["border"])
     strides = []
     for item, patch in enumerate(options["patch"]):
-        if patch[0] > size[0] or patch[1] > size[1]:
+        if _exceeds(patch, size):
             message = f"patch {show_on(size, patch)} is larger than {input_of}."
             raise locate(QueryTypeError(message), value_node(statement, "patch", item))
         stride = options["stride"] or default_stride(patch)
-        if stride[0] > size[0] or stride[1] > size[1]:
+        if _exceeds(stride, size):
             message = f"stride {show_on(size, stride)} is larger than {input_of}."
             raise locate(QueryTypeError(message), value_node(statement, "stride"))
-        if BORDERS[border].within_patch and (stride[0] > patch[0] or stride[1] > patch[1]):
+        if BORDERS[border].within_patch and _exceeds(stride, patch):
             exceeding = f"{show_on(size, stride)} exceeds {show_on(size, patch)}"
             message = f"border={border} needs a stride within the patch, but {exceeding}."
             raise locate(QueryTypeError(message), value_node(statement, "border"))
@@ -115,16 +118,19 @@ def _bind_strides(
     return tuple(strides)
 
 
-def gap_notes(
-    options: Mapping[str, Any], strides: tuple[tuple[int, int], ...], size: tuple[int, int]
-) -> tuple[str, ...]:
+def _exceeds(sizes: tuple[int, ...], others: tuple[int, ...]) -> bool:
+    """Return whether a size is larger than the other one along any axis."""
+    return any(one > other for one, other in zip(sizes, others, strict=True))
+
+
+def gap_notes(options: Mapping[str, Any], strides: tuple[tuple[int, ...], ...], how: Preprocessing) -> tuple[str, ...]:
     """Return what to say of strides that leave pixels of the model's input between their windows."""
-    notes = []
+    size, notes = how.map_size, []
     for patch, stride in zip(options["patch"], strides, strict=True):
-        if stride[0] > patch[0] or stride[1] > patch[1]:
+        if _exceeds(stride, patch):
             notes.append(
                 f"stride {show_on(size, stride)} exceeds patch {show_on(size, patch)}: "
-                f"{'samples' if size[0] == 1 else 'pixels'} between windows are never hidden"
+                f"{how.kind.unit}s between windows are never hidden"
             )
     return tuple(notes)
 
@@ -132,7 +138,7 @@ def gap_notes(
 def _bind_grids(
     statement: statements.ExplainOcclude,
     options: Mapping[str, Any],
-    strides: tuple[tuple[int, int], ...],
+    strides: tuple[tuple[int, ...], ...],
     model: ModelRecord,
 ) -> tuple[WindowGrid, ...]:
     """Return one grid for each patch, cut to the REGION, which holds at least one window of each."""
@@ -144,8 +150,8 @@ def _bind_grids(
             region = region_on_axes(box.numbers, model)
         except QueryTypeError as wrong:
             raise locate(wrong, box) from None
-        top, left, height, width = region
-        if top + height > size[0] or left + width > size[1]:
+        ends = tuple(map(sum, zip(region[: len(size)], region[len(size) :], strict=True)))
+        if _exceeds(ends, size):
             what = f"{clause('REGION', box)} ({', '.join(map(str, box.numbers))})"
             message = f"{what} reaches outside the {model.preprocessing.size_text} input of model {model.name!r}."
             raise locate(QueryTypeError(message), box)
@@ -154,9 +160,10 @@ def _bind_grids(
     for patch, stride in zip(options["patch"], strides, strict=True):
         grid = WindowGrid.over(size, patch, stride, border, region)
         if grid.n_windows == 0 and box is not None and region is not None:
+            extent = f"{show_on(size, region[len(size) :])} {model.preprocessing.kind.unit}s"
             message = (
-                f"{clause('REGION', box)} of {show_on(size, region[2:])} pixels holds no window of patch "
-                f"{show_on(size, patch)} and stride {show_on(size, stride)}; windows must lie wholly inside."
+                f"{clause('REGION', box)} of {extent} holds no window of patch {show_on(size, patch)} "
+                f"stride {show_on(size, stride)}; windows must lie wholly inside."
             )
             raise locate(QueryTypeError(message), box)
         grids.append(grid)

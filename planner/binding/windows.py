@@ -46,7 +46,7 @@ def bind_windows(
         if isinstance(source, syntax.SelectSource):
             table = catalog.windows_selected(source.query, select_values(source, parameters))
         else:
-            table = table_of(parameter_value(source, parameters), model.preprocessing.map_size)
+            table = table_of(parameter_value(source, parameters), _size_of(model))
         return _Rows(clause("WINDOWS", node), table, catalog, model).grid(images)
     except QueryError as wrong:
         inside = isinstance(node.source, syntax.SelectSource) and wrong.offset is not None
@@ -102,7 +102,7 @@ class _Rows:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.model.preprocessing.map_size
+        return _size_of(self.model)
 
     def grid(self, images: Sequence[ImageRecord]) -> RegionGrid:
         """Return the windows, with those of each image where the rows say which image they are of."""
@@ -291,3 +291,9 @@ def _handles(column: str, images: Sequence[ImageRecord]) -> dict[Any, list[str]]
         if column == "image":
             add(PurePath(image.shown).stem.lower(), image)
     return found
+
+
+def _size_of(model: ModelRecord) -> tuple[int, int]:
+    """Return (height, width) of the input of a model of images or, one row high, of signals."""
+    height, width = model.preprocessing.map_size
+    return height, width

@@ -86,7 +86,7 @@ def _fault_of(node: LogicalNode) -> str:
         case UnionMaps(inputs=inputs) if len(inputs) < 2:
             fault = "joins fewer than two inputs"
         case Classify(model=model):
-            sizes = {(grid.rows.size, grid.cols.size) for grid in grids_of(node)}
+            sizes = {grid.size for grid in grids_of(node)}
             if sizes != {model.network.size}:
                 fault = f"takes inputs of {model.network.size}, not of {sizes}"
             elif any(grid.n_windows == 0 for grid in grids_of(node)):

@@ -258,7 +258,7 @@ def show_grid(grid: WindowGrid) -> str:
         return f"{grid.n_windows:,} listed windows{grid.shown_sizes}{show_channels(grid)}"
     region = ""
     if grid.region is not None:
-        starts, extents = (shown_axes(grid.size, part) for part in (grid.region[:2], grid.region[2:]))
+        starts, extents = (shown_axes(grid.size, part) for part in _halves(grid.region))
         region = f" in ({','.join(map(str, (*starts, *extents)))})"
     patch, stride, shape = (show_on(grid.size, each) for each in (grid.patch, grid.stride, grid.shape))
     return f"{patch}{show_channels(grid)} every {stride}{region} ({shape} windows {grid.border})"
@@ -269,3 +269,8 @@ def show_channels(grid: WindowGrid) -> str:
     if grid.channels is None:
         return ""
     return f" of channel{'s' if len(grid.channels) > 1 else ''} {', '.join(map(str, grid.channels))}"
+
+
+def _halves(box: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    n_axes = len(box) // 2
+    return box[:n_axes], box[n_axes:]

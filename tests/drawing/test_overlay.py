@@ -41,7 +41,16 @@ def heatmap(
     logit = np.broadcast_to(-np.asarray(importance, np.float32), grid.shape)
     key = CellKey(more.pop("image_hash", source.digest), "m", "p", (8, 8), "mean", "float32")
     cells = MapCells(
-        key, 0, rows, cols, lengths, lengths, logit, np.zeros_like(logit), np.zeros(grid.shape, np.int32), 0.0, 0.0, 0
+        key,
+        0,
+        (rows, cols),
+        (lengths, lengths),
+        logit,
+        np.zeros_like(logit),
+        np.zeros(grid.shape, np.int32),
+        0.0,
+        0.0,
+        0,
     )
     more.setdefault("picture", source)
     name = more.pop("image", "gray.png")

@@ -46,8 +46,8 @@ def test_values_of_every_kind() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("size", 0), ("size", -1), ("size", 1.5), ("size", True), ("size", (1, 2, 3)), ("size", "big"),
-        ("size", 10**9), ("size", "1x2x3"), ("resize", "crop"), ("resize", 3), ("edge", 0), ("edge", "x"),
+        ("size", 0), ("size", -1), ("size", 1.5), ("size", True), ("size", (1, 2, 3, 4)), ("size", "big"),
+        ("size", 10**9), ("size", "1x2x3x4"), ("resize", "crop"), ("resize", 3), ("edge", 0), ("edge", "x"),
         ("interpolation", "cubic"), ("channels", "rgba"), ("mean", "x"), ("mean", ()), ("mean", float("nan")),
         ("mean", ("a",)), ("std", 0), ("std", (1, 1, -1)), ("std", float("inf")), ("classes", []), ("classes", [1]),
         ("classes", ""), ("classes", ["a", " "]), ("classes", 5), ("weights", 3), ("weights", " "),

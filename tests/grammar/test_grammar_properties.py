@@ -43,7 +43,7 @@ scalars = st.one_of(
     st.builds(g.Number, reals),
     texts,
     st.builds(g.Word, names),
-    st.builds(g.Pair, st.integers(0, 999), st.integers(0, 999)),
+    st.builds(g.Sizes, st.lists(st.integers(0, 999), min_size=2, max_size=4).map(tuple)),
     st.builds(g.SizeValue, st.one_of(st.integers(0, 99), st.just(1.5)), st.sampled_from(sorted(g.SIZE_UNITS))),
     parameters,
 )

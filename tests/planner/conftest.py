@@ -271,8 +271,8 @@ def stored(catalog: FakeCatalog) -> Callable[[], None]:
         for image, maps in enumerate(([(full, "monday")], [(full, "monday"), (full, "run 7")], [(corner, "run 7")])):
             grids = []
             for grid, run in maps:
-                axes = ((axis.starts, axis.lengths) for axis in (grid.rows, grid.cols))
-                grids.append(StoredGrid(0, grid.patch, *axes, clean_top_class=0, run=run))
+                axes = tuple((axis.starts, axis.lengths) for axis in grid.axes)
+                grids.append(StoredGrid(0, grid.patch, axes, clean_top_class=0, run=run))
             catalog.stored.append(StoredMaps([image], grids))
 
     return fill

@@ -40,10 +40,8 @@ def heatmap(
     cells = MapCells(
         key=CellKey(more.pop("image_hash", "hash"), "m", "p", patch, "mean", "float32"),
         class_id=1,
-        tops=axes[0],
-        lefts=axes[1],
-        heights=axes[2],
-        widths=axes[3],
+        starts=(axes[0], axes[1]),
+        lengths=(axes[2], axes[3]),
         logit=values.astype(np.float32),
         others=np.full(grid.shape, 0.25, np.float32),
         top_class=np.zeros(grid.shape, np.int32),

@@ -266,7 +266,7 @@ def cells_on(grid: WindowGrid, class_id: int, rng: np.random.Generator, values: 
     logit[missing] = np.nan
     top = np.where(missing, -1, 2).astype(np.int32)
     key = CellKey("image", "model", "how", grid.patch, "mean", "float32")
-    return MapCells(key, class_id, *axes, logit, logit + 1, top, 0.5, 0.25, 2)
+    return MapCells(key, class_id, (tops, lefts), (heights, widths), logit, logit + 1, top, 0.5, 0.25, 2)
 
 
 def windows(grid: WindowGrid) -> Iterator[tuple[int, int, int, int]]:

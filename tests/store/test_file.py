@@ -437,9 +437,15 @@ def old_file(tmp_path: Path) -> Path:
     return file
 
 
+LATER_COLUMNS = (
+    "name, score_kind, regions, channel, shape, patch_depth, stride_depth, fronts, depths, input_depth, source_front, "
+    "source_depth"
+)
+
+
 def test_a_file_of_the_first_version_is_upgraded(old_file: Path) -> None:
-    # versions 4, 6 and 8 added these columns
-    heatmaps = "SELECT * EXCLUDE (quality, name, score_kind, regions, channel) FROM heatmaps ORDER BY map_id"
+    # versions 4, 6, 8 and 9 added these columns
+    heatmaps = f"SELECT * EXCLUDE (quality, {LATER_COLUMNS}) FROM heatmaps ORDER BY map_id"
     with Store(old_file, read_only=True) as store:  # read with the views it has
         before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
         assert [run.name for run in store.runs()] == ["first"] and len(store.load_maps(1)) == 2
@@ -449,6 +455,9 @@ def test_a_file_of_the_first_version_is_upgraded(old_file: Path) -> None:
         assert store.connection.execute("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [
             (SCHEMA_VERSION,)
         ]
+        assert store.connection.execute("SELECT DISTINCT shape, fronts FROM heatmaps").fetchall() == [([3, 4], None)]
+        places = store.connection.execute("SELECT DISTINCT plane, front_px, depth_px FROM cells").fetchall()
+        assert places == [(0, 0, 1)]
         assert store.connection.execute("FROM mine").fetchall() == [("first", 3)] * 2
         assert len(store.connection.execute("FROM box_cells(0, 0, 2, 2)").fetchall()) == 2
         assert len(store.connection.execute("FROM top_cells('first', 'scan_1', 5)").fetchall()) == 10
@@ -467,7 +476,7 @@ def test_a_file_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
         before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
         assert len(store.load_maps(1)) == 2 and store.connection.execute("FROM maps_of(9, 9)").fetchall() == []
     with Store(file) as store:
-        heatmaps = "SELECT * EXCLUDE (name, score_kind, regions, channel) FROM heatmaps ORDER BY map_id"
+        heatmaps = f"SELECT * EXCLUDE ({LATER_COLUMNS}) FROM heatmaps ORDER BY map_id"
         assert store.connection.execute(heatmaps).fetchall() == before and len(before) == 2
         named = store.connection.execute(
             "SELECT DISTINCT image, run, top_class_name FROM windows ORDER BY ALL"
@@ -564,7 +573,7 @@ def test_dropped_runs_give_their_space_back(tmp_path: Path) -> None:
             plane = rng.random((53, 53)).astype(np.float32)
             key = CellKey(f"{name}{number}", "model", "preprocessing", (16, 16), "mean", "float32")
             top = np.zeros((53, 53), np.int32)
-            cells = MapCells(key, 0, starts, starts, sizes, sizes, plane, plane, top, 1.0, 0.0, 0)
+            cells = MapCells(key, 0, (starts, starts), (sizes, sizes), plane, plane, top, 1.0, 0.0, 0)
             images.append(ImageMaps(image.image_id or 0, [cells], {}))
         store.write_batch(run_id, images)
         store.finish_run(run_id, "done")

@@ -38,10 +38,8 @@ def drawn(seed: int, **changes: Any) -> MapCells:
     values: dict[str, Any] = {
         "key": CellKey("image", "model", "preprocessing", (4, 5), "mean", "float32"),
         "class_id": 3,
-        "tops": np.sort(rng.integers(0, 12, rows)).astype(np.int32),
-        "lefts": np.sort(rng.integers(0, 12, cols)).astype(np.int32),
-        "heights": rng.integers(2, 5, rows).astype(np.int32),
-        "widths": rng.integers(2, 6, cols).astype(np.int32),
+        "starts": tuple(np.sort(rng.integers(0, 12, n)).astype(np.int32) for n in (rows, cols)),
+        "lengths": (rng.integers(2, 5, rows).astype(np.int32), rng.integers(2, 6, cols).astype(np.int32)),
         "logit": logit,
         "others": others,
         "top_class": np.where(missing, -1, 3).astype(np.int32),
@@ -263,14 +261,11 @@ def saturated(seed: int, clean: float) -> MapCells:
     others = rng.normal(size=(5, 6)).astype(np.float32)
     logit = (others + clean + rng.normal(size=(5, 6)) * rng.choice([1e-3, 0.1, 3.0], (5, 6))).astype(np.float32)
     logit[0, 0] = others[0, 0] - clean  # a window that turns the class over
-    axes: dict[str, Any] = {
-        "tops": np.arange(5),
-        "lefts": np.arange(6),
-        "heights": np.full(5, 3),
-        "widths": np.full(6, 3),
+    beside = {
+        "starts": tuple(np.arange(n, dtype=np.int32) for n in (5, 6)),
+        "lengths": tuple(np.full(n, 3, np.int32) for n in (5, 6)),
     }
     classes = np.full((5, 6), 3, np.int32)
-    beside = {name: axis.astype(np.int32) for name, axis in axes.items()}
     return drawn(0, logit=logit, others=others, top_class=classes, clean_logit=clean, clean_others=0.0, **beside)
 
 

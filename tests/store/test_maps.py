@@ -37,10 +37,8 @@ def sample(seed: int = 0, shape: tuple[int, int] = (5, 7), **changes: Any) -> Ma
     cells = MapCells(
         key=KEY,
         class_id=3,
-        tops=np.arange(rows, dtype=np.int32) * 4,
-        lefts=np.arange(cols, dtype=np.int32) * 8,
-        heights=np.full(rows, 16, np.int32),
-        widths=np.full(cols, 24, np.int32),
+        starts=(np.arange(rows, dtype=np.int32) * 4, np.arange(cols, dtype=np.int32) * 8),
+        lengths=(np.full(rows, 16, np.int32), np.full(cols, 24, np.int32)),
         logit=logit,
         others=others_of(logit, rng.normal(size=shape).astype(np.float32)),
         top_class=rng.integers(0, 9, shape, dtype=np.int32),

@@ -49,7 +49,6 @@ def new_score(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def a_map() -> MapCells:
-    axes = {"tops": (0, 4), "heights": (4, 4), "lefts": (0, 4, 8), "widths": (4, 4, 4)}
     return MapCells(
         CellKey("image", "model", "preprocessing", (4, 4), "mean", "float32"),
         class_id=1,
@@ -59,7 +58,8 @@ def a_map() -> MapCells:
         clean_logit=CLEAN[0],
         clean_others=CLEAN[1],
         clean_top_class=1,
-        **{name: np.array(values, np.int32) for name, values in axes.items()},
+        starts=(np.array([0, 4], np.int32), np.array([0, 4, 8], np.int32)),
+        lengths=(np.full(2, 4, np.int32), np.full(3, 4, np.int32)),
     )
 
 

@@ -119,8 +119,8 @@ def _declared(graph: Graph, channels_last: bool) -> Declared:
     channels, *spatial = (sizes[-1], *sizes[:-1]) if channels_last else sizes
     known = tuple(each for each in spatial if each is not None)
     size = known if len(known) == len(spatial) else None
-    if len(spatial) == 1:
-        return Declared(size=size, channels=numbered(channels or 1), n_axes=1)
+    if len(spatial) != 2:
+        return Declared(size=size, channels=numbered(channels or 1), n_axes=len(spatial))
     if channels not in (None, 1, 3):
         raise ModelError(
             f"The ONNX input has shape {_shape(graph)}; images have 3 channels (or 1 for gray), first or last."

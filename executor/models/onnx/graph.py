@@ -21,6 +21,7 @@ from obeql.executor.models.bound_inputs import BoundValue, DeclaredInput, split_
 from obeql.executor.models.forward import reason
 from obeql.executor.models.onnx.node import Array, Node
 from obeql.planner.binding.input_values import InputValue
+from obeql.planner.input_kinds import KINDS
 
 __all__ = ["Graph", "read_graph"]
 
@@ -225,10 +226,11 @@ def _image_shape(path: Path, image: DeclaredInput) -> tuple[tuple[int | None, ..
     """Return the declared shape of the input that takes images, and whether it takes bytes."""
     if image.dtype not in (torch.float32, torch.uint8):
         raise ModelError(f"The input {image.shown} of {str(path)!r} takes no images; floats and UINT8 are supported.")
-    if image.shape and len(image.shape) not in (3, 4):
+    if image.shape and len(image.shape) - 2 not in KINDS:
         raise ModelError(
             f"The input {image.shown} of {str(path)!r} has {len(image.shape)} axes; "
-            f"an image batch has 4, (N, C, H, W) or (N, H, W, C), a batch of signals 3, (N, C, length)."
+            f"an image batch has 4, (N, C, H, W) or (N, H, W, C), of signals 3, (N, C, length), of volumes 5, "
+            "(N, C, depth, height, width)."
         )
     return image.shape or (None,) * 4, image.dtype == torch.uint8
 

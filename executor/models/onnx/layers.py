@@ -18,7 +18,9 @@ from obeql.executor.models.onnx.node import Function, Node, Operator
 
 __all__ = ["LAYERS"]
 
-_Pads = tuple[int, int, int, int]  # top, left, bottom, right
+#: Padding before each axis, then after each: top, left, bottom, right of images.
+_Pads = tuple[int, ...]
+_Sizes = tuple[int, ...]
 
 #: Attributes that hold a number an axis, and what stands for a row that is alone; `pads` have two an axis.
 _OF_A_ROW: Mapping[str, int] = {"kernel_shape": 1, "strides": 1, "dilations": 1, "output_padding": 0}
@@ -45,62 +47,77 @@ def _on_rows(function: Function) -> Function:
     return run
 
 
-def _pair(node: Node, key: str, default: Sequence[int] | None = None) -> tuple[int, int]:
-    values = node.get(key, default)
-    if values is None or len(values) != 2:
-        raise node.refuse(f"has {key}={values}; only two-dimensional windows are supported")
-    return int(values[0]), int(values[1])
+def _each(node: Node, key: str, x: Tensor, default: int | None = None) -> _Sizes:
+    """Return an attribute that has one number for each spatial axis of a map."""
+    n_axes = x.ndim - 2
+    values = node.get(key, None if default is None else (default,) * n_axes)
+    if values is None or len(values) != n_axes:
+        raise node.refuse(f"has {key}={values} for maps of {n_axes} axes; it must have one number an axis")
+    return tuple(map(int, values))
 
 
-def _pads(node: Node, x: Tensor, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> _Pads:
+def _pads(node: Node, x: Tensor, kernel: _Sizes, stride: _Sizes, dilation: _Sizes) -> _Pads:
     """Padding in pixels, from `pads` or by the SAME rules of `auto_pad` from the size of `x`."""
     mode = node.get("auto_pad", "NOTSET")
     if mode == "NOTSET":
-        top, left, bottom, right = node.get("pads", (0, 0, 0, 0))
-        return top, left, bottom, right
+        return tuple(map(int, node.get("pads", (0,) * (2 * len(kernel)))))
     if mode == "VALID":
-        return 0, 0, 0, 0
+        return (0,) * (2 * len(kernel))
     if mode not in ("SAME_UPPER", "SAME_LOWER"):
         raise node.refuse(f"has the unknown auto_pad {mode!r}")
-    before, after = [], []
-    for axis in range(2):
-        n = x.shape[2 + axis]
-        reach = (-(-n // stride[axis]) - 1) * stride[axis] + dilation[axis] * (kernel[axis] - 1) + 1
-        total = max(reach - n, 0)
-        small, large = total // 2, total - total // 2
-        before.append(small if mode == "SAME_UPPER" else large)
-        after.append(large if mode == "SAME_UPPER" else small)
-    return before[0], before[1], after[0], after[1]
+    totals = []
+    for n, extent, step, apart in zip(x.shape[2:], kernel, stride, dilation, strict=True):
+        reach = (-(-n // step) - 1) * step + apart * (extent - 1) + 1
+        totals.append(max(reach - n, 0))
+    return _on_both_sides(totals, mode == "SAME_UPPER")
+
+
+def _on_both_sides(totals: Sequence[int], more_after: bool) -> _Pads:
+    """Split padding in two, an axis at a time, the odd pixel after it or before it."""
+    small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return (*small, *large) if more_after else (*large, *small)
+
+
+def _flat(pads: _Pads) -> list[int]:
+    """Return padding as torch takes it: before and after, the last axis first."""
+    n_axes = len(pads) // 2
+    return [size for axis in reversed(range(n_axes)) for size in (pads[axis], pads[n_axes + axis])]
 
 
 def _pad(x: Tensor, pads: _Pads, value: float = 0.0) -> Tensor:
-    top, left, bottom, right = pads
-    return F.pad(x, (left, right, top, bottom), value=value) if any(pads) else x
+    return F.pad(x, _flat(pads), value=value) if any(pads) else x
 
 
-def _maps(node: Node, x: Tensor) -> None:
-    if x.ndim != 4:
+def _maps(node: Node, x: Tensor, *n_axes: int) -> None:
+    if x.ndim - 2 not in n_axes:
+        others = ", (N, C, D, H, W) volumes" if 3 in n_axes else ""
         raise node.refuse(
-            f"reads a value of shape {tuple(x.shape)}; only (N, C, H, W) maps and (N, C, length) signals are supported"
+            f"reads a value of shape {tuple(x.shape)}; only (N, C, H, W) maps{others} and (N, C, length) signals are "
+            "supported"
         )
 
 
+_CONV = {2: F.conv2d, 3: F.conv3d}
+_MAX_POOL = {2: F.max_pool2d, 3: F.max_pool3d}
+_AVG_POOL = {2: F.avg_pool2d, 3: F.avg_pool3d}
+
+
 def conv(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    _maps(node, x)
-    kernel = (weight.shape[2], weight.shape[3])
-    stride, dilation = _pair(node, "strides", (1, 1)), _pair(node, "dilations", (1, 1))
+    _maps(node, x, 2, 3)
+    n_axes = x.ndim - 2
+    kernel = tuple(weight.shape[2:])
+    stride, dilation = _each(node, "strides", x, 1), _each(node, "dilations", x, 1)
     pads = _pads(node, x, kernel, stride, dilation)
-    top, left, bottom, right = pads
-    padding = (top, left)
-    if padding != (bottom, right) or min(pads) < 0:
-        x, padding = _pad(x, pads), (0, 0)
-    return F.conv2d(x, weight, bias, stride, padding, dilation, node.get("group", 1))
+    padding = pads[:n_axes]
+    if padding != pads[n_axes:] or min(pads) < 0:
+        x, padding = _pad(x, pads), (0,) * n_axes
+    return _CONV[n_axes](x, weight, bias, stride, padding, dilation, node.get("group", 1))
 
 
 def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    _maps(node, x)
-    stride, dilation = _pair(node, "strides", (1, 1)), _pair(node, "dilations", (1, 1))
-    more = _pair(node, "output_padding", (0, 0))
+    _maps(node, x, 2)
+    stride, dilation = _each(node, "strides", x, 1), _each(node, "dilations", x, 1)
+    more = _each(node, "output_padding", x, 0)
     whole = F.conv_transpose2d(x, weight, None, stride, 0, 0, node.get("group", 1), dilation)
     spread = [whole.shape[2 + axis] + more[axis] for axis in range(2)]
     top, left, bottom, right = _transposed_pads(node, x, spread, stride)
@@ -109,80 +126,74 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
     return y if bias is None else y + bias.reshape(-1, 1, 1)
 
 
-def _transposed_pads(node: Node, x: Tensor, spread: Sequence[int], stride: tuple[int, int]) -> _Pads:
+def _transposed_pads(node: Node, x: Tensor, spread: Sequence[int], stride: _Sizes) -> _Pads:
     """Return what a transposed convolution leaves out of the `spread` (height, width) of its windows on each side."""
     mode, said = node.get("auto_pad", "NOTSET"), node.get("output_shape")
     if mode == "VALID":
         return 0, 0, 0, 0
     if mode == "NOTSET" and not said:
-        top, left, bottom, right = node.get("pads", (0, 0, 0, 0))
-        return top, left, bottom, right
+        return tuple(map(int, node.get("pads", (0, 0, 0, 0))))
     if mode not in ("NOTSET", "SAME_UPPER", "SAME_LOWER"):
         raise node.refuse(f"has the unknown auto_pad {mode!r}")
-    before, after = [], []
-    for axis in range(2):
-        wanted = said[-2 + axis] if said else x.shape[2 + axis] * stride[axis]
-        total = spread[axis] - wanted
-        small, large = total // 2, total - total // 2
-        before.append(small if mode == "SAME_UPPER" else large)
-        after.append(large if mode == "SAME_UPPER" else small)
-    return before[0], before[1], after[0], after[1]
+    wanted = said[-2:] if said else [x.shape[2 + axis] * stride[axis] for axis in range(2)]
+    return _on_both_sides([spread[axis] - wanted[axis] for axis in range(2)], mode == "SAME_UPPER")
 
 
-def _overhang(node: Node, x: Tensor, pads: _Pads, kernel: tuple[int, int], stride: tuple[int, int]) -> _Pads:
+def _overhang(x: Tensor, pads: _Pads, kernel: _Sizes, stride: _Sizes) -> _Pads:
     """Grow the padding after the last pixel so that a floor-mode window lands where ceil_mode would put one.
 
     As onnxruntime and torch do, a window that would start beyond the map and its leading padding is dropped.
     """
-    grown = list(pads)
-    for axis in range(2):
-        n, before, after = x.shape[2 + axis], pads[axis], pads[2 + axis]
+    n_axes, grown = len(kernel), list(pads)
+    for axis in range(n_axes):
+        n, before, after = x.shape[2 + axis], pads[axis], pads[n_axes + axis]
         out = -(-(n + before + after - kernel[axis]) // stride[axis]) + 1
         if (out - 1) * stride[axis] >= n + before:
             out -= 1
-        grown[2 + axis] = max(after, (out - 1) * stride[axis] + kernel[axis] - n - before)
-    return grown[0], grown[1], grown[2], grown[3]
+        grown[n_axes + axis] = max(after, (out - 1) * stride[axis] + kernel[axis] - n - before)
+    return tuple(grown)
 
 
-def _simple(pads: _Pads, kernel: tuple[int, int]) -> bool:
+def _simple(pads: _Pads, kernel: _Sizes) -> bool:
     """Return whether torch's pooling takes this padding itself: the same on both sides, at most half the kernel."""
-    return pads[:2] == pads[2:] and all(0 <= pads[axis] <= kernel[axis] // 2 for axis in range(2))
+    before, after = pads[: len(kernel)], pads[len(kernel) :]
+    return before == after and all(0 <= pad <= extent // 2 for pad, extent in zip(before, kernel, strict=True))
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:
-    _maps(node, x)
+    _maps(node, x, 2, 3)
     if len(node.outputs) > 1 and node.outputs[1]:
         raise node.refuse("returns the indices of its maxima, which is not supported")
-    kernel, stride = _pair(node, "kernel_shape"), _pair(node, "strides", (1, 1))
-    dilation, ceil = _pair(node, "dilations", (1, 1)), bool(node.get("ceil_mode", 0))
+    pool, n_axes = _MAX_POOL[x.ndim - 2], x.ndim - 2
+    kernel, stride = _each(node, "kernel_shape", x), _each(node, "strides", x, 1)
+    dilation, ceil = _each(node, "dilations", x, 1), bool(node.get("ceil_mode", 0))
     pads = _pads(node, x, kernel, stride, dilation)
     if _simple(pads, kernel):
-        return F.max_pool2d(x, kernel, stride, pads[:2], dilation, ceil_mode=ceil)
+        return pool(x, kernel, stride, pads[:n_axes], dilation, ceil_mode=ceil)
     if ceil:
-        extent = (dilation[0] * (kernel[0] - 1) + 1, dilation[1] * (kernel[1] - 1) + 1)
-        pads = _overhang(node, x, pads, extent, stride)
-    return F.max_pool2d(_pad(x, pads, -torch.inf), kernel, stride, 0, dilation)
+        extent = tuple(apart * (size - 1) + 1 for apart, size in zip(dilation, kernel, strict=True))
+        pads = _overhang(x, pads, extent, stride)
+    return pool(_pad(x, pads, -torch.inf), kernel, stride, 0, dilation)
 
 
 def average_pool(node: Node, x: Tensor) -> Tensor:
-    _maps(node, x)
-    kernel, stride = _pair(node, "kernel_shape"), _pair(node, "strides", (1, 1))
+    _maps(node, x, 2, 3)
+    pool, n_axes = _AVG_POOL[x.ndim - 2], x.ndim - 2
+    kernel, stride = _each(node, "kernel_shape", x), _each(node, "strides", x, 1)
     ceil, counts_pads = bool(node.get("ceil_mode", 0)), bool(node.get("count_include_pad", 0))
-    if _pair(node, "dilations", (1, 1)) != (1, 1):
+    if set(_each(node, "dilations", x, 1)) != {1}:
         raise node.refuse("averages over a dilated window, which is not supported")
-    pads = _pads(node, x, kernel, stride, (1, 1))
+    pads = _pads(node, x, kernel, stride, (1,) * n_axes)
     if _simple(pads, kernel):
-        return F.avg_pool2d(x, kernel, stride, pads[:2], ceil, counts_pads)
-    grown = _overhang(node, x, pads, kernel, stride) if ceil else pads
-    sums = F.avg_pool2d(_pad(x, grown), kernel, stride, divisor_override=1)
+        return pool(x, kernel, stride, pads[:n_axes], ceil, counts_pads)
+    grown = _overhang(x, pads, kernel, stride) if ceil else pads
+    sums = pool(_pad(x, grown), kernel, stride, divisor_override=1)
     # The divisor depends on the position alone: pixels (and, if asked, padding) under the window, one factor an axis.
-    rows, cols = (
-        _covered(
-            x.shape[2 + axis], pads[axis], pads[2 + axis], kernel[axis], stride[axis], sums.shape[2 + axis], counts_pads
-        )
-        for axis in range(2)
-    )
-    divisor = np.outer(rows, cols)
+    divisor = np.ones(())
+    for axis in range(n_axes):
+        ends = pads[axis], pads[n_axes + axis]
+        n, out = x.shape[2 + axis], sums.shape[2 + axis]
+        divisor = np.multiply.outer(divisor, _covered(n, *ends, kernel[axis], stride[axis], out, counts_pads))
     return sums / torch.tensor(divisor, dtype=x.dtype, device=x.device)
 
 

@@ -24,6 +24,7 @@ from obeql.executor.models.per_batch import FixedBatch, fits_any_batch
 from obeql.executor.models.preprocessing import Declared
 from obeql.executor.models.weights.exported_archive import check_archive
 from obeql.executor.network.capture.quiet import quiet
+from obeql.planner.input_kinds import KINDS
 
 __all__ = ["ExportedModule", "load_exported"]
 
@@ -99,7 +100,7 @@ def _network(path: Path, options: ModelOptions) -> Found:
     known = tuple(each for each in spatial if each is not None)
     size = known if len(known) == len(spatial) else None
     colors: Channels = "gray" if channels == 1 else "rgb"
-    kind = numbered(channels or 1) if len(spatial) == 1 else colors
+    kind = colors if len(spatial) == 2 else numbered(channels or 1)
     declared = Declared(size=size, channels=kind, n_axes=len(spatial))
     names = [node.name for node in _placeholders(graph)]
     module: nn.Module = ExportedModule(graph, names, values)
@@ -149,11 +150,11 @@ def _inputs(path: Path, graph: fx.GraphModule, options: ModelOptions) -> tuple[f
     if not declared:
         raise ModelError(f"A classifier takes an image batch; {str(path)!r} has no inputs.")
     image, values = split_inputs(declared, options.inputs, repr(str(path)))
-    is_batch = image.shape is not None and len(image.shape) in (3, 4)
+    is_batch = image.shape is not None and len(image.shape) - 2 in KINDS
     if not is_batch or image.dtype is None or not image.dtype.is_floating_point:
         raise ModelError(
             f"The input {image.shown} of {str(path)!r} takes no images; an image batch is (N, C, H, W), of signals "
-            "(N, C, length), floating point."
+            "(N, C, length), of volumes (N, C, depth, height, width), floating point."
         )
     return nodes[image.name], values
 

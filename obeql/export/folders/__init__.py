@@ -15,6 +15,7 @@ from obeql.errors import QueryTypeError, nearest
 from obeql.export.folders.fiftyone import write_fiftyone
 from obeql.export.folders.geotiff import require_georeferenced, write_geotiffs
 from obeql.export.folders.map_files import write_arrays, write_pictures
+from obeql.export.folders.nifti import require_volumes, write_nifti
 from obeql.export.folders.parametric_map import require_placed, write_parametric_maps
 from obeql.export.folders.parquet import write_parquet
 from obeql.export.folders.secondary_capture import require_dicom, write_secondary_captures
@@ -53,6 +54,7 @@ FOLDER_FORMATS: tuple[FolderFormat, ...] = (
     ),
     FolderFormat("fiftyone", "a dataset for FiftyOne, a Heatmap a map", write_fiftyone),
     FolderFormat("geotiff", "a GeoTIFF of each map, and maps.csv", write_geotiffs, require_georeferenced),
+    FolderFormat("nifti", "a NIfTI file of each map of a volume, and maps.csv", write_nifti, require_volumes),
 )
 
 

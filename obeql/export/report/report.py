@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.drawing.as_picture import as_picture
 from obeql.drawing.colors import Palette, checked_limit, hatching, limit_of, shared_limits
-from obeql.drawing.curves import as_picture
 from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
 from obeql.errors import ImageError, QueryTypeError
 from obeql.results.quality_text import estimated_note, quality_sentence

@@ -24,11 +24,13 @@ from pyarrow import parquet
 
 from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord
+from obeql.store.axes import AXIS_COLUMNS, axis_batch
 from obeql.store.codec import dump, load
 from obeql.store.map_columns import PLANES, ImageMaps, map_batch, map_digest, member_batch
 from obeql.store.shards.folder import Folder
 
 __all__ = [
+    "AXIS_TABLE",
     "CONTENTS",
     "FIRST_ID",
     "MAP_TABLE",
@@ -74,7 +76,12 @@ CONTENTS: Mapping[str, pa.DataType] = {
     "series_uid": pa.string(),
     "pixel_height_mm": pa.float64(),
     "pixel_width_mm": pa.float64(),
+    "image_depth": pa.int32(),
+    "pixel_depth_mm": pa.float64(),
 }
+
+#: Columns of the table `axis_rows` in the shard, of maps of more than two axes.
+AXIS_TABLE: Mapping[str, str] = {f"axis_{name}": name for name in AXIS_COLUMNS}
 
 #: Columns of the table `maps`, in the shard and there.
 MAP_TABLE: tuple[str, ...] = tuple(map_batch([], [], []).column_names)
@@ -115,6 +122,9 @@ def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) ->
     for name in own:
         filled = [members[name].combine_chunks(), pa.nulls(len(extra), members[name].type)]
         table = table.append_column(name, pa.concat_arrays(filled))
+    axes = axis_batch(every)
+    for name, of in AXIS_TABLE.items():
+        table = table.append_column(name, axes[of])
     places = [at for _, image in images for at in range(len(image.maps))] + [None] * len(extra)
     owners = [each for each in images for _ in each[1].maps] + [each for each in images for _ in each[1].extra_maps]
     further: dict[str, tuple[Sequence[Any], pa.DataType]] = {

@@ -12,6 +12,7 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from obeql.errors import StoreError
 from obeql.store.driver import Lane
@@ -22,7 +23,17 @@ from obeql.store.metadata import FactRows
 from obeql.store.opening import ROW_GROUP_SIZE
 from obeql.store.shards.external import pattern_of
 from obeql.store.shards.folder import Folder
-from obeql.store.shards.format import CONTENTS, MAP_TABLE, SHARD_OF, SUFFIX, Shard, check_maps, read_shard, shard_of
+from obeql.store.shards.format import (
+    AXIS_TABLE,
+    CONTENTS,
+    MAP_TABLE,
+    SHARD_OF,
+    SUFFIX,
+    Shard,
+    check_maps,
+    read_shard,
+    shard_of,
+)
 
 __all__ = ["IncomingRows"]
 
@@ -34,6 +45,7 @@ _NEEDED = tuple(
             *("map_id", "digest", "n_rows", "n_cols", "path", "key", "place", "image_hash"),
             *(name for name in _MEMBERS if name != "image_id"),
             *CONTENTS,
+            *AXIS_TABLE,
         )
     )
 )
@@ -88,7 +100,11 @@ class IncomingRows(MapRows, FactRows):
             if not keep:
                 self._take_planes(folder, shards, rows)
             with self._database.transaction():
-                ids = self._take_facts(folder, shards) if keep else self._map_ids(rows["digest"].to_pylist())
+                if keep:
+                    ids = self._take_facts(folder, shards)
+                else:
+                    ids = self._map_ids(rows["digest"].to_pylist())
+                    self._take_axes(rows, ids)
                 map_ids = self._take_members(run_id, rows, ids, image_ids, taken)
         needed = {shard_of(map_id) for map_id in ids.values()} if keep else set()
         for shard in shards:
@@ -125,6 +141,8 @@ class IncomingRows(MapRows, FactRows):
         if new := _first_rows(digests, ids):
             self._database.append("maps", rows.take(new))
             ids.update((digests[row], rows["map_id"][row].as_py()) for row in new)
+        for shard in shards:
+            self._take_axes(shard.rows, ids)
         origin = self._known_origin()
         needed = {shard_of(map_id) for map_id in ids.values()}
         placed = [
@@ -163,6 +181,21 @@ class IncomingRows(MapRows, FactRows):
             raise
         finally:
             self._database.empty_cache()
+
+    def _take_axes(self, rows: pa.Table, ids: Mapping[str, int]) -> None:
+        """Store what shards say of the axes of maps that have more than two, inside a transaction."""
+        if not set(AXIS_TABLE) <= set(rows.column_names):  # of an earlier version
+            return
+        rows = rows.filter(pc.is_valid(rows["axis_starts"])).select(["digest", *AXIS_TABLE])
+        if not rows.num_rows:
+            return
+        map_ids = pa.array([ids[digest] for digest in rows["digest"].to_pylist()], pa.int64())
+        batch = rows.drop_columns("digest").rename_columns(list(AXIS_TABLE.values())).add_column(0, "map_id", map_ids)
+        known = self._database.rows_beside(
+            "SELECT map_id FROM obeql_store.axis_rows WHERE map_id IN (SELECT map_id FROM obeql_batch)", batch
+        )
+        new = pc.invert(pc.is_in(batch["map_id"], pa.array([map_id for (map_id,) in known], pa.int64())))
+        self._database.append("axis_rows", batch.filter(new))
 
     def _take_members(
         self,

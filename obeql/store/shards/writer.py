@@ -92,7 +92,7 @@ class MapForm:
         image, maps, placement = explained.image, explained.maps, explained.placement
         per_grid = max(1, len(maps) // len(self.strides))
         named = {cells.class_id: self.class_names[cells.class_id] for cells in maps}
-        box = placement.source_box(0, 0, *placement.model_size)
+        box = placement.source_box(*(0,) * len(placement.model_size), *placement.model_size)
         strides = [stride for stride in self.strides for _ in range(per_grid)]
         labels = labelled_classes(self.model, labels_of(image)) if self.by_label else {}
         content, extra = ImageContent.of(explained.facts), explained.extra_maps

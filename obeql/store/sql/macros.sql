@@ -1,4 +1,5 @@
 -- Macros over planes (2-D lists such as heatmaps.scores) and over runs. Rows and columns count from 0, as in `cells`.
+-- Planes of a volume are lines, plane after plane of the grid: its row r of plane p is row p * heatmaps.rows + r there.
 --
 -- A box is (top_row, left_col, n_rows, n_cols); the part of it that lies outside the plane is ignored. Only 2-D slices
 -- are used: slicing a flattened list once per row is a hundred times slower. Parameters named plane_* and lambda
@@ -93,7 +94,8 @@ CREATE MACRO centre_of_mass(plane) AS
             'col': _sum.by_col / list_sum(_sum.of_rows)
         } END)[1],
 (plane, window_tops, window_lefts, window_heights, window_widths) AS
-    list_transform(list_transform(
+    -- Of volumes NULL: their planes have more rows than windows have tops.
+    CASE WHEN len(window_tops) >= len(plane) THEN list_transform(list_transform(
         [{
             'plane': list_transform(plane, lambda _row: list_transform(
                 _row, lambda _value: CASE WHEN _value > 0 THEN _value::DOUBLE ELSE 0 END)),
@@ -109,7 +111,7 @@ CREATE MACRO centre_of_mass(plane) AS
                      _sum.of_rows, lambda _value, _i: (window_tops[_i] + window_heights[_i] / 2) * _value))
                  / list_sum(_sum.of_rows),
             'x': _sum.by_x / list_sum(_sum.of_rows)
-        } END)[1];
+        } END)[1] END;
 
 -- A box of cells of every map: `scores`, `importance` and `exact` are lists of its cells, row by row, NULL where there is
 -- no value; a value that is not exact is estimated.
@@ -196,13 +198,16 @@ CREATE MACRO cells_of(run, image) AS TABLE
     ),
     by_cell AS (
         SELECT chosen.*, tops, lefts, heights, widths, n_cols, clean_logit, clean_log_odds,
+               axes.starts[1] AS fronts, axes.lengths[1] AS depths,
                len(tops) > n_rows AS is_listed, unnest(range(n_rows * n_cols)) AS cell,
                unnest(flatten(z)) AS z, unnest(flatten(top_class)) AS top_class,
                unnest(flatten(exact)) AS listed_exact  -- without a list, NULL for every cell
         FROM opened JOIN chosen USING (map_id)
+        LEFT JOIN obeql_store.axis_rows AS axes ON axes.map_id = opened.map_id
     ),
     scored AS (
-        SELECT run_id, image_id, class_id, class_name, cell // n_cols AS "row", cell % n_cols AS col, tops, lefts,
+        SELECT run_id, image_id, class_id, class_name, cell // n_cols AS line, cell % n_cols AS col, tops, lefts,
+               fronts, depths,
                heights, widths, score_of(kind, z, z) AS score,
                importance_of(kind, clean_logit, clean_log_odds, z, z) AS importance,
                CASE WHEN kind <> 'value' THEN top_class END AS top_class, map_id,
@@ -210,10 +215,13 @@ CREATE MACRO cells_of(run, image) AS TABLE
         FROM by_cell
         WHERE z IS NOT NULL
     )
-    SELECT run_id, image_id, class_id, class_name, "row", col,
-           -- Windows that a query listed have one row, and a top and a height each.
-           tops[CASE WHEN is_listed THEN col ELSE "row" END + 1] AS top_px, lefts[col + 1] AS left_px,
-           heights[CASE WHEN is_listed THEN col ELSE "row" END + 1] AS height_px, widths[col + 1] AS width_px, score, importance, top_class, exact, map_id
+    SELECT run_id, image_id, class_id, class_name, line % len(tops) AS "row", col,
+           -- Windows that a query listed have one row, and a top and a height each. A volume's lines are rows of planes.
+           tops[CASE WHEN is_listed THEN col ELSE line % len(tops) END + 1] AS top_px, lefts[col + 1] AS left_px,
+           heights[CASE WHEN is_listed THEN col ELSE line % len(tops) END + 1] AS height_px,
+           widths[col + 1] AS width_px, score, importance, top_class, exact, map_id,
+           CASE WHEN fronts IS NULL THEN 0 ELSE line // len(tops) END AS plane,
+           coalesce(fronts[line // len(tops) + 1], 0) AS front_px, coalesce(depths[line // len(tops) + 1], 1) AS depth_px
     FROM scored;
 
 -- The k cells of largest importance of each map of one image in one run, best first, ties row-major. An approximate
@@ -221,11 +229,12 @@ CREATE MACRO cells_of(run, image) AS TABLE
 CREATE MACRO top_cells(run, image, k) AS TABLE
     SELECT * EXCLUDE (map_id)
     FROM cells_of(run, image)
-    QUALIFY row_number() OVER (PARTITION BY map_id ORDER BY importance DESC, "row", col) <= k
-    ORDER BY class_id, map_id, importance DESC, "row", col;
+    QUALIFY row_number() OVER (PARTITION BY map_id ORDER BY importance DESC, plane, "row", col) <= k
+    ORDER BY class_id, map_id, importance DESC, plane, "row", col;
 
 -- The map of one image by pixels of the model's input: for each pixel the plain mean of the windows that hide it, which
--- is `exact` where all of these are. A window with a mask hides the spans of mask_rows, any other its whole box.
+-- is `exact` where all of these are. A window with a mask hides the spans of mask_rows, any other its whole box. `z` is
+-- the plane of a volume's voxel, 0 of images.
 CREATE MACRO pixel_map(run, image) AS TABLE
     WITH hidden AS (
         SELECT cell.*, listed.digests[cell.col + 1] AS digest
@@ -235,22 +244,25 @@ CREATE MACRO pixel_map(run, image) AS TABLE
     ),
     spans AS (
         SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, left_px AS start_px,
-               left_px + width_px AS stop_px, unnest(range(top_px, top_px + height_px)) AS y
+               left_px + width_px AS stop_px, unnest(range(top_px, top_px + height_px)) AS y, front_px, depth_px
         FROM hidden WHERE coalesce(digest, '') = ''
         UNION ALL
         SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, left_px + unnest(starts),
-               left_px + unnest(stops), top_px + unnest("rows")
+               left_px + unnest(stops), top_px + unnest("rows"), 0, 1
         FROM hidden JOIN (
             SELECT digest, any_value("rows") AS "rows", any_value(starts) AS starts, any_value(stops) AS stops
             FROM obeql_store.mask_rows GROUP BY digest
         ) AS mask USING (digest)
     )
     SELECT run_id, image_id, class_id, class_name, map_id, y, x, avg(importance) AS importance,
-           bool_and(exact) AS exact
+           bool_and(exact) AS exact, z
     FROM (
-        SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, y,
-               unnest(range(start_px, stop_px)) AS x
-        FROM spans
+        SELECT *, unnest(range(start_px, stop_px)) AS x
+        FROM (
+            SELECT run_id, image_id, class_id, class_name, map_id, importance, exact, y, start_px, stop_px,
+                   unnest(range(front_px, front_px + depth_px)) AS z
+            FROM spans
+        )
     )
     GROUP BY ALL;
 
@@ -258,7 +270,7 @@ CREATE MACRO pixel_map(run, image) AS TABLE
 -- row-major. `share` is the part of the covered pixels taken up to this one.
 CREATE MACRO deletion_order(run, image) AS TABLE
     SELECT run_id, image_id, class_id, class_name, map_id,
-           row_number() OVER (PARTITION BY map_id ORDER BY importance DESC, y, x) AS rank, y, x, importance,
-           rank / count(*) OVER (PARTITION BY map_id) AS share
+           row_number() OVER (PARTITION BY map_id ORDER BY importance DESC, z, y, x) AS rank, y, x, importance,
+           rank / count(*) OVER (PARTITION BY map_id) AS share, z
     FROM pixel_map(run, image)
     ORDER BY class_id, map_id, rank;

@@ -6,13 +6,14 @@
 
 CREATE VIEW models AS
 SELECT name, model_hash, uri, n_classes, input_height, input_width, activation, classes, preprocessing, options,
-       preprocessing_hash, written_at AS created_at
+       preprocessing_hash, written_at AS created_at, input_depth
 FROM (FROM obeql_store.model_rows QUALIFY row_number() OVER (PARTITION BY lower(name) ORDER BY entry_id DESC) = 1)
 WHERE live;
 
 CREATE VIEW images AS
 SELECT latest.image_id, latest.path, latest.name, latest.label, latest.columns, content.image_hash,
-       content.height, content.width, content.series_uid, content.pixel_height_mm, content.pixel_width_mm
+       content.height, content.width, content.series_uid, content.pixel_height_mm, content.pixel_width_mm,
+       content.depth, content.pixel_depth_mm
 FROM (
     FROM obeql_store.image_rows
     QUALIFY row_number() OVER (PARTITION BY image_id ORDER BY entry_id DESC) = 1
@@ -117,12 +118,19 @@ SELECT run_id, run_name, image_id, path, label, class_id, class_name, model, sco
        CASE WHEN score <> 'value' THEN top_class END AS top_class, exact, tops, lefts, heights, widths, input_height,
        input_width,
        source_top, source_left, source_height, source_width, image_hash, model_hash, preprocessing_hash, map_id, quality,
-       name, score AS score_kind, regions, channel
+       name, score AS score_kind, regions, channel,
+       -- The shape of the grid, an axis after the other: a signal, which has one row, has one.
+       CASE WHEN axes IS NOT NULL THEN list_transform(axes.starts, lambda _axis: len(_axis))
+            WHEN input_height = 1 THEN [cols] ELSE ["rows", cols] END AS shape,
+       axes.patch[1] AS patch_depth, stride_depth, axes.starts[1] AS fronts, axes.lengths[1] AS depths, input_depth,
+       source_front, source_depth
 FROM (
     -- The clean scores are columns here, so that the lambdas above capture one number a map and not its formula.
     SELECT member.* EXCLUDE (label),
            map.* EXCLUDE (map_id, digest, class_id, model_hash, preprocessing_hash, n_rows, n_cols),
-           map.n_rows AS "rows", map.n_cols AS cols, runs.run_name, image.name, image.path,
+           -- Planes of a volume are lines, those of one plane of the grid after those of the other.
+           CASE WHEN axes.map_id IS NULL THEN map.n_rows ELSE len(map.tops) END AS "rows",
+           map.n_cols AS cols, CASE WHEN axes.map_id IS NOT NULL THEN axes END AS axes, runs.run_name, image.name, image.path,
            coalesce(member.label, image.label) AS label, runs.model, runs.score, runs.model_hash,
            runs.preprocessing_hash, runs.border,
            {{ score runs.score | map.clean_logit | map.clean_log_odds }} AS clean_score,
@@ -136,6 +144,7 @@ FROM (
     FROM obeql_store.run_maps AS member
     JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id
     JOIN obeql_store.map_rows AS map ON map.map_id = member.map_id
+    LEFT JOIN obeql_store.axis_rows AS axes ON axes.map_id = member.map_id
     LEFT JOIN obeql_store.region_rows AS listed ON listed.entry_id = member.entry_id
     LEFT JOIN obeql_store.channel_names AS known ON known.preprocessing_hash = map.preprocessing_hash
     LEFT JOIN images AS image ON image.image_id = member.image_id
@@ -215,18 +224,25 @@ FROM (
            {{ formula log_probability | log_odds }} AS log_probability,
            {{ score score_kind | logit | log_odds }} AS score
     FROM (
-        SELECT * EXCLUDE (cols, lefts, widths, log_odds, logit, top_class, exact),
-               unnest(range(cols)) AS col, unnest(lefts) AS left_px, unnest(widths) AS width_px,
+        SELECT * EXCLUDE (cols, lefts, widths, log_odds, logit, top_class, exact, deep_plane, deep_front, deep_depth),
+               coalesce(deep_plane, 0) AS plane, coalesce(deep_front, 0) AS front_px,
+               coalesce(deep_depth, 1) AS depth_px, unnest(range(cols)) AS col, unnest(lefts) AS left_px, unnest(widths) AS width_px,
                unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
                unnest(exact) AS listed_exact, NULL::VARCHAR AS region
         FROM (
             SELECT run_id, run_name, image_id, name, path, label, class_id, class_name, model, model_hash, score_kind,
-                   patch_height, patch_width, input_height, source_top, source_left,
+                   patch_height, patch_width, patch_depth, input_height, source_top, source_left,
                    source_height / input_height AS down,
                    source_width / input_width AS across, clean_score,
                    {{ clean_rest score_kind | clean_logit | clean_log_odds }} AS clean_rest,
-                   cols, lefts, widths, channel,
-                   unnest(range("rows")) AS "row", unnest(tops) AS top_px, unnest(heights) AS height_px,
+                   cols, lefts, widths, channel, source_front, source_depth / input_depth AS inward,
+                   -- Of a volume the rows of every plane, one after the other; without planes NULL for every row.
+                   unnest({{ every_plane fronts | range("rows") }}) AS "row",
+                   unnest({{ every_plane fronts | tops }}) AS top_px,
+                   unnest({{ every_plane fronts | heights }}) AS height_px,
+                   unnest({{ every_row tops | range(len(fronts)) }}) AS deep_plane,
+                   unnest({{ every_row tops | fronts }}) AS deep_front,
+                   unnest({{ every_row tops | depths }}) AS deep_depth,
                    unnest(log_odds) AS log_odds, unnest(logit) AS logit, unnest(top_class) AS top_class,
                    unnest(exact) AS exact
             FROM main.heatmaps WHERE patch_height > 0
@@ -234,11 +250,12 @@ FROM (
         UNION ALL BY NAME
         -- Windows that a query listed: each has its own top and height, too.
         SELECT run_id, run_name, image_id, name, path, label, class_id, class_name, model, model_hash, score_kind,
-               patch_height, patch_width, input_height, source_top, source_left,
+               patch_height, patch_width, patch_depth, input_height, source_top, source_left,
                source_height / input_height AS down,
                source_width / input_width AS across, clean_score,
                {{ clean_rest score_kind | clean_logit | clean_log_odds }} AS clean_rest,
-               0::BIGINT AS "row", unnest(range(cols)) AS col, unnest(tops) AS top_px, unnest(heights) AS height_px,
+               0::BIGINT AS "row", 0::BIGINT AS plane, 0 AS front_px, 1 AS depth_px,
+               NULL::DOUBLE AS source_front, NULL::DOUBLE AS inward, unnest(range(cols)) AS col, unnest(tops) AS top_px, unnest(heights) AS height_px,
                unnest(lefts) AS left_px, unnest(widths) AS width_px, unnest(log_odds[1]) AS log_odds,
                unnest(logit[1]) AS logit, unnest(top_class[1]) AS top_class, unnest(exact[1]) AS listed_exact,
                unnest(regions) AS region, channel
@@ -248,7 +265,7 @@ FROM (
 
 CREATE VIEW cells AS
 SELECT run_id, image_id, class_id, class_name, "row", col, top_px, left_px, height_px, width_px, score, importance,
-       probability, log_probability, log_odds, logit, top_class, exact, region
+       probability, log_probability, log_odds, logit, top_class, exact, region, plane, front_px, depth_px
 FROM obeql_store.cell_rows;
 
 -- The names of a model's classes, by the name that the run knew it by: the latest of a hash. A network with one output
@@ -268,7 +285,9 @@ FROM (
 CREATE VIEW windows AS
 SELECT coalesce(cell.run_name, cell.run_id::VARCHAR) AS run, cell.name AS image, cell.label, cell.class_name,
        CASE WHEN cell.region IS NOT NULL THEN 'listed'
-            WHEN cell.input_height = 1 THEN cell.patch_width::VARCHAR  -- a signal has one row
+            WHEN cell.input_height = 1 AND cell.inward IS NULL THEN cell.patch_width::VARCHAR  -- a signal has one row
+            WHEN cell.inward IS NOT NULL
+            THEN cell.patch_depth || 'x' || cell.patch_height || 'x' || cell.patch_width
             ELSE cell.patch_height || 'x' || cell.patch_width END AS patch,
        cell.importance, cell.score, cell.clean_score,
        cell.score_kind,
@@ -279,7 +298,10 @@ SELECT coalesce(cell.run_name, cell.run_id::VARCHAR) AS run, cell.name AS image,
        cell.source_top + cell.top_px * cell.down AS source_top_px,
        cell.source_left + cell.left_px * cell.across AS source_left_px,
        cell.height_px * cell.down AS source_height_px, cell.width_px * cell.across AS source_width_px,
-       cell.model, cell.path, cell.run_id, cell.image_id, cell.class_id, cell.top_class, cell.region, cell.channel
+       cell.model, cell.path, cell.run_id, cell.image_id, cell.class_id, cell.top_class, cell.region, cell.channel,
+       cell.plane, cell.front_px, cell.depth_px,
+       coalesce(cell.source_front + cell.front_px * cell.inward, 0) AS source_front_px,
+       coalesce(cell.depth_px * cell.inward, 1) AS source_depth_px
 FROM obeql_store.cell_rows AS cell
 LEFT JOIN obeql_store.class_names AS known ON known.name = lower(cell.model) AND known.model_hash = cell.model_hash
 WHERE cell.score IS NOT NULL;

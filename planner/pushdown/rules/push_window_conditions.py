@@ -32,6 +32,8 @@ def push_window_conditions(facts: MapFacts, conditions: Sequence[Condition], hol
 
     if facts.estimates:
         return refused("maps that are estimated need windows all over the image")
+    if any(len(grid.axes) > 2 for grid in facts.grids):
+        return refused("windows of volumes are not left out beforehand")
     columns = window_columns(facts.grids)
     n_windows = len(columns["row"])
     if n_windows > _MOST_WINDOWS:

@@ -1,0 +1,286 @@
+"""Volumes end to end: statements against a plain loop, the store and SQL, reuse, workers, pictures, NIfTI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import obeql
+from obeql.errors import ImageError, QueryTypeError
+from obeql.planner.grid import WindowGrid
+
+SIZE = (10, 14, 12)
+
+
+def network(seed: int = 0, channels: int = 2) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv3d(channels, 6, (3, 5, 3), stride=(1, 2, 1), padding=(1, 0, 1), dilation=(2, 1, 1)),
+        nn.ReLU(),
+        nn.MaxPool3d(2, ceil_mode=True),
+        nn.Conv3d(6, 6, 3, padding=1, groups=2),
+        nn.BatchNorm3d(6),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool3d(1),
+        nn.Flatten(),
+        nn.Linear(6, 3),
+    ).eval()
+
+
+def volume(seed: int = 0, channels: int = 2, size: tuple[int, ...] = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(channels, *size)).astype(np.float32)
+
+
+def looped(module: nn.Module, values: np.ndarray, grid: WindowGrid, fill: np.ndarray, class_id: int) -> np.ndarray:
+    """The log-odds of a class with each window hidden, one after another, in float64."""
+    module, x = module.double(), torch.from_numpy(values).double()[None]
+    found = np.empty(grid.shape)
+    with torch.no_grad():
+        for place in np.ndindex(*grid.shape):
+            hidden = x.clone()
+            box = [slice(a.starts[i], a.starts[i] + a.lengths[i]) for a, i in zip(grid.axes, place, strict=True)]
+            hidden[(slice(None), slice(None), *box)] = torch.from_numpy(fill).double().view(1, -1, 1, 1, 1)
+            found[place] = log_odds(module(hidden)[0], class_id)
+    module.float()
+    return found
+
+
+def log_odds(logits: Tensor, class_id: int) -> float:
+    others = torch.cat([logits[:class_id], logits[class_id + 1 :]])
+    return float(logits[class_id] - torch.logsumexp(others, 0))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(3):
+        np.save(tmp_path / f"scan{seed}.npy", volume(seed))
+    return tmp_path
+
+
+@pytest.fixture
+def db(folder: Path) -> Any:
+    with obeql.connect(folder / "volumes.duckdb") as session:
+        session.create_model("net", network(), size=SIZE, classes=["a", "b", "c"])
+        yield session
+
+
+STATEMENT = "EXPLAIN OCCLUDE '{}' USING net FOR CLASS 'b' WITH patch={} stride={} border={} fill={} score=log_odds"
+
+
+@pytest.mark.parametrize(
+    ("patch", "stride", "border", "fill"),
+    [
+        ("4x6x5", "2x3x4", "cover", 0.5),
+        ("4", "3", "valid", (0.1, -2)),
+        ("3x5x4", "3x4x3", "clip", "mean"),
+        ("10x2x3", "1x4x4", "cover", "zero"),
+    ],
+)
+def test_maps_are_those_of_the_plain_loop(
+    db: Any, folder: Path, patch: str, stride: str, border: Any, fill: Any
+) -> None:
+    (heat,) = db.execute(STATEMENT.format(folder / "scan0.npy", patch, stride, border, fill))
+    sizes = [tuple(map(int, (text if "x" in text else "x".join([text] * 3)).split("x"))) for text in (patch, stride)]
+    grid = WindowGrid.over(SIZE, *sizes, border)
+    values = volume(0)
+    hidden = {"mean": values.mean((1, 2, 3)), "zero": np.zeros(2)}.get(str(fill))
+    hidden = np.broadcast_to(fill, 2).astype(np.float32) if hidden is None else hidden
+    wanted = looped(network(), values, grid, hidden, 1)
+    assert heat.shape == grid.shape and heat.scores.shape == grid.shape and heat.stride == grid.stride
+    np.testing.assert_allclose(heat.scores, wanted, atol=2e-6)
+    clean = log_odds(network().double()(torch.from_numpy(values).double()[None])[0], 1)
+    pixels = np.zeros(SIZE)
+    count = np.zeros(SIZE)
+    for place in np.ndindex(*grid.shape):
+        box = tuple(slice(a.starts[i], a.starts[i] + a.lengths[i]) for a, i in zip(grid.axes, place, strict=True))
+        pixels[box] += clean - wanted[place]
+        count[box] += 1
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(heat.to_pixels(), np.where(count, pixels / count, np.nan), atol=4e-6)
+
+
+def test_sql_and_plain_duckdb_read_what_python_holds(db: Any, folder: Path) -> None:
+    text = STATEMENT.format(folder / "scan0.npy", "4x6x5", "2x3x4", "cover", 0)
+    (heat,) = db.execute(f"{text} INTO scan")
+    cell = heat.top(1)[0]
+    assert cell.place_text == f"{cell.plane}, {cell.row}, {cell.col}"
+    assert heat.cell(*cell.place) == cell
+    best = db.execute("SELECT plane, \"row\", col, front_px, depth_px FROM top_cells('scan', 'scan0', 1)").fetchone()
+    assert best == (*cell.place, cell.front, cell.depth)
+    pixels = db.execute("SELECT importance FROM pixel_map('scan', 'scan0') ORDER BY z, y, x").fetchall()
+    np.testing.assert_allclose(np.array(pixels).reshape(SIZE), heat.to_pixels(), atol=1e-6)
+    assert db.execute("SELECT count(*) FROM deletion_order('scan', 'scan0')").fetchone() == (np.prod(SIZE),)
+    windows = db.execute("SELECT patch, source_front_px, source_depth_px FROM windows LIMIT 1").fetchone()
+    assert windows == ("4x6x5", 0, 4)
+    assert db.run("scan")[0].to_pixels("source").shape == SIZE
+    np.testing.assert_array_equal(db.run("scan")[0].scores, heat.scores)
+    db.close()
+    with duckdb.connect(str(folder / "volumes.duckdb"), read_only=True) as plain:
+        rows = plain.execute('SELECT importance FROM cells ORDER BY plane, "row", col').fetchall()
+        np.testing.assert_allclose(np.array(rows).reshape(heat.shape), heat.importance, atol=1e-6)
+        shown = 'shape, patch_depth, stride_depth, fronts, depths, "rows", input_depth, source_depth'
+        said = plain.execute(f"SELECT {shown} FROM heatmaps").fetchone()
+        assert said == ([4, 4, 3], 4, 2, [0, 2, 4, 6], [4] * 4, 4, 10, 10)
+        assert plain.execute("SELECT depth, height, width FROM images").fetchone() == SIZE
+        assert plain.execute("SELECT input_depth FROM models").fetchone() == (10,)
+
+
+def test_images_have_one_plane_in_sql(tmp_path: Path, db: Any) -> None:
+    torch.manual_seed(0)
+    db.create_model("flat", nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2 * 36, 2)).eval(), size=8)
+    db.explain(torch.rand(3, 8, 8), "flat", patch=4, stride=2)
+    places = db.execute("SELECT DISTINCT plane, front_px, depth_px, source_front_px, source_depth_px FROM windows")
+    assert places.fetchall() == [(0, 0, 1, 0, 1)]
+    assert db.execute("SELECT shape, fronts, patch_depth FROM heatmaps").fetchone() == ([3, 3], None, None)
+
+
+def test_stored_cells_answer_other_grids_and_regions(db: Any, folder: Path, computed: Any) -> None:
+    scan = folder / "scan0.npy"
+    whole = db.execute(STATEMENT.format(scan, "4x6x4", "1x2x2", "valid", 0))[0]
+    before = computed.windows
+    part = db.execute(STATEMENT.format(scan, "4x6x4", "2x4x4", "valid", 0))[0]
+    np.testing.assert_array_equal(part.scores, whole.scores[::2, ::2, ::2])
+    text = STATEMENT.format(scan, "4x6x4", "1x2x2", "valid", 0)
+    region = db.execute(text.replace(" WITH", " REGION (2, 4, 0, 7, 8, 12) WITH"))[0]
+    np.testing.assert_array_equal(region.scores, whole.scores[2:6, 2:4])
+    assert computed.windows == before
+
+
+def test_workers_hand_over_the_same_maps(db: Any, folder: Path, quick_workers: None) -> None:
+    maps = []
+    for workers in (0, 2):
+        text = STATEMENT.format(folder / "*.npy", "4x6x5", "4", "cover", 0)
+        maps.append(db.execute(f"{text} workers={workers} NO REUSE"))
+    assert len(maps[0]) == len(maps[1]) == 3
+    for alone, shared in zip(*maps, strict=True):
+        assert shared.shape == alone.shape == (3, 3, 3)
+        np.testing.assert_allclose(shared.scores, alone.scores, atol=1e-6)
+
+
+def test_python_arrays_channels_and_probe(db: Any) -> None:
+    values = volume(5)
+    (heat,) = db.explain(values, "net", patch=(4, 6, 5), stride=4, classes=["b"], channel=1, fill=0.0)
+    assert heat.shape == (3, 3, 3) and heat.channel == "1"
+    hidden = values.copy()
+    hidden[1, 0:4, 0:6, 0:5] = 0
+    wanted = torch.softmax(network()(torch.from_numpy(hidden)[None])[0], 0)[1]
+    assert heat.scores[0, 0, 0] == pytest.approx(float(wanted), abs=1e-6)
+    said = {each.class_name: each.probability for each in db.probe(values, "net", fill="zero").hide(0, 0, 0, 4, 6, 5)}
+    hidden[0, 0:4, 0:6, 0:5] = 0
+    wanted = torch.softmax(network()(torch.from_numpy(hidden)[None])[0], 0)[1]
+    assert said["b"] == pytest.approx(float(wanted), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("WITH patch=4x6", "2 numbers, but model 'net' takes volumes, which have three axes: patch=6"),
+        ("WITH patch=4x16x16", "patch 4x16x16 is larger than the 10x14x12 input"),
+        ("REGION (0, 0, 4, 4) WITH patch=4", r"REGION takes \(front, top, left, depth, height, width\) in voxels"),
+        ("REGION (8, 0, 0, 4, 4, 4) WITH patch=4", "reaches outside the 10x14x12 input"),
+        ("WITH patch=4 fill=black", "give it range="),
+        ("WITH patch=4 fill=(1, 2, 3)", "one for each of 2 channels, not 3"),
+        ("WITH patch=4 APPROX 0.9", "APPROX estimates windows of signals and images; of volumes"),
+        ("WITH patch=4 TOP 5 CELLS", "write EXACT behind it"),
+        ("WITH patch=4 WITHIN 3 SECONDS", "WITHIN estimates windows"),
+        ("WINDOWS (SELECT 0 AS top, 0 AS left, 4 AS height, 4 AS width)", "WINDOWS lists windows of images"),
+    ],
+)
+def test_statements_that_do_not_fit_say_so(db: Any, folder: Path, text: str, message: str) -> None:
+    with pytest.raises(QueryTypeError, match=message):
+        db.execute(f"EXPLAIN OCCLUDE '{folder / 'scan0.npy'}' USING net {text}")
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (volume(0, 1), "has 1 channel, but the model takes 2"),
+        (volume(0, 2, (10, 14, 11)), "has 10x14x11 voxels, but the model takes 10x14x12"),
+        (np.full((2, *SIZE), np.nan), "values that are NaN or infinite"),
+        (np.zeros((2, 0, 14, 12)), "has no voxels"),
+        (np.zeros((14, 12)), r"has shape 14x12; allowed are \(depth, height, width\)"),
+        (np.zeros((2, *SIZE), complex), "values of type complex128"),
+    ],
+)
+def test_arrays_that_do_not_fit_say_so(db: Any, tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "bad.npy", array)
+    with pytest.raises(ImageError, match=message):
+        db.execute(f"EXPLAIN OCCLUDE '{tmp_path / 'bad.npy'}' USING net WITH patch=4")
+
+
+def test_volumes_of_other_sizes_are_cropped_and_padded(tmp_path: Path) -> None:
+    module = network(1, 1)
+    with obeql.connect() as session:
+        session.create_model("net", module, size=SIZE, resize="crop_pad", range=(0, 10), mean=0.5, std=2)
+        scan = np.random.default_rng(0).uniform(0, 10, (14, 10, 12)).astype(np.float32)
+        (heat,) = session.explain(scan, "net", patch=4, stride=4, classes=[0], fill="white", score="logit")
+        fitted = np.zeros(SIZE, np.float32)
+        fitted[:, 2:12] = scan[2:12]
+        given = torch.from_numpy((fitted / 10 - 0.5) / 2)[None, None]
+        given[..., 0:4, 0:4, 0:4] = (1 - 0.5) / 2
+        assert heat.scores[0, 0, 0] == pytest.approx(float(module(given)[0, 0].detach()), abs=1e-5)
+        assert heat.to_pixels("source").shape == (14, 10, 12)
+        assert np.isnan(heat.to_pixels("source")[:2]).all()
+
+
+def test_files_of_networks_say_that_they_take_volumes(tmp_path: Path) -> None:
+    module, example = network(), torch.from_numpy(volume())[None]
+    torch.jit.trace(module, example).save(tmp_path / "net.pt")
+    torch.export.save(torch.export.export(module, (example,)), tmp_path / "net.pt2")
+    np.save(tmp_path / "scan.npy", volume())
+    with obeql.connect() as session:
+        session.create_model("live", module, size=SIZE)
+        session.execute(f"CREATE MODEL script FROM '{tmp_path / 'net.pt'}' WITH size={SIZE} trust=true")
+        session.execute(f"CREATE MODEL exported FROM '{tmp_path / 'net.pt2'}'")
+        explain = f"EXPLAIN OCCLUDE '{tmp_path / 'scan.npy'}'"
+        maps = [
+            session.execute(f"{explain} USING {name} FOR CLASS 1 WITH patch=6 stride=4")[0]
+            for name in ("live", "script", "exported")
+        ]
+    for heat in maps[1:]:
+        np.testing.assert_allclose(heat.scores, maps[0].scores, atol=1e-6)
+
+
+def test_pictures_lists_and_exports(db: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nibabel = pytest.importorskip("nibabel")
+    text = STATEMENT.format(folder / "scan0.npy", "4x6x5", "2x3x4", "cover", 0)
+    result = db.execute(f"{text} INTO scan")
+    for name in ("map.png", "map.html", "map.gif", "map.npz"):
+        result[0].save(folder / name)
+        assert (folder / name).stat().st_size > 1000
+    result[0].save(folder / "montage.png", view="montage")
+    db.execute(f"RENDER scan TO '{folder / 'rendered.png'}' WITH view=montage")
+    with pytest.raises(QueryTypeError, match="view is 'ring'; allowed are slices and montage"):
+        result[0].plot(view="ring")
+    assert result[0].compare(result[0]) is not None and result.plot() is not None
+    assert "4x4x3" in str(result) and "4x6x5" in str(result)
+    db.execute(f"EXPORT RUN scan TO '{folder / 'out'}' FORMAT nifti")
+    (file,) = (folder / "out").glob("*.nii.gz")
+    image = nibabel.load(file)
+    assert image.shape == SIZE
+    np.testing.assert_array_equal(image.affine, np.eye(4))
+    np.testing.assert_array_equal(np.asarray(image.dataobj, np.float32), result[0].to_pixels("source"))
+
+
+def test_nifti_is_for_volumes(tmp_path: Path) -> None:
+    pytest.importorskip("nibabel")
+    torch.manual_seed(0)
+    with obeql.connect() as session:
+        session.create_model("flat", nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(72, 2)).eval(), size=8)
+        result = session.explain(torch.rand(3, 8, 8), "flat", patch=4, stride=2)
+        with pytest.raises(ImageError, match="is no volume but of images: FORMAT NIFTI"):
+            result.export(tmp_path / "out", "nifti")
+
+
+def test_curves_take_voxels(db: Any, folder: Path) -> None:
+    text = STATEMENT.format(folder / "scan0.npy", "4x6x5", "4", "cover", 0)
+    db.execute(f"{text} INTO scan")
+    db.execute("EVALUATE scan WITH steps=4")
+    rows = db.execute("SELECT measure, len(probabilities) FROM evaluations ORDER BY measure").fetchall()
+    assert rows == [("deletion", 5), ("insertion", 5)]
