@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def looped(module: nn.Module, values: np.ndarray, grid: WindowGrid, fill: np.nda
 
 def log_odds(logits: Tensor, class_id: int) -> float:
     others = torch.cat([logits[:class_id], logits[class_id + 1 :]])
-    return float(logits[class_id] - torch.logsumexp(others, 0))
+    return (logits[class_id] - torch.logsumexp(others, 0)).item()
 
 
 @pytest.fixture
@@ -94,7 +95,8 @@ def test_maps_are_those_of_the_plain_loop(
     wanted = looped(network(), values, grid, hidden, 1)
     assert heat.shape == grid.shape and heat.scores.shape == grid.shape and heat.stride == grid.stride
     np.testing.assert_allclose(heat.scores, wanted, atol=2e-6)
-    clean = log_odds(network().double()(torch.from_numpy(values).double()[None])[0], 1)
+    with torch.no_grad():
+        clean = log_odds(network().double()(torch.from_numpy(values).double()[None])[0], 1)
     pixels = np.zeros(SIZE)
     count = np.zeros(SIZE)
     for place in np.ndindex(*grid.shape):
@@ -111,12 +113,12 @@ def test_sql_and_plain_duckdb_read_what_python_holds(db: Any, folder: Path) -> N
     cell = heat.top(1)[0]
     assert cell.place_text == f"{cell.plane}, {cell.row}, {cell.col}"
     assert heat.cell(*cell.place) == cell
-    best = db.execute("SELECT plane, \"row\", col, front_px, depth_px FROM top_cells('scan', 'scan0', 1)").fetchone()
+    best = db.execute("SELECT plane, \"row\", col, front_px, depth_px FROM top_cells('scan', 'scan0', 1)").fetchall()[0]
     assert best == (*cell.place, cell.front, cell.depth)
     pixels = db.execute("SELECT importance FROM pixel_map('scan', 'scan0') ORDER BY z, y, x").fetchall()
     np.testing.assert_allclose(np.array(pixels).reshape(SIZE), heat.to_pixels(), atol=1e-6)
-    assert db.execute("SELECT count(*) FROM deletion_order('scan', 'scan0')").fetchone() == (np.prod(SIZE),)
-    windows = db.execute("SELECT patch, source_front_px, source_depth_px FROM windows LIMIT 1").fetchone()
+    assert db.execute("SELECT count(*) FROM deletion_order('scan', 'scan0')").fetchall()[0] == (np.prod(SIZE),)
+    windows = db.execute("SELECT patch, source_front_px, source_depth_px FROM windows LIMIT 1").fetchall()[0]
     assert windows == ("4x6x5", 0, 4)
     assert db.run("scan")[0].to_pixels("source").shape == SIZE
     np.testing.assert_array_equal(db.run("scan")[0].scores, heat.scores)
@@ -137,7 +139,7 @@ def test_images_have_one_plane_in_sql(tmp_path: Path, db: Any) -> None:
     db.explain(torch.rand(3, 8, 8), "flat", patch=4, stride=2)
     places = db.execute("SELECT DISTINCT plane, front_px, depth_px, source_front_px, source_depth_px FROM windows")
     assert places.fetchall() == [(0, 0, 1, 0, 1)]
-    assert db.execute("SELECT shape, fronts, patch_depth FROM heatmaps").fetchone() == ([3, 3], None, None)
+    assert db.execute("SELECT shape, fronts, patch_depth FROM heatmaps").fetchall()[0] == ([3, 3], None, None)
 
 
 def test_stored_cells_answer_other_grids_and_regions(db: Any, folder: Path, computed: Any) -> None:
@@ -231,7 +233,9 @@ def test_volumes_of_other_sizes_are_cropped_and_padded(tmp_path: Path) -> None:
 
 def test_files_of_networks_say_that_they_take_volumes(tmp_path: Path) -> None:
     module, example = network(), torch.from_numpy(volume())[None]
-    torch.jit.trace(module, example).save(tmp_path / "net.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(module, example).save(tmp_path / "net.pt")
     torch.export.save(torch.export.export(module, (example,)), tmp_path / "net.pt2")
     np.save(tmp_path / "scan.npy", volume())
     with obeql.connect() as session:
