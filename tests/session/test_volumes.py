@@ -272,6 +272,19 @@ def test_pictures_lists_and_exports(db: Any, folder: Path, capsys: pytest.Captur
     np.testing.assert_array_equal(np.asarray(image.dataobj, np.float32), result[0].to_pixels("source"))
 
 
+def test_folders_of_volumes(db: Any, folder: Path) -> None:
+    text = STATEMENT.format(folder / "scan0.npy", "4x6x5", "2x3x4", "cover", 0)
+    result = db.execute(f"{text} INTO scan")
+    db.execute(f"EXPORT RUN scan TO '{folder / 'table'}' FORMAT parquet")
+    read = f"SELECT importance, shape, fronts, patch_depth FROM '{folder / 'table' / 'heatmaps.parquet'}'"
+    ((lines, *said),) = duckdb.sql(read).fetchall()
+    assert said == [[4, 4, 3], [0, 2, 4, 6], 4]
+    np.testing.assert_array_equal(np.array(lines, np.float32).reshape(4, 4, 3), result[0].importance)
+    for form in ("fiftyone", "geotiff", "dicom", "secondary_capture"):
+        with pytest.raises(ImageError, match=f"is a volume: FORMAT {form.upper()} is of images"):
+            db.execute(f"EXPORT RUN scan TO '{folder / form}' FORMAT {form}")
+
+
 def test_nifti_is_for_volumes(tmp_path: Path) -> None:
     pytest.importorskip("nibabel")
     torch.manual_seed(0)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from obeql.errors import QueryTypeError, nearest
+from obeql.errors import ImageError, QueryTypeError, nearest
 from obeql.export.folders.fiftyone import write_fiftyone
 from obeql.export.folders.geotiff import require_georeferenced, write_geotiffs
 from obeql.export.folders.map_files import write_arrays, write_pictures
@@ -40,20 +40,42 @@ class FolderFormat:
     check: Callable[[Result], None] = lambda result: None
 
 
+def _of_pictures(name: str, check: Callable[[Result], None] = lambda result: None) -> Callable[[Result], None]:
+    """Return a check that refuses maps of volumes, which the format `name` has no room for, before another check."""
+
+    def require(result: Result) -> None:
+        for heat in result:
+            if heat.n_axes > 2:
+                raise ImageError(
+                    f"'{heat.image}' is a volume: FORMAT {name.upper()} is of images; NIFTI, NPZ, PNG and PARQUET take "
+                    "volumes."
+                )
+        check(result)
+
+    return require
+
+
 #: The first is written where no format is named.
 FOLDER_FORMATS: tuple[FolderFormat, ...] = (
     FolderFormat("parquet", "one table, heatmaps.parquet, a row a map", write_parquet),
     FolderFormat("npz", "the numbers of each map for numpy, and maps.csv", write_arrays),
     FolderFormat("png", "each map over its image, and maps.csv", write_pictures),
-    FolderFormat("dicom", "a DICOM Parametric Map of each map, and maps.csv", write_parametric_maps, require_placed),
+    FolderFormat(
+        "dicom",
+        "a DICOM Parametric Map of each map, and maps.csv",
+        write_parametric_maps,
+        _of_pictures("dicom", require_placed),
+    ),
     FolderFormat(
         "secondary_capture",
         "a DICOM picture of each map over its image, and maps.csv",
         write_secondary_captures,
-        require_dicom,
+        _of_pictures("secondary_capture", require_dicom),
     ),
-    FolderFormat("fiftyone", "a dataset for FiftyOne, a Heatmap a map", write_fiftyone),
-    FolderFormat("geotiff", "a GeoTIFF of each map, and maps.csv", write_geotiffs, require_georeferenced),
+    FolderFormat("fiftyone", "a dataset for FiftyOne, a Heatmap a map", write_fiftyone, _of_pictures("fiftyone")),
+    FolderFormat(
+        "geotiff", "a GeoTIFF of each map, and maps.csv", write_geotiffs, _of_pictures("geotiff", require_georeferenced)
+    ),
     FolderFormat("nifti", "a NIfTI file of each map of a volume, and maps.csv", write_nifti, require_volumes),
 )
 

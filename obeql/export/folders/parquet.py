@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from obeql.errors import ImageError
@@ -62,6 +63,12 @@ _SCHEMA = pa.schema(
         ("score_kind", pa.string()),
         ("regions", pa.list_(pa.string())),
         ("channel", pa.string()),
+        ("shape", _AXIS),
+        ("patch_depth", pa.int32()),
+        ("stride_depth", pa.int32()),
+        ("input_depth", pa.int32()),
+        ("fronts", _AXIS),
+        ("depths", _AXIS),
     ]
 )
 
@@ -83,8 +90,10 @@ def write_parquet(result: Result, folder: Path) -> list[Path]:
 
 
 def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
+    shape, is_deep = heat.shape, heat.n_axes > 2
     heat = heat.with_row()  # a signal's planes have one row, as in the database
     cells, size = heat.cells, heat.placement.model_size
+    exact = np.ones(heat.shape, bool) if cells.exact is None else cells.exact
     return {
         "run_id": heat.run_id,
         "run_name": run_name,
@@ -98,12 +107,12 @@ def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
         "model": heat.model,
         "score_kind": heat.score_kind,
         "score": heat.score_kind,
-        "patch_height": heat.patch[0],
-        "patch_width": heat.patch[1],
-        "stride_height": heat.stride[0],
-        "stride_width": heat.stride[1],
-        "input_height": size[0],
-        "input_width": size[1],
+        "patch_height": heat.patch[-2],
+        "patch_width": heat.patch[-1],
+        "stride_height": heat.stride[-2],
+        "stride_width": heat.stride[-1],
+        "input_height": size[-2],
+        "input_width": size[-1],
         "fill": cells.key.fill,
         "precision": cells.key.precision,
         "clean_score": heat.clean_score,
@@ -113,8 +122,8 @@ def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
         "importance": _plane(heat.importance),
         "logit": _plane(cells.logit),
         "others": _plane(cells.others.astype(np.float32)),
-        "top_class": cells.top_class.tolist(),
-        "exact": np.ones(heat.shape, bool).tolist() if cells.exact is None else cells.exact.tolist(),
+        "top_class": _lines(cells.top_class).tolist(),
+        "exact": _lines(exact).tolist(),
         "tops": heat.tops.tolist(),
         "lefts": heat.lefts.tolist(),
         "heights": heat.heights.tolist(),
@@ -125,9 +134,20 @@ def _row(heat: Heatmap, run_name: str | None) -> dict[str, Any]:
         "preprocessing_hash": cells.key.preprocessing_hash,
         "regions": None if cells.listed is None else list(cells.listed.names),
         "channel": heat.channel,
+        "shape": list(shape),
+        "patch_depth": heat.patch[0] if is_deep else None,
+        "stride_depth": heat.stride[0] if is_deep else None,
+        "input_depth": size[0] if is_deep else None,
+        "fronts": cells.starts[0].tolist() if is_deep else None,
+        "depths": cells.lengths[0].tolist() if is_deep else None,
     }
+
+
+def _lines(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a plane (rows, columns); of a volume's map lines along the last axis, as in the database."""
+    return values.reshape(-1, values.shape[-1])
 
 
 def _plane(values: FloatPlane) -> list[list[float | None]]:
     """Rows of a plane, None where a cell was not computed."""
-    return [[None if math.isnan(value) else value for value in row] for row in values.tolist()]
+    return [[None if math.isnan(value) else value for value in row] for row in _lines(values).tolist()]
