@@ -279,8 +279,11 @@ class Catalog(Protocol):
 
     def image_names(self) -> Sequence[str]: ...
 
-    def images_at(self, pattern: str) -> Sequence[ImageRecord]:
-        """Return the file at a path, or the files a glob matches, sorted; empty when there is none."""
+    def images_at(self, pattern: str, n_axes: int | None = None) -> Sequence[ImageRecord]:
+        """Return the file at a path, or the files a glob matches, sorted; empty when there is none.
+
+        A folder of slices is one volume to a model of three axes.
+        """
         ...
 
     def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:

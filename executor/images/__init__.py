@@ -8,6 +8,7 @@ from __future__ import annotations
 from obeql.executor.images.decode import SourceFacts, SourceImage, as_signal, decode_file, decode_object
 from obeql.executor.images.fill import fill_values
 from obeql.executor.images.locate import IMAGE_SUFFIXES, expand
+from obeql.executor.images.locate_volumes import expand_volumes
 from obeql.executor.images.pages import count_pages
 from obeql.executor.images.placement import Placement, place
 from obeql.executor.images.preprocess import ModelInput, preprocess
@@ -23,6 +24,7 @@ __all__ = [
     "decode_file",
     "decode_object",
     "expand",
+    "expand_volumes",
     "fill_values",
     "place",
     "preprocess",

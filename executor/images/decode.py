@@ -36,8 +36,9 @@ from obeql.executor.images.signals import (
 )
 from obeql.executor.images.tiff import TiffPixels, read_tiff
 from obeql.executor.images.tiff_tags import is_tiff, n_tiff_pages
+from obeql.executor.images.volume_files import read_volume
 from obeql.executor.images.volumes import checked_volume, digest_of_volume, middle_slice
-from obeql.planner.binding.image_paths import as_text, file_of, split_page
+from obeql.planner.binding.image_paths import as_text, file_of, split_frames, split_page
 from obeql.planner.input_kinds import InputKind, kind_of
 
 __all__ = ["Pixels", "SourceFacts", "SourceImage", "as_signal", "decode_file", "decode_object", "volume_image"]
@@ -49,6 +50,9 @@ _RUNS_PROGRAMS = frozenset({"EPS", "WMF"})
 
 #: Float pixels may leave 0..1 by this much, as rounding makes them; they are clipped.
 _ROUNDING = 1e-6
+
+#: Spatial axes of volumes and clips
+_VOLUME_AXES = 3
 
 #: TIFF's tag that says whether zero is black (1) or white (0)
 _PHOTOMETRIC = 262
@@ -144,10 +148,15 @@ def decode_file(path: str | Path, n_axes: int | None = None) -> SourceImage:
     `dicom.read_dicom` says. Of an animation, a stack or a DICOM file of several frames the first picture is taken, or
     the one that the path names: `stack.tif#page=3`, counted from 1.
 
+    To a model of three axes NIfTI files, DICOM series, stacks, videos and folders of slices are volumes, as
+    `volume_files` reads them.
+
     Raises ImageError for a file that is missing, empty, a folder, no image, damaged, of a kind that cannot be read
     rightly, larger than Pillow's limit, or without the page.
     """
     found, page = split_page(str(path))
+    if n_axes == _VOLUME_AXES and (volume := _volume_file(found, page, str(path))) is not None:
+        return volume
     file = _existing(Path(file_of(found)))
     shown = as_text(str(path) if page is not None else str(file))
     suffix = file.suffix.lower()
@@ -166,6 +175,24 @@ def decode_file(path: str | Path, n_axes: int | None = None) -> SourceImage:
         raise ImageError(f"image '{shown}' may not be read (permission denied)") from None
     except DECODER_ERRORS as error:
         raise _damaged(shown, error) from None
+
+
+def _volume_file(found: str, page: int | None, path: str) -> SourceImage | None:
+    """Return the volume of a file or folder, or of some frames of a clip; None of what is no volume by its kind."""
+    found, frames = split_frames(found)
+    try:
+        file = Path(file_of(found)).expanduser()
+        if not file.exists():
+            return None
+    except (OSError, RuntimeError, ValueError):  # which `_existing` words
+        return None
+    shown = as_text(path)
+    read = read_volume(file, shown, page, frames, lambda picture: decode_file(picture).unit_pixels())
+    if read is None:
+        return None
+    voxels, metadata = read
+    series_uid = metadata.pop("series_uid", None)
+    return replace(volume_image(voxels, shown, shown, metadata), series_uid=series_uid)
 
 
 def _decode_known(file: Path, shown: str, page: int | None) -> SourceImage:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from obeql.errors import ImageError, nearest
 from obeql.executor.images.signals import ARRAY_SUFFIXES, SOUND_SUFFIXES
-from obeql.planner.binding.image_paths import file_of, split_page, with_page
+from obeql.planner.binding.image_paths import bare_path, file_of
 
-__all__ = ["IMAGE_SUFFIXES", "expand", "missing_file", "no_page"]
+__all__ = ["IMAGE_SUFFIXES", "expand", "missing_file", "natural_key", "no_page"]
 
 #: Suffixes (lower case) that count as images where a folder or a pattern without a suffix is given.
 IMAGE_SUFFIXES = frozenset(
@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = frozenset(
 def expand(pattern: str | Path) -> list[Path]:
     """Return the image files that a path, a folder or a glob pattern names, in natural order (`a2` before `a10`).
 
-    `#page=3` behind any of them is kept behind each file.
+    `#page=3`, or `#frames=16,every=2` of clips, behind any of them is kept behind each file.
 
     An existing file is returned whatever its name, also when the name holds `*`, `?` or `[`. A folder stands for
     the images directly inside it. In a pattern `**` crosses folders and `~` is the home folder; hidden files do not
@@ -36,10 +36,11 @@ def expand(pattern: str | Path) -> list[Path]:
 
     Raises ImageError when nothing matches, and for what no file can be called.
     """
-    files, page = split_page(str(pattern))
+    files = bare_path(str(pattern))
+    part = str(pattern)[len(files) :]
     try:
         found = _expand(file_of(files))
-        return found if page is None else [Path(with_page(str(path), page)) for path in found]
+        return [Path(f"{path}{part}") for path in found] if part else found
     except (OSError, RuntimeError, ValueError) as error:  # too long, no such ~user, NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ImageError(f"images cannot be looked for at '{pattern}': {reason}") from None

@@ -77,7 +77,7 @@ def _numbers(source: SourceImage, how: Preprocessing) -> ModelInput:
     if how.is_signal:
         samples = model_values(source.samples, source.rate_hz, source.shown, how, placement)[:, None]
     else:
-        samples = volume_values(source.samples, source.shown, how, placement)
+        samples = volume_values(source.samples, source.shown, how, placement, _RESAMPLE[how.interpolation])
     seen = np.ascontiguousarray(np.moveaxis(samples, 0, -1))
     return ModelInput(to_model_space(in_range(seen, how), how), seen, placement)
 

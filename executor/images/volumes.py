@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from obeql.errors import ImageError
 from obeql.executor.images.placement import Placement
@@ -53,11 +54,14 @@ def digest_of_volume(voxels: Voxels) -> str:
     return digest.hexdigest()
 
 
-def volume_values(voxels: Voxels, shown: str, how: Preprocessing, placement: Placement) -> Voxels:
+def volume_values(
+    voxels: Voxels, shown: str, how: Preprocessing, placement: Placement, resample: Image.Resampling
+) -> Voxels:
     """Return a volume (channels, depth, height, width) as its source has it, of the model's size.
 
-    Where `resize` is crop_pad its middle, with zeros around what is shorter. Raises ImageError for other channels than
-    the model's, and, unless `resize` is crop_pad, another size.
+    Where `resize` is crop_pad its middle, with zeros around what is shorter; where it is squash, every axis is resized
+    by the filter `resample`. Raises ImageError for other channels than the model's, and, where `resize` is none,
+    another size.
     """
     n_channels, *size = voxels.shape
     if n_channels != how.n_channels:
@@ -65,10 +69,12 @@ def volume_values(voxels: Voxels, shown: str, how: Preprocessing, placement: Pla
         raise ImageError(f"volume '{shown}' has {many}, but the model takes {how.n_channels:,}")
     if tuple(size) == how.size:
         return voxels
+    if how.resize == "squash":
+        return np.stack([_squashed(channel, how.size, resample) for channel in voxels])
     if how.resize != "crop_pad":
         raise ImageError(
             f"volume '{shown}' has {'x'.join(map(str, size))} voxels, but the model takes {how.size_text}; a model "
-            "created with resize=crop_pad takes the middle, and puts zeros around"
+            "created with resize=crop_pad takes the middle and puts zeros around, with resize=squash all of it"
         )
     here, there = [slice(None)], [slice(None)]
     for start, extent, wanted in zip(placement.crop, size, how.size, strict=True):
@@ -77,6 +83,14 @@ def volume_values(voxels: Voxels, shown: str, how: Preprocessing, placement: Pla
     fitted = np.zeros((n_channels, *how.size), np.float32)
     fitted[tuple(here)] = voxels[tuple(there)]
     return fitted
+
+
+def _squashed(voxels: Voxels, size: tuple[int, ...], resample: Image.Resampling) -> Voxels:
+    """Resize (depth, height, width) axis by axis, each as Pillow resizes a picture in float32."""
+    depth, height, width = size
+    planes = np.stack([np.asarray(Image.fromarray(plane).resize((width, height), resample)) for plane in voxels])
+    lines = Image.fromarray(planes.reshape(len(planes), -1)).resize((height * width, depth), resample)
+    return np.asarray(lines, np.float32).reshape(depth, height, width)
 
 
 def gray_span(voxels: Voxels) -> tuple[float, float]:

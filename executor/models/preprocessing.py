@@ -110,6 +110,10 @@ def _example(n_axes: int | None) -> str:
     return f"it in pixels, for example size=224 or size=(240, 320), or {others}"
 
 
+#: What `resize` may be where values are no colors, by the number of axes
+_RESIZES = {1: ("none", "crop_pad"), 3: ("none", "squash", "crop_pad")}
+
+
 def _of_numbers(options: ModelOptions, declared: Declared, size: tuple[int, ...]) -> Preprocessing:
     """Return the preprocessing of signals and volumes, which hold values of a unit of their own."""
     kind = kind_of(len(size))
@@ -122,11 +126,16 @@ def _of_numbers(options: ModelOptions, declared: Declared, size: tuple[int, ...]
             )
         channels = numbered(1)
     resize = options.resize or "none"
-    if resize not in ("none", "crop_pad"):
-        raise QueryTypeError(f"The option resize is {resize!r}; a model of {kind.plural} takes none or crop_pad.")
+    taken = _RESIZES[len(size)]
+    if resize not in taken:
+        allowed = f"{', '.join(taken[:-1])} or {taken[-1]}"
+        raise QueryTypeError(f"The option resize is {resize!r}; a model of {kind.plural} takes {allowed}.")
+    # Between voxels a straight line, which never leaves the range of the source's values.
+    resized = options.interpolation or "bilinear"
     return Preprocessing(
         size=size,
         resize=resize,
+        interpolation=resized if resize == "squash" else "bicubic",
         channels=channels,
         mean=_of_each("mean", options.mean or (0.0,), channels),
         std=_of_each("std", options.std or (1.0,), channels),

@@ -45,7 +45,7 @@ from obeql.executor.workers.protocol import (
     Unseen,
     Work,
 )
-from obeql.planner.binding.image_paths import file_of, split_page
+from obeql.planner.binding.image_paths import bare_path, file_of
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, ImageHashes, MapCells
 
@@ -173,7 +173,7 @@ class _Link:
     def _seen(self, job: Job) -> Job | None:
         """Return a job whose image can be read here; None where the coordinator cannot read it either."""
         known: Job | None = job
-        if job.pixels is None and not Path(file_of(split_page(job.file)[0])).exists():
+        if job.pixels is None and not Path(file_of(bare_path(job.file))).exists():
             known = self._ask(Unseen(job.number))
         if known is not None:
             self._jobs[known.number] = known

@@ -43,8 +43,8 @@ class SessionCatalog:
     def image_names(self) -> Sequence[str]:
         return sorted({*self._store.image_set_names(), *self._store.image_names()})
 
-    def images_at(self, pattern: str) -> Sequence[ImageRecord]:
-        return self._image_registry.at(pattern)
+    def images_at(self, pattern: str, n_axes: int | None = None) -> Sequence[ImageRecord]:
+        return self._image_registry.at(pattern, n_axes)
 
     def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
         return self._image_registry.selected(sql, parameters)

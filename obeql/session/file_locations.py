@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from obeql.planner.binding.image_paths import as_text, file_of, split_page
+from obeql.planner.binding.image_paths import as_text, bare_path, file_of
 from obeql.store import MEMORY
 
 if TYPE_CHECKING:
@@ -85,4 +85,4 @@ def _is_file(path: str) -> bool:
     scheme, folder = _split(path)
     if scheme:
         return os.path.isdir(os.path.expanduser(folder))  # noqa: PTH111, PTH112
-    return os.path.isfile(os.path.expanduser(file_of(split_page(path)[0])))  # noqa: PTH111, PTH113
+    return os.path.isfile(os.path.expanduser(file_of(bare_path(path))))  # noqa: PTH111, PTH113

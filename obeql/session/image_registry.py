@@ -16,7 +16,7 @@ import duckdb
 
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner import ImageRecord, ImageSet
-from obeql.planner.binding.image_paths import as_text, file_of, split_page, with_page
+from obeql.planner.binding.image_paths import as_text, bare_path, file_of, split_page, with_page
 from obeql.session.derived_tables import DerivedTables
 from obeql.session.file_locations import FileLocations
 from obeql.session.sql_errors import said_and_offset
@@ -136,7 +136,7 @@ class ImageRegistry:
             if isinstance(item, ImageRecord):
                 found.append(item)
             elif isinstance(item, (str, os.PathLike)):
-                found += self.at(os.fspath(item))
+                found += self.at(os.fspath(item), n_axes)
             elif is_pixels(item):
                 pixels[len(found)] = None if name is None else f"{name}_{place}", decode_object(item, which, n_axes)
                 found.append(_UNKNOWN)
@@ -148,13 +148,16 @@ class ImageRegistry:
             found[place] = record
         return found
 
-    def at(self, pattern: str) -> list[ImageRecord]:
-        """Return the image file at a path, or those a glob or folder names. Raises ImageError when there are none."""
-        from obeql.executor.images import expand  # noqa: PLC0415
+    def at(self, pattern: str, n_axes: int | None = None) -> list[ImageRecord]:
+        """Return the image file at a path, or those a glob or folder names. Raises ImageError when there are none.
+
+        A folder of slices is one volume to a model of three axes.
+        """
+        from obeql.executor.images import expand, expand_volumes  # noqa: PLC0415
 
         if self._places.find(pattern) != pattern:  # of a database that is opened from elsewhere
             return [ImageRecord(as_text(pattern))]
-        return [ImageRecord(as_text(str(path))) for path in expand(pattern)]
+        return [ImageRecord(as_text(str(path))) for path in (expand_volumes if n_axes == 3 else expand)(pattern)]
 
     def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...] | None) -> tuple[ImageRecord, ...]:
         """Return the pages of image files: those numbers, counted from 1, or `all`; None leaves the images as they are.
@@ -322,7 +325,10 @@ def _read_by(held: SourceImage, n_axes: int | None) -> SourceImage:
 def _stamp(path: str, n_axes: int | None) -> tuple[Any, ...] | None:
     """Return what tells whether the file at a path is still the one that was read."""
     try:
-        status = Path(file_of(split_page(path)[0])).stat()
+        file = Path(file_of(bare_path(path)))
+        status = file.stat()
+        if file.is_dir():  # which does not tell when a slice in it changes
+            return None
     except OSError:
         return None
     return path, n_axes, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

@@ -12,7 +12,7 @@ import duckdb
 
 from obeql.errors import UnsupportedError
 from obeql.grammar import statements, syntax
-from obeql.planner.binding.image_paths import split_page
+from obeql.planner.binding.image_paths import bare_path
 from obeql.web.reading_sql import ALLOW_FILES, require_reading
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ class Guard:
 
     def _knows(self, paths: list[str]) -> bool:
         """Return whether all paths are of images of the database, or what one of its image sets was made from."""
-        wanted = sorted({split_page(path)[0] for path in paths} | set(paths))
+        wanted = sorted({bare_path(path) for path in paths} | set(paths))
         known = self._connection.execute(
             "SELECT path FROM images WHERE list_contains($wanted, path) UNION "
             "SELECT source FROM image_sets WHERE list_contains($wanted, source)",
             {"wanted": wanted},
         ).fetchall()
         held = {str(path) for (path,) in known}
-        return all(path in held or split_page(path)[0] in held for path in paths)
+        return all(path in held or bare_path(path) in held for path in paths)

@@ -133,7 +133,7 @@ def _bind_predict(
 ) -> BoundPredict:
     model = resolve_model(statement.model, catalog, parameters)
     options = predict_options(statement.options, parameters)
-    _, images = resolve_source(statement.source, catalog, parameters)
+    _, images = resolve_source(statement.source, catalog, parameters, len(model.preprocessing.size))
     if options["page"] is not None:
         images = tuple(catalog.paged(images, options["page"]))
     k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
@@ -177,7 +177,7 @@ def _bind_explain(
         check_listed_windows(statement, what, options, catalog, spread, cluster is not None)
     if like is None:
         model = resolve_model(statement.model, catalog, parameters)
-        source, named = resolve_source(statement.source, catalog, parameters)
+        source, named = resolve_source(statement.source, catalog, parameters, len(model.preprocessing.size))
         images = each_once(named if pages is None else catalog.paged(named, pages))
     else:
         model, images = like.model, like.images

@@ -8,11 +8,13 @@ from __future__ import annotations
 import os
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import PurePath
 
-__all__ = ["as_text", "file_of", "image_name", "split_page", "with_page"]
+__all__ = ["Frames", "as_text", "bare_path", "file_of", "image_name", "split_frames", "split_page", "with_page"]
 
 _PAGE = re.compile(r"(.+)#page=([0-9]{1,9})", re.DOTALL)
+_FRAMES = re.compile(r"(.+)#((?:frames|every|start)=[0-9]{1,9}(?:,(?:frames|every|start)=[0-9]{1,9})*)", re.DOTALL)
 _BYTE = re.compile(rb"\\x([89a-f][0-9a-f])")
 
 
@@ -57,3 +59,38 @@ def image_name(path: str) -> str:
     """Return what an image file is called: its name without suffix, and its page, as in `stack_page3`."""
     found = _PAGE.fullmatch(path)
     return PurePath(path).stem if found is None else f"{PurePath(found[1]).stem}_page{found[2]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """Which frames of a clip are taken: `frames` of them, None all, from number `start` on, each `every`th."""
+
+    frames: int | None = None
+    every: int = 1
+    start: int = 0
+
+    def wants(self, number: int) -> bool:
+        """Return whether frame `number`, counted from 0, is taken, as far as there are not enough yet."""
+        return number >= self.start and (number - self.start) % self.every == 0
+
+
+def split_frames(path: str) -> tuple[str, Frames]:
+    """Split `clip.mp4#frames=16,every=2,start=30` into the file and the frames; any of the three may be left out.
+
+    A path that is a file as it stands names no frames.
+    """
+    found = _FRAMES.fullmatch(path)
+    if found is None or os.path.exists(path):  # noqa: PTH110
+        return path, Frames()
+    said = dict(part.split("=") for part in found[2].split(","))
+    numbers = {name: int(number) for name, number in said.items()}
+    return found[1], Frames(
+        max(1, numbers["frames"]) if "frames" in numbers else None,
+        max(1, numbers.get("every", 1)),
+        numbers.get("start", 0),
+    )
+
+
+def bare_path(path: str) -> str:
+    """Return the file that a path names, without the page or the frames of it."""
+    return split_frames(split_page(path)[0])[0]

@@ -38,9 +38,11 @@ def resolve_model(node: syntax.Model, catalog: Catalog, parameters: Parameters) 
 
 
 def resolve_source(
-    source: syntax.Source, catalog: Catalog, parameters: Parameters
+    source: syntax.Source, catalog: Catalog, parameters: Parameters, n_axes: int | None = None
 ) -> tuple[str, tuple[ImageRecord, ...]]:
     """Return how the source is shown and its images, at least one, in the source's order.
+
+    `n_axes` are the spatial axes of the model that reads them, where it is known: a folder may be one volume.
 
     A name is an image set, else the one image of that file stem. Raises UnknownNameError when nothing is found,
     QueryTypeError when a name is ambiguous or a parameter is no image.
@@ -50,11 +52,11 @@ def resolve_source(
             case syntax.NameSource():
                 return source.name, _named(source, catalog)
             case syntax.PathSource():
-                return repr(source.path), _at(source.path, catalog)
+                return repr(source.path), _at(source.path, catalog, n_axes)
             case syntax.SelectSource():
                 return "(SELECT)", _selected(source, catalog, parameters)
             case syntax.ParameterSource():
-                images = _given(parameter_value(source.parameter, parameters), catalog)
+                images = _given(parameter_value(source.parameter, parameters), catalog, n_axes)
                 if not images:
                     raise QueryTypeError("The list of images is empty.")
                 return images[0].shown if len(images) == 1 else "(parameter)", images
@@ -93,9 +95,9 @@ def _how_to_get(what: str, known: Sequence[str], written: bool) -> str:
     return f" There are none yet: {way} a path as a string."
 
 
-def _at(path: str, catalog: Catalog) -> tuple[ImageRecord, ...]:
+def _at(path: str, catalog: Catalog, n_axes: int | None) -> tuple[ImageRecord, ...]:
     try:
-        found = tuple(catalog.images_at(path))
+        found = tuple(catalog.images_at(path, n_axes))
     except ImageError as missing:
         if catalog.image_set(path) is None and not catalog.image_named(path):
             raise
@@ -130,14 +132,14 @@ def select_values(source: syntax.SelectSource, parameters: Parameters) -> dict[s
     return values
 
 
-def _given(value: Any, catalog: Catalog) -> tuple[ImageRecord, ...]:
+def _given(value: Any, catalog: Catalog, n_axes: int | None) -> tuple[ImageRecord, ...]:
     """Return the images a parameter stands for: records, paths, image sets or a list of them."""
     if isinstance(value, ImageRecord):
         return (value,)
     if isinstance(value, ImageSet):
         return value.images
     if isinstance(value, (str, os.PathLike)):
-        return _at(os.fspath(value), catalog)
+        return _at(os.fspath(value), catalog, n_axes)
     if isinstance(value, (list, tuple)):
-        return tuple(image for item in value for image in _given(item, catalog))
+        return tuple(image for item in value for image in _given(item, catalog, n_axes))
     raise QueryTypeError(f"A source takes images, paths or a list of them, not {type(value).__name__}.")

@@ -181,7 +181,7 @@ class FakeCatalog:
     def image_names(self) -> Sequence[str]:
         return [*self.sets, *self.singles]
 
-    def images_at(self, pattern: str) -> Sequence[ImageRecord]:
+    def images_at(self, pattern: str, n_axes: int | None = None) -> Sequence[ImageRecord]:
         return self.singles["scan0"] if "scan" in pattern else ()
 
     def images_selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> Sequence[ImageRecord]:
