@@ -109,9 +109,8 @@ class Estimator:
     """Estimates the maps of one problem, from whatever cells are known."""
 
     def __init__(self, problem: Problem) -> None:
-        grid = problem.grid
         self.problem = problem
-        self.axes = Axes(np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1])
+        self.axes = Axes.of(problem.grid)
 
     def found(self, cells: Observations, sample: Sample, k: int, has_reduced: bool) -> Found:
         """Return the estimate of class k, with its bound."""

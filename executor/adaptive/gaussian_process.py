@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from obeql.planner.grid import WindowGrid
+
 __all__ = ["Axes", "Field", "Posterior", "fit_field", "select_spread", "work_of"]
 
 Floats = npt.NDArray[np.float64]
@@ -50,6 +52,11 @@ class Axes:
 
     rows: Floats
     cols: Floats
+
+    @classmethod
+    def of(cls, grid: WindowGrid) -> Axes:
+        """Return the axes of a grid."""
+        return cls(np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1])
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -29,13 +29,12 @@ from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.grid_scan import GridScan, Planes, Windows
 from obeql.executor.operators.logits import as_stored, logit_and_others
 from obeql.executor.operators.measured_windows import AskColumns, MeasuredWindows
-from obeql.executor.operators.proxy_forward import ProxyRun, spread_cells
+from obeql.executor.operators.proxy_forward import Guess, ProxyRun, spread_cells
 from obeql.planner.aggregates import AggregateAim
 from obeql.planner.catalog import Activation
 from obeql.planner.physical.plan import (
     Engine,
     ProgressiveRefine,
-    ProxyForward,
     PrunedTop,
     Refinement,
     SampledAggregates,
@@ -98,8 +97,8 @@ class RefineRun:
         self._larger: dict[float, GridScan] = {}
         self._reduced = reduced
         self._proxies = proxies
-        #: the proxy whose guesses the map at work is estimated about
-        self._proxy: ProxyForward | None = None
+        #: the guesses that the map at work is estimated about
+        self._guess: Guess | None = None
         #: why there is none, where one was tried
         self._proxy_dropped = ""
         #: whether proxies are tried: what is computed of the map at work is no picture of it yet
@@ -133,7 +132,7 @@ class RefineRun:
         needs none; `exact` says which were computed, `quality` what is stated of each map.
         """
         self._planes, self._under_way = Planes.empty(self.run.grid.n_windows, len(classes)), None
-        self._proxy, self._proxy_dropped, self.is_trying = None, "", False
+        self._guess, self._proxy_dropped, self.is_trying = None, "", False
         levels = _Levels(
             self, self._refiner(clean, classes, activation), clean, fill, classes, activation, tell, deadline, limit
         )
@@ -241,8 +240,8 @@ class RefineRun:
         if refinement.reduced is not None and cells.reduced.any():
             stated["reduced_precision"] = refinement.reduced.precision
             stated["n_reduced"] = int((cells.reduced & ~cells.exact).sum())
-        if self._proxy is not None:
-            stated["proxy"] = self._proxy.name
+        if self._guess is not None:
+            stated["proxy"] = self._guess.name
         if self._proxy_dropped:
             stated["proxy_dropped"] = self._proxy_dropped
         if isinstance(refinement, ProgressiveRefine) and refinement.within_s is not None:
@@ -284,7 +283,7 @@ class _Levels:
             owner.is_trying = False
             if not are_numbers:
                 return replace(owner._planes, exact=refiner.cells.exact.reshape(-1))
-            if owner._proxy is not None:
+            if owner._guess is not None:
                 on_level(0, None, owner._first_picture(refiner, owner._planes))
         request = refiner.first(owner._affordable(self.deadline))
         while True:
@@ -333,7 +332,7 @@ class _Levels:
             owner._proxy_dropped = guess
         else:
             self.refiner.guess(guess.changes, np.zeros_like(guess.changes))
-            owner._proxy = guess.proxy
+            owner._guess = guess
         return True
 
     def _share_of_goal(self) -> Callable[[float], float] | None:

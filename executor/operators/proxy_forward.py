@@ -21,6 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.adaptive.gaussian_process import Axes
+from obeql.executor.adaptive.lattice import between, lattices
 from obeql.executor.network.first_order.frozen_gates import frozen
 from obeql.executor.network.first_order.gradients import input_gradients, score_of_logits
 from obeql.executor.network.first_order.token_budget import TokenBudget
@@ -47,10 +49,19 @@ _SAVED = 1.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Guess:
-    """What a proxy makes of all cells: float64 `changes` (windows, K) of K scores, about a constant, and its price."""
+    """What a proxy makes of all cells: float64 `changes` (windows, K) of K scores, about a constant.
+
+    It was asked for `share` of the cells. The others lie between them.
+    """
 
     changes: Floats
     proxy: ProxyForward
+    share: float
+
+    @property
+    def name(self) -> str:
+        """Return what people read of it."""
+        return self.proxy.name if self.share >= 1.0 else f"{self.proxy.name} at {self.share:.0%} of them"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +89,29 @@ class FirstOrder:
     kind: ScoreKind
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tried:
+    """A proxy with its `changes` (n, K) of the cells `windows` that it was tried on.
+
+    `left` is the share of exact values' variance that it leaves over there, of the worst class; `needed` says which
+    share of the windows is computed exactly then.
+    """
+
+    proxy: ProxyForward
+    windows: Windows
+    changes: Floats
+    left: float
+    needed: Callable[[float], float]
+
+    def costs_less(self, between: float, share: float) -> bool:
+        """Return whether a map costs less with the guesses of `share` of the cells than with those of all.
+
+        What lies between them leaves over the share `between` of the guesses' own variance.
+        """
+        more = self.needed(min(1.0, self.left + between)) - self.needed(self.left)
+        return more < self.proxy.price * (1.0 - share)
+
+
 class ProxyRun:
     """The proxies of one network and grid, for image after image."""
 
@@ -86,6 +120,7 @@ class ProxyRun:
         self._grid = grid
         self._kind = kind
         self._proxies = tuple(proxies)
+        self._axes = Axes.of(grid)
 
     def guess(
         self,
@@ -106,7 +141,8 @@ class ProxyRun:
         around = self.around(clean.image, classes)
         if around is None:
             return "the score has no finite gradient"
-        best, least, is_finite = None, _WORTH_WHILE * share(1.0), False
+        best: _Tried | None = None
+        least, is_finite = _WORTH_WHILE * share(1.0), False
         for proxy in self._proxies:
             if proxy.price >= least:
                 continue
@@ -114,13 +150,35 @@ class ProxyRun:
             if not bool(np.isfinite(changes).all()):
                 continue
             is_finite = True
-            needed = share(max(unexplained(changes[:, k], values[:, k]) for k in range(len(classes))))
+            left = max(unexplained(changes[:, k], values[:, k]) for k in range(len(classes)))
+            needed = share(left)
             if proxy.price + needed < least and needed <= 1.0 - (1.0 + _SAVED) * proxy.price:
-                best, least = proxy, proxy.price + needed
+                best, least = _Tried(proxy, windows, changes, left, share), proxy.price + needed
         if best is None:
             return "they told too little" if is_finite else "they were not finite"
-        changes = self.changes(best, around, clean.image, fill, None, check)
-        return Guess(changes, best) if bool(np.isfinite(changes).all()) else "they were not finite"
+        guess = self._everywhere(best, around, clean.image, fill, check)
+        return guess if bool(np.isfinite(guess.changes).all()) else "they were not finite"
+
+    def _everywhere(
+        self, best: _Tried, around: FirstOrder, image: Tensor, fill: Tensor, check: Callable[[], None]
+    ) -> Guess:
+        """Return guesses at all cells, from as few as save more than what lies between them may cost."""
+        shape, n_classes = self._grid.shape, len(around.classes)
+        changes = np.full((self._grid.n_windows, n_classes), np.nan)
+        changes[best.windows] = best.changes
+        known = np.isfinite(changes[:, 0])
+        for lattice in lattices(shape):
+            missing = np.flatnonzero(lattice.reshape(-1) & ~known)
+            changes[missing] = self.changes(best.proxy, around, image, fill, missing, check)[missing]
+            known[missing] = True
+            if known.all() or not bool(np.isfinite(changes[known]).all()):
+                break
+            planes, at = changes.T.reshape(n_classes, *shape), known.reshape(shape)
+            found = [between(self._axes, lattice, at, plane) for plane in planes]
+            if best.costs_less(max(left for _, left in found), float(known.mean())):
+                filled = np.stack([plane.reshape(-1) for plane, _ in found], axis=1)
+                return Guess(filled, best.proxy, float(known.mean()))
+        return Guess(changes, best.proxy, 1.0)
 
     def around(self, image: Tensor, classes: Sequence[int]) -> FirstOrder | None:
         """Return what the proxies need to know of an image (1, C, ...); None where a score has no finite gradient."""

@@ -84,7 +84,7 @@ _SOME, _MANY = 0.04, 0.25
 #: Where a proxy guesses all windows: the audit that certifies a map, in windows; what of its variance a plan expects
 #: the proxy to leave over; what SSIM loses for each share left over, how much of what the target allows guesses may
 #: lose, and how fast the loss falls with the share computed. By replays of maps of a vision transformer.
-_CERTIFYING, _UNEXPLAINED, _LOST, _ALLOWED, _GUESSED_RATE = 80, 0.05, 1.2, 0.45, 3.6
+_CERTIFYING, _UNEXPLAINED, _LOST, _ALLOWED, _GUESSED_RATE = 80, 0.05, 1.2, 0.65, 3.6
 #: Share of the time of WITHIN that guesses may be expected to take.
 _GUESSING_TIME = 0.5
 #: Standard deviations of what a proxy leaves over, beyond which a guess is no candidate of TOP .. CELLS.

@@ -44,7 +44,7 @@ def test_budgets_are_offered_from_cheap_to_costly() -> None:
         {"exact_s": 1e-6},  # no proxy is cheaper
         {"disabled": frozenset({"budget_tokens"})},
         {"network": gated_like(), "disabled": frozenset({"freeze_gates"})},
-        {"network": gated_like(), "exact_s": 500.0},  # boxes are hardly faster than whole maps
+        {"network": gated_like(), "exact_s": 400.0},  # boxes are hardly faster than whole maps
         {"network": gated_like(), "engine_of": lambda network, rates: DenseForward(1, Cost(0.0, 0.0, 1.0))},
     ],
     ids=", ".join,

@@ -19,7 +19,7 @@ from obeql.planner.physical.proxies.token_budget import token_budgets
 __all__ = ["PROXY_TRIAL", "proxies"]
 
 #: What a proxy may cost, in shares of computing all windows exactly.
-_MOST_PRICE = 0.45
+_MOST_PRICE = 0.65
 #: What trying all proxies may cost, in the same shares, should none be any good; a backward pass, in windows; and the
 #: windows that each is tried on.
 _MOST_TRIAL, _GRADIENT_WINDOWS, PROXY_TRIAL = 0.04, 4, 48
