@@ -90,7 +90,7 @@ def test_the_class_that_is_rougher_decides_and_a_dear_proxy_is_asked_for_less() 
     smooth, rougher = drawn(3, 3.0)[:, 0], drawn(4, 0.5)[:, 1]
     shares = [guessed(Stored(np.stack([smooth, each], axis=1), price=0.3)).share for each in (smooth, rougher)]
     assert shares[0] < shares[1]
-    cheap, dear = (guessed(Stored(drawn(5, 0.6), price)).share for price in (0.01, 0.5))
+    cheap, dear = (guessed(Stored(drawn(5, 1.0), price)).share for price in (0.01, 0.4))
     assert dear <= cheap
 
 
