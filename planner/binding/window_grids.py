@@ -163,7 +163,7 @@ def _bind_grids(
             extent = f"{show_on(size, region[len(size) :])} {model.preprocessing.kind.unit}s"
             message = (
                 f"{clause('REGION', box)} of {extent} holds no window of patch {show_on(size, patch)} "
-                f"stride {show_on(size, stride)}; windows must lie wholly inside."
+                f"and stride {show_on(size, stride)}; windows must lie wholly inside."
             )
             raise locate(QueryTypeError(message), box)
         grids.append(grid)

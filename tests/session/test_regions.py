@@ -393,7 +393,10 @@ def test_what_does_not_go_with_a_list(db: Session, folder: Path, tail: str, says
         ("segments=slic(1000000)", "segments takes at most 10,000 segments, not 1,000,000"),
         ("segments=slic()", "segments takes one number"),
         ("segments=9", "as slic(100), not 9"),
-        ("patch=slic(9)", "patch takes pixels such as 16, or 16x24 for height x width, not slic(..)"),
+        (
+            "patch=slic(9)",
+            "or 4x16x16 for depth x height x width, not slic(..)",
+        ),
         ("mask=9", "mask takes a string, not 9"),
         ("mask='nowhere.png'", "there is no mask 'nowhere.png'"),
         ("mask='{folder}/small.png'", "its labels are 9x9; the input of model 'm' is 32x32"),

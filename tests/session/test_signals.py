@@ -310,7 +310,7 @@ def write_onnx(module: Any, path: Path) -> None:
         ("WITH fill=white", "fill=white is a place in the range of a model, and this one has none"),
         ("WITH fill=(1, 2, 3)", "fill takes one number or one for each of 2 channels, not 3"),
         ("REGION (90, 10)", "REGION (90, 10) reaches outside the length 96 input"),
-        ("REGION (0, 8) WITH patch=16", "REGION of 8 pixels holds no window of patch 16 and stride 4"),
+        ("REGION (0, 8) WITH patch=16", "REGION of 8 samples holds no window of patch 16 and stride 4"),
     ],
 )
 def test_numbers_that_do_not_fit_a_signal(db: obeql.Session, clauses: str, said: str) -> None:
