@@ -41,20 +41,20 @@ QUESTIONS = {
     "top 25, each image's own box": (
         f"SELECT path, {_IN_HEAD} AS n FROM flat_maps JOIN heads USING (image_id) ORDER BY n DESC, path LIMIT 25"
     ),
-    "top 25 by a ratio: in the box / anywhere": (
-        f"SELECT path, {_IN_HEAD} / nullif(count_between(map, 1, 9), 0) AS share "
-        "FROM flat_maps JOIN heads USING (image_id) ORDER BY share NULLS LAST, path LIMIT 25"
-    ),
+    "top 25 by a ratio: in the box / anywhere": "FROM lowest_share(NULL, 'heads', 1, 9, 25)",
     "top 25 by the mean over models": (
         f"SELECT path, avg({_IN_HEAD}) AS n FROM flat_maps JOIN heads USING (image_id) GROUP BY ALL "
         "ORDER BY n DESC, path LIMIT 25"
     ),
     "top 25 by cells of the box strong in both models": (
-        'SELECT a.path, list_dot_product(at_least(a.map, top, "left", height, width, 1), '
-        'at_least(b.map, top, "left", height, width, 1)) AS n '
-        f"FROM {_BOTH} JOIN heads USING (image_id) WHERE {_RUNS} ORDER BY n DESC, a.path LIMIT 25"
+        "WITH strong AS (SELECT run_name, image_id, class_id, path, "
+        'at_least(map, top, "left", height, width, 1) AS cells FROM flat_maps JOIN heads USING (image_id)) '
+        "SELECT a.path, list_dot_product(a.cells, b.cells) AS n "
+        "FROM strong AS a JOIN strong AS b USING (image_id, class_id) "
+        "WHERE a.run_name = 'first' AND b.run_name = 'second' ORDER BY n DESC, a.path LIMIT 25"
     ),
-    "top 25 by IoU of two models": (
+    "top 25 by IoU of two models": "FROM lowest_iou('first', 'second', 1, 25)",
+    "for comparison: the same, every map read": (
         f"SELECT a.path, iou_at_least(a.map, b.map, 1) AS iou FROM {_BOTH} WHERE {_RUNS} ORDER BY iou, a.path LIMIT 25"
     ),
     "for comparison: box_cells, top 25": (

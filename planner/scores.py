@@ -64,7 +64,8 @@ class Score:
 
     `name` and `unit` are what pictures write, `sql_unit` what the view `windows` does, `written` what the documentation
     does. Without a formula it is what it is made of. `short_of_one` is what it lacks to 1: where the image's own z is
-    positive, importance is the difference of that, which keeps its digits.
+    positive, importance is the difference of that, which keeps its digits. `inverse` is the z of a score in SQL,
+    infinite outside of its range, by which a histogram of log-odds bounds counts of a score.
     """
 
     made_of: Literal["logit", "log_odds"]
@@ -74,6 +75,7 @@ class Score:
     sql_unit: str = "of the output"
     formula: Formula | None = None
     short_of_one: Formula | None = None
+    inverse: str | None = None
 
 
 ScoreKind = Literal["probability", "log_odds", "log_probability", "logit", "value"]
@@ -86,6 +88,7 @@ SCORES: dict[ScoreKind, Score] = {
         sql_unit="0 to 1",
         formula=Formula(_sigmoid, "1 / (1 + exp(-{z}))"),
         short_of_one=Formula(lambda z: _sigmoid(-z), "1 / (1 + exp({z}))"),
+        inverse="CASE WHEN {z} <= 0 THEN '-inf' WHEN {z} >= 1 THEN 'inf' ELSE ln({z} / (1 - {z})) END",
     ),
     "log_odds": Score("log_odds", "log-odds", "z - o", "nats", "nats"),
     "log_probability": Score(
@@ -95,6 +98,7 @@ SCORES: dict[ScoreKind, Score] = {
         "nats",
         "nats",
         Formula(_log_sigmoid, "least({z}, 0) - 2 * atanh(1 / (1 + 2 * exp(abs({z}))))"),
+        inverse="CASE WHEN {z} >= 0 THEN 'inf' ELSE {z} - ln(1 - exp({z})) END",
     ),
     "logit": Score("logit", "logit", "z"),
     "value": Score("logit", "value", "z, of outputs that are no classes; their only score", "in its own unit"),

@@ -81,13 +81,13 @@ OnProgress = Callable[[Progress], None]
 class ProgressReader:
     """Listens to a run and calls a callback with how far it is, when an image is begun and after each batch.
 
-    `n_kept` images, of `per_image` windows each, are there from the run that is continued: they count as done. `raised`
-    is what the callback raised, which is not ours to word.
+    `n_kept` images, of `windows_kept` windows together, are there from the run that is continued: they count as done.
+    `raised` is what the callback raised, which is not ours to word.
     """
 
     call: OnProgress
     n_kept: int = 0
-    per_image: int = 0
+    windows_kept: int = 0
     raised: BaseException | None = None
     _run: RunStarted = field(default_factory=lambda: RunStarted(0, 0, 0.0, time.perf_counter()))
     _images_done: int = 0
@@ -107,10 +107,9 @@ class ProgressReader:
 
     def _tell(self, event: CellsComputed) -> None:
         run, now = self._run, time.perf_counter()
-        windows_kept = self.n_kept * self.per_image
         progress = Progress(
-            done=event.done + windows_kept,
-            total=run.n_windows + windows_kept,
+            done=event.done + self.windows_kept,
+            total=run.n_windows + self.windows_kept,
             image=event.number + self.n_kept,
             n_images=run.n_images + self.n_kept,
             shown=event.shown,
@@ -121,7 +120,7 @@ class ProgressReader:
             partial=event.maps,
             preview=event.preview,
             images_done=self._images_done + self.n_kept,
-            reused=event.reused + windows_kept,
+            reused=event.reused + self.windows_kept,
             within_s=run.within_s,
             left_s=0.0 if run.within_s is None else max(0.0, run.deadline - now),
         )

@@ -72,8 +72,8 @@ def explain(
         # Once the last image is stored there is nothing left to stop.
         return recorder.n_taken < len(todo) and cancelled()
 
-    per_image = sum(grid.n_windows for grid in plan.grids)
-    listener = None if on_progress is None else ProgressReader(on_progress, len(kept), per_image)
+    windows_kept = plan.windows_over([image for image in plan.images if image_key(image) in kept])
+    listener = None if on_progress is None else ProgressReader(on_progress, len(kept), windows_kept)
     moment = started if began is None else began
     context = RunContext(
         recorder.image_registry.load, recorder, recorder.store, listener, stopped, analyze, moment, ask_columns

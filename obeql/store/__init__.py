@@ -72,6 +72,7 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
                 self._read_placed()
                 if self._database.first_here and not read_only:
                     self._mark_interrupted()
+                    self._complete_histograms()
             except BaseException:
                 self._database.close()
                 raise

@@ -172,6 +172,11 @@ class Database:
                 return self._own.execute(sql, list(parameters)).to_arrow_table()
             return self._own.sql(sql, params=list(parameters)).to_arrow_table()
 
+    def arrow_beside(self, sql: str, batch: pa.Table) -> pa.Table:
+        """Return the result of a query that names an Arrow table as `obeql_batch`, as an Arrow table."""
+        with self._lock, self._registered(batch):
+            return self.arrow(sql)
+
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
         """Execute a statement that returns nothing; several of them separated by `;` when there are no parameters."""
         with self._lock, self._explained("write"):

@@ -13,6 +13,7 @@ from importlib.resources import files
 
 import duckdb
 
+from obeql.store.bound_sql import BOUNDS
 from obeql.store.codec import utc_now
 from obeql.store.comments import TEXTS, VIEWS, comments_on
 from obeql.store.score_sql import with_scores
@@ -23,10 +24,19 @@ __all__ = ["CHANGES", "SCHEMA", "SCHEMA_VERSION", "TABLES", "complete", "digest"
 SCHEMA = "obeql_store"
 
 #: Raised by one with every change of the tables. Views and macros need none: a file remembers the digest of theirs.
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 #: Scripts that make the tables, by the version they came with; an upgrade runs those that the file lacks.
-TABLES = {1: "tables", 3: "tables_3", 5: "tables_5", 6: "tables_6", 7: "tables_7", 8: "tables_8", 9: "tables_9"}
+TABLES = {
+    1: "tables",
+    3: "tables_3",
+    5: "tables_5",
+    6: "tables_6",
+    7: "tables_7",
+    8: "tables_8",
+    9: "tables_9",
+    10: "tables_10",
+}
 
 #: Scripts that change what earlier versions have written.
 CHANGES = {6: "rows_6"}
@@ -37,8 +47,8 @@ _CREATED = re.compile(r"^CREATE (?:VIEW|MACRO) (\w+)(?![\w.])", re.MULTILINE)
 
 @cache
 def script(name: str) -> str:
-    """Return the text of a script, with what it says of scores."""
-    return with_scores(files("obeql.store.sql").joinpath(f"{name}.sql").read_text("utf-8"))
+    """Return the text of a script, with what it says of scores and of bounds."""
+    return with_scores(files("obeql.store.sql").joinpath(f"{name}.sql").read_text("utf-8"), BOUNDS)
 
 
 @cache

@@ -90,7 +90,7 @@ class MapRows(AxisRows, RegionRows, RunRows, ImageRows):
             if new:
                 numbers = self._database.next_ids("map_ids", len(new))
                 ids.update(zip(new, numbers, strict=True))
-                self._database.append("maps", map_batch(numbers, list(new), list(new.values())))
+                self._append_maps(map_batch(numbers, list(new), list(new.values())))
                 self._write_axes(numbers, list(new.values()))
             map_ids = [ids[digest] for digest in digests[:n_members]]
             entries = self._database.next_ids("entry_ids", n_members)
@@ -113,7 +113,7 @@ class MapRows(AxisRows, RegionRows, RunRows, ImageRows):
                 self._note_contents({image.image_id: image.content})
             numbers = self._database.next_ids("map_ids", n_maps)
             entries = self._database.next_ids("entry_ids", n_maps)
-            self._database.append("maps", map_batch(numbers, [map_digest(cells) for cells in image.maps], image.maps))
+            self._append_maps(map_batch(numbers, [map_digest(cells) for cells in image.maps], image.maps))
             self._write_axes(numbers, image.maps)
             self._database.append("run_maps", member_batch(run_id, entries, numbers, [image]))
             self._write_regions(entries, numbers, image.maps)
@@ -129,6 +129,11 @@ class MapRows(AxisRows, RegionRows, RunRows, ImageRows):
                     n_computed=int(np.count_nonzero(~np.isnan(cells.logit))),
                     written_at=utc_now(),
                 )
+
+    def _append_maps(self, rows: pa.Table) -> None:
+        """Add rows of the table `maps`, with their histograms, inside a transaction."""
+        self._database.append("maps", rows)
+        self._write_histograms(rows)
 
     def drop_image_pieces(self, run_id: int, image_ids: Sequence[int]) -> None:
         """Delete the pieces of images that are finished."""
@@ -148,6 +153,7 @@ class MapRows(AxisRows, RegionRows, RunRows, ImageRows):
         if self._database.rows(f"SELECT 1 {pieces} LIMIT 1", [model_hash]):
             with self._database.transaction():
                 self._database.run(f"DELETE {pieces}", [model_hash])
+                self._forget_histograms()
 
     def reference_map(
         self,

@@ -14,6 +14,7 @@ from obeql.errors import InternalError, StoreError, UnknownNameError, nearest
 from obeql.planner.cells import FailedImage
 from obeql.store.codec import dump, load, naive_utc, utc_now
 from obeql.store.driver import Database
+from obeql.store.histogram_rows import HistogramRows
 from obeql.store.schema import table_definition
 from obeql.store.shards.external import PlacedRows
 from obeql.store.shards.folder import Folder
@@ -59,7 +60,7 @@ class RunRecord:
     asked: tuple[int, int] | None = None
 
 
-class RunRows(PlacedRows):
+class RunRows(HistogramRows, PlacedRows):
     """The part of a store that keeps runs."""
 
     _database: Database
@@ -133,6 +134,7 @@ class RunRows(PlacedRows):
                 f"DELETE FROM obeql_store.maps WHERE map_id IN ({ids}) "
                 "AND map_id NOT IN (SELECT map_id FROM obeql_store.run_maps)"
             )
+            self._forget_histograms()
 
     def unfinished_run(self, record: RunRecord) -> int | None:
         """Return the latest interrupted run of the same query, options, model and preprocessing, or None.
@@ -258,6 +260,7 @@ class RunRows(PlacedRows):
         members = "SELECT map_id FROM obeql_store.run_maps"
         of_runs = "" if loose else f" AND map_id IN ({members})"
         self._database.run(f"DELETE FROM obeql_store.maps WHERE map_id NOT IN ({members} WHERE NOT ({gone})){of_runs}")
+        self._forget_histograms()
         self._database.run(f"DELETE FROM obeql_store.run_maps WHERE {gone}")
         self._database.run(f"DELETE FROM obeql_store.run_failures WHERE {gone}")
         for table in ("evaluation_rows", "piece_rows", "run_sizes"):

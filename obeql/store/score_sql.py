@@ -11,19 +11,23 @@ from collections.abc import Callable, Iterable, Mapping
 
 from obeql.planner.scores import OF_LOGIT, SCORES, Score, ScoreKind
 
-__all__ = ["with_scores"]
+__all__ = ["Places", "case_of", "with_scores"]
+
+#: What writes a place, by its name: SQL from its arguments.
+Places = Mapping[str, Callable[..., str]]
 
 _PLACE = re.compile(r"\{\{ (\w+)((?: [^{}]+)?) \}\}")
 
 
-def with_scores(script: str) -> str:
-    """Return a script with every place filled in."""
-    return _PLACE.sub(lambda found: _PLACES[found[1]](*map(str.strip, found[2].split("|"))), script)
+def with_scores(script: str, further: Places | None = None) -> str:
+    """Return a script with every place filled in, those of `further` too."""
+    places = {**_PLACES, **(further or {})}
+    return _PLACE.sub(lambda found: places[found[1]](*map(str.strip, found[2].split("|"))), script)
 
 
 def _score(kind: str, logit: str, log_odds: str) -> str:
     """Score of a cell from its two numbers."""
-    return _case(kind, ((name, _value(score, _made_of(score, logit, log_odds))) for name, score in SCORES.items()))
+    return case_of(kind, ((name, _value(score, _made_of(score, logit, log_odds))) for name, score in SCORES.items()))
 
 
 def _value(score: Score, z: str) -> str:
@@ -37,7 +41,7 @@ def _formula(kind: ScoreKind, z: str) -> str:
 
 def _rest(kind: str, logit: str, log_odds: str) -> str:
     """Return what a score lacks to 1, of those that know it; else NULL."""
-    return _case(
+    return case_of(
         kind,
         (
             (name, _of(score.short_of_one.sql, _made_of(score, logit, log_odds)))
@@ -49,7 +53,7 @@ def _rest(kind: str, logit: str, log_odds: str) -> str:
 
 def _clean_rest(kind: str, logit: str, log_odds: str) -> str:
     """Return what the image's own score lacks to 1, where importance is made of it; else NULL."""
-    return _case(
+    return case_of(
         kind,
         (
             (name, f"CASE WHEN {z} > 0 THEN {_of(score.short_of_one.sql, z)} END")
@@ -62,7 +66,7 @@ def _clean_rest(kind: str, logit: str, log_odds: str) -> str:
 
 def _planes(kind: str) -> str:
     """Scores of a map, from its planes `logit` and `log_odds`."""
-    return _case(
+    return case_of(
         kind,
         (
             (
@@ -88,7 +92,7 @@ def _importance_planes(kind: str) -> str:
 
 def _list(kind: str) -> str:
     """Scores of cells, from a list `z` of what they are made of."""
-    return _case(
+    return case_of(
         kind,
         (
             (name, f"list_transform(z, lambda _z: ({_of(score.formula.sql, '_z')})::FLOAT)" if score.formula else "z")
@@ -169,12 +173,12 @@ def _importances(
             near_one = each(score, f"({_of(score.short_of_one.sql, z)} - {clean_rest})::FLOAT")
             written = f"CASE WHEN {rest_of_map} IS NOT NULL THEN {near_one} ELSE {written} END"
         cases.append((name, written))
-    return _case(kind, cases)
+    return case_of(kind, cases)
 
 
 def _unit(kind: str) -> str:
     """Unit of a score."""
-    return _case(kind, ((name, f"'{score.sql_unit}'") for name, score in SCORES.items()))
+    return case_of(kind, ((name, f"'{score.sql_unit}'") for name, score in SCORES.items()))
 
 
 def _of_logit(*_: str) -> str:
@@ -193,7 +197,7 @@ def _every_row(rows: str, of_planes: str) -> str:
     return f"flatten(list_transform({of_planes}, lambda _plane: list_transform({rows}, lambda _row: _plane)))"
 
 
-def _case(kind: str, cases: Iterable[tuple[str, str]]) -> str:
+def case_of(kind: str, cases: Iterable[tuple[str, str]]) -> str:
     """Choose by the kind of score; NULL for a kind that is not among the cases."""
     chosen = " ".join(f"WHEN '{name}' THEN {written}" for name, written in cases)
     return f"CASE {kind} {chosen} END"
@@ -211,7 +215,7 @@ def _of(formula: str, z: str) -> str:
     return formula.format(z=z)
 
 
-_PLACES: Mapping[str, Callable[..., str]] = {
+_PLACES: Places = {
     "score": _score,
     "formula": _formula,
     "rest": _rest,

@@ -421,3 +421,11 @@ def test_chosen_classes() -> None:
     assert chosen_classes(ClassSelector("top", 2), logits, ()) == [1, 2]
     assert chosen_classes(ClassSelector("all"), logits, ()) == [0, 1, 2]
     assert chosen_classes(ClassSelector("label"), logits, (2, 0)) == [2, 0]
+
+
+def test_windows_of_a_run_that_is_continued_count_as_done_whatever_each_image_has() -> None:
+    told: list[Progress] = []
+    reader = ProgressReader(told.append, n_kept=2, windows_kept=4)
+    reader(RunStarted(1, 3, 1.0, 0.0))
+    reader(CellsComputed(0, "c", 3, 0))
+    assert [(each.done, each.total, each.n_images, each.reused) for each in told] == [(7, 7, 3, 4)]

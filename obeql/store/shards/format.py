@@ -26,6 +26,8 @@ from obeql.errors import StoreError
 from obeql.planner.catalog import ImageRecord
 from obeql.store.axes import AXIS_COLUMNS, axis_batch
 from obeql.store.codec import dump, load
+from obeql.store.histogram_rows import FIRST_ID
+from obeql.store.histograms import histograms_of
 from obeql.store.map_columns import PLANES, ImageMaps, map_batch, map_digest, member_batch
 from obeql.store.shards.folder import Folder
 
@@ -33,6 +35,7 @@ __all__ = [
     "AXIS_TABLE",
     "CONTENTS",
     "FIRST_ID",
+    "HISTOGRAM",
     "MAP_TABLE",
     "MOST_ROWS",
     "SHARD_OF",
@@ -49,8 +52,6 @@ __all__ = [
 ]
 
 SUFFIX = ".parquet"
-#: Ids of maps in shards begin here; those of the database's sequence never come near.
-FIRST_ID = 1 << 62
 _ROW_BITS = 16
 #: In SQL, the number of the shard that a map is in.
 SHARD_OF = f"map_id >> {_ROW_BITS}"
@@ -82,6 +83,9 @@ CONTENTS: Mapping[str, pa.DataType] = {
 
 #: Columns of the table `axis_rows` in the shard, of maps of more than two axes.
 AXIS_TABLE: Mapping[str, str] = {f"axis_{name}": name for name in AXIS_COLUMNS}
+
+#: The histogram of each map, which the database keeps beside the table `maps`.
+HISTOGRAM = "counts"
 
 #: Columns of the table `maps`, in the shard and there.
 MAP_TABLE: tuple[str, ...] = tuple(map_batch([], [], []).column_names)
@@ -118,6 +122,7 @@ def shard_bytes(images: Sequence[tuple[ImageRecord, ImageMaps]], origin: str) ->
     ids = range(shard << _ROW_BITS, (shard << _ROW_BITS) + len(maps) + len(extra))
     every = [*maps, *extra]
     table = map_batch(ids, [map_digest(cells) for cells in every], every)
+    table = table.append_column(HISTOGRAM, histograms_of(table))
     own = [name for name in members.column_names if name not in ("run_id", "entry_id", "image_id", *MAP_TABLE)]
     for name in own:
         filled = [members[name].combine_chunks(), pa.nulls(len(extra), members[name].type)]

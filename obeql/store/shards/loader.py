@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from obeql.errors import StoreError
 from obeql.store.driver import Lane
+from obeql.store.histograms import histogram_batch
 from obeql.store.images import ImageContent
 from obeql.store.map_columns import member_batch
 from obeql.store.maps import MapRows
@@ -26,6 +27,7 @@ from obeql.store.shards.folder import Folder
 from obeql.store.shards.format import (
     AXIS_TABLE,
     CONTENTS,
+    HISTOGRAM,
     MAP_TABLE,
     SHARD_OF,
     SUFFIX,
@@ -46,6 +48,7 @@ _NEEDED = tuple(
             *(name for name in _MEMBERS if name != "image_id"),
             *CONTENTS,
             *AXIS_TABLE,
+            HISTOGRAM,
         )
     )
 )
@@ -94,17 +97,17 @@ class IncomingRows(MapRows, FactRows):
         if not names:
             return {}
         shards = [read_shard(folder, name, None if keep else _NEEDED) for name in dict.fromkeys(names)]
-        rows = pa.concat_tables([shard.rows for shard in shards])
+        rows = _together([shard.rows for shard in shards])
         with self._database.writing():
             self._require_running(run_id)
-            if not keep:
-                self._take_planes(folder, shards, rows)
+            new = {} if keep else self._take_planes(folder, shards, rows)
             with self._database.transaction():
                 if keep:
                     ids = self._take_facts(folder, shards)
                 else:
                     ids = self._map_ids(rows["digest"].to_pylist())
                     self._take_axes(rows, ids)
+                self._take_histograms(rows, new)
                 map_ids = self._take_members(run_id, rows, ids, image_ids, taken)
         needed = {shard_of(map_id) for map_id in ids.values()} if keep else set()
         for shard in shards:
@@ -134,13 +137,15 @@ class IncomingRows(MapRows, FactRows):
     def _take_facts(self, folder: Folder, shards: Sequence[Shard], all_of_them: bool = False) -> dict[str, int]:
         """Add the maps that are new, whose planes stay in the shards, inside a transaction; returns the ids of all of
         them by their digests."""
-        columns = [name for name in MAP_TABLE if name in shards[0].rows.column_names]
-        rows = pa.concat_tables([shard.rows.select(columns) for shard in shards])
+        rows = _together([shard.rows for shard in shards])
         digests = rows["digest"].to_pylist()
         ids = self._map_ids(digests)
         if new := _first_rows(digests, ids):
-            self._database.append("maps", rows.take(new))
-            ids.update((digests[row], rows["map_id"][row].as_py()) for row in new)
+            facts = rows.select([name for name in MAP_TABLE if name in rows.column_names])
+            self._database.append("maps", facts.take(new))
+            numbers = {row: rows["map_id"][row].as_py() for row in new}
+            self._take_histograms(rows, numbers)
+            ids.update((digests[row], map_id) for row, map_id in numbers.items())
         for shard in shards:
             self._take_axes(shard.rows, ids)
         origin = self._known_origin()
@@ -153,15 +158,16 @@ class IncomingRows(MapRows, FactRows):
         self._note_shards(placed)
         return ids
 
-    def _take_planes(self, folder: Folder, shards: Sequence[Shard], rows: pa.Table) -> None:
+    def _take_planes(self, folder: Folder, shards: Sequence[Shard], rows: pa.Table) -> dict[int, int]:
         """Commit the maps that are new, with their planes, as cells that belong to no run; `rows` are the shards'.
 
-        DuckDB reads the files itself. Whole row groups are shared out to lanes, which fill them at once.
+        Returns the ids of the new maps by their rows. DuckDB reads the files itself. Whole row groups are shared out to
+        lanes, which fill them at once.
         """
         digests = rows["digest"].to_pylist()
         new = _first_rows(digests, self._map_ids(digests))
         if not new:
-            return
+            return {}
         self._read_remote([folder.place])
         numbers = np.zeros(len(digests), np.int64)
         numbers[new] = self._database.next_ids("map_ids", len(new))
@@ -181,6 +187,16 @@ class IncomingRows(MapRows, FactRows):
             raise
         finally:
             self._database.empty_cache()
+        return dict(zip(new, numbers[new].tolist(), strict=True))
+
+    def _take_histograms(self, rows: pa.Table, map_ids: Mapping[int, int]) -> None:
+        """Keep the histograms of the maps in some rows of shards, inside a transaction; earlier versions wrote none."""
+        if HISTOGRAM not in rows.column_names or not map_ids:
+            return
+        counts = rows[HISTOGRAM].take(pa.array(map_ids.keys(), pa.int64()))
+        known = counts.is_valid()
+        numbers = pa.array(map_ids.values(), pa.int64()).filter(known.combine_chunks())
+        self._database.append("histogram_rows", histogram_batch(numbers.to_pylist(), counts.filter(known)))
 
     def _take_axes(self, rows: pa.Table, ids: Mapping[str, int]) -> None:
         """Store what shards say of the axes of maps that have more than two, inside a transaction."""
@@ -253,7 +269,13 @@ class IncomingRows(MapRows, FactRows):
                 self._database.run(
                     f"DELETE FROM obeql_store.maps WHERE map_id IN ({', '.join(str(map_id) for (map_id,) in loose)})"
                 )
+                self._forget_histograms()
                 self._forget_shards()
+
+
+def _together(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return the rows of all shards; a column that those of an earlier version lack is NULL there."""
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _first_rows(digests: Sequence[str], known: Container[str]) -> list[int]:

@@ -47,6 +47,51 @@ CREATE MACRO iou_at_least(packed_a, packed_b, low) AS
         CASE WHEN packed_a.n_rows = packed_b.n_rows AND packed_a.n_cols = packed_b.n_cols THEN 1 END
     ]], lambda _n: _n[4] * _n[1] / nullif(_n[2] + _n[3] - _n[1], 0))[1];
 
+-- What count_between gives, between two bounds: least <= count <= most. From the histogram of coarse_maps.map, without a
+-- plane; a region that a box cuts has between none and all of its cells inside. Lists of one element give names.
+CREATE MACRO count_bounds(packed, low, high) AS
+    list_transform([{
+        'least_low': list_sum(packed.counts[{{ edge packed | low | least }}]),
+        'most_low': list_sum(packed.counts[{{ edge packed | low | most }}]),
+        'least_high': list_sum(packed.counts[{{ edge packed | high | least }}]),
+        'most_high': list_sum(packed.counts[{{ edge packed | high | most }}])
+    }], lambda _n: {
+        'least': greatest(_n.least_low - _n.most_high, 0)::BIGINT,  -- 0 for NULL, too
+        'most': greatest(coalesce(_n.most_low - _n.least_high, packed.n_rows * packed.n_cols), 0)::BIGINT
+    })[1],
+(packed, top_row, left_col, n_rows, n_cols, low, high) AS
+    list_transform(list_transform([{
+        'least_low': packed.counts[{{ edge packed | low | least }}],
+        'most_low': packed.counts[{{ edge packed | low | most }}],
+        'least_high': packed.counts[{{ edge packed | high | least }}],
+        'most_high': packed.counts[{{ edge packed | high | most }}],
+        'top': greatest(top_row, 0), 'bottom': least(top_row + n_rows, packed.n_rows),
+        'left': greatest(left_col, 0), 'right': least(left_col + n_cols, packed.n_cols),
+        'height': {{ region_height packed }}, 'width': {{ region_width packed }}
+    }], lambda _box: {
+        'of': _box,
+        -- Each region that the box meets: its place, its cells inside the box, those outside.
+        'regions': flatten(list_transform(
+            range(_box.top // _box.height, (_box.bottom + _box.height - 1) // _box.height), lambda _r: list_transform(
+            range(_box.left // _box.width, (_box.right + _box.width - 1) // _box.width), lambda _c: list_transform([[
+                greatest(least((_r + 1) * _box.height, _box.bottom) - greatest(_r * _box.height, _box.top), 0)
+                * greatest(least((_c + 1) * _box.width, _box.right) - greatest(_c * _box.width, _box.left), 0),
+                (least((_r + 1) * _box.height, packed.n_rows) - _r * _box.height)
+                * (least((_c + 1) * _box.width, packed.n_cols) - _c * _box.width)
+            ]], lambda _n: [
+                _r * ((packed.n_cols + _box.width - 1) // _box.width) + _c + 1, _n[1], _n[2] - _n[1]
+            ])[1])))
+    }), lambda _all: {
+        'least': coalesce(list_sum(list_transform(_all.regions, lambda _g: greatest(
+            _all.of.least_low[_g[1]]::INTEGER - _all.of.most_high[_g[1]] - _g[3], 0))), 0)::BIGINT,
+        'most': coalesce(list_sum(list_transform(_all.regions, lambda _g: least(
+            greatest(coalesce(_all.of.most_low[_g[1]]::INTEGER - _all.of.least_high[_g[1]], _g[2]), 0), _g[2]))), 0)::BIGINT
+    })[1];
+
+-- What iou_at_least gives, between two bounds, from the histograms of coarse_maps.map; both are NULL where no cell of
+-- either map reaches `low` or the maps differ in shape. `is_sure`: some cell surely does, so that it is not NULL.
+CREATE MACRO iou_bounds(packed_a, packed_b, low) AS {{ iou_bounds packed_a | packed_b | low }};
+
 -- Overlap of two planes: cells at or above the threshold in both, divided by cells at or above it in either.
 -- NULL where neither plane reaches the threshold, or where the planes differ in shape. (Not error(...), which DuckDB
 -- treats as a side effect and then refuses in ORDER BY of windows and behind aliases.)
@@ -265,6 +310,20 @@ CREATE MACRO pixel_map(run, image) AS TABLE
         )
     )
     GROUP BY ALL;
+
+-- The k images of two runs whose maps overlap least, or most, where importance reaches `low`; as iou_at_least, with ties
+-- by image. Bounds first: what k maps surely undercut, no other map needs to be read for. A NULL is no answer.
+CREATE MACRO lowest_iou(first_run, second_run, low, k) AS TABLE
+    {{ ranked_iou +1 }};
+CREATE MACRO highest_iou(first_run, second_run, low, k) AS TABLE
+    {{ ranked_iou -1 }};
+
+-- The k maps of a run, or of all runs if it is NULL, of whose cells with low <= importance < high the smallest share, or
+-- the largest, lies in the image's box. `boxes` is the name of a table with image_id, top, left, height and width, in cells.
+CREATE MACRO lowest_share(run, boxes, low, high, k) AS TABLE
+    {{ ranked_share +1 }};
+CREATE MACRO highest_share(run, boxes, low, high, k) AS TABLE
+    {{ ranked_share -1 }};
 
 -- The order in which a deletion or insertion curve takes the pixels of each map: most important first, ties
 -- row-major. `share` is the part of the covered pixels taken up to this one.
