@@ -39,7 +39,9 @@ def _edge(packed: str, low: str, side: str) -> str:
             away = (
                 f"list_transform([{away}], lambda _d: CASE WHEN isfinite(_d) THEN {further_off} ELSE {beyond} END)[1]"
             )
-            limits.append((name, f"CASE WHEN isfinite({number}) THEN {away} ELSE {number} END"))
+            limits.append(
+                (name, f"CASE WHEN isfinite({number}) THEN {away} WHEN {number} > 0 THEN 'nan' ELSE {number} END")
+            )
     limit = case_of(f"{packed}.score", limits)
     place = f"{further}len(list_filter({_EDGES}, lambda _edge: _edge {compare} _limit))"
     return f"list_transform([({limit})::FLOAT], lambda _limit: CASE WHEN _limit IS NOT NULL THEN {place} END)[1]"
