@@ -71,8 +71,7 @@ class Store(IncomingRows, ModelRows, EvaluationRows, FactRows):
                 prepare_schema(self._database)
                 self._read_placed()
                 if self._database.first_here and not read_only:
-                    self._mark_interrupted()
-                    self._complete_histograms()
+                    self._mend_what_was_stopped()
             except BaseException:
                 self._database.close()
                 raise

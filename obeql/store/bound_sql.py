@@ -32,9 +32,9 @@ def _edge(packed: str, low: str, side: str) -> str:
             limits.append((name, f"{low}::FLOAT"))
         elif score.inverse is not None:
             number = f"{low}::DOUBLE"
-            target = f"{packed}.clean_score - {number} {sign} (1e-6 * abs({number}) + 1e-9)"
+            target = f"{packed}.clean_score - {number} {sign} (0.000001 * abs({number}) + 0.000000001)"
             away = f"{packed}.clean - list_transform([{target}], lambda _t: {score.inverse.format(z='_t')})[1]"
-            further_off = f"_d {safe} 1e-5 * (1 + abs(_d) + abs({packed}.clean))"
+            further_off = f"_d {safe} 0.00001 * (1 + abs(_d) + abs({packed}.clean))"
             beyond = "_d" if side == "most" else "CASE WHEN _d > 0 THEN 'nan' ELSE _d END"  # no cell reaches it
             away = (
                 f"list_transform([{away}], lambda _d: CASE WHEN isfinite(_d) THEN {further_off} ELSE {beyond} END)[1]"
@@ -96,7 +96,8 @@ def _ranked_iou(sign: str) -> str:
     return _ranked(
         bounded=f"""
         WITH reached AS MATERIALIZED (
-            SELECT run_id, image_id, class_id, map_id, patch_height, patch_width, map.n_rows, map.n_cols,
+            SELECT run_id, image_id, class_id, map_id, patch_height, patch_width, channel, map.n_rows,
+                   map.n_cols,
                    {_reached("map", "low", "least")} AS least, {_reached("map", "low", "most")} AS most
             FROM coarse_maps WHERE run_id IN (run_of(first_run), run_of(second_run))
         )
@@ -106,6 +107,7 @@ def _ranked_iou(sign: str) -> str:
                    {_iou("a.least", "a.most", "b.least", "b.most")} AS bounds
             FROM reached AS a JOIN reached AS b USING (image_id, class_id, patch_height, patch_width, n_rows, n_cols)
             WHERE a.run_id = run_of(first_run) AND b.run_id = run_of(second_run)
+                  AND a.channel IS NOT DISTINCT FROM b.channel
         )""",
         runs="(SELECT unnest([run_of(first_run), run_of(second_run)]))",
         maps="SELECT map_id FROM few UNION ALL SELECT other_id FROM few",

@@ -13,10 +13,15 @@ import pyarrow as pa
 from obeql.store.driver import Database
 from obeql.store.histograms import histogram_batch, histograms_of
 
-__all__ = ["FIRST_ID", "HistogramRows"]
+__all__ = ["FIRST_ID", "LACKING", "HistogramRows"]
 
 #: Ids of maps in shards begin here; those bring their histograms with them.
 FIRST_ID: Final = 1 << 62
+#: In SQL, whether some map of the file has no histogram. Those in shards may have none.
+LACKING: Final = (
+    f"(SELECT count(*) FROM obeql_store.maps WHERE map_id < {FIRST_ID}) <> "
+    f"(SELECT count(*) FROM obeql_store.histogram_rows WHERE map_id < {FIRST_ID})"
+)
 #: Maps whose histograms are made at once, of those that lack them: a row group.
 _AT_ONCE = 2048
 
@@ -41,10 +46,6 @@ class HistogramRows:
 
         A row group is read, written and committed at a time; what is interrupted goes on when the file is opened again.
         """
-        n_maps = f"SELECT count(*) FROM obeql_store.maps WHERE map_id < {FIRST_ID}"
-        n_known = f"SELECT count(*) FROM obeql_store.histogram_rows WHERE map_id < {FIRST_ID}"
-        if self._database.rows(f"SELECT ({n_maps}) = ({n_known})") == [(True,)]:
-            return
         lacking = (
             f"SELECT map_id FROM obeql_store.maps WHERE map_id < {FIRST_ID} "
             "AND map_id NOT IN (SELECT map_id FROM obeql_store.histogram_rows) ORDER BY map_id"

@@ -14,7 +14,7 @@ from obeql.errors import InternalError, StoreError, UnknownNameError, nearest
 from obeql.planner.cells import FailedImage
 from obeql.store.codec import dump, load, naive_utc, utc_now
 from obeql.store.driver import Database
-from obeql.store.histogram_rows import HistogramRows
+from obeql.store.histogram_rows import LACKING, HistogramRows
 from obeql.store.schema import table_definition
 from obeql.store.shards.external import PlacedRows
 from obeql.store.shards.folder import Folder
@@ -302,16 +302,22 @@ class RunRows(HistogramRows, PlacedRows):
         holder = self._named(name)
         return holder is not None and not self._is_only_begun(holder)
 
-    def _mark_interrupted(self) -> None:
-        """Runs of a process that is gone are interrupted; called when the file is opened by its first holder."""
+    def _mend_what_was_stopped(self) -> None:
+        """End what a process that is gone has left; called when the file is opened by its first holder.
+
+        Its runs are interrupted. Maps that have no histogram, as those of a file of before, get one.
+        """
         rows = self._database.rows(
-            "SELECT run_id FROM obeql_store.run_events GROUP BY run_id "
-            "HAVING arg_max(status, entry_id) = 'running' ORDER BY run_id"
+            "SELECT run_id FROM obeql_store.run_events GROUP BY run_id HAVING arg_max(status, entry_id) = 'running' "
+            f"UNION ALL SELECT NULL WHERE {LACKING} ORDER BY run_id"
         )
-        if rows:
+        running = [run_id for (run_id,) in rows if run_id is not None]
+        if running:
             with self._database.transaction():
-                for (run_id,) in rows:
+                for run_id in running:
                     self._event(run_id, "interrupted")
+        if len(running) < len(rows):
+            self._complete_histograms()
 
     def _event(self, run_id: int, status: str, measured: Mapping[str, Any] | None = None) -> None:
         self._database.append_row(

@@ -196,13 +196,16 @@ SELECT run_name, image_id, name, path, label, class_id, class_name, model, score
        CASE WHEN score_kind <> 'value' THEN clean_top_class END AS clean_top_class,
        {'counts': counts, 'score': score_kind, 'clean': clean, 'clean_logit': clean_logit, 'clean_score': clean_score,
         'clean_rest': clean_rest, 'n_rows': n_rows, 'n_cols': n_cols} AS map,
-       run_id, map_id
+       run_id, map_id,
+       CASE WHEN contains(fill, '@') THEN array_to_string(list_transform(
+               string_split(split_part(fill, '@', 2), ','),
+               lambda _n: coalesce(known.channels[_n::INTEGER + 1], _n)), ', ') END AS channel
 FROM (
     SELECT member.run_id, member.image_id, member.class_id, member.class_name, member.map_id,
            member.stride_height, member.stride_width, coalesce(member.label, image.label) AS label,
            runs.run_name, runs.model, runs.score AS score_kind, image.name, image.path,
-           map.patch_height, map.patch_width, map.clean_top_class, map.n_rows, map.n_cols,
-           map.clean_log_odds::FLOAT AS clean, map.clean_logit::FLOAT AS clean_logit, histogram.counts,
+           map.patch_height, map.patch_width, map.fill, map.preprocessing_hash, map.clean_top_class, map.n_rows,
+           map.n_cols, map.clean_log_odds::FLOAT AS clean, map.clean_logit::FLOAT AS clean_logit, histogram.counts,
            {{ score runs.score | map.clean_logit | map.clean_log_odds }} AS clean_score,
            {{ clean_rest runs.score | map.clean_logit | map.clean_log_odds }} AS clean_rest
     FROM obeql_store.run_maps AS member
@@ -210,7 +213,8 @@ FROM (
     JOIN obeql_store.maps AS map ON map.map_id = member.map_id
     LEFT JOIN obeql_store.histogram_rows AS histogram ON histogram.map_id = member.map_id
     LEFT JOIN images AS image ON image.image_id = member.image_id
-);
+) AS found
+LEFT JOIN obeql_store.channel_names AS known ON known.preprocessing_hash = found.preprocessing_hash;
 
 -- One row for each map and measure of EVALUATE; of the same steps and fill, the latest counts.
 CREATE VIEW evaluations AS
