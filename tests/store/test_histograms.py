@@ -50,10 +50,8 @@ def drawn(seed: int, shape: tuple[int, int] | None = None, image: int = 0) -> Ma
     return MapCells(
         CellKey(f"image{image}-{seed}", "model", "preprocessing", (4, 4), "mean", "float32"),
         class_id=3,
-        tops=starts[:rows],
-        lefts=starts[:cols],
-        heights=size[:rows],
-        widths=size[:cols],
+        starts=(starts[:rows], starts[:cols]),
+        lengths=(size[:rows], size[:cols]),
         logit=logit,
         others=np.where(np.isnan(logit), np.nan, 0.0),
         top_class=np.where(np.isnan(logit), -1, 3).astype(np.int32),
@@ -120,8 +118,9 @@ def test_a_count_at_an_edge_is_known_without_its_plane(store: Store) -> None:
         assert bounds == {"least": count, "most": count}
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "indexed"), [*((kind, True) for kind in KINDS), ("log_odds", False), ("probability", False)]
+)
 def test_rankings_are_those_of_every_map(store: Store, kind: str, indexed: bool) -> None:
     for name, first in (("a", 0), ("b", 500)):
         write(store, kind, {n: drawn(first + n, (15, 18) if n % 5 else (9, 9), n) for n in range(1, N_IMAGES)}, name)
