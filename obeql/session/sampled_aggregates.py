@@ -27,14 +27,11 @@ __all__ = ["SampledAggregates"]
 
 _WEIGHT, _ERROR = "obeql_weight", "obeql_error_"
 
-_DRAWN = """
-SELECT {columns} FROM (
-    SELECT cell.*, drawn.* EXCLUDE (image_id, class_id, "row", col)
-    FROM {views}.windows AS cell JOIN "#drawn" AS drawn
-      ON cell.image_id = drawn.image_id AND cell.class_id = drawn.class_id
-     AND cell."row" = drawn."row" AND cell.col = drawn.col
-    WHERE cell.run_id = {run_id}
-)
+#: What tells the windows of a run apart, beside the columns that are asked for.
+_KEYS = ("#image_id", "#class_id", "#row", "#col")
+_WINDOWS = """
+SELECT {columns}, image_id AS "#image_id", class_id AS "#class_id", "row" AS "#row", col AS "#col"
+FROM {views}.windows WHERE run_id = {run_id}
 """
 
 
@@ -70,21 +67,30 @@ class SampledAggregates:
     def rows(self, run_id: int, aim: AggregateAim, columns: str, query: str) -> Rows:
         """Return the windows that a run has drawn, with their weights, and the errors of their map.
 
-        Only the columns that the `query` names. They are read at once: DuckDB 2.0 may fail to group by strings that
-        come out of this join ("dictionary column changed identity").
+        Only the columns that the `query` names. Windows and weights are joined by Arrow: DuckDB 2.0 fails where strings
+        come out of a join of two that are this large ("global dictionary column changed identity").
         """
-        drawn = self._drawn(run_id, aim)
         named = {
             str(name).lower() for node in nodes(self._trees.tree(query)) for name in node.get("column_names") or ()
         }
-        sql = _DRAWN.format(columns=columns, views=self._views, run_id=run_id)
+        sql = _WINDOWS.format(columns=columns, views=self._views, run_id=run_id)
 
         def read(connection: duckdb.DuckDBPyConnection) -> Any:
-            found = sql_beside(connection, sql, {"#drawn": lambda _: drawn})
-            shown = [name for name in found.columns if name.lower() in named or name.startswith((_WEIGHT, _ERROR))]
+            found = connection.sql(sql)
+            shown = [name for name in found.columns if name.lower() in named or name in _KEYS]
             return found.select(*(duckdb.ColumnExpression(name) for name in shown)).to_arrow_table()
 
-        rows = self._store.on_connection(read)
+        windows = self._store.on_connection(read)
+        drawn = self._drawn(run_id, aim)
+        drawn = drawn.cast(
+            pa.schema(
+                [
+                    (name, windows.schema.field(name).type if name in _KEYS else kind)
+                    for name, kind in zip(drawn.column_names, drawn.schema.types, strict=True)
+                ]
+            )
+        )
+        rows = windows.join(drawn, list(_KEYS), join_type="inner").drop_columns(list(_KEYS))
         return lambda _: rows
 
     def _drawn(self, run_id: int, aim: AggregateAim) -> pa.Table:
@@ -101,8 +107,8 @@ class SampledAggregates:
             row, col = np.nonzero(weights)
             told = quality.get("aggregates") or [{"error": 0.0}] * n_errors
             errors = [np.full(len(row), np.nan if each["error"] is None else each["error"]) for each in told]
-            part = {"image_id": np.full(len(row), image_id), "class_id": np.full(len(row), class_id)}
-            part |= {"row": row, "col": col, _WEIGHT: weights[row, col]}
+            part = {"#image_id": np.full(len(row), image_id), "#class_id": np.full(len(row), class_id)}
+            part |= {"#row": row, "#col": col, _WEIGHT: weights[row, col]}
             parts.append(part | {f"{_ERROR}{place}": error for place, error in enumerate(errors)})
         return pa.concat_tables([pa.table(part) for part in parts])
 
