@@ -23,9 +23,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
 
 BIN := $(VENV)/bin
-# The tests of a file stay in one process, which keeps what they share. Threads of two processes that wait for work must
-# not spin on the cores meanwhile.
-SIDE_BY_SIDE = $(if $(filter-out 0,$(WORKERS)),OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 )$(BIN)/python -m pytest \
+# The tests of a file stay in one process, which keeps what they share. Each process has one thread: most networks of tests
+# are small, and threads of several processes would wait for each other.
+SIDE_BY_SIDE = $(if $(filter-out 0,$(WORKERS)),OMP_NUM_THREADS=1 )$(BIN)/python -m pytest \
 	-n $(WORKERS) --dist loadfile --no-loadscope-reorder
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 

@@ -309,7 +309,8 @@ def _of_array(array: npt.NDArray[Any], key: str, channels_first: bool, n_axes: i
     try:
         pixels = _standard_dtype(_channels_last(array, key, channels_first), key)
     except ImageError:
-        if n_axes is not None or array.ndim not in (2, 3):
+        looks_like_image = array.ndim == 3 and bool({array.shape[0], array.shape[-1]} & {1, 3, 4})
+        if n_axes is not None or array.ndim not in (2, 3) or looks_like_image:
             raise
         return _signal(array, key, None) if array.ndim == 2 else volume_image(array, key, None)
     if pixels.shape[2] == 1:

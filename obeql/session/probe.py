@@ -6,7 +6,7 @@ stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from obeql.executor.network.graph import LayerGraph
 
 __all__ = ["ClassScore", "Probe", "open_probe"]
+
+#: The numbers of a box, of an image and of a volume.
+_BOX = ("top", "left", "height", "width")
+_BOX_OF_VOLUME = ("front", "top", "left", "depth", "height", "width")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +70,18 @@ class Probe:
         """Return what the model says of the image itself, the highest class first."""
         return self._said(self._window.clean_logits)
 
-    def hide(self, *box: int) -> list[ClassScore]:
+    def hide(self, *box: int, **named: int) -> list[ClassScore]:
         """Return what the model says with a box of its input hidden, the highest class first.
 
-        The box is (top, left, height, width), of volumes (front, top, left, depth, height, width).
+        The box is (top, left, height, width), of volumes (front, top, left, depth, height, width), in this order or by
+        these names.
 
         The numbers are those of PREDICT on the image with the box painted over. Waits for a statement that runs.
         Raises QueryTypeError for a box that does not lie in the input.
         """
         with self._turn():
             try:
-                return self._said(self._window.logits(*box))
+                return self._said(self._window.logits(*_in_order(box, named)))
             except ObeqlError:
                 raise
             except Exception as error:
@@ -97,6 +102,16 @@ class Probe:
         odds = z - others
         numbers = zip(ids, torch.sigmoid(odds).tolist(), z.tolist(), odds.tolist(), strict=True)
         return [ClassScore(i, self._names[i], chance, logit, log_odds) for i, chance, logit, log_odds in numbers]
+
+
+def _in_order(box: tuple[int, ...], named: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the numbers of a box in their order, the first of them given without a name."""
+    is_volume = len(box) > len(_BOX) or not named.keys() <= set(_BOX)
+    names = _BOX_OF_VOLUME if is_volume else _BOX
+    left = names[len(box) :]
+    if named and named.keys() != set(left):
+        raise TypeError(f"hide() takes {', '.join(names)}, each once, in this order or by name")
+    return box + tuple(named[name] for name in left if named)
 
 
 def open_probe(

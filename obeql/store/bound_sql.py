@@ -8,6 +8,8 @@ Lists of one element, `list_transform([..], lambda _name: ..)[1]`, give names to
 
 from __future__ import annotations
 
+import numpy as np
+
 from obeql.planner.scores import OF_LOGIT, SCORES
 from obeql.store.histograms import EDGES, REGION_CELLS, REGION_ROWS
 from obeql.store.score_sql import Places, case_of
@@ -39,9 +41,10 @@ def _edge(packed: str, low: str, side: str) -> str:
             away = (
                 f"list_transform([{away}], lambda _d: CASE WHEN isfinite(_d) THEN {further_off} ELSE {beyond} END)[1]"
             )
-            limits.append(
-                (name, f"CASE WHEN isfinite({number}) THEN {away} WHEN {number} > 0 THEN 'nan' ELSE {number} END")
-            )
+            assert score.formula is not None
+            is_bounded = bool(np.isfinite(score.formula.python(np.array(-np.inf))))
+            infinite = f"CASE WHEN {number} > 0 THEN 'nan' ELSE {number} END" if is_bounded else number
+            limits.append((name, f"CASE WHEN isfinite({number}) THEN {away} ELSE {infinite} END"))
     limit = case_of(f"{packed}.score", limits)
     place = f"{further}len(list_filter({_EDGES}, lambda _edge: _edge {compare} _limit))"
     return f"list_transform([({limit})::FLOAT], lambda _limit: CASE WHEN _limit IS NOT NULL THEN {place} END)[1]"

@@ -13,7 +13,7 @@ from obeql.executor.adaptive.problem import Goal, Problem
 from obeql.planner.aggregates import AggregateAim, Arithmetic, Column, Count, Expression, Mean, Number, Sum, linear
 from obeql.planner.grid import WindowGrid
 
-GRID = WindowGrid.over((112, 112), (16, 16), (2, 2), border="drop")
+GRID = WindowGrid.over((112, 112), (16, 16), (2, 2), border="clip")
 #: columns of the aims here: the importance, where positive, where positive and in the upper half, where large
 COLUMNS = tuple(map(Column, ("importance", "positive", "upper", "large")))
 SHARE = Arithmetic("/", Sum(2), Sum(1))

@@ -205,7 +205,7 @@ def test_region_keeps_the_windows_of_the_full_map(plan_of: Any) -> None:
 
 
 def test_approx_is_refined_towards_its_target(plan_of: Any) -> None:
-    plan = plan_of(HEAD + "APPROX 0.9 METRIC MaxErr")
+    plan = plan_of(HEAD + "WITH stride=2 APPROX 0.9 METRIC MaxErr")
     assert plan.approx == {"target": 0.9, "metric": "maxerr", "confidence": 0.95}
     (refinement,) = plan.refinements
     assert (refinement.metric, refinement.target, refinement.confidence) == ("maxerr", 0.9, 0.95)

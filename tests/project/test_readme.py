@@ -147,7 +147,8 @@ def test_the_questions_are_answered_as_numpy_answers_them(workshop: Path) -> Non
     large = [heat for heat in first if heat.patch == (16, 16)]
     small = [heat for heat in first if heat.patch == (8, 8)]
     filtered, best, shares, _, own_box, labels, overlap, means, in_both, largest, correlation = answers[:11]
-    apart, _, outside, _, areas, by_patch, worst, halves, few, alike, decide, found, top, _, order = answers[11:]
+    apart, least_iou, most_iou, _, least_share, bounds, _, outside, _, areas, by_patch, worst = answers[11:23]
+    halves, few, alike, decide, found, top, _, order = answers[23:]
 
     def strong(heat: Any, rows: slice = slice(2, 8), cols: slice = slice(2, 8), least: float = 0.05) -> int:
         return int((heat.importance[rows, cols] >= least).sum())
@@ -189,6 +190,11 @@ def test_the_questions_are_answered_as_numpy_answers_them(workshop: Path) -> Non
         assert deletion == pytest.approx(np.mean([row[4] for row in rows]))
         assert insertion == pytest.approx(np.mean([row[5] for row in rows]))
     assert worst[0][3] == max(row[4] for row in areas) and len(worst[0][4]) == 11
+    by_iou = sorted(iou for _, iou in overlap)
+    assert [row[3] for row in least_iou] == by_iou[:2] and [row[3] for row in most_iou] == by_iou[:-3:-1]
+    assert len(least_share) == 2
+    for path, bound in bounds:
+        assert any(bound["least"] <= strong(heat) <= bound["most"] for heat in first if heat.path == path)
     assert len(halves) == len(few) == 3 and len(alike) == 3 and all(row[0] != row[1] for row in decide)
     assert len(found) == len(quarters) == 3
     assert len(top) == 6 and [row[0] for row in order] == [1, 2, 3]
@@ -214,6 +220,7 @@ def test_options_are_described_as_they_are() -> None:
     assert list(explain) == [row.name for row in EXPLAIN_OPTIONS]
     for row in EXPLAIN_OPTIONS:
         written = {"stride": "a quarter of the patch", "page": "the first", "mask": "none", "segments": "none"}
+        written["channel"] = "all"
         default = written.get(row.name, str(show_value(row.default)))
         assert explain[row.name][1] == default, row.name
     for row in EXPLAIN_OPTIONS:

@@ -217,7 +217,8 @@ def test_single_images_that_cannot_be_used(refused: Any, net_db: Any, folder: Pa
 )
 def test_pixels_that_are_no_image(refused: Any, value: Any, said: str) -> None:
     refused("EXPLAIN OCCLUDE ? USING net", ImageError, said, [value])
-    refused("CREATE IMAGES s FROM ?", ImageError, said, [value])
+    if "channels" not in said and "item 1" not in said:  # those may be volumes, for another model
+        refused("CREATE IMAGES s FROM ?", ImageError, said, [value])
 
 
 @pytest.mark.parametrize(

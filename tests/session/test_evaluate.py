@@ -120,6 +120,9 @@ def test_a_file_of_version_2_gets_the_table(tmp_path: Path) -> None:
     file = tmp_path / "heat.duckdb"
     with obeql.connect(file) as db:
         db.execute("DROP VIEW evaluations; DROP TABLE obeql_store.evaluation_rows")
+        db.execute("DROP MACRO TABLE lowest_iou; DROP MACRO TABLE highest_iou; DROP MACRO TABLE lowest_share")
+        db.execute("DROP MACRO TABLE highest_share; DROP VIEW coarse_maps; DROP MACRO count_bounds")
+        db.execute("DROP MACRO iou_bounds; DROP TABLE obeql_store.histogram_rows CASCADE")
         db.execute("DROP MACRO iou_at_least; DROP MACRO count_between; DROP MACRO at_least; DROP MACRO cells_in_box")
         db.execute(
             "DROP VIEW flat_maps; DROP MACRO run_of; DROP MACRO image_of; DROP TABLE obeql_store.shard_rows CASCADE"
@@ -135,6 +138,14 @@ def test_a_file_of_version_2_gets_the_table(tmp_path: Path) -> None:
         for column in ("series_uid", "pixel_height_mm", "pixel_width_mm"):
             db.execute("DROP VIEW IF EXISTS images")
             db.execute(f"ALTER TABLE obeql_store.image_contents DROP COLUMN {column}")
+        db.execute("DROP TABLE obeql_store.axis_rows CASCADE")
+        for table, columns in {
+            "run_maps": ("stride_depth", "input_depth", "source_front", "source_depth"),
+            "model_rows": ("input_depth",),
+            "image_contents": ("depth", "pixel_depth_mm"),
+        }.items():
+            for column in columns:
+                db.execute(f"ALTER TABLE obeql_store.{table} DROP COLUMN {column}")
         db.connection.execute("UPDATE obeql_store.schema_version SET version = 2")
     with obeql.connect(file) as db:
         assert db.execute("FROM evaluations").fetchall() == []

@@ -171,11 +171,11 @@ def test_python_arrays_channels_and_probe(db: Any) -> None:
     assert heat.shape == (3, 3, 3) and heat.channel == "1"
     hidden = values.copy()
     hidden[1, 0:4, 0:6, 0:5] = 0
-    wanted = torch.softmax(network()(torch.from_numpy(hidden)[None])[0], 0)[1]
+    wanted = torch.softmax(network()(torch.from_numpy(hidden)[None])[0], 0)[1].detach()
     assert heat.scores[0, 0, 0] == pytest.approx(float(wanted), abs=1e-6)
     said = {each.class_name: each.probability for each in db.probe(values, "net", fill="zero").hide(0, 0, 0, 4, 6, 5)}
     hidden[0, 0:4, 0:6, 0:5] = 0
-    wanted = torch.softmax(network()(torch.from_numpy(hidden)[None])[0], 0)[1]
+    wanted = torch.softmax(network()(torch.from_numpy(hidden)[None])[0], 0)[1].detach()
     assert said["b"] == pytest.approx(float(wanted), abs=1e-6)
 
 
