@@ -6,6 +6,7 @@ Before it: `opening` has opened the file. After it: the other modules of `obeql.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import threading
@@ -24,6 +25,11 @@ from obeql.errors import StoreError
 from obeql.signals import defer_sigint
 from obeql.store import fresh
 from obeql.store.opening import MEMORY, STORAGE_VERSION, connect, first_sentence
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 __all__ = ["MEMORY", "OPENING", "STORAGE_VERSION", "Database", "Lane"]
 
@@ -291,10 +297,14 @@ class Database:
     def checkpoint_when_worth_it(self) -> None:
         """As `checkpoint`, once the log is a twentieth of the file: it rewrites the maps that were added last.
 
-        What is committed is durable either way; closing the last connection moves what is left.
+        What is committed is durable either way; closing the last connection moves what is left. Where the disk has no
+        room for the log there is none: DuckDB gives a database up whose checkpoint fails.
         """
         file, log = Path(self._file), Path(f"{self._file}.wal")
-        if self._file and log.exists() and log.stat().st_size * 20 > file.stat().st_size:
+        if not self._file or not log.exists():
+            return
+        n_log, n_file = log.stat().st_size, file.stat().st_size
+        if n_log * 20 > n_file and _has_room(file, n_file, n_log):
             self.checkpoint()
 
     def storage_version(self) -> str:
@@ -438,3 +448,10 @@ def _way_out(error: duckdb.Error) -> str:
     if any(words in text for words in _NO_SPACE):
         return "; what is committed is kept: free some space and run the statement again"
     return ""
+
+
+def _has_room(file: Path, n_bytes: int, n_more: int) -> bool:
+    """Return whether a file of so many bytes may grow by `n_more`, as far as the system tells."""
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0] if resource is not None else -1
+    is_within_limit = most < 0 or n_bytes + n_more <= most
+    return is_within_limit and shutil.disk_usage(file.parent).free > n_more
