@@ -112,6 +112,13 @@ def _other_overlay(
         ax = new_figure(size(heat)).panels(1, 1)[0][0]
     limit = limit_of(heat, chosen.sign) if limit is None else limit
     mappable, problem = draw(ax, heat, limit, chosen, smooth, outline)
+    return _labeled(ax, heat, mappable, problem, chosen, colorbar, title)
+
+
+def _labeled(
+    ax: Axes, heat: Heatmap, mappable: Any, problem: str, chosen: Palette, colorbar: bool, title: str | None
+) -> Axes:
+    """Add the bar, the titles and the notes of a map that is drawn."""
     if colorbar:
         color_bar(ax, mappable, bar_label(heat, chosen.sign))
     main, details = titles_of(heat)
@@ -138,14 +145,7 @@ def _montage(
         ax = new_figure((10.0, 7.5)).panels(1, 1)[0][0]
     limit = limit_of(heat, chosen.sign) if limit is None else limit
     mappable, problem = slices.draw_montage(ax, heat, limit, chosen, smooth)
-    if colorbar:
-        color_bar(ax, mappable, bar_label(heat, chosen.sign))
-    main, details = titles_of(heat)
-    add_titles(ax, main if title is None else title, details)
-    note = "; ".join(text for text in (problem, heat.warning) if text)
-    if note:
-        add_note(ax, note, 90, below_key=False)
-    return ax
+    return _labeled(ax, heat, mappable, problem, chosen, colorbar, title)
 
 
 def draw_map(
