@@ -214,12 +214,7 @@ def _box_rates(
         points.append((computed / n_batches, best / n_batches))
         if n_lanes > 1 and side == large and best.sum() < effort.other_ways_s:
             alone = IncrementalRun(run.graph, grid, replace(engine, n_lanes=1), clock)
-            least = np.full(len(regions), np.inf)
-            for _ in range(effort.repeats):
-                heed()
-                clock.seconds.clear()
-                _compute(alone, clean, fill, wanted)
-                least = np.minimum(least, [clock.seconds.get(i, 0.0) for i in range(len(regions))])
+            least = _least_by_layer(clock, lambda: _compute(alone, clean, fill, wanted), len(regions), effort, heed)  # noqa: B023
             in_turn = float(least.sum()) / max(1e-9, float(best.sum()))
     position_s, batch_s = _line(*points)
     boxed = np.array(regions)
@@ -231,6 +226,19 @@ def _box_rates(
         "boxes_in_turn": in_turn,
     }
     return rates, run.needed
+
+
+def _least_by_layer(
+    clock: LayerTimer, work: Callable[[], None], n_layers: int, effort: _Effort, heed: Callable[[], None]
+) -> npt.NDArray[np.float64]:
+    """Return the least seconds that each layer takes, (n_layers,), over some repeats of `work`, which `clock` times."""
+    least = np.full(n_layers, np.inf)
+    for _ in range(effort.repeats):
+        heed()
+        clock.seconds.clear()
+        work()
+        least = np.minimum(least, [clock.seconds.get(i, 0.0) for i in range(n_layers)])
+    return least
 
 
 def _compute(run: IncrementalRun, clean: CleanPass, fill: torch.Tensor, wanted: npt.NDArray[np.bool_]) -> None:

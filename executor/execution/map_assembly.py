@@ -54,7 +54,7 @@ def preview_of(
         found = run.partial(slot) if planes is None else planes
         if known is not None:
             found = Planes.empty(run.grid.n_windows, known.logit.shape[1]) if found is None else found
-            found = Planes(found.logit.cpu(), found.others.cpu(), found.top.cpu()).over(known)
+            found = found.cpu().over(known)
         return None if found is None else (found.logit, found.others)
 
     def picture() -> npt.NDArray[np.float32]:

@@ -69,9 +69,13 @@ class Planes:
             self, logit=self.logit[:, classes], others=self.others[:, classes], quality=self.quality[classes]
         )
 
+    def cpu(self) -> Planes:
+        """These cells, on the CPU."""
+        return replace(self, logit=self.logit.cpu(), others=self.others.cpu(), top=self.top.cpu())
+
     def of_windows(self, windows: npt.NDArray[np.intp]) -> Planes:
-        """These cells, of some of the windows."""
-        at = torch.from_numpy(windows)
+        """These cells, of some of the windows; `windows` may name one several times."""
+        at = torch.from_numpy(windows).to(self.logit.device)
         exact = None if self.exact is None else self.exact[windows]
         return replace(self, logit=self.logit[at], others=self.others[at], top=self.top[at], exact=exact)
 
@@ -174,15 +178,14 @@ class GridScan:
             self.n_skipped += len(skipped)
             if len(skipped):
                 found = finish(np.arange(n_images) * n_windows, clean.logits)
-                of = torch.from_numpy(skipped // n_windows).to(device)
-                take(skipped, Planes(found.logit[of], found.others[of], found.top[of]))
+                take(skipped, found.of_windows(skipped // n_windows))
         n_left, before, started = int(left.sum()), self._operator.busy_s, time.perf_counter()
         while left.any():
             todo = None if left.all() else left.reshape(n_images, *self.grid.shape).copy()
             short = self._memory_lacked(partial(self._operator.run, clean, fill, todo, take, finish), told)
             if short is not None:  # once the error is let go of, and with it the tensors of the batch that failed
                 self._shrink(device, short)
-        self._cells = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
+        self._cells = cells.cpu()
         of_thread = Stopwatch(device, own_code=bool(self.graph.reason)).is_of_thread
         busy_s = self._operator.busy_s - before if of_thread else time.perf_counter() - started
         self._note_pace(n_left, n_images, busy_s)
@@ -226,7 +229,7 @@ class GridScan:
         cells = self.partial(number)
         if cells is None:
             return None
-        planes = Planes(cells.logit.cpu(), cells.others.cpu(), cells.top.cpu())
+        planes = cells.cpu()
         return (planes if known is None else planes.over(known)).only_computed()
 
     def _prepared(self) -> IncrementalRun | DenseRun:

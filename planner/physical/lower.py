@@ -6,18 +6,20 @@ Comes after `optimize`; the choice itself is `schedule`. The result goes to `sho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 from obeql.errors import InternalError, QueryTypeError
 from obeql.planner.binding.bound import BoundExplain
 from obeql.planner.binding.options import show_value
+from obeql.planner.catalog import ImageRecord
 from obeql.planner.geometry import Network
 from obeql.planner.grid import WindowGrid, show_on, shown_axes
 from obeql.planner.logical.optimize import optimize
 from obeql.planner.logical.plan import (
     BatchedQueries,
+    CachedCells,
     Classify,
     LogicalNode,
     Occlude,
@@ -84,30 +86,19 @@ def lower(
     reduced: tuple[str, Rates] | None = None,
 ) -> ExplainPlan:
     """Return the physical plan of the logical plan in `bound`, optimized or not, without rewriting it."""
-    logical = bound.logical
-    if not isinstance(logical, StoreRun):
-        raise InternalError(
-            f"The root of a plan is {type(logical).__name__}, not StoreRun. Please report this statement."
-        )
+    logical = _root(bound.logical)
     scan, classify, score = (next(find(logical, kind)) for kind in (ScanImages, Classify, ScoreCells))
     assert isinstance(scan, ScanImages) and isinstance(classify, Classify) and isinstance(score, ScoreCells)
     grids, fill, shared = _grids(logical)
     n_classes = sum(each.n_maps(classify.model.n_classes) for each in (score.classes, *bound.also))
-    memory = _Memory(
-        next((m for m in (bound.memory_bytes, memory_bytes) if m is not None), int(rates.free_bytes)),
-        int(cell_bytes([grid.n_windows for grid in grids], n_classes)),
-        # Costs are those of float32, whose numbers take half the space of float64's.
-        2 if classify.precision == "float64" else 1,
-    )
+    given = next((m for m in (bound.memory_bytes, memory_bytes) if m is not None), int(rates.free_bytes))
+    memory = _Memory.of(given, grids, n_classes, classify.precision)
     held = {each.grid: each for node in find(logical, ReuseCells) for each in node.held}
-    n_images = len(scan.images)
-    shown = [image.shown for image in scan.images]
-    n_held = [held[grid].n_cells if grid in held else 0 for grid in grids]
-    shares = [(grid.n_over(shown) - n) / (grid.n_windows * n_images) for grid, n in zip(grids, n_held, strict=True)]
+    shares = _shares(grids, held, scan.images)
     disabled = bound.disabled & {choice.name for choice in CHOICES}
     budget = memory.for_windows
     windows = _Windows(classify.model.network, grids, shares, rates, budget, bound.options["batch"], disabled, choose)
-    choices, refinements, together = _choose(bound, windows, memory, n_classes, n_images, reduced)
+    choices, refinements, together = _choose(bound, windows, memory, n_classes, len(scan.images), reduced)
     n_passes = sum(share > 0.0 for share in shares)
     text = print_tree(logical)
     return ExplainPlan(
@@ -148,6 +139,27 @@ def lower(
     )
 
 
+def _root(logical: LogicalNode) -> StoreRun:
+    """Return the root of a logical plan, which names the run that keeps its maps."""
+    if not isinstance(logical, StoreRun):
+        raise InternalError(
+            f"The root of a plan is {type(logical).__name__}, not StoreRun. Please report this statement."
+        )
+    return logical
+
+
+def _shares(
+    grids: Sequence[WindowGrid], held: Mapping[WindowGrid, CachedCells], images: Sequence[ImageRecord]
+) -> list[float]:
+    """Return for each grid how many of its windows are to be computed, over all images: not stored, and an image's own.
+
+    A share is of all windows of the grid over every image.
+    """
+    shown = [image.shown for image in images]
+    n_held = [held[grid].n_cells if grid in held else 0 for grid in grids]
+    return [(grid.n_over(shown) - n) / (grid.n_windows * len(shown)) for grid, n in zip(grids, n_held, strict=True)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Memory:
     """What a device has to spare, of it the bytes of the cells; numbers are `times` as large as those of estimates."""
@@ -155,6 +167,12 @@ class _Memory:
     given: int
     cells: int
     times: int
+
+    @classmethod
+    def of(cls, given: int, grids: Sequence[WindowGrid], n_classes: int, precision: str) -> _Memory:
+        """Return how `given` bytes are shared. Costs are those of float32, whose numbers take half of float64's."""
+        cells = int(cell_bytes([grid.n_windows for grid in grids], n_classes))
+        return cls(given, cells, 2 if precision == "float64" else 1)
 
     @property
     def for_windows(self) -> int:
