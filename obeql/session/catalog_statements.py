@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from obeql.errors import UnknownNameError
 from obeql.grammar import statements, syntax
@@ -21,9 +21,6 @@ from obeql.session.call import Call
 from obeql.session.listings import Listings
 from obeql.session.statement_context import Handler, Outcome, StatementContext, unknown
 from obeql.session.status import StatementStatus
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["CatalogStatements"]
 

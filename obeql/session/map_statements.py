@@ -6,7 +6,7 @@ and DuckDB for the SQL.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from obeql.errors import QueryTypeError
 from obeql.grammar import statements
@@ -28,9 +28,6 @@ from obeql.session.predict import Predictions, frame_update, predict
 from obeql.session.preprocessing_check import Checked, check_preprocessing
 from obeql.session.statement_context import Handler, Outcome, StatementContext
 from obeql.session.status import Say, StatementStatus
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["MapStatements"]
 

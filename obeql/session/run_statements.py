@@ -6,7 +6,7 @@ files.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from obeql.drawing.missing_pictures import missing_pictures
 from obeql.errors import QueryTypeError, UnknownNameError
@@ -24,9 +24,6 @@ from obeql.session.parallelism import threads_set
 from obeql.session.render_export import export_run, render_run
 from obeql.session.statement_context import Handler, Outcome, StatementContext
 from obeql.session.status import StatementStatus
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["RunStatements"]
 

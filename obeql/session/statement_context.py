@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import duckdb
 
@@ -26,9 +26,6 @@ from obeql.session.model_registry import ModelRegistry
 from obeql.session.parameters import bound_values
 from obeql.session.stored_runs import StoredRuns
 from obeql.store import Store
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Handler", "Outcome", "StatementContext", "unknown"]
 
