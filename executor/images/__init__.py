@@ -5,13 +5,14 @@ Comes after planning has named the images and before the network runs. No module
 
 from __future__ import annotations
 
-from obeql.executor.images.decode import SourceFacts, SourceImage, as_signal, decode_file, decode_object
+from obeql.executor.images.decode import decode_file, decode_object
 from obeql.executor.images.fill import fill_values
 from obeql.executor.images.locate import IMAGE_SUFFIXES, expand
 from obeql.executor.images.locate_volumes import expand_volumes
 from obeql.executor.images.pages import count_pages
 from obeql.executor.images.placement import Placement, place
 from obeql.executor.images.preprocess import ModelInput, preprocess
+from obeql.executor.images.source_image import SourceFacts, SourceImage, as_signal
 
 __all__ = [
     "IMAGE_SUFFIXES",

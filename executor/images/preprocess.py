@@ -13,9 +13,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from obeql.errors import ImageError, ModelError
-from obeql.executor.images.decode import Pixels, SourceImage
+from obeql.executor.images.pixels import Pixels
 from obeql.executor.images.placement import Placement, place
 from obeql.executor.images.signals import model_values, signal_picture
+from obeql.executor.images.source_image import SourceImage
 from obeql.executor.images.volumes import middle_slice, volume_values
 from obeql.planner.catalog import Preprocessing
 

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from obeql.errors import ImageError, QueryTypeError
-from obeql.executor.images.decode import SourceImage, decode_file
+from obeql.executor.images.decode import decode_file
+from obeql.executor.images.source_image import SourceImage
 from obeql.planner.cells import FloatPlane
 from obeql.results import late
 from obeql.results.cell import Cell

@@ -15,8 +15,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from obeql.executor.images.decode import SourceImage
 from obeql.executor.images.placement import Placement
+from obeql.executor.images.source_image import SourceImage
 from obeql.planner.cells import FloatPlane, MapCells
 from obeql.planner.grid import show_on, shown_axes
 from obeql.planner.input_kinds import InputKind, kind_of
