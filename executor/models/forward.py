@@ -14,7 +14,14 @@ from torch import nn
 from obeql.errors import ModelError
 from obeql.executor.models.bound_inputs import BoundInputs
 from obeql.executor.models.loaded import LoadedModel
-from obeql.executor.network.capture.outputs import choose_output, described, facts_of, is_row, named_outputs
+from obeql.executor.network.capture.outputs import (
+    activation_beside,
+    choose_output,
+    described,
+    facts_of,
+    is_row,
+    named_outputs,
+)
 
 __all__ = ["MainOutput", "check_forward", "module_device", "module_dtype", "reason"]
 
@@ -72,8 +79,13 @@ def check_forward(loaded: LoadedModel, output: str | int | None = None) -> Loade
     returned = named_outputs(raw)
     if not returned:
         raise ModelError(f"The model returns {_described(raw)} instead of one (N, classes) tensor.")
-    facts = facts_of(returned)
-    name = choose_output(facts, BATCH, output, len(loaded.classes))
+    facts, looked = facts_of(returned), dict[str, torch.Tensor]()
+
+    def look() -> dict[str, torch.Tensor]:
+        looked.update(named_outputs(_of_noise(module, zeros)))
+        return looked
+
+    name = choose_output(facts, BATCH, output, len(loaded.classes), look)
     row = returned[name]
     if not is_row(row.shape, BATCH):
         raise ModelError(
@@ -88,7 +100,17 @@ def check_forward(loaded: LoadedModel, output: str | int | None = None) -> Loade
     if row is not raw or row.ndim != 2 or single is None or single.shape != (1, n_classes):
         module = MainOutput(module, name).eval()
     outputs = loaded.outputs or described(facts, name)
+    beside = activation_beside(looked, name)
+    if beside is not None and loaded.raw_outputs is None:  # its probabilities lie beside it
+        loaded = replace(loaded, raw_outputs="logits", activation=loaded.activation or beside)
     return replace(loaded, module=module, n_classes=n_classes, outputs=outputs)
+
+
+def _of_noise(module: nn.Module, zeros: torch.Tensor) -> Any:
+    """Return what the module returns for random images like `zeros`: of zeros, different outputs may be alike."""
+    noise = torch.rand(zeros.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+    with torch.inference_mode():
+        return module(noise.to(zeros.device, zeros.dtype))
 
 
 def _require_names(n_names: int, n_outputs: int, values: bool) -> None:

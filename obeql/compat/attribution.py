@@ -46,7 +46,7 @@ class Attribution:
         differences = (self._clean - outputs.reshape(-1, self.n_outputs)).to(total.device)
         n_axes = total.dim() - 1
         broken = (~differences.isfinite()).any(dim=1)
-        if bool(broken.any()):
+        if not broken.is_meta and bool(broken.any()):
             # Captum multiplies by masks: what is no number reaches all elements.
             total += (differences[broken] * 0).sum(dim=0).reshape(-1, *[1] * n_axes)
         for where, difference in zip(hidden, differences, strict=True):

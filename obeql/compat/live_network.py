@@ -158,7 +158,12 @@ def _is_plain(images: Tensor, returned: Any) -> bool:
     """Return whether images (N, C, ...) and outputs (N, K) are numbers of one format, as the engine computes in."""
     if not isinstance(returned, Tensor) or images.dim() not in (4, 5) or returned.dim() != 2 or images.numel() == 0:
         return False
-    if images.dtype not in _PRECISION or images.layout != torch.strided or len(returned) != len(images):
+    if (
+        images.dtype not in _PRECISION
+        or images.is_meta
+        or images.layout != torch.strided
+        or len(returned) != len(images)
+    ):
         return False
     if (returned.dtype, returned.device) != (images.dtype, images.device) or returned.shape[1] < 1:
         return False

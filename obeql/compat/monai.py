@@ -77,10 +77,16 @@ class OcclusionSensitivity:
         `kwargs` go to the module. Both are MONAI's tensors where MONAI is loaded. Where the module runs incrementally,
         batches are chosen by memory and measured speed.
 
-        Raises ValueError for several images, a window larger than the image or the box, and sizes or an overlap that
-        do not fit; and what the module raises.
+        Raises TypeError for what is no tensor, RuntimeError for whole numbers, ValueError for no image or several, a
+        window larger than the image or the box, and sizes or an overlap that do not fit; and what the module raises.
         """
-        if x.shape[0] > 1:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x is a tensor (1, C, H, W), not {type(x).__name__}; torch.as_tensor(x) makes one.")
+        if x.dim() < 3:
+            raise ValueError(f"x is one image, (1, C, H, W), or a signal or volume; its shape is {tuple(x.shape)}.")
+        if not x.is_floating_point():
+            raise RuntimeError(f"x holds {x.dtype}, of which no mean can be taken: give x.float().")
+        if x.shape[0] != 1:
             raise ValueError(f"x is one image, (1, C, H, W), but has a batch of {x.shape[0]}; call it once an image.")
         area = self._area(x, b_box)
         overlaps = as_many(self.overlap, x.dim() - 2, "overlap")

@@ -26,6 +26,7 @@ __all__ = [
     "map_png",
     "maps_png",
     "report_text",
+    "report_widget",
     "save_map",
     "save_maps",
 ]
@@ -91,6 +92,15 @@ def report_text(result: Result, *, alpha: float | None, cmap: Any, sign: Any, **
 
     plan = None if result.plan is None else str(result.plan)
     return report_text(result, plan, chosen=palette(alpha, cmap, sign), **options)
+
+
+def report_widget(result: Result, *, alpha: float | None, cmap: Any, sign: Any, **options: Any) -> Any:
+    """Return a widget for notebooks, as `Result.widget` says."""
+    from obeql.drawing.colors import palette
+    from obeql.export.report.report import report_data
+    from obeql.export.report.widget import report_widget
+
+    return report_widget(report_data(result, chosen=palette(alpha, cmap, sign), **options))
 
 
 def save_map(heat: Heatmap, path: str | Path, options: dict[str, Any]) -> None:

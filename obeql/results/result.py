@@ -181,6 +181,21 @@ class Result(Sequence[Heatmap]):
         text = late.report_text(self, limit=limit, alpha=alpha, cmap=cmap, sign=sign, shared=shared)
         write_file(path, text.encode("utf-8"))
 
+    def widget(
+        self,
+        *,
+        limit: float | None = None,
+        alpha: float | None = None,
+        cmap: Any = None,
+        sign: Sign = "all",
+        shared: bool = True,
+    ) -> Any:
+        """Return what `report` writes as a widget of a notebook: the last value of a cell is shown.
+
+        A slice of the result shows some of the maps. Raises UnsupportedError without the extra `notebook`.
+        """
+        return late.report_widget(self, limit=limit, alpha=alpha, cmap=cmap, sign=sign, shared=shared)
+
     def save(self, path: str | Path, **options: Any) -> list[Path]:
         """Write all maps and return the files: a sheet of pictures (.png, .jpg, .pdf, .svg), a report (.html), numbers.
 

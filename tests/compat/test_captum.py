@@ -142,6 +142,12 @@ def cases() -> dict[str, tuple[Any, Any, dict[str, Any]]]:
         ),
         "an axis alone": (lambda a: a * 2, torch.rand(3), {"sliding_window_shapes": ((),)}),
         "a value that is no number": (net, x.where(x < 0.99, float("nan")), {**grid, "target": 1}),
+        "bytes": (lambda a: net(a / 255), (255 * x).to(torch.uint8), {**grid, "target": 1, "baselines": 7}),
+        "half": (network().half(), images(dtype=torch.float16), {**grid, "target": 1}),
+        "no image": (net, x[:0], {**grid, "target": 1}),
+        "columns first": (net, x.permute(0, 1, 3, 2), {**grid, "target": 1}),
+        "repeated": (net, x[:1].expand(2, -1, -1, -1), {**grid, "target": 1}),
+        "requiring gradients": (net, x.clone().requires_grad_(), {**grid, "target": 1}),
         "no parameters": (lambda: torch.ones(2, 1), x, {**grid, "target": 0}),
     }  # fmt: skip
 
@@ -217,6 +223,11 @@ def test_one_value_a_batch_needs_one_window_a_batch() -> None:
 def test_a_module_on_another_device_is_named() -> None:
     with pytest.raises((RuntimeError, NotImplementedError), match="The module is on meta and the input on cpu"):
         Occlusion(network().to("meta")).attribute(images(), (3, 6, 5), target=0)
+
+
+def test_shapes_without_values_give_one() -> None:
+    found = Occlusion(network().to("meta")).attribute(images().to("meta"), (3, 6, 5), strides=(3, 5, 5), target=0)
+    assert found.is_meta and found.shape == images().shape
 
 
 def test_there_is_no_future() -> None:

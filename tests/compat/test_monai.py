@@ -107,6 +107,8 @@ CALLS: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], Callable[[], Ten
     "float64": (lambda: steep().double(), {"mask_size": 6}, lambda: picture(dtype=torch.float64), {}),
     "argument": (Adjusted, {"mask_size": 6}, picture, {"gain": 3.0}),
     "volume": (Adjusted, {"mask_size": (3, 4, 5)}, lambda: torch.rand(1, 1, 6, 7, 8), {"b_box": [1, 3, -1, -1, 2, 7]}),
+    "signal": (Adjusted, {"mask_size": 4}, lambda: torch.rand(1, 3, 20), {}),
+    "columns first": (steep, {"mask_size": 6}, lambda: picture().permute(0, 1, 3, 2), {}),
     "no number": (steep, {"mask_size": 6, "mode": 0.0}, lambda: picture().where(picture() < 0.99, float("nan")), {}),
 }
 
@@ -139,6 +141,9 @@ def test_as_monai(name: str, forced: bool, request: pytest.FixtureRequest) -> No
 FAULTS: dict[str, tuple[dict[str, Any], Callable[[], Tensor], dict[str, Any], type[Exception], str]] = {
     "unknown mode": ({"mode": "blur"}, picture, {}, NotImplementedError, "mode is one of gaussian"),
     "two images": ({}, lambda: torch.rand(2, 3, 23, 19), {}, ValueError, "a batch of 2"),
+    "no image": ({}, lambda: torch.rand(3, 23), {}, ValueError, r"its shape is \(3, 23\)"),
+    "bytes": ({"mode": 0.0}, lambda: (255 * picture()).to(torch.uint8), {}, RuntimeError, r"torch.uint8.*give x\.float"),
+    "an array": ({}, lambda: picture().numpy(), {}, TypeError, "not ndarray; torch.as_tensor"),
     "large mask": ({"mask_size": 24}, picture, {}, ValueError, "24x24 is larger than the image of 23x19"),
     "mask of three axes": ({"mask_size": (3, 3, 3)}, picture, {}, ValueError, "each of 2 spatial axes; 3 were given"),
     "overlap of one": ({"overlap": 1.0}, picture, {}, ValueError, "below 1"),
@@ -164,6 +169,7 @@ def test_a_fault_raises_what_monai_raises(name: str) -> None:
     ("options", "box", "sentence"),
     [
         ({"mask_size": 0}, None, "mask_size is at least 1"),
+        ({"mask_size": -6}, None, "mask_size is at least 1"),
         ({}, [1, 2, 3], "for each of 2 axes"),
         ({"mask_size": 3}, [30, 40, 0, 5], "holds nothing of an image of 23x19"),
     ],
@@ -171,6 +177,11 @@ def test_a_fault_raises_what_monai_raises(name: str) -> None:
 def test_sizes_that_cannot_be_are_named(options: dict[str, Any], box: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         OcclusionSensitivity(network(), verbose=False, **options)(picture(), box)
+
+
+def test_an_empty_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="a batch of 0"):
+        OcclusionSensitivity(network(), verbose=False)(picture()[:0])
 
 
 def test_outputs_of_another_shape_are_named() -> None:

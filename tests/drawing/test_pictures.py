@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from itertools import pairwise
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from obeql.errors import ImageError, QueryTypeError
+from obeql.errors import ImageError, QueryTypeError, UnsupportedError
 from obeql.planner.cells import FailedImage
 from obeql.results.result import Result
 
@@ -176,6 +177,27 @@ def test_a_report_of_odd_maps(make_heatmap: Callable[..., Any], tmp_path: Path) 
         Result(()).report(tmp_path / "r.html")
     with pytest.raises(QueryTypeError, match=r"\.html"):
         Result((make_heatmap(0.0),)).report(tmp_path / "r.txt")
+
+
+def test_a_widget_shows_what_the_report_does(make_heatmap: Callable[..., Any], tmp_path: Path) -> None:
+    pytest.importorskip("anywidget")
+    result = Result((make_heatmap(bump(2)), make_heatmap(np.nan)), run_name="first")
+    widget = result.widget(alpha=0.5)
+    data = report_of(result, tmp_path / "r.html")
+    sent = widget.get_state()
+    assert json.loads(json.dumps(sent["data"])) == data | {"alpha": 0.5}
+    assert "function viewer(" in sent["_esm"] and "export default { render:" in sent["_esm"]
+    assert len(result[:1].widget().data["maps"]) == 1
+    with pytest.raises(QueryTypeError, match="no heat map"):
+        Result(()).widget()
+
+
+def test_without_anywidget_the_extra_is_named(
+    make_heatmap: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    with pytest.raises(UnsupportedError, match=r'pip install -e "\.\[notebook\]"'):
+        Result((make_heatmap(bump(2)),)).widget()
 
 
 @pytest.mark.slow

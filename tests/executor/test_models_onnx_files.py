@@ -217,6 +217,22 @@ def test_final_activation_is_taken_off(head: tuple[Any, ...], opset: int, activa
     assert said.content_hash() != model.content_hash()
 
 
+def test_logits_beside_their_probabilities_are_read(tmp_path: Path) -> None:
+    for op, activation in (("Softmax", "softmax"), ("Sigmoid", "sigmoid")):
+        path = save(tmp_path / "m.onnx", small(head=(node(op, "z", "y"),)), WEIGHTS, ["N", 3, 8, 8])
+        model = onnx.load(path)
+        model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+        onnx.save(model, path)
+        read = load(path)
+        assert [output.name for output in read.outputs if output.chosen] == ["z"]
+        assert (read.activation, read.raw_outputs) == (activation, "logits")
+        images = floats(2, 3, 8, 8)
+        found = torch.sigmoid(read.module(torch.from_numpy(images))) if op == "Sigmoid" else torch.softmax(
+            read.module(torch.from_numpy(images)), 1
+        )  # fmt: skip
+        np.testing.assert_allclose(found.numpy(), reference(path, images), rtol=1e-5, atol=1e-6)
+
+
 def test_softmax_over_another_axis_stays(tmp_path: Path) -> None:
     head = (node("Softmax", "z", "y", axis=0),)
     model = load(save(tmp_path / "m.onnx", small(head=head), WEIGHTS, ["N", 3, 8, 8]))

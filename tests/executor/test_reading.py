@@ -220,3 +220,46 @@ def test_outputs_that_leave_it_open_are_listed() -> None:
         choose_output(two, 2, "logit", 0)
     with pytest.raises(ModelError, match=r"None of .*: 'a' \(N, 3, 8, 8\), 'b' \(N, 2\)"):
         choose_output({"a": ((2, 3, 8, 8), True), "b": ((2, 2), False)}, 2, None, 0)
+
+
+BESIDE: dict[str, tuple[Callable[[Tensor], object], int, str, str]] = {
+    "softmax first": (lambda z: (z.softmax(1), z), 3, "1", "softmax"),
+    "softmax last": (lambda z: {"score": z, "p": z.softmax(1)}, 3, "score", "softmax"),
+    "all three": (lambda z: (z.softmax(1), z.log_softmax(1), z), 3, "2", "softmax"),
+    "sigmoid": (lambda z: (z, z.sigmoid()), 3, "0", "sigmoid"),
+    "one sigmoid": (lambda z: (z.sigmoid(), z), 1, "1", "sigmoid"),
+    "squeezed": (lambda z: (z.sigmoid().squeeze(1), z.squeeze(1)), 1, "1", "sigmoid"),
+    "beside features": (lambda z: (z.repeat(1, 4), z.softmax(1)[..., None, None], z), 3, "2", "softmax"),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_logits_count_where_their_probabilities_lie_beside_them(name: str) -> None:
+    from obeql.executor.models import adopt
+
+    end, n_outputs, chosen, activation = BESIDE[name]
+    # Of several widths, the number of class names says which.
+    said = {"classes": ["a", "b", "c"]} if name == "beside features" else {}
+    model = adopt(Net(end, n_outputs).eval(), size=12, **said)
+    assert [output.name for output in model.outputs if output.chosen] == [chosen]
+    assert (model.raw_outputs, model.activation, model.n_classes) == ("logits", activation, n_outputs)
+    x = torch.rand(2, *SHAPE)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.module(x), Net(lambda z: z, n_outputs).eval()(x))
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda z: (z.softmax(1), 2 * z),
+        lambda z: (z, z + 1),
+        lambda z: (z.softmax(1), z, z / 2),
+        lambda z: (torch.zeros_like(z).softmax(1), z.repeat(1, 2)),
+    ],
+)
+def test_outputs_of_which_none_is_made_of_another_are_listed(end: Callable[[Tensor], object]) -> None:
+    from obeql.executor.models import adopt
+
+    with pytest.raises(ModelError, match=r"several outputs that may be its classes: .*0 \(N, 3\).*say which with out"):
+        adopt(Net(end).eval(), size=12)
+    assert adopt(Net(end).eval(), size=12, output=0).n_classes == 3

@@ -21,7 +21,7 @@ from obeql.executor.models.options import Channels, ModelOptions, numbered
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.per_batch import FixedBatch, fits_any_batch, runs_one_by_one_only
 from obeql.executor.models.preprocessing import Declared
-from obeql.executor.network.capture.outputs import choose_output, described
+from obeql.executor.network.capture.outputs import activation_beside, choose_output, described
 from obeql.planner.catalog import Activation, RawOutputs
 from obeql.planner.geometry import NetworkOutput
 
@@ -45,8 +45,8 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
     activation: Activation | None = None
     listed: tuple[NetworkOutput, ...] = ()
     if len(graph.outputs) > 1 or options.output is not None:
-        graph, listed = _chosen(graph, channels_last, options, declared)
-    if options.outputs not in ("logits", "value"):
+        graph, listed, activation = _chosen(graph, channels_last, options, declared)
+    if options.outputs not in ("logits", "value") and activation is None:
         graph, activation = _without_activation(graph)
     raw_outputs: RawOutputs | None = "logits" if activation is not None else options.outputs
     module: torch.nn.Module = OnnxModule(graph, channels_last)
@@ -72,13 +72,17 @@ def load_onnx(target: str, options: ModelOptions) -> Found:
 
 def _chosen(
     graph: Graph, channels_last: bool, options: ModelOptions, declared: Declared
-) -> tuple[Graph, tuple[NetworkOutput, ...]]:
-    """The graph of the output that the classes are read from, and all outputs. Raises ModelError as `choose_output`."""
+) -> tuple[Graph, tuple[NetworkOutput, ...], Activation | None]:
+    """Return the graph of the output that the classes are read from, all outputs, and which activation lies beside it.
+
+    Raises ModelError as `choose_output`.
+    """
     size = options.size_of(len(graph.shape) - 2) or declared.size
     if size is None:
         raise ModelError("The ONNX file does not declare its input size; say it in pixels, for example size=224.")
     images = torch.zeros((graph.shape[0] or 2, _n_channels(declared.channels), *size))
     facts: dict[str, tuple[tuple[int, ...], bool]] = {}
+    values: dict[str, torch.Tensor] = {}
     for name in graph.outputs:
         try:
             with torch.inference_mode():
@@ -86,8 +90,18 @@ def _chosen(
             facts[name] = tuple(returned.shape), returned.is_floating_point()
         except ModelError:  # an output that nobody reads may use what is not supported
             facts[name] = (), False
-    chosen = choose_output(facts, len(images), options.output, len(resolve_classes(options.classes)))
-    return replace(graph, output=chosen), described(facts, chosen)
+
+    def look() -> dict[str, torch.Tensor]:
+        noise = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            for name, (shape, _) in facts.items():
+                if shape:
+                    values[name] = OnnxModule(replace(graph, output=name), channels_last)(noise)
+        return values
+
+    chosen = choose_output(facts, len(images), options.output, len(resolve_classes(options.classes)), look)
+    beside = activation_beside(values, chosen) if options.outputs is None else None
+    return replace(graph, output=chosen), described(facts, chosen), beside
 
 
 def _is_channels_last(graph: Graph) -> bool:

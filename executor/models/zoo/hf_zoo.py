@@ -107,13 +107,15 @@ def _quiet(transformers: Any) -> Iterator[None]:
 def _config(transformers: Any, folder: HfFolder, options: ModelOptions) -> Any:
     """Return the configuration, of an architecture that transformers has as an image classifier."""
     kind = folder.config.get("model_type")
+    if not isinstance(kind, str) or not kind:
+        raise ModelError(_without_kind(folder))
     known = transformers.CONFIG_MAPPING
     classifiers = transformers.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
     if kind not in known:
         code = " Its folder brings code of its own, which is not run." if "auto_map" in folder.config else ""
         raise ModelError(
             f"The architecture {kind!r} in {str(folder.path / 'config.json')!r} is none that transformers "
-            f"{transformers.__version__} knows.{nearest(str(kind), known)}{code} Export the model to ONNX, or name a "
+            f"{transformers.__version__} knows.{nearest(kind, known)}{code} Export the model to ONNX, or name a "
             "function that builds it with python:package.module:factory."
         )
     try:
@@ -130,6 +132,19 @@ def _config(transformers: Any, folder: HfFolder, options: ModelOptions) -> Any:
     if "id2label" not in folder.config and n_said:
         config.num_labels = n_said
     return config
+
+
+def _without_kind(folder: HfFolder) -> str:
+    """Return what to say of a config.json without a model_type, of which timm writes some as well."""
+    says = f"{str(folder.path / 'config.json')!r} does not say its architecture: it has no model_type"
+    timm = folder.config.get("architecture")
+    if isinstance(timm, str) and {"pretrained_cfg", "num_features"} & folder.config.keys():
+        weights = folder.path / "model.safetensors"
+        return f"{says}, since it is timm's. Say 'timm:{timm}' with weights='{weights}' in place of the folder."
+    return (
+        f'{says}, which save_pretrained of transformers writes, such as "vit" or "resnet". Add it, export the model to '
+        "ONNX, or name a function that builds it with python:package.module:factory."
+    )
 
 
 def _network(

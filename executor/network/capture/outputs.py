@@ -6,21 +6,31 @@ nested ones joined by a dot. One of them is chosen, by name, by number, or by th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from obeql.errors import ModelError, nearest
+from obeql.planner.catalog import Activation
 from obeql.planner.geometry import NetworkOutput
 
-__all__ = ["choose_output", "described", "is_row", "main_output", "named_outputs"]
+__all__ = ["activation_beside", "choose_output", "described", "is_row", "main_output", "named_outputs"]
 
 #: Names that the main output goes by, the first that is there counts.
 MAIN_NAMES = ("logits", "logits_per_image", "out", "output")
 
 #: The name of an output that has none.
 ONLY = "output"
+
+#: What networks return beside their logits, and which activation of the classes that is.
+_DERIVED: tuple[tuple[Callable[[Tensor], Tensor], Activation], ...] = (
+    (lambda row: row.softmax(1), "softmax"),
+    (lambda row: row.log_softmax(1), "softmax"),
+    (torch.sigmoid, "sigmoid"),
+    (torch.nn.functional.logsigmoid, "sigmoid"),
+)
 
 
 def named_outputs(returned: Any) -> dict[str, Tensor]:
@@ -69,14 +79,45 @@ def is_row(shape: Sequence[int], n_images: int) -> bool:
     return len(shape) <= 2 or all(size == 1 for size in shape[2:])
 
 
+def activation_beside(values: Mapping[str, Tensor], name: str) -> Activation | None:
+    """Return which activation of output `name` another output is, as `values` for some images show; None for none."""
+    return next((found for source, found in _sources(values).values() if source == name), None)
+
+
+def _sources(values: Mapping[str, Tensor]) -> dict[str, tuple[str, Activation]]:
+    """Return the outputs that are the softmax or sigmoid of another one, or its logarithm: of which, and which."""
+    rows = {
+        name: tensor.reshape(len(tensor), -1).double()
+        for name, tensor in values.items()
+        if tensor.is_floating_point() and is_row(tensor.shape, len(tensor) if tensor.dim() else 0)
+    }
+    found: dict[str, tuple[str, Activation]] = {}
+    for name, row in rows.items():
+        eps = torch.finfo(values[name].dtype).eps
+        for source, logits in rows.items():
+            if source == name or logits.shape != row.shape:
+                continue
+            for activate, activation in _DERIVED:
+                if activation == "softmax" and row.shape[1] == 1:
+                    continue  # which is 1, whatever the logit
+                if torch.allclose(activate(logits), row, rtol=max(1e-4, 4 * eps), atol=eps):
+                    found.setdefault(name, (source, activation))
+    return found
+
+
 def choose_output(
-    outputs: Mapping[str, tuple[Sequence[int], bool]], n_images: int, said: str | int | None, n_names: int
+    outputs: Mapping[str, tuple[Sequence[int], bool]],
+    n_images: int,
+    said: str | int | None,
+    n_names: int,
+    look: Callable[[], Mapping[str, Tensor]] | None = None,
 ) -> str:
     """Return the name of the output that the classes are read from.
 
     `outputs` are (shape, whether it is floating point) by name, for `n_images` images; `said` is the option output, a
     name or a number in their order. Without it the only row of numbers counts; of several, the one that is called
-    logits, logits_per_image, out or output; else the only one that has `n_names` columns, the number of class names.
+    logits, logits_per_image, out or output; else the only one that has `n_names` columns, the number of class names;
+    else the only one that is no softmax or sigmoid of another, as the values show that `look` gives for some images.
 
     Raises ModelError, with the list, where that leaves none or several, or there is none of that name.
     """
@@ -92,6 +133,12 @@ def choose_output(
     named = [name for name in rows if n_names and _columns(outputs[name][0]) == n_names]
     if len(named) == 1:
         return named[0]
+    if look is not None and (left := named or rows):
+        values = look()
+        derived = _sources({name: values[name] for name in left if name in values})
+        left = [name for name in left if name not in derived]
+        if len(left) == 1:
+            return left[0]
     if not rows and len(names) == 1:
         return names[0]  # what is wrong with it, the caller says
     if not rows:

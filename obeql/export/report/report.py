@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from obeql.results.heatmap import Heatmap
     from obeql.results.result import Result
 
-__all__ = ["MAX_REPORT", "report_text"]
+__all__ = ["MAX_REPORT", "report_data", "report_text"]
 
 #: Most maps in one report; a browser carries more badly.
 MAX_REPORT = 200
@@ -43,9 +43,29 @@ def report_text(
     chosen: Palette | None = None,
     shared: bool = True,
 ) -> str:
-    """Return the HTML of a run. Maps of one score share a scale, unless `shared` is False or a `limit` is given.
+    """Return the HTML of a run, with the options of `report_data`. Raises QueryTypeError for none or too many maps."""
+    data = report_data(result, plan, limit=limit, chosen=chosen, shared=shared)
+    # In a script element nothing is special but its own end.
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\u0021--")
+    folder = files("obeql.export.report")
+    page, viewer, style = (
+        (folder / name).read_text(encoding="utf-8") for name in ("report.html", "viewer.js", "viewer.css")
+    )
+    return page.replace("/*CSS*/", style).replace("/*VIEWER*/", viewer).replace("/*DATA*/", text)
 
-    Raises QueryTypeError for none or too many maps.
+
+def report_data(
+    result: Result,
+    plan: str | None = None,
+    *,
+    limit: float | None = None,
+    chosen: Palette | None = None,
+    shared: bool = True,
+) -> dict[str, Any]:
+    """Return what `viewer.js` shows of a run, as plain values for JSON.
+
+    Maps of one score share a scale, unless `shared` is False or a `limit` is given. Raises QueryTypeError for none or
+    too many maps.
     """
     chosen = Palette() if chosen is None else chosen
     if not result.maps:
@@ -65,7 +85,7 @@ def report_text(
     )
     if result.seconds is not None:
         facts += f" · {result.seconds:.3g} s"
-    data = {
+    return {
         "title": f"Where it looks: {name}",
         "facts": facts,
         "scale": _scale(chosen),
@@ -82,10 +102,6 @@ def report_text(
         "failures": [(failure.shown, failure.error) for failure in result.failures],
         "plan": plan,
     }
-    # In a script element nothing is special but its own end.
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "<\\u0021--")
-    template = (files("obeql.export.report") / "report.html").read_text(encoding="utf-8")
-    return template.replace("/*DATA*/", text)
 
 
 def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
