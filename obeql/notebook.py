@@ -65,7 +65,7 @@ class ObeqlMagics(Magics):  # type: ignore[misc]
         if options.into is not None:
             self.shell.push({options.into: outcome})
             return None
-        return outcome
+        return None if _is_empty(outcome) else outcome
 
     def _connect(self, file: str) -> None:
         before, self.session = self.session, obeql.connect(file)  # which stays where the file cannot be opened
@@ -116,6 +116,13 @@ def _is_statement(line: str) -> bool:
     """Return whether the line of %obeql is run: a dot-command, or several words, neither quoted nor options."""
     words = line.split()
     return _is_command(line) or (len(words) > 1 and words[0][0] not in "-\"'" and not words[1].startswith("--"))
+
+
+def _is_empty(outcome: Any) -> bool:
+    """Return whether a statement has no rows, such as CREATE VIEW: there is nothing to show."""
+    from obeql.cli.output_formats import says_only_done  # noqa: PLC0415
+
+    return says_only_done(outcome)
 
 
 def _kind_of_bar() -> Any:

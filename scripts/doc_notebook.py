@@ -26,15 +26,20 @@ os.chdir(next(folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder 
 
 
 def notebook() -> str:
-    """The tutorial as a notebook without outputs: SQL in `%%obeql` cells, Python as it is, shown outputs left out."""
+    """The tutorial as a notebook without outputs: SQL in `%%obeql` cells, Python as it is, shown outputs left out.
+
+    A cell shows what its last statement yields, so that statements with an empty line between them have a cell each.
+    """
     cells = [_cell_of("markdown", "*This notebook is made from docs/tutorial.md. Run `make demo` first.*")]
     cells.append(_cell_of("code", _BEGIN))
     text = re.sub(r"\]\((?!#)([\w./#-]+)\)", r"](../docs/\1)", TUTORIAL.read_text(encoding="utf-8"))
     for prose, kind, code in re.findall(r"(.*?)(?:^```(\w*)\n(.*?)^```$|\Z)", text, re.MULTILINE | re.DOTALL):
         if prose.strip():
             cells.append(_cell_of("markdown", prose.strip()))
-        if kind in ("sql", "python"):
-            cells.append(_cell_of("code", f"%%obeql\n{code.strip()}" if kind == "sql" else code.strip()))
+        if kind == "python":
+            cells.append(_cell_of("code", code.strip()))
+        elif kind == "sql":
+            cells += [_cell_of("code", f"%%obeql\n{part}") for part in re.split(r"(?<=;)\n{2,}", code.strip())]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}

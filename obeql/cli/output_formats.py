@@ -76,7 +76,7 @@ def write_outcome(
     """
     stream = sys.stdout if stream is None else stream
     notes = sys.stderr if notes is None else notes
-    if outcome is None or _says_only_done(outcome):
+    if outcome is None or says_only_done(outcome):
         return
     if isinstance(outcome, Message):
         where = stream if mode == "box" else notes
@@ -92,7 +92,7 @@ def write_outcome(
         _WRITERS[mode](_as_table(outcome), stream)
 
 
-def _says_only_done(outcome: Any) -> bool:
+def says_only_done(outcome: Any) -> bool:
     """DuckDB 2 returns an empty table for a statement without rows, such as CREATE or SET; older versions, nothing."""
     done = getattr(outcome, "columns", None) in (["Success"], ["Count"])
     return done and str(outcome.type) == "MATERIALIZED_RELATION" and not outcome.fetchall()

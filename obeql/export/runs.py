@@ -63,6 +63,8 @@ def export_run(result: Result, folder: str | Path, form: str | None = None) -> l
             f"'{folder}' is named like a file, but with a format a run is exported into a folder: name a folder, "
             "or leave out the format to write this one file"
         )
+    if folder.exists() and not folder.is_dir():
+        raise ImageError(f"'{folder}' is a file: name a folder for FORMAT {written.name.upper()}.")
     written.check(result)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
-__all__ = ["Message", "Plan"]
+__all__ = ["Message", "Plan", "preformatted"]
+
+
+def preformatted(text: str) -> str:
+    """Return a text as HTML of a notebook: its lines stay whole, and scroll where there is no room."""
+    style = "font-family: monospace; line-height: 1.25; white-space: pre; overflow-x: auto"
+    return f'<pre style="{style}">{escape(text)}</pre>'
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -36,5 +43,9 @@ class Plan:
         return f"<Plan of {self.physical!r}>"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Return what IPython and notebooks show: the whole plan."""
+        """Return what IPython shows: the whole plan."""
         printer.text(self.text)
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the whole plan, whose lines are not wrapped."""
+        return preformatted(self.text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,6 +19,7 @@ from obeql.planner.cells import FailedImage
 from obeql.results import late
 from obeql.results.heatmap import Cell, Heatmap, write_file
 from obeql.results.lazy_maps import HeatmapList
+from obeql.results.messages import preformatted
 from obeql.results.quality_text import ESTIMATED, estimated_note, importance_text, top_class_text
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Result(Sequence[Heatmap]):
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows: the text, and a sheet of the first maps."""
-        text = f'<pre style="font-family: monospace; line-height: 1.25">{escape(str(self))}</pre>'
+        text = preformatted(str(self))
         if not self.maps:
             return text
         picture = base64.b64encode(late.maps_png(self.maps[:_DRAWN], 72)).decode()

@@ -63,7 +63,7 @@ def export_run(result: Result, path: str, form: str | None, write_cells: Callabl
         return render_run(result, path, {})
     name = folder_format(form).name
     files = result.export(path, name)
-    return f"{_maps(len(result))} exported to {path} as {name}, {len(files)} files"
+    return f"{_maps(len(result))} exported to {path} as {name}, {len(files)} file{'s' if len(files) != 1 else ''}"
 
 
 def _chosen(result: Result, number: int | None, classes: tuple[str | int, ...] | None) -> Result:

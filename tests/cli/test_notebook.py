@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from obeql.results.messages import Plan
+
 pytest.importorskip("IPython")
 
 
@@ -38,6 +40,14 @@ def test_cells_run_statements_with_variables(
     assert len(result) == 1
     assert shell.run_cell_magic("obeql", "--into found", "SELECT 7 AS seven") is None
     assert shell.user_ns["found"].fetchall() == [(7,)]
+
+
+def test_cells_show_what_there_is_to_show(shell: Any) -> None:
+    assert shell.run_cell_magic("obeql", "", "CREATE TABLE heads (top INT)") is None
+    assert shell.run_cell_magic("obeql", "", "INSERT INTO heads VALUES (3)") is not None
+    assert shell.run_cell_magic("obeql", "", "SELECT * FROM heads").fetchall() == [(3,)]
+    plan = Plan("Logical plan\n  <scan>  a line that is longer than a cell is wide", None)
+    assert "white-space: pre" in plan._repr_html_() and "&lt;scan&gt;" in plan._repr_html_()
 
 
 def test_another_file_is_another_session(shell: Any, tmp_path: Any) -> None:

@@ -109,6 +109,10 @@ CASES: dict[str, tuple[Any, ...]] = {
             "same_upper": {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
             "same_lower": {"strides": [3, 2], "auto_pad": "SAME_LOWER"},
             "shaped": {"strides": [2, 2], "output_shape": [18, 21]},
+            # Windows smaller than the step between them do not reach as far as is asked for.
+            "apart_upper": {"strides": [4, 3], "auto_pad": "SAME_UPPER"},
+            "apart_lower": {"strides": [4, 5], "auto_pad": "SAME_LOWER"},
+            "shaped_beyond": {"strides": [4, 3], "output_shape": [38, 34]},
         }.items()
     },
     **{
@@ -453,6 +457,11 @@ def test_every_operator_has_a_case() -> None:
             "computed from pixel values",
         ),
         (lambda: one("Reshape", "s"), "Reshape node 'y'"),
+        (lambda: one("DynamicQuantizeLinear"), "Quantize the network as QDQ"),
+        (
+            lambda: [helper.make_node("QLinearAdd", ["x"], ["y"], domain="com.microsoft")],
+            "quant_format=QuantFormat.QDQ",
+        ),
         (
             lambda: [helper.make_node("MaxPool", ["x"], ["y", "i"], kernel_shape=[2, 2])],
             "indices",

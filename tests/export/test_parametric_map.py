@@ -114,11 +114,15 @@ def test_images_that_are_no_dicom_files_or_gone(net_db: Any, tmp_path: Path) -> 
         net_db.execute(f"EXPORT RUN r TO '{tmp_path}/out' FORMAT DICOM")
 
 
-def test_without_highdicom_the_extra_is_named(net_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("package", ["highdicom", "pydicom"])
+@pytest.mark.parametrize("form", ["DICOM", "SECONDARY_CAPTURE"])
+def test_without_highdicom_the_extra_is_named(
+    net_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, form: str
+) -> None:
     run(net_db, write(tmp_path / "a.dcm"))
-    monkeypatch.setitem(sys.modules, "highdicom", None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UnsupportedError, match=r'pip install -e "\.\[dicom\]"'):
-        net_db.execute(f"EXPORT RUN r TO '{tmp_path}/out' FORMAT DICOM")
+        net_db.execute(f"EXPORT RUN r TO '{tmp_path}/out' FORMAT {form}")
 
 
 def test_a_secondary_capture_is_the_picture_with_the_map(net_db: Any, tmp_path: Path) -> None:

@@ -136,7 +136,10 @@ def _transposed_pads(node: Node, x: Tensor, spread: Sequence[int], stride: _Size
     if mode not in ("NOTSET", "SAME_UPPER", "SAME_LOWER"):
         raise node.refuse(f"has the unknown auto_pad {mode!r}")
     wanted = said[-2:] if said else [x.shape[2 + axis] * stride[axis] for axis in range(2)]
-    return _on_both_sides([spread[axis] - wanted[axis] for axis in range(2)], mode == "SAME_UPPER")
+    # As in ONNX Runtime: where windows do not reach that far, SAME gives less, and a shape is filled up behind them.
+    beyond = [spread[axis] - wanted[axis] for axis in range(2)]
+    top, left, bottom, right = _on_both_sides([max(0, size) for size in beyond], mode == "SAME_UPPER")
+    return (top, left, beyond[0] - top, beyond[1] - left) if said else (top, left, bottom, right)
 
 
 def _overhang(x: Tensor, pads: _Pads, kernel: _Sizes, stride: _Sizes) -> _Pads:

@@ -30,6 +30,9 @@ __all__ = ["OPERATORS", "OnnxModule"]
 #: Every supported ONNX operator.
 OPERATORS: Mapping[str, Operator] = {**LAYERS, **RECURRENT, **ELEMENTWISE, **SHAPES}
 
+#: Operators on integers, of the other form in which quantized networks are written.
+_INTEGERS = re.compile(r"QLinear|QGemm|Integer$|^DynamicQuantizeLinear$|QAttention")
+
 #: Constants up to this many elements may serve as shapes or bounds and are kept on the host as well.
 HOST_ELEMENTS = 65536
 
@@ -164,10 +167,13 @@ def _check_operators(nodes: Sequence[Node]) -> None:
     for node in nodes:
         if node.op not in OPERATORS and node.op not in HOST:
             hint = nearest(node.op, OPERATORS) if "." not in node.op else ""
-            raise ModelError(
-                f"The ONNX operator {node.op} ({node.shown}) is not supported.{hint} "
-                f"Another way in: torch.export of the original model, or a Python factory."
-            )
+            way = "Another way in: torch.export of the original model, or a Python factory."
+            if _INTEGERS.search(node.op):
+                hint, way = (
+                    "",
+                    "Quantize the network as QDQ (quantize_static with quant_format=QuantFormat.QDQ), which is.",
+                )
+            raise ModelError(f"The ONNX operator {node.op} ({node.shown}) is not supported.{hint} {way}")
 
 
 def _fold_constants(nodes: Sequence[Node], constants: Mapping[str, Array]) -> tuple[list[Node], dict[str, Array]]:

@@ -29,6 +29,7 @@ def highdicom() -> Any:
     """Return the package. Raises UnsupportedError where it is not installed."""
     try:
         import highdicom  # noqa: PLC0415
+        import pydicom  # noqa: F401, PLC0415
     except ImportError:
         raise UnsupportedError(f"DICOM files are written by highdicom; {install('dicom')}.") from None
     return highdicom
