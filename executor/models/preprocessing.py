@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from obeql.errors import ModelError, QueryTypeError
-from obeql.executor.models.options import Channels, Interpolation, ModelOptions, Resize, numbered
+from obeql.executor.models.options import MAX_LENGTH, MAX_SIDE, Channels, Interpolation, ModelOptions, Resize, numbered
 from obeql.planner.catalog import Preprocessing
 from obeql.planner.input_kinds import kind_of
 
@@ -33,6 +33,15 @@ class Declared:
     std: tuple[float, ...] = (1.0,)
     crop: Literal["even", "down"] = "even"
     n_axes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ModelError for a size that is a mistake: the first forward pass would take all memory."""
+        most = MAX_LENGTH if self.size is not None and len(self.size) == 1 else MAX_SIDE
+        if self.size is not None and not all(1 <= side <= most for side in self.size):
+            shown = "x".join(map(str, self.size))
+            raise ModelError(
+                f"The model declares an input of {shown} {kind_of(len(self.size)).short_unit}; a side is 1 to {most}."
+            )
 
 
 #: The usual evaluation preprocessing of ImageNet classifiers (torchvision references, 2016).

@@ -293,6 +293,9 @@ def test_what_the_outputs_are_is_what_the_problem_type_says(tmp_path: Path) -> N
         ({"image_std": [0.0, 1.0, 1.0]}, "standard deviation"),
         ({"image_mean": [0.0, 1.0]}, "preprocessor_config.json"),
         ({"size": "large"}, "preprocessor_config.json"),
+        ({"size": 10**6}, "resizes to 1000000 pixels; sides of 1 to 4096"),
+        ({"size": -3}, "resizes to -3 pixels"),
+        (CLIP | {"size": {"shortest_edge": 10**6}, "crop_size": 32}, "resizes to 1000000 pixels"),
         ({"resample": 17}, "resample"),
     ],
 )  # fmt: skip

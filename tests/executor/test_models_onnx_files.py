@@ -359,6 +359,11 @@ def test_dishonest_graphs(tmp_path: Path) -> None:
     fails(edited(path, hyperspectral), "(?, 4, 8, 8)")
 
 
+def test_an_input_of_any_size_is_not_tried(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.onnx", small(), WEIGHTS, ["N", 3, 300_000, 8])
+    fails(path, "declares an input of 300000x8", "a side is 1 to 16384")
+
+
 def test_memory_bombs_are_refused(tmp_path: Path) -> None:
     nodes = [node("ConstantOfShape", "s", "k"), node("ReduceSum", "k", "t", keepdims=0), *small()]
     nodes[2].input[0] = "x2"

@@ -37,6 +37,11 @@ _CROPPED_BELOW = 384
 #: LeViT's processor resizes to this share of the size that its settings name.
 _LEVIT = 256 / 224
 
+#: Longest side of an input, or of what it is cropped from; larger ones are mistakes, and nothing of that size is made.
+_LONGEST = 4096
+#: Longest side of the images that are tried.
+_TRIED = 1024
+
 #: Largest mean difference from transformers', in steps of 8 bits, that rounding explains.
 _ROUNDING = 1.0
 
@@ -97,6 +102,10 @@ def _read(processor: Any, channels: str) -> Declared:
     if resample not in _RESAMPLE:
         raise _InexpressibleError(f"resizes with a filter (resample) {resample}, which Pillow does not have")
     size, edge = _geometry(processor)
+    sides = *size, edge or size[0]
+    if not all(1 <= side <= _LONGEST for side in sides):
+        odd = next(side for side in sides if not 1 <= side <= _LONGEST)
+        raise _InexpressibleError(f"resizes to {odd} pixels; sides of 1 to {_LONGEST} are supported")
     return Declared(
         size=size,
         resize="squash" if edge is None else "shortest",
@@ -154,7 +163,7 @@ def _statistics(processor: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _require_same(processor: Any, declared: Declared) -> None:
     """Raise where our preprocessing gives other numbers than the processor, on an image that is wide and a tall one."""
     how = resolve_preprocessing(ModelOptions(), declared)
-    longest = declared.edge or max(how.size)
+    longest = min(_TRIED // 2, declared.edge or max(how.size))
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (23, 31, 3), dtype=np.uint8))
     wide = coarse.resize((int(longest * 1.9) + 3, int(longest * 1.3)), Image.Resampling.BICUBIC)
