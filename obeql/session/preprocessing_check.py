@@ -33,6 +33,10 @@ MOST_IMAGES = 100
 #: From these differences on, to another preprocessing, the model's own is said to look wrong: of the share that is
 #: right where there are labels, of the mean probability of the first class where there are none.
 _RIGHT, _SURE = 0.1, 0.2
+#: Networks are made for inputs that reach to about 1, or to about 255, where less than that makes them sure of nothing.
+_LARGE = 50
+#: So much more than its share has a first class of which a network is sure of something.
+_CHANCE = 0.1
 #: Fewer images than this say nothing by being of one class.
 _FEW = 4
 
@@ -81,12 +85,14 @@ class _Tried:
     n_right: int = 0
     label_probability: float = 0.0
     top_probability: float = 0.0
+    n_classes: int = 0
     seen: frozenset[int] = frozenset()
 
     def add(self, probabilities: Sequence[float], labels: frozenset[int]) -> None:
         """Count one image, whose right classes, if any are known, are `labels`."""
         top = max(range(len(probabilities)), key=probabilities.__getitem__)
         self.n_images += 1
+        self.n_classes = len(probabilities)
         self.top_probability += probabilities[top]
         self.seen |= {top}
         if labels:
@@ -100,6 +106,26 @@ class _Tried:
     @property
     def right(self) -> float:
         return self.n_right / max(1, self.n_labelled)
+
+    @property
+    def probability(self) -> float:
+        """Mean probability of the labels where there are any, else of the first class."""
+        return self.label_probability / self.n_labelled if self.n_labelled else self.sure
+
+    @property
+    def is_large(self) -> bool:
+        """Whether inputs reach to about 255."""
+        return 1 / min(self.how.std) > _LARGE
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the first class is the same for all images."""
+        return self.n_images >= _FEW and len(self.seen) == 1
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the first class has hardly more than its share, or is the same for all images."""
+        return self.is_same or self.sure < 1 / max(1, self.n_classes) + _CHANCE
 
     @property
     def sure(self) -> float:
@@ -186,7 +212,7 @@ def check_preprocessing(
             each.add(row, labels)
     if errors and not tried[0].n_images:
         raise ImageError(errors[0] + (f" ({len(errors) - 1} more images failed)" if len(errors) > 1 else ""))
-    return Checked(tuple(sorted(tried, key=_rank)))
+    return Checked(_ranked(tried))
 
 
 def _candidates(own: Preprocessing) -> list[_Tried]:
@@ -224,11 +250,20 @@ def _labels(bound: BoundPredict, image: ImageRecord) -> frozenset[int]:
         return frozenset()
 
 
-def _rank(each: _Tried) -> tuple[float, ...]:
-    one_for_all = each.n_images >= _FEW and len(each.seen) == 1
-    if each.n_labelled:
-        return -each.right, -each.label_probability
-    return float(one_for_all), -each.sure
+def _ranked(tried: Sequence[_Tried]) -> tuple[_Tried, ...]:
+    """Return what was tried, the likeliest first.
+
+    With labels, what is right most often; without, what calls not all images the same; then by probability. Large
+    inputs, which make any network sure, come behind small ones that are as good, unless those say no more than chance.
+    """
+    groups: dict[float, list[_Tried]] = {}
+    for each in tried:
+        groups.setdefault(-each.right if each.n_labelled else each.is_same, []).append(each)
+    ranked: list[_Tried] = []
+    for _, group in sorted(groups.items()):
+        small_ones_do = any(not (each.is_large or each.is_idle) for each in group)
+        ranked += sorted(group, key=lambda each: (each.is_large and small_ones_do, -each.probability))
+    return tuple(ranked)
 
 
 def _warning(tried: Sequence[_Tried]) -> str | None:
@@ -242,11 +277,11 @@ def _warning(tried: Sequence[_Tried]) -> str | None:
             return None
         says = f"is right for {best.n_right} of {best.n_labelled} images, this for {own.n_right}"
     else:
-        same = own.n_images >= _FEW and len(own.seen) == 1 < len(best.seen)
-        if best.sure - own.sure < _SURE and not same:
+        # Surer is not righter: only a network that answers nothing is told of.
+        if best.is_idle or not own.is_idle or not (own.is_same or best.sure - own.sure >= _SURE):
             return None
         says = f"gives the first class {best.sure:.0%} on average, this {own.sure:.0%}"
-        says += ", and the same class for all images" if same else ""
+        says += ", and the same class for all images" if own.is_same else ""
     return f"This looks wrong: {best.name} {says}. CREATE OR REPLACE MODEL .. WITH {_options(best.how)} if that is it."
 
 

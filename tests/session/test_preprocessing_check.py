@@ -114,6 +114,26 @@ def test_a_wrong_choice_is_told_of_with_the_remedy(labels: bool, labelled: str) 
         )
 
 
+class Redder(nn.Module):
+    """Classes of red and of blue, unsure of either; the larger the input, the surer."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        red, _, blue = x.mean((2, 3)).unbind(1)
+        return torch.stack([red - blue, blue - red], 1)
+
+
+def test_inputs_a_hundred_times_too_large_are_not_the_likeliest(labelled: str) -> None:
+    with obeql.connect() as db:
+        db.create_model("net", Redder(), size=SIDE, classes=["a", "b"])
+        for source, values in ((labelled, None), ("?", [pictures()])):
+            table = db.execute(f"PREDICT {source} USING net CHECK", values)
+            rows = [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]
+            names = [row["preprocessing"] for row in rows]
+            by_name = {row["preprocessing"]: row for row in rows}
+            assert by_name["0..255"]["top_probability"] > 0.99 > 0.9 > by_name["0..1"]["top_probability"] > 0.6
+            assert names.index("0..255") > names.index("0..1") and "note" not in table.columns
+
+
 def test_the_options_it_writes_are_read(labelled: str, tmp_path: Path) -> None:
     with obeql.connect() as db:
         db.create_model("net", network(MADE_FOR["Caffe"]), size=SIDE, classes=["a", "b"])
