@@ -528,6 +528,14 @@ def test_networks_without_a_head() -> None:
     fails(lambda: adopt(module, size=64), "no classifier", "num_classes=0", "features")
 
 
+def test_names_and_tags_of_timm() -> None:
+    timm_package()
+    fails(lambda: load("timm:resnet18.a1_in2k"), "no weights 'a1_in2k' of resnet18", "tv_in1k", "mean 'a1_in1k'")
+    fails(lambda: load("timm:timm/no_such_net"), "timm has no model 'no_such_net'")
+    for name in ("test_resnet.r160_in1k", "timm/test_resnet.r160_in1k", "hf_hub:timm/test_resnet"):
+        assert load(f"timm:{name}", {"size": 64, "classes": ["a", "b"]}).n_classes == 2
+
+
 def test_timm_with_one_channel(tmp_path: Path) -> None:
     timm = timm_package()
     model = load("timm:test_resnet", {"channels": "gray", "size": 64, "classes": ["a", "b"]})
@@ -560,6 +568,8 @@ def test_torchvision_weights_as_enums(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [kind.IMAGENET1K_V1] * 4
     other = models.ResNet18_Weights.DEFAULT
     fails(lambda: load("torchvision:squeezenet1_1", {"weights": other}), "another network's", "SqueezeNet1_1_Weights")
+    fails(lambda: load("torchvision:squeezenet1_1", {"weights": "resnet18_weights.DEFAULT"}), "another network's")
+    fails(lambda: load("torchvision:SqueezeNet1_1_Weights.DEFAULT"), "FROM 'torchvision:squeezenet1_1' WITH weights=")
 
 
 def test_fine_tuned_weights_of_a_network_that_rescales_its_input(tmp_path: Path) -> None:

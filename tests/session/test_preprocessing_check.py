@@ -130,7 +130,7 @@ def test_inputs_a_hundred_times_too_large_are_not_the_likeliest(labelled: str) -
             rows = [dict(zip(table.columns, row, strict=True)) for row in table.fetchall()]
             names = [row["preprocessing"] for row in rows]
             by_name = {row["preprocessing"]: row for row in rows}
-            assert by_name["0..255"]["top_probability"] > 0.99 > 0.9 > by_name["0..1"]["top_probability"] > 0.6
+            assert by_name["0..255"]["top_probability"] > 0.99 and 0.6 < by_name["0..1"]["top_probability"] < 0.9
             assert names.index("0..255") > names.index("0..1") and "note" not in table.columns
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +29,9 @@ from obeql.executor.models.zoo.torchvision_zoo import N_IMAGENET, RANDOM_NOTE
 
 __all__ = ["load_timm"]
 
+#: What stands before the names of timm's own models on the hub.
+_HUB = re.compile(r"^(hf[-_]hub:)?timm/")
+
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -41,9 +45,14 @@ def load_timm(target: str, options: ModelOptions) -> Found:
     Raises: ModelError when timm is missing, the name is unknown, or weights cannot be had or do not fit.
     """
     timm = _package(target)
-    base = target.partition(".")[0]
+    target = _HUB.sub("", target)
+    base, dot, tag = target.partition(".")
     if not timm.is_model(base):
         raise ModelError(f"timm has no model {target!r}.{nearest(base, timm.list_models())}")
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{base}.*")]
+    if dot and tag not in tags:
+        there = f"its weights are {', '.join(tags)}" if tags else "timm has none of this network"
+        raise ModelError(f"timm has no weights {tag!r} of {base}; {there}.{nearest(tag, tags)}")
     weights = options.weights
     n_channels = 1 if options.channels == "gray" else 3
     if weights is None or weights.lower() == "random":

@@ -56,7 +56,12 @@ def load_torchvision(target: str, options: ModelOptions) -> Found:
     models = torchvision(f"torchvision:{target}").models
     known = models.list_models(module=models)
     if target.lower() not in known:
-        raise ModelError(f"torchvision has no classifier {target!r}.{nearest(target, known)}")
+        name, _, member = target.lower().partition("_weights")
+        hint = nearest(target, known)
+        if member or target.lower().endswith("_weights"):
+            member = member.lstrip(".").upper() or "DEFAULT"
+            hint = f" Name the network, and its weights as an option: FROM 'torchvision:{name}' WITH weights={member}."
+        raise ModelError(f"torchvision has no classifier {target!r}.{hint}")
     name = target.lower()
     if options.channels == "gray":
         raise ModelError(
@@ -119,7 +124,7 @@ def _member(members: Any, text: str) -> Any:
     by_name = {member.name.upper(): member for member in members} | {"DEFAULT": members.DEFAULT}
     kind = type(members.DEFAULT).__name__
     said, dot, _ = text.rpartition(".")
-    if dot and said.endswith("_Weights") and said.lower() != kind.lower():
+    if dot and said.lower().endswith("_weights") and said.lower() != kind.lower():
         raise ModelError(f"The weights {text!r} are another network's; those of this one are {kind}.")
     chosen = by_name.get(text.upper().rpartition(".")[2]) if not Path(text).expanduser().is_file() else None
     if chosen is None and text.isidentifier() and not Path(text).is_file():
