@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from obeql.compat.attribution import Attribution, as_tensor
 from obeql.compat.captum_arguments import Baseline, Windows, as_tuple, baselines_of, require_count, windows_of
-from obeql.compat.captum_loop import call, run_loop
+from obeql.compat.captum_loop import as_forward, run_loop
 from obeql.compat.live_network import live_network, share_of
 from obeql.compat.targets import expand_target, select_targets
 from obeql.planner.grid import AxisGrid, WindowGrid
@@ -69,7 +69,8 @@ class Occlusion:
                 desc=f"{self.get_name()} attribution", total=n_batches + 1, mininterval=0.5, disable=not show_progress
             ) as bar,
         ):
-            returned = call(self.forward_func, tensors, extra)
+            forward = as_forward(self.forward_func)
+            returned = forward(tensors, extra)
             attribution = Attribution(as_tensor(select_targets(returned, target)), tensors, windows)
             bar.update()
 
@@ -78,7 +79,7 @@ class Occlusion:
 
             if not self._incremental(tensors, windows, filled, target, extra, returned, attribution, tell):
                 run_loop(
-                    self.forward_func,
+                    forward,
                     tensors,
                     windows,
                     filled,

@@ -17,33 +17,40 @@ from obeql.compat.attribution import Attribution, as_tensor
 from obeql.compat.captum_arguments import Baseline, Windows
 from obeql.compat.targets import expand_target, select_targets
 
-__all__ = ["call", "run_loop"]
+__all__ = ["as_forward", "run_loop"]
 
+#: inputs and other arguments, to what the forward function returns
+Forward = Callable[[Sequence[Tensor], tuple[Any, ...] | None], Any]
 #: an input's number, and what a window hides of it
 Hidden = tuple[int, tuple[slice, ...]]
 
 
-def call(forward_func: Callable[..., Any], inputs: Sequence[Tensor], extra: tuple[Any, ...] | None) -> Any:
-    """Return what the forward function returns for the inputs; one without parameters is called without any.
+def as_forward(forward_func: Callable[..., Any]) -> Forward:
+    """Return the forward function as one of inputs and of the tuple of other arguments, or None.
 
-    Where that fails for a module whose weights are on another device than the inputs, the error says so.
+    One without parameters is called without any. Where a call fails for a module whose weights are on another device
+    than the inputs, the error says so.
     """
-    if not signature(forward_func).parameters:
-        return forward_func()
-    try:
-        return forward_func(*inputs, *(extra or ()))
-    except (RuntimeError, NotImplementedError) as error:
-        elsewhere = _device_elsewhere(forward_func, inputs)
-        if elsewhere is None:
-            raise
-        raise type(error)(
-            f"The module is on {elsewhere} and the input on {inputs[0].device}: move one of them, as in "
-            f"inputs.to('{elsewhere}')."
-        ) from error
+    if not signature(forward_func).parameters:  # asked once: it takes as long as a small network
+        return lambda inputs, extra: forward_func()
+
+    def forward(inputs: Sequence[Tensor], extra: tuple[Any, ...] | None) -> Any:
+        try:
+            return forward_func(*inputs, *(extra or ()))
+        except (RuntimeError, NotImplementedError) as error:
+            elsewhere = _device_elsewhere(forward_func, inputs)
+            if elsewhere is None:
+                raise
+            raise type(error)(
+                f"The module is on {elsewhere} and the input on {inputs[0].device}: move one of them, as in "
+                f"inputs.to('{elsewhere}')."
+            ) from error
+
+    return forward
 
 
 def run_loop(
-    forward_func: Callable[..., Any],
+    forward: Forward,
     inputs: tuple[Tensor, ...],
     windows: tuple[Windows, ...],
     baselines: tuple[Baseline, ...],
@@ -64,7 +71,7 @@ def run_loop(
             continue
         n = len(part)
         batch = tuple(_hidden(x, baselines[i], i, part) for i, x in enumerate(inputs))
-        output = as_tensor(select_targets(call(forward_func, batch, _expanded(extra, n)), expand_target(target, n)))
+        output = as_tensor(select_targets(forward(batch, _expanded(extra, n)), expand_target(target, n)))
         if per_eval > 1:
             _require_growth(output, n, attribution.n_outputs)
         found = output.reshape(n, -1)
