@@ -24,8 +24,19 @@ _OPTIONAL = (
     ("transformers", "models from 'hf:..'"),
     ("onnx", "models from .onnx files"),
     ("safetensors", "weights from .safetensors files"),
+    ("pydicom", "DICOM images"),
+    ("highdicom", "DICOM files of maps"),
+    ("tifffile", "GeoTIFF files of maps"),
+    ("nibabel", "NIfTI volumes"),
+    ("av", "videos"),
+    ("soundfile", "sound files"),
+    ("opencv-python-headless", "16 bits a channel of color images"),
+    ("scikit-image", "segments=.."),
+    ("starlette", "the page, obeql ui"),
     ("ray", "ON ray"),
     ("ipython", "%%obeql in notebooks"),
+    ("anywidget", "maps under the pointer in notebooks"),
+    ("argcomplete", "completion in a shell"),
 )
 
 #: Largest difference between a map and a plain loop that rounding explains, in logits.
@@ -51,7 +62,7 @@ def examine() -> int:
             topic = finding.topic
             print(f"\n{topic}" if topic != "versions" else topic)
         mark = {True: "ok     ", False: "FAILS  ", None: ""}[finding.works]
-        print(f"  {finding.name:<16} {mark}{finding.said}", flush=True)
+        print(f"  {finding.name:<22} {mark}{finding.said}", flush=True)
         failed = failed or finding.works is False
     print("\nsomething that is needed fails" if failed else "\nall that is needed works")
     return DeviceError.exit_code if failed else 0

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -246,6 +248,18 @@ def test_versions_are_shown_without_importing_torch(capsys: pytest.CaptureFixtur
     assert left.value.code == 0
     out = capsys.readouterr().out
     assert out.startswith("obeql ") and "duckdb " in out and "torch " in out and "Python 3" in out
+
+
+def test_the_doctor_knows_a_package_of_every_extra() -> None:
+    import tomllib
+
+    from obeql.cli.doctor import _OPTIONAL
+
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    told = {name for name, _ in _OPTIONAL}
+    for extra in extras.keys() - {"peers", "docs", "test", "dev", "release"}:
+        assert told & {re.split(r"[>\[]", package)[0] for package in extras[extra]}, extra
 
 
 def test_a_misspelt_doctor_asks(
