@@ -7,7 +7,7 @@ checks what a SELECT, a label picture or Python gives; operators, cells and the 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,13 +140,13 @@ class RegionGrid(WindowGrid):
         told = (*self.axes, self.listed.names, self.listed.digests, members)
         return hashlib.blake2b(repr(told).encode(), digest_size=8).hexdigest()
 
-    @property
-    def shape(self) -> tuple[int, ...]:
+    def _cells(self) -> tuple[int, ...]:
         return 1, len(self.axes[0])
 
-    @property
-    def n_windows(self) -> int:
-        return len(self.axes[0])
+    def n_over(self, images: Iterable[str]) -> int:
+        """Return how many windows there are over images, given as they are shown."""
+        own = [self.of_image(shown) for shown in images]
+        return sum(self.n_windows if each is None else len(each) for each in own)
 
     def places(self, windows: Places) -> tuple[Places, ...]:
         return (windows,) * len(self.axes)

@@ -100,11 +100,12 @@ def maps_of(
     planes: Planes,
 ) -> list[MapCells]:
     """Return one map a class of the image `shown`. Raises ImageError where a computed value is not a number."""
-    bad = ~(planes.logit.isfinite() & planes.others.isfinite()).all(dim=1)
+    logit, others = planes.logit.numpy(), planes.others.numpy()
+    bad = ~(np.isfinite(logit) & np.isfinite(others)).all(axis=1)
     if planes.exact is not None:
-        bad &= torch.from_numpy(planes.exact)
-    if bool(bad.any()):
-        at = np.unravel_index(int(bad.nonzero()[0]), grid.shape)
+        bad &= planes.exact
+    if bad.any():
+        at = np.unravel_index(int(bad.argmax()), grid.shape)
         names = plan.model.preprocessing.kind.grid
         place = ", ".join(f"{name} {each}" for name, each in zip(names, at[-len(names) :], strict=True))
         raise ImageError(
@@ -136,8 +137,8 @@ def maps_of(
             class_id,
             starts,
             lengths,
-            planes.logit[:, k].numpy().reshape(grid.shape).copy(),
-            planes.others[:, k].numpy().reshape(grid.shape).copy(),
+            logit[:, k].reshape(grid.shape).copy(),
+            others[:, k].reshape(grid.shape).copy(),
             top,
             clean_z,
             clean_others,

@@ -6,6 +6,7 @@ Comes after `decode` and before the clean pass; `Preprocessing` says what to do,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,9 @@ def to_model_space(unit: Floats, how: Preprocessing) -> Floats:
     first = np.moveaxis(unit, -1, 0)
     if how.channels == "bgr":
         first = first[::-1]
-    return np.ascontiguousarray((first - mean) / std, dtype=np.float32)
+    normalized = np.subtract(first, mean, order="C")
+    normalized /= std
+    return np.ascontiguousarray(normalized, np.float32)
 
 
 def from_model_space(values: Floats, how: Preprocessing) -> Floats:
@@ -134,18 +137,24 @@ def luma(rgb: npt.NDArray[Any]) -> Floats:
 
 def _statistics(how: Preprocessing, n_axes: int) -> tuple[Floats, Floats]:
     """Return mean and std as (C, 1, ..), to be laid over channels that have so many axes."""
-    n_channels = how.n_channels
+    return _laid_out(tuple(how.mean), tuple(how.std), how.channels, how.n_channels, n_axes)
+
+
+@lru_cache(64)
+def _laid_out(
+    means: tuple[float, ...], stds: tuple[float, ...], channels: str | tuple[str, ...], n_channels: int, n_axes: int
+) -> tuple[Floats, Floats]:
     both = []
-    for name, values in (("mean", how.mean), ("std", how.std)):
+    for name, values in (("mean", means), ("std", stds)):
         # One number stands for every channel; equal numbers, such as the defaults, for a gray model's only one.
         distinct = tuple(dict.fromkeys(values))
         if len(values) != n_channels and len(distinct) != 1:
             raise ModelError(
-                f"{name} has {len(values)} values, but a model with channels={how.channels} takes {n_channels}"
+                f"{name} has {len(values)} values, but a model with channels={channels} takes {n_channels}"
             )
         both.append(np.array(values if len(values) == n_channels else distinct * n_channels, np.float32))
     if not np.all(both[1] > 0):
-        raise ModelError(f"std must be positive in every channel, not {tuple(how.std)}")
+        raise ModelError(f"std must be positive in every channel, not {stds}")
     mean, std = (values.reshape(-1, *(1,) * n_axes) for values in both)
     return mean, std
 

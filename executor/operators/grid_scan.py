@@ -65,6 +65,8 @@ class Planes:
 
     def of_classes(self, classes: slice) -> Planes:
         """These cells, of some of the classes."""
+        if classes.indices(self.logit.shape[1]) == (0, self.logit.shape[1], 1):
+            return self
         return replace(
             self, logit=self.logit[:, classes], others=self.others[:, classes], quality=self.quality[classes]
         )

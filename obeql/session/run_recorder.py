@@ -173,7 +173,7 @@ class RunRecorder:
             if not self._kept_files.has_room(n_maps):
                 self.flush()
             self._kept_files.add(explained)
-        shown = replace(known, columns=image.columns or known.columns)
+        shown = replace(known, columns=image.columns) if image.columns else known
         # Pixels are held by the maps that show them; a file is opened again when it is drawn.
         load, n_axes = self.image_registry.load, len(self.plan.model.preprocessing.size)
         picture = load(image, n_axes) if known.path is None else (lambda: load(known, n_axes))
@@ -312,8 +312,11 @@ class RunRecorder:
     @property
     def n_taken(self) -> int:
         """Images that are finished, failed ones included."""
+        n_taken = self.n_stored + len(self._held) + len(self.failed)
+        if not self._arrived:
+            return n_taken
         arrived = {image_key(image) for images in self._arrived.values() for image in images}
-        return self.n_stored + len(self._held) + len(self.failed) + len(arrived - self._delivered.keys())
+        return n_taken + len(arrived - self._delivered.keys())
 
     def _begin(self) -> int:
         if self.run_id is None:
