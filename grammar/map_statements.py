@@ -66,7 +66,7 @@ class ExplainOcclude(StatementNode):
             ("WITHIN n SECONDS", "the best map in that time"),
             ("TOP k CELLS", "the k most important cells"),
             ("ON device", "auto, cpu, cuda, cuda:1, cuda:* or ray"),
-            ("NO REUSE", "computes what is stored anew"),
+            ("NO REUSE", "computes again what is stored"),
             ("INTO [OR REPLACE] run", "names the run"),
             ("FROM (EXPLAIN ..)", "inside SQL, in parentheses: its windows as a table"),
         ),
@@ -103,7 +103,7 @@ class PlanStatement(StatementNode):
 
     about: ClassVar[About] = About(
         "PLAN",
-        "shows how an EXPLAIN OCCLUDE would be carried out, and how long it takes",
+        "shows how an EXPLAIN OCCLUDE would be computed, and how long it takes",
         "PLAN [ANALYZE] EXPLAIN OCCLUDE ..;",
         (("ANALYZE", "runs it, and shows measured values beside the estimates"),),
         "PLAN EXPLAIN OCCLUDE scans USING tumour WITH patch=16;",
@@ -122,7 +122,7 @@ class PlanSql(StatementNode):
 
     about: ClassVar[About] = About(
         "PLAN SELECT",
-        "shows how the statements inside SQL would be carried out",
+        "shows how the statements inside SQL would be computed",
         "PLAN any SQL with (EXPLAIN OCCLUDE ..) or (PREDICT ..) inside;",
         (),
         "PLAN SELECT max(importance) FROM (EXPLAIN OCCLUDE scans USING tumour) WHERE label = 'glioma';",
@@ -172,7 +172,7 @@ class PlanPredict(StatementNode):
 
     about: ClassVar[About] = About(
         "PLAN PREDICT",
-        "shows how a PREDICT would be carried out",
+        "shows how a PREDICT would be computed",
         "PLAN [ANALYZE] PREDICT source USING model ..;",
         (("ANALYZE", "runs it, and shows how many images were computed from the one before"),),
         "PLAN ANALYZE PREDICT 'clip/*.png' USING tumour;",

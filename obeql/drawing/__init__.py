@@ -1,4 +1,4 @@
-"""Draw heat maps: pictures and films with matplotlib and Pillow, blocks and characters for terminals.
+"""Draw heat maps: pictures and animations with matplotlib and Pillow, blocks and characters for terminals.
 
 One module a kind of picture; `colors` and `legend` are shared by all of them.
 """

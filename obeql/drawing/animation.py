@@ -79,7 +79,7 @@ def film_bytes(
     if not (seconds > 0 and n_frames >= 2 and panel_px >= 64):
         raise QueryTypeError("an animation needs seconds > 0, n_frames >= 2 and panel_px >= 64")
     if heat.n_axes == 1:
-        raise QueryTypeError(f"'{heat.image}' is a signal, and films show windows of images: plot draws its map")
+        raise QueryTypeError(f"'{heat.image}' is a signal, and animations show windows of images: plot draws its map")
     chosen = palette(alpha, cmap, sign)
     if not np.isfinite(heat.importance).any():
         raise QueryTypeError(f"no window of '{heat.image}' was computed: there is nothing to animate")

@@ -134,7 +134,7 @@ class CatalogStatements:
         name, value = bind_setting(statement, self._context.values(statement, call))
         if name == "rates":  # which can only be reset
             n_known = self._context.model_registry.forget_rates()
-            return Message(f"obeql.rates: {n_known} forgotten; the next plan measures anew")
+            return Message(f"obeql.rates: {n_known} forgotten; the next plan measures again")
         self._context.settings[name] = value
         return Message(f"obeql.{name} = {'auto' if value is None else value}")
 

@@ -45,7 +45,7 @@ class _OtherLayersError(ExecutionError):
     """The network that a plan was made for has other layers, or another identity, by now: it has to be planned anew."""
 
     def __init__(self, model: ModelRecord) -> None:
-        super().__init__(f"model {model.name!r} was captured anew")
+        super().__init__(f"model {model.name!r} was captured again")
         self.model = model
 
 

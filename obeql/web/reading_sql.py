@@ -98,7 +98,9 @@ def require_reading(
             case "FUNCTION" if (function := str(node.get("function_name", "")).lower()) in _CHANGING:
                 raise UnsupportedError(f"{function}() changes something; that needs {ALLOW_FILES}.")
             case "FUNCTION" if steady and function in unsteady:
-                raise UnsupportedError(f"{function}() answers anew each time; a SELECT that names images must not.")
+                raise UnsupportedError(
+                    f"{function}() gives another answer each time; a SELECT that names images must not."
+                )
 
 
 def _is_special(node: dict[str, Any]) -> bool:

@@ -39,7 +39,7 @@ class View:
 VIEWS: tuple[View, ...] = (
     View("explain", "Explain", "explain.js"),
     View("runs", "Runs", "runs.js"),
-    View("sheet", "Sheet of a run", "sheet.js", sheet.routes, under="runs"),
+    View("sheet", "Figure grid of a run", "sheet.js", sheet.routes, under="runs"),
     View("compare", "Compare", "compare.js", comparing.routes),
     View("sql", "SQL", "sqltab.js", sql_tab.routes),
 )

@@ -117,7 +117,7 @@ def check_listed_windows(
         )
     if on_cluster:
         raise UnsupportedError(
-            f"ON ray with {what} is not carried out by this version: workers=2 shares the images among processes here."
+            f"ON ray with {what} is not implemented: workers=2 shares the images among processes here."
         )
 
 
@@ -222,7 +222,7 @@ def bind_cluster(node: syntax.Device | None, catalog: Catalog) -> str | None:
 def refuse_unsupported(
     statement: statements.ExplainOcclude, options: Mapping[str, Any], device: str, cluster: str | None
 ) -> None:
-    """Raise UnsupportedError, naming the clause, for what is well-formed and not carried out yet."""
+    """Raise UnsupportedError, naming the clause, for what is well-formed and not implemented."""
     if cluster is not None and device.startswith("cuda:") and device != ALL_GPUS:
         raise UnsupportedError(f"Ray chooses the GPU of each worker: write cuda in place of {device}.")
     if statement.within is not None and (options["workers"] > 0 or device == ALL_GPUS or cluster is not None):
@@ -230,6 +230,6 @@ def refuse_unsupported(
         what = f"ON {where}" if is_written(statement) else f"device={where!r}"
         what = f"workers={options['workers']}" if options["workers"] > 0 else what
         raise UnsupportedError(
-            f"{clause('WITHIN', statement)} with {what} is not carried out by this version: "
+            f"{clause('WITHIN', statement)} with {what} is not implemented: "
             "one process divides the time among the images."
         )

@@ -125,7 +125,7 @@ SETTINGS: tuple[SettingInfo, ...] = (
         _measured,
         None,
         "only RESET",
-        "How fast devices run models, as measured; `RESET obeql.rates` forgets it, and the next plan measures anew.",
+        "How fast devices run models, as measured; `RESET obeql.rates` forgets it, and the next plan measures again.",
     ),
     SettingInfo("reuse", flag, True, "true, false", "Whether stored cells may answer instead of being computed."),
     SettingInfo(

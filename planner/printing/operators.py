@@ -52,7 +52,7 @@ def operator_tree(plan: ExplainPlan) -> OperatorNode:
     """Return the operators of a plan, from the one that stores the maps down to those that compute windows."""
     nodes = tuple(_grid(plan, number) for number in range(len(plan.grids)))
     if plan.shared_pass:
-        nodes = (OperatorNode("BatchedQueries", f"{len(plan.grids)} grids share one clean pass", nodes),)
+        nodes = (OperatorNode("BatchedQueries", f"{len(plan.grids)} grids share one unoccluded pass", nodes),)
     if plan.together > 1:
         nodes = (OperatorNode("BatchedImages", f"{plan.together} images at a time share batches", nodes),)
     if plan.workers:

@@ -50,7 +50,7 @@ def show(plan: ExplainPlan, measured: Mapping[str, Any] | None = None) -> str:
         _section("Rules", _rules(plan)),
         "\n".join(line.rstrip() for line in _physical(plan, measured or {})),
         _section("Layers", layer_lines(plan, (measured or {}).get("layers", ()))),
-        _section("Refused", _refusals(plan)),
+        _section("Rejected alternatives", _refusals(plan)),
         _section("Options", _options(plan)),
         _section("Measured", _further(measured or {})),
         _section("Notes", [line for note in _notes(plan) for line in _wrap(note)]),
@@ -120,7 +120,7 @@ def _physical(plan: ExplainPlan, measured: Mapping[str, Any]) -> Iterator[str]:
     yield from _tree(operator_tree(plan), measured.get("grids", ()), "  ", "  ")
     if plan.n_passes:
         n_passes = n_images * plan.n_passes
-        yield _row(f"  Clean {'pass' if n_passes == 1 else 'passes'}", _cells(clean_passes(plan)))
+        yield _row(f"  Unoccluded {'pass' if n_passes == 1 else 'passes'}", _cells(clean_passes(plan)))
     if n_grids > 1 or n_images > 1 or measured:
         yield _row(f"  Total of {plural(n_images, 'image')}, {plural(n_grids, 'grid')}", _cells(total(plan)))
     if measured:

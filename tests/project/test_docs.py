@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import html
 import importlib.util
 import os
 import pkgutil
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,54 @@ def test_the_index_and_the_navigation_name_the_same_pages() -> None:
     in_navigation = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     linked = re.findall(r"\]\(([^)#]+\.md)\)", (DOCS / "index.md").read_text(encoding="utf-8"))
     assert sorted(in_navigation) == sorted(["index.md", *linked])
+
+
+#: Words of our own, and what the field calls them.
+OWN_WORDS = {
+    r"clean pass(es)?": "unoccluded pass",
+    r"films?": "animation",
+    r"sheets?": "figure grid",
+    r"dear(er|est)?": "costly",
+    r"carried out": "implemented, computed",
+    r"anew": "again",
+    r"likewise": "also",
+    r"mended": "fixed; and history belongs in the changelog",
+    r"in an earlier form": "nothing: history belongs in the changelog",
+}
+OWN_WORD = re.compile(r"(?<![\w/.#'\"=-])(" + "|".join(OWN_WORDS) + r")(?![\w/.-]\w)\b", re.IGNORECASE)
+
+
+def texts_of_programs() -> list[tuple[str, str]]:
+    """Return (place, text) of the strings with several words in our modules, docstrings and notes of developers left out."""
+    found = []
+    for package in ("obeql", "grammar", "planner", "executor"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            docstrings = {
+                id(node.value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+            }
+            found += [
+                (f"{file.relative_to(ROOT)}:{node.lineno}", node.value)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.count(" ") > 1
+                if id(node) not in docstrings
+            ]
+    return found
+
+
+def test_the_words_are_those_of_the_field() -> None:
+    pages = [ROOT / "README.md", ROOT / "SECURITY.md", *(DOCS / page for page in PAGES)]
+    texts = [(str(page.relative_to(ROOT)), page.read_text(encoding="utf-8")) for page in pages]
+    used = [(place, word[0]) for place, text in (*texts, *texts_of_programs()) for word in OWN_WORD.finditer(text)]
+    assert not used, f"say it in the field's words: {OWN_WORDS}"
+
+
+def test_installation_names_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    table = (DOCS / "installation.md").read_text(encoding="utf-8").split("| extra | adds |")[1].split("\n\n")[0]
+    assert set(extras) == set(re.findall(r"`([a-z]+)`", " ".join(row.split("|")[1] for row in table.splitlines()[2:])))
 
 
 def test_what_is_described_from_docstrings_exists() -> None:

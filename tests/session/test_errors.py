@@ -54,7 +54,7 @@ def refused(net_db: Any, dump: Any) -> Callable[..., ObeqlError]:
     return run
 
 
-# ---- clauses that are parsed and not carried out -----------------------------------------------------------
+# ---- clauses that are parsed and not implemented -----------------------------------------------------------
 
 
 @pytest.mark.parametrize(

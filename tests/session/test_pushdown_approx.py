@@ -193,7 +193,7 @@ NO_SAMPLE = [
 @pytest.mark.parametrize(("sql", "why"), NO_SAMPLE)
 def test_what_no_sample_tells(blobs: Any, sql: str, why: str) -> None:
     plan = str(blobs.execute(f"PLAN {sql.format(maps=MAPS)}"))
-    assert why in plan and "SampledAggregates" not in plan.split("Refused", maxsplit=1)[0]
+    assert why in plan and "SampledAggregates" not in plan.split("Rejected alternatives", maxsplit=1)[0]
 
 
 def test_rows_that_are_stored_keep_their_columns(blobs: Any) -> None:

@@ -322,7 +322,7 @@ def test_plan_says_what_is_listed(db: Session, folder: Path) -> None:
     text = str(db.execute(f"PLAN EXPLAIN OCCLUDE '{folder / 'a.png'}' USING m WINDOWS (FROM boxes)"))
     assert (
         "5 listed windows of 1x1 to 16x24" in text
-        and "patch" not in text.split("Refused", maxsplit=1)[0].split("Physical")[1]
+        and "patch" not in text.split("Rejected alternatives", maxsplit=1)[0].split("Physical")[1]
     )
 
 
@@ -373,7 +373,7 @@ def test_what_duckdb_refuses_is_placed_in_the_text(db: Session, folder: Path) ->
         ("APPROX 0.9", "APPROX estimates windows from their neighbors on a grid"),
         ("WITHIN 3 SECONDS", "WITHIN estimates"),
         ("TOP 3 CELLS", "TOP .. CELLS estimates"),
-        ("ON ray", "ON ray with WINDOWS is not carried out"),
+        ("ON ray", "ON ray with WINDOWS is not implemented"),
         ("WINDOWS (FROM boxes)", "WINDOWS is given twice"),
         ("WITH segments=slic(9)", "WINDOWS and segments both list the windows; give one of them"),
         ("WITH mask='organs.png'", "WINDOWS and mask both list the windows"),

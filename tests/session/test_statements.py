@@ -279,7 +279,15 @@ def test_plan_runs_nothing(net_db: Any, folder: Path, dump: Any) -> None:
     before = dump(net_db)
     plan = net_db.execute(statement)
     assert isinstance(plan, Plan) and plan.result is None and plan.physical.run_name == "mine"
-    for part in ("Logical plan", "Rules", "Physical plan", "Refused", "Options", "seconds", "[8x8,16x16]"):
+    for part in (
+        "Logical plan",
+        "Rules",
+        "Physical plan",
+        "Rejected alternatives",
+        "Options",
+        "seconds",
+        "[8x8,16x16]",
+    ):
         assert part in str(plan), part
     assert dump(net_db) == before
 

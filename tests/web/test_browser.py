@@ -303,7 +303,7 @@ def test_runs_and_sheets_are_there_after_a_reload(page: Any) -> None:
     page.wait_for_selector(".run-row .thumb[data-drawn=map]")
     page.fill("#runs-words", "for label")
     until(page, "document.querySelectorAll('.run-row').length === 1")
-    page.click(".run-row button[aria-label='Sheet of first']")
+    page.click(".run-row button[aria-label='Figure grid of first']")
     page.wait_for_selector("#sheet[data-state=done] .card")
     page.select_option("#sheet-preset", label="strongest window")
     until(page, "document.querySelector('#sheet .card')?.dataset.value")

@@ -198,7 +198,7 @@ def read_rows(folder: Folder, name: str, rows: Sequence[int], columns: Sequence[
 
 
 #: What helps meanwhile, for statements that would have used what the file holds.
-_ANEW = "; with NO REUSE, EXPLAIN OCCLUDE computes its cells anew meanwhile"
+_ANEW = "; with NO REUSE, EXPLAIN OCCLUDE computes its cells again meanwhile"
 
 
 @contextmanager

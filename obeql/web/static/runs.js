@@ -104,7 +104,7 @@ export default class Runs {
         make("span", { className: "time" }, facts.join(" · "))),
       make("div", { className: "do" },
         make("button", { type: "button", className: "plain", disabled: !key, aria: { label: `Compare ${named}` }, on: { click: () => this.page.compare(`${run.run_id}/${key}`) } }, "Compare"),
-        make("button", { type: "button", className: "plain", disabled: !key, aria: { label: `Sheet of ${named}` }, on: { click: () => this.page.sheet(run.run_id) } }, "Sheet")));
+        make("button", { type: "button", className: "plain", disabled: !key, aria: { label: `Figure grid of ${named}` }, on: { click: () => this.page.sheet(run.run_id) } }, "Figure grid")));
   }
 }
 

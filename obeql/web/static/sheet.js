@@ -8,7 +8,7 @@ const PAGE = 200;
 
 export default class Sheet {
   static html = `
-      <div class="line"><h1 id="sheet-title">Sheet</h1><span id="sheet-count" class="time" role="status"></span></div>
+      <div class="line"><h1 id="sheet-title">Figure grid</h1><span id="sheet-count" class="time" role="status"></span></div>
       <form id="sheet-form" class="sheet-form">
         <label for="sheet-preset">Sort by</label>
         <div><select id="sheet-preset"></select><label class="check"><input type="checkbox" id="sheet-up"> smallest first</label></div>
@@ -58,7 +58,7 @@ export default class Sheet {
     byId("sheet-where").value = how.where ?? "";
     byId("sheet-up").checked = how.up === "1";
     byId("sheet-preset").value = [...byId("sheet-preset").options].some((each) => each.value === how.order) ? how.order : "";
-    byId("sheet-title").textContent = `Sheet of run ${runId}`;
+    byId("sheet-title").textContent = `Figure grid of run ${runId}`;
     return this.ask();
   }
 

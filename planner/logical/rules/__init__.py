@@ -51,7 +51,7 @@ CHOICES: tuple[Choice, ...] = (
     Choice("choose_threads", "runs batches side by side or in turn, as measured", "boxes in lanes, whole maps in turn"),
     Choice("choose_layout", "lays whole maps out in memory as measured, on GPUs", "channels-last"),
     Choice("batch_images", "computes several images together where that fills batches", "one after the other"),
-    Choice("share_windows", "computes classes that the next statements ask of the same windows", "each asks anew"),
+    Choice("share_windows", "computes classes that the next statements ask of the same windows", "each asks again"),
     Choice("skip_unchanged", "takes windows that show the fill anyway from the unoccluded pass", "computes them"),
     Choice("choose_refinement", "computes only the windows that APPROX, TOP .. CELLS or WITHIN need", "all windows"),
     Choice(
