@@ -124,7 +124,8 @@ def test_every_page_is_in_the_navigation_and_links_lead_somewhere() -> None:
     for page in PAGES:
         assert f": {page}\n" in navigation, page
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (DOCS / page).read_text(encoding="utf-8")):
-            assert (DOCS / page).parent.joinpath(target).exists(), f"{page}: {target}"
+            found = (DOCS / page).parent.joinpath(target).resolve()
+            assert found.exists() and found.is_relative_to(DOCS), f"{page}: {target} is not in the site"
 
 
 def test_the_index_and_the_navigation_name_the_same_pages() -> None:
