@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from obeql.planner.boxes import axis_spans, group_windows, region_layers
 from obeql.planner.geometry import AxisWindow, LayerSpec, Network, changed_span, read_span
 from obeql.planner.grid import AxisGrid, WindowGrid, axis_grid
+from obeql.planner.regions import Region, RegionGrid
 
 # ---- one sliding window -------------------------------------------------------------------------------------
 
@@ -224,3 +228,15 @@ def test_patches_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="stride 0"):
         axis_grid(8, 4, 0, "cover")
     assert len(AxisGrid(8, (0, 4), (4, 4)).within(1, 6)) == 0
+
+
+def test_how_many_windows_there_are_is_known_of_every_grid() -> None:
+    grid = WindowGrid.over((32, 24), (8, 8), (8, 4), "valid")
+    assert (grid.shape, grid.n_windows, grid.n_over(["a", "b"])) == ((4, 5), 20, 40)
+    part = replace(grid, axes=(grid.rows.within(0, 16), grid.cols))
+    assert (part.shape, part.n_windows) == ((2, 5), 10)
+    assert pickle.loads(pickle.dumps(part)) == part and pickle.loads(pickle.dumps(part)).n_windows == 10
+    regions = [Region(name, 0, left, 4, 4) for left, name in enumerate("xyz")]
+    listed = RegionGrid.of(regions, (32, 24), {"a": (0, 2)})
+    assert (listed.shape, listed.n_windows, listed.n_over(["a", "b"])) == ((1, 3), 3, 2)
+    assert (listed.only([0, 2]).shape, listed.only([0, 2]).n_windows) == ((1, 2), 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import importlib.metadata
 import importlib.util
 import os
 import pkgutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pygments.token import Token
 
 import obeql
 from obeql.cli.main import main, parser
@@ -150,7 +152,7 @@ OWN_WORD = re.compile(r"(?<![\w/.#'\"=-])(" + "|".join(OWN_WORDS) + r")(?![\w/.-
 
 
 def texts_of_programs() -> list[tuple[str, str]]:
-    """Return (place, text) of the strings with several words in our modules, docstrings and notes of developers left out."""
+    """Return (place, text) of the strings of several words in our modules, without docstrings."""
     found = []
     for package in ("obeql", "grammar", "planner", "executor"):
         for file in sorted((ROOT / package).rglob("*.py")):
@@ -174,6 +176,20 @@ def test_the_words_are_those_of_the_field() -> None:
     texts = [(str(page.relative_to(ROOT)), page.read_text(encoding="utf-8")) for page in pages]
     used = [(place, word[0]) for place, text in (*texts, *texts_of_programs()) for word in OWN_WORD.finditer(text)]
     assert not used, f"say it in the field's words: {OWN_WORDS}"
+
+
+def test_statements_of_the_docs_are_colored() -> None:
+    (entry,) = importlib.metadata.entry_points(group="pygments.lexers", name="obeql")
+    lexer = entry.load()()
+    blocks = [
+        text
+        for page in PAGES
+        for text in re.findall(r"^```sql\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.M | re.S)
+    ]
+    assert len(blocks) > 50
+    for text in blocks:
+        kinds = {kind for kind, _ in lexer.get_tokens(text)}
+        assert any(kind in Token.Keyword for kind in kinds) and Token.Error not in kinds, text
 
 
 def test_installation_names_every_extra() -> None:
