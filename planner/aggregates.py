@@ -185,14 +185,17 @@ class Strata:
 
 
 def draw_sample(shape: tuple[int, ...], seed: int, level: int) -> Strata:
-    """Draw two windows at random from each of 2**level blocks of a grid, all where a block has no more.
+    """Draw two windows at random from each block of a grid, all where a block has no more.
 
-    Blocks are halved along their longest axis. Every window has one random number; those of the two smallest are drawn,
-    so that a sample is part of that of the next level.
+    Blocks are halved along their longest axis, every second one at an odd level and the others at the next: level
+    2 * k has 2**k blocks. Every window has one random number; those of the two smallest are drawn, so that a sample is
+    part of that of the next level.
     """
     blocks: list[_Block] = [tuple((0, n) for n in shape)]
-    for _ in range(level):
+    for _ in range(level // 2):
         blocks = [half for block in blocks for half in _halves(block)]
+    if level % 2:
+        blocks = [part for n, block in enumerate(blocks) for part in ((block,) if n % 2 else _halves(block))]
     keys = np.random.default_rng([seed, 3]).random(shape)
     stratum = np.zeros(shape, np.int64)
     drawn = np.zeros(shape, bool)

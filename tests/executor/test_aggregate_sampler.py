@@ -82,14 +82,33 @@ def test_decisions_are_right_and_most_take_few_windows() -> None:
         right += (share > 0.5) == (np.nansum(flags[2]) / np.nansum(flags[1]) > 0.5)
         shares.append(sampler.cells.exact.mean())
     assert right >= 0.95 * 150
-    assert np.median(shares) < 0.2, (right, np.mean(shares), np.quantile(shares, [0.25, 0.5, 0.75]))
+    assert np.median(shares) < 0.12, (right, np.mean(shares), np.quantile(shares, [0.25, 0.5, 0.75]))
 
 
-def test_a_map_in_which_nothing_varies_so_far_is_computed_whole() -> None:
+def test_maps_that_lie_at_the_threshold_are_seldom_decided_by_a_sample() -> None:
+    early, n = 0, 40
+    for seed in range(n):
+        values = smooth_map(seed)
+        flags = columns_of(values)
+        at = Number(float(np.nansum(flags[2]) / np.nansum(flags[1])))
+        sampler = sampled(values, aim_of(decisions=(Arithmetic("-", SHARE, at),)), seed + 500)
+        early += not sampler.cells.exact.all()
+    # A decision at the threshold is wrong every second time.
+    assert early <= 0.1 * n
+
+
+def test_a_map_in_which_nothing_varies_is_computed_whole() -> None:
+    sampler = sampled(np.zeros(GRID.shape), aim_of(Count(3)), 5)
+    assert sampler.stated(0)["aggregates"] == [{"value": 0.0, "error": 0.0}]
+    assert sampler.cells.exact.all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_error_holds_where_a_single_window_differs(seed: int) -> None:
     values = np.zeros(GRID.shape)
     values[3, 4] = 1.0
-    sampler = sampled(values, aim_of(Count(3)), 5)
-    assert sampler.stated(0)["aggregates"] == [{"value": 1.0, "error": 0.0}]
+    (told,) = sampled(values, aim_of(Count(3)), seed).stated(0)["aggregates"]
+    assert abs(told["value"] - 1.0) <= told["error"]
 
 
 def test_a_group_that_having_leaves_out_is_done_with_its_first_decision() -> None:
