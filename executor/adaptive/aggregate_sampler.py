@@ -212,8 +212,8 @@ class _Sample:
         total = float(variances.sum())
         if total <= 0.0:
             return 0.0
-        # The square of an estimated variance of n - 1 degrees is too large by (n + 1) / (n - 1) on average. With half of
-        # that taken off, decisions of maps that lie at the threshold itself still err as seldom as stated.
+        # The square of an estimated variance of n - 1 degrees is too large by (n + 1) / (n - 1) on average. With half
+        # of that taken off, decisions of maps that lie at the threshold itself still err as seldom as stated.
         freedom = total**2 / float((variances**2 / np.maximum(n, 2.0)).sum())
         return student_quantile(level, freedom) * math.sqrt(total)
 

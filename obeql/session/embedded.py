@@ -137,12 +137,21 @@ class EmbeddedStatements:
             raise self.sql_error(error, statement, call.text, self._ask) from error
 
     def sql_error(
-        self, error: duckdb.Error, statement: statements.SqlStatement, script: str, ask: Ask | None = None
+        self,
+        error: duckdb.Error,
+        statement: statements.SqlStatement,
+        script: str,
+        ask: Ask | None = None,
+        kept: Sequence[KeptRun] | None = None,
     ) -> QueryError:
-        """Return an error of SQL with its place in the script, and with the runs that its inner statements made."""
+        """Return an error of SQL with its place in the script, and with the runs that its inner statements made.
+
+        These are `kept`, unless given those of the latest statement.
+        """
         found = sql_error(error, statement.query, script, statement.span.start, ask, statement.text)
-        if statement.embedded and self.kept:
-            runs = list(dict.fromkeys(self.kept))
+        made = self.kept if kept is None else kept
+        if statement.embedded and made:
+            runs = list(dict.fromkeys(made))
             which = " OR ".join(f"run_id = {run.run_id}" for run in runs)
             found.message += f"\nThe maps are kept as {', '.join(map(str, runs))}: FROM windows WHERE {which}."
         return found

@@ -33,6 +33,7 @@ from obeql.session.keyword_form import explain_statement, live_model, predict_st
 from obeql.session.late import page_server
 from obeql.session.model_registry import ModelRegistry
 from obeql.session.parameters import Parameters, check_parameters
+from obeql.session.placed_rows import PlacedRows
 from obeql.session.probe import Probe
 from obeql.session.statement_context import Outcome, StatementContext
 from obeql.session.statements import Statements
@@ -102,9 +103,12 @@ class Session:
         with `Progress` while maps are computed. Raises ObeqlError subclasses, and KeyboardInterrupt after `cancel`
         or Ctrl-C; nothing of a statement that fails is kept, except finished images of a run.
         """
+        text = as_text(text) if isinstance(text, str) else text
         outcome: Outcome = None
         for outcome in self.run_script(text, parameters, on_progress):  # noqa: B007  the last one counts
             pass
+        if isinstance(outcome, duckdb.DuckDBPyRelation):
+            return PlacedRows(outcome, self._statements.errors_of_rows(text))
         return outcome
 
     def run_script(

@@ -23,7 +23,8 @@ __all__ = ["Ask", "said_and_offset", "sql_error"]
 _CANDIDATES = 5
 
 _DRAWING = re.compile(r"\n+LINE (?P<number>\d+): (?P<shown>[^\n]*)\n(?P<blanks> *)\^+\s*\Z")
-_NAMED = re.compile(r'(?:name |Referenced (?:column|table) )"?(?P<name>[^"\s!]+)"?')
+_NAMED = re.compile(r'(?:name |Referenced (?:column|table) |source column |Unrecognized option )"?(?P<name>[^"\s!]+)"?')
+_FILE = re.compile(r'(?:file|pattern) "(?P<name>[^"\n]+)"')
 #: What is put before a statement to ask again where it fails; a line of its own, so that columns stay.
 _ASKING = "EXPLAIN\n"
 
@@ -67,6 +68,8 @@ def said_and_offset(
         offset = _asked(said, sql, ask)
     if offset is None and (named := _NAMED.search(said)):
         offset = _offset_of(named["name"], sql)
+    if offset is None and (named := _FILE.search(said)):
+        offset = _offset_of(named["name"], sql, "string")
     return _shortened(said), offset
 
 
@@ -111,12 +114,13 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
-def _offset_of(name: str, sql: str) -> int | None:
-    """Return where a name stands in a statement, if once."""
+def _offset_of(name: str, sql: str, *kinds: str) -> int | None:
+    """Return where a name, or a string by its kind of token, stands in a statement, if once."""
     found = [
         token.start
         for token in scan(sql)
-        if token.kind in ("word", "quoted") and sql[token.start : token.end].strip('"').lower() == name.lower()
+        if token.kind in (kinds or ("word", "quoted"))
+        and sql[token.start : token.end].strip("\"'").lower() == name.lower()
     ]
     return found[0] if len(found) == 1 else None
 

@@ -7,7 +7,7 @@ Before: `session` has parsed a script. After: the handlers, in a module for each
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from obeql.planner.binding.error_location import placed_in
 from obeql.session.call import Call
 from obeql.session.catalog_statements import CatalogStatements
 from obeql.session.derived_tables import DerivedTables
+from obeql.session.embedded import KeptRun
 from obeql.session.map_statements import MapStatements
 from obeql.session.probe import Probe, open_probe
 from obeql.session.run_statements import RunStatements
@@ -115,9 +116,19 @@ class Statements:
     def error_of_rows(self, error: duckdb.Error, script: str, start: int) -> QueryError:
         """Return an error that came while rows were read of the SQL at an offset of a script, with its place there."""
         statement = next(each for each in parse_script(script) if each.span.start == start)
+        return self._error_of_rows(error, statement, script, self._maps.embedded.kept)
+
+    def errors_of_rows(self, script: str) -> Callable[[duckdb.Error], QueryError]:
+        """Return what places errors of rows that are read later: those of a script's last statement, which has run."""
+        statement, kept = parse_script(script)[-1], self._maps.embedded.kept
+        return lambda error: self._error_of_rows(error, statement, script, kept)
+
+    def _error_of_rows(
+        self, error: duckdb.Error, statement: statements.Statement, script: str, kept: Sequence[KeptRun]
+    ) -> QueryError:
         if not isinstance(statement, statements.SqlStatement):
-            return sql_error(error, "", script, start)
-        return self._maps.embedded.sql_error(error, statement, script)
+            return sql_error(error, "", script, statement.span.start)
+        return self._maps.embedded.sql_error(error, statement, script, kept=kept)
 
     def is_image_name(self, text: str) -> bool:
         """Return whether the catalog knows an image set, or an image, of this name."""

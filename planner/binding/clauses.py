@@ -92,8 +92,8 @@ def check_listed_windows(
 ) -> None:
     """Raise for clauses and options that do not go with windows that are listed, by `what` of the statement.
 
-    QueryTypeError for clauses of grids, UnsupportedError on a cluster and where maps are to become files. `spread` says
-    that several processes are to share the images.
+    QueryTypeError, for clauses of grids, on a cluster and where maps are to become files. `spread` says that several
+    processes are to share the images.
     """
     for option in statement.options:
         if option.name in ("patch", "stride", "border"):
@@ -108,17 +108,17 @@ def check_listed_windows(
             "have none, and all of them are computed: leave it out."
         )
         raise locate(QueryTypeError(message), node)
+    written = next((option for option in statement.options if option.name == what), statement.windows or statement)
     # Parquet files of maps have no column for names and masks.
     if catalog.setting("store") == "parquet":
-        raise UnsupportedError(f"{what} keeps its values in the database: SET obeql.store = 'duckdb' first.")
+        message = f"{what} keeps its values in the database: SET obeql.store = 'duckdb' first."
+        raise locate(QueryTypeError(message), written)
     if spread and catalog.setting("store_folder") is not None:
-        raise UnsupportedError(
-            f"Workers hand maps of {what} to the database, not to files: RESET obeql.store_folder first."
-        )
+        message = f"Workers hand maps of {what} to the database, not to files: RESET obeql.store_folder first."
+        raise locate(QueryTypeError(message), written)
     if on_cluster:
-        raise UnsupportedError(
-            f"ON ray with {what} is not implemented: workers=2 shares the images among processes here."
-        )
+        message = f"ON ray with {what} is not implemented: workers=2 shares the images among processes here."
+        raise locate(QueryTypeError(message), written)
 
 
 def _estimating(statement: statements.ExplainOcclude) -> list[tuple[str, syntax.Node]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import obeql
@@ -256,6 +258,42 @@ def test_maps_are_kept_where_the_sql_fails_afterwards(scans_db: Any, tmp_path: P
     with pytest.raises(QueryError, match="kept as run 'mine'"):
         Runner(scans_db, "csv").run(f"SELECT 1;\nSELECT class_name::INT FROM ({MAPS} INTO mine)")
     assert scans_db.execute("SELECT count(*) FROM windows WHERE run = 'mine'").fetchall()[0] == (N_ROWS,)
+
+
+def test_rows_that_are_read_later_fail_with_their_place(scans_db: Any) -> None:
+    rows = scans_db.execute(f"SELECT 1;\nSELECT class_name::INT\nFROM ({MAPS})")
+    other = scans_db.execute("SELECT 'one' AS x, 2 AS y")
+    with pytest.raises(QueryError, match="kept as run 1") as caught:
+        rows.fetchall()
+    assert (caught.value.line, caught.value.column) == (2, 8)
+    with pytest.raises(QueryError, match="Could not convert"):
+        other.project("x::INT").fetchall()
+    with pytest.raises(QueryError, match="nope"):
+        other.filter("nope > 1")
+
+
+def test_rows_are_a_relation_of_duckdb(scans_db: Any) -> None:
+    rows = scans_db.execute("SELECT 'one' AS x, 2 AS y")
+    assert isinstance(rows, duckdb.DuckDBPyRelation)
+    assert rows.columns == ["x", "y"] and len(rows) == 1 and "x" in rows
+    assert rows["y"].fetchall() == rows.project("y").union(rows.project("1")).filter("y > 1").fetchall() == [(2,)]
+    assert pa.table(rows).column("y").to_pylist() == [2]
+    assert "one" in str(rows) and "one" in repr(rows)
+
+
+@pytest.mark.parametrize(
+    ("sql", "place"),
+    [
+        ("COPY (FROM runs)\n TO '/no/such/folder.csv'", (2, 5)),
+        ("COPY (FROM runs)\n TO 'x.csv' (FORMAT csv, nope 3)", (2, 26)),
+        ("COPY (SELECT nope\n FROM runs) TO 'x.csv'", (1, 14)),
+        ("SELECT 1;\nFROM read_csv('nothing_here.csv')", (2, 15)),
+    ],
+)
+def test_what_copy_and_files_lack_is_placed(scans_db: Any, sql: str, place: tuple[int, int]) -> None:
+    with pytest.raises(QueryError) as caught:
+        scans_db.execute(sql)
+    assert (caught.value.line, caught.value.column) == place
 
 
 def test_numbers_are_those_of_the_statement_alone(scans_db: Any) -> None:

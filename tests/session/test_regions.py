@@ -14,7 +14,7 @@ from torch import nn
 
 import obeql
 from obeql import Session
-from obeql.errors import ObeqlError, QueryTypeError
+from obeql.errors import ObeqlError, QueryError, QueryTypeError
 
 SIDE = 32
 BOXES = [(2, 3, 10, 12), (0, 0, 5, 32), (16, 8, 16, 24), (20, 20, 1, 1), (2, 3, 10, 12)]
@@ -383,6 +383,7 @@ def test_what_does_not_go_with_a_list(db: Session, folder: Path, tail: str, says
     with pytest.raises(ObeqlError) as raised:
         db.execute(f"EXPLAIN OCCLUDE '{folder / 'a.png'}' USING m WINDOWS (FROM boxes) {tail}")
     assert says in str(raised.value)
+    assert isinstance(raised.value, QueryError) and raised.value.line == 1
 
 
 @pytest.mark.parametrize(
