@@ -4,6 +4,8 @@
 a small network of random weights. Each question is asked of exact maps first.
 
     python -m benchmarks.decisions scans small --out benchmarks/results/cpu2-decisions.json
+
+`--replay` takes the windows of the samples from the exact maps instead of computing them again, for many seeds.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -24,6 +27,10 @@ from torch import nn
 
 import obeql
 from benchmarks.machine import machine
+from obeql.executor.adaptive.aggregate_sampler import AggregateSampler
+from obeql.executor.adaptive.problem import Goal, Problem
+from obeql.planner.aggregates import AggregateAim, Arithmetic, Column, Number, Sum
+from obeql.planner.grid import WindowGrid
 
 DATA = Path(os.environ.get("OBEQL_DATA", "data"))
 POSITIVE = "sum(importance) FILTER (WHERE importance > 0)"
@@ -78,8 +85,40 @@ def decide(db: obeql.Session, windows: str, having: str, seed: int) -> set[str]:
     return {image for (image,) in db.execute(f"SELECT image FROM ({maps}) GROUP BY image HAVING {having}").fetchall()}
 
 
-def measure(name: str, seeds: int) -> list[dict[str, Any]]:
-    """Return a row for each question of a setting."""
+def replayed(db: obeql.Session, having: str, seed: int) -> tuple[set[str], list[float]]:
+    """Return the images that meet HAVING by samples of the exact maps, and the share of the windows each one took."""
+    share = float(re.search(r"> ([\d.]+) \*", having)[1])  # type: ignore[index]
+    inside = re.search(r"importance > 0 AND \((.*)\)\) >", having)[1]  # type: ignore[index]
+    columns = f"SELECT importance, greatest(importance, 0), CASE WHEN {inside} THEN greatest(importance, 0) END"
+    held = Arithmetic("-", Sum(1), Arithmetic("*", Number(share), Sum(0)))
+    aim = AggregateAim((Column("positive"), Column("inside")), (), (held,), 0.1, 0.95, all_must_hold=True)
+    met, shares = set(), []
+    for number, (image, size, patch, stride) in enumerate(
+        db.execute(
+            "SELECT name, input_height, patch_height, stride_height FROM heatmaps WHERE run_name = 'exact' ORDER BY name"
+        ).fetchall()
+    ):
+        grid = WindowGrid.over((size, size), (patch, patch), (stride, stride), border="clip")
+        where = f"FROM windows WHERE run = 'exact' AND image = '{image}' ORDER BY row, col"
+        importance, positive, inside_of = np.array(db.execute(f"{columns} {where}").fetchall(), float).T
+        values = np.stack([np.where(positive > 0, positive, np.nan), np.where(inside_of > 0, inside_of, np.nan), importance])
+        problem = Problem(grid, "log_odds", 1, Goal("aggregates", 0.95, 0.9), 1000 * number + seed)
+        sampler = AggregateSampler(problem, aim, lambda k, windows, logit, others, v=values: v[:, windows])
+        request = sampler.first()
+        while not request.empty:
+            sampler.cells.add(request.exact, importance[request.exact][:, None], np.zeros((len(request.exact), 1)))
+            sampler.update()
+            request = sampler.next()
+        drawn, _, weights = sampler.sample
+        totals = np.nansum(weights * values[:2, drawn], axis=1)
+        if totals[1] > share * totals[0]:
+            met.add(image)
+        shares.append(float(sampler.cells.exact.mean()))
+    return met, shares
+
+
+def measure(name: str, seeds: int, replay: bool) -> list[dict[str, Any]]:
+    """Return a row for each question of a setting; with `replay`, of those about shares."""
     rows = []
     with obeql.connect() as db:
         windows, questions = SETTINGS[name](db)
@@ -91,7 +130,14 @@ def measure(name: str, seeds: int) -> list[dict[str, Any]]:
             true = {image for (image,) in db.execute(asked).fetchall()}
             shares: list[float] = []
             n_wrong = 0
+            if replay and " * " not in having:
+                continue
             for seed in range(seeds):
+                if replay:
+                    met, own = replayed(db, having, seed)
+                    n_wrong += len(met ^ true)
+                    shares += own
+                    continue
                 n_wrong += len(decide(db, windows, having, seed) ^ true)
                 latest = 'SELECT n_exact / ("rows" * cols) FROM heatmaps WHERE run_id = (SELECT max(run_id) FROM runs)'
                 shares += [share for (share,) in db.execute(latest).fetchall()]
@@ -103,6 +149,7 @@ def measure(name: str, seeds: int) -> list[dict[str, Any]]:
                     "question": question,
                     "images": len(images),
                     "seeds": seeds,
+                    "replayed": replay,
                     "windows of a map": db.execute('SELECT any_value("rows" * cols) FROM heatmaps').fetchall()[0][0],
                     "yes": len(true),
                     "decisions": n,
@@ -122,9 +169,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("settings", nargs="+", choices=sorted(SETTINGS))
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--replay", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    rows = [row for name in args.settings for row in measure(name, args.seeds)]
+    rows = [row for name in args.settings for row in measure(name, args.seeds, args.replay)]
     if args.out is not None:
         lines = ",\n".join(json.dumps(row) for row in rows)
         args.out.write_text(f'{{\n"machine": {json.dumps(machine())},\n"rows": [\n{lines}\n]\n}}\n', encoding="utf-8")
