@@ -95,13 +95,16 @@ def replayed(db: obeql.Session, having: str, seed: int) -> tuple[set[str], list[
     met, shares = set(), []
     for number, (image, size, patch, stride) in enumerate(
         db.execute(
-            "SELECT name, input_height, patch_height, stride_height FROM heatmaps WHERE run_name = 'exact' ORDER BY name"
+            "SELECT name, input_height, patch_height, stride_height FROM heatmaps WHERE run_name = 'exact' "
+            "ORDER BY name"
         ).fetchall()
     ):
         grid = WindowGrid.over((size, size), (patch, patch), (stride, stride), border="clip")
         where = f"FROM windows WHERE run = 'exact' AND image = '{image}' ORDER BY row, col"
         importance, positive, inside_of = np.array(db.execute(f"{columns} {where}").fetchall(), float).T
-        values = np.stack([np.where(positive > 0, positive, np.nan), np.where(inside_of > 0, inside_of, np.nan), importance])
+        values = np.stack(
+            [np.where(positive > 0, positive, np.nan), np.where(inside_of > 0, inside_of, np.nan), importance]
+        )
         problem = Problem(grid, "log_odds", 1, Goal("aggregates", 0.95, 0.9), 1000 * number + seed)
         sampler = AggregateSampler(problem, aim, lambda k, windows, logit, others, v=values: v[:, windows])
         request = sampler.first()

@@ -114,7 +114,9 @@ class _Rows:
                 f"{self.what} yields the columns {', '.join(self.table.columns)}; it lacks {', '.join(missing)}. "
                 "Windows are top, left, height, width in pixels of the model's input, or mask; name is optional."
             )
-        found = [region for number in range(len(self.table.rows)) for region in self._regions(number)]
+        found = self._plain_boxes()
+        if found is None:
+            found = [region for number in range(len(self.table.rows)) for region in self._regions(number)]
         if not found:
             raise QueryTypeError(f"{self.what} yields no windows: all labels are 0.")
         regions = [region for _, region in found]
@@ -152,6 +154,30 @@ class _Rows:
         place = self._place(name)
         assert place is not None
         return place
+
+    def _plain_boxes(self) -> list[tuple[int, Region]] | None:
+        """Return what `_regions` makes of all rows, at once, where they are boxes inside the input; else None.
+
+        A query may list a million.
+        """
+        if self._place("labels") is not None or self._place("mask") is not None:
+            return None
+        places = [self._at(name) for name in _SIDES]
+        boxes = [[row[place] for place in places] for row in self.table.rows]
+        if not all(type(value) is int for box in boxes for value in box):
+            return None
+        top, left, height, width = np.array(boxes).T
+        inside = (top >= 0) & (left >= 0) & (top + height <= self.size[0]) & (left + width <= self.size[1])
+        if not (inside & (height >= 1) & (width >= 1)).all():
+            return None
+        named = (
+            [self._text(row, "name", "region") for row in range(len(boxes))] if self._is_named else [""] * len(boxes)
+        )
+        return [(row, Region(named[row] or str(row + 1), *box)) for row, box in enumerate(boxes)]
+
+    @property
+    def _is_named(self) -> bool:
+        return "name" in self.places or "region" in self.places
 
     def _regions(self, row: int) -> Iterator[tuple[int, Region]]:
         """Yield the region of a row, with its number; each label of a picture of labels, where a row has one."""
