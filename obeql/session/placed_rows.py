@@ -29,8 +29,8 @@ class PlacedRows:
         self._relation = relation
         self._error_of = error_of
 
-    @property  # what isinstance asks beside the type
-    def __class__(self) -> type:  # type: ignore[misc]
+    @property  # type: ignore[misc]  # what isinstance asks beside the type
+    def __class__(self) -> type:
         return duckdb.DuckDBPyRelation
 
     def _of(self, name: str) -> Any:
