@@ -29,7 +29,7 @@ def position_sums(x: Tensor) -> Tensor:
     # A few maps at a time, so that their copy in float64 stays in the cache: a third of the time of one sum over the
     # batch. Of small maps many fit: a call for each would take longer than the sums.
     n_each = max(1, _CACHE_BYTES // (8 * max(1, math.prod(x.shape[1:]))))
-    return torch.cat([part.double().sum(dim=tuple(range(2, x.dim()))) for part in x.split(n_each)])
+    return torch.cat([part.double().sum(dim=tuple(range(2, x.dim()))) for part in torch.split(x, n_each)])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
