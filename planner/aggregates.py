@@ -170,14 +170,14 @@ def _unit(like: Floats, place: int) -> Floats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Strata:
-    """A sample of the windows of a grid: (rows, cols) each, which stratum a window is in and whether it is `drawn`."""
+    """A sample of the windows of a grid: (*shape) each, which stratum a window is in and whether it is `drawn`."""
 
     stratum: npt.NDArray[np.int64]
     drawn: Flags
 
     @property
     def weights(self) -> Floats:
-        """Return how many windows each drawn one stands for, (rows, cols); 0 where none is drawn."""
+        """Return how many windows each drawn one stands for, (*shape); 0 where none is drawn."""
         n_all = np.bincount(self.stratum.ravel())
         n_drawn = np.bincount(self.stratum.ravel(), weights=self.drawn.ravel())
         weights: Floats = np.where(self.drawn, (n_all / n_drawn)[self.stratum], 0.0)

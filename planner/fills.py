@@ -9,6 +9,9 @@ __all__ = [
     "CONSTANTS",
     "FILLS",
     "FILL_VALUES",
+    "IMAGE_FILLS",
+    "LEAST_LINE",
+    "SIGNAL_FILLS",
     "fill_numbers",
     "fill_text",
     "fill_with_channels",
@@ -23,7 +26,15 @@ FILLS: Mapping[str, str] = {
     "gray": "RGB (0.5, 0.5, 0.5)",
     "zero": "0 after normalization",
     "blur": "the image itself, blurred",
+    "linear": "of signals: the straight line from the window's first sample to its last",
 }
+
+#: Words of signals alone, which are worked out window by window; and the least samples of a window with something
+#: between its ends.
+SIGNAL_FILLS, LEAST_LINE = frozenset({"linear"}), 3
+
+#: The words that images and volumes take.
+IMAGE_FILLS = tuple(word for word in FILLS if word not in SIGNAL_FILLS)
 
 #: Of words that are a color, its red, green and blue in 0..1.
 CONSTANTS: Mapping[str, float] = {"black": 0.0, "white": 1.0, "gray": 0.5}
@@ -35,7 +46,9 @@ BLUR_SIGMA = 1 / 20
 _CHANNELS = "@"
 
 #: What may be written, for the help on options.
-FILL_VALUES = f"{', '.join(FILLS)}, (r, g, b), of signals and volumes a number or one a channel"
+FILL_VALUES = (
+    f"{', '.join(IMAGE_FILLS)}, (r, g, b), of signals and volumes a number or one a channel; of signals linear"
+)
 
 
 def fill_text(numbers: Sequence[float]) -> str:

@@ -44,7 +44,7 @@ _SCORES = np.array([NormalDist().inv_cdf((k + 0.5) / 15) for k in range(15)])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """Why cells were computed, bool (rows, cols) each: the field is fitted to `chosen` ones, `audit` ones measure the
+    """Why cells were computed, bool (*shape) each: the field is fitted to `chosen` ones, `audit` ones measure the
     quality, and `pairs` among these are computed in both precisions.
     """
 
@@ -59,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Estimate:
-    """A map as known so far: float64 planes (rows, cols) `logit` and `others`, exact where computed; and its bound."""
+    """A map as known so far: float64 planes (*shape) `logit` and `others`, exact where computed; and its bound."""
 
     logit: Floats
     others: Floats
@@ -71,7 +71,7 @@ class Found:
     """What is known of one class's map, and what follows for the next cells.
 
     `gain` is what computing a cell would gain, `rounding` what computing it exactly would where it is known in the
-    reduced precision; (rows, cols), in any unit. `reachable` is the bound with all cells in the reduced precision: 1
+    reduced precision; (*shape), in any unit. `reachable` is the bound with all cells in the reduced precision: 1
     without one, 0 where its errors cannot be told. `is_flat`: nothing varied so far.
     """
 
@@ -89,7 +89,7 @@ class Found:
 class Audit:
     """How many times larger squared errors are than the field says, at most; 1/4 at least.
 
-    `squares` (n,) are the squared errors of the audit's cells, bool (rows, cols).
+    `squares` (n,) are the squared errors of the audit's cells, bool (*shape).
     """
 
     limit: float
@@ -163,7 +163,7 @@ class Estimator:
         return 1.0 - limit, 1.0 - usual
 
     def fitted(self, cells: Observations, sample: Sample, values: Floats) -> Field:
-        """Return the field of `values` (rows, cols), fitted to the chosen cells.
+        """Return the field of `values` (*shape), fitted to the chosen cells.
 
         Any where no cell is left to predict.
         """

@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def guessed_planes(cells: Observations, k: int, is_logit: bool) -> tuple[Floats, Floats]:
-    """Return the logits and the others of class k, (rows, cols): as computed, elsewhere as guessed.
+    """Return the logits and the others of class k, (*shape): as computed, elsewhere as guessed.
 
     `is_logit`: the guesses are logits, not log-odds. What is told of the others is their mean over the computed cells.
     """

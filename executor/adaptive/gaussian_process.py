@@ -1,9 +1,9 @@
 """Kriging: a random field over the grid of windows, given the cells computed so far.
 
 Between `sampler`, which owns the cells, and plain linear algebra. The field is a Gaussian process with a product of
-Matern-3/2 correlations (neighbouring windows overlap, so their values resemble each other over about a patch) and a
-scale that varies over the map. Length and scale come from the computed cells alone: the length by marginal
-likelihood, the scale from leave-one-out residuals. Large grids are worked out tile by tile.
+Matern-3/2 correlations, one an axis (neighbouring windows overlap, so their values resemble each other over about a
+patch), and a scale that varies over the map. Length and scale come from the computed cells alone: the length by
+marginal likelihood, the scale from leave-one-out residuals. Large grids are worked out tile by tile.
 
 Source: Rasmussen and Williams, Gaussian Processes for Machine Learning (2006), equations 2.25, 2.30, 5.12; draws by
 Matheron's rule (Wilson et al., Pathwise Conditioning of Gaussian Processes, JMLR 22, 2021).
@@ -14,6 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +23,13 @@ import torch
 
 from obeql.planner.grid import WindowGrid
 
-__all__ = ["Axes", "Field", "Posterior", "fit_field", "select_spread", "work_of"]
+__all__ = ["Axes", "Field", "Posterior", "fit_field", "n_extended", "select_spread", "work_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+#: where cells (n,) lie on each axis
+Places = tuple[Ints, ...]
 
 #: Correlation lengths that are tried, in patches.
 _LENGTHS = (0.2, 0.35, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0)
@@ -39,32 +43,51 @@ _SCALE_REACH, _SCALE_PRIOR = 3.0, 4.0
 _SCALE_ROUNDS = 2
 #: No standard deviation is below this share of the largest value, which is beyond what float32 carries.
 _LEAST_SCALE = 1e-9
-#: Cells around a tile that are read: so many times the mean distance of known cells, whose nearest ones say all there
-#: is to know, at least and at most. Sides of tiles are so many times this.
-_HALO_DISTANCES, _LEAST_HALO, _MOST_HALO, _TILE_HALOS = 3.5, 5, 10, 3
 #: Share of a grid's cells that doubles the work of estimating, if they are known.
 _SHARE_OF_DOUBLE_WORK = 0.45
+#: Covariances of a tile's cells with known ones that are held at once, 64 MB: more only where there are three axes.
+_MOST_COVARIANCES = 2**23
+
+
+@dataclass(frozen=True, slots=True)
+class _Tiling:
+    """How grids are cut: cells around a tile that are read, so many times the mean `distances` of known cells, whose
+    nearest ones say all there is to know, at `least` and at `most`; sides of tiles are so many times this (`halos`).
+    """
+
+    distances: float
+    least: int
+    most: int
+    halos: int
+
+
+#: By the number of axes: on more of them as many neighbors lie closer, and boxes of cells hold more.
+_TILINGS = {1: _Tiling(3.5, 10, 100, 3), 2: _Tiling(3.5, 5, 10, 3), 3: _Tiling(2.5, 3, 8, 2)}
+
+
+def n_extended(shape: Sequence[int]) -> int:
+    """Return on how many axes of a grid windows lie beside each other, at least 1: of a signal's, one row high, 1."""
+    return max(1, sum(n > 1 for n in shape))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Axes:
-    """Where the windows start along both axes, in patches: float64 (rows,), (cols,)."""
+    """Where the windows start along each axis, in patches: float64 (n,) an axis, the slowest first."""
 
-    rows: Floats
-    cols: Floats
+    places: tuple[Floats, ...]
 
     @classmethod
     def of(cls, grid: WindowGrid) -> Axes:
         """Return the axes of a grid."""
-        return cls(np.asarray(grid.rows.starts) / grid.patch[0], np.asarray(grid.cols.starts) / grid.patch[1])
+        return cls(tuple(np.asarray(axis.starts) / n for axis, n in zip(grid.axes, grid.patch, strict=True)))
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.rows), len(self.cols)
+    def shape(self) -> tuple[int, ...]:
+        return tuple(map(len, self.places))
 
-    def correlations(self, length: float) -> tuple[Floats, Floats]:
-        """Correlations along the rows (rows, rows) and the columns (cols, cols); a pair's is their product."""
-        return _matern(self.rows, length), _matern(self.cols, length)
+    def correlations(self, length: float) -> tuple[Floats, ...]:
+        """Return correlations along each axis, (n, n) an axis; those of two cells are their product."""
+        return tuple(_matern(places, length) for places in self.places)
 
 
 def _matern(places: Floats, length: float) -> Floats:
@@ -73,12 +96,20 @@ def _matern(places: Floats, length: float) -> Floats:
     return correlation
 
 
+def _along_axes(matrices: Sequence[torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """Return values (..., *shape) with a matrix (n, n) applied along each of the last axes."""
+    first = values.dim() - len(matrices)
+    for axis, matrix in enumerate(matrices, first):
+        values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return values
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
     """The process before it is conditioned, about a constant: `length` in patches, standard deviations `scale`.
 
-    `scale` is float64 (rows, cols). `squares` are the squared leave-one-out residuals of the cells it was fitted to,
-    each over its variance: about 1 on average, more where the field is not Gaussian.
+    `scale` is float64 of the grid's shape. `squares` are the squared leave-one-out residuals of the cells it was fitted
+    to, each over its variance: about 1 on average, more where the field is not Gaussian.
     """
 
     axes: Axes
@@ -87,17 +118,17 @@ class Field:
     squares: Floats
 
     def draws(self, n: int, random: np.random.Generator) -> Floats:
-        """Return n draws of the process without its mean, (n, rows, cols)."""
-        rows, cols = (
+        """Return n draws of the process without its mean, (n, *shape)."""
+        factors = [
             torch.linalg.cholesky(torch.from_numpy(c + _NUGGET * np.eye(len(c))))
             for c in self.axes.correlations(self.length)
-        )
+        ]
         noise = torch.from_numpy(random.standard_normal((n, *self.axes.shape)))
-        drawn: Floats = (rows @ noise @ cols.T).numpy() * self.scale
+        drawn: Floats = _along_axes(factors, noise).numpy() * self.scale
         return drawn
 
     def left_out(self, known: Flags, values: Floats) -> tuple[Floats, Floats]:
-        """Residuals and variances (known cells,) of the cells `known` (rows, cols), each predicted from the others.
+        """Residuals and variances (known cells,) of the cells `known` (*shape), each predicted from the others.
 
         `values` minus their own mean are what the process describes. Source: Rasmussen and Williams, equation 5.12.
         """
@@ -106,88 +137,85 @@ class Field:
         n = np.full(known.shape, -1)
         n[known] = np.arange(len(values))
         for tile in _tiles(known):
-            inside = np.argwhere(known[tile.outer])
-            rows, cols = inside[:, 0] + tile.outer[0].start, inside[:, 1] + tile.outer[1].start
-            own = n[rows, cols]
-            inverse = torch.cholesky_inverse(self._factor(rows, cols))
+            at = tile.known(known)
+            own = n[at]
+            inverse = torch.cholesky_inverse(self._factor(at))
             diagonal = inverse.diagonal().numpy()
             solved = (inverse @ torch.from_numpy(centred[own])).numpy()
             here = np.zeros(known.shape, bool)
             here[tile.inner] = True
-            keep = here[rows, cols]
+            keep = here[at]
             residuals[own[keep]] = (solved / diagonal)[keep]
             variances[own[keep]] = 1.0 / diagonal[keep]
         return residuals, variances
 
     def posterior(self, known: Flags, values: Floats, draws: Floats | None = None) -> Posterior:
-        """Condition on the cells `known` (rows, cols) having `values` (m, known cells), row by row.
+        """Condition on the cells `known` (*shape) having `values` (m, known cells), the last axis fastest.
 
         Several sets of values share the correlations; `values` minus their own mean are what the process describes.
-        `draws` (n, rows, cols) of the process become draws of the first set's posterior, and tell its variance.
+        `draws` (n, *shape) of the process become draws of the first set's posterior, and tell its variance.
         """
         shape = self.axes.shape
         if known.all():
             means = values.reshape(-1, *shape)
             return Posterior(means, np.zeros(shape), None if draws is None else np.broadcast_to(means[0], draws.shape))
-        centres = values.mean(axis=1, keepdims=True)
-        means = np.broadcast_to(centres[:, :, None], (len(values), *shape)).copy()
-        offsets = values - centres
+        centres = values.mean(axis=1).reshape(-1, *(1,) * len(shape))
+        means = np.broadcast_to(centres, (len(values), *shape)).copy()
+        offsets = values - values.mean(axis=1, keepdims=True)
         variance = np.zeros(shape)
         drawn = None if draws is None else np.empty_like(draws)
         n = np.full(shape, -1)
         n[known] = np.arange(int(known.sum()))
         for tile in _tiles(known):
-            inside = np.argwhere(known[tile.outer])
-            top, left = tile.outer[0].start, tile.outer[1].start
-            rows, cols = inside[:, 0] + top, inside[:, 1] + left
-            targets = offsets[:, n[rows, cols]]
-            if drawn is not None and draws is not None:
-                targets = np.concatenate([targets, draws[:, rows, cols]])
-            factor = self._factor(rows, cols)
-            at_tile = self._between(tile.inner, rows, cols)
+            at = tile.known(known)
+            targets = offsets[:, n[at]]
+            if draws is not None:
+                targets = np.concatenate([targets, draws[(slice(None), *at)]])
+            factor = self._factor(at)
             solved = torch.cholesky_solve(torch.from_numpy(np.ascontiguousarray(targets.T)), factor)
-            found = (at_tile @ solved).numpy().T
-            inner_shape = tuple(s.stop - s.start for s in tile.inner)
-            means[(slice(None), *tile.inner)] += found[: len(values)].reshape(-1, *inner_shape)
-            if drawn is not None and draws is not None:
-                place = (slice(None), *tile.inner)
-                errors = draws[place] - found[len(values) :].reshape(-1, *inner_shape)
-                drawn[place] = means[0][tile.inner] + errors
-                # About as good as the triangular solution below, for less than half of the work.
-                variance[tile.inner] = (errors * errors).mean(axis=0)
-            else:
-                half = torch.linalg.solve_triangular(factor.float(), at_tile.T.float(), upper=False)
-                explained = (half * half).sum(dim=0).numpy().reshape(inner_shape)
-                variance[tile.inner] = np.maximum(self.scale[tile.inner] ** 2 - explained, 0.0)
+            for box in tile.slabs(len(at[0])):
+                place, box_shape = (slice(None), *box), tuple(s.stop - s.start for s in box)
+                at_box = self._between(box, at)
+                found = (at_box @ solved).numpy().T
+                means[place] += found[: len(values)].reshape(-1, *box_shape)
+                if drawn is not None and draws is not None:
+                    errors = draws[place] - found[len(values) :].reshape(-1, *box_shape)
+                    drawn[place] = means[0][box] + errors
+                    # About as good as the triangular solution below, for less than half of the work.
+                    variance[box] = (errors * errors).mean(axis=0)
+                else:
+                    half = torch.linalg.solve_triangular(factor.float(), at_box.T.float(), upper=False)
+                    explained = (half * half).sum(dim=0).numpy().reshape(box_shape)
+                    variance[box] = np.maximum(self.scale[box] ** 2 - explained, 0.0)
         variance[known] = 0.0
         means[:, known] = values
         if drawn is not None:
             drawn[:, known] = values[0]
         return Posterior(means, variance, drawn)
 
-    def _factor(self, rows: Ints, cols: Ints) -> torch.Tensor:
+    def _factor(self, at: Places) -> torch.Tensor:
         """Return the lower Cholesky factor of the covariances of cells with each other, (n, n)."""
-        system = _products(self.axes, self.length, rows, cols)
-        scale = torch.from_numpy(self.scale[rows, cols])
+        system = _products(self.axes, self.length, at)
+        scale = torch.from_numpy(self.scale[at])
         system *= scale[:, None]
         system *= scale
         factor: torch.Tensor = torch.linalg.cholesky(system)
         return factor
 
-    def _between(self, box: tuple[slice, slice], rows: Ints, cols: Ints) -> torch.Tensor:
+    def _between(self, box: tuple[slice, ...], at: Places) -> torch.Tensor:
         """Covariances of every cell of a box with given cells: (cells of the box, n)."""
-        by_row, by_col = self.axes.correlations(self.length)
-        left = torch.from_numpy(by_row[box[0]][:, rows] * self.scale[rows, cols])
-        between = left[:, None, :] * torch.from_numpy(by_col[box[1]][:, cols])
-        between *= torch.from_numpy(np.ascontiguousarray(self.scale[box]))[:, :, None]
-        return between.reshape(-1, len(rows))
+        between = torch.from_numpy(self.scale[at])
+        for along, inside, places in zip(self.axes.correlations(self.length), box, at, strict=True):
+            between = between[..., None, :] * torch.from_numpy(along[inside][:, places])
+        between *= torch.from_numpy(np.ascontiguousarray(self.scale[box]))[..., None]
+        return between.reshape(-1, len(at[0]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
-    """What is known of a map: `means` (m, rows, cols) for each set of values, `variance` (rows, cols) of the first.
+    """What is known of a map: `means` (m, *shape) for each set of values, `variance` (*shape) of the first.
 
-    `draws` (n, rows, cols) are maps the first might be. Where a cell was computed the variance is 0 and all agree.
+    `draws` (n, *shape) are maps the first might be. Where a cell was computed the variance is 0 and all agree.
     """
 
     means: Floats
@@ -195,7 +223,7 @@ class Posterior:
     draws: Floats | None = None
 
     def plus(self, *trends: Floats) -> Posterior:
-        """Return what is known of the map about trends (rows, cols) that were taken out, one for each set of values."""
+        """Return what is known of the map about trends (*shape) that were taken out, one for each set of values."""
         draws = None if self.draws is None else self.draws + trends[0]
         return Posterior(self.means + np.stack(trends), self.variance, draws)
 
@@ -204,19 +232,31 @@ class Posterior:
 class _Tile:
     """A box of cells to work out, and the box around it whose computed cells are read."""
 
-    inner: tuple[slice, slice]
-    outer: tuple[slice, slice]
+    inner: tuple[slice, ...]
+    outer: tuple[slice, ...]
 
+    def known(self, known: Flags) -> Places:
+        """Return where the `known` cells (*shape) of the outer box lie."""
+        inside = np.nonzero(known[self.outer])
+        return tuple(places + side.start for places, side in zip(inside, self.outer, strict=True))
 
-def _halo(n_known: int, n_cells: int) -> int:
-    return min(_MOST_HALO, max(_LEAST_HALO, math.ceil(_HALO_DISTANCES * math.sqrt(n_cells / n_known))))
+    def slabs(self, n_known: int) -> Iterator[tuple[slice, ...]]:
+        """Cut the inner box across its first axis, so that covariances with so many cells fit into memory."""
+        first, *others = self.inner
+        n_across = math.prod(side.stop - side.start for side in others)
+        step = max(1, _MOST_COVARIANCES // (n_across * n_known))
+        for start in range(first.start, first.stop, step):
+            yield slice(start, min(first.stop, start + step)), *others
 
 
 def _tiles(known: Flags) -> Iterator[_Tile]:
     """Cut a grid with the cells `known` into tiles; a grid not much larger than one is a single tile."""
+    n_axes = n_extended(known.shape)
+    tiling = _TILINGS[n_axes]
+    distance = (known.size / int(known.sum())) ** (1 / n_axes)
+    halo = min(tiling.most, max(tiling.least, math.ceil(tiling.distances * distance)))
+    side = tiling.halos * halo
     cuts = []
-    halo = _halo(int(known.sum()), known.size)
-    side = _TILE_HALOS * halo
     for size in known.shape:
         n = max(1, -(-size // (side + halo)))
         edges = np.linspace(0, size, n + 1).astype(int)
@@ -226,9 +266,8 @@ def _tiles(known: Flags) -> Iterator[_Tile]:
                 for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
             ]
         )
-    for rows, outer_rows in cuts[0]:
-        for cols, outer_cols in cuts[1]:
-            yield _Tile((rows, cols), (outer_rows, outer_cols))
+    for cut in product(*cuts):
+        yield _Tile(tuple(inner for inner, _ in cut), tuple(outer for _, outer in cut))
 
 
 def work_of(n_known: int, n_cells: int) -> float:
@@ -237,39 +276,39 @@ def work_of(n_known: int, n_cells: int) -> float:
 
 
 def fit_field(axes: Axes, known: Flags, values: Floats) -> Field:
-    """Fit the process to computed cells: `known` (rows, cols) with `values` (n,), row by row.
+    """Fit the process to computed cells: `known` (*shape) with `values` (n,), the last axis fastest.
 
     Values that do not vary give a scale that is hardly above 0.
     """
-    rows, cols = np.nonzero(known)
     centred = values - values.mean()
     spread = float(np.sqrt(np.mean(centred * centred)))
     least = _LEAST_SCALE * max(1.0, float(np.abs(values).max()))
     if spread <= least:
         return Field(axes, _LENGTHS[0], np.full(axes.shape, least), np.ones(len(values)))
-    length = _fitted_length(axes, rows, cols, centred)
+    length = _fitted_length(axes, np.nonzero(known), centred)
     field = Field(axes, length, np.full(axes.shape, spread), np.ones(len(values)))
     for _ in range(_SCALE_ROUNDS):
         residuals, variances = field.left_out(known, centred)
         squares = residuals * residuals / variances
-        smooth = _smoothed(squares, rows, cols, axes.shape)
-        field = Field(axes, length, np.maximum(field.scale * np.sqrt(smooth), least), squares / smooth[rows, cols])
+        smooth = _smoothed(squares, known)
+        field = Field(axes, length, np.maximum(field.scale * np.sqrt(smooth), least), squares / smooth[known])
     return field
 
 
-def _fitted_length(axes: Axes, rows: Ints, cols: Ints, centred: Floats) -> float:
+def _fitted_length(axes: Axes, at: Places, centred: Floats) -> float:
     """Return the correlation length of largest marginal likelihood, the scale being the best one for each."""
-    if len(rows) > _MOST_FITTED:
+    n = len(centred)
+    if n > _MOST_FITTED:
         # A compact part, not a thinned one: neighbours are what tells lengths apart.
-        middle = np.hypot(rows - np.median(rows), cols - np.median(cols))
+        middle = reduce(np.hypot, (places - np.median(places) for places in at))
         nearest = np.argsort(middle, kind="stable")[:_MOST_FITTED]
-        rows, cols, centred = rows[nearest], cols[nearest], centred[nearest]
+        at, centred, n = tuple(places[nearest] for places in at), centred[nearest], _MOST_FITTED
 
     def likelihood(length: float) -> float:
-        factor = torch.linalg.cholesky(_products(axes, length, rows, cols))
+        factor = torch.linalg.cholesky(_products(axes, length, at))
         half = torch.linalg.solve_triangular(factor, torch.from_numpy(centred)[:, None], upper=False)
         variance = float((half * half).mean())
-        return -0.5 * len(rows) * math.log(variance) - float(factor.diagonal().log().sum())
+        return -0.5 * n * math.log(variance) - float(factor.diagonal().log().sum())
 
     return _highest(_LENGTHS, likelihood)
 
@@ -287,47 +326,50 @@ def _highest(places: Sequence[float], height: Callable[[float], float]) -> float
     return places[at]
 
 
-def _smoothed(squares: Floats, rows: Ints, cols: Ints, shape: tuple[int, int]) -> Floats:
-    """Means of squares around each cell of the grid, drawn towards their mean over the map where few are near."""
+def _smoothed(squares: Floats, known: Flags) -> Floats:
+    """Means of the squares (n,) of `known` cells around each cell of the grid, drawn towards their mean over the map
+    where few are near.
+    """
+    spread = np.zeros((2, *known.shape))
+    spread[0][known], spread[1][known] = squares, 1.0
     # NumPy's matrix products have threads of their own, which PyTorch's would wait for.
-    by_row, by_col = (
-        torch.from_numpy(np.exp(-0.5 * ((np.arange(size)[:, None] - places) / _SCALE_REACH) ** 2))
-        for size, places in zip(shape, (rows, cols), strict=True)
-    )
+    weights = [
+        torch.from_numpy(np.exp(-0.5 * ((np.arange(n)[:, None] - np.arange(n)) / _SCALE_REACH) ** 2))
+        for n in known.shape
+    ]
+    near, many = _along_axes(weights, torch.from_numpy(spread)).numpy()
     total = max(float(squares.mean()), np.finfo(float).tiny)
-    near = (by_row * torch.from_numpy(squares)) @ by_col.T + _SCALE_PRIOR * total
-    smooth: Floats = (near / (by_row @ by_col.T + _SCALE_PRIOR)).numpy()
+    smooth: Floats = (near + _SCALE_PRIOR * total) / (many + _SCALE_PRIOR)
     return smooth
 
 
-def _products(axes: Axes, length: float, rows: Ints, cols: Ints) -> torch.Tensor:
+def _products(axes: Axes, length: float, at: Places) -> torch.Tensor:
     """Correlations of cells with each other, (n, n), well-posed."""
-    by_row, by_col = axes.correlations(length)
-    system = torch.from_numpy(by_row[:, rows][rows]) * torch.from_numpy(by_col[:, cols][cols])
+    each = zip(axes.correlations(length), at, strict=True)
+    system = reduce(torch.mul, (torch.from_numpy(along[:, places][places]) for along, places in each))
     system.diagonal().add_(_NUGGET)
     return system
 
 
 def select_spread(gain: Floats, taken: Flags, n: int, field: Field) -> Ints:
-    """Choose n cells of large `gain` (rows, cols) that are not `taken`, flat numbers in the order chosen.
+    """Choose n cells of large `gain` (*shape) that are not `taken`, flat numbers in the order chosen.
 
     Each choice takes from its neighbours' gains what it tells about them, by the square of their correlation, so
     that a batch chosen at once does not crowd.
     """
     left = np.where(taken, -1.0, gain)
-    n_rows, n_cols = left.shape
     squared = [c * c for c in field.axes.correlations(field.length)]
     reach = [_reach(c) for c in squared]
     chosen = np.empty(min(n, int((~taken).sum())), np.int64)
     for k in range(len(chosen)):
         best = int(left.argmax())
-        row, col = divmod(best, n_cols)
+        place = tuple(map(int, np.unravel_index(best, left.shape)))
         chosen[k] = best
-        rows = slice(max(0, row - reach[0]), min(n_rows, row + reach[0] + 1))
-        cols = slice(max(0, col - reach[1]), min(n_cols, col + reach[1] + 1))
-        near = left[rows, cols]
-        near *= np.where(near > 0, 1.0 - np.outer(squared[0][row, rows], squared[1][col, cols]), 1.0)
-        left[row, col] = -1.0
+        box = tuple(slice(max(0, at - far), at + far + 1) for at, far in zip(place, reach, strict=True))
+        told = reduce(np.multiply.outer, (c[at, side] for c, at, side in zip(squared, place, box, strict=True)))
+        near = left[box]
+        near *= np.where(near > 0, 1.0 - told, 1.0)
+        left[place] = -1.0
     return chosen
 
 

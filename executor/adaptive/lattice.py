@@ -25,18 +25,17 @@ _STEPS, _LEAST_CELLS = (4, 2), 6
 def lattices(shape: tuple[int, ...]) -> Iterator[Flags]:
     """Yield lattices over a grid of `shape`, bool of that shape, each with the cells of the one before; last, all."""
     for step in _STEPS:
-        if len(shape) == 2 and min(-(-size // step) for size in shape) >= _LEAST_CELLS:
+        if len(shape) > 1 and min(-(-size // step) for size in shape) >= _LEAST_CELLS:
             lattice = np.zeros(shape, bool)
-            lattice[::step, ::step] = True
-            lattice[-1, ::step] = lattice[::step, -1] = lattice[-1, -1] = True
+            lattice[np.ix_(*(sorted({*range(0, size, step), size - 1}) for size in shape))] = True
             yield lattice
     yield np.ones(shape, bool)
 
 
 def between(axes: Axes, lattice: Flags, known: Flags, values: Floats) -> tuple[Floats, float]:
-    """Return a map (rows, cols) from its `known` cells, and the share of their variance that a lattice leaves over.
+    """Return a map (*shape) from its `known` cells, and the share of their variance that a lattice leaves over.
 
-    `values` (rows, cols) count where they are known, bool (rows, cols). The field is fitted to the cells of `lattice`,
+    `values` (*shape) count where they are known, bool (*shape). The field is fitted to the cells of `lattice`,
     and the share is measured at the known ones beside it; 1 where these are too few or do not vary.
     """
     on, beside = lattice & known, known & ~lattice

@@ -2,88 +2,108 @@
 
 Used by `sampler`, which compares its reconstruction with maps drawn from what it knows, and by the benchmarks, which
 compare it with the exact map. Every metric is 1 for equal maps; larger is better. Maps are raw scores, never colors,
-and the data range is that of the exact map.
+and the data range is that of the exact map. They have any number of axes: those of signals are one row high.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from obeql.executor.adaptive.gaussian_process import n_extended
 
 __all__ = ["METRICS", "constant_below", "error_weights", "quality_of", "ssim", "ssim_losses"]
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
-#: SSIM's window: the largest odd side up to this that fits the map (scikit-image's default).
-_WINDOW = 7
+#: SSIM's window: the largest odd side up to this that fits the map (scikit-image's default), and the least that tells
+#: how cells vary together.
+_WINDOW, _LEAST_WINDOW = 7, 3
 _K1, _K2 = 0.01, 0.03
 #: Cells within about which errors resemble each other, at least; and how much those of cells far away count.
 _LEAST_REACH, _FAR = 3.0, 1e-3
 
 
 def quality_of(metric: str, exact: Floats, estimate: Floats) -> Floats:
-    """Return the quality, float64 (n,), of `estimate` (rows, cols) against each of the maps `exact` (n, rows, cols).
+    """Return the quality, float64 (n,), of `estimate` (*shape) against each of the maps `exact` (n, *shape).
 
-    `metric` is one of METRICS. A map that is constant up to float32's rounding, and for SSIM one with a side under 3,
-    is compared by its largest error: 1 - max|error| / max(range, `constant_below`).
+    `metric` is one of METRICS. A map that is constant up to float32's rounding, and for SSIM one without an axis of 3
+    cells, is compared by its largest error: 1 - max|error| / max(range, `constant_below`).
     """
     worst = _largest_error(exact, estimate)
-    if metric == "maxerr" or (metric == "ssim" and min(estimate.shape) < 3):
+    if metric == "maxerr" or (metric == "ssim" and math.prod(_window(estimate.shape)) == 1):
         return worst
     values = METRICS[metric](exact, estimate)
-    constant = np.ptp(exact, axis=(1, 2)) <= constant_below(exact)
+    constant = np.ptp(exact, axis=_cells(exact)) <= constant_below(exact)
     return np.where(constant, worst, values)
 
 
 def constant_below(maps: Floats) -> Floats:
-    """Return (n,): the range up to which each of the maps (n, rows, cols) counts as constant."""
-    limit: Floats = 1e-6 * np.maximum(1.0, np.abs(maps).max(axis=(1, 2)))
+    """Return (n,): the range up to which each of the maps (n, *shape) counts as constant."""
+    limit: Floats = 1e-6 * np.maximum(1.0, np.abs(maps).max(axis=_cells(maps)))
     return limit
+
+
+def _cells(maps: Floats) -> tuple[int, ...]:
+    """Return the axes of cells of maps (n, *shape)."""
+    return tuple(range(1, maps.ndim))
+
+
+def _window(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return SSIM's window over maps of a shape, cells along each axis: one side for all, odd, up to 7.
+
+    An axis of fewer than 3 cells has none: maps are compared line by line there, or slice by slice.
+    """
+    smallest = min((n for n in shape if n >= _LEAST_WINDOW), default=1)
+    side = min(_WINDOW, smallest - (smallest + 1) % 2)
+    return tuple(side if n >= _LEAST_WINDOW else 1 for n in shape)
 
 
 def ssim(exact: Floats, estimate: Floats) -> Floats:
     """Return the structural similarity (n,), as scikit-image's defaults: uniform window, sample covariances.
 
     Source: Wang et al., Image quality assessment, IEEE TIP 13(4) 2004; `skimage.metrics.structural_similarity` with
-    data_range = range of the exact map. Both sides of a map must be at least 3 for a window of more than one cell.
+    data_range = range of the exact map. Some side of a map must be at least 3 for a window of more than one cell.
     """
-    smaller = min(estimate.shape)
-    side = min(_WINDOW, smaller if smaller % 2 else smaller - 1)
-    spread = np.ptp(exact, axis=(1, 2))[:, None, None]
+    window = _window(estimate.shape)
+    n_cells = math.prod(window)
+    spread = np.ptp(exact, axis=_cells(exact)).reshape(-1, *(1,) * estimate.ndim)
     spread = np.where(spread > 0, spread, 1.0)
     c1, c2 = (_K1 * spread) ** 2, (_K2 * spread) ** 2
     # Covariances do not change with the origin; a common one near the values keeps their digits.
     origin = estimate.mean()
     x, y = exact - origin, (estimate - origin)[None]
-    ux, uy = _window_means(x, side), _window_means(y, side)
-    bessel = side * side / (side * side - 1)
-    vx = bessel * (_window_means(x * x, side) - ux * ux)
-    vy = bessel * (_window_means(y * y, side) - uy * uy)
-    vxy = bessel * (_window_means(x * y, side) - ux * uy)
+    ux, uy = _window_means(x, window), _window_means(y, window)
+    bessel = n_cells / (n_cells - 1)
+    vx = bessel * (_window_means(x * x, window) - ux * ux)
+    vy = bessel * (_window_means(y * y, window) - uy * uy)
+    vxy = bessel * (_window_means(x * y, window) - ux * uy)
     ux, uy = ux + origin, uy + origin
     similarity = (2 * ux * uy + c1) * (2 * vxy + c2) / ((ux * ux + uy * uy + c1) * (vx + vy + c2))
-    mean: Floats = similarity.mean(axis=(1, 2))
+    mean: Floats = similarity.mean(axis=_cells(exact))
     return mean
 
 
 def error_weights(metric: str, best: Floats, error: Floats) -> Floats:
-    """Return what a squared error at each cell costs in quality, in any unit: (rows, cols), 1 on average.
+    """Return what a squared error at each cell costs in quality, in any unit: (*shape), 1 on average.
 
     `best` is the estimated map, `error` the expected squared errors of its cells. For SSIM the cost of an error in a
-    window is about error^2 / (2 variance + error^2 + C2), and a cell lies in as many as 49 windows.
+    window is about error^2 / (2 variance + error^2 + C2), and a cell lies in as many windows as one has cells.
     """
-    side = min(_WINDOW, min(best.shape) - (min(best.shape) + 1) % 2)
-    if metric != "ssim" or side < 3:
+    window = _window(best.shape)
+    if metric != "ssim" or math.prod(window) == 1:
         return np.ones(best.shape)
     spread = float(np.ptp(best)) or 1.0
-    means = _window_means(best[None], side)[0]
-    variance = np.maximum(_window_means((best * best)[None], side)[0] - means * means, 0.0)
-    cost = 1.0 / (2 * variance + _window_means(error[None], side)[0] + (_K2 * spread) ** 2)
-    weights = _window_means(np.pad(cost, side - 1)[None], side)[0]
+    means = _window_means(best[None], window)[0]
+    variance = np.maximum(_window_means((best * best)[None], window)[0] - means * means, 0.0)
+    cost = 1.0 / (2 * variance + _window_means(error[None], window)[0] + (_K2 * spread) ** 2)
+    weights = _window_means(np.pad(cost, [(side - 1, side - 1) for side in window])[None], window)[0]
     scaled: Floats = weights / weights.mean()
     return scaled
 
@@ -91,28 +111,31 @@ def error_weights(metric: str, best: Floats, error: Floats) -> Floats:
 def ssim_losses(best: Floats, unknown: Flags, at: Flags, squares: Floats, counts: Floats, is_guessed: bool) -> Floats:
     """Return what SSIM loses, (draws,), where unknown cells err as cells of a sample near them do.
 
-    `best` is the estimated map, `unknown` (rows, cols) the cells that are not known, `at` (rows, cols) the sample, with
+    `best` is the estimated map, `unknown` (*shape) the cells that are not known, `at` (*shape) the sample, with
     squared errors `squares` (n,), each of which counts `counts` (draws, n) times. The squared errors in a window are a
     mean over the sample's cells, near ones above all, for the share of its cells that is unknown. They count whole for
     both of SSIM's factors, as if errors were alike in a window for the one, and without a mean for the other. A map
     that was interpolated varies less than the exact one, by its errors; one that `is_guessed` may vary more by as much.
     """
-    side = min(_WINDOW, min(best.shape) - (min(best.shape) + 1) % 2)
+    window = _window(best.shape)
     spread = float(np.ptp(best)) or 1.0
     origin = best.mean()
     centred = best[None] - origin
-    means = _window_means(centred, side)[0]
-    variance = np.maximum(_window_means(centred * centred, side)[0] - means * means, 0.0)
+    means = _window_means(centred, window)[0]
+    variance = np.maximum(_window_means(centred * centred, window)[0] - means * means, 0.0)
     means = means + origin
-    share = _window_means(unknown[None].astype(float), side)[0]
-    rows, cols = np.nonzero(at)
+    share = _window_means(unknown[None].astype(float), window)[0]
+    places = np.nonzero(at)
     # So far that some of the sample lies within reach.
-    reach = max(_LEAST_REACH, 0.7 * np.sqrt(best.size / len(rows)))
-    by_row, by_col = (
-        np.exp(-0.5 * (((side - 1) / 2 + np.arange(n))[:, None] - places) ** 2 / reach**2)
-        for n, places in zip(variance.shape, (rows, cols), strict=True)
+    reach = max(_LEAST_REACH, 0.7 * (best.size / len(squares)) ** (1 / n_extended(best.shape)))
+    near = reduce(
+        lambda so_far, along: so_far[..., None, :] * along,
+        (
+            np.exp(-0.5 * (((side - 1) / 2 + np.arange(n))[:, None] - places_on) ** 2 / reach**2)
+            for side, n, places_on in zip(window, variance.shape, places, strict=True)
+        ),
     )
-    near = (by_row[:, None, :] * by_col[None, :, :]).reshape(variance.size, -1) + _FAR
+    near = near.reshape(variance.size, -1) + _FAR
     # NumPy's matrix products have threads of their own, which PyTorch's would wait for.
     weighted, all_ = (torch.from_numpy(near) @ torch.from_numpy(of).T for of in (counts * squares, counts))
     errors = (weighted / all_).numpy() * share.reshape(-1, 1)
@@ -137,14 +160,15 @@ def _share_of(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
 
 
-def _window_means(maps: Floats, side: int) -> Floats:
-    """Means over all (side, side) windows that lie inside the maps (n, rows, cols)."""
-    for axis in (1, 2):
-        total = np.cumsum(maps, axis=axis)
-        total = np.insert(total, 0, 0.0, axis=axis)
-        upper = total.take(range(side, total.shape[axis]), axis=axis)
-        maps = upper - total.take(range(total.shape[axis] - side), axis=axis)
-    means: Floats = maps / (side * side)
+def _window_means(maps: Floats, window: tuple[int, ...]) -> Floats:
+    """Means over all windows, so many cells along each axis, that lie inside the maps (n, *shape)."""
+    for axis, side in enumerate(window, 1):
+        if side > 1:
+            total = np.cumsum(maps, axis=axis)
+            total = np.insert(total, 0, 0.0, axis=axis)
+            upper = total.take(range(side, total.shape[axis]), axis=axis)
+            maps = upper - total.take(range(total.shape[axis] - side), axis=axis)
+    means: Floats = maps / math.prod(window)
     return means
 
 
@@ -171,13 +195,13 @@ def _pearson(exact: Floats, estimate: Floats) -> Floats:
 
 
 def _largest_error(exact: Floats, estimate: Floats) -> Floats:
-    worst = np.abs(exact - estimate).max(axis=(1, 2))
-    spread = np.maximum(np.ptp(exact, axis=(1, 2)), constant_below(exact))
+    worst = np.abs(exact - estimate).max(axis=_cells(exact))
+    spread = np.maximum(np.ptp(exact, axis=_cells(exact)), constant_below(exact))
     error: Floats = 1.0 - worst / spread
     return error
 
 
-#: Name of each metric, and what computes it for maps that are not constant: exact (n, rows, cols), estimate -> (n,).
+#: Name of each metric, and what computes it for maps that are not constant: exact (n, *shape), estimate -> (n,).
 METRICS: dict[str, Callable[[Floats, Floats], Floats]] = {
     "ssim": ssim,
     "top10pct": _top_tenth,

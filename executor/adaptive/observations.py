@@ -23,22 +23,22 @@ _LEAST_PAIRS = 8
 class Observations:
     """Cells of one grid over one image, for every class asked.
 
-    `exact` and `reduced`, bool (rows, cols), say which were computed in which precision; a cell may be both.
+    `exact` and `reduced`, bool (*shape), say which were computed in which precision; a cell may be both.
     """
 
     def __init__(self, shape: tuple[int, ...], n_classes: int) -> None:
         self.shape = shape
         self.exact: Flags = np.zeros(shape, bool)
         self.reduced: Flags = np.zeros(shape, bool)
-        # logit and others of every class, NaN where not computed: (2, classes, rows, cols)
+        # logit and others of every class, NaN where not computed: (2, classes, *shape)
         self._exact = np.full((2, n_classes, *shape), np.nan)
         self._reduced = np.full((2, n_classes, *shape), np.nan)
-        #: what a proxy says of every cell, float64 (2, classes, rows, cols); None without one
+        #: what a proxy says of every cell, float64 (2, classes, *shape); None without one
         self.guesses: Floats | None = None
 
     @property
     def seen(self) -> Flags:
-        """Return the cells computed in either precision, (rows, cols)."""
+        """Return the cells computed in either precision, (*shape)."""
         return self.exact | self.reduced
 
     @property
@@ -62,10 +62,9 @@ class Observations:
         self._put(self._reduced, self.reduced, windows, logit, others)
 
     def _put(self, planes: Floats, flags: Flags, windows: Ints, logit: Floats, others: Floats) -> None:
-        rows, cols = np.divmod(windows, self.shape[1])
-        planes[0][:, rows, cols] = logit.T
-        planes[1][:, rows, cols] = others.T
-        flags[rows, cols] = True
+        for plane, values in zip(planes, (logit, others), strict=True):
+            plane.reshape(len(plane), -1)[:, windows] = values.T
+        flags.reshape(-1)[windows] = True
 
     def forget_reduced(self) -> None:
         """Go on as if nothing had been computed in the reduced precision."""
@@ -73,8 +72,9 @@ class Observations:
         self._reduced[:] = np.nan
 
     def planes(self, k: int) -> tuple[Floats, Floats]:
-        """`logit` and `others` of class k, (rows, cols): exact where known, else reduced, else NaN."""
-        logit, others = np.where(self.exact, self._exact[:, k], self._reduced[:, k] + self._offsets(k)[:, None, None])
+        """`logit` and `others` of class k, (*shape): exact where known, else reduced, else NaN."""
+        offsets = self._offsets(k).reshape(2, *(1,) * len(self.shape))
+        logit, others = np.where(self.exact, self._exact[:, k], self._reduced[:, k] + offsets)
         return logit, others
 
     def _offsets(self, k: int) -> Floats:

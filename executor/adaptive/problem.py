@@ -36,7 +36,7 @@ class Problem:
     """One grid over one image: the maps of `n_classes` classes, refined together with the same cells.
 
     The same problem with the same cells leads to the same choices. `prices` say what computing and estimating cost,
-    `cell_costs` (rows, cols) how the cells differ, in any unit; None: all alike. `in_one_step`: a reduced precision
+    `cell_costs` (*shape) how the cells differ, in any unit; None: all alike. `in_one_step`: a reduced precision
     computes all cells at once when its first ones were good.
     """
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from obeql.executor.adaptive.budget import Budget
 from obeql.executor.adaptive.estimator import Estimate, Estimator, Found, Sample, is_sequential
-from obeql.executor.adaptive.gaussian_process import select_spread, work_of
+from obeql.executor.adaptive.gaussian_process import n_extended, select_spread, work_of
 from obeql.executor.adaptive.observations import Observations
 from obeql.executor.adaptive.problem import NOTHING, Problem, Request
 from obeql.planner.physical.plan import LEVEL_SHARE
@@ -146,7 +146,7 @@ class Sampler:
         self._draw_audit(self._n_audit)
         # Cells that are known already are as good as chosen: they were not picked by their values.
         sample.chosen[:] |= self.cells.exact & ~sample.audit
-        step = max(2, round(share**-0.5))
+        step = _lattice_step(share, n_extended(self.shape))
         sample.chosen[np.ix_(*(_lattice(size, step) for size in self.shape))] = True
         if most is None and self.has_reduced and self.goal.target is not None:
             while times > _FEWEST_TIMES and not self._allows(self._request(sample.chosen | sample.audit)):
@@ -444,7 +444,15 @@ class Sampler:
         self.estimates = []
 
 
-def _lattice(size: int, step: int) -> Ints:
+def _lattice_step(share: float, n_axes: int) -> float:
+    """Return how far apart the cells of a lattice lie that has about so large a share of a grid.
+
+    On one axis as on two: neighbors on a line tell less than those around a cell. On three, whole steps are too coarse.
+    """
+    return max(2, round(share**-0.5)) if n_axes < 3 else share ** (-1 / n_axes)
+
+
+def _lattice(size: int, step: float) -> Ints:
     """Places along one axis about `step` apart, the first and the last included."""
     n = max(2, round((size - 1) / step) + 1) if size > 1 else 1
     return np.unique(np.round(np.linspace(0, size - 1, n)).astype(np.int64))

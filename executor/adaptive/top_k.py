@@ -64,7 +64,7 @@ class TopKSearch(Sampler):
         super().__init__(replace(problem, kind="logit" if problem.kind in OF_LOGIT else "log_odds"))
         self.k = min(k, problem.grid.n_windows)
         self.has_reduced = 0.0 < problem.prices.reduced <= _DEAR
-        #: how likely each cell is among the k: standard deviations from the k-th best, (rows, cols)
+        #: how likely each cell is among the k: standard deviations from the k-th best, (*shape)
         self._likely: Floats = np.ones(self.shape)
         #: how many cells, the likeliest first, would be enough if maps were as they are estimated, of each class
         self._needed: Ints = np.zeros(problem.n_classes, np.int64)
@@ -99,7 +99,7 @@ class TopKSearch(Sampler):
         return Request(np.sort(exact), np.union1d(fresh, late))
 
     def _likeliest(self, among: Flags, n: int) -> Ints:
-        """Return the n cells of `among` (rows, cols) that are likeliest among the k, flat numbers."""
+        """Return the n cells of `among` (*shape) that are likeliest among the k, flat numbers."""
         places = np.flatnonzero(among)
         first: Ints = places[np.argsort(-self._likely.flat[places], kind="stable")[:n]]
         return first
@@ -151,7 +151,7 @@ class TopKSearch(Sampler):
         limit = best[-1]
         # A cell not computed exactly that lies below the k-th best computed one takes its place.
         is_missed = (maps < limit) & ~exact
-        missed = np.minimum(is_missed.sum(axis=(1, 2)), self.k)
+        missed = np.minimum(is_missed.reshape(len(maps), -1).sum(axis=1), self.k)
         bound = float(np.quantile(1.0 - missed / self.k, 1 - self.goal.confidence, method="lower"))
         if len(best) < self.k:
             bound = 0.0
@@ -169,10 +169,10 @@ class TopKSearch(Sampler):
         return Found(Estimate(*known, bound), gain, np.zeros(self.shape), field, float(is_clear), is_flat)
 
     def _enough(self, is_missed: Flags, gain: Floats) -> int:
-        """Return how many cells of largest `gain` (rows, cols) hold all that are missed, in so many maps as asked."""
+        """Return how many cells of largest `gain` (*shape) hold all that are missed, in so many maps as asked."""
         rank = np.empty(gain.size, np.int64)
         rank[np.argsort(-gain.ravel(), kind="stable")] = np.arange(1, gain.size + 1)
-        last = np.where(is_missed, rank.reshape(gain.shape), 0).max(axis=(1, 2))
+        last = np.where(is_missed, rank.reshape(gain.shape), 0).reshape(len(is_missed), -1).max(axis=1)
         return int(np.quantile(last, self.goal.confidence, method="higher"))
 
     def _look_at(self, found: list[Found]) -> None:

@@ -27,20 +27,20 @@ _LEAST_FITTED = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trend:
-    """What is expected of each cell, float64 (rows, cols): of the modelled value, the logit and the others; or 0."""
+    """What is expected of each cell, float64 (*shape): of the modelled value, the logit and the others; or 0."""
 
     modelled: Floats
     logit: Floats
     others: Floats
 
     def less(self, values: Floats) -> Floats:
-        """Return modelled values (rows, cols) without what the trend says of them."""
+        """Return modelled values (*shape) without what the trend says of them."""
         left: Floats = values - self.modelled
         return left
 
 
 def fit_trend(cells: Observations, chosen: Flags, k: int, values: Floats, is_logit: bool) -> Trend:
-    """Return the trend of class k, fitted to the cells `chosen` (rows, cols) of the modelled `values` (rows, cols).
+    """Return the trend of class k, fitted to the cells `chosen` (*shape) of the modelled `values` (*shape).
 
     `is_logit`: the logits are what is modelled, not the log-odds.
     """

@@ -44,6 +44,7 @@ from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.grid_scan import Planes
 from obeql.executor.operators.hidden_channels import in_channels
 from obeql.executor.operators.progressive_refine import RefineRun
+from obeql.executor.operators.window_fill import FILLS_BY_WINDOW, Fill
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.physical.plan import ExplainPlan, ProgressiveRefine, Refinement
 
@@ -99,10 +100,12 @@ class _Step:
     channels: tuple[int, ...] | None
 
     @property
-    def fill(self) -> Tensor:
-        """Return what hides windows, one an image: (N, C, 1, ..) or (N, C, *size)."""
+    def fill(self) -> Fill:
+        """Return what hides windows: one an image, (N, C, 1, ..) or (N, C, *size), or what works it out from each."""
         prepared = [work.prepared for work in self.images if work.prepared is not None]
-        return torch.cat([in_channels(each.fill, each.pixels, self.channels) for each in prepared])
+        fills = [in_channels(each.fill, each.pixels, self.channels) for each in prepared]
+        values = [fill for fill in fills if isinstance(fill, Tensor)]
+        return torch.cat(values) if values else fills[0]
 
 
 def _within(refinement: Refinement | None) -> float | None:
@@ -193,10 +196,15 @@ class _Execution:
             # Fused kernels may turn NaN into 0, so the network's output need not show it.
             raise ImageError(f"{image.shown}: the model's input holds values that are NaN or infinite")
         pixels = torch.from_numpy(model_input.values)[None].to(self.device, self.operators.dtype)
-        hidden = torch.from_numpy(decoded.fill)[None].to(self.device, self.operators.dtype)
         keys = tuple(cell_key(self.plan, source.digest, self.preprocessing_hash, grid) for grid in self.plan.grids)
-        fill = hidden.view(*hidden.shape, *(1,) * (pixels.dim() - 2)) if hidden.dim() == 2 else hidden
-        return Prepared(source.facts, model_input.placement, pixels, fill, keys)
+        return Prepared(source.facts, model_input.placement, pixels, self._fill(decoded, pixels), keys)
+
+    def _fill(self, decoded: DecodedImage, pixels: Tensor) -> Fill:
+        """Return what hides windows of an image `pixels` (1, C, *size)."""
+        if decoded.fill is None:
+            return FILLS_BY_WINDOW[self.plan.fill]
+        hidden = torch.from_numpy(decoded.fill)[None].to(pixels.device, pixels.dtype)
+        return hidden.view(*hidden.shape, *(1,) * (pixels.dim() - 2)) if hidden.dim() == 2 else hidden
 
     # ---- a group of images, which go through the network together ----------------------------------------------
 

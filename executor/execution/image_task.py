@@ -21,6 +21,7 @@ from obeql.executor.execution.map_assembly import Clean, maps_of
 from obeql.executor.images import Placement, SourceFacts
 from obeql.executor.operators.cached_cells import KnownCells
 from obeql.executor.operators.grid_scan import Planes
+from obeql.executor.operators.window_fill import Fill
 from obeql.planner.catalog import ImageRecord
 from obeql.planner.cells import CellKey, MapCells
 from obeql.planner.physical.plan import ExplainPlan
@@ -32,13 +33,14 @@ __all__ = ["ImageTask", "Prepared"]
 class Prepared:
     """What is kept of a decoded image: what the store is told of it, the model's input, and what hides a window.
 
-    `pixels` (1, C, H, W) and `fill`, (1, C, 1, 1) or (1, C, H, W), are on the device. `keys` has one a grid.
+    `pixels` (1, C, H, W) and `fill`, (1, C, 1, 1), (1, C, H, W) or what works it out from each window, are on the
+    device. `keys` has one a grid.
     """
 
     facts: SourceFacts
     placement: Placement
     pixels: Tensor
-    fill: Tensor
+    fill: Fill
     keys: tuple[CellKey, ...]
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from obeql.executor.images import ModelInput, SourceImage, fill_values, preprocess
 from obeql.planner.catalog import ImageRecord, Preprocessing
+from obeql.planner.fills import SIGNAL_FILLS
 
 __all__ = ["DecodedImage", "ImageFeed", "ImagePrefetcher", "Listed", "decode"]
 
@@ -30,11 +31,14 @@ _MOST_AHEAD, _AHEAD_BYTES = 32, 32_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DecodedImage:
-    """An image, what the model is given of it, and the values that hide a part of that, (C,) or (C, H, W)."""
+    """An image, what the model is given of it, and the values that hide a part of that, (C,) or (C, H, W).
+
+    `fill` is None where it is worked out from each window.
+    """
 
     source: SourceImage
     model_input: ModelInput
-    fill: npt.NDArray[np.float32]
+    fill: npt.NDArray[np.float32] | None
 
     def n_ahead(self) -> int:
         """Return how many images like this one may be decoded ahead."""
@@ -50,7 +54,8 @@ def decode(
     """Read an image and prepare it for a model. Raises ImageError."""
     source = load(image, len(how.size))
     model_input = preprocess(source, how)
-    return DecodedImage(source, model_input, fill_values(fill, model_input, how))
+    values = None if fill in SIGNAL_FILLS else fill_values(fill, model_input, how)
+    return DecodedImage(source, model_input, values)
 
 
 class ImageFeed(Protocol):

@@ -21,6 +21,7 @@ from obeql.executor.devices.lanes import run_in_lanes
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.executor.operators.window_fill import Fill
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Cost, IncrementalForward
@@ -65,11 +66,11 @@ class _Trial:
 class WindowProbe:
     """The network's outputs for one image, pixels (1, C, *size) on a device, with any one box of it hidden.
 
-    `fill`, (1, C, 1, ..) or (1, C, *size), is what hides it. Raises what the network raises; numbers are those of
-    `IncrementalForward`, which are those of the whole network.
+    `fill`, (1, C, 1, ..), (1, C, *size) or what works it out, is what hides it. Raises what the network raises; numbers
+    are those of `IncrementalForward`, which are those of the whole network.
     """
 
-    def __init__(self, graph: LayerGraph, pixels: Tensor, fill: Tensor, threads: int) -> None:
+    def __init__(self, graph: LayerGraph, pixels: Tensor, fill: Fill, threads: int) -> None:
         self._graph = graph
         self._fill = fill
         network = graph.network()
@@ -125,7 +126,8 @@ class WindowProbe:
             hidden = image.clone()
             extents = [slice(start, start + extent) for start, extent in zip(place, patch, strict=True)]
             box = (slice(None), slice(None), *extents)
-            hidden[box] = self._fill.expand_as(image)[box]
+            fill = self._fill
+            hidden[box] = fill.expand_as(image)[box] if isinstance(fill, Tensor) else fill.values(image[box], None)
             return self._graph.forward(hidden)
         run = self._run(patch, regions, image)
         wanted = np.zeros((1, *run.grid.shape), bool)

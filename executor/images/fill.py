@@ -14,7 +14,7 @@ import numpy.typing as npt
 from obeql.errors import InternalError, QueryTypeError, nearest
 from obeql.executor.images.preprocess import ModelInput, in_range, luma, to_model_space
 from obeql.planner.catalog import Preprocessing
-from obeql.planner.fills import BLUR_SIGMA, CONSTANTS, FILL_VALUES, FILLS, fill_numbers
+from obeql.planner.fills import BLUR_SIGMA, CONSTANTS, FILL_VALUES, FILLS, IMAGE_FILLS, SIGNAL_FILLS, fill_numbers
 
 __all__ = ["fill_values"]
 
@@ -31,8 +31,12 @@ def fill_values(fill: str | tuple[float, ...], image: ModelInput, how: Preproces
     Of signals and volumes, `fill` may be numbers, one or one a channel, in their own unit; black and white are the ends
     of the model's range.
 
-    Raises QueryTypeError for another name or a color outside 0..1.
+    Raises QueryTypeError for another name, a color outside 0..1, and a fill that is worked out from each window.
     """
+    if fill in SIGNAL_FILLS:
+        raise QueryTypeError(
+            f"fill={fill} is a line between the ends of a window: allowed here are {', '.join(IMAGE_FILLS)}."
+        )
     constant = _constant_color(fill, how) if how.is_image else _constant_number(fill, how)
     if constant is not None:
         return constant
@@ -87,7 +91,7 @@ def _color(fill: str | tuple[float, ...]) -> tuple[float, float, float] | None:
         except ValueError:
             color = ()
         if not color:
-            names = ", ".join(FILLS)
+            names = ", ".join(IMAGE_FILLS)
             raise QueryTypeError(
                 f"fill '{fill}' is unknown; allowed are {names} and (r,g,b) in 0..1.{nearest(fill, FILLS)}"
             )

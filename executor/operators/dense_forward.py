@@ -21,6 +21,7 @@ from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels
 from obeql.executor.operators.layer_timer import LayerTimer, layer_runner
 from obeql.executor.operators.region_masks import masks_in_boxes
+from obeql.executor.operators.window_fill import Fill, WindowFill
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import DenseForward
 from obeql.planner.regions import RegionGrid
@@ -36,13 +37,16 @@ def as_computed(windows: Windows, logits: Tensor) -> Tensor:
     return logits
 
 
-def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> Tensor:
+def occlude(image: Tensor, fill: Fill, grid: WindowGrid, windows: Windows) -> Tensor:
     """Copies of images (N, C, ...) with one window each hidden by the image's fill: (n, C, ...).
 
-    `fill` is (C, 1, ...) or of an image's shape, of all images, or (N, ...), each its own. `windows` (n,) are flat
-    window numbers, image by image, the last axis fastest. Values under a window are replaced, never multiplied.
+    `fill` is (C, 1, ...) or of an image's shape, of all images, or (N, ...), each its own; or what works it out.
+    `windows` (n,) are flat window numbers, image by image, the last axis fastest. Values under a window are replaced,
+    never multiplied.
     """
     images, places = np.divmod(windows, grid.n_windows)
+    if isinstance(fill, WindowFill):
+        return _occlude_one_by_one(image, fill, grid, images, places)
     fills = fill if fill.dim() == image.dim() else fill.expand(len(image), *fill.shape)
     if device_of(image.device).is_asynchronous:
         return _occlude_at_once(image, fills, grid, images, places)
@@ -63,6 +67,20 @@ def occlude(image: Tensor, fill: Tensor, grid: WindowGrid, windows: Windows) -> 
             found = np.where(mask[..., None], found, values[(k, *box)])
         values[(k, *box)] = found
     return from_positions(batch)
+
+
+def _occlude_one_by_one(image: Tensor, fill: WindowFill, grid: WindowGrid, images: Windows, places: Windows) -> Tensor:
+    """`occlude` with values that are worked out from each window."""
+    batch = image[torch.from_numpy(images).to(image.device)]
+    at = zip(*(place.tolist() for place in grid.places(places)), strict=True)
+    for k, place in enumerate(at):
+        starts = [(axis.starts[i], axis.lengths[i]) for axis, i in zip(grid.axes, place, strict=True)]
+        box = (slice(k, k + 1), slice(None), *(slice(start, start + n) for start, n in starts))
+        mask = grid.mask(int(places[k]))
+        inside = None if mask is None else torch.from_numpy(mask[None, None]).to(image.device)
+        values = fill.values(batch[box], inside)
+        batch[box] = values if inside is None else torch.where(inside, values, batch[box])
+    return channels_last(batch)
 
 
 def _as_array(x: Tensor) -> npt.NDArray[Any]:
@@ -112,7 +130,7 @@ class DenseRun:
     def run(
         self,
         clean: CleanPass,
-        fill: Tensor,
+        fill: Fill,
         windows: npt.NDArray[np.bool_] | None,
         done: Callable[[Windows, T], None],
         finish: Callable[[Windows, Tensor], T],

@@ -28,6 +28,7 @@ from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.executor.operators.layer_timer import LayerTimer
 from obeql.executor.operators.logits import as_stored, logit_and_others, top_class
 from obeql.executor.operators.skip_unchanged import unchanged_windows
+from obeql.executor.operators.window_fill import Fill
 from obeql.planner.catalog import Activation
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Engine, IncrementalForward
@@ -135,7 +136,7 @@ class GridScan:
     def compute(
         self,
         clean: CleanPass,
-        fill: Tensor,
+        fill: Fill,
         classes: Sequence[Sequence[int]],
         activation: Activation,
         tell: Callable[[int], None],

@@ -34,7 +34,7 @@ from obeql.executor.operators.clean_pass import CleanPass
 from obeql.executor.operators.coarse_first import coarse_levels, coarse_order
 from obeql.executor.operators.layer_timer import Clock, LayerTimer, layer_runner
 from obeql.executor.operators.region_masks import masks_in_boxes
-from obeql.executor.operators.window_fill import WindowFill
+from obeql.executor.operators.window_fill import Fill, WindowFill
 from obeql.planner.boxes import AxisGroup
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.box_groups import box_plan
@@ -176,7 +176,7 @@ class IncrementalRun:
     def run(
         self,
         clean: CleanPass,
-        fill: Tensor | WindowFill,
+        fill: Fill,
         windows: npt.NDArray[np.bool_] | None,
         done: Callable[[Windows, T], None],
         finish: Callable[[Windows, Tensor], T],
@@ -468,7 +468,7 @@ class IncrementalRun:
         return torch.cat(logits) if len(logits) > 1 else logits[0]
 
 
-def _as_read(fill: Tensor | WindowFill, images: Tensor) -> Tensor | View | WindowFill:
+def _as_read(fill: Fill, images: Tensor) -> Tensor | View | WindowFill:
     """Return a fill of images (N, C, ...) in the form that batches read it in."""
     if isinstance(fill, WindowFill):
         return fill

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from obeql.executor.adaptive.aggregate_sampler import AggregateSampler
 from obeql.executor.adaptive.first_picture import guessed_planes
@@ -30,6 +29,7 @@ from obeql.executor.operators.grid_scan import GridScan, Planes, Windows
 from obeql.executor.operators.logits import as_stored, logit_and_others
 from obeql.executor.operators.measured_windows import AskColumns, MeasuredWindows
 from obeql.executor.operators.proxy_forward import Guess, ProxyRun, spread_cells
+from obeql.executor.operators.window_fill import Fill
 from obeql.planner.aggregates import AggregateAim
 from obeql.planner.catalog import Activation
 from obeql.planner.physical.plan import (
@@ -115,7 +115,7 @@ class RefineRun:
     def compute(
         self,
         clean: CleanPass,
-        fill: Tensor,
+        fill: Fill,
         classes: Sequence[int],
         activation: Activation,
         tell: Callable[[int], None],
@@ -198,7 +198,7 @@ class RefineRun:
         run: GridScan,
         windows: Windows,
         clean: CleanPass,
-        fill: Tensor,
+        fill: Fill,
         classes: Sequence[int],
         activation: Activation,
         count: Callable[[int], None],
@@ -256,7 +256,7 @@ class _Levels:
     owner: RefineRun
     refiner: Sampler
     clean: CleanPass
-    fill: Tensor
+    fill: Fill
     classes: Sequence[int]
     activation: Activation
     tell: Callable[[int], None]
@@ -401,7 +401,7 @@ class _Levels:
             raise late
 
     def _computed(
-        self, run: GridScan, windows: Windows, clean: CleanPass, fill: Tensor
+        self, run: GridScan, windows: Windows, clean: CleanPass, fill: Fill
     ) -> tuple[Windows, Planes, float, _TimeUpError | None]:
         """Compute windows; returns those for which there was time, planes that hold them, and the seconds of one."""
         self._require_time()

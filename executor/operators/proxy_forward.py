@@ -29,6 +29,7 @@ from obeql.executor.network.first_order.token_budget import TokenBudget
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.incremental_forward import IncrementalRun
+from obeql.executor.operators.window_fill import Fill
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ProxyForward
 from obeql.planner.physical.proxies.frozen_gates import gates
@@ -125,7 +126,7 @@ class ProxyRun:
     def guess(
         self,
         clean: CleanPass,
-        fill: Tensor,
+        fill: Fill,
         classes: Sequence[int],
         windows: Windows,
         values: Floats,
@@ -160,7 +161,7 @@ class ProxyRun:
         return guess if bool(np.isfinite(guess.changes).all()) else "they were not finite"
 
     def _everywhere(
-        self, best: _Tried, around: FirstOrder, image: Tensor, fill: Tensor, check: Callable[[], None]
+        self, best: _Tried, around: FirstOrder, image: Tensor, fill: Fill, check: Callable[[], None]
     ) -> Guess:
         """Return guesses at all cells, from as few as save more than what lies between them may cost."""
         shape, n_classes = self._grid.shape, len(around.classes)
@@ -194,7 +195,7 @@ class ProxyRun:
         proxy: ProxyForward,
         around: FirstOrder,
         image: Tensor,
-        fill: Tensor,
+        fill: Fill,
         windows: Windows | None,
         check: Callable[[], None] = lambda: None,
     ) -> Floats:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from obeql.executor.operators.window_fill import Fill, WindowFill
 from obeql.planner.grid import WindowGrid
 from obeql.planner.regions import RegionGrid
 
@@ -20,12 +21,14 @@ __all__ = ["unchanged_windows"]
 _WORTH = 0.05
 
 
-def unchanged_windows(image: Tensor, fill: Tensor, grid: WindowGrid) -> npt.NDArray[np.bool_]:
+def unchanged_windows(image: Tensor, fill: Fill, grid: WindowGrid) -> npt.NDArray[np.bool_]:
     """Say which windows (N, windows) leave images (N, C, ...) as they are, bit by bit, when `fill` hides them.
 
     `fill` is (C, 1, ...) or of an image's shape, of all images, or (N, ...), each its own. None of an image that has
-    few of them.
+    few of them, nor where the fill is worked out from each window.
     """
+    if isinstance(fill, WindowFill):
+        return np.zeros((len(image), grid.n_windows), bool)
     fills = fill if fill.dim() == image.dim() else fill[None]
     same = torch.ones((), dtype=torch.bool, device=image.device)
     for values, its in zip(image.unbind(1), fills.unbind(1), strict=True):

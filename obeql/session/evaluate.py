@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from obeql.errors import ImageError, ObeqlError
+from obeql.errors import ImageError, ObeqlError, QueryTypeError
 from obeql.planner import ModelRecord
+from obeql.planner.fills import SIGNAL_FILLS
 from obeql.results.heatmap import Heatmap
 from obeql.results.result import Result
 from obeql.session.explain import failed_in_network
@@ -71,7 +72,7 @@ def evaluate(
                 rows.append((*head, None, None, str(error)))
                 continue
             rows.append((*head, found.deletion_auc, found.insertion_auc, None))
-            fill = options["fill"] or heat.cells.key.fill
+            fill = _fill_of(heat, options)
             for measure, area, curve in (
                 ("deletion", found.deletion_auc, found.deletion),
                 ("insertion", found.insertion_auc, found.insertion),
@@ -99,7 +100,7 @@ def _curves(heat: Heatmap, model: ModelRecord, graph: LayerGraph, options: Mappi
     place = resolve_device(device)
     model_input = preprocess(heat.source(), how)
     order = pixel_order(heat.to_pixels())
-    fill = options["fill"] or heat.cells.key.fill
+    fill = _fill_of(heat, options)
     try:
         with arithmetic("float32", place):
             network = graph.to(place, torch.float32)
@@ -109,6 +110,17 @@ def _curves(heat: Heatmap, model: ModelRecord, graph: LayerGraph, options: Mappi
         raise
     except Exception as error:
         raise failed_in_network(error, graph.reason) from error
+
+
+def _fill_of(heat: Heatmap, options: Mapping[str, Any]) -> str:
+    """Return what hides pixels. Raises QueryTypeError for a fill that is worked out from each window."""
+    fill: str = options["fill"] or heat.cells.key.fill
+    if fill in SIGNAL_FILLS:
+        raise QueryTypeError(
+            f"EVALUATE hides samples one by one, and fill={fill} is a line between the ends of a window: give another "
+            "fill, as in WITH fill=mean."
+        )
+    return fill
 
 
 def _told(result: Result, cancelled: Callable[[], bool], on_progress: OnProgress | None) -> Iterator[Heatmap]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from obeql.errors import ImageError, ObeqlError
 from obeql.planner import BoundPredict, class_names
+from obeql.planner.fills import SIGNAL_FILLS
 from obeql.session.explain import failed_in_network
 from obeql.session.image_registry import ImageRegistry
 
@@ -132,6 +133,7 @@ def open_probe(
     from obeql.executor.execution.output_checks import fault_of  # noqa: PLC0415
     from obeql.executor.execution.window_probe import WindowProbe  # noqa: PLC0415
     from obeql.executor.images import fill_values, preprocess  # noqa: PLC0415
+    from obeql.executor.operators.window_fill import FILLS_BY_WINDOW, Fill  # noqa: PLC0415
 
     (image,) = bound.images
     how = bound.model.preprocessing
@@ -139,10 +141,14 @@ def open_probe(
     graph = graph.to(device, torch.float32)
     given = preprocess(image_registry.load(image, len(how.size)), how)
     pixels = torch.from_numpy(given.values)[None].to(device)
-    hidden = torch.from_numpy(fill_values(fill, given, how))[None].to(device)
+    hidden: Fill
+    if fill in SIGNAL_FILLS and how.kind.n_axes == 1:
+        hidden = FILLS_BY_WINDOW[fill]
+    else:
+        values = torch.from_numpy(fill_values(fill, given, how))[None].to(device)
+        hidden = values.view(*values.shape, *(1,) * (pixels.dim() - 2)) if values.dim() == 2 else values
     try:
-        spread = hidden.view(*hidden.shape, *(1,) * (pixels.dim() - 2)) if hidden.dim() == 2 else hidden
-        window = WindowProbe(graph, pixels, spread, torch.get_num_threads())
+        window = WindowProbe(graph, pixels, hidden, torch.get_num_threads())
     except ObeqlError:
         raise
     except Exception as error:

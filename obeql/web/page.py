@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import obeql
 from obeql.errors import QueryTypeError, UnknownNameError
-from obeql.planner.fills import FILLS
+from obeql.planner.fills import IMAGE_FILLS
 from obeql.planner.scores import SCORE_KINDS
 from obeql.web.downloads import Downloads
 from obeql.web.events import Changes
@@ -85,7 +85,7 @@ class Page:
             "torch": "loading" if self.warming else "ready",
             "models": self.reader.models(),
             "image_sets": self.reader.image_sets(),
-            "fills": list(FILLS),
+            "fills": list(IMAGE_FILLS),
             "scores": list(SCORE_KINDS),
             "sheet_presets": [{"words": words, "sql": sql} for words, sql in PRESETS],
             "views": [

@@ -20,7 +20,6 @@ from obeql.planner.binding.clauses import (
     bind_top_cells,
     check_clauses,
     check_listed_windows,
-    refuse_estimates_of_volumes,
     refuse_unsupported,
     what_lists,
 )
@@ -182,7 +181,6 @@ def _bind_explain(
     else:
         model, images = like.model, like.images
         source = next(find(like.logical, ScanImages)).source
-    refuse_estimates_of_volumes(statement, model)
     classes = bind_classes(statement, model, images, parameters)
     options["score"] = bind_score(statement, options, model)
     bind_fill(statement, options, model)

@@ -15,7 +15,7 @@ from obeql.planner.binding.clause_names import clause
 from obeql.planner.binding.error_location import is_written, locate
 from obeql.planner.binding.settings import ALL_GPUS, DEVICES, RAY, device_name
 from obeql.planner.binding.values import BadValue
-from obeql.planner.catalog import Catalog, ModelRecord
+from obeql.planner.catalog import Catalog
 from obeql.planner.class_selector import PREDICTED
 from obeql.planner.input_kinds import kind_of
 
@@ -28,7 +28,6 @@ __all__ = [
     "bind_top_cells",
     "check_clauses",
     "check_listed_windows",
-    "refuse_estimates_of_volumes",
     "refuse_unsupported",
     "what_lists",
 ]
@@ -129,26 +128,6 @@ def _estimating(statement: statements.ExplainOcclude) -> list[tuple[str, syntax.
         "TOP .. CELLS": None if isinstance(statement.accuracy, syntax.Exact) else statement.top_cells,
     }
     return [(name, node) for name, node in clauses.items() if node is not None]
-
-
-def refuse_estimates_of_volumes(statement: statements.ExplainOcclude, model: ModelRecord) -> None:
-    """Raise QueryTypeError for a clause that estimates windows where the model takes volumes: it would be two axes."""
-    if len(model.preprocessing.size) < 3:
-        return
-    for name, node in _estimating(statement):
-        message = (
-            f"{clause(name, statement)} estimates windows of signals and images; of volumes, as model {model.name!r} "
-            f"takes, every window is computed: {_INSTEAD[name]}."
-        )
-        raise locate(QueryTypeError(message), node)
-
-
-#: What to write where windows cannot be estimated.
-_INSTEAD = {
-    "APPROX": "leave it out, or take a larger stride",
-    "WITHIN": "leave it out, or take a larger stride",
-    "TOP .. CELLS": "write EXACT behind it",
-}
 
 
 def _check_region(region: syntax.Region) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from obeql.grammar import syntax
 from obeql.planner.binding.values import BadValue, Parser, axis_sizes, choice, number, shown, whole
 from obeql.planner.catalog import Preprocessing
-from obeql.planner.fills import CONSTANTS, FILLS, fill_numbers, fill_text
+from obeql.planner.fills import CONSTANTS, FILLS, IMAGE_FILLS, SIGNAL_FILLS, fill_numbers, fill_text
 
 __all__ = [
     "above_zero",
@@ -73,6 +73,11 @@ def fill_of(name: str, value: Any) -> str:
 def check_fill(fill: str, how: Preprocessing) -> None:
     """Raise BadValue for a fill that is none for the input of a model: of images a color, of others its channels."""
     numbers = fill_numbers(fill)
+    if fill in SIGNAL_FILLS and how.kind.n_axes > 1:
+        raise BadValue(
+            f"fill={fill} draws a line between the ends of a window of a signal, and the model takes "
+            f"{how.kind.plural}: allowed are {', '.join(IMAGE_FILLS)}."
+        )
     if numbers is None:
         if not how.is_image and how.range is None and fill in CONSTANTS:
             raise BadValue(
@@ -85,7 +90,7 @@ def check_fill(fill: str, how: Preprocessing) -> None:
             raise BadValue(f"fill takes one number or one for each of {how.n_channels} channels, not {len(numbers)}.")
         return
     if len(numbers) == 1:
-        raise BadValue(f"fill takes {', '.join(FILLS)} or a color (r, g, b), not {numbers[0]:g}.")
+        raise BadValue(f"fill takes {', '.join(IMAGE_FILLS)} or a color (r, g, b), not {numbers[0]:g}.")
     if len(numbers) != 3:
         raise BadValue(f"fill takes three numbers (r, g, b), not {len(numbers)}.")
     for position, part in enumerate(numbers):

@@ -22,6 +22,7 @@ from obeql.planner.binding.windows import bind_label_picture, bind_segments, bin
 from obeql.planner.borders import BORDERS, Border
 from obeql.planner.catalog import Catalog, ImageRecord, ModelRecord, Preprocessing
 from obeql.planner.class_selector import ClassSelector
+from obeql.planner.fills import LEAST_LINE, SIGNAL_FILLS
 from obeql.planner.grid import WindowGrid, show_on
 from obeql.planner.regions import RegionGrid
 
@@ -92,6 +93,14 @@ def bind_fill(statement: statements.ExplainOcclude, options: Mapping[str, Any], 
         check_fill(options["fill"], model.preprocessing)
     except BadValue as wrong:
         raise locate(QueryTypeError(str(wrong)), value_node(statement, "fill", wrong.item)) from None
+    if options["fill"] in SIGNAL_FILLS:
+        for item, patch in enumerate(options["patch"]):
+            if patch[-1] < LEAST_LINE:
+                message = (
+                    f"fill={options['fill']} keeps the first and the last sample of a window, and "
+                    f"patch={patch[-1]} has none between them: take patch={LEAST_LINE} or more."
+                )
+                raise locate(QueryTypeError(message), value_node(statement, "patch", item))
 
 
 def _bind_strides(

@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 from obeql.errors import ModelError, QueryTypeError
 from obeql.executor.images import ModelInput, decode_object, fill_values, place, preprocess
 from obeql.planner.catalog import Preprocessing
-from obeql.planner.fills import FILLS
+from obeql.planner.fills import IMAGE_FILLS
 
 RNG = np.random.default_rng(1)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -177,5 +177,5 @@ def test_bad_fills(fill: str | tuple[float, float, float], model_input: tuple[Mo
 
 
 def test_every_named_fill_works(model_input: tuple[ModelInput, Preprocessing]) -> None:
-    for fill in FILLS:
+    for fill in IMAGE_FILLS:
         assert np.isfinite(fill_values(fill, *model_input)).all()

@@ -12,21 +12,25 @@ Floats = npt.NDArray[np.float64]
 
 
 def plain_ssim(x: Floats, y: Floats) -> float:
-    """scikit-image's structural_similarity(x, y, data_range=ptp(x)), window by window."""
-    side = min(7, min(x.shape) - (min(x.shape) + 1) % 2)
+    """scikit-image's structural_similarity(x, y, data_range=ptp(x)), window by window, by lines of short axes."""
+    smallest = min(n for n in x.shape if n >= 3)
+    side = min(7, smallest - (smallest + 1) % 2)
+    sides = [side if n >= 3 else 1 for n in x.shape]
     c1, c2 = (0.01 * np.ptp(x)) ** 2, (0.03 * np.ptp(x)) ** 2
     values = []
-    for r in range(x.shape[0] - side + 1):
-        for c in range(x.shape[1] - side + 1):
-            a, b = x[r : r + side, c : c + side], y[r : r + side, c : c + side]
-            cov = np.cov(a.ravel(), b.ravel())
-            top = (2 * a.mean() * b.mean() + c1) * (2 * cov[0, 1] + c2)
-            values.append(top / ((a.mean() ** 2 + b.mean() ** 2 + c1) * (cov[0, 0] + cov[1, 1] + c2)))
+    for place in np.ndindex(*(n - side + 1 for n, side in zip(x.shape, sides, strict=True))):
+        box = tuple(slice(at, at + side) for at, side in zip(place, sides, strict=True))
+        a, b = x[box], y[box]
+        cov = np.cov(a.ravel(), b.ravel())
+        top = (2 * a.mean() * b.mean() + c1) * (2 * cov[0, 1] + c2)
+        values.append(top / ((a.mean() ** 2 + b.mean() ** 2 + c1) * (cov[0, 0] + cov[1, 1] + c2)))
     return float(np.mean(values))
 
 
-@pytest.mark.parametrize("shape", [(12, 15), (7, 9), (6, 20), (3, 3), (4, 30)])
-def test_ssim_is_that_of_every_window(shape: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    "shape", [(12, 15), (7, 9), (6, 20), (3, 3), (4, 30), (1, 40), (2, 9), (5, 6, 8), (8, 7, 9), (2, 6, 5)]
+)
+def test_ssim_is_that_of_every_window(shape: tuple[int, ...]) -> None:
     random = np.random.default_rng(1)
     exact = random.normal(5, 2, (3, *shape))
     estimate = exact[0] + random.normal(0, 0.7, shape)
@@ -35,20 +39,22 @@ def test_ssim_is_that_of_every_window(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_equal_maps_have_quality_1(metric: str) -> None:
-    exact = np.random.default_rng(2).normal(size=(9, 11))
-    assert quality_of(metric, exact[None], exact)[0] == pytest.approx(1.0)
+    for shape in ((9, 11), (1, 30), (4, 5, 6)):
+        exact = np.random.default_rng(2).normal(size=shape)
+        assert quality_of(metric, exact[None], exact)[0] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_constant_maps_are_compared_by_largest_error(metric: str) -> None:
-    exact = np.full((1, 9, 9), 3.0)
-    assert quality_of(metric, exact, exact[0])[0] == 1.0
-    assert quality_of(metric, exact, exact[0] + 1e-3)[0] < 0
+    for shape in ((9, 9), (1, 30), (4, 5, 6)):
+        exact = np.full((1, *shape), 3.0)
+        assert quality_of(metric, exact, exact[0])[0] == 1.0
+        assert quality_of(metric, exact, exact[0] + 1e-3)[0] < 0
 
 
 def test_narrow_maps_are_compared_by_largest_error() -> None:
-    exact = np.array([[[0.0, 1.0, 2.0]]])
-    assert quality_of("ssim", exact, np.array([[0.0, 1.5, 2.0]]))[0] == pytest.approx(0.75)
+    exact = np.array([[[0.0, 1.0], [2.0, 0.5]]])
+    assert quality_of("ssim", exact, np.array([[0.0, 1.5], [2.0, 0.5]]))[0] == pytest.approx(0.75)
 
 
 def test_top_tenth_counts_the_cells_of_largest_importance() -> None:

@@ -27,7 +27,7 @@ EXACT, REDUCED = CostShares(0.002, 0.005), CostShares(0.002, 0.005, 0.2)
 
 def smooth(seed: int, length: float = 1.0) -> Floats:
     """A map drawn from the process that refinement believes in."""
-    axes = Axes(np.asarray(GRID.rows.starts) / 16, np.asarray(GRID.cols.starts) / 16)
+    axes = Axes.of(GRID)
     return Field(axes, length, np.ones(GRID.shape), np.ones(1)).draws(1, np.random.default_rng(seed))[0]
 
 
@@ -139,7 +139,7 @@ def test_a_map_that_ends_exact_costs_hardly_more(
 def test_an_audit_in_a_dear_precision_is_whole_after_the_first_look_only() -> None:
     prices, shares = CostShares(0.001, 0.01, MOST_REDUCED_PRICE), []
     grid = WindowGrid.over((240, 240), (16, 16), (4, 4))
-    axes = Axes(np.asarray(grid.rows.starts) / 16, np.asarray(grid.cols.starts) / 16)
+    axes = Axes.of(grid)
     truth = Field(axes, 1.0, np.ones(grid.shape), np.ones(1)).draws(1, np.random.default_rng(5))[0].reshape(-1, 1)
     refiner = Sampler(Problem(grid, "log_odds", 1, GOAL, 5, prices))
     request, nothing = refiner.first(), np.zeros_like(truth)

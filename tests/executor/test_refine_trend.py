@@ -27,7 +27,7 @@ TARGET = 0.9
 
 
 def drawn(seed: int, length: float, grid: WindowGrid = GRID) -> Floats:
-    axes = Axes(np.asarray(grid.rows.starts) / 16, np.asarray(grid.cols.starts) / 16)
+    axes = Axes.of(grid)
     return Field(axes, length, np.ones(grid.shape), np.ones(1)).draws(1, np.random.default_rng(seed))[0]
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from obeql.executor.models.one_row import OneRow
 from obeql.executor.network.capture.capture import capture
+from obeql.executor.operators.window_fill import Linear
 from obeql.planner.grid import WindowGrid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -140,12 +141,17 @@ def built(seed: int, n_channels: int, length: int, recipe: list[tuple[int, list[
     return module.eval()
 
 
-def by_a_loop(module: nn.Module, signal: Tensor, fill: Tensor, grid: WindowGrid) -> Tensor:
+def by_a_loop(module: nn.Module, signal: Tensor, fill: Tensor | Linear, grid: WindowGrid) -> Tensor:
     """Logits (windows, K): the module itself on (1, C, length) with one window after the other hidden."""
     wide, rows = copy.deepcopy(module).double(), []
     for start, length in zip(grid.cols.starts, grid.cols.lengths, strict=True):
         hidden = signal.clone()
-        hidden[..., start : start + length] = fill.expand_as(signal)[..., start : start + length]
+        if isinstance(fill, Linear):
+            for channel, samples in enumerate(signal[0].numpy()):
+                ends = samples[start], samples[start + length - 1]
+                hidden[0, channel, start : start + length] = torch.from_numpy(np.linspace(*ends, length))
+        else:
+            hidden[..., start : start + length] = fill.expand_as(signal)[..., start : start + length]
         rows.append(wide(hidden))
     return torch.cat(rows)
 
@@ -165,14 +171,17 @@ def test_boxes_equal_whole_signals_equal_the_module(data: st.DataObject, drive: 
     stride = data.draw(st.integers(2, 9) if border != "clip" else st.integers(1, patch))
     grid = WindowGrid.over((1, length), (1, patch), (1, stride), border)
     signal = torch.randn((1, n_channels, length), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    fill = data.draw(st.sampled_from((signal.mean(2)[0, :, None], signal.roll(1, 2)[0], torch.zeros_like(signal[0]))))
+    fills = (signal.mean(2)[0, :, None], signal.roll(1, 2)[0], torch.zeros_like(signal[0]), Linear())
+    fill = data.draw(st.sampled_from(fills))
     with torch.inference_mode():
         loop = by_a_loop(module, signal, fill, grid)
     wide = graph.to(CPU, torch.float64)
     stop = data.draw(st.integers(1, len(wide.layers)))
     engine = drive.incremental_engine(wide, stop, (1, data.draw(st.integers(1, 5))), 3, 4)
     for each in (drive.dense_engine(5), engine):
-        found = drive.window_logits(wide, grid, each, signal[:, :, None], fill[:, None])
+        found = drive.window_logits(
+            wide, grid, each, signal[:, :, None], fill if isinstance(fill, Linear) else fill[:, None]
+        )
         assert float((found - loop).abs().max()) <= 1e-9 * max(1.0, float(loop.abs().max()))
 
 

@@ -104,6 +104,66 @@ def test_the_blur_runs_along_the_signal(db: obeql.Session) -> None:
     assert np.abs(heat[1].importance).max() < 1e-6  # a blurred constant is that constant
 
 
+def drawn_through(x: Any, patch: int, stride: int, channels: tuple[int, ...]) -> list[Any]:
+    """Copies of a signal with a line from end to end of one window after the other, in some channels."""
+    found = []
+    for start in range(0, LENGTH - patch + 1, stride):
+        hidden = x.astype(np.float64)
+        for channel in channels:
+            ends = x[channel, start], x[channel, start + patch - 1]
+            hidden[channel, start : start + patch] = np.linspace(*ends, patch)
+        found.append(hidden)
+    return found
+
+
+@pytest.mark.parametrize("rules", ["", "choose_engine"], ids=["planned", "dense"])
+@pytest.mark.parametrize(("written", "channels"), [("", (0, 1)), (" channel=1", (1,))], ids=["all", "one"])
+def test_a_line_through_each_window_equals_a_plain_loop(
+    db: obeql.Session, rules: str, written: str, channels: tuple[int, ...]
+) -> None:
+    signals = [signal(), signal(seed=1)]
+    db.execute(f"SET obeql.disabled_rules = '{rules}'")
+    text = f"EXPLAIN OCCLUDE ? USING net FOR CLASS 'b' WITH patch=16 stride=8 fill=linear{written}"
+    result = db.execute(text, [signals])
+    module = network().double()
+    for heat, x in zip(result, signals, strict=True):
+        hidden = torch.from_numpy(np.stack(drawn_through(x, 16, 8, channels)))
+        with torch.inference_mode():
+            expected = torch.softmax(module(hidden), 1)[:, 1]
+        np.testing.assert_allclose(heat.scores, expected, atol=1e-6)
+    coarse = db.execute(text.replace("stride=8", "stride=16"), [signals[:1]])[0]
+    np.testing.assert_array_equal(coarse.scores, result[0].scores[::2])  # of stored windows
+    assert "from the database" in str(db.execute(f"PLAN ANALYZE {text}", [signals]))
+    dense = text.replace("stride=8", "stride=1")
+    near = db.execute(f"{dense} APPROX 0.8 WITHIN 100 SECONDS NO REUSE", [signals[:1]])[0]
+    known = slice(None) if near.cells.exact is None else near.cells.exact.reshape(-1)[::8]
+    np.testing.assert_allclose(near.scores[::8][known], result[0].scores[known], atol=1e-4)
+    if not written:
+        probe = db.probe(signals[0], "net", fill="linear")
+        told = [{each.class_name: each.probability for each in probe.hide(0, at, 1, 16)}["b"] for at in (0, 40, 80)]
+        np.testing.assert_allclose(told, result[0].scores[[0, 5, 10]], atol=1e-5)
+
+
+def test_a_line_is_for_windows_of_signals_with_something_between_their_ends(db: obeql.Session) -> None:
+    x = signal()
+    with pytest.raises(QueryTypeError, match=r"patch=2 has none between them: take patch=3 or more"):
+        db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=[8, 2] fill=linear", [x])
+    db.execute("EXPLAIN OCCLUDE ? USING net FOR CLASS 0 INTO lines WITH patch=16 stride=8 fill=linear", [x])
+    with pytest.raises(QueryTypeError, match="fill=linear is a line between the ends of a window: give another fill"):
+        db.execute("EVALUATE lines WITH steps=2")
+    torch.manual_seed(0)
+    for size in ((8, 8), (8, 8, 8)):
+        convolution = {2: nn.Conv2d, 3: nn.Conv3d}[len(size)]
+        module = nn.Sequential(convolution(3, 2, 3), nn.Flatten(), nn.Linear(2 * 6 ** len(size), 2)).eval()
+        db.create_model("other", module, size=size, replace=True)
+        given = torch.rand(3, *size)
+        takes = {2: "images", 3: "volumes"}[len(size)]
+        with pytest.raises(QueryTypeError, match=f"of a signal, and the model takes {takes}: allowed are mean"):
+            db.execute("EXPLAIN OCCLUDE ? USING other WITH patch=4 fill=linear", [given])
+        with pytest.raises(QueryTypeError, match="fill=linear is a line"):
+            db.probe(given, "other", fill="linear")
+
+
 def test_approx_top_cells_region_and_reuse_work_as_on_images(db: obeql.Session) -> None:
     x = signal()
     exact = db.explain(x, "net", classes=0, patch=8, stride=1)[0]

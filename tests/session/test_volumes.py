@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import obeql
 from obeql.errors import ImageError, QueryTypeError
+from obeql.executor.adaptive.map_quality import quality_of
 from obeql.planner.grid import WindowGrid
 
 SIZE = (10, 14, 12)
@@ -71,6 +72,21 @@ def db(folder: Path) -> Any:
         yield session
 
 
+@pytest.fixture
+def smooth_scan(tmp_path: Path) -> Any:
+    """A session, and a statement over 9 x 8 x 9 windows of a scan without noise."""
+    z, y, x = (np.linspace(0, 3, n) for n in (20, 18, 20))
+    waves = np.sin(z)[:, None, None] * np.cos(2 * y)[:, None] + np.sin(x)
+    np.save(tmp_path / "smooth.npy", np.stack([waves, waves**2]).astype(np.float32))
+    with obeql.connect(tmp_path / "smooth.duckdb") as session:
+        session.create_model("net", network(), size=(20, 18, 20), classes=["a", "b", "c"])
+        yield (
+            session,
+            f"EXPLAIN OCCLUDE '{tmp_path / 'smooth.npy'}' USING net FOR CLASS 'b' "
+            "WITH patch=4 stride=2 score=log_odds seed=3",
+        )
+
+
 STATEMENT = "EXPLAIN OCCLUDE '{}' USING net FOR CLASS 'b' WITH patch={} stride={} border={} fill={} score=log_odds"
 
 
@@ -105,6 +121,45 @@ def test_maps_are_those_of_the_plain_loop(
         count[box] += 1
     with np.errstate(invalid="ignore"):
         np.testing.assert_allclose(heat.to_pixels(), np.where(count, pixels / count, np.nan), atol=4e-6)
+
+
+@pytest.mark.parametrize(
+    ("clause", "settings"),
+    [
+        ("APPROX 0.8 WITHIN 100 SECONDS", {}),
+        ("APPROX 0.8 METRIC pearson WITHIN 100 SECONDS", {"disabled_rules": "choose_engine"}),
+        ("APPROX 0.8 WITHIN 100 SECONDS", {"disabled_rules": "choose_reduced_precision"}),
+        ("REGION (0, 0, 0, 18, 17, 20) APPROX 0.7 WITHIN 100 SECONDS", {}),
+    ],
+    ids=["ssim", "dense", "float32", "region"],
+)
+def test_estimated_maps_keep_their_word(smooth_scan: Any, clause: str, settings: dict[str, str]) -> None:
+    session, ask = smooth_scan
+    for name, value in settings.items():
+        session.execute(f"SET obeql.{name} = '{value}'")
+    head, _, rest = clause.rpartition(") ") if clause.startswith("REGION") else ("", "", clause)
+    region = f"{head})" if head else ""
+    rough = session.execute(f"{ask} {region} {rest}")[0]
+    exact = session.execute(f"{ask} {region} EXACT NO REUSE")[0]
+    assert rough.shape == exact.shape and np.isfinite(rough.scores).all() and 0 < rough.bound <= 1
+    computed = rough.cells.exact
+    assert computed.shape == rough.shape and computed.sum() == rough.cells.quality["n_exact"] < computed.size
+    np.testing.assert_allclose(rough.scores[computed], exact.scores[computed], rtol=1e-4, atol=1e-5)
+    assert rough.bound >= rough.target
+    assert quality_of(rough.metric, exact.scores[None], rough.scores)[0] >= rough.target - 0.1
+    stored = session.execute("SELECT exact, n_exact FROM heatmaps WHERE run_id = 1").fetchall()[0]
+    np.testing.assert_array_equal(np.asarray(stored[0], bool).reshape(rough.shape), computed)
+    again = session.run(1)[0]
+    np.testing.assert_array_equal(again.scores, rough.scores)
+    np.testing.assert_array_equal(again.cells.exact, computed)
+
+
+def test_the_most_important_windows_are_found(smooth_scan: Any) -> None:
+    session, ask = smooth_scan
+    found, exact = session.execute(f"{ask} TOP 5 CELLS")[0], session.execute(f"{ask} EXACT NO REUSE")[0]
+    best = np.sort(exact.importance.reshape(-1))[-5:]
+    known = found.importance[np.isfinite(found.importance)]
+    np.testing.assert_allclose(np.sort(known)[-5:], best, rtol=1e-3, atol=1e-4)
 
 
 def test_sql_and_plain_duckdb_read_what_python_holds(db: Any, folder: Path) -> None:
@@ -188,9 +243,6 @@ def test_python_arrays_channels_and_probe(db: Any) -> None:
         ("REGION (8, 0, 0, 4, 4, 4) WITH patch=4", "reaches outside the 10x14x12 input"),
         ("WITH patch=4 fill=black", "give it range="),
         ("WITH patch=4 fill=(1, 2, 3)", "one for each of 2 channels, not 3"),
-        ("WITH patch=4 APPROX 0.9", "APPROX estimates windows of signals and images; of volumes"),
-        ("WITH patch=4 TOP 5 CELLS", "write EXACT behind it"),
-        ("WITH patch=4 WITHIN 3 SECONDS", "WITHIN estimates windows"),
         ("WINDOWS (SELECT 0 AS top, 0 AS left, 4 AS height, 4 AS width)", "WINDOWS lists windows of images"),
     ],
 )
