@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 __all__ = [
     "BLUR_SIGMA",
+    "CHANNELS_MARK",
     "CONSTANTS",
     "FILLS",
     "FILL_VALUES",
@@ -43,7 +44,7 @@ CONSTANTS: Mapping[str, float] = {"black": 0.0, "white": 1.0, "gray": 0.5}
 BLUR_SIGMA = 1 / 20
 
 #: In the store, between a fill and the channels that it hides.
-_CHANNELS = "@"
+CHANNELS_MARK = "@"
 
 #: What may be written, for the help on options.
 FILL_VALUES = (
@@ -68,10 +69,10 @@ def fill_numbers(fill: str) -> tuple[float, ...] | None:
 
 def fill_with_channels(fill: str, channels: Sequence[int] | None) -> str:
     """Return a fill and the channels that it hides as the store has them: `mean@0,2`, or `mean` for all of them."""
-    return fill if channels is None else f"{fill}{_CHANNELS}{','.join(map(str, channels))}"
+    return fill if channels is None else f"{fill}{CHANNELS_MARK}{','.join(map(str, channels))}"
 
 
 def hidden_channels(text: str) -> tuple[str, tuple[int, ...] | None]:
     """Return a fill and the channels that it hides, None all of them, from the text of `fill_with_channels`."""
-    fill, mark, numbers = text.partition(_CHANNELS)
+    fill, mark, numbers = text.partition(CHANNELS_MARK)
     return fill, tuple(map(int, numbers.split(","))) if mark else None

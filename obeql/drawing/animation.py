@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from obeql.drawing.colors import Bytes, Palette, Sign, bar_pixels, checked_limit, hatching, limit_of, palette
 from obeql.drawing.legend import NOT_COMPUTED, ends_text, scale_text, uncovered
-from obeql.drawing.slices import Slice, slices_along
+from obeql.drawing.slices import Slice, slices_across
 from obeql.errors import QueryTypeError, nearest
 from obeql.planner.fills import BLUR_SIGMA, CONSTANTS, fill_numbers
 from obeql.results.quality_text import estimated_note
@@ -84,7 +84,7 @@ def film_bytes(
     if not np.isfinite(heat.importance).any():
         raise QueryTypeError(f"no window of '{heat.image}' was computed: there is nothing to animate")
     if heat.n_axes > 2:
-        views = slices_along(heat, n_frames)
+        views = slices_across(heat, 0, n_frames)
         frames = [_plane_frame(view, chosen, checked_limit(limit) or limit_of(heat, sign), panel_px) for view in views]
         return _film_of(frames, suffix, seconds, bar_pixels(chosen, frames[0].width))
     seen = _seen_by_the_network(heat)

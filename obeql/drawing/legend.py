@@ -50,6 +50,8 @@ def uncovered(heat: Heatmap) -> npt.NDArray[np.bool_]:
 
 def outside(placement: Placement) -> bool:
     """Return whether parts of the source image lie outside of the model's input, such as beyond a centre crop."""
-    top, left, height, width = placement.source_box(0, 0, *placement.model_size)
-    bottom, right = placement.source_size
-    return top > 0.5 or left > 0.5 or top + height < bottom - 0.5 or left + width < right - 0.5
+    size = placement.model_size
+    box = placement.source_box(*(0,) * len(size), *size)
+    starts, extents = box[: len(size)], box[len(size) :]
+    ends = zip(starts, extents, placement.source_size, strict=True)
+    return any(start > 0.5 or start + extent < n - 0.5 for start, extent, n in ends)

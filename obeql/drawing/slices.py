@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Slice",
     "as_picture",
+    "aspect",
     "draw_montage",
     "draw_volume",
     "figure_size",
     "plane_so_far",
-    "slices_along",
+    "slice_through",
+    "slices_across",
     "strongest",
 ]
 
@@ -82,13 +84,19 @@ def slice_through(heat: Heatmap, axis: int, cell: Cell) -> Slice:
     return _slice(heat, axis, cell.place[axis], min(int(at), heat.placement.model_size[axis] - 1))
 
 
-def slices_along(heat: Heatmap, most: int) -> list[Slice]:
-    """Return slices across the first axis, evenly spread over what windows cover, at most so many."""
-    starts, lengths = heat.cells.starts[0].astype(int), heat.cells.lengths[0].astype(int)
+def slices_across(heat: Heatmap, axis: int, most: int, through: Cell | None = None) -> list[Slice]:
+    """Return slices across an axis, evenly spread over what windows cover, at most so many; one of them `through` the
+    middle of a window, where one is given.
+    """
+    starts, lengths = heat.cells.starts[axis].astype(int), heat.cells.lengths[axis].astype(int)
     places = np.arange(starts.min(), (starts + lengths).max())
     chosen = places[np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int))]
     nearest = [int(np.argmin(np.abs(starts + (lengths - 1) / 2 - place))) for place in chosen]
-    return [_slice(heat, 0, plane, int(at)) for plane, at in zip(nearest, chosen, strict=True)]
+    found = [_slice(heat, axis, plane, int(at)) for plane, at in zip(nearest, chosen, strict=True)]
+    if through is not None:
+        middle = slice_through(heat, axis, through)
+        found[int(np.argmin([abs(view.at - middle.at) for view in found]))] = middle
+    return found
 
 
 def _slice(heat: Heatmap, axis: int, plane: int, at: int) -> Slice:
@@ -186,7 +194,7 @@ def draw_montage(outer: Axes, heat: Heatmap, limit: float, chosen: Palette, smoo
     """Draw slices across the first axis, evenly spread, in rows in the place of an axes; returns as `draw_volume`."""
     outer.set_axis_off()
     mappable, problem = None, ""
-    views = slices_along(heat, _MOST_PANELS)
+    views = slices_across(heat, 0, _MOST_PANELS)
     height, width = views[0].heat.placement.source_size
     n_columns = min(len(views), max(1, round((len(views) * height / width) ** 0.5 * _ASPECT)))
     n_rows = -(-len(views) // n_columns)
@@ -206,11 +214,11 @@ def _draw(
     mappable = draw_pixels(ax, view.heat, view.pixels, limit, chosen, smooth)
     draw_hatches(ax, view.heat, uncovered(view.heat) | np.isnan(view.pixels))
     bare(ax)
-    ax.set_aspect(_aspect(view))
+    ax.set_aspect(aspect(view))
     return mappable
 
 
-def _aspect(view: Slice) -> float:
+def aspect(view: Slice) -> float:
     """Return how much taller than wide a voxel of a slice is, as the volume's file says; 1 where it does not."""
     try:
         spacing = view.heat.source().metadata.get("spacing")

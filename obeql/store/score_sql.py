@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from obeql.planner.fills import CHANNELS_MARK
 from obeql.planner.scores import OF_LOGIT, SCORES, Score, ScoreKind
 
 __all__ = ["Places", "case_of", "with_scores"]
@@ -197,6 +198,13 @@ def _every_row(rows: str, of_planes: str) -> str:
     return f"flatten(list_transform({of_planes}, lambda _plane: list_transform({rows}, lambda _row: _plane)))"
 
 
+def _channel(fill: str, names: str) -> str:
+    """Return the channels that a fill hides, by the `names` of all, a list; NULL where it hides every channel."""
+    numbers = f"string_split(split_part({fill}, '{CHANNELS_MARK}', 2), ',')"
+    named = f"list_transform({numbers}, lambda _n: coalesce({names}[_n::INTEGER + 1], _n))"
+    return f"CASE WHEN contains({fill}, '{CHANNELS_MARK}') THEN array_to_string({named}, ', ') END"
+
+
 def case_of(kind: str, cases: Iterable[tuple[str, str]]) -> str:
     """Choose by the kind of score; NULL for a kind that is not among the cases."""
     chosen = " ".join(f"WHEN '{name}' THEN {written}" for name, written in cases)
@@ -230,4 +238,5 @@ _PLACES: Places = {
     "of_logit": _of_logit,
     "every_plane": _every_plane,
     "every_row": _every_row,
+    "channel": _channel,
 }

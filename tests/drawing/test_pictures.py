@@ -142,7 +142,7 @@ def test_a_report_holds_the_numbers_and_pictures(make_heatmap: Callable[..., Any
     assert found["title"] == "gray.png · </script><b>" and "label cat" in found["detail"]
     assert np.allclose(found["importance"], heat.importance, rtol=1e-4)
     assert found["best"][0] == [heat.top(1)[0].row, heat.top(1)[0].col]
-    overlay = Image.open(BytesIO(base64.b64decode(found["overlay"].split(",")[1])))
+    overlay = Image.open(BytesIO(base64.b64decode(found["views"][0]["slices"][0]["overlay"].split(",")[1])))
     assert overlay.size == (48, 48) and overlay.mode == "RGBA"
     assert data["failures"] == [["gone.png", "no such file"]]
     assert "http" not in (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -172,7 +172,7 @@ def test_a_report_states_the_quality(make_heatmap: Callable[..., Any], tmp_path:
 def test_a_report_of_odd_maps(make_heatmap: Callable[..., Any], tmp_path: Path) -> None:
     data = report_of(Result((make_heatmap(np.nan), make_heatmap(0.0, picture=None))), tmp_path / "r.html")
     assert data["maps"][0]["importance"][0][0] is None and data["maps"][0]["best"] == []
-    assert data["maps"][1]["picture"] is None and data["title"].endswith("gray.png")
+    assert data["maps"][1]["views"][0]["slices"][0]["picture"] is None and data["title"].endswith("gray.png")
     with pytest.raises(QueryTypeError, match="no heat map"):
         Result(()).report(tmp_path / "r.html")
     with pytest.raises(QueryTypeError, match=r"\.html"):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 import warnings
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +14,13 @@ import duckdb
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import obeql
 from obeql.errors import ImageError, QueryTypeError
 from obeql.executor.adaptive.map_quality import quality_of
+from obeql.export.report.views import slices_of_each
 from obeql.planner.grid import WindowGrid
 
 SIZE = (10, 14, 12)
@@ -322,6 +328,26 @@ def test_pictures_lists_and_exports(db: Any, folder: Path, capsys: pytest.Captur
     assert image.shape == SIZE
     np.testing.assert_array_equal(image.affine, np.eye(4))
     np.testing.assert_array_equal(np.asarray(image.dataobj, np.float32), result[0].to_pixels("source"))
+
+
+def test_a_report_goes_through_slices_of_every_axis(db: Any, folder: Path) -> None:
+    result = db.execute(STATEMENT.format(folder / "scan0.npy", "4x6x5", "2x3x4", "cover", 0))
+    result.report(folder / "report.html")
+    text = (folder / "report.html").read_text("utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    (found,) = json.loads(data)["maps"]
+    best = result[0].top(1)[0]
+    np.testing.assert_allclose(found["importance"], result[0].importance, rtol=1e-4)
+    assert found["best"][0] == list(best.place) and found["box_names"][0] == "front"
+    for axis, view in enumerate(found["views"]):
+        sizes = SIZE[:axis] + SIZE[axis + 1 :]
+        assert view["axis"] == axis and tuple(view["source_size"]) == sizes
+        assert [each["at"] for each in view["slices"]] == list(range(SIZE[axis]))
+        begin = view["slices"][view["begin"]]
+        assert begin["plane"] == best.place[axis] and begin["at"] == best.starts[axis] + best.extents[axis] // 2
+        overlay = Image.open(BytesIO(base64.b64decode(begin["overlay"].split(",")[1])))
+        assert overlay.size == sizes[::-1]
+    assert [slices_of_each(n) for n in (1, 3, 10, 200)] == [40, 40, 12, 1]
 
 
 def test_folders_of_volumes(db: Any, folder: Path) -> None:

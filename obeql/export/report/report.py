@@ -5,21 +5,19 @@ Comes last, as `overlay` does. The file holds everything it shows: it can be mai
 
 from __future__ import annotations
 
-import base64
 import json
 from dataclasses import replace
 from importlib.resources import files
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from obeql.drawing.as_picture import as_picture
 from obeql.drawing.colors import Palette, checked_limit, hatching, limit_of, shared_limits
-from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text, uncovered
-from obeql.errors import ImageError, QueryTypeError
+from obeql.drawing.legend import NOT_COMPUTED, OUTSIDE, ends_text, outside, scale_text
+from obeql.errors import QueryTypeError
+from obeql.export.report.views import png, slices_of_each, uri, views_of
 from obeql.results.quality_text import estimated_note, quality_sentence
 
 if TYPE_CHECKING:
@@ -30,9 +28,6 @@ __all__ = ["MAX_REPORT", "report_data", "report_text"]
 
 #: Most maps in one report; a browser carries more badly.
 MAX_REPORT = 200
-
-#: Longest side in pixels of the pictures in a report.
-_LARGEST_PX = 640
 
 
 def report_text(
@@ -85,18 +80,19 @@ def report_data(
     )
     if result.seconds is not None:
         facts += f" · {result.seconds:.3g} s"
+    most_slices = slices_of_each(sum(heat.n_axes > 2 for heat in result.maps))
     return {
         "title": f"Where it looks: {name}",
         "facts": facts,
         "scale": _scale(chosen),
         "span": chosen.span,
         "alpha": chosen.alpha,
-        "hatch": _uri("png", _png(hatching(np.ones((12, 12), bool), 12))),
-        "hatch_outside": _uri("png", _png(hatching(np.ones((12, 12), bool), 12, falling=True))),
+        "hatch": uri("png", png(hatching(np.ones((12, 12), bool), 12))),
+        "hatch_outside": uri("png", png(hatching(np.ones((12, 12), bool), 12, falling=True))),
         "not_computed": NOT_COMPUTED,
         "outside": OUTSIDE,
         "maps": [
-            _map(heat, limit or limits.get(heat.score_kind) or limit_of(heat, chosen.sign), chosen)
+            _map(heat, limit or limits.get(heat.score_kind) or limit_of(heat, chosen.sign), chosen, most_slices)
             for heat in result.maps
         ],
         "failures": [(failure.shown, failure.error) for failure in result.failures],
@@ -104,15 +100,14 @@ def report_data(
     }
 
 
-def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
-    heat = as_picture(heat)
+def _map(heat: Heatmap, limit: float, chosen: Palette, most_slices: int) -> dict[str, Any]:
     detail = (
         f"{heat.model} · clean {heat.score_kind} {heat.clean_score:.4g} · {heat.windows_text}, "
         f"fill {heat.cells.key.fill}"
     )
     if heat.label is not None:
         detail += f" · label {heat.label}"
-    place = heat.placement
+    heat = heat if heat.n_axes > 2 else as_picture(heat)
     named = set(np.unique(heat.top_class).tolist()) | {heat.class_id}
     names = {str(i): heat.classes[i] for i in sorted(named) if 0 <= i < len(heat.classes)}
     return {
@@ -123,78 +118,31 @@ def _map(heat: Heatmap, limit: float, chosen: Palette) -> dict[str, Any]:
         "score_kind": heat.score_kind.replace("_", "-"),
         "clean_score": heat.clean_score,
         "limit": limit,
-        "source_size": place.source_size,
-        "model_size": place.model_size,
-        "model_box": place.source_box(0, 0, *place.model_size),
-        "tops": heat.tops.tolist(),
-        "lefts": heat.lefts.tolist(),
-        "heights": heat.heights.tolist(),
-        "widths": heat.widths.tolist(),
+        "box_names": heat.kind.box_names,
+        "unit": heat.kind.short_unit,
+        "starts": [along.tolist() for along in heat.cells.starts],
+        "lengths": [along.tolist() for along in heat.cells.lengths],
         "regions": [cell.name for cell in heat.regions] or None,
         "masks": [None if cell.mask is None else cell.mask.astype(int).tolist() for cell in heat.regions],
-        "importance": _numbers(heat.importance),
-        "scores": _numbers(heat.scores),
+        "importance": _numbers(heat.importance.tolist()),
+        "scores": _numbers(heat.scores.tolist()),
         "top_class": heat.top_class.tolist(),
         "inexact": estimated_note(heat.cells.quality),
         "exact": None if heat.cells.exact is None else heat.cells.exact.astype(int).tolist(),
         "class_names": names,
-        "best": [(cell.row, cell.col) for cell in heat.top()],
-        "picture": _picture(heat),
-        "overlay": _overlay(heat, limit, chosen),
-        "hatches": _hatches(heat),
-        "has_outside": outside(place),
+        "best": [cell.place for cell in heat.top()],
+        "views": views_of(heat, most_slices, limit, chosen),
+        "has_outside": outside(heat.placement),
         "scale_text": scale_text(heat.score_kind),
         "ends": ends_text(chosen.sign, heat.score_kind),
     }
 
 
-def _numbers(plane: npt.NDArray[np.float32]) -> list[list[float | None]]:
-    """Rows of numbers as JSON has them: five digits, null where not computed."""
-    return [[float(f"{value:.5g}") if np.isfinite(value) else None for value in row] for row in plane.tolist()]
-
-
-def _picture(heat: Heatmap) -> str | None:
-    from PIL import Image  # noqa: PLC0415
-
-    try:
-        pixels = heat.source().unit_pixels()
-    except ImageError:
-        return None
-    image = Image.fromarray(np.uint8(np.rint(pixels * 255)))
-    image.thumbnail((_LARGEST_PX, _LARGEST_PX))
-    buffer = BytesIO()
-    if max(image.size) <= 256:
-        image.save(buffer, format="PNG")
-        return _uri("png", buffer)
-    image.save(buffer, format="JPEG", quality=90)
-    return _uri("jpeg", buffer)
-
-
-def _overlay(heat: Heatmap, limit: float, chosen: Palette) -> str:
-    """The map in colors, one picture pixel for each of the model's input; opaque at the ends, the page adds opacity."""
-    rgba = replace(chosen, alpha=1.0).colors(heat.to_pixels() / limit)
-    return _uri("png", _png(np.asarray(np.rint(rgba * 255), np.uint8)))
-
-
-def _hatches(heat: Heatmap) -> str | None:
-    """Return what no window covers, hatched, at about twice the model's size; None where all is covered."""
-    unknown = uncovered(heat)
-    if not unknown.any():
-        return None
-    zoom = max(1, round(480 / max(unknown.shape)))
-    return _uri("png", _png(hatching(np.kron(unknown, np.ones((zoom, zoom), bool)), 12)))
-
-
-def _png(pixels: npt.NDArray[np.uint8]) -> BytesIO:
-    from PIL import Image  # noqa: PLC0415
-
-    buffer = BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return buffer
-
-
-def _uri(kind: str, buffer: BytesIO) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def _numbers(plane: Any) -> Any:
+    """Numbers, nested as a plane is, as JSON has them: five digits, null where not computed."""
+    if isinstance(plane, list):
+        return [_numbers(part) for part in plane]
+    return float(f"{plane:.5g}") if np.isfinite(plane) else None
 
 
 def _scale(chosen: Palette) -> list[str]:

@@ -138,9 +138,7 @@ FROM (
            {{ formula probability | map.clean_log_odds }} AS clean_probability,
            map.clean_log_odds::FLOAT AS clean_log_odds_float, map.clean_logit::FLOAT AS clean_logit_float,
            listed.names AS regions,
-           CASE WHEN contains(map.fill, '@') THEN array_to_string(list_transform(
-               string_split(split_part(map.fill, '@', 2), ','),
-               lambda _n: coalesce(known.channels[_n::INTEGER + 1], _n)), ', ') END AS channel
+           {{ channel map.fill | known.channels }} AS channel
     FROM obeql_store.run_maps AS member
     JOIN obeql_store.live_runs AS runs ON runs.run_id = member.run_id
     JOIN obeql_store.map_rows AS map ON map.map_id = member.map_id
@@ -159,9 +157,7 @@ SELECT run_name, image_id, name, path, label, class_id, class_name, model, score
        {'z': z, 'score': score_kind, 'clean': clean_z, 'clean_score': clean_score, 'clean_rest': clean_rest,
         'n_rows': n_rows, 'n_cols': n_cols} AS map,
        run_id, map_id,
-       CASE WHEN contains(fill, '@') THEN array_to_string(list_transform(
-               string_split(split_part(fill, '@', 2), ','),
-               lambda _n: coalesce(known.channels[_n::INTEGER + 1], _n)), ', ') END AS channel
+       {{ channel fill | known.channels }} AS channel
 FROM (
     SELECT member.run_id, member.image_id, member.class_id, member.class_name, member.map_id,
            member.stride_height, member.stride_width, coalesce(member.label, image.label) AS label,
@@ -197,9 +193,7 @@ SELECT run_name, image_id, name, path, label, class_id, class_name, model, score
        {'counts': counts, 'score': score_kind, 'clean': clean, 'clean_logit': clean_logit, 'clean_score': clean_score,
         'clean_rest': clean_rest, 'n_rows': n_rows, 'n_cols': n_cols} AS map,
        run_id, map_id,
-       CASE WHEN contains(fill, '@') THEN array_to_string(list_transform(
-               string_split(split_part(fill, '@', 2), ','),
-               lambda _n: coalesce(known.channels[_n::INTEGER + 1], _n)), ', ') END AS channel
+       {{ channel fill | known.channels }} AS channel
 FROM (
     SELECT member.run_id, member.image_id, member.class_id, member.class_name, member.map_id,
            member.stride_height, member.stride_width, coalesce(member.label, image.label) AS label,
