@@ -9,13 +9,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from obeql.planner.geometry import Network
 from obeql.planner.input_kinds import InputKind, kind_of
+
+if TYPE_CHECKING:
+    from obeql.planner.binding.image_paths import Parts
 
 __all__ = [
     "NO_YES",
@@ -308,8 +311,8 @@ class Catalog(Protocol):
         """
         ...
 
-    def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
-        """Return these pages, counted from 1, of the images' files, or `all`; images that are no files as they are."""
+    def in_parts(self, images: Sequence[ImageRecord], parts: Parts) -> Sequence[ImageRecord]:
+        """Return parts of the images' files: pages, counted from 1, or `all`, or frames; others as they are."""
         ...
 
     def run_exists(self, name: str) -> bool: ...

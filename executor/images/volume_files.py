@@ -45,6 +45,8 @@ def read_volume(
     name = path.name.lower()
     if path.is_dir():
         return _read_folder(path, shown, frames, decode)
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        _refuse_frames(frames, shown)
     if name.endswith(NIFTI_SUFFIXES):
         return read_nifti(path, shown, page)
     if path.suffix.lower() in VIDEO_SUFFIXES:
@@ -61,11 +63,19 @@ def _read_folder(
 ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     files = [child for child in path.iterdir() if child.is_file() and not child.name.startswith(".")]
     if any(is_dicom(file) for file in files):
+        _refuse_frames(frames, shown)
         return read_series(path, shown)
     pictures = sorted((file for file in files if is_slice(file)), key=natural_key)
     if not pictures:
         raise ImageError(f"'{shown}' is a folder without DICOM files and pictures: no volume can be made of it")
     return read_frames(pictures, shown, frames, decode)
+
+
+def _refuse_frames(frames: Frames, shown: str) -> None:
+    if frames != Frames():
+        raise ImageError(
+            f"'{shown}' is no clip: {', '.join(Frames.names())} choose frames of videos and of folders of pictures"
+        )
 
 
 def _read_pages(path: Path, shown: str) -> npt.NDArray[np.float32]:

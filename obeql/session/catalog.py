@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from obeql.errors import ImageError
 from obeql.planner import ImageRecord, ImageSet, ModelRecord, setting_default
+from obeql.planner.binding.image_paths import Parts
 from obeql.planner.catalog import StoredMaps, WindowTable
 from obeql.session.image_registry import ImageRegistry
 from obeql.session.window_sources import label_picture, segments_of, windows_selected
@@ -58,8 +59,8 @@ class SessionCatalog:
     def segments(self, image: ImageRecord, call: str, how: Preprocessing) -> npt.NDArray[Any]:
         return segments_of(self._image_registry.load(image, len(how.size)), call, how)
 
-    def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
-        return self._image_registry.paged(images, pages)
+    def in_parts(self, images: Sequence[ImageRecord], parts: Parts) -> Sequence[ImageRecord]:
+        return self._image_registry.in_parts(images, parts)
 
     def run_exists(self, name: str) -> bool:
         run = self._store.run(name)

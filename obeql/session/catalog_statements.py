@@ -15,6 +15,7 @@ from obeql.errors import UnknownNameError
 from obeql.grammar import statements, syntax
 from obeql.planner import ImageSet, ModelRecord, bind_setting, images_options, model_options
 from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.file_parts import axes_of_parts, take_parts
 from obeql.planner.binding.sources import resolve_source
 from obeql.results.messages import Message
 from obeql.session.call import Call
@@ -82,8 +83,9 @@ class CatalogStatements:
         self._context.require_writable("CREATE IMAGES")
         source, values = statement.source, self._context.values(statement, call)
         options = images_options(statement.options, values)
-        _, images = resolve_source(source, self._context.catalog, values)
-        images = self._context.image_registry.paged(images, options["page"])
+        parts = take_parts(options, statement.options)
+        _, images = resolve_source(source, self._context.catalog, values, axes_of_parts(parts))
+        images = self._context.image_registry.in_parts(images, parts)
         match source:
             case syntax.SelectSource(sql=sql):
                 shown = sql.strip()

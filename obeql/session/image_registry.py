@@ -16,7 +16,16 @@ import duckdb
 
 from obeql.errors import ImageError, QueryTypeError
 from obeql.planner import ImageRecord, ImageSet
-from obeql.planner.binding.image_paths import as_text, bare_path, file_of, split_page, with_page
+from obeql.planner.binding.image_paths import (
+    Frames,
+    Parts,
+    as_text,
+    bare_path,
+    file_of,
+    split_page,
+    with_frames,
+    with_page,
+)
 from obeql.session.derived_tables import DerivedTables
 from obeql.session.file_locations import FileLocations
 from obeql.session.sql_errors import said_and_offset
@@ -118,18 +127,26 @@ class ImageRegistry:
         held = self._held(image)
         return None if held is None else _read_by(held, n_axes).digest
 
-    def listed(self, items: Sequence[Any], name: str | None, shown: str, model: str | None = None) -> list[ImageRecord]:
+    def listed(
+        self,
+        items: Sequence[Any],
+        name: str | None,
+        shown: str,
+        model: str | None = None,
+        n_axes: int | None = None,
+    ) -> list[ImageRecord]:
         """Images of a Python list: paths, pixels and records, mixed; a batch (N, C, H, W) or (N, H, W, C) is N of them.
 
         Pixels are called `<name>_<place>`, and by their content when there is no name. `shown` is what messages
-        call the list, `model` the one that reads them: arrays are images or signals, as it takes them.
+        call the list, `model` the one that reads them: arrays are images or signals, as it takes them. Without one,
+        `n_axes` says which they are, where that is known.
         """
         from obeql.executor.images import decode_object  # noqa: PLC0415
 
         found: list[ImageRecord] = []
         pixels: dict[int, tuple[str | None, SourceImage]] = {}
         known = None if model is None else self._store.model(model)
-        n_axes = None if known is None else len(known.preprocessing.size)
+        n_axes = n_axes if known is None else len(known.preprocessing.size)
         items = [part for item in items for part in _one_by_one(item, n_axes)]
         for place, item in enumerate(items):
             which = f"{shown}, item {place}" if len(items) > 1 else shown
@@ -159,13 +176,20 @@ class ImageRegistry:
             return [ImageRecord(as_text(pattern))]
         return [ImageRecord(as_text(str(path))) for path in (expand_volumes if n_axes == 3 else expand)(pattern)]
 
-    def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...] | None) -> tuple[ImageRecord, ...]:
-        """Return the pages of image files: those numbers, counted from 1, or `all`; None leaves the images as they are.
+    def in_parts(self, images: Sequence[ImageRecord], parts: Parts | None) -> tuple[ImageRecord, ...]:
+        """Return parts of image files: pages by their numbers, counted from 1, or `all`, or frames of clips.
 
-        Images that are no files, and paths that name a page, are left as they are, too.
+        None leaves the images as they are; so are images that are no files, and paths that name a part themselves.
         """
-        if pages is None:
+        if parts is None:
             return tuple(images)
+        if isinstance(parts, Frames):
+            whole = [image.path is not None and bare_path(image.path) == image.path for image in images]
+            return tuple(
+                replace(image, path=with_frames(str(image.path), parts)) if named else image
+                for image, named in zip(images, whole, strict=True)
+            )
+        pages = parts
         from obeql.executor.images import count_pages  # noqa: PLC0415
 
         found: list[ImageRecord] = []

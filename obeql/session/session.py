@@ -20,8 +20,9 @@ import duckdb
 from obeql.errors import QueryError, QueryTypeError
 from obeql.grammar import parse_script
 from obeql.planner import FollowingStatements, ImageSet, ModelRecord
+from obeql.planner.binding.file_parts import axes_of_parts
 from obeql.planner.binding.image_paths import as_text
-from obeql.planner.binding.options import images_pages
+from obeql.planner.binding.options import images_parts
 from obeql.results.messages import Message, Plan
 from obeql.results.result import Result
 from obeql.session.call import Call
@@ -209,13 +210,22 @@ class Session:
         return record
 
     def create_images(
-        self, name: str, images: Any, *, replace: bool = False, page: int | Sequence[int] | str | None = None
+        self,
+        name: str,
+        images: Any,
+        *,
+        replace: bool = False,
+        page: int | Sequence[int] | str | None = None,
+        frames: int | None = None,
+        every: int | None = None,
+        start: int | None = None,
     ) -> ImageSet:
         """Give a list of images a name: a path, glob or folder, or a list of paths, arrays, tensors, PIL images.
 
-        `page` takes pages of files of several, counted from 1, or "all"; without it, the first is taken.
+        `page` takes pages of files of several, counted from 1, or "all"; without it, the first is taken. `frames`,
+        `every` and `start` are those of clips, as in CREATE IMAGES: videos and folders of pictures are one each then.
         """
-        pages = images_pages(page)
+        parts = images_parts({"page": page, "frames": frames, "every": every, "start": start})
         self._context.require_writable("create_images")
         _check_name("Image set", name)
         source: str | None = None
@@ -224,7 +234,9 @@ class Session:
         if source is None and not is_pixels(images) and not isinstance(images, Iterable):
             raise QueryTypeError(f"Images are a path or a list of paths and pixels, not {type(images).__name__}.")
         items = [images] if source is not None or is_pixels(images) else list(images)
-        found = self._image_registry.paged(self._image_registry.listed(items, name, "images"), pages)
+        found = self._image_registry.in_parts(
+            self._image_registry.listed(items, name, "images", n_axes=axes_of_parts(parts)), parts
+        )
         if not found:
             raise QueryTypeError("The list of images is empty.")
         return self._image_registry.put_set(

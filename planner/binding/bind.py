@@ -24,6 +24,7 @@ from obeql.planner.binding.clauses import (
     what_lists,
 )
 from obeql.planner.binding.error_location import is_written, locate, placed_in
+from obeql.planner.binding.file_parts import take_parts
 from obeql.planner.binding.labels import each_once
 from obeql.planner.binding.options import explain_options, predict_options
 from obeql.planner.binding.selected_classes import bind_classes, bind_score, bind_top, no_classes
@@ -133,8 +134,8 @@ def _bind_predict(
     model = resolve_model(statement.model, catalog, parameters)
     options = predict_options(statement.options, parameters)
     _, images = resolve_source(statement.source, catalog, parameters, len(model.preprocessing.size))
-    if options["page"] is not None:
-        images = tuple(catalog.paged(images, options["page"]))
+    parts = take_parts(options, statement.options, model)
+    images = tuple(images if parts is None else catalog.in_parts(images, parts))
     k = model.n_classes if model.has_values else min(PREDICT_TOP, model.n_classes)
     if statement.check:
         if not model.preprocessing.is_image:
@@ -164,7 +165,6 @@ def _bind_explain(
     like: BoundExplain | None = None,
 ) -> BoundExplain:
     options = explain_options(statement.options, parameters, defaults)
-    pages = options.pop("page")
     check_clauses(statement)
     approx = bind_approx(statement.accuracy)
     device = bind_device(statement.device, catalog)
@@ -177,9 +177,11 @@ def _bind_explain(
     if like is None:
         model = resolve_model(statement.model, catalog, parameters)
         source, named = resolve_source(statement.source, catalog, parameters, len(model.preprocessing.size))
-        images = each_once(named if pages is None else catalog.paged(named, pages))
+        parts = take_parts(options, statement.options, model)
+        images = each_once(named if parts is None else catalog.in_parts(named, parts))
     else:
         model, images = like.model, like.images
+        take_parts(options, statement.options, model)
         source = next(find(like.logical, ScanImages)).source
     classes = bind_classes(statement, model, images, parameters)
     options["score"] = bind_score(statement, options, model)

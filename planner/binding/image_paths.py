@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import PurePath
 
-__all__ = ["Frames", "as_text", "bare_path", "file_of", "image_name", "split_frames", "split_page", "with_page"]
+__all__ = [
+    "Frames",
+    "Parts",
+    "as_text",
+    "bare_path",
+    "file_of",
+    "image_name",
+    "split_frames",
+    "split_page",
+    "with_frames",
+    "with_page",
+]
 
 _PAGE = re.compile(r"(.+)#page=([0-9]{1,9})", re.DOTALL)
 _FRAMES = re.compile(r"(.+)#((?:frames|every|start)=[0-9]{1,9}(?:,(?:frames|every|start)=[0-9]{1,9})*)", re.DOTALL)
@@ -69,9 +81,23 @@ class Frames:
     every: int = 1
     start: int = 0
 
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return what the numbers are called, behind `#` and as options of statements."""
+        return tuple(each.name for each in fields(cls))
+
+    @classmethod
+    def of(cls, given: Mapping[str, int]) -> Frames:
+        """Return the frames that some of the numbers name; the others are as without them."""
+        return cls(**given)
+
     def wants(self, number: int) -> bool:
         """Return whether frame `number`, counted from 0, is taken, as far as there are not enough yet."""
         return number >= self.start and (number - self.start) % self.every == 0
+
+
+#: Parts of files that a statement takes: pages, counted from 1, or `all`; or frames of clips.
+Parts = str | tuple[int, ...] | Frames
 
 
 def split_frames(path: str) -> tuple[str, Frames]:
@@ -83,12 +109,15 @@ def split_frames(path: str) -> tuple[str, Frames]:
     if found is None or os.path.exists(path):  # noqa: PTH110
         return path, Frames()
     said = dict(part.split("=") for part in found[2].split(","))
-    numbers = {name: int(number) for name, number in said.items()}
-    return found[1], Frames(
-        max(1, numbers["frames"]) if "frames" in numbers else None,
-        max(1, numbers.get("every", 1)),
-        numbers.get("start", 0),
-    )
+    return found[1], Frames.of({name: max(int(name != "start"), int(number)) for name, number in said.items()})
+
+
+def with_frames(path: str, frames: Frames) -> str:
+    """Return the path of these frames of a clip."""
+    told = {name: getattr(frames, name) for name in Frames.names()}
+    plain = {name: getattr(Frames(), name) for name in Frames.names()}
+    part = ",".join(f"{name}={number}" for name, number in told.items() if number != plain[name])
+    return f"{path}#{part}" if part else path
 
 
 def bare_path(path: str) -> str:

@@ -19,6 +19,7 @@ from obeql.errors import ObeqlError
 from obeql.grammar import statements, syntax
 from obeql.planner.binding.bind import bind_alike
 from obeql.planner.binding.bound import BoundExplain
+from obeql.planner.binding.image_paths import Frames
 from obeql.planner.binding.options import explain_options
 from obeql.planner.catalog import Catalog
 from obeql.planner.class_selector import ClassSelector
@@ -26,7 +27,7 @@ from obeql.planner.logical.plan import ScoreCells, find, grids_of
 
 __all__ = ["FollowingStatements"]
 
-_WINDOWS = ("patch", "stride", "fill", "channel", "border", "precision", "page")
+_WINDOWS = ("patch", "stride", "fill", "channel", "border", "precision", "page", *Frames.names())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

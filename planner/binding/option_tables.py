@@ -57,6 +57,13 @@ class OptionInfo:
 _PAGE = OptionInfo("page", pages, None, "3, [1, 2], all", "Pages of files of several, counted from 1; the first.")
 
 
+#: Which frames of a clip are read, also behind `#` of its path.
+_FRAMES = (
+    OptionInfo("frames", whole(1), None, "16", "Frames of a clip that are read; all of them."),
+    OptionInfo("every", whole(1), None, "2", "Which frames of a clip are read: each, or every second one."),
+    OptionInfo("start", whole(0), None, "30", "The first frame of a clip that is read, counted from 0."),
+)
+
 EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
     OptionInfo(
         "patch",
@@ -118,6 +125,7 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
     ),
     OptionInfo("seed", seed, 0, "0", "Seed of random choices; exact maps make none."),
     _PAGE,
+    *_FRAMES,
     OptionInfo("mask", text_value, None, "'organs.png'", "A picture of labels: a window for each but 0, and no grid."),
     OptionInfo(
         "segments",
@@ -129,10 +137,10 @@ EXPLAIN_OPTIONS: tuple[OptionInfo, ...] = (
 )
 
 
-PREDICT_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)
+PREDICT_OPTIONS: tuple[OptionInfo, ...] = (_PAGE, *_FRAMES)
 
 
-IMAGES_OPTIONS: tuple[OptionInfo, ...] = (_PAGE,)
+IMAGES_OPTIONS: tuple[OptionInfo, ...] = (_PAGE, *_FRAMES)
 
 
 MODEL_OPTIONS: tuple[OptionInfo, ...] = (

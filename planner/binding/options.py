@@ -12,6 +12,8 @@ from typing import Any
 from obeql.errors import QueryTypeError, UnknownNameError, nearest
 from obeql.grammar import syntax
 from obeql.planner.binding.error_location import locate
+from obeql.planner.binding.file_parts import take_parts
+from obeql.planner.binding.image_paths import Parts
 from obeql.planner.binding.option_tables import (
     EVALUATE_OPTIONS,
     EXPLAIN_OPTIONS,
@@ -21,7 +23,6 @@ from obeql.planner.binding.option_tables import (
     RENDER_OPTIONS,
     OptionInfo,
 )
-from obeql.planner.binding.option_values import pages
 from obeql.planner.binding.values import BadValue, Parameters, plain, show_pair
 
 __all__ = [
@@ -35,7 +36,7 @@ __all__ = [
     "evaluate_options",
     "explain_options",
     "images_options",
-    "images_pages",
+    "images_parts",
     "model_options",
     "place_of",
     "predict_options",
@@ -86,12 +87,16 @@ def predict_options(options: Sequence[syntax.Option], parameters: Parameters) ->
     return {row.name: row.default for row in PREDICT_OPTIONS} | _given(options, rows, "PREDICT", parameters)
 
 
-def images_pages(value: Any) -> str | tuple[int, ...] | None:
-    """Return the pages that a keyword of Python names. Raises QueryTypeError."""
+def images_parts(given: Mapping[str, Any]) -> Parts | None:
+    """Return the parts of files that keywords of Python name as CREATE IMAGES does. Raises QueryTypeError."""
     try:
-        return None if value is None else pages("page", value)
+        values = {
+            row.name: None if given[row.name] is None else row.parse(row.name, given[row.name])
+            for row in IMAGES_OPTIONS
+        }
     except BadValue as wrong:
         raise QueryTypeError(str(wrong)) from None
+    return take_parts(values, ())
 
 
 def evaluate_options(options: Sequence[syntax.Option], parameters: Parameters) -> dict[str, Any]:

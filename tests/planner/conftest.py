@@ -188,9 +188,9 @@ class FakeCatalog:
         self.selected.append((sql, parameters))
         return () if "false" in sql else self.sets["scans"].images
 
-    def paged(self, images: Sequence[ImageRecord], pages: str | tuple[int, ...]) -> Sequence[ImageRecord]:
+    def in_parts(self, images: Sequence[ImageRecord], parts: Any) -> Sequence[ImageRecord]:
         """Of files that have three pages each."""
-        numbers = (1, 2, 3) if isinstance(pages, str) else pages
+        numbers = (1, 2, 3) if isinstance(parts, str) else parts
         return [replace(image, path=with_page(image.path or "", page)) for image in images for page in numbers]
 
     def run_exists(self, name: str) -> bool:

@@ -220,7 +220,7 @@ def test_options_are_described_as_they_are() -> None:
     assert list(explain) == [row.name for row in EXPLAIN_OPTIONS]
     for row in EXPLAIN_OPTIONS:
         written = {"stride": "a quarter of the patch", "page": "the first", "mask": "none", "segments": "none"}
-        written["channel"] = "all"
+        written |= {"channel": "all", "frames": "all", "every": "1", "start": "0"}
         default = written.get(row.name, str(show_value(row.default)))
         assert explain[row.name][1] == default, row.name
     for row in EXPLAIN_OPTIONS:

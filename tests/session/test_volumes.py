@@ -350,6 +350,49 @@ def test_a_report_goes_through_slices_of_every_axis(db: Any, folder: Path) -> No
     assert [slices_of_each(n) for n in (1, 3, 10, 200)] == [40, 40, 12, 1]
 
 
+def test_statements_say_which_frames(tmp_path: Path) -> None:
+    for number in range(8):
+        folder = tmp_path / "walk"
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 6), (30 * number, 0, 0)).save(folder / f"frame{number}.png")
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv3d(3, 2, 2), nn.Flatten(), nn.Linear(2 * 2 * 25, 2)).eval()
+    with obeql.connect() as db:
+        db.create_model("net", module, size=(3, 6, 6), channels=3)
+        db.create_model("flat", nn.Sequential(nn.Conv2d(3, 2, 2), nn.Flatten(), nn.Linear(50, 2)).eval(), size=6)
+        tail = "USING net FOR CLASS 0 WITH patch=2 stride=2"
+        wanted = db.execute(f"EXPLAIN OCCLUDE '{folder}#frames=3,every=2,start=1' {tail}")[0]
+        options = "frames=3 every=2 start=1"
+        db.execute(f"CREATE IMAGES walks FROM '{folder}' WITH {options}")
+        db.create_images("steps", str(folder), frames=3, every=2, start=1)
+        found = [
+            db.execute(f"EXPLAIN OCCLUDE '{folder}' {tail} {options}")[0],
+            db.execute(f"EXPLAIN OCCLUDE walks {tail}")[0],
+            db.execute(f"EXPLAIN OCCLUDE steps {tail} NO REUSE")[0],
+            db.explain(str(folder), "net", classes=[0], patch=2, stride=2, frames=3, every=2, start=1)[0],
+            db.execute(f"EXPLAIN OCCLUDE '{folder}#frames=3,every=2,start=1' {tail} frames=1 start=5")[0],
+        ]
+        for heat in found:
+            np.testing.assert_array_equal(heat.scores, wanted.scores)
+            assert heat.cells.key.image_hash == wanted.cells.key.image_hash
+        said = [
+            db.execute(f"PREDICT '{folder}{part}' USING net {with_}").fetchall()[0][1:]
+            for part, with_ in (("#frames=3,every=2,start=1", ""), ("", f"WITH {options}"))
+        ]
+        assert said[0] == said[1]
+        for text, message in (
+            (f"EXPLAIN OCCLUDE '{folder}' {tail} frames=3 page=2", "page names a picture of a file, and frames frames"),
+            (f"EXPLAIN OCCLUDE '{folder}' USING flat WITH every=2", "every chooses frames of clips, and model 'flat'"),
+            (f"EXPLAIN OCCLUDE '{folder}' {tail} frames=0", "frames takes a whole number of at least 1|frames"),
+            (f"CREATE IMAGES others FROM '{folder}' WITH page=1 start=2", "give one of them"),
+        ):
+            with pytest.raises(QueryTypeError, match=message):
+                db.execute(text)
+        np.save(tmp_path / "scan.npy", np.zeros((3, 3, 6, 6), np.float32))
+        with pytest.raises(ImageError, match="is no clip: frames, every, start choose frames of videos"):
+            db.execute(f"EXPLAIN OCCLUDE '{tmp_path / 'scan.npy'}' {tail} frames=3")
+
+
 def test_folders_of_volumes(db: Any, folder: Path) -> None:
     text = STATEMENT.format(folder / "scan0.npy", "4x6x5", "2x3x4", "cover", 0)
     result = db.execute(f"{text} INTO scan")
