@@ -51,10 +51,10 @@ def read_volume(
         return read_nifti(path, shown, page)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return read_video(path, shown, frames)
+    if is_dicom(path):  # some begin as a TIFF file does, for viewers of these
+        return read_series(path, shown)
     if is_tiff(path):
         return _read_pages(path, shown), {}
-    if is_dicom(path):
-        return read_series(path, shown)
     return None
 
 

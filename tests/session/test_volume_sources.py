@@ -75,6 +75,31 @@ def test_nifti_files_of_a_folder_and_their_affine(db: obeql.Session, tmp_path: P
         np.testing.assert_allclose(heat.source().metadata["affine"], affine)
 
 
+def test_an_exported_map_lies_where_its_scan_does(tmp_path: Path) -> None:
+    """Of a scan whose axes run to the left and to the back, and are turned, in another session than explained it."""
+    nibabel = pytest.importorskip("nibabel")
+    values = np.random.default_rng(0).normal(0, 1, (4, 5, 6)).astype(np.float32)
+    affine = np.array([[0, -2.0, 0.1, 9], [0.2, 0, 3.0, -4], [-4.0, 0, 0, 7], [0, 0, 0, 1]])
+    nifti(tmp_path / "scan.nii.gz", values, affine)
+    canonical = nibabel.as_closest_canonical(nibabel.load(tmp_path / "scan.nii.gz"))
+    with obeql.connect(tmp_path / "scans.duckdb") as session:
+        session.create_model("net", network(), size=canonical.shape)
+        session.execute(QUERY.format(tmp_path / "scan.nii.gz", 2, 1).replace(" WITH", " INTO scan WITH"))
+    with obeql.connect(tmp_path / "scans.duckdb") as session:
+        session.execute(f"EXPORT RUN scan TO '{tmp_path / 'out'}' FORMAT nifti")
+        pixels = session.run("scan")[0].to_pixels("source")
+    (file,) = (tmp_path / "out").glob("*.nii.gz")
+    written = nibabel.load(file)
+    assert written.shape == canonical.shape == pixels.shape
+    np.testing.assert_allclose(written.affine, canonical.affine, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(written.dataobj, np.float32), pixels)
+    # In the scan's own order of axes, voxel for voxel, at the same place in millimetres.
+    there = nibabel.orientations.ornt_transform(
+        nibabel.orientations.io_orientation(written.affine), nibabel.orientations.io_orientation(affine)
+    )
+    np.testing.assert_allclose(written.as_reoriented(there).affine, affine, atol=1e-6)
+
+
 def test_a_clip_by_frames_of_its_path(db: obeql.Session, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", frames(6, (16, 16)))
     db.create_model("net", network(3), size=(3, 16, 16), channels=["red", "green", "blue"])
@@ -105,3 +130,37 @@ def test_volumes_are_squashed_to_the_size_of_the_model(db: obeql.Session) -> Non
     np.testing.assert_allclose(heat.scores, by_a_loop(network(), x, x.mean(), (1, 2, 5)), atol=1e-5)
     with pytest.raises(obeql.errors.QueryTypeError, match="a model of volumes takes none, squash or crop_pad"):
         db.create_model("other", network(), size=(3, 4, 5), resize="shortest")
+
+
+def test_real_slices_of_a_ct_and_compressed_ones(db: obeql.Session, tmp_path: Path) -> None:
+    """Five slices of a scan that pydicom brings along, as they are and compressed, in files of mixed order."""
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.uid import RLELossless
+
+    brought = Path(pydicom.__file__).parent / "data" / "test_files"
+    files = sorted((brought / "dicomdirtests" / "98892001" / "CT5N").iterdir())
+    assert len(files) == 5
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    slices = [pydicom.dcmread(file) for file in files]
+    for folder in (plain, packed):
+        folder.mkdir()
+        for number, header in enumerate(slices):
+            if folder is packed:
+                header.compress(RLELossless)
+            header.save_as(folder / f"{(number * 3) % 5}.dcm")
+    by_height = sorted((pydicom.dcmread(file) for file in files), key=lambda each: each.ImagePositionPatient[2])
+    hounsfield = np.stack(
+        [each.pixel_array * float(each.RescaleSlope) + float(each.RescaleIntercept) for each in by_height]
+    )
+    db.create_model("net", network(), size=(5, 16, 16), range=(-1000, 1000))
+    maps = [db.execute(QUERY.format(folder, "1x8x8", "1x8x8"))[0] for folder in (plain, packed)]
+    assert maps[0].source().digest == maps[1].source().digest
+    values = maps[0].source().samples[0]
+    assert np.array_equal(values, hounsfield) or np.array_equal(values, hounsfield[::-1])
+    x = ((values + 1000) / 2000)[None].astype(np.float32)
+    for heat in maps:
+        np.testing.assert_allclose(heat.scores, by_a_loop(network(), x, x.mean(), (1, 8, 8)), atol=1e-5)
+    assert maps[0].source().metadata["spacing"][0] == pytest.approx(2.5)
+    # One slice is no volume, also where its file begins as a TIFF file does.
+    with pytest.raises(ImageError, match="has one slice; a volume has several"):
+        db.execute(QUERY.format(brought / "CT_small.dcm", "1x8x8", "1x8x8"))

@@ -309,6 +309,73 @@ def test_files_of_networks_say_that_they_take_volumes(tmp_path: Path) -> None:
         np.testing.assert_allclose(heat.scores, maps[0].scores, atol=1e-6)
 
 
+def test_an_onnx_file_says_that_it_takes_volumes(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    module = network()
+    first, second, norm, last = module[0], module[3], module[4], module[8]
+    arrays = {
+        "w": first.weight, "b": first.bias, "v": second.weight, "c": second.bias, "s": norm.weight, "t": norm.bias,
+        "m": norm.running_mean, "n": norm.running_var, "u": last.weight, "d": last.bias,
+    }  # fmt: skip
+    nodes = [
+        helper.make_node(
+            "Conv", ["x", "w", "b"], ["1"], strides=[1, 2, 1], pads=[1, 0, 1, 1, 0, 1], dilations=[2, 1, 1]
+        ),
+        helper.make_node("Relu", ["1"], ["2"]),
+        helper.make_node("MaxPool", ["2"], ["3"], kernel_shape=[2, 2, 2], strides=[2, 2, 2], ceil_mode=1),
+        helper.make_node("Conv", ["3", "v", "c"], ["4"], pads=[1] * 6, group=2),
+        helper.make_node("BatchNormalization", ["4", "s", "t", "m", "n"], ["5"], epsilon=norm.eps),
+        helper.make_node("Relu", ["5"], ["6"]),
+        helper.make_node("GlobalAveragePool", ["6"], ["7"]),
+        helper.make_node("Flatten", ["7"], ["8"]),
+        helper.make_node("Gemm", ["8", "u", "d"], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes, "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2, *SIZE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(value.detach().numpy(), name) for name, value in arrays.items()],
+    )  # fmt: skip
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "net.onnx")
+    np.save(tmp_path / "scan.npy", volume())
+    with obeql.connect() as session:
+        message = str(session.execute(f"CREATE MODEL file FROM '{tmp_path / 'net.onnx'}'"))
+        assert "3 classes, input 10x14x12" in message
+        session.create_model("live", module, size=SIZE)
+        text = f"EXPLAIN OCCLUDE '{tmp_path / 'scan.npy'}' USING {{}} FOR CLASS 1 WITH patch=6 stride=4"
+        found, wanted = (session.execute(text.format(name))[0] for name in ("file", "live"))
+        np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-6)
+
+
+def test_a_stopped_map_goes_on_where_it_was(db: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from obeql.executor.execution import checkpoints
+
+    for name in ("_FIRST_SECONDS", "_LAST_SECONDS", "_SHARE"):  # kept after every batch
+        monkeypatch.setattr(checkpoints, name, 0.0)
+    text = STATEMENT.format(folder / "scan0.npy", "4x6x5", "1", "cover", 0).replace("border", "batch=8 border")
+    whole = db.execute(f"{text} NO REUSE")[0]
+    db.execute("DROP RUN 1")
+
+    def stop(progress: Any) -> None:
+        if 0.4 * progress.total < progress.done < progress.total:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        db.execute(text, on_progress=stop)
+    ((n_cells, n_known),) = db.execute("SELECT count(*), count(score) FROM cells").fetchall()
+    assert n_cells == whole.scores.size and 0 < n_known < n_cells
+    again = db.execute(text)[0]
+    np.testing.assert_allclose(again.scores, whole.scores, atol=1e-6)
+    assert db.execute("SELECT status, share FROM runs").fetchall() == [("done", 1.0)]
+    measured = db.execute(
+        "SELECT measured FROM obeql_store.run_events WHERE status = 'done' ORDER BY entry_id DESC LIMIT 1"
+    ).fetchall()[0][0]
+    told = json.loads(measured)
+    assert told["cells_stored"] == n_known and told["cells_computed"] == n_cells - n_known
+
+
 def test_pictures_lists_and_exports(db: Any, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nibabel = pytest.importorskip("nibabel")
     text = STATEMENT.format(folder / "scan0.npy", "4x6x5", "2x3x4", "cover", 0)

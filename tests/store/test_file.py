@@ -488,6 +488,42 @@ def test_a_file_of_the_version_before_is_upgraded(tmp_path: Path) -> None:
             store.connection.execute("FROM maps_of(9, 1)").fetchall()
 
 
+def test_a_file_of_version_8_is_upgraded(tmp_path: Path) -> None:
+    """The last one before volumes: an image, a listed window and a signal of two channels."""
+    file = file_of_version(8, tmp_path / "old.duckdb")
+    later = "shape, patch_depth, stride_depth, fronts, depths, input_depth, source_front, source_depth"
+    heatmaps = f"SELECT * EXCLUDE ({later}) FROM heatmaps ORDER BY map_id"
+    with Store(file, read_only=True) as store:  # read with the views it has
+        before = store.connection.execute("FROM heatmaps ORDER BY map_id").fetchall()
+        windows = store.connection.execute(
+            "SELECT image, region, top_px, left_px, score FROM windows ORDER BY ALL"
+        ).fetchall()
+        assert [run.name for run in store.runs()] == ["first", "listed", "beats"] and len(before) == 4
+    with Store(file) as store:
+        ask = store.connection.execute
+        assert ask("SELECT max(version) FROM obeql_store.schema_version").fetchall() == [(SCHEMA_VERSION,)]
+        assert ask(heatmaps).fetchall() == before
+        assert ask("SELECT image, region, top_px, left_px, score FROM windows ORDER BY ALL").fetchall() == windows
+        shapes = ask("SELECT run_name, shape, fronts, input_depth FROM heatmaps ORDER BY map_id").fetchall()
+        assert shapes == [
+            ("first", [3, 3], None, None), ("first", [3, 3], None, None),
+            ("listed", [1, 1], None, None), ("beats", [4], None, None),
+        ]  # fmt: skip
+        assert ask("SELECT DISTINCT plane, front_px, depth_px FROM windows").fetchall() == [(0, 0, 1)]
+        ((least, most),) = ask(
+            "SELECT (count_bounds(map, 0.0, 100.0)).least, (count_bounds(map, 0.0, 100.0)).most FROM coarse_maps "
+            "WHERE run_name = 'first' AND class_name = 'yes'"
+        ).fetchall()
+        ((count,),) = ask(
+            "SELECT count(*) FROM windows WHERE run = 'first' AND class_name = 'yes' AND importance >= 0"
+        ).fetchall()
+        assert least <= count <= most
+        model = store.model("beat")
+        assert model is not None and model.preprocessing.size == (16,)
+        (beats,) = store.load_maps(3)
+        assert beats.cells.logit.shape == (1, 4)
+
+
 def test_one_output_of_an_old_file_is_two_classes(tmp_path: Path) -> None:
     file = file_of_version(4, tmp_path / "old.duckdb")
     network = Network(
