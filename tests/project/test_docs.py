@@ -43,14 +43,20 @@ def loaded(path: Path) -> Any:
     return module
 
 
-def write_squeezenet() -> None:
+def require_torchvision() -> Any:
+    """Import torchvision as pages do, also one that was built for another torch."""
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("torchvision is not installed")
-    import torch
-
     from obeql.executor.models.zoo.import_torchvision import torchvision
 
-    torch.save(torchvision("this test").models.squeezenet1_1().state_dict(), "squeezenet.pth")
+    return torchvision("this test")
+
+
+def write_squeezenet() -> None:
+    models = require_torchvision().models
+    import torch
+
+    torch.save(models.squeezenet1_1().state_dict(), "squeezenet.pth")
 
 
 def link_data(folder: str) -> None:
@@ -66,7 +72,11 @@ def test_every_block_of_a_page_runs(page: str, workshop: Path, capsys: pytest.Ca
     text = (DOCS / page).read_text(encoding="utf-8")
     if "squeezenet.pth" in text:
         write_squeezenet()
-    if found := re.search(r"fetch_assets\.py --(\w+)", text):
+    if "from torchvision" in text:
+        require_torchvision()
+    for library in re.findall(r"^import (nibabel|pydicom)$", text, re.MULTILINE):
+        pytest.importorskip(library)
+    if found := re.search(r"fetch_assets\.py\s--(\w+)", text):
         link_data(found[1])
     run_blocks(text, page, "heat.duckdb")
 
