@@ -170,7 +170,7 @@ class Field:
             at = tile.known(known)
             targets = offsets[:, n[at]]
             if draws is not None:
-                targets = np.concatenate([targets, draws[(slice(None), *at)]])
+                targets = np.concatenate([targets, draws.reshape(len(draws), -1)[:, np.ravel_multi_index(at, shape)]])
             factor = self._factor(at)
             solved = torch.cholesky_solve(torch.from_numpy(np.ascontiguousarray(targets.T)), factor)
             for box in tile.slabs(len(at[0])):

@@ -449,7 +449,7 @@ def _lattice_step(share: float, n_axes: int) -> float:
 
     On one axis as on two: neighbors on a line tell less than those around a cell. On three, whole steps are too coarse.
     """
-    return max(2, round(share**-0.5)) if n_axes < 3 else share ** (-1 / n_axes)
+    return max(2.0, round(share**-0.5)) if n_axes < 3 else float(share ** (-1 / n_axes))
 
 
 def _lattice(size: int, step: float) -> Ints:
