@@ -1,4 +1,4 @@
-"""Write what views and macros say of scores into their scripts, from the scores that `obeql.planner.scores` declares.
+"""Write what views and macros say of scores and hidden channels into their scripts, as `obeql.planner` declares them.
 
 Before it: a script of `obeql/store/sql` with places such as `{{ score kind | logit | log_odds }}`. After it: SQL that
 plain DuckDB runs, which `fresh` gives to the database. A place holds a name of `_PLACES` and its arguments, SQL each.
