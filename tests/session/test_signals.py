@@ -422,7 +422,7 @@ def test_pictures_reports_and_files_of_signals(tmp_path: Path) -> None:
         (file,) = found.export(tmp_path / "maps")[:1]
         assert file.exists()
         assert heat.compare(found[1]) is not None
-        with pytest.raises(QueryTypeError, match="films show windows of images"):
+        with pytest.raises(QueryTypeError, match="animations show windows of images"):
             heat.animate(tmp_path / "film.gif")
 
 
