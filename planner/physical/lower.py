@@ -46,6 +46,7 @@ from obeql.planner.physical.plan import (
     with_memory,
 )
 from obeql.planner.physical.proxies import proxies
+from obeql.planner.physical.proxies.setting import ProxySetting
 from obeql.planner.physical.refinement import HALF, Asked, EngineChoices, choose_refinement
 from obeql.planner.physical.schedule import choose_engine
 from obeql.planner.regions import RegionGrid
@@ -243,7 +244,8 @@ class _Windows:
             return replace(self, network=network).of(place, rates)[0]
 
         exact_s, n_windows = self.of(place, self.rates)[0].cost.seconds, self.grids[place].n_windows
-        return proxies(self.network, self.rates, exact_s, n_classes, n_windows, self.budget, engine_of, self.disabled)
+        setting = ProxySetting(self.network, self.rates, exact_s, n_classes, n_windows, self.budget, engine_of)
+        return proxies(setting, self.disabled)
 
 
 def _choose(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from obeql.planner.aggregates import AggregateAim
 from obeql.planner.catalog import ImageRecord, ModelRecord
 from obeql.planner.class_selector import ClassSelector
 from obeql.planner.grid import WindowGrid
 from obeql.planner.logical.plan import CachedCells
+from obeql.planner.proxies import PROXIES
 
 __all__ = [
     "OPERATORS",
@@ -170,21 +171,21 @@ class ReducedPrecision:
 class ProxyForward:
     """Guess all windows: what a window changes much is computed, and the rest counts to first order.
 
-    By `method`, the name of a choice: of the tokens that a window changes, `tokens` are computed, and `engine` has the
-    layers before them on boxes; or gates keep their unoccluded values, and `engine` has the layers behind them on
-    boxes, too. `price` is what that costs, in shares of computing all windows exactly. A proxy is no estimate: it tells
-    where a map has its heights, and the windows computed exactly say how far it can be trusted.
+    By `method`, a row of `PROXIES`, in the size `amount` where it comes in several: of a budget of tokens their number.
+    `engine` has the layers that run on boxes. `price` is what that costs, in shares of computing all windows exactly. A
+    proxy is no estimate: it tells where a map has its heights, and the windows computed exactly say how far it can be
+    trusted.
     """
 
-    method: Literal["budget_tokens", "freeze_gates"]
+    method: str
     engine: IncrementalForward
     price: float
-    tokens: int = 0
+    amount: int = 0
 
     @property
     def name(self) -> str:
         """Return what people read of it."""
-        return "frozen gates" if self.method == "freeze_gates" else f"a budget of {self.tokens} tokens"
+        return PROXIES[self.method].shown.format(self.amount)
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,9 +370,7 @@ OPERATORS: tuple[OperatorInfo, ...] = (
     OperatorInfo("PrunedTop", "computes windows until the most important ones are known", False),
     OperatorInfo("SampledAggregates", "computes windows until SQL's aggregates are known with their error", False),
     OperatorInfo(
-        "ProxyForward",
-        "guesses all windows with a budget of tokens or with frozen gates, the rest to first order",
-        False,
+        "ProxyForward", "guesses all windows: what they change much is computed, the rest counts to first order", False
     ),
     OperatorInfo("BatchedImages", "computes several images of few windows together, in shared batches", True),
     OperatorInfo("Distribute", "shares the images among processes of this machine or actors of Ray", True),

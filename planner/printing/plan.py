@@ -14,6 +14,7 @@ from obeql.planner.physical.plan import DenseForward, ExplainPlan, IncrementalFo
 from obeql.planner.printing.layers import layer_lines
 from obeql.planner.printing.numbers import digits, plural, size
 from obeql.planner.printing.operators import OperatorNode, clean_passes, operator_tree, total
+from obeql.planner.proxies import PROXIES
 
 __all__ = ["show"]
 
@@ -28,8 +29,8 @@ COLUMNS = (
 )
 COLUMN_WIDTH = 10
 #: Choices that are made only where windows may be left out.
-_OF_REFINEMENTS = ("choose_refinement", "choose_proxy", "budget_tokens", "freeze_gates", "choose_reduced_precision")
-_OF_PROXIES = ("choose_proxy", "budget_tokens", "freeze_gates")
+_OF_PROXIES = ("choose_proxy", *PROXIES)
+_OF_REFINEMENTS = ("choose_refinement", *_OF_PROXIES, "choose_reduced_precision")
 #: Choices that concern several images or statements
 _OF_SETS = ("batch_images", "share_windows")
 #: choices that are left where no window runs on boxes

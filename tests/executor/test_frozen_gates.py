@@ -10,15 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from obeql.executor.network.capture.capture import capture
-from obeql.executor.network.first_order.frozen_gates import frozen
-from obeql.executor.network.first_order.gradients import score_of_logits
+from obeql.executor.network.first_order import guessing_graph
+from obeql.executor.network.first_order.gradients import FirstOrder, score_of_logits
 from obeql.executor.network.graph import LayerGraph
-from obeql.executor.operators.proxy_forward import FirstOrder, ProxyRun
+from obeql.executor.operators.proxy_forward import ProxyRun
 from obeql.planner.boxes import region_layers
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Cost, IncrementalForward, ProxyForward
-from obeql.planner.physical.proxies.frozen_gates import frozen as frozen_network
-from obeql.planner.physical.proxies.frozen_gates import gates
+from obeql.planner.physical.proxies.frozen_gates import frozen, gates
 
 SIZE, WIDTH = 24, 6
 GRID = WindowGrid.over((SIZE, SIZE), (6, 6), (3, 3))
@@ -74,7 +73,7 @@ def an_image() -> Tensor:
 
 
 def run_of(graph: LayerGraph) -> tuple[ProxyRun, ProxyForward]:
-    network = frozen_network(graph.network(), 2)
+    network = frozen(graph.network(), 2)
     engine = IncrementalForward(region_layers(network, len(network.layers)), (2, 2), 8, 8, Cost(0.0, 0.0, 0.0))
     proxy = ProxyForward("freeze_gates", engine, 0.3)
     return ProxyRun(graph, GRID, [proxy], "log_odds"), proxy
@@ -94,7 +93,7 @@ def scores_of(graph: LayerGraph, images: Tensor) -> np.ndarray:
 
 
 def guesses(graph: LayerGraph, around: FirstOrder) -> LayerGraph:
-    return frozen(graph, around.values, around.gradients, around.classes, around.kind)
+    return guessing_graph(graph, run_of(graph)[1], around)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -103,7 +102,7 @@ def test_windows_on_boxes_give_what_whole_maps_give(form: str) -> None:
     run, proxy = run_of(graph)
     image, fill = an_image(), torch.zeros((3, 1, 1), dtype=torch.float64)
     around = run.around(image, [2, 0])
-    assert around is not None and len(around.gradients) == len(gates(graph.network())) >= 2
+    assert isinstance(around, FirstOrder) and len(around.gradients) == len(gates(graph.network())) >= 2
     with torch.inference_mode():
         whole = guesses(graph, around).forward(occluded(image, fill)).numpy()
     np.testing.assert_allclose(run.changes(proxy, around, image, fill, None), whole, atol=1e-9)
@@ -119,7 +118,7 @@ def test_what_is_left_out_falls_with_the_square_of_the_change(form: str) -> None
     run, _ = run_of(graph)
     image = an_image()
     around = run.around(image, [2, 0])
-    assert around is not None
+    assert isinstance(around, FirstOrder)
     step = torch.randn(image.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     errors = []
     for size in (1e-3, 1e-4):
@@ -135,7 +134,7 @@ def test_a_gate_that_is_saturated_stays_as_it_is_and_guesses_are_exact() -> None
     run, proxy = run_of(graph)
     image, fill = an_image(), torch.zeros((3, 1, 1), dtype=torch.float64)
     around = run.around(image, [2, 0])
-    assert around is not None
+    assert isinstance(around, FirstOrder)
     found = run.changes(proxy, around, image, fill, None)
     np.testing.assert_allclose(found, scores_of(graph, occluded(image, fill)), atol=1e-9)
 
@@ -145,7 +144,7 @@ def test_only_the_windows_asked_for_are_guessed() -> None:
     run, proxy = run_of(graph)
     image, fill = an_image(), torch.zeros((3, 1, 1), dtype=torch.float64)
     around = run.around(image, [1])
-    assert around is not None
+    assert isinstance(around, FirstOrder)
     some = np.array([0, 7, 20])
     found = run.changes(proxy, around, image, fill, some)
     assert np.isfinite(found[some]).all() and int(np.isnan(found).sum()) == GRID.n_windows - 3

@@ -13,9 +13,10 @@ import torch
 
 from obeql.executor.adaptive.gaussian_process import Axes, Field
 from obeql.executor.adaptive.lattice import between, lattices
+from obeql.executor.network.first_order.gradients import FirstOrder
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.operators.clean_pass import CleanPass
-from obeql.executor.operators.proxy_forward import FirstOrder, Guess, ProxyRun, spread_cells
+from obeql.executor.operators.proxy_forward import Guess, ProxyRun, spread_cells
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import Cost, IncrementalForward, ProxyForward
 from obeql.planner.physical.refinement import share_with_proxy

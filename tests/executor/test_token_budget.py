@@ -13,7 +13,7 @@ from torch import Tensor
 import obeql
 from obeql.executor.adaptive.map_quality import ssim
 from obeql.executor.network.capture.capture import capture
-from obeql.executor.network.first_order.gradients import input_gradients, score_of_logits
+from obeql.executor.network.first_order.gradients import FirstOrder, first_order, score_of_logits
 from obeql.executor.network.first_order.token_budget import TokenBudget, _Few
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers.attention import Attention
@@ -60,7 +60,7 @@ def guessed(graph: LayerGraph, tokens: int, classes: Sequence[int], kind: ScoreK
     image, fill = an_image(), torch.zeros((3, 1, 1), dtype=torch.float64)
     run = ProxyRun(graph, GRID, [proxy], kind)
     around = run.around(image, classes)
-    assert around is not None
+    assert isinstance(around, FirstOrder)
     return run.changes(proxy, around, image, fill, None)
 
 
@@ -113,12 +113,11 @@ def test_what_a_budget_leaves_out_counts_to_first_order(form: str, head: str) ->
     exact = exact_scores(graph, image, fill, classes, "log_odds")[:, 0]
     found = guessed(graph, 3, classes, "log_odds")[:, 0]
     network = graph.network()
-    gradients, values = input_gradients(
-        graph, image, dict.fromkeys(chosen_layers(network), 0), classes, "log_odds"
-    ) or ({}, {})
+    around = first_order(graph, image, dict.fromkeys(chosen_layers(network), 0), classes, "log_odds")
+    assert isinstance(around, FirstOrder)
     dropped = []
-    zero = {i: torch.zeros_like(g) for i, g in gradients.items()}
-    budget = TokenBudget(graph, range(2, len(graph.layers)), 3, values, zero)
+    zero = {i: torch.zeros_like(g) for i, g in around.gradients.items()}
+    budget = TokenBudget(graph, range(2, len(graph.layers)), 3, around.values, zero)
     for top in GRID.rows.starts:
         for left in GRID.cols.starts:
             one = image.clone()
@@ -135,7 +134,9 @@ def test_gradients_are_those_of_a_change_of_what_a_layer_reads() -> None:
     graph = graph_of()
     gates = dict.fromkeys(chosen_layers(graph.network()), 0)
     assert {graph.layers[i].kind for i in gates} == {"channel_norm", "conv"}
-    gradients, values = input_gradients(graph, an_image(), gates, [3], "log_odds") or ({}, {})
+    around = first_order(graph, an_image(), gates, [3], "log_odds")
+    assert isinstance(around, FirstOrder)
+    gradients, values = around.gradients, around.values
     assert set(gradients) == set(gates)
     for gate in sorted(gates)[:4]:
         step = torch.randn(gradients[gate].shape[1:], dtype=torch.float64) * 1e-5
@@ -158,14 +159,15 @@ def test_gradients_are_those_of_a_change_of_what_a_layer_reads() -> None:
 def test_a_score_without_a_finite_derivative_has_no_gradients() -> None:
     graph = graph_of()
     graph.layers[-1].weight.fill_(torch.nan)  # type: ignore[attr-defined]
-    assert input_gradients(graph, an_image(), dict.fromkeys(chosen_layers(graph.network()), 0), [0], "log_odds") is None
+    gates = dict.fromkeys(chosen_layers(graph.network()), 0)
+    assert first_order(graph, an_image(), gates, [0], "log_odds") == "the score has no finite gradient"
 
 
 def test_an_operator_without_a_derivative_has_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = graph_of(n_blocks=1)
     gates = dict.fromkeys(chosen_layers(graph.network()), 0)
     monkeypatch.setattr(Attention, "forward", lambda self, inputs: inputs[0].to(torch.int64))
-    assert input_gradients(graph, an_image(), gates, [0], "log_odds") is None
+    assert first_order(graph, an_image(), gates, [0], "log_odds") == "the score has no gradient"
 
 
 def test_a_map_that_does_not_vary_says_nothing_of_a_proxy() -> None:

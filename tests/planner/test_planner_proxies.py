@@ -9,9 +9,9 @@ import pytest
 from obeql.planner import Network, Rates
 from obeql.planner.boxes import region_layers
 from obeql.planner.physical.plan import Cost, DenseForward, Engine, IncrementalForward, ProxyForward
-from obeql.planner.physical.proxies import proxies
+from obeql.planner.physical.proxies import proxies, read_by_gradients
 from obeql.planner.physical.proxies.frozen_gates import frozen, gates
-from obeql.planner.physical.proxies.token_budget import first_order_bytes
+from obeql.planner.physical.proxies.setting import ProxySetting, backward_bytes
 from obeql.planner.physical.refinement import share_with_proxy
 from tests.planner.conftest import gated_like, transformer_like, vgg_like, whole_network
 
@@ -22,14 +22,15 @@ def an_engine(network: Network, rates: Rates) -> Engine:
 
 
 def offered(**changed: Any) -> tuple[ProxyForward, ...]:
-    usual = {"exact_s": 1000.0, "n_classes": 1, "n_windows": 841, "budget": 2e9}
-    network, usual = changed.pop("network", transformer_like()), {"engine_of": an_engine, **usual}
-    return proxies(network, Rates(), **(usual | changed))
+    usual: dict[str, Any] = {"exact_s": 1000.0, "n_classes": 1, "n_windows": 841, "budget": 2e9}
+    usual |= {"network": transformer_like(), "rates": Rates(), "engine_of": an_engine}
+    disabled = changed.pop("disabled", frozenset())
+    return proxies(ProxySetting(**(usual | changed)), disabled)
 
 
 def test_budgets_are_offered_from_cheap_to_costly() -> None:
     found = offered()
-    assert [each.tokens for each in found] == [6, 12, 24, 48]
+    assert [each.amount for each in found] == [6, 12, 24, 48]
     assert [each.price for each in found] == sorted(each.price for each in found)
 
 
@@ -55,7 +56,8 @@ def test_elsewhere_none_is(changed: dict[str, Any]) -> None:
 
 def test_gradients_of_each_class_count_as_memory() -> None:
     network = transformer_like()
-    one, three = (first_order_bytes(network, n) for n in (1, 3))
+    read = [network.layers[network.layers[i].inputs[0]] for i in read_by_gradients(network, "budget_tokens")]
+    one, three = (backward_bytes(network, read, n) for n in (1, 3))
     assert three > one > 3 * 4 * 257 * 192
 
 
@@ -84,7 +86,7 @@ def test_layers_behind_gates_were_not_measured_on_boxes_and_are_estimated() -> N
         return an_engine(frozen_, rates)
 
     rates = Rates(layer_s=(1e-3,) * n, box_s=(1e-6, *(2e-6,) * 3, *(0.0,) * 3), box_batch_s=(1e-4,) * n)
-    proxies(network, rates, 1000.0, 1, 841, 2e9, engine_of)
+    proxies(ProxySetting(network, rates, 1000.0, 1, 841, 2e9, engine_of))
     ((frozen_, used),) = seen
     assert len(frozen_.layers) == len(used.layer_s) == len(used.box_s) == len(used.box_batch_s) == n + 1
     assert used.box_s[1] == 2e-6 and used.box_s[5] > 1e-3 / 4096

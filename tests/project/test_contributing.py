@@ -48,6 +48,7 @@ def test_every_place_is_there() -> None:
         "device",
         "format",
         "picture",
+        "a proxy",
         "axis",
         "view of the page",
         "window",

@@ -8,36 +8,31 @@ added at the end. Only this product is linear. The gate itself, with the nonline
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
 
-from obeql.executor.network.first_order.gradients import score_of_logits
+from obeql.executor.network.first_order.gradients import FirstOrder, score_of_logits
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.pointwise import Combine
 from obeql.planner.catalog import Activation
 from obeql.planner.geometry import Reach
+from obeql.planner.physical.plan import ProxyForward
 from obeql.planner.physical.proxies.frozen_gates import gates
 from obeql.planner.scores import ScoreKind
 
-__all__ = ["frozen"]
+__all__ = ["guessing"]
 
 
-def frozen(
-    graph: LayerGraph,
-    values: Mapping[int, Tensor],
-    gradients: Mapping[int, Tensor],
-    classes: Sequence[int],
-    kind: ScoreKind,
-) -> LayerGraph:
-    """Return the graph with gates as constants, which gives the scores (n, K) of K classes.
+def guessing(graph: LayerGraph, proxy: ProxyForward, around: FirstOrder) -> LayerGraph:
+    """Return the graph with gates as constants, which gives the scores (n, K) of K classes, as the planner's `frozen`.
 
-    `values` are the unoccluded image's, of every layer; `gradients` (K, 1, C) of the score by each gate, under the
-    numbers of the layers of `gates`. As the planner's `frozen` describes it.
+    Gradients of `around` (K, 1, C) are of the score by each gate, under the numbers of the layers of `gates`.
     """
+    values = around.values
     layers = list(graph.layers)
     changed, clean, worth = [len(layers) - 1], [], []
     for i, place in gates(graph.network()).items():
@@ -47,8 +42,8 @@ def frozen(
         layers[i] = _HeldGate(combine, values[source], place)
         changed.append(source)
         clean.append(values[source].flatten(1))
-        worth.append(gradients[i].flatten(1).t())
-    layers.append(_FirstOrderScores(changed, clean, worth, classes, kind, graph.activation))
+        worth.append(around.gradients[i].flatten(1).t())
+    layers.append(_FirstOrderScores(changed, clean, worth, around.classes, around.kind, graph.activation))
     return replace(graph, layers=tuple(layers))
 
 

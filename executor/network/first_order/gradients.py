@@ -7,6 +7,7 @@ alone: what other layers that read the same values make of a change does not cou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,16 +17,26 @@ from obeql.executor.network.layers.tokens import as_rows
 from obeql.planner.catalog import Activation
 from obeql.planner.scores import OF_LOGIT, ScoreKind
 
-__all__ = ["input_gradients", "score_of_logits"]
+__all__ = ["FirstOrder", "first_order", "score_of_logits"]
 
 
-def input_gradients(
+@dataclass(frozen=True, slots=True, eq=False)
+class FirstOrder:
+    """Of one image, what proxies count by: gradients (K, T, C) of K classes' scores, and values of all layers."""
+
+    gradients: Mapping[int, Tensor]
+    values: Mapping[int, Tensor]
+    classes: Sequence[int]
+    kind: ScoreKind
+
+
+def first_order(
     graph: LayerGraph, image: Tensor, at: Mapping[int, int], classes: Sequence[int], kind: ScoreKind
-) -> tuple[dict[int, Tensor], dict[int, Tensor]] | None:
+) -> FirstOrder | str:
     """Return gradients (K, T, C) of K classes' scores by what layers read, and all layers' values.
 
     `at` are the layers, each with which of its inputs is meant; `image` is (1, C, H, W). The score is that of
-    `score_of_logits`. None where a score cannot be differentiated, or its gradient is not finite.
+    `score_of_logits`. Where it cannot be differentiated, or its gradient is not finite: which of the two, in words.
     """
     values: dict[int, Tensor] = {}
     leaves: dict[int, Tensor] = {}
@@ -46,15 +57,15 @@ def input_gradients(
                 for k, score in enumerate(scores)
             ]
         except (RuntimeError, NotImplementedError):  # an operator without a derivative
-            return None
+            return "the score has no gradient"
     gradients: dict[int, Tensor] = {}
     for place, i in enumerate(leaves):
         each = [of_class[place] for of_class in found]
         rows = [as_rows(torch.zeros_like(leaves[i]) if g is None else g)[0] for g in each]
         gradients[i] = torch.stack(rows)
         if not bool(gradients[i].isfinite().all()):
-            return None
-    return gradients, {i: value.detach() for i, value in values.items()}
+            return "the score has no finite gradient"
+    return FirstOrder(gradients, {i: value.detach() for i, value in values.items()}, classes, kind)
 
 
 def score_of_logits(logits: Tensor, classes: Sequence[int], activation: Activation, kind: ScoreKind) -> Tensor:

@@ -10,21 +10,23 @@ Values are kept as changes against the unoccluded image of all tokens (`_Full`),
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from obeql.executor.kernels.memory_format import from_positions
+from obeql.executor.network.first_order.gradients import FirstOrder, score_of_logits
 from obeql.executor.network.graph import LayerGraph
 from obeql.executor.network.layers import Layer
 from obeql.executor.network.layers.attention import Attention
 from obeql.executor.network.layers.pointwise import Combine
 from obeql.executor.network.layers.tokens import AddMap, SelectPositions, as_map, as_rows
+from obeql.planner.physical.plan import ProxyForward
 from obeql.planner.physical.proxies.token_budget import chosen_layers
 
-__all__ = ["TokenBudget"]
+__all__ = ["TokenBudget", "guessing"]
 
 #: Limits what a score may grow by before it is exponentiated; a sum of weights is at least this.
 _LARGEST, _LEAST_TOTAL = 60.0, 1e-20
@@ -62,6 +64,33 @@ class _Scores:
     weights: Tensor
     total: Tensor
     sums: Tensor
+
+
+def guessing(graph: LayerGraph, proxy: ProxyForward, around: FirstOrder) -> LayerGraph:
+    """Return a graph whose layers on whole maps run by chosen tokens, as many as the proxy has, and give scores."""
+    whole = [i for i, on in enumerate(proxy.engine.regions) if not on]
+    tokens = TokenBudget(graph, whole, proxy.amount, around.values, around.gradients)
+
+    def scores(maps: Mapping[int, Tensor]) -> Tensor:
+        logits, added = tokens.run(maps)
+        return score_of_logits(logits, around.classes, graph.activation, around.kind) + added
+
+    return _Tail(graph.layers, graph.activation, scores=scores)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tail(LayerGraph):
+    """A graph whose layers on whole maps are run by `scores`."""
+
+    scores: Callable[[Mapping[int, Tensor]], Tensor] = field(kw_only=True)
+
+    def forward_from(
+        self,
+        values: Mapping[int, Tensor],
+        order: Sequence[int],
+        timed: Callable[[int, Callable[[], Tensor]], Tensor] | None = None,
+    ) -> Tensor:
+        return self.scores(values)
 
 
 class TokenBudget:

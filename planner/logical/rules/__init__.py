@@ -16,6 +16,7 @@ from obeql.planner.logical.rules.drop_duplicate_classes import drop_duplicate_cl
 from obeql.planner.logical.rules.drop_duplicate_patches import drop_duplicate_patches
 from obeql.planner.logical.rules.reuse_stored_cells import reuse_stored_cells
 from obeql.planner.logical.rules.share_materialisation import share_materialisation
+from obeql.planner.proxies import PROXIES
 from obeql.planner.pushdown.rules import PUSHDOWN_NAMES
 
 __all__ = ["CHOICES", "RULES", "RULE_NAMES", "Choice", "Rule", "rule_names"]
@@ -59,8 +60,7 @@ CHOICES: tuple[Choice, ...] = (
         "guesses maps, and what that leaves out to first order, where exact windows show that it tells enough",
         "no guesses",
     ),
-    Choice("budget_tokens", "guesses by the tokens that a window changes most: of transformers", "no such guesses"),
-    Choice("freeze_gates", "guesses with gates as they are in the unoccluded image", "no such guesses"),
+    *(Choice(kind.method, kind.does, "no such guesses") for kind in PROXIES.values()),
     Choice(
         "choose_reduced_precision",
         "computes most of those windows in bfloat16 where the processor is faster in it",

@@ -8,15 +8,14 @@ beside it, and what they differ by counts to first order. `frozen` says what the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from obeql.planner.geometry import LayerSpec, Network
 from obeql.planner.physical.cost import Rates, positions
-from obeql.planner.physical.plan import Engine, IncrementalForward, ProxyForward
-from obeql.planner.physical.proxies.first_order_cost import backward_bytes
+from obeql.planner.physical.plan import IncrementalForward, ProxyForward
+from obeql.planner.physical.proxies.setting import ProxySetting
 
-__all__ = ["frozen", "frozen_gates", "gates"]
+__all__ = ["frozen", "gates", "offered", "read_by_gradients"]
 
 #: How much longer a layer's positions are expected to take on boxes than on whole maps, where it was not measured.
 _SLOWER_ON_BOXES = 1.5
@@ -48,27 +47,21 @@ def frozen(network: Network, n_scores: int) -> Network:
     return Network((*layers, scores), network.reason, network.outputs)
 
 
-def frozen_gates(
-    network: Network,
-    rates: Rates,
-    exact_s: float,
-    n_classes: int,
-    budget: float,
-    engine_of: Callable[[Network, Rates], Engine],
-) -> list[ProxyForward]:
-    """Return the proxy with frozen gates, or nothing where there is no gate, or boxes do not become faster by it.
-
-    Computing all windows takes `exact_s`; `engine_of` chooses what runs a network. A backward pass and its gradients
-    may take `budget` bytes.
-    """
+def offered(setting: ProxySetting) -> list[ProxyForward]:
+    """Return the proxy with frozen gates, or nothing where there is no gate, or boxes do not become faster by it."""
+    network = setting.network
     at = gates(network)
-    read = [network.layers[network.layers[i].inputs[place]] for i, place in at.items()]
-    if not at or backward_bytes(network, read, n_classes) > budget:
+    if not at or not setting.has_memory_for(network.layers[network.layers[i].inputs[k]] for i, k in at.items()):
         return []
-    engine = engine_of(frozen(network, n_classes), _of_frozen(network, rates))
+    engine = setting.engine_of(frozen(network, setting.n_classes), _of_frozen(network, setting.rates))
     if not isinstance(engine, IncrementalForward):
         return []
-    return [ProxyForward("freeze_gates", engine, engine.cost.seconds / max(1e-9, exact_s))]
+    return [ProxyForward("freeze_gates", engine, setting.price(engine.cost.seconds))]
+
+
+def read_by_gradients(network: Network) -> dict[int, int]:
+    """Return the layers that put a map and a gate together, each with the place of the gate."""
+    return gates(network)
 
 
 def _of_frozen(network: Network, rates: Rates) -> Rates:

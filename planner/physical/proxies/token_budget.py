@@ -7,13 +7,13 @@ its first layer. The executor's `first_order.token_budget` runs it.
 from __future__ import annotations
 
 from obeql.planner.boxes import region_layers
-from obeql.planner.geometry import Network
+from obeql.planner.geometry import LayerSpec, Network
 from obeql.planner.physical.cost import Rates, layer_seconds, positions
 from obeql.planner.physical.memory import whole_map_bytes
 from obeql.planner.physical.plan import Cost, IncrementalForward, ProxyForward
-from obeql.planner.physical.proxies.first_order_cost import backward_bytes, layer_bytes
+from obeql.planner.physical.proxies.setting import ProxySetting, layer_bytes
 
-__all__ = ["chosen_layers", "first_order_bytes", "token_budgets"]
+__all__ = ["chosen_layers", "offered", "read_by_gradients"]
 
 #: Tokens that a window may change, as budgets; and the share of all tokens that a budget may be.
 _BUDGETS, _MOST_TOKENS = (6, 12, 24, 48), 0.3
@@ -24,27 +24,28 @@ _SLOWER, _CHOICE_PASSES, _ATTENTION_PASSES = 1.6, 2, 10
 _MOST_BATCH = 16
 
 
-def token_budgets(
-    network: Network, rates: Rates, exact_s: float, n_classes: int, n_windows: int, budget: float
-) -> list[ProxyForward]:
-    """Return the budgets of tokens, from cheap to costly, where computing all windows takes `exact_s`.
-
-    None where there is no attention, or where a backward pass and its gradients take more than `budget` bytes.
-    """
+def offered(setting: ProxySetting) -> list[ProxyForward]:
+    """Return the budgets of tokens, from cheap to costly; none where there is no attention."""
+    network, rates = setting.network, setting.rates
     chosen = chosen_layers(network)
     attentions = [layer for layer in network.layers if layer.kind == "attention"]
-    if not attentions or not chosen or first_order_bytes(network, n_classes) > budget:
+    if not attentions or not chosen or not setting.has_memory_for(_read(network)):
         return []
     n_tokens = max(positions(layer) for layer in attentions)
     regions = region_layers(network, len(network.layers))
-    batch = max(1, min(_MOST_BATCH, int(budget / (8 * whole_map_bytes(network)))))
+    batch = max(1, min(_MOST_BATCH, int(setting.budget / (8 * whole_map_bytes(network)))))
     found = []
     for tokens in _BUDGETS:
         if tokens <= _MOST_TOKENS * n_tokens:
-            seconds = n_windows * _window_seconds(network, rates, tokens, regions)
+            seconds = setting.n_windows * _window_seconds(network, rates, tokens, regions)
             engine = IncrementalForward(regions, (4,) * len(network.size), 4 * batch, batch, Cost(0.0, 0.0, seconds))
-            found.append(ProxyForward("budget_tokens", engine, seconds / max(1e-9, exact_s), tokens))
+            found.append(ProxyForward("budget_tokens", engine, setting.price(seconds), tokens))
     return found
+
+
+def read_by_gradients(network: Network) -> dict[int, int]:
+    """Return the layers that only chosen tokens enter; each reads one map."""
+    return dict.fromkeys(chosen_layers(network), 0)
 
 
 def chosen_layers(network: Network) -> frozenset[int]:
@@ -62,10 +63,9 @@ def chosen_layers(network: Network) -> frozenset[int]:
     return frozenset(found)
 
 
-def first_order_bytes(network: Network, n_classes: int) -> int:
-    """Return about what a backward pass holds at most, and afterwards the gradients of so many classes."""
-    read = (network.layers[network.layers[i].inputs[0]] for i in chosen_layers(network))
-    return backward_bytes(network, read, n_classes)
+def _read(network: Network) -> list[LayerSpec]:
+    """Return what the layers read that only chosen tokens enter."""
+    return [network.layers[network.layers[i].inputs[0]] for i in chosen_layers(network)]
 
 
 def _window_seconds(network: Network, rates: Rates, budget: int, regions: tuple[bool, ...]) -> float:
