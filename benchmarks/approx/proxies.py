@@ -22,7 +22,6 @@ from obeql.executor.adaptive.gaussian_process import Axes, Field
 from obeql.executor.adaptive.map_quality import ssim
 from obeql.executor.adaptive.problem import Goal, Problem
 from obeql.executor.adaptive.sampler import Sampler
-from obeql.executor.operators.proxy_forward import spread_cells
 from obeql.planner.grid import WindowGrid
 from obeql.planner.physical.plan import CostShares
 from obeql.planner.physical.proxies import PROXY_TRIAL
@@ -32,6 +31,8 @@ __all__ = ["run_proxies"]
 Floats = npt.NDArray[np.float64]
 
 PATCH, CONFIDENCE = 16, 0.95
+#: proxies among which one was chosen by the same windows, as many as a plan has of some hundred windows
+N_TRIED = 2
 #: looks at maps cost next to nothing beside windows of large networks
 PRICES = CostShares(2e-4, 0.0)
 
@@ -100,8 +101,8 @@ def _replay(case: _Case, without: str, target: float, seed: int) -> tuple[float,
     truth = case.exact.reshape(-1, 1)
     refiner = WAYS[without](Problem(grid, "log_odds", 1, Goal("ssim", CONFIDENCE, target), seed, PRICES))
     if without != "guesses":
-        refiner.guess(case.guesses.reshape(-1, 1), np.zeros_like(truth))
-        tried = spread_cells(grid.shape, PROXY_TRIAL)
+        refiner.guess(case.guesses.reshape(-1, 1), np.zeros_like(truth), N_TRIED)
+        tried = refiner.trial(PROXY_TRIAL)
         refiner.cells.add(tried, truth[tried], np.zeros((len(tried), 1)))
     request = refiner.first()
     while not request.empty:

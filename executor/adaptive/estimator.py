@@ -120,10 +120,12 @@ class Estimator:
         shown = self._scored(values[seen])[None, None]
         # Where nothing varies so far, what might vary elsewhere cannot be told from these cells.
         is_flat = bool(np.ptp(shown) <= constant_below(shown)[0])
-        trend = fit_trend(cells, sample.chosen, k, values, kind in OF_LOGIT)
-        field = self.fitted(cells, sample, trend.less(values))
-        left = np.stack([trend.less(values)[seen], (logit - trend.logit)[seen]])
         is_guessed = is_sequential(self.problem.goal, cells.guesses is not None)
+        # Where cells of the audit are most of those known, they are fitted to as well, each left out where it audits.
+        fitted_to = seen if is_guessed else sample.chosen
+        trend = fit_trend(cells, fitted_to, k, values, kind in OF_LOGIT)
+        field = self.fitted(cells, fitted_to, trend.less(values))
+        left = np.stack([trend.less(values)[seen], (logit - trend.logit)[seen]])
         draws = self.draws(field, _FEW_DRAWS if is_guessed else _N_DRAWS)
         after = field.posterior(seen, left, draws).plus(trend.modelled, trend.logit)
         best = self._scored(after.means[0])
@@ -136,7 +138,7 @@ class Estimator:
             squares = np.concatenate([field.squares, self._left_out(sample, field, seen, trend.less(values))])
             wider *= tail_ratio(squares, int((~seen).sum()))
         if is_guessed:
-            bound, audited = self._without_field(best, seen, audit)
+            bound, audited = self._without_field(best, seen, audit, cells.n_tried)
             reachable = 1.0
         else:
             bound, reachable = self._bounds(cells, best, after, float(wider), noise)
@@ -154,22 +156,24 @@ class Estimator:
         estimate = Estimate(*planes, 0.0 if is_flat else bound)
         return Found(estimate, gain, rounding * (cells.reduced & ~cells.exact), field, reachable, is_flat, audited)
 
-    def _without_field(self, best: Floats, seen: Flags, audit: Audit) -> tuple[float, float]:
+    def _without_field(self, best: Floats, seen: Flags, audit: Audit, n_tried: int) -> tuple[float, float]:
         """Return a lower bound on the SSIM of `best` by the audit's errors alone, and the SSIM that they speak for."""
         if not len(audit.squares):
             return 0.0, 0.0
         losses = partial(ssim_losses, best, ~seen, audit.cells, audit.squares, is_guessed=True)
-        limit, usual = upper_loss(len(audit.squares), losses, (1 - self.problem.goal.confidence) / _GUESSED_LOOKS)
+        # The proxy was chosen by cells of the audit: what is said holds for each that might have been.
+        level = (1 - self.problem.goal.confidence) / (_GUESSED_LOOKS * n_tried)
+        limit, usual = upper_loss(len(audit.squares), losses, level)
         return 1.0 - limit, 1.0 - usual
 
-    def fitted(self, cells: Observations, sample: Sample, values: Floats) -> Field:
-        """Return the field of `values` (*shape), fitted to the chosen cells.
+    def fitted(self, cells: Observations, at: Flags, values: Floats) -> Field:
+        """Return the field of `values` (*shape), fitted to the cells `at`.
 
         Any where no cell is left to predict.
         """
         if cells.seen.all():
             return Field(self.axes, 1.0, np.ones(cells.shape), np.ones(1))
-        return fit_field(self.axes, sample.chosen, values[sample.chosen])
+        return fit_field(self.axes, at, values[at])
 
     def modelled(self, logit: Floats, others: Floats) -> Floats:
         """Return the values that the field describes: logits where those are the score, else log-odds."""
@@ -203,7 +207,7 @@ class Estimator:
         # An audited cell, predicted from all others, is like a cell that was not computed: both lie at random.
         residuals, variances = field.left_out(seen, trend.less(values)[seen])
         at = audited[seen]
-        mean, variance = values[audited] - residuals[at], variances[at]
+        mean, variance = values[audited] - residuals[at] / (1.0 - np.minimum(trend.own[audited], 0.5)), variances[at]
         expected = weights[audited] * self._error(mean, variance + noise**2 * ~cells.exact[audited])
         squares = np.square(self._scored(values[audited]) - self._scored(mean))
         found = weights[audited] * squares

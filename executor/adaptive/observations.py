@@ -35,6 +35,8 @@ class Observations:
         self._reduced = np.full((2, n_classes, *shape), np.nan)
         #: what a proxy says of every cell, float64 (2, classes, *shape); None without one
         self.guesses: Floats | None = None
+        #: proxies among which the one was chosen by cells of the audit
+        self.n_tried = 1
 
     @property
     def seen(self) -> Flags:
@@ -49,10 +51,11 @@ class Observations:
         """Take exact cells: flat numbers (n,), `logit` and `others` (n, classes)."""
         self._put(self._exact, self.exact, windows, logit, others)
 
-    def guess(self, logit: Floats, others: Floats) -> None:
+    def guess(self, logit: Floats, others: Floats, n_tried: int = 1) -> None:
         """Take a proxy's `logit` and `others` of all cells, (cells, classes). Raises ValueError as `add_reduced`."""
         if not (np.isfinite(logit).all() and np.isfinite(others).all()):
             raise ValueError("a guess is not finite")
+        self.n_tried = n_tried
         self.guesses = np.stack([logit.T, others.T]).reshape(2, self.n_classes, *self.shape).astype(np.float64)
 
     def add_reduced(self, windows: Ints, logit: Floats, others: Floats) -> None:

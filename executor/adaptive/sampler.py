@@ -22,12 +22,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from obeql.executor.adaptive.audit_growth import cheapest_growth
 from obeql.executor.adaptive.budget import Budget
 from obeql.executor.adaptive.estimator import Estimate, Estimator, Found, Sample, is_sequential
 from obeql.executor.adaptive.gaussian_process import n_extended, select_spread, work_of
 from obeql.executor.adaptive.observations import Observations
 from obeql.executor.adaptive.problem import NOTHING, Problem, Request
 from obeql.planner.physical.plan import LEVEL_SHARE
+from obeql.planner.physical.proxies import PROXY_TRIAL
 from obeql.planner.physical.refinement import AUDIT_TIMES, LATTICE_SHARE, MOST_WASTE, audit_size
 
 __all__ = ["Sampler"]
@@ -59,9 +61,7 @@ _NEARLY_DONE, _MOST_NEARLY_DONE = 0.1, 0.12
 #: How much more rounding is taken out than should be needed for the target.
 _ROUNDING_MARGIN = 1.2
 #: Share of all cells that the lattice has where a proxy guesses them.
-_GUESSED_LATTICE = 0.015
-#: How many times larger the audit becomes where it is what a target lacks.
-_LEAST_GROWTH, _MOST_GROWTH, _GROWTH_POWER = 1.25, 2.5, 1.2
+_GUESSED_LATTICE = 0.005
 #: How many times as many cells the audit has as are computed both ways, at the first look, at least.
 _FEWEST_TIMES = 2
 
@@ -97,17 +97,22 @@ class Sampler:
         self._paired = 0.0
         #: whether some map has not varied at all so far
         self._is_flat = False
-        #: whether nothing but the audit grows now
-        self._only_audit = False
+        #: share of all cells that should be chosen beside what the audit grows by
+        self._lacking = 0.0
         #: cells that the audit is to have from the second look on
         self._n_audit = 0
 
-    def guess(self, logit: Floats, others: Floats) -> None:
+    def trial(self, n: int) -> Ints:
+        """Return n cells that proxies are tried on, flat numbers: those that the audit begins with."""
+        return np.sort(self._order[:n])
+
+    def guess(self, logit: Floats, others: Floats, n_tried: int = 1) -> None:
         """Estimate the maps about a proxy's guesses from now on, `logit` and `others` (cells, classes); before `first`.
 
-        All cells are computed in the run's precision then. Raises ValueError where a guess is not finite.
+        It was chosen among `n_tried` by cells of the audit. All cells are computed in the run's precision then. Raises
+        ValueError where a guess is not finite.
         """
-        self.cells.guess(logit, others)
+        self.cells.guess(logit, others, n_tried)
         self.has_reduced = False
 
     # ---- windows to compute ----------------------------------------------------------------------------------
@@ -142,7 +147,7 @@ class Sampler:
             share = max((most - n_pairs) / self._price, _TINY_AUDIT) / n
         sample.pairs[:] = False
         sample.pairs.flat[self._order[:n_pairs]] = True
-        self._n_audit = times * n_pairs
+        self._n_audit = max(times * n_pairs, self._n_tried)
         self._draw_audit(self._n_audit)
         # Cells that are known already are as good as chosen: they were not picked by their values.
         sample.chosen[:] |= self.cells.exact & ~sample.audit
@@ -152,6 +157,13 @@ class Sampler:
             while times > _FEWEST_TIMES and not self._allows(self._request(sample.chosen | sample.audit)):
                 times -= 1
                 self._draw_audit(times * n_pairs)
+
+    @property
+    def _n_tried(self) -> int:
+        """Cells that a proxy was tried on, and which are the beginning of a sequential audit."""
+        missing = np.flatnonzero(~self.cells.exact.reshape(-1)[self._order[:PROXY_TRIAL]])
+        n_known = int(missing[0]) if len(missing) else min(PROXY_TRIAL, self._order.size)
+        return n_known if self._is_sequential else 0
 
     def _draw_audit(self, n: int) -> Ints:
         """Let the audit have the first n cells that were drawn; returns those that are not computed yet."""
@@ -167,8 +179,8 @@ class Sampler:
         if self._worst is None:  # the lattice is still to come, or all begins again
             request = self._beginning(most)
         else:
-            if self._is_sequential:
-                self._enlarge_audit(self._worst)
+            if self._is_sequential and self.goal.target is not None:
+                self._enlarge_audit(self._worst, self.goal.target)
             request = self._level(self._worst, affordable, self._draw_audit(self._n_audit))
         if self.goal.target is not None and not self._is_assured and not self._allows(request):
             if self._worst is None and self.has_reduced:
@@ -179,21 +191,16 @@ class Sampler:
                 request = self._rest(affordable) or request
         return self._taken(request)
 
-    def _enlarge_audit(self, worst: Found) -> None:
-        """Let the audit have more cells where it is what a target lacks."""
-        needed = self._audit_growth(worst)
-        n_audit = math.ceil(min(needed, _MOST_GROWTH) * self._n_audit)
-        self._only_audit = 1.0 < needed <= _MOST_GROWTH
-        self._n_audit = min(n_audit, self.cells.exact.size)
-
-    def _audit_growth(self, worst: Found) -> float:
-        """Return how many times as large an audit should reach the target with the cells that are chosen; 1: none."""
-        target = self.goal.target
-        if target is None or worst.audited <= target or worst.estimate.bound >= target:
-            return 1.0
-        # What an audit takes off falls with its size, faster than with the root of it.
-        growth = ((worst.audited - worst.estimate.bound) / (worst.audited - target)) ** _GROWTH_POWER
-        return max(_LEAST_GROWTH, float(growth))
+    def _enlarge_audit(self, worst: Found, target: float) -> None:
+        """Let the audit have more cells, where they are what a target lacks, and note how many others it lacks."""
+        bound, usual = worst.estimate.bound, worst.audited
+        if bound >= target:
+            self._lacking = 0.0
+            return
+        growth, self._lacking = cheapest_growth(
+            1.0 - usual, usual - bound, 1.0 - target, self._n_audit, self.cells.exact.size
+        )
+        self._n_audit = min(math.ceil(growth * self._n_audit), self.cells.exact.size)
 
     def _level(self, worst: Found, affordable: int | None, late: Ints) -> Request:
         """Return what a further level computes, whatever it may waste; `late` are cells of the audit that come now."""
@@ -223,11 +230,12 @@ class Sampler:
         is_first = self._is_sequential and len(self.history) == 1
         if not self._is_assured and not is_first and self._spending.is_last(round(n * share) + add, MOST_WASTE):
             add = max(add, round(n * min(_LAST_MARGIN * (wanted - share), _GIVE_UP_SHARE - share)))
-        add = max(1, add if affordable is None else min(add, affordable))
-        if self._only_audit and len(late):
-            add = 0
-        elif len(late):
-            add = max(1, add - len(late))
+        if self._is_sequential:
+            add = min(round(n * self._lacking), round(n * largest))
+        add = add if affordable is None else min(add, affordable)
+        if not self._is_sequential:
+            add -= len(late)
+        add = max(add, 0 if self._is_sequential and len(late) else 1)
         chosen = self._sample.chosen
         # A cell of the audit that is chosen is fitted to from now on, and audits no more.
         chosen.flat[select_spread(worst.gain / self._costs, chosen, add, worst.field)] = True

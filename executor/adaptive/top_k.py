@@ -138,7 +138,7 @@ class TopKSearch(Sampler):
         seen, exact = cells.seen, cells.exact
         trend = fit_trend(cells, sample.chosen, k, values, self.problem.kind in OF_LOGIT)
         left = trend.less(values)
-        field = estimator.fitted(cells, sample, left)
+        field = estimator.fitted(cells, sample.chosen, left)
         after = field.posterior(seen, left[seen][None], estimator.draws(field)).plus(trend.modelled)
         even = np.ones(self.shape)
         noise = estimator.noise(cells, sample, k, even) if self.has_reduced else 0.0

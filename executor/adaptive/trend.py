@@ -32,6 +32,8 @@ class Trend:
     modelled: Floats
     logit: Floats
     others: Floats
+    #: how much of its own value each cell that the trend of the modelled value is fitted to has in it, (rows, cols)
+    own: Floats
 
     def less(self, values: Floats) -> Floats:
         """Return modelled values (*shape) without what the trend says of them."""
@@ -46,12 +48,23 @@ def fit_trend(cells: Observations, chosen: Flags, k: int, values: Floats, is_log
     """
     flat = np.zeros(cells.shape)
     if cells.guesses is None:
-        return Trend(flat, flat, flat)
+        return Trend(flat, flat, flat, flat)
     logit, others = cells.guesses[:, k]
     at = chosen & cells.seen
     known = cells.planes(k)
-    modelled = _fitted(logit if is_logit else logit - others, values, at)
-    return Trend(modelled, _fitted(logit, known[0], at), _fitted(others, known[1], at))
+    guess = logit if is_logit else logit - others
+    modelled = _fitted(guess, values, at)
+    return Trend(modelled, _fitted(logit, known[0], at), _fitted(others, known[1], at), _own(guess, at))
+
+
+def _own(guess: Floats, at: Flags) -> Floats:
+    """Return the leverage of each of the cells `at` in a straight line that is fitted to them; 0 elsewhere."""
+    x = guess[at]
+    own = np.zeros(guess.shape)
+    if len(x) >= _LEAST_FITTED:
+        apart = np.square(x - x.mean())
+        own[at] = 1.0 / len(x) + np.divide(apart, apart.sum(), out=np.zeros(len(x)), where=apart.sum() > 0)
+    return own
 
 
 def _fitted(guess: Floats, values: Floats, at: Flags) -> Floats:

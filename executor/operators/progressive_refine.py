@@ -23,7 +23,7 @@ from obeql.executor.operators.cached_cells import KnownCells
 from obeql.executor.operators.clean_pass import CleanPass, materialise
 from obeql.executor.operators.grid_scan import GridScan, Planes, Windows
 from obeql.executor.operators.measured_windows import AskColumns
-from obeql.executor.operators.proxy_forward import Guess, ProxyRun, spread_cells
+from obeql.executor.operators.proxy_forward import Guess, ProxyRun
 from obeql.executor.operators.refined_maps import first_picture, refined_planes, what_is_stated
 from obeql.executor.operators.samplers import Samplers
 from obeql.executor.operators.window_fill import Fill
@@ -251,7 +251,7 @@ class _Levels:
         Returns whether these were all numbers.
         """
         cells, owner = self.refiner.cells, self.owner
-        tried = spread_cells(cells.shape, PROXY_TRIAL)
+        tried = self.refiner.trial(PROXY_TRIAL)
         missing = tried[~cells.exact.reshape(-1)[tried]]
         share = self._share_of_goal()
         try:
@@ -272,7 +272,7 @@ class _Levels:
         if isinstance(guess, str):
             owner._proxy_dropped = guess
         else:
-            self.refiner.guess(guess.changes, np.zeros_like(guess.changes))
+            self.refiner.guess(guess.changes, np.zeros_like(guess.changes), guess.n_tried)
             owner._guess = guess
         return True
 

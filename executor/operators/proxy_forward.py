@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +34,7 @@ from obeql.planner.physical.plan import ProxyForward
 from obeql.planner.physical.proxies import read_by_gradients
 from obeql.planner.scores import ScoreKind
 
-__all__ = ["Guess", "ProxyRun", "spread_cells", "unexplained"]
+__all__ = ["Guess", "ProxyRun", "unexplained"]
 
 Floats = npt.NDArray[np.float64]
 Windows = npt.NDArray[np.int64]
@@ -50,12 +50,13 @@ _SAVED = 1.0
 class Guess:
     """What a proxy makes of all cells: float64 `changes` (windows, K) of K scores, about a constant.
 
-    It was asked for `share` of the cells. The others lie between them.
+    It was asked for `share` of the cells. The others lie between them. It was chosen among `n_tried` proxies.
     """
 
     changes: Floats
     proxy: ProxyForward
     share: float
+    n_tried: int = 1
 
     @property
     def name(self) -> str:
@@ -116,21 +117,21 @@ class ProxyRun:
         if isinstance(around, str):
             return around
         best: _Tried | None = None
-        least, is_finite = _WORTH_WHILE * share(1.0), False
+        least, n_tried = _WORTH_WHILE * share(1.0), 0
         for proxy in self._proxies:
             if proxy.price >= least:
                 continue
             changes = self.changes(proxy, around, clean.image, fill, windows, check)[windows]
             if not bool(np.isfinite(changes).all()):
                 continue
-            is_finite = True
+            n_tried += 1
             left = max(unexplained(changes[:, k], values[:, k]) for k in range(len(classes)))
             needed = share(left)
             if proxy.price + needed < least and needed <= 1.0 - (1.0 + _SAVED) * proxy.price:
                 best, least = _Tried(proxy, windows, changes, left, share), proxy.price + needed
         if best is None:
-            return "they told too little" if is_finite else "they were not finite"
-        guess = self._everywhere(best, around, clean.image, fill, check)
+            return "they told too little" if n_tried else "they were not finite"
+        guess = replace(self._everywhere(best, around, clean.image, fill, check), n_tried=n_tried)
         return guess if bool(np.isfinite(guess.changes).all()) else "they were not finite"
 
     def _everywhere(
@@ -199,12 +200,3 @@ def unexplained(guess: Floats, values: Floats) -> float:
         return 1.0
     explained = float(((guess - guess.mean()) * (values - values.mean())).mean()) ** 2 / spread
     return min(1.0, (1.0 - explained) * (n - 1) / (n - 2))
-
-
-def spread_cells(shape: tuple[int, ...], n: int) -> Windows:
-    """Return about n cells spread evenly over a grid of `shape`, as flat numbers."""
-    step = max(1.0, (math.prod(shape) / n) ** (1 / len(shape)))
-    places = [
-        np.unique(np.round(np.linspace(0, size - 1, max(1, round(size / step)))).astype(np.int64)) for size in shape
-    ]
-    return np.asarray(np.ravel_multi_index(np.ix_(*places), shape).reshape(-1), np.int64)

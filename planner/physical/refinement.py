@@ -81,9 +81,10 @@ LATTICE_SHARE = 0.07
 MOST_WASTE = 0.08
 #: Shares of the windows from which on the engines planned for a level, and for all windows, compute a level.
 _SOME, _MANY = 0.04, 0.25
-#: Where a proxy guesses all windows: the audit that certifies a map, in windows; what of its variance a plan expects
-#: the proxy to leave over; what SSIM loses for each share left over, how much of what the target allows guesses may
-#: lose, and how fast the loss falls with the share computed. By replays of maps of a vision transformer.
+#: Where a proxy guesses all windows: the audit that certifies a map, in windows, of which the first ones try the proxy;
+#: what of its variance a plan expects the proxy to leave over; what SSIM loses for each share left over, how much of
+#: what the target allows guesses may lose, and how fast the loss falls with the share computed. By replays of maps of a
+#: vision transformer.
 _CERTIFYING, _UNEXPLAINED, _LOST, _ALLOWED, _GUESSED_RATE = 80, 0.05, 1.2, 0.65, 3.6
 #: Share of the time of WITHIN that guesses may be expected to take.
 _GUESSING_TIME = 0.5
@@ -251,7 +252,7 @@ def _share_with_guesses(grid: WindowGrid, ways: EngineChoices, asked: Asked, who
 def share_with_proxy(target: float, unexplained: float, n_windows: int) -> float:
     """Return the share of the windows that a target should need where a proxy explains all but so much of the map."""
     lost = _LOST * max(1e-9, unexplained) / max(1e-9, _ALLOWED * (1 - target))
-    return min(1.0, (PROXY_TRIAL + _CERTIFYING) / n_windows + max(0.0, math.log(lost)) / _GUESSED_RATE)
+    return min(1.0, _CERTIFYING / n_windows + max(0.0, math.log(lost)) / _GUESSED_RATE)
 
 
 def top_share_with_proxy(k: int, unexplained: float, n_windows: int) -> float:

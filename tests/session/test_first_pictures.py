@@ -65,7 +65,7 @@ def test_the_prompt_and_the_page_say_that_it_is_an_estimate(asked: Any) -> None:
         if view.map is not None:
             said.append(view.facts["stated"])
 
-    asked("APPROX 0.9", on_progress=look)
+    asked("APPROX 0.96", on_progress=look)
     drawn.finish()
     assert said[0].startswith("a first estimate, ") and "all guessed by a budget of 12 tokens" in said[0]
     assert screen.getvalue().index("a first estimate") < screen.getvalue().index("level 1: ssim >= ")
