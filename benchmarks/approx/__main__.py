@@ -60,6 +60,7 @@ def main() -> None:
     for each in (tau, live):
         each.add_argument("--images", type=int, default=3)
         each.add_argument("--repeats", type=int, default=3)
+    live.add_argument("--stride", type=int, default=4)
     live.add_argument("--clauses", nargs="+", default=["APPROX 0.9", "TOP 10 CELLS"])
     ceiling = ways.add_parser("ceiling")
     ceiling.add_argument("--out", type=Path, help="write JSON here, and the table beside it as .md")
