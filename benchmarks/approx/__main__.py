@@ -5,6 +5,7 @@
     python -m benchmarks.approx curve data/approx.duckdb --out benchmarks/results/cpu2-approx-curve.json
     python -m benchmarks.approx tau --out benchmarks/results/cpu2-approx-tau.json
     python -m benchmarks.approx live --kinds scans --out benchmarks/results/cpu2-approx-live-scans.json
+    python -m benchmarks.approx live --kinds transformer --stride 8 --images 2 --repeats 1 --clauses "APPROX 0.9"
     python -m benchmarks.approx ceiling --out benchmarks/results/cpu2-approx-ceiling.json
     python -m benchmarks.approx proxies vit.npz --strides 8 --out benchmarks/results/cpu2-proxies-replay.json
 
@@ -14,7 +15,8 @@ interpolation and of Krypton's drill-down on the same maps, `tau` that of its pr
 `proxies` refines stored maps about stored guesses, and drawn maps about guesses that are wrong in several ways.
 `live` runs statements: naive batches of the module, in float32 and in bfloat16, the exact map, APPROX 0.9 and
 TOP 10 CELLS, in turns. The networks and images are those of `scripts/fetch_assets.py --photos`; with `--kinds fashion`
-those of `scripts/train_resnet18.py`. `ceiling` measures what APPROX costs where it saves nothing, in shares of EXACT,
+those of `scripts/train_resnet18.py`, with `--kinds transformer` the network of `scripts/fetch_assets.py --photos
+--transformer`, DINOv2 ViT-S/14. `ceiling` measures what APPROX costs where it saves nothing, in shares of EXACT,
 on small networks with random weights.
 """
 
