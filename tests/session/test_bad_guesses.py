@@ -34,6 +34,17 @@ def steep() -> nn.Module:
     return module
 
 
+class Rounded(nn.Module):
+    """A transformer whose logits are rounded by way of integers, which have no derivative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = transformer()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (1e4 * self.inner(x)).to(torch.int32).to(torch.float32) / 1e4
+
+
 class Gated(nn.Module):
     """Convolutions whose gates are shut or open, whatever is hidden."""
 
@@ -58,6 +69,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "probabilities": (transformer, "score=probability"),
     "a constant map": (constant, "score=log_odds"),
     "saturated gates": (Gated, "score=log_odds"),
+    "integers": (Rounded, "score=log_odds"),
     "float16": (steep, "score=log_odds precision=float16"),
 }
 
@@ -92,6 +104,8 @@ def test_a_map_is_right_whatever_the_guess(case: str, monkeypatch: pytest.Monkey
         assert sum(counts) <= TRIED
     if case == "float16":
         assert stated.get("proxy_dropped") == "the score has no finite gradient"
+    if case == "integers":
+        assert stated.get("proxy_dropped") == "the score has no gradient"
     if case in ("registers", "no class token", "a mean of the patches"):
         assert stated["proxy"] == "a budget of 12 tokens"
 
