@@ -36,7 +36,10 @@ _NODES: dict[str, type[Node]] = {
 
 
 def _lower(word: str) -> str:
-    """The word in small letters, of ASCII alone: some others become two characters, which are no word any more."""
+    """Return the word in small letters, of ASCII alone.
+
+    Some others become two characters, which are no word any more.
+    """
     return "".join(letter.lower() if letter.isascii() else letter for letter in word)
 
 

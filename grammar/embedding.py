@@ -155,7 +155,7 @@ def _begins_statement(script: str, tokens: Sequence[Token], place: int, closings
 
 
 def _may_begin_statement(text: str, tokens: Sequence[Token]) -> bool:
-    """As `_begins_statement`, of words some of which are still to be typed."""
+    """Return what `_begins_statement` does, of words some of which are still to be typed."""
     first, second, third = (*(_shown(text, token) for token in tokens), "", "", "")[:3]
     if first == "predict":
         return second == "(" or "using".startswith(third) or resembles(third, "using")

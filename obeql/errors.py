@@ -161,7 +161,10 @@ class InternalError(ObeqlError):
 
 
 def _readable(message: str) -> str:
-    """A message that a terminal can show: the middle of a very long one left out, control characters replaced."""
+    """Return a message that a terminal can show.
+
+    The middle of a very long one is left out, control characters are replaced.
+    """
     if len(message) > _MOST_CHARACTERS:
         half = _MOST_CHARACTERS // 2
         message = f"{message[:half]} .. {message[-half:]}"

@@ -135,5 +135,5 @@ def _kind_of_bar() -> Any:
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
-    """Called by `%load_ext obeql`."""
+    """Register the magics; `%load_ext obeql` calls it."""
     shell.register_magics(ObeqlMagics)

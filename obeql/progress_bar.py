@@ -84,7 +84,7 @@ class ProgressBar:
         self._counts = False
 
     def leave(self) -> None:
-        """As `finish`: a bar stays on the screen anyway."""
+        """Finish: a bar stays on the screen anyway."""
         self.finish()
 
     def __enter__(self) -> Self:

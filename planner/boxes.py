@@ -101,7 +101,7 @@ def axis_spans(network: Network, axis: int, grid: AxisGrid, regions: Sequence[bo
 
 
 def _pushed(start: Ints, stop: Ints, window: AxisWindow, size: int) -> tuple[Ints, Ints]:
-    """`geometry.changed_span` for many windows at once; empty spans become one position."""
+    """Return `geometry.changed_span` for many windows at once; empty spans become one position."""
     first = np.maximum(0, -((window.extent - 1 - start - window.pad) // window.stride))
     end = np.minimum(size, (stop - 1 + window.pad) // window.stride + 1)
     first = np.minimum(first, size - 1)
@@ -127,7 +127,7 @@ def group_windows(
 
 
 def merge_steps(spans: Spans, weights: npt.NDArray[np.float64], n_groups: Sequence[int]) -> dict[int, list[Ints]]:
-    """For each wanted number of groups, the windows of each group.
+    """Return the windows of each group, for each wanted number of groups.
 
     Windows whose spans have equal sizes at every layer start together; then the two groups whose union costs least
     are merged, again and again. One sweep yields every number of groups on the way.

@@ -123,7 +123,7 @@ class Preprocessing:
         return cls(**data)
 
     def digest(self) -> str:
-        """Hex SHA-256 of every setting."""
+        """Return the hex SHA-256 of every setting."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 

@@ -111,7 +111,7 @@ class MapCells:
 
 
 def others_of(logit: FloatPlane, log_odds: FloatPlane) -> npt.NDArray[np.float64]:
-    """`MapCells.others` of logits and log-odds, both float32."""
+    """Return `MapCells.others` of logits and log-odds, both float32."""
     with np.errstate(invalid="ignore"):  # inf - inf is NaN, as it should be
         return np.asarray(logit.astype(np.float64) - log_odds.astype(np.float64))
 
@@ -156,7 +156,7 @@ class CellSource(Protocol):
         ...
 
     def stored_top_class(self, key: CellKey) -> int | None:
-        """The class that the unoccluded image ranks first, if a map of it is stored, of whatever patch and fill."""
+        """Return the class that the unoccluded image ranks first, if a map of it is stored, whatever its patch."""
         ...
 
 

@@ -115,7 +115,7 @@ class Network:
         return cls(tuple(_layer_from(item) for item in data["layers"]), data["reason"], tuple(outputs))
 
     def digest(self) -> str:
-        """Hex SHA-256 of the geometry; two captures of one network agree."""
+        """Return the hex SHA-256 of the geometry; two captures of one network agree."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 

@@ -163,7 +163,7 @@ def importance_of(
 
 
 def is_constant(scores: npt.NDArray[Any]) -> bool:
-    """True when the finite scores vary by less than 1e-6 max(1, max|score|), the limit of what float32 carries."""
+    """Return whether the finite scores vary by less than 1e-6 max(1, max|score|), the limit of what float32 carries."""
     finite = scores[np.isfinite(scores)]
     if finite.size == 0:
         return False

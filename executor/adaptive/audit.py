@@ -71,7 +71,7 @@ def tail_ratio(squares: Floats, n_others: int) -> float:
 
 
 def _lower_chi_square(freedom: float, level: float) -> float:
-    """The `level` quantile of chi-square over its degrees of freedom (Wilson and Hilferty 1931), at least 1/50."""
+    """Return a quantile of chi-square over its degrees of freedom (Wilson and Hilferty 1931), at least 1/50."""
     spread = 2.0 / (9.0 * freedom)
     root = 1.0 - spread + NormalDist().inv_cdf(level) * spread**0.5
     return max(0.02, root) ** 3 if root > 0.2715 else 0.02

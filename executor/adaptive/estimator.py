@@ -180,11 +180,11 @@ class Estimator:
         return logit if self.problem.kind in OF_LOGIT else logit - others
 
     def draws(self, field: Field, n: int = _N_DRAWS) -> Floats:
-        """Draws of the field: the same random numbers at every level and for every class."""
+        """Return the draws of the field: the same random numbers at every level and for every class."""
         return field.draws(n, np.random.default_rng([self.problem.seed, 1]))
 
     def rounding_draws(self, noise: float, cells: Observations) -> Floats:
-        """Rounding errors that the cells not known exactly may have, as many as `draws`."""
+        """Return the rounding errors that the cells not known exactly may have, as many as `draws`."""
         random = np.random.default_rng([self.problem.seed, 2])
         drawn: Floats = noise * random.standard_normal((_N_DRAWS, *cells.shape)) * ~cells.exact
         return drawn
@@ -215,7 +215,7 @@ class Estimator:
         return Audit(limit, audited, squares)
 
     def _left_out(self, sample: Sample, field: Field, seen: Flags, values: Floats) -> Floats:
-        """Squared errors of the audit's cells, predicted from all others, over their variances."""
+        """Return the squared errors of the audit's cells, predicted from all others, over their variances."""
         residuals, variances = field.left_out(seen, values[seen])
         at = (sample.audit & ~sample.chosen)[seen]
         squares: Floats = residuals[at] ** 2 / np.maximum(variances[at], 1e-30)
@@ -256,12 +256,12 @@ class Estimator:
         return (1 - self.problem.goal.confidence) / _LOOKS
 
     def _scored(self, values: Floats) -> Floats:
-        """Scores of modelled values: log-odds, or logits where the score is the logit."""
+        """Return the scores of modelled values: log-odds, or logits where the score is the logit."""
         kind = self.problem.kind
         return values if kind in AS_IT_IS else score_of(kind, values, np.zeros_like(values))
 
     def _error(self, mean: Floats, variance: Floats) -> Floats:
-        """Expected squared errors of scores where the modelled value has this mean and variance."""
+        """Return the expected squared errors of scores where the modelled value has this mean and variance."""
         if self.problem.kind in AS_IT_IS:
             return variance
         drawn = self._scored(mean + np.sqrt(variance) * _SCORES.reshape(-1, *(1,) * mean.ndim))
@@ -271,7 +271,7 @@ class Estimator:
     def _bounds(
         self, cells: Observations, best: Floats, after: Posterior, wider: float, noise: float | None
     ) -> tuple[float, float]:
-        """The lower bound on the quality of `best`, and the one that all cells in the reduced precision would have."""
+        """Return the lower bound on the quality of `best`, and that with all cells in the reduced precision."""
         assert after.draws is not None
         goal = self.problem.goal
         maps = after.means[0] + wider * (after.draws - after.means[0])

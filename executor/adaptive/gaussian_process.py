@@ -128,7 +128,7 @@ class Field:
         return drawn
 
     def left_out(self, known: Flags, values: Floats) -> tuple[Floats, Floats]:
-        """Residuals and variances (known cells,) of the cells `known` (*shape), each predicted from the others.
+        """Return residuals and variances (known cells,) of the cells `known` (*shape), each predicted from the others.
 
         `values` minus their own mean are what the process describes. Source: Rasmussen and Williams, equation 5.12.
         """
@@ -203,7 +203,7 @@ class Field:
         return factor
 
     def _between(self, box: tuple[slice, ...], at: Places) -> torch.Tensor:
-        """Covariances of every cell of a box with given cells: (cells of the box, n)."""
+        """Return the covariances of every cell of a box with given cells: (cells of the box, n)."""
         between = torch.from_numpy(self.scale[at])
         for along, inside, places in zip(self.axes.correlations(self.length), box, at, strict=True):
             between = between[..., None, :] * torch.from_numpy(along[inside][:, places])
@@ -327,8 +327,9 @@ def _highest(places: Sequence[float], height: Callable[[float], float]) -> float
 
 
 def _smoothed(squares: Floats, known: Flags) -> Floats:
-    """Means of the squares (n,) of `known` cells around each cell of the grid, drawn towards their mean over the map
-    where few are near.
+    """Return the means of the squares (n,) of `known` cells around each cell of the grid.
+
+    Where few are near they are drawn towards their mean over the map.
     """
     spread = np.zeros((2, *known.shape))
     spread[0][known], spread[1][known] = squares, 1.0
@@ -344,7 +345,7 @@ def _smoothed(squares: Floats, known: Flags) -> Floats:
 
 
 def _products(axes: Axes, length: float, at: Places) -> torch.Tensor:
-    """Correlations of cells with each other, (n, n), well-posed."""
+    """Return the correlations of cells with each other, (n, n), well-posed."""
     each = zip(axes.correlations(length), at, strict=True)
     system = reduce(torch.mul, (torch.from_numpy(along[:, places][places]) for along, places in each))
     system.diagonal().add_(_NUGGET)
@@ -374,5 +375,5 @@ def select_spread(gain: Floats, taken: Flags, n: int, field: Field) -> Ints:
 
 
 def _reach(squared: Floats) -> int:
-    """Cells along an axis beyond which correlations are slight."""
+    """Return the cells along an axis beyond which correlations are slight."""
     return int(max(1, (squared[len(squared) // 2] > 0.01).sum() // 2))

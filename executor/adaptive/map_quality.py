@@ -161,7 +161,7 @@ def _share_of(part: Floats, whole: Floats) -> Floats:
 
 
 def _window_means(maps: Floats, window: tuple[int, ...]) -> Floats:
-    """Means over all windows, so many cells along each axis, that lie inside the maps (n, *shape)."""
+    """Return the means over all windows, so many cells along each axis, that lie inside the maps (n, *shape)."""
     for axis, side in enumerate(window, 1):
         if side > 1:
             total = np.cumsum(maps, axis=axis)

@@ -75,7 +75,7 @@ class Observations:
         self._reduced[:] = np.nan
 
     def planes(self, k: int) -> tuple[Floats, Floats]:
-        """`logit` and `others` of class k, (*shape): exact where known, else reduced, else NaN."""
+        """Return `logit` and `others` of class k, (rows, cols): exact where known, else reduced, else NaN."""
         offsets = self._offsets(k).reshape(2, *(1,) * len(self.shape))
         logit, others = np.where(self.exact, self._exact[:, k], self._reduced[:, k] + offsets)
         return logit, others
@@ -89,7 +89,9 @@ class Observations:
         return offsets
 
     def pairs(self, k: int, among: Flags) -> tuple[Ints, Floats, Floats] | None:
-        """Cells of `among` known both ways: flat numbers (n,), exact and reduced (2, n) logit and others of class k.
+        """Return the cells of `among` known both ways.
+
+        They are flat numbers (n,), exact and reduced (2, n) logit and others of class k.
 
         None for too few of them. The mean error is taken out of the reduced values.
         """

@@ -118,7 +118,10 @@ class Sampler:
     # ---- windows to compute ----------------------------------------------------------------------------------
 
     def first(self, most: int | None = None) -> Request:
-        """The first windows: the audit and a lattice, about `most` if it is few; or cells to compute both ways."""
+        """Return the first windows: the audit and a lattice, about `most` if it is few.
+
+        Where a reduced precision is tried, cells to compute both ways.
+        """
         self._spending = self._nothing_spent()
         return self._taken(self._beginning(most))
 
@@ -222,7 +225,7 @@ class Sampler:
         return self._spread(worst, wanted, affordable, late)
 
     def _spread(self, worst: Found, wanted: float, affordable: int | None, late: Ints) -> Request:
-        """Cells of large gain, spread out, towards the share that is `wanted`, and those of the audit."""
+        """Return the cells of large gain, spread out, towards the share that is `wanted`, and those of the audit."""
         n, share = self.cells.exact.size, self._share()
         least = float(np.clip(_LEAST_TIMES * self._level_price, *_LEAST_LEVEL))
         largest = float(np.clip(_MOST_TIMES * self._level_price, *_MOST_LEVEL))
@@ -243,7 +246,10 @@ class Sampler:
         return request if not request.empty else self._request(np.ones(self.shape, bool))
 
     def _mending(self, worst: Found, affordable: int | None) -> Request:
-        """With every cell seen: those to compute exactly whose rounding costs most, for the target; or all of them."""
+        """Return, with every cell seen, those to compute exactly whose rounding costs most, for the target.
+
+        All of them where that is not enough.
+        """
         target, bound = self.goal.target, worst.estimate.bound
         left = np.flatnonzero(~self.cells.exact)
         order = left[np.argsort(-(worst.rounding / self._costs).flat[left], kind="stable")]
@@ -256,7 +262,10 @@ class Sampler:
         return Request(np.sort(order[: n if affordable is None else min(n, affordable)]), NOTHING)
 
     def _all_reduced(self, affordable: int | None) -> Request | None:
-        """All cells that were not seen, in the reduced precision where there is one; None if that is too many."""
+        """Return all cells that were not seen, in the reduced precision where there is one.
+
+        Return None if that is too many.
+        """
         if affordable is not None and affordable < int((~self.cells.seen).sum()):
             return None
         return self._request(np.ones(self.shape, bool))
@@ -269,7 +278,7 @@ class Sampler:
         return Request(left, NOTHING)
 
     def _request(self, wanted: Flags) -> Request:
-        """Cells of `wanted` that are not known well enough: pairs both ways, the others as is cheaper."""
+        """Return the cells of `wanted` that are not known well enough: pairs both ways, the others as is cheaper."""
         exact, pairs = wanted & ~self.cells.exact, self._sample.pairs
         if not self.has_reduced:
             return Request(np.flatnonzero(exact), NOTHING)
@@ -284,7 +293,7 @@ class Sampler:
         return self._spending.allows(request, self._n_known(request), self._most_waste)
 
     def _n_known(self, request: Request) -> int:
-        """Cells that are seen when a request is answered."""
+        """Return the cells that are seen when a request is answered."""
         seen = self.cells.seen.reshape(-1)
         return int(seen.sum()) + len(np.setdiff1d(np.union1d(request.exact, request.reduced), np.flatnonzero(seen)))
 
@@ -461,6 +470,6 @@ def _lattice_step(share: float, n_axes: int) -> float:
 
 
 def _lattice(size: int, step: float) -> Ints:
-    """Places along one axis about `step` apart, the first and the last included."""
+    """Return the places along one axis about `step` apart, the first and the last included."""
     n = max(2, round((size - 1) / step) + 1) if size > 1 else 1
     return np.unique(np.round(np.linspace(0, size - 1, n)).astype(np.int64))

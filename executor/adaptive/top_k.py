@@ -70,7 +70,7 @@ class TopKSearch(Sampler):
         self._needed: Ints = np.zeros(problem.n_classes, np.int64)
 
     def _level(self, worst: Found, affordable: int | None, late: Ints) -> Request:
-        """Cells that may be among the k: exactly if they are known in the reduced precision already.
+        """Return the cells that may be among the k: exactly if they are known in the reduced precision already.
 
         Where few are in question those, else some that tell most of the others.
         """

@@ -91,7 +91,7 @@ class _OnBoxes(LayerGraph):
 
 
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Multiply-accumulates a second of a product of matrices: about the most that a device can do."""
+    """Return the multiply-accumulates a second of a product of matrices: about the most that a device can do."""
     rows = _MATRIX_ROWS if device_of(device).kind == Cpu.kind else _GPU_MATRIX_ROWS
     left, right = (_some_numbers((rows, rows), device, dtype) for _ in range(2))
     return device_of(device).n_lanes * float(rows**3) / _in_a_lane(device, lambda: left @ right, 12)
@@ -267,7 +267,7 @@ def _in_a_lane(device: torch.device, work: Callable[[], object], n: int) -> floa
 
 
 def _plain_memory_ratio(graph: LayerGraph, batch: torch.Tensor, watch: Stopwatch, effort: _Effort) -> float:
-    """Seconds of whole maps in (N, C, H, W) memory over those in channels-last memory.
+    """Return the seconds of whole maps in (N, C, H, W) memory over those in channels-last memory.
 
     Not asked on CPUs, whose packed kernels are channels-last.
     """
@@ -277,7 +277,7 @@ def _plain_memory_ratio(graph: LayerGraph, batch: torch.Tensor, watch: Stopwatch
 
 
 def _line(small: tuple[Floats, Floats], large: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    """Slope and offset through two points (positions a batch, seconds a batch), neither of them negative."""
+    """Return the slope and offset through two points (positions a batch, seconds a batch), neither of them negative."""
     more = np.maximum(large[0] - small[0], 1e-9)
     slope = (large[1] - small[1]) / more
     through_large = large[1] / np.maximum(large[0], 1.0)  # the line without an offset
@@ -296,12 +296,12 @@ def _some_windows(run: IncrementalRun, grid: WindowGrid, n_groups: int, side: in
 
 
 def _some_numbers(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """Numbers in 0..1, always the same: PyTorch's own generator is the user's."""
+    """Return numbers in 0..1, always the same: PyTorch's own generator is the user's."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(device, dtype)
 
 
 def _copy_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Bytes a second of a gather, counted once read and once written, with the paste that follows it."""
+    """Return the bytes a second of a gather, counted once read and once written, with the paste that follows it."""
     rows = _some_numbers((_COPY_ROWS, _COPY_CHANNELS), device, dtype)
     index = torch.randperm(_COPY_ROWS, generator=torch.Generator().manual_seed(0)).to(device)
     seconds = _in_a_lane(device, lambda: rows.index_select(0, index), 5)
@@ -309,7 +309,7 @@ def _copy_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _call_seconds(device: torch.device, dtype: torch.dtype) -> float:
-    """Seconds of one layer on a batch however small: a few library calls and the Python around them."""
+    """Return the seconds of one layer on a batch however small: a few library calls and the Python around them."""
     weight = _some_numbers((8, 8, 3, 3), device, dtype)
     x = _some_numbers((1, 8, 4, 4), device, dtype)
     # The least of many: what disturbs one would count for every layer of every batch.

@@ -112,7 +112,7 @@ def _started(n_lanes: int, n_threads: int) -> ThreadPoolExecutor:
 
 @contextmanager
 def _lanes(n_lanes: int, n_threads: int) -> Iterator[ThreadPoolExecutor]:
-    """Lanes for the caller alone; kept afterwards, unless a second Ctrl-C has ended the waiting for them."""
+    """Yield lanes for the caller alone; kept afterwards, unless a second Ctrl-C has ended the waiting for them."""
     key = n_lanes, n_threads
     with _lending:
         found = next((each for each in reversed(_idle) if each[0] == key), None)

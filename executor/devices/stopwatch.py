@@ -38,7 +38,7 @@ class Stopwatch:
         return not device_of(self.device).is_asynchronous and not self.own_code and fine
 
     def now(self) -> float:
-        """Seconds since some moment; on GPUs with all work done that they were given."""
+        """Return the seconds since some moment; on GPUs with all work done that they were given."""
         device_of(self.device).synchronize()
         return time.thread_time() if self.is_of_thread else time.perf_counter()
 

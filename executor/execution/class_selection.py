@@ -39,13 +39,13 @@ def stored_classes(plan: ExplainPlan, image: ImageRecord, key: CellKey, source: 
 
 
 def asked_classes(plan: ExplainPlan, image: ImageRecord, clean: Tensor) -> list[int]:
-    """The classes asked of an image whose clean logits are (1, K). Raises ImageError without a label that fits."""
+    """Return classes asked of an image whose clean logits are (1, K). Raises ImageError without a label that fits."""
     labelled = _labelled(plan, image) if plan.classes.kind == "label" else []
     return chosen_classes(plan.classes, clean, labelled)
 
 
 def shared_classes(plan: ExplainPlan, image: ImageRecord, classes: Sequence[int], clean: Tensor) -> list[int]:
-    """Classes beyond `classes` that the next statements ask of the windows of this image, clean logits (1, K)."""
+    """Return classes beyond `classes` that the next statements ask of this image's windows, clean logits (1, K)."""
     found: dict[int, None] = {}
     for selector in plan.also:
         try:

@@ -83,7 +83,7 @@ class ImageTask:
         return self.failure is None and (self.classes is None or bool(self.left(place).any()))
 
     def left(self, place: int) -> npt.NDArray[np.bool_]:
-        """The windows of grid number `place` that are left to compute, (windows,); none of an image that failed."""
+        """Return windows of grid number `place` that are left to compute, (windows,); none of an image that failed."""
         n_windows = self.plan.grids[place].n_windows
         if self.failure is not None:
             return np.zeros(n_windows, bool)

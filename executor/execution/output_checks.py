@@ -63,7 +63,9 @@ def _no_probability(graph: LayerGraph, image: Tensor) -> tuple[int, float] | Non
 
 
 def _where_not_finite(graph: LayerGraph, image: Tensor) -> str:
-    """The first layer whose output for image (1, C, H, W) is not finite, as `; ...`, and whether its weights are.
+    """Return the first layer whose output for image (1, C, H, W) is not finite, and whether its weights are.
+
+    It is worded to follow a message, behind a semicolon.
 
     Empty where every layer's output is finite, or none can be named.
     """

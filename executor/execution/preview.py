@@ -35,7 +35,7 @@ class Preview:
     picture: Callable[[], npt.NDArray[np.float32]] | None = None
 
     def importance(self) -> npt.NDArray[np.float32]:
-        """float32 (rows, cols): clean score - score; NaN where not computed yet."""
+        """Return clean score - score, float32 (rows, cols); NaN where not computed yet."""
         found = self.cells()
         if found is None:
             return np.full(self.grid.shape, np.nan, np.float32)

@@ -168,7 +168,7 @@ def _pixels(header: Any, said: Any, index: int, shown: str) -> Pixels:
 
 
 def _grey(frame: npt.NDArray[Any], header: Any) -> npt.NDArray[np.float64]:
-    """Values of one frame (H, W) in 0..1, larger is brighter but for MONOCHROME1."""
+    """Return the values of one frame (H, W) in 0..1, larger is brighter but for MONOCHROME1."""
     from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut, apply_windowing  # noqa: PLC0415
 
     values = apply_modality_lut(frame, header).astype(np.float64)

@@ -79,7 +79,7 @@ def _constant_number(fill: str | tuple[float, ...], how: Preprocessing) -> npt.N
 
 
 def _color(fill: str | tuple[float, ...]) -> tuple[float, float, float] | None:
-    """RGB of a constant color, None for the other known fills."""
+    """Return RGB of a constant color, None for the other known fills."""
     if isinstance(fill, str):
         if fill in CONSTANTS:
             return (CONSTANTS[fill],) * 3
@@ -110,7 +110,7 @@ def _model_color(color: tuple[float, float, float], how: Preprocessing) -> npt.N
 
 
 def _blurred(values: npt.NDArray[np.float32], sigma: float) -> npt.NDArray[np.float32]:
-    """Gaussian blur of (C, H, W), of volumes (C, D, H, W), along every spatial axis, float64 inside."""
+    """Return the Gaussian blur of (C, H, W), of volumes (C, D, H, W), along every spatial axis, float64 inside."""
     radius = max(1, math.ceil(3 * sigma))
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     taps /= taps.sum()

@@ -109,7 +109,7 @@ def _images(paths: Iterable[Path]) -> list[Path]:
 
 
 def _spells_suffix(name: str) -> bool:
-    """True when the last part of a pattern ends in a literal suffix, as `*.raw` does and `*`, `*.*` do not."""
+    """Return whether the last part of a pattern ends in a literal suffix, as `*.raw` does and `*`, `*.*` do not."""
     suffix = Path(name).suffix
     return len(suffix) > 1 and not glob.has_magic(suffix)
 

@@ -130,7 +130,10 @@ def from_model_space(values: Floats, how: Preprocessing) -> Floats:
 
 
 def luma(rgb: npt.NDArray[Any]) -> Floats:
-    """ITU-R 601 luma of RGB along the last axis, with Pillow's 16-bit weights; equal channels stay what they are."""
+    """Return ITU-R 601 luma of RGB along the last axis, with Pillow's 16-bit weights.
+
+    Equal channels stay what they are.
+    """
     red, green, blue = (rgb[..., i].astype(np.float64) for i in range(3))
     return np.asarray((red * 19595 + green * 38470 + blue * 7471) / 65536, np.float32)
 

@@ -123,7 +123,10 @@ def read_tiff(path: Path, page: int = 1) -> TiffPixels | None:
 
 
 def _layout(tags: Tags, path: Path) -> _Layout | None:
-    """The layout of a page; None where it is Pillow's to read. Raises ImageError where nobody reads it rightly."""
+    """Return the layout of a page.
+
+    Return None where it is Pillow's to read. Raises ImageError where nobody reads it rightly.
+    """
     size = tags.one(Tag.LENGTH, 0), tags.one(Tag.WIDTH, 0)
     n_bands = tags.one(Tag.N_SAMPLES, 1)
     bits, kind = _all(tags.values.get(Tag.BITS, (1,))), _all(tags.values.get(Tag.FORMAT, (1,)))
@@ -257,7 +260,7 @@ def _unpacked(
 
 
 def _as_bytes(packed: Sequence[bytes], n_rows: int, shape: tuple[int, int], compression: int) -> bytes:
-    """A TIFF file of 8-bit gray, (H, W) `shape`, whose samples are the bytes that `packed` strips of `n_rows` hold."""
+    """Return a TIFF file of 8-bit gray, (H, W) `shape`, whose samples are the bytes of `packed` strips of `n_rows`."""
     starts = np.cumsum([0, *map(len, packed)])[:-1]
     n_tags, n_strips = 9, len(packed)
     lists = 8 + 2 + 12 * n_tags + 4
@@ -285,7 +288,7 @@ def _as_bytes(packed: Sequence[bytes], n_rows: int, shape: tuple[int, int], comp
 
 
 def _numbers(unpacked: npt.NDArray[np.uint8], layout: _Layout) -> Samples:
-    """Bytes (rows, bytes of a row) as samples (rows, segment's width, bands together), predictions undone."""
+    """Return bytes (rows, bytes of a row) as samples (rows, segment's width, bands together), predictions undone."""
     n_rows, n_bands = len(unpacked), layout.bands_together
     shape = n_rows, layout.segment[1], n_bands
     if layout.bits % 8:

@@ -83,7 +83,7 @@ def n_tiff_pages(path: Path) -> int:
 
 
 def directories(file: BinaryIO) -> Iterator[Tags]:
-    """The tags of each page, as far as they can be read."""
+    """Yield the tags of each page, as far as they can be read."""
     header = file.read(16)
     order = "<" if header[:2] == b"II" else ">"
     big = b"+" in header[2:4]

@@ -176,7 +176,10 @@ class Convolution:
 
 
 def _in_plain_memory(x: Tensor) -> Tensor:
-    """A tensor with the strides of (N, C, ...): of one channel, PyTorch takes any stride of that axis for them."""
+    """Return a tensor with the strides of (N, C, ...).
+
+    Of one channel, PyTorch takes any stride of that axis for them.
+    """
     return x.contiguous() if x.shape[1] > 1 else x.squeeze(1).contiguous().unsqueeze(1)
 
 

@@ -23,7 +23,10 @@ _CHUNK_BYTES = 1 << 19
 
 
 def max_pool(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
-    """Largest value of each window of x (N, C, ...), channels-last: (N, C, (size - extent) // stride + 1, ...)."""
+    """Return the largest value of each window of x (N, C, ...), channels-last.
+
+    The result is (N, C, (size - extent) // stride + 1, ...).
+    """
     overlaps = min(kernel) > 1 and max(stride) == 1
     if x.device.type != "cpu" or not overlaps or not has_channels_last(x):
         return BY_AXES[len(kernel)].max_pool(x, kernel, stride, 0, dilation)

@@ -51,7 +51,10 @@ class Curves:
 
 
 def pixel_order(importance: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
-    """Flat places of the pixels of (H, W), most important first, ties row-major; pixels without a value come last."""
+    """Return the flat places of the pixels of (H, W), most important first, ties row-major.
+
+    Pixels without a value come last.
+    """
     flat = importance.ravel().astype(np.float64)
     return np.argsort(np.where(np.isnan(flat), np.inf, -flat), kind="stable").astype(np.int64)
 

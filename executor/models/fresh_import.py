@@ -52,7 +52,7 @@ def import_fresh(name: str) -> ModuleType:
 
 
 def _forget_compiled(module: ModuleType) -> None:
-    """Python takes compiled code for that of a file which was edited within the same second to the same length."""
+    """Delete compiled code, which Python takes for that of a file edited within the same second to the same length."""
     with suppress(OSError, NotImplementedError, TypeError):
         Path(importlib.util.cache_from_source(str(module.__file__))).unlink(missing_ok=True)
 

@@ -42,7 +42,7 @@ Axes = tuple[tuple[Atom, ...], ...]
 
 
 def canonical(batch: int, shape: Sequence[int]) -> Axes:
-    """Axes of a tensor that is already in canonical order: (N, C, ...) or (N, K)."""
+    """Return the axes of a tensor that is already in canonical order: (N, C, ...) or (N, K)."""
     axes = zip("N" + axis_names(shape), (batch, *shape), strict=True)
     return tuple((Atom(axis, size),) if size != 1 else () for axis, size in axes)
 

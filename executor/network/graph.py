@@ -66,7 +66,7 @@ class LayerGraph:
         return replace(self, layers=tuple(layer.in_plain_memory() for layer in self.layers))
 
     def last_use(self, start: int = 0) -> list[int]:
-        """For each layer, the last layer from `start` on that reads it (the last layer of all for the output)."""
+        """Return for each layer the last one from `start` on that reads it (the last layer of all for the output)."""
         last = [-1] * len(self.layers)
         for i, layer in enumerate(self.layers):
             if i >= start:

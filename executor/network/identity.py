@@ -62,7 +62,10 @@ def _needed(layers: Sequence[Layer]) -> dict[int, Layer]:
 
 
 def _words(value: Any, digests: TensorDigests) -> str:
-    """A value as text that another value does not have. Raises TypeError for one that is not known to have any."""
+    """Return a value as text that another value does not have.
+
+    Raises TypeError for one that is not known to have any.
+    """
     if isinstance(value, LayerRef):
         return f"input {int(value)}"
     if isinstance(value, BatchSize):

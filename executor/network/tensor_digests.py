@@ -44,7 +44,7 @@ class TensorDigests:
         return self._known[_key(tensor)][1]
 
     def digest(self, tensor: Tensor) -> str:
-        """Dtype, shape and values as one hex SHA-256; not memory layout or device."""
+        """Return the dtype, shape and values as one hex SHA-256; not memory layout or device."""
         total = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
         for piece in self.pieces(tensor):
             total.update(piece)

@@ -38,7 +38,7 @@ def as_computed(windows: Windows, logits: Tensor) -> Tensor:
 
 
 def occlude(image: Tensor, fill: Fill, grid: WindowGrid, windows: Windows) -> Tensor:
-    """Copies of images (N, C, ...) with one window each hidden by the image's fill: (n, C, ...).
+    """Return copies of images (N, C, ...) with one window each hidden by the image's fill: (n, C, ...).
 
     `fill` is (C, 1, ...) or of an image's shape, of all images, or (N, ...), each its own; or what works it out.
     `windows` (n,) are flat window numbers, image by image, the last axis fastest. Values under a window are replaced,
@@ -70,7 +70,7 @@ def occlude(image: Tensor, fill: Fill, grid: WindowGrid, windows: Windows) -> Te
 
 
 def _occlude_one_by_one(image: Tensor, fill: WindowFill, grid: WindowGrid, images: Windows, places: Windows) -> Tensor:
-    """`occlude` with values that are worked out from each window."""
+    """Do what `occlude` does with values that are worked out from each window."""
     batch = image[torch.from_numpy(images).to(image.device)]
     at = zip(*(place.tolist() for place in grid.places(places)), strict=True)
     for k, place in enumerate(at):
@@ -89,7 +89,7 @@ def _as_array(x: Tensor) -> npt.NDArray[Any]:
 
 
 def _occlude_at_once(image: Tensor, fills: Tensor, grid: WindowGrid, images: Windows, places: Windows) -> Tensor:
-    """`occlude` in a few calls whatever the number of windows, for devices where every call costs a launch."""
+    """Do what `occlude` does in a few calls however many the windows, for devices where every call costs a launch."""
     told = [images]
     for axis, at in zip(grid.axes, grid.places(places), strict=True):
         start = np.asarray(axis.starts)[at]

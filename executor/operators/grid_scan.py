@@ -59,13 +59,13 @@ class Planes:
 
     @classmethod
     def empty(cls, n_windows: int, n_classes: int, device: torch.device | None = None) -> Planes:
-        """Planes without any cell computed."""
+        """Return the planes without any cell computed."""
         logit = torch.full((n_windows, n_classes), float("nan"), dtype=torch.float32, device=device)
         wide = torch.float64 if device is None else device_of(device).wide_dtype
         return cls(logit, logit.to(wide), torch.full((n_windows,), -1, dtype=torch.int32, device=device))
 
     def of_classes(self, classes: slice) -> Planes:
-        """These cells, of some of the classes."""
+        """Return these cells, of some of the classes."""
         if classes.indices(self.logit.shape[1]) == (0, self.logit.shape[1], 1):
             return self
         return replace(
@@ -73,22 +73,22 @@ class Planes:
         )
 
     def cpu(self) -> Planes:
-        """These cells, on the CPU."""
+        """Return these cells, on the CPU."""
         return replace(self, logit=self.logit.cpu(), others=self.others.cpu(), top=self.top.cpu())
 
     def of_windows(self, windows: npt.NDArray[np.intp]) -> Planes:
-        """These cells, of some of the windows; `windows` may name one several times."""
+        """Return these cells, of some of the windows; `windows` may name one several times."""
         at = torch.from_numpy(windows).to(self.logit.device)
         exact = None if self.exact is None else self.exact[windows]
         return replace(self, logit=self.logit[at], others=self.others[at], top=self.top[at], exact=exact)
 
     def only_computed(self) -> Planes | None:
-        """These cells with `exact` true where they have numbers; None where none has."""
+        """Return these cells with `exact` true where they have numbers; None where none has."""
         exact = (~(self.logit.isnan() | self.others.isnan()).any(dim=1) & (self.top >= 0)).numpy()
         return replace(self, exact=exact) if exact.any() else None
 
     def over(self, known: KnownCells) -> Planes:
-        """These cells where nothing was known, what was known elsewhere."""
+        """Return these cells where nothing was known, what was known elsewhere."""
         logit, others = torch.from_numpy(known.logit), torch.from_numpy(known.others)
         top = torch.from_numpy(known.top)
         return Planes(
@@ -220,7 +220,7 @@ class GridScan:
             self.pace[where] = expected + part * whole_s, busy + part * busy_s
 
     def partial(self, number: int) -> Planes | None:
-        """The cells of one of the images at work that are computed by now, on the device; None before the first."""
+        """Return cells of one of the images at work that are computed by now, on the device; None before the first."""
         if self._cells is None:
             return None
         at = slice(number * self.grid.n_windows, (number + 1) * self.grid.n_windows)
@@ -228,7 +228,7 @@ class GridScan:
         return cells.of_classes(slice(self._n_classes[number]))
 
     def computed(self, number: int, known: KnownCells | None) -> Planes | None:
-        """As `partial`, on the CPU, with those that are `known`, and with `exact`; None where there are none."""
+        """Return `partial` on the CPU, with those that are `known`, and with `exact`; None where there are none."""
         cells = self.partial(number)
         if cells is None:
             return None

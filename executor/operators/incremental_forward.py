@@ -226,7 +226,7 @@ class IncrementalRun:
         self.busy_s += seconds
 
     def sums(self, clean: CleanPass) -> dict[int, PrefixSums]:
-        """Of every map that a layer on boxes sums."""
+        """Return the prefix sums of every map that a layer on boxes sums."""
         summed = {j for i in self.on_boxes if self.graph.layers[i].reach == "sum" for j in self.graph.layers[i].inputs}
         return {j: PrefixSums.of(clean.views[j, self._outside[j][0]]) for j in sorted(summed)}
 
@@ -242,7 +242,7 @@ class IncrementalRun:
         return computed, n_batches
 
     def _pieces(self, wanted: npt.NDArray[np.bool_] | None, n_images: int, n_lanes: int) -> Iterator[list[Part]]:
-        """Consecutive batches until there are enough windows for a batch on whole maps.
+        """Yield consecutive batches until there are enough windows for a batch on whole maps.
 
         A lane gets several pieces, so that none waits long for the last one; its first is smaller, so that something is
         to be seen soon.
@@ -289,7 +289,7 @@ class IncrementalRun:
         return self.engine.cost.seconds / max(1e-9, self.engine.share * self.grid.n_windows) * n_windows
 
     def parts(self, wanted: npt.NDArray[np.bool_] | None, n_images: int = 1, n_lanes: int = 1) -> Iterator[Part]:
-        """The wanted windows as batches, group after group; in a group, a window of all images, then the next."""
+        """Yield the wanted windows as batches, group after group; in a group, a window of all images, then the next."""
         batch = lane_batch(self.engine.batch, self._n_wanted(wanted, n_images), n_lanes)
         for group in self.boxes.groups:
             places, images, windows = self.boxes.windows_of(group, n_images)

@@ -38,13 +38,16 @@ def logit_and_others(
 
 
 def as_stored(z: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """The two numbers of a cell as they are kept: a float32 logit, and others such that log-odds are float32 too."""
+    """Return the two numbers of a cell as they are kept.
+
+    They are a float32 logit, and others such that log-odds are float32 too.
+    """
     logit = z.float()
     return logit, logit.to(z.dtype) - (z - others).float().to(z.dtype)
 
 
 def top_class(logits: Tensor) -> Tensor:
-    """Arg-max class int32 (n,) of logits (n, K)."""
+    """Return the arg-max class int32 (n,) of logits (n, K)."""
     return logits.argmax(dim=1).to(torch.int32)
 
 

@@ -151,7 +151,7 @@ class RefineRun:
         return planes.only_computed()
 
     def _affordable(self, deadline: float | None) -> int | None:
-        """Windows of the run's precision that the time left allows; None for any number."""
+        """Return the windows of the run's precision that the time left allows; None for any number."""
         if deadline is None:
             return None
         return max(0, int(_LEVEL_SHARE * (deadline - time.perf_counter()) / max(self._window_s, 1e-9)))

@@ -108,8 +108,8 @@ def distribute(
             )
             for place in range(min(plan.workers, -(-len(plan.images) // plan.together)))
         ]
-        with _crew(plan, orders) as crew:
-            coordinator = _Coordinator(plan, crew, context)
+        with _worker_pool(plan, orders) as pool:
+            coordinator = _Coordinator(plan, pool, context)
             try:
                 return coordinator.run()
             except BaseException:
@@ -125,7 +125,7 @@ def _devices(plan: ExplainPlan) -> tuple[str, ...]:
     return (resolve_device(plan.device).type,)
 
 
-def _crew(plan: ExplainPlan, orders: Sequence[Order]) -> WorkerPool[Any]:
+def _worker_pool(plan: ExplainPlan, orders: Sequence[Order]) -> WorkerPool[Any]:
     if plan.cluster is None:
         return ProcessPool(orders)
     from obeql.executor.workers.ray.pool import RayPool  # noqa: PLC0415 - Ray is optional
@@ -139,17 +139,17 @@ class _Coordinator:
     def __init__(
         self,
         plan: ExplainPlan,
-        crew: WorkerPool[Any],
+        pool: WorkerPool[Any],
         context: RunContext[ShardSink],
     ) -> None:
         self.plan = plan
-        self.crew = crew
+        self.pool = pool
         self.context = context
         self.sink = context.sink
         self.source = context.source
         self.n_stored = 0
         self.started = time.perf_counter()
-        self.n_workers = len(crew.workers)
+        self.n_workers = len(pool.workers)
         self.waiting = WorkQueue(len(plan.images), plan.together)
         #: images of which pieces were kept
         self.kept: set[int] = set()
@@ -168,13 +168,13 @@ class _Coordinator:
         self.shown = plan.images[0].shown
 
     def run(self) -> RunReport:
-        """Until every image is finished and every worker has ended, but for those that are still starting."""
+        """Run until every image is finished and every worker has ended, but for those that are still starting."""
         n_images = len(self.plan.images)
         estimated_s = self.plan.seconds * n_images / self.n_workers
         self._emit(RunStarted(n_images, self.plan.n_windows, estimated_s, self.started))
         self._tell()
-        while self.n_done < len(self.plan.images) or any(worker.heard for worker in self.crew.workers):
-            for worker in self.crew.ready(_LOOK_SECONDS):
+        while self.n_done < len(self.plan.images) or any(worker.has_started for worker in self.pool.workers):
+            for worker in self.pool.ready(_LOOK_SECONDS):
                 self._listen(worker)
             self._serve()
             self._tell()
@@ -184,14 +184,14 @@ class _Coordinator:
 
     def stop(self) -> None:
         """Tell the workers to stop, and take what they still have to say."""
-        for worker in self.crew.workers:
+        for worker in self.pool.workers:
             worker.answer(Stop())
         until = time.monotonic() + _STOP_SECONDS
-        while any(w.heard for w in self.crew.workers) and (left := until - time.monotonic()) > 0:
-            for worker in self.crew.ready(left):
+        while any(w.has_started for w in self.pool.workers) and (left := until - time.monotonic()) > 0:
+            for worker in self.pool.ready(left):
                 reports = worker.receive()
                 if reports is None:
-                    self.crew.dismiss(worker)
+                    self.pool.release(worker)
                 for report in reports or ():
                     if isinstance(report, (Finished, Kept, Computed, Shard)):
                         self._take(worker, report)
@@ -200,7 +200,7 @@ class _Coordinator:
 
     def _listen(self, worker: Worker) -> None:
         reports = worker.receive()
-        worker.heard = True
+        worker.has_started = True
         if reports is None:
             self._gone(worker)
         for report in reports or ():
@@ -223,7 +223,7 @@ class _Coordinator:
                 raise error
             case End(report=report):
                 self.reports.append(report)
-                self.crew.dismiss(worker)
+                self.pool.release(worker)
             case _:
                 self._take(worker, message)
 
@@ -279,10 +279,10 @@ class _Coordinator:
         self._emit(ImageFailed(image.shown, error))
 
     def _gone(self, worker: Worker) -> None:
-        """A worker has ended, or died: then its images are for others."""
+        """Give the images of a worker that has ended, or died, to others."""
         self.reports.append(worker.report)
         how = worker.fault or worker.end
-        self.crew.remove(worker)
+        self.pool.remove(worker)
         if self.n_done == len(self.plan.images):
             return
         self.waiting.put_back(self._as_groups(worker.computed))
@@ -292,27 +292,27 @@ class _Coordinator:
         elif worker.groups:
             at_work, *ahead = worker.groups
             self.waiting.put_back(ahead)
-            self._blame(at_work, how)
+            self._record_crash(at_work, how)
         elif self.waiting:
             self.n_idle_deaths += 1
         fit = self.n_idle_deaths < _MOST_IDLE_DEATHS and self.faults[worker.place] < _MOST_FAULTS
         if self.waiting and fit:
-            self.crew.start(worker.place)
-        elif self.waiting and not self.crew.workers:
+            self.pool.start(worker.place)
+        elif self.waiting and not self.pool.workers:
             early = f", {self.n_idle_deaths} before they took an image" if self.n_idle_deaths else ""
             raise ExecutionError(f"All workers are gone{early}; of the last, {how}.")
 
     def _as_groups(self, numbers: Sequence[int]) -> list[Group]:
-        """Images as the plan groups them."""
+        """Return the images as the plan groups them."""
         groups: dict[int, Group] = {}
         for number in numbers:
             which = number // self.plan.together
             groups[which] = (*groups.get(which, ()), number)
         return list(groups.values())
 
-    def _blame(self, group: Group, how: str) -> None:
-        """A group at which a worker has died is for another worker; an image that too many have died of is given up."""
-        number = self.waiting.blame(group)
+    def _record_crash(self, group: Group, how: str) -> None:
+        """Give a group at which a worker has died to another one; give an image up that too many have died of."""
+        number = self.waiting.record_crash(group)
         if number is None:
             return
         self._count((number,))
@@ -323,10 +323,10 @@ class _Coordinator:
 
     def _serve(self) -> None:
         """Give those that wait images, or the end once all are finished; else they write what they have."""
-        for worker in self.crew.workers:
+        for worker in self.pool.workers:
             if not worker.waits:
                 continue
-            if worker.computed and (self.waiting.suspect or not self.waiting):
+            if worker.computed and (self.waiting.has_quarantined or not self.waiting):
                 worker.waits = False
                 worker.answer(Flush())
             elif (work := self._work(worker)) is not None or self.n_done == len(self.plan.images):
@@ -334,8 +334,11 @@ class _Coordinator:
                 worker.answer(work)
 
     def _work_ahead(self, worker: Worker) -> Work | None:
-        """Images to decode before their turn: only while all workers have enough, and away from those that killed."""
-        suspect = self.waiting.suspect or any(map(self.waiting.suspects, worker.groups))
+        """Return images to decode before their turn.
+
+        There are some only while all workers have enough, and away from those that killed.
+        """
+        suspect = self.waiting.has_quarantined or any(map(self.waiting.is_quarantined, worker.groups))
         return None if suspect or len(self.waiting) < self.n_workers else self._work(worker)
 
     def _work(self, worker: Worker) -> Work | None:
@@ -384,7 +387,7 @@ class _Coordinator:
         n_images = len(self.plan.images)
         if self.n_done < n_images and self.context.cancelled():
             raise CancelledError
-        workers = self.crew.workers
+        workers = self.pool.workers
         done = self.n_windows + sum(self._windows_over(each.computed) + each.n_windows for each in workers)
         self.told = max(self.told, done)  # the windows of a worker that died are computed again
         level, bound = self.level

@@ -20,7 +20,7 @@ __all__ = ["Worker", "WorkerPool"]
 
 
 class Worker(ABC):
-    """A worker, and what the coordinator notes of it. `place` is its number in the crew, which decides its order."""
+    """A worker, and what the coordinator notes of it. `place` is its number in the pool, which decides its order."""
 
     def __init__(self, place: int) -> None:
         self.place = place
@@ -32,7 +32,7 @@ class Worker(ABC):
         #: the images it has computed whose file it has not told of
         self.computed: list[int] = []
         #: whether it has said anything yet
-        self.heard = False
+        self.has_started = False
         #: whether it waits for an image that is not to be had yet
         self.waits = False
         #: windows of the group at work that are computed
@@ -101,13 +101,13 @@ class WorkerPool(ABC, Generic[SomeWorker]):
 
     @abstractmethod
     def ready(self, seconds: float) -> list[SomeWorker]:
-        """Workers that have said something or are gone; waits for the first of them so long."""
+        """Return the workers that have said something or are gone; waits for the first of them so long."""
 
     @abstractmethod
     def remove(self, worker: SomeWorker) -> None:
         """Let go of a worker that is gone."""
 
-    def dismiss(self, worker: SomeWorker) -> None:
+    def release(self, worker: SomeWorker) -> None:
         """Let go of a worker that has done its last image, without waiting until it is gone by itself."""
         self.remove(worker)
 

@@ -82,7 +82,7 @@ class ProcessPool(WorkerPool[ProcessWorker]):
         self.workers.remove(worker)
         _end([worker])
 
-    def dismiss(self, worker: ProcessWorker) -> None:
+    def release(self, worker: ProcessWorker) -> None:
         worker.process.terminate()
         self.remove(worker)
 

@@ -39,11 +39,11 @@ class WorkQueue:
         return len(self._groups)
 
     @property
-    def suspect(self) -> bool:
+    def has_quarantined(self) -> bool:
         """Return whether workers have died of the next group."""
-        return bool(self._groups) and self.suspects(self._groups[0])
+        return bool(self._groups) and self.is_quarantined(self._groups[0])
 
-    def suspects(self, group: Group) -> bool:
+    def is_quarantined(self, group: Group) -> bool:
         """Return whether workers have died of a group."""
         return self._deaths[group] > 0
 
@@ -55,18 +55,18 @@ class WorkQueue:
         if not self._groups:
             return []
         taken = [self._groups.popleft()]
-        if seconds is not None and not self.suspects(taken[0]):
+        if seconds is not None and not self.is_quarantined(taken[0]):
             share = _SHARE_AT_ONCE * len(self._groups) / n_workers
             n_groups = min(math.ceil(_SECONDS_AT_ONCE / max(seconds, 1e-6)), int(share))
-            while len(taken) < n_groups and self._groups and not self.suspect:
+            while len(taken) < n_groups and self._groups and not self.has_quarantined:
                 taken.append(self._groups.popleft())
         return taken
 
     def put_back(self, groups: Iterable[Group]) -> None:
-        """Groups that a worker had and did not come to go first."""
+        """Put groups that a worker had and did not come to first."""
         self._groups.extendleft(reversed([group for group in groups if group]))
 
-    def blame(self, group: Group) -> int | None:
+    def record_crash(self, group: Group) -> int | None:
         """Note that a worker has died of a group, which goes last; returns an image that is to be given up."""
         self._deaths[group] += 1
         if len(group) == 1 and self._deaths[group] >= MOST_ATTEMPTS:

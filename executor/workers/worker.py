@@ -60,7 +60,7 @@ _HOLD_SECONDS = 0.2
 
 
 def work(line: Line) -> None:
-    """The main function of a worker process: wait for its Order, carry it out, end."""
+    """Run a worker process: wait for its Order, carry it out, end."""
     with closing(line), suppress(CancelledError, EOFError, OSError):  # the last two: the coordinator is gone
         order: Order = line.recv()
         torch.set_num_threads(order.threads)

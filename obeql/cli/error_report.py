@@ -51,7 +51,10 @@ def report_error(error: Exception) -> int:
 
 
 def _fitting(error: ObeqlError) -> str:
-    """The message, wrapped at words where it is read on a terminal; the place that is drawn below it stays whole."""
+    """Return the message, wrapped at words where it is read on a terminal.
+
+    The place that is drawn below it stays whole.
+    """
     text, columns = str(error), columns_of(sys.stderr)
     drawing = error.context if isinstance(error, QueryError) else ""
     said = wrapped(text.removesuffix(drawing).rstrip("\n"), columns, lead=len("error: "))

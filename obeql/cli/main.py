@@ -179,7 +179,10 @@ _WORDS = ("doctor", "help", "version")
 
 
 def _meant(options: argparse.Namespace) -> str:
-    """The command that stands in the place of the database, asked for where it is misspelt; empty for a database."""
+    """Return the command that stands in the place of the database, asked for where it is misspelt.
+
+    It is empty for a database.
+    """
     word = options.file
     if Path(word).exists() or options.db is not None:
         return ""
@@ -203,7 +206,7 @@ def _runner(session: Session, options: argparse.Namespace) -> Runner:
 
 
 def _prompt_runner(session: Session, options: argparse.Namespace) -> Runner:
-    """As `_runner`, with maps drawn where the terminal shows results."""
+    """Return what `_runner` does, with maps drawn where the terminal shows results."""
     from obeql.cli.live_map import LiveMap  # noqa: PLC0415
     from obeql.cli.runner import Runner  # noqa: PLC0415
     from obeql.progress_bar import ProgressBar  # noqa: PLC0415

@@ -93,7 +93,7 @@ def write_outcome(
 
 
 def says_only_done(outcome: Any) -> bool:
-    """DuckDB 2 returns an empty table for a statement without rows, such as CREATE or SET; older versions, nothing."""
+    """Return whether a table says only that a statement such as CREATE is done: DuckDB 2 returns an empty one."""
     done = getattr(outcome, "columns", None) in (["Success"], ["Count"])
     return done and str(outcome.type) == "MATERIALIZED_RELATION" and not outcome.fetchall()
 
@@ -226,7 +226,7 @@ def _json_object(columns: Sequence[str], row: Sequence[Any]) -> str:
 
 
 def _jsonable(value: Any) -> Any:
-    """JSON has no NaN and no infinity (null), no dates, UUIDs or decimals (text)."""
+    """Return a value as JSON has it: NaN and infinity as null; dates, UUIDs and decimals as text."""
     match value:
         case None | bool() | int() | str():
             return value

@@ -119,7 +119,7 @@ class Runner:
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """Whatever way a statement ends after Ctrl-C, it ends in KeyboardInterrupt."""
+        """End in KeyboardInterrupt, whatever way a statement ends after Ctrl-C."""
         asked = False
 
         def on_interrupt(signum: int, frame: FrameType | None) -> None:

@@ -54,7 +54,10 @@ def read_input() -> str:
 
 
 def command_text(argument: str) -> str:
-    """An argument of the command line as it was typed; Python reads it in the locale's encoding, whatever it is in."""
+    """Return an argument of the command line as it was typed.
+
+    Python reads it in the locale's encoding, whatever it is in.
+    """
     return _decoded(os.fsencode(argument), "the text of -c", sys.getfilesystemencoding())
 
 

@@ -178,7 +178,7 @@ def checked_limit(limit: float | None) -> float | None:
 
 
 def _evidence(clean: Floats) -> Floats:
-    """RGBA of values in -1..1 without their opacity."""
+    """Return RGBA of values in -1..1 without their opacity."""
     distance = np.abs(clean)
     stops = np.linspace(0, 1, len(_RED))
     rgba = np.empty((*clean.shape, 4))

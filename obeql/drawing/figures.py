@@ -21,7 +21,7 @@ class MapFigure(Figure):
     """A figure that a notebook shows once, whether it was drawn by `plot()` in this cell or is the cell's value."""
 
     def panels(self, n_rows: int, n_cols: int) -> list[list[Axes]]:
-        """Axes in rows and columns."""
+        """Return a figure's axes in rows and columns."""
         kind = {"axes_class": MapAxes}
         return [list(row) for row in self.subplots(n_rows, n_cols, squeeze=False, subplot_kw=kind)]
 

@@ -37,7 +37,7 @@ def color_map(chosen: Palette) -> ListedColormap:
 
 
 def picture_of(heat: Heatmap) -> tuple[npt.NDArray[np.float32] | None, str]:
-    """RGB pixels of the source, or None and why there are none; a stored map can outlive its file."""
+    """Return RGB pixels of the source, or None and why there are none; a stored map can outlive its file."""
     try:
         return heat.source().unit_pixels(), ""
     except ImageError as error:
@@ -130,7 +130,7 @@ def _at(plane: npt.NDArray[np.bool_], y: npt.NDArray[Any], x: npt.NDArray[Any]) 
 
 
 def _extent(heat: Heatmap, box: tuple[float, float, float, float]) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) in source pixels of a box (top, left, height, width) of the model's input."""
+    """Return (left, top, right, bottom) in source pixels of a box (top, left, height, width) of the model's input."""
     top, left, height, width = heat.placement.source_box(*box)
     return left, top, left + width, top + height
 
@@ -169,7 +169,7 @@ def _name_regions(ax: Axes, heat: Heatmap) -> None:
 
 
 def _frame(ax: Axes, box: tuple[float, float, float, float], style: Any) -> None:
-    """A white frame on a black one: visible on every background."""
+    """Draw a white frame on a black one: visible on every background."""
     from matplotlib.patches import Rectangle  # noqa: PLC0415
 
     left, top, right, bottom = box

@@ -66,7 +66,7 @@ def _height_inches(ax: Axes) -> float:
 
 
 def fitted(label: tuple[str, str, str], inches: float) -> str:
-    """A label of three parts as one line, or, where it would be longer than the bar, with its ends in a second one."""
+    """Return a label of three parts as one line; where that is longer than the bar, with its ends in a second one."""
     low, middle, high = label
     line = "    ".join(part for part in label if part)
     if len(line) * _CHARACTER_INCHES <= inches or not (low or high):

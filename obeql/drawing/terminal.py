@@ -70,7 +70,7 @@ class Canvas:
 
     @classmethod
     def of(cls, console: Console) -> Canvas:
-        """The canvas of a console; NO_COLOR, dumb terminals and other encodings than UTF-8 get plain characters."""
+        """Return the canvas of a console: plain characters with NO_COLOR, on dumb terminals and without UTF-8."""
         color = console.color_system is not None and not console.no_color
         return cls(
             console.width, color, console.encoding.startswith("utf") and not console.legacy_windows, console.height
@@ -203,7 +203,10 @@ def cells_table(cells: list[Cell], score_kind: str, classes: tuple[str, ...], wi
 def _best(
     importance: npt.NDArray[Any], exact: npt.NDArray[np.bool_] | None, grid: WindowGrid, wide: bool
 ) -> RenderableType:
-    """The most important windows so far: as many lines however many there are, so that what is below does not jump."""
+    """Return the most important windows so far.
+
+    They take as many lines however many there are, so that what is below does not jump.
+    """
     table = (
         _table("#", "cell", "box (top, left, h, w)", "importance") if wide else _table("#", "top, left", "importance")
     )
@@ -253,7 +256,10 @@ def _plain(text: str) -> Text:
 
 
 def _size(shape: tuple[int, ...], canvas: Canvas) -> tuple[int, int]:
-    """(height, width) in half blocks of a picture of `shape`: beside a table half the terminal's width at most."""
+    """Return (height, width) in half blocks of a picture of `shape`.
+
+    Beside a table it takes half the terminal's width at most.
+    """
     room = canvas.width - 2 if canvas.width <= _NARROW else canvas.width // 2 - 4
     widest = max(8, min(44, room))
     shape = (max(1, shape[1] // 3), shape[1]) if shape[0] == 1 else shape  # a signal, as a picture of its curves
@@ -301,7 +307,7 @@ def _painted(values: npt.NDArray[Any], limit: float, ground: npt.NDArray[np.floa
 
 
 def _half_blocks(pixels: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]) -> Text:
-    """Two pixels a character; hatched where neither of them is known."""
+    """Return a character for two pixels; hatched where neither of them is known."""
     from rich.color import Color  # noqa: PLC0415
     from rich.style import Style  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -323,7 +329,10 @@ def _half_blocks(pixels: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]) ->
 
 
 def _characters(values: npt.NDArray[Any], limit: float) -> Text:
-    """One character for two pixels above each other: their mean, in five steps each way; `?` where nothing is known."""
+    """Return one character for two pixels above each other: their mean, in five steps each way.
+
+    A `?` stands where nothing is known.
+    """
     from rich.text import Text  # noqa: PLC0415
 
     pairs = values.reshape(-1, 2, values.shape[1])
@@ -341,7 +350,7 @@ def _characters(values: npt.NDArray[Any], limit: float) -> Text:
 
 
 def _legend(limit: float, score_kind: ScoreKind, canvas: Canvas, unknown: str) -> list[Text]:
-    """The lines that say what colors and marks mean; `unknown`, if there is any, what places without a value are."""
+    """Return lines that say what colors and marks mean; `unknown`, if there is any, what places without a value are."""
     from rich.text import Text  # noqa: PLC0415
 
     if not (canvas.color and canvas.blocks):

@@ -124,7 +124,7 @@ class HeatmapList(Sequence[Heatmap]):
         return HeatmapList(changed, self._store)
 
     def _portions(self) -> Iterator[list[Heatmap | LazyMap]]:
-        """Consecutive entries whose planes are read together."""
+        """Yield consecutive entries whose planes are read together."""
         portion: list[Heatmap | LazyMap] = []
         n_bytes = 0
         for entry in self._entries:

@@ -261,7 +261,7 @@ class MapNumbers:
 
 
 def read_only_float32(values: npt.NDArray[np.float64]) -> FloatPlane:
-    """float32, read-only: a map is shared by its views."""
+    """Return the numbers in float32, read-only: a map is shared by its views."""
     with np.errstate(over="ignore"):
         plane = values.astype(np.float32)
     plane.flags.writeable = False

@@ -83,7 +83,7 @@ class Result(Sequence[Heatmap]):
         return replace(self, maps=tuple(heat.as_score(kind) for heat in self.maps))
 
     def table(self, k: int | None = None) -> str:
-        """Text: for each map its `k` most important cells, with boxes in pixels of the model's input.
+        """Return a text: for each map its `k` most important cells, with boxes in pixels of the model's input.
 
         Without `k`, those that TOP k CELLS asked for, else 5. A `~` marks cells that were estimated, not computed.
         """
@@ -245,7 +245,7 @@ class Result(Sequence[Heatmap]):
         return self.overview(_SHOWN)
 
     def overview(self, most: int | None = None) -> str:
-        """Text: what was run, a line for each map, and the images that failed; at most `most` of both."""
+        """Return a text: what was run, a line for each map, and the images that failed; at most `most` of both."""
         shown = slice(most)
         n_more = [0 if most is None else len(found) - most for found in (self.maps, self.failures)]
         lines = [self._summary]
@@ -290,7 +290,7 @@ def _class_name(heat: Heatmap, class_id: int) -> str:
 
 
 def _aligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Columns of equal width: text to the left, numbers to the right."""
+    """Return the columns of equal width: text to the left, numbers to the right."""
     rows = list(rows)
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]

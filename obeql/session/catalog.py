@@ -77,7 +77,7 @@ class SessionCatalog:
         return self._store.stored_grids(hashes, model.model_hash, how, fill, precision)
 
     def _hashes(self, images: Sequence[ImageRecord], n_axes: int) -> list[str | None]:
-        """The contents of the images: of a single one as it is now, of several as they were when last decoded."""
+        """Return contents of the images: of a single one as it is now, of several as they were when last decoded."""
         if len(images) == 1:
             try:
                 return [self._image_registry.load(images[0], n_axes).digest]

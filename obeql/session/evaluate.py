@@ -124,7 +124,7 @@ def _fill_of(heat: Heatmap, options: Mapping[str, Any]) -> str:
 
 
 def _told(result: Result, cancelled: Callable[[], bool], on_progress: OnProgress | None) -> Iterator[Heatmap]:
-    """The maps in order, with progress told before each and after the last."""
+    """Yield the maps in order, with progress told before each and after the last."""
     from obeql.executor.execution.progress import Progress  # noqa: PLC0415
 
     started = time.perf_counter()

@@ -37,7 +37,10 @@ class FileLocations:
         return next(self.all(path), path)
 
     def all(self, path: str) -> Iterator[str]:
-        """The paths at which there is a file of this relative path, the likeliest first; an absolute one has one."""
+        """Yield the paths at which there is a file of this relative path, the likeliest first.
+
+        An absolute path has one.
+        """
         if _is_file(path):
             yield path
         if _is_relative(path):

@@ -135,7 +135,9 @@ class ImageRegistry:
         model: str | None = None,
         n_axes: int | None = None,
     ) -> list[ImageRecord]:
-        """Images of a Python list: paths, pixels and records, mixed; a batch (N, C, H, W) or (N, H, W, C) is N of them.
+        """Return images of a Python list: paths, pixels and records, mixed.
+
+        A batch (N, C, H, W) or (N, H, W, C) is N of them.
 
         Pixels are called `<name>_<place>`, and by their content when there is no name. `shown` is what messages
         call the list, `model` the one that reads them: arrays are images or signals, as it takes them. Without one,
@@ -215,7 +217,9 @@ class ImageRegistry:
         return self._store.on_connection(read)
 
     def selected(self, sql: str, parameters: Mapping[str, Any] | None = None) -> list[ImageRecord]:
-        """The images of a SELECT by its column path (or file, filename) or image_id, each once for each of its labels.
+        """Return the images of a SELECT, each once for each of its labels.
+
+        Its column path (or file, filename) or image_id says which they are.
 
         Other columns pass through, those of the first row that names an image. Raises QueryTypeError for a SELECT that
         fails or names no images.

@@ -232,7 +232,10 @@ def _last_axes(source: Any, n_axes: int) -> tuple[int, ...] | None:
 
 
 def _shape(source: Any) -> tuple[int, int, int] | None:
-    """(C, H, W) of an array or tensor, of the images of a batch, or of the first image of a list; None for others."""
+    """Return (C, H, W) of an array or tensor, of the images of a batch, or of the first image of a list.
+
+    Return None for others.
+    """
     if isinstance(source, (list, tuple)) and source:
         return _shape(source[0])
     if not is_pixels(source) or not hasattr(source, "shape"):

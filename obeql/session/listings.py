@@ -37,7 +37,7 @@ class Listings:
         self._views = f'"{name}".main'
 
     def show(self, what: str) -> duckdb.DuckDBPyRelation:
-        """SHOW MODELS | IMAGES | RUNS | DEVICES | OPERATORS."""
+        """Return the rows of SHOW MODELS | IMAGES | RUNS | DEVICES | OPERATORS."""
         if what in _SHOWN:
             return self._sql(_SHOWN[what].format(self._views))
         if what == "devices":
@@ -50,7 +50,7 @@ class Listings:
         return relation_of(self._store, pa.table(operators))
 
     def model(self, model: ModelRecord) -> duckdb.DuckDBPyRelation:
-        """DESCRIBE MODEL: one row a layer, with multiply-accumulates in millions, then one an output of the network."""
+        """Return the rows of DESCRIBE MODEL: one a layer, with multiply-accumulates in millions, then one an output."""
         layers, outputs = model.network.layers, model.network.outputs
         none = [None] * len(outputs)
         # The row of a signal, which is one of the engine's, says nothing to people.
@@ -71,7 +71,7 @@ class Listings:
         return relation_of(self._store, pa.table(columns))
 
     def image_set(self, name: str) -> duckdb.DuckDBPyRelation:
-        """DESCRIBE IMAGES: one row an image."""
+        """Return the rows of DESCRIBE IMAGES: one an image."""
         return self._sql(
             f"SELECT place, image_id, path, label FROM {self._views}.image_sets "
             "WHERE lower(name) = lower($name) ORDER BY place",
@@ -79,7 +79,7 @@ class Listings:
         )
 
     def run(self, run: RunRecord) -> duckdb.DuckDBPyRelation:
-        """DESCRIBE RUN: one row a map."""
+        """Return the rows of DESCRIBE RUN: one a map."""
         return self._sql(
             "SELECT heat.image_id, heat.path, heat.label, heat.class_name, heat.patch_height, heat.patch_width, "
             'heat.channel, heat."rows", heat.cols, heat.score, heat.clean_score, heat.bound '

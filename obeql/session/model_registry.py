@@ -95,7 +95,7 @@ class ModelRegistry:
         return record.content_hash == held and (not known.content_hash or not from_code)
 
     def notes(self, model: ModelRecord) -> tuple[str, ...]:
-        """Sentences for the user about a model that this session has loaded."""
+        """Return the sentences for the user about a model that this session has loaded."""
         return self._captured[_graph_key(model)].notes
 
     def graph(self, model: ModelRecord, say: Say = no_status) -> LayerGraph:

@@ -180,7 +180,7 @@ def _note(image: ImageRecord, n_pages: int) -> str | None:
 def _told(
     bound: BoundPredict, outputs: Iterator[tuple[ImageRecord, _Said | str]], on_progress: OnProgress | None
 ) -> Iterator[tuple[ImageRecord, _Said | str]]:
-    """The outputs, with progress told after each."""
+    """Yield the outputs, with progress told after each."""
     from obeql.executor.execution.progress import Progress  # noqa: PLC0415
 
     started = time.perf_counter()

@@ -301,7 +301,7 @@ def _some(images: Sequence[ImageRecord]) -> Sequence[ImageRecord]:
 
 
 def _told(images: Sequence[ImageRecord], on_progress: OnProgress | None) -> Iterator[ImageRecord]:
-    """The images, with progress told after each."""
+    """Yield the images, with progress told after each."""
     from obeql.executor.execution.progress import Progress  # noqa: PLC0415
 
     started, n_images = time.perf_counter(), len(images)

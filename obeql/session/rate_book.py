@@ -103,7 +103,10 @@ class RateBook:
         return self._known[key]
 
     def limit_of(self, key: str) -> float | None:
-        """Multiply-accumulates a second that a device can do at all, as `put_limit` was told; None where it was not."""
+        """Return the multiply-accumulates a second that a device can do at all, as `put_limit` was told.
+
+        Return None where it was not.
+        """
         if key not in self._limits and (stored := self._store.fact(_LIMITS, key)) is not None:
             self._limits[key] = float(stored)
         return self._limits.get(key)

@@ -46,7 +46,7 @@ _HOLD_SHARDS = 8
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of everything a run's numbers depend on."""
+    """Return the versions of everything a run's numbers depend on."""
     found = {"python": platform.python_version()}
     for package in ("obeql", "torch", "torchvision", "numpy", "pillow", "duckdb"):
         try:

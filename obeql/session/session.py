@@ -295,7 +295,10 @@ class Session:
         return self._store.read_only
 
     def setting(self, name: str) -> Any:
-        """The value of `obeql.<name>` in this session; None means that planning decides. Raises UnknownNameError."""
+        """Return the value of `obeql.<name>` in this session.
+
+        None means that planning decides. Raises UnknownNameError.
+        """
         return self._context.setting(name)
 
     def close(self) -> None:
@@ -321,7 +324,7 @@ class Session:
         return f"<obeql session on {self.path}>"
 
     def _adopted(self, name: str, module: Any, options: dict[str, Any]) -> ModelRecord:
-        """A live module as a model of this name, or, where that stands for another one, with its hash behind it."""
+        """Return a live module as a model of this name; where that stands for another, with its hash behind it."""
         with self._statements.turn():
             record = self._statements.catalog.with_free_name(self._model_registry.adopt(name, module, options))
             self._statements.catalog.put_model(record, False)

@@ -74,7 +74,10 @@ def said_and_offset(
 
 
 def _asked(said: str, sql: str, ask: Ask) -> int | None:
-    """The offset, as DuckDB tells it where the statement is only explained; None where it says something else then."""
+    """Return the offset, as DuckDB tells it where the statement is only explained.
+
+    Return None where it says something else then.
+    """
     try:
         ask(_ASKING + sql)
     except duckdb.Error as error:

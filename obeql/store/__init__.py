@@ -4,13 +4,16 @@ Before it: the session, which hands over what the catalog and the executor produ
 views of views.sql (`windows`, `runs`, `heatmaps`, `cells` and more) and call the macros of macros.sql; all of
 these are stored in the file.
 
-    opening   files opened, with small row groups;  driver    what else knows DuckDB's Python API
-    fresh     tables.sql, views.sql, macros.sql;  comments   what columns hold
-    schema    older files, brought up to date, and files of others
-    codec     JSON texts and UTC times;  planes: maps as Arrow rows
-    folder    files on this machine or in an object store;  shards: Parquet files of maps
-    models, images, runs, maps, evaluations, facts     the methods of `Store`, by what they keep
-    incoming, placed     those that take shards, and read the maps that stay in them
+    opening       files opened, with small row groups
+    driver        what else knows DuckDB's Python API
+    fresh         what a new database is made of: the scripts of sql/
+    schema        older files, brought up to date, and files of others
+    comments      what views and columns hold
+    score_sql     scores as SQL, from the table of scores;  bound_sql: bounds of counts by histograms
+    codec         JSON texts and UTC times
+    map_columns   maps as Arrow rows, and back
+    shards        Parquet files of maps, in folders of this machine or in an object store
+    models, images, runs, maps, evaluations, metadata, regions, histograms     what `Store` keeps, by kind
 """
 
 from __future__ import annotations

@@ -51,12 +51,12 @@ def _edge(packed: str, low: str, side: str) -> str:
 
 
 def _region_height(packed: str) -> str:
-    """Rows of a region of a histogram, as `histograms` cuts a map."""
+    """Return the rows of a region of a histogram, as `histograms` cuts a map."""
     return f"least({packed}.n_rows, {REGION_ROWS})"
 
 
 def _region_width(packed: str) -> str:
-    """Columns of a region."""
+    """Return the columns of a region."""
     return f"({REGION_CELLS} // {_region_height(packed)})"
 
 

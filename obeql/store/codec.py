@@ -22,12 +22,12 @@ def utc_now() -> datetime:
 
 
 def naive_utc(moment: datetime) -> datetime:
-    """`moment` in UTC without a zone; a moment that has none is taken as UTC."""
+    """Return `moment` in UTC without a zone; a moment that has none is taken as UTC."""
     return moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
 
 
 def dump(value: Any) -> str:
-    """JSON with sorted keys; what JSON lacks becomes text, and a number that is not finite becomes null."""
+    """Return JSON with sorted keys; what JSON lacks becomes text, and a number that is not finite becomes null."""
     if isinstance(value, dict) and not value:  # what most images say of themselves
         return "{}"
     return _ENCODER.encode(_plain(value))
@@ -62,7 +62,7 @@ def load(text: str | None) -> dict[str, Any]:
 
 
 def load_frozen(text: str | None) -> dict[str, Any]:
-    """As `load`, with tuples for lists, as options are written in a statement."""
+    """Return what `load` does, with tuples for lists, as options are written in a statement."""
     return {key: _frozen(value) for key, value in load(text).items()}
 
 

@@ -295,7 +295,7 @@ class Database:
             self._own.execute("CHECKPOINT")
 
     def checkpoint_when_worth_it(self) -> None:
-        """As `checkpoint`, once the log is a twentieth of the file: it rewrites the maps that were added last.
+        """Call `checkpoint` once the log is a twentieth of the file: it rewrites the maps that were added last.
 
         What is committed is durable either way; closing the last connection moves what is left. Where the disk has no
         room for the log there is none: DuckDB gives a database up whose checkpoint fails.
@@ -329,7 +329,7 @@ class Database:
 
     @contextmanager
     def _changed(self, settings: Mapping[str, str]) -> Iterator[None]:
-        """Other settings inside the block, as far as this DuckDB has them and takes them; values are SQL."""
+        """Set other settings inside the block, as far as this DuckDB has them and takes them; values are SQL."""
         # Through another connection: an error, as of a statement that failed inside, has ended this one's transaction.
         with self._own.cursor() as connection, ExitStack() as restored:
             for name, value in settings.items():
@@ -393,7 +393,7 @@ def _ignoring(*kinds: type[BaseException]) -> Iterator[None]:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C, of which DuckDB makes a RuntimeError, is a KeyboardInterrupt again."""
+    """Turn Ctrl-C, of which DuckDB makes a RuntimeError, into a KeyboardInterrupt again."""
     try:
         yield
     except RuntimeError as error:
@@ -404,7 +404,7 @@ def _interruptible() -> Iterator[None]:
 
 @contextmanager
 def _ctrl_c_interrupts(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Ctrl-C interrupts the connection, also while DuckDB waits for threads of its own and looks at no signals."""
+    """Let Ctrl-C interrupt the connection, also while DuckDB waits for threads of its own and looks at no signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -46,7 +46,7 @@ def histograms_of(maps: pa.Table) -> pa.Array:
 
 
 def histogram_batch(map_ids: Sequence[int], counts: pa.Array | pa.ChunkedArray) -> pa.Table:
-    """Rows of the table `histogram_rows`."""
+    """Return the rows of the table `histogram_rows`."""
     return pa.table({"map_id": pa.array(map_ids, pa.int64()), "counts": counts})
 
 

@@ -135,7 +135,7 @@ class ImageRows:
             self._note_contents({image_id: content})
 
     def _note_contents(self, contents: Mapping[int, ImageContent]) -> None:
-        """As `note_image`, for several images at once, inside a transaction of the caller."""
+        """Note several images at once, as `note_image` does one, inside a transaction of the caller."""
         ids = list(contents)
         rows = self._database.rows_beside(
             "SELECT image_id, image_hash, height, width, series_uid, pixel_height_mm, pixel_width_mm, depth, "
@@ -292,7 +292,7 @@ class ImageRows:
         return ImageSet(name, source, tuple(_image(*row) for row in members))
 
     def _register(self, images: Sequence[ImageRecord]) -> list[ImageRecord]:
-        """As `register_images`, inside a transaction of the caller."""
+        """Do what `register_images` does, inside a transaction of the caller."""
         known = self._known(images)
         handles = [_handle(image) for image in images]
         n_fresh = len({handle for handle in handles if handle} - known.keys()) + handles.count(None)

@@ -126,7 +126,7 @@ def _check(cells: MapCells) -> None:
 
 
 def map_digest(cells: MapCells) -> str:
-    """Hex hash of everything a map row holds: content key, class, grid, and every number."""
+    """Return the hex hash of everything a map row holds: content key, class, grid, and every number."""
     _check(cells)
     hasher = hashlib.blake2b(digest_size=20)
     key = cells.key
@@ -145,7 +145,7 @@ def map_digest(cells: MapCells) -> str:
 
 
 def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[MapCells]) -> pa.Table:
-    """Rows of the table `maps`; what it cannot hold of a map of more than two axes, `axes` keeps."""
+    """Return the rows of the table `maps`; what it cannot hold of a map of more than two axes, `axes` keeps."""
     maps = [_folded(cells) for cells in maps]
     missing = [np.isnan(cells.logit) | np.isnan(cells.others) for cells in maps]
     no_class = [mask | (cells.top_class < 0) for cells, mask in zip(maps, missing, strict=True)]
@@ -186,7 +186,7 @@ def map_batch(map_ids: Sequence[int], digests: Sequence[str], maps: Sequence[Map
 
 
 def member_batch(run_id: int, entries: Sequence[int], map_ids: Sequence[int], images: Sequence[ImageMaps]) -> pa.Table:
-    """Rows of the table `run_maps`, one a map of `images`, in order."""
+    """Return the rows of the table `run_maps`, one a map of `images`, in order."""
     rows = []
     for image in images:
         box = image.source_box or (None,) * 4
@@ -276,7 +276,7 @@ def maps_of(table: pa.Table) -> list[MapCells]:
 
 
 def stored_maps_of(table: pa.Table) -> list[StoredMap]:
-    """The maps of a result that has MEMBER_COLUMNS and MAP_COLUMNS (or MAP_FACTS), in the order they were written."""
+    """Return maps of rows that have MEMBER_COLUMNS and MAP_COLUMNS (or MAP_FACTS), in the order they were written."""
     numbered = []
     for batch, row in _rows(table):
         at = {name: batch[name][row].as_py() for name in _SCALARS}
@@ -330,7 +330,10 @@ def exact_only(cells: MapCells) -> MapCells:
 
 
 def _rows(table: pa.Table) -> Iterator[tuple[dict[str, pa.Array], int]]:
-    """Each row as (columns of its batch, place in it); batches are not joined, whose lists might pass 2^31 cells."""
+    """Yield each row as (columns of its batch, place in it).
+
+    Batches are not joined, whose lists might pass 2^31 cells.
+    """
     for batch in table.to_batches():
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
         for row in range(batch.num_rows):
@@ -391,7 +394,10 @@ def _list_column(arrays: Sequence[Array], kind: pa.DataType) -> pa.Array:
 def _plane_column(
     planes: Sequence[Array | None], missing: Sequence[npt.NDArray[np.bool_]], kind: pa.DataType
 ) -> pa.Array:
-    """One 2-D list a row, from (rows, cols) arrays; NULL where `missing` is true, and for a plane that is None."""
+    """Return one 2-D list a row, from (rows, cols) arrays.
+
+    It is NULL where `missing` is true, and for a plane that is None.
+    """
     given = [plane for plane in planes if plane is not None]
     masks = [mask for plane, mask in zip(planes, missing, strict=True) if plane is not None]
     values = np.concatenate([plane.ravel() for plane in given]) if given else np.empty(0)
@@ -408,7 +414,10 @@ def _offsets(lengths: Sequence[int]) -> pa.Array:
 
 
 def _plane(column: pa.Array, row: int, shape: tuple[int, int], missing: Any) -> Array | None:
-    """The (rows, cols) array of one row of a 2-D list column, `missing` for NULL cells; None for a NULL plane."""
+    """Return the (rows, cols) array of one row of a 2-D list column, `missing` for NULL cells.
+
+    Return None for a NULL plane.
+    """
     scalar = column[row]
     if not scalar.is_valid:
         return None

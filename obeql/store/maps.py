@@ -198,7 +198,7 @@ class MapRows(AxisRows, RegionRows, RunRows, ImageRows):
         return [replace(each, cells=whole) for each, whole in zip(found, cells, strict=True)]
 
     def _member_columns(self) -> str:
-        """MEMBER_COLUMNS, as far as a file of an earlier version that is open for reading only has them."""
+        """Return MEMBER_COLUMNS, as far as a file of an earlier version that is open for reading only has them."""
         if not self._database.read_only:
             return MEMBER_COLUMNS
         there = self._database.rows(
@@ -318,7 +318,7 @@ class MapRows(AxisRows, RegionRows, RunRows, ImageRows):
         ]
 
     def _grids(self, map_ids: Set[int]) -> dict[int, _Grid]:
-        """Patch, axes and hidden channels of some maps."""
+        """Return the patch, axes and hidden channels of some maps."""
         rows = self._database.rows_beside(
             "SELECT map.map_id, coalesce(axes.patch, [patch_height, patch_width]), "
             "coalesce(axes.starts, [tops, lefts]), coalesce(axes.lengths, [heights, widths]), fill "

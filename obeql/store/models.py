@@ -132,7 +132,7 @@ def _record(row: tuple[Any, ...]) -> ModelRecord:
 
 
 def _with_classes(network: Network, activation: str) -> Network:
-    """The network with the layer that gives one output its two classes, which versions of the schema before 6 lack."""
+    """Return the network with the layer that gives one output two classes, which schemas before 6 lack."""
     if network.n_classes != 1 or activation == "none":
         return network
     yes_no = LayerSpec("yes_no", "yes_no", "global", (len(network.layers) - 1,), (2,), 0, 4 * 2 * 2, 0)

@@ -167,7 +167,7 @@ def _why_not_opened(path: str, error: duckdb.Error) -> str:
 
 
 def first_sentence(error: BaseException) -> str:
-    """DuckDB's message without its family prefix, hints and drawing."""
+    """Return DuckDB's message without its family prefix, hints and drawing."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # DuckDB 1.5 wraps an error met while fetching in one about its own pending result.
     line = lines[1] if len(lines) > 1 and "pending query result" in lines[0] else lines[0]

@@ -282,7 +282,10 @@ class RunRows(HistogramRows, PlacedRows):
         return left
 
     def run(self, name_or_id: str | int) -> RunRecord | None:
-        """The live run of this id or name (case-insensitive; digits are an id when no run is named so), or None."""
+        """Return the live run of this id or name, or None.
+
+        Case does not count; digits are an id when no run is named so.
+        """
         rows = self._database.rows(f"{_LIVE} WHERE lower(live.run_name) = lower(?)", [str(name_or_id)])
         if (not rows or isinstance(name_or_id, int)) and (run_id := _as_id(name_or_id)) is not None:
             rows = self._database.rows(f"{_LIVE} WHERE live.run_id = ?", [run_id])

@@ -161,7 +161,7 @@ def _require_free(database: Database, own: Set[str]) -> None:
 
 
 def _taken(database: Database) -> list[tuple[str, str]]:
-    """(kind, name) of what a user sees in the file: tables, views, macros of values and of tables."""
+    """Return (kind, name) of what a user sees in the file: tables, views, macros of values and of tables."""
     return [
         (str(kind), str(name))
         for kind, name in database.rows(

@@ -66,7 +66,7 @@ def _clean_rest(kind: str, logit: str, log_odds: str) -> str:
 
 
 def _planes(kind: str) -> str:
-    """Scores of a map, from its planes `logit` and `log_odds`."""
+    """Return the scores of a map, from its planes `logit` and `log_odds`."""
     return case_of(
         kind,
         (
@@ -82,7 +82,7 @@ def _planes(kind: str) -> str:
 
 
 def _importance_planes(kind: str) -> str:
-    """Importance of a map, from its planes and what is clean of it."""
+    """Return the importance of a map, from its planes and what is clean of it."""
     return _importances(
         kind,
         lambda score, written: _each_cell(score.made_of, written),
@@ -92,7 +92,7 @@ def _importance_planes(kind: str) -> str:
 
 
 def _list(kind: str) -> str:
-    """Scores of cells, from a list `z` of what they are made of."""
+    """Return the scores of cells, from a list `z` of what they are made of."""
     return case_of(
         kind,
         (
@@ -103,7 +103,7 @@ def _list(kind: str) -> str:
 
 
 def _importance_list(kind: str) -> str:
-    """Importance of cells, from a list `z` of what their scores are made of."""
+    """Return the importance of cells, from a list `z` of what their scores are made of."""
     return _importances(
         kind, lambda _, written: f"list_transform(z, lambda _z: {written})", "_z", lambda _: "clean_float"
     )
@@ -160,7 +160,9 @@ def _importances(
     clean_rest: str = "clean_rest",
     rest_of_map: str = "clean_rest",
 ) -> str:
-    """Importance by every score; what is clean was rounded as the cells are: where nothing changes, 0 is exact.
+    """Return the importance by every score.
+
+    What is clean was rounded as the cells are: where nothing changes, 0 is exact.
 
     `clean_score` and `clean_rest` are the names that the lambda of a cell captures; `rest_of_map` is read outside it.
     """
@@ -178,12 +180,12 @@ def _importances(
 
 
 def _unit(kind: str) -> str:
-    """Unit of a score."""
+    """Return the unit of a score."""
     return case_of(kind, ((name, f"'{score.sql_unit}'") for name, score in SCORES.items()))
 
 
 def _of_logit(*_: str) -> str:
-    """Kinds that are made of the logit, for IN."""
+    """Return the kinds that are made of the logit, for IN."""
     return ", ".join(f"'{kind}'" for kind in sorted(OF_LOGIT))
 
 

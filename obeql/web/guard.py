@@ -74,7 +74,7 @@ class Guard:
                 raise UnsupportedError(f"The page runs no {statement.about.name}; that needs {ALLOW_FILES}.")
 
     def _check_model(self, statement: statements.CreateModel) -> None:
-        """Models that run code are refused in any case; those of files where files are."""
+        """Refuse models that run code in any case, and those of files where files are."""
         uri = statement.uri.value if isinstance(statement.uri, syntax.Text) else ""
         options = {option.name: option.value for option in statement.options}
         trusts = isinstance(trust := options.get("trust"), syntax.Word) and trust.value.lower() == "true"
@@ -121,7 +121,7 @@ class Guard:
                     )
 
     def _check_windows(self, statement: statements.ExplainOcclude) -> None:
-        """Windows come from the database: masks and labels that are files are refused."""
+        """Refuse masks and labels that are files: windows come from the database."""
         no_file = UnsupportedError(f"The page reads no mask and no labels from files; that needs {ALLOW_FILES}.")
         if any(option.name.lower() == "mask" for option in statement.options):
             raise no_file

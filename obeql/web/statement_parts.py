@@ -107,7 +107,7 @@ def _new_source(node: statements.ExplainOcclude, value: Any) -> statements.Expla
 
 
 def _new_classes(node: statements.ExplainOcclude, value: Any) -> statements.ExplainOcclude:
-    """`value` is None, a class name, a number of classes to take from the top, or "label"."""
+    """Return the statement with other classes: `value` is None, a class name, a number of top classes, or "label"."""
     selector: syntax.Selector | None = None
     if value == "label":
         selector = syntax.ForLabel()

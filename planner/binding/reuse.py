@@ -95,7 +95,10 @@ def held_cells(
 def _asked(
     classes: ClassSelector, model: ModelRecord, images: Sequence[ImageRecord], alike: StoredMaps
 ) -> dict[tuple[int, ...], int]:
-    """The classes asked of images with the same maps, and of how many of them; none where only the network can tell."""
+    """Return classes asked of images with the same maps, and of how many of them.
+
+    There are none where only the network can tell.
+    """
     n_images = len(alike.images)
     if (known := classes.known(model.n_classes)) is not None:
         return {tuple(known): n_images}
@@ -119,7 +122,7 @@ def _by_run(
     maps: Sequence[StoredGrid],
     parts: dict[tuple[int, ...], _Part],
 ) -> dict[str, int]:
-    """Windows of one grid and image held for every asked class, by the run that holds them for the first one."""
+    """Return windows of one grid and image held for every asked class, by the run that holds them for the first one."""
     counts: dict[str, int] = {}
     if not set(asked) <= {each.class_id for each in maps}:
         return counts

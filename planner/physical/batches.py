@@ -101,16 +101,16 @@ class Batches:
     together: int
 
     def count(self, groups: GroupProduct) -> float:
-        """Batches over all groups of windows."""
+        """Return the batches over all groups of windows."""
         return float(self._parts(groups).sum()) / self.together
 
     def seconds(self, groups: GroupProduct) -> float:
-        """Seconds of all windows, with what lanes wait for the last of them."""
+        """Return the seconds of all windows, with what lanes wait for the last of them."""
         busy = float((groups.windows * groups.window_seconds(self.each)).sum()) + self.count(groups) * self.batch_s
         return busy + self.idle_seconds(groups)
 
     def idle_seconds(self, groups: GroupProduct) -> float:
-        """Seconds that lanes wait for the last batch; of many batches it is nothing to speak of."""
+        """Return the seconds that lanes wait for the last batch; of many batches it is nothing to speak of."""
         parts = self._parts(groups)
         if self.n_lanes == 1 or parts.sum() > _MANY_BATCHES * self.n_lanes:
             return 0.0
@@ -123,6 +123,6 @@ class Batches:
         return (max(lanes) * self.n_lanes - sum(lanes)) / self.together
 
     def _parts(self, groups: GroupProduct) -> Floats:
-        """Batches of each group of windows, of all images."""
+        """Return the batches of each group of windows, of all images."""
         parts: Floats = np.ceil(self.together * groups.windows / self.size)
         return parts

@@ -111,7 +111,7 @@ class Boxes:
         )
 
     def least_positions(self) -> Floats:
-        """Positions of each layer over all windows if every window had exactly its own box."""
+        """Return the positions of each layer over all windows if every window had exactly its own box."""
         least: Floats = np.prod([spans.sizes.sum(axis=1).astype(float) for spans in self.axes], axis=0)
         return least
 

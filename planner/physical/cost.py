@@ -67,7 +67,10 @@ class Rates:
         return bool(self.layer_s)
 
     def bounded(self, network: Network, macs_per_s: float) -> Rates:
-        """The rates with no layer faster than so many multiply-accumulates a second: what is faster was mismeasured."""
+        """Return rates with no layer faster than so many multiply-accumulates a second.
+
+        What is faster was mismeasured.
+        """
         if not self.measured or len(self.layer_s) != len(network.layers):
             return self
         least = [layer.macs / macs_per_s for layer in network.layers]
@@ -91,7 +94,10 @@ class Rates:
         )
 
     def in_parts(self, share: float) -> Rates:
-        """The rates where only `share` of the windows is computed at once: what a batch or an image costs weighs so."""
+        """Return rates where only `share` of the windows is computed at once.
+
+        What a batch or an image costs weighs so.
+        """
         return replace(
             self,
             call_s=self.call_s / share,
@@ -112,12 +118,12 @@ class Rates:
 
 
 def positions(layer: LayerSpec) -> int:
-    """Positions of a layer's map; 1 for a vector."""
+    """Return the positions of a layer's map; 1 for a vector."""
     return math.prod(layer.shape[1:]) if layer.is_map else 1
 
 
 def layer_seconds(network: Network, index: int, rates: Rates) -> float:
-    """Seconds of one whole map through a layer, one of a large batch."""
+    """Return the seconds of one whole map through a layer, one of a large batch."""
     if rates.layer_s:
         return rates.layer_s[index]
     layer = network.layers[index]
@@ -125,7 +131,7 @@ def layer_seconds(network: Network, index: int, rates: Rates) -> float:
 
 
 def clean_pass_seconds(network: Network, rates: Rates, together: int = 1) -> float:
-    """Seconds of an image's clean pass, where so many images go through the network together."""
+    """Return the seconds of an image's clean pass, where so many images go through the network together."""
     layers = range(1, len(network.layers))
     shared = sum(layer_seconds(network, i, rates) for i in layers) + rates.call_s * len(layers) / together
     alone = rates.pass_s or shared
@@ -133,7 +139,7 @@ def clean_pass_seconds(network: Network, rates: Rates, together: int = 1) -> flo
 
 
 def box_seconds(network: Network, index: int, rates: Rates, sizes: Sequence[float]) -> float:
-    """Seconds of a box of `sizes` through a layer, one of many, without the calls of its batch."""
+    """Return the seconds of a box of `sizes` through a layer, one of many, without the calls of its batch."""
     if rates.box_s:
         return rates.box_s[index] * math.prod(sizes)
     computed = layer_seconds(network, index, rates) * math.prod(sizes) / positions(network.layers[index])
@@ -141,7 +147,7 @@ def box_seconds(network: Network, index: int, rates: Rates, sizes: Sequence[floa
 
 
 def paste_bytes(network: Network, index: int, sizes: Sequence[Sizes]) -> Sizes:
-    """Bytes moved to bring the inputs of a layer to the box of `sizes` it computes: gather, then paste.
+    """Return the bytes moved to bring the inputs of a layer to the box of `sizes` it computes: gather, then paste.
 
     Sizes, one an axis, may be arrays; the result is the sum over inputs of a product of them.
     """
@@ -155,7 +161,7 @@ def paste_bytes(network: Network, index: int, sizes: Sequence[Sizes]) -> Sizes:
 
 
 def read_size(layer: LayerSpec, axis: int, size: Sizes) -> Sizes:
-    """Positions along one axis that a layer reads to compute `size` of them."""
+    """Return the positions along one axis that a layer reads to compute `size` of them."""
     if layer.window is None:
         return size
     window = layer.window[axis]

@@ -47,14 +47,14 @@ class Costing:
 
 
 def lane_batch(batch: int, n_windows: int, n_lanes: int) -> int:
-    """Windows in a batch of `n_windows` in all: few windows are divided among the lanes."""
+    """Return the windows in a batch of `n_windows` in all: few windows are divided among the lanes."""
     share = math.ceil(n_windows / n_lanes)
     several = max(_USUAL_BATCH, share // _SEVERAL) if n_lanes > 1 else batch
     return max(1, min(batch, share, several))
 
 
 def whole_map_batch(network: Network, rates: Rates, layers: Sequence[int]) -> int:
-    """Windows that best go through `layers` on whole maps at a time, if memory allows."""
+    """Return the windows that best go through `layers` on whole maps at a time, if memory allows."""
     if not rates.on_cpu:
         return MAX_GPU_BATCH
     if network.whole:

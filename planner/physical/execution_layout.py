@@ -26,14 +26,20 @@ class ExecutionLayout:
 
 
 def for_boxes(rates: Rates, disabled: frozenset[str]) -> ExecutionLayout:
-    """Lanes, unless one batch after the other is faster; always channels-last, as the rows that boxes come from."""
+    """Return lanes, unless one batch after the other is faster.
+
+    Memory is always channels-last, as the rows that boxes come from.
+    """
     if "choose_threads" not in disabled and 0.0 < rates.boxes_in_turn < _CLEARLY:
         return ExecutionLayout(ratio=rates.boxes_in_turn)
     return ExecutionLayout(rates.n_lanes)
 
 
 def for_whole_maps(rates: Rates, disabled: frozenset[str], most_lanes: float) -> ExecutionLayout:
-    """All cores in turn and channels-last, unless another way is faster; no more than `most_lanes` fit in memory."""
+    """Return all cores in turn and channels-last, unless another way is faster.
+
+    No more than `most_lanes` fit in memory.
+    """
     n_lanes, channels_last, ratio = 1, True, 1.0
     if "choose_threads" not in disabled and 0.0 < rates.maps_in_lanes < _CLEARLY and rates.n_lanes <= most_lanes:
         n_lanes, ratio = rates.n_lanes, rates.maps_in_lanes

@@ -56,13 +56,13 @@ def images_per_batch(
 
 
 def _seconds(network: Network, rates: Rates, engines: Sequence[Engine], count: int) -> float:
-    """Estimated seconds of an image, its share of the clean pass and of what a group costs included."""
+    """Return the estimated seconds of an image, its share of the clean pass and of what a group costs included."""
     shared = clean_pass_seconds(network, rates, count) + len(engines) * _GROUP_SECONDS / count
     return shared + sum(engine.cost.seconds for engine in engines)
 
 
 def _clean_bytes(network: Network, engines: Sequence[Engine]) -> float:
-    """Bytes of an image in the clean pass: what lives at its peak, and the views that the engines read."""
+    """Return the bytes of an image in the clean pass: what lives at its peak, and the views that the engines read."""
     kept = {
         i for engine in engines if isinstance(engine, IncrementalForward) for i, on in enumerate(engine.regions) if on
     }

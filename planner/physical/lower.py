@@ -122,7 +122,7 @@ def lower(
         refinements=refinements if any(refinements) else (),
         approx=dict(bound.approx),
         options=_options(bound, grids),
-        refusals=_refusals(grids, choices),
+        rejected=_rejected(grids, choices),
         disabled=tuple(name for name in RULE_NAMES if name in bound.disabled),
         together=together,
         shared_pass=shared,
@@ -297,7 +297,7 @@ def _refined(
     return found, refinements
 
 
-def _refusals(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[RejectedAlternative, ...]:
+def _rejected(grids: Sequence[WindowGrid], choices: Sequence[Chosen]) -> tuple[RejectedAlternative, ...]:
     """Return the operators that were not taken, of several patches with the one that they are about."""
     several = len({grid.channels for grid in grids}) < len(grids)
     return tuple(

@@ -63,7 +63,7 @@ class BoxMemory:
     maps: float
 
     def of(self, batch: int, tail_batch: int) -> float:
-        """Bytes of a lane that runs `batch` windows on boxes at a time and `tail_batch` on whole maps."""
+        """Return the bytes of a lane that runs `batch` windows on boxes at a time and `tail_batch` on whole maps."""
         waiting = self.crossing * max(batch, tail_batch)
         joined = self.crossing * tail_batch if tail_batch > batch else 0.0  # the parts, and their concatenation
         return waiting + max(self.boxes * batch, self.maps * tail_batch + joined)
@@ -113,7 +113,7 @@ def box_memory(network: Network, regions: Sequence[bool], sizes: Ints) -> BoxMem
 
 
 def _read(network: Network, index: int, sizes: Sequence[float]) -> tuple[float, float]:
-    """Values and positions that a layer reads of its inputs' maps to compute a box of `sizes` of its own."""
+    """Return the values and positions that a layer reads of its inputs' maps to compute a box of `sizes` of its own."""
     layer: LayerSpec = network.layers[index]
     if layer.reach == "sum" or (layer.window is None and len(layer.inputs) == 1):
         return 0.0, 0.0  # the input's box is all that is read: nothing is gathered
@@ -122,12 +122,12 @@ def _read(network: Network, index: int, sizes: Sequence[float]) -> tuple[float, 
 
 
 def most_kept(budget: float) -> float:
-    """Bytes of where boxes lie that may be kept out of `budget`."""
+    """Return how many bytes of where boxes lie that may be kept out of `budget`."""
     return min(_KEPT_BYTES, _KEPT_SHARE * max(0.0, budget))
 
 
 def cell_bytes(n_windows: Sequence[int], n_classes: int) -> float:
-    """Bytes of the cells of an image, `n_windows` of each grid: its maps, and the planes of the grid at work.
+    """Return bytes of the cells of an image, `n_windows` of each grid: its maps, and the planes of the grid at work.
 
     Two numbers a window and class, one of them of twice the size, and the arg-max class of a window.
     """
@@ -136,5 +136,5 @@ def cell_bytes(n_windows: Sequence[int], n_classes: int) -> float:
 
 
 def fitting(budget: float, bytes_each: float, most: int) -> int:
-    """As many windows of `bytes_each` as `budget` holds: one at least, `most` at most."""
+    """Return as many windows of `bytes_each` as `budget` holds: one at least, `most` at most."""
     return int(max(1, min(most, budget // max(1.0, bytes_each))))

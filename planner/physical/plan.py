@@ -295,7 +295,7 @@ class ExplainPlan:
     approx: dict[str, Any] = field(default_factory=dict)
     #: every option with the value it has, defaults included
     options: dict[str, Any] = field(default_factory=dict)
-    refusals: tuple[RejectedAlternative, ...] = ()
+    rejected: tuple[RejectedAlternative, ...] = ()
     #: names of the rules that changed the plan, in order
     fired: tuple[str, ...] = ()
     #: names of the rules and choices that were turned off

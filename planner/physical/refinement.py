@@ -198,7 +198,7 @@ def _hindrance(grid: WindowGrid, asked: Asked, disabled: frozenset[str]) -> str:
 def _options(
     grid: WindowGrid, whole: Engine, ways: EngineChoices, n_classes: int, asked: Asked, audit: float, only_exact: bool
 ) -> Iterator[_Option]:
-    """All cells in the run's precision, or most in a reduced one, level by level or at once."""
+    """Yield all cells in the run's precision, or most in a reduced one, level by level or at once."""
     share = _TOP_SHARE if asked.top_cells is not None else 1.0
     share = share if asked.target is None else _expected_share(asked.target)
     look_s = n_classes * (_LOOK_S + LOOK_WINDOW_S * grid.n_windows)
@@ -274,7 +274,7 @@ def share_within(affordable: float, unexplained: float) -> float:
 
 
 def audit_size(n_windows: int) -> int:
-    """Windows drawn at random and computed exactly: they try a reduced precision, and begin the audit."""
+    """Return the windows drawn at random and computed exactly: they try a reduced precision, and begin the audit."""
     return min(n_windows, max(_LEAST_AUDIT, min(_MOST_AUDIT, round(_AUDIT_SHARE * n_windows))))
 
 
@@ -283,7 +283,10 @@ def _expected_share(target: float) -> float:
 
 
 def cell_costs(network: Network, grid: WindowGrid, engine: Engine) -> npt.NDArray[np.float64]:
-    """Multiply-accumulates of each window's own boxes, in the grid's shape; equal where the whole network runs."""
+    """Return the multiply-accumulates of each window's own boxes, in the grid's shape.
+
+    They are equal where the whole network runs.
+    """
     if isinstance(engine, DenseForward):
         return np.ones(grid.shape)
     boxed = [i for i, on in enumerate(engine.regions) if on and i]

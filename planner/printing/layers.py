@@ -68,7 +68,7 @@ def _stages(network: Network, engine: Engine) -> list[_Stage]:
 
 
 def _kinds(network: Network, stage: _Stage) -> str:
-    """`6 conv, 2 max_pool`, cut to fit its column."""
+    """Return `6 conv, 2 max_pool`, cut to fit its column."""
     counts: dict[str, int] = {}
     for i in stage.layers:
         counts[network.layers[i].kind] = counts.get(network.layers[i].kind, 0) + 1

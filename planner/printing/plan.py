@@ -51,7 +51,7 @@ def show(plan: ExplainPlan, measured: Mapping[str, Any] | None = None) -> str:
         _section("Rules", _rules(plan)),
         "\n".join(line.rstrip() for line in _physical(plan, measured or {})),
         _section("Layers", layer_lines(plan, (measured or {}).get("layers", ()))),
-        _section("Rejected alternatives", _refusals(plan)),
+        _section("Rejected alternatives", _rejected(plan)),
         _section("Options", _options(plan)),
         _section("Measured", _further(measured or {})),
         _section("Notes", [line for note in _notes(plan) for line in _wrap(note)]),
@@ -163,9 +163,9 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
     return shown
 
 
-def _refusals(plan: ExplainPlan) -> list[str]:
+def _rejected(plan: ExplainPlan) -> list[str]:
     lines = []
-    for refusal in plan.refusals:
+    for refusal in plan.rejected:
         seconds = "-" if refusal.cost is None else f"{digits(refusal.cost.seconds * len(plan.images))} s"
         lines.extend(_wrap(refusal.reason, f"{refusal.operator:<20}{seconds:>12}  "))
     return lines

@@ -93,6 +93,18 @@ def test_batch_that_cannot_be_freed_runs_in_pieces(tmp_path: Path) -> None:
     torch.testing.assert_close(model.module(images), expected)
 
 
+class Features(Small):
+    def forward(self, x: torch.Tensor) -> Any:
+        outputs = super().forward(x)
+        return torch.cat((outputs, -outputs), 1), outputs
+
+
+def test_several_outputs_are_chosen_by_number(tmp_path: Path) -> None:
+    path = export(tmp_path / "m.pt2", Features(), free=True, batch=2)
+    fails(path, "(N, 10)", "(N, 5)", "output=")
+    assert [load(path, {"output": number}).n_classes for number in (0, 1)] == [10, 5]
+
+
 def test_main_output_and_hash(tmp_path: Path) -> None:
     first = load(export(tmp_path / "a.pt2", Several()))
     assert first.n_classes == 5

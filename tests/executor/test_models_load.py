@@ -572,17 +572,18 @@ def test_torchvision_weights_as_enums(monkeypatch: pytest.MonkeyPatch) -> None:
     fails(lambda: load("torchvision:SqueezeNet1_1_Weights.DEFAULT"), "FROM 'torchvision:squeezenet1_1' WITH weights=")
 
 
-def test_fine_tuned_weights_of_a_network_that_rescales_its_input(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 96)])
+def test_fine_tuned_weights_of_a_network_that_rescales_its_input(name: str, size: int, tmp_path: Path) -> None:
     from obeql.executor.models.zoo.import_torchvision import torchvision
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = torchvision("test").models.googlenet(
-            num_classes=4, aux_logits=False, init_weights=False, transform_input=True
+        module = torchvision("test").models.get_model(
+            name, weights=None, num_classes=4, aux_logits=False, init_weights=False, transform_input=True
         )
     torch.save(module.state_dict(), tmp_path / "mine.pt")
-    model = load("torchvision:googlenet", {"weights": str(tmp_path / "mine.pt"), "size": 64})
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    model = load(f"torchvision:{name}", {"weights": str(tmp_path / "mine.pt"), "size": size})
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(model.module(images), module.eval()(images))
     assert "transform_input" in model.notes[0]

@@ -17,6 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+import obeql  # noqa: E402
 from obeql.errors import ModelError  # noqa: E402
 from obeql.executor.models import load  # noqa: E402
 from obeql.executor.models.per_batch import FixedBatch  # noqa: E402
@@ -215,6 +216,45 @@ def test_final_activation_is_taken_off(head: tuple[Any, ...], opset: int, activa
         said.module(torch.from_numpy(images)).numpy(), reference(path, images), rtol=1e-5, atol=1e-6
     )
     assert said.content_hash() != model.content_hash()
+
+
+@pytest.mark.parametrize(
+    ("head", "constants"),
+    [
+        ((node("Softmax", "z", "s"), node("Clip", "s low one", "y")), {"low": np.float32(1e-7), "one": np.float32(1)}),
+        ((node("Softmax", "z", "s"), node("Add", "s eps", "y")), {"eps": np.float32(1e-8)}),
+        ((node("Softmax", "z", "s"), node("Mul", "s one", "y")), {"one": np.float32(1)}),
+        ((node("Softmax", "z", "s"), node("Softmax", "c", "t"), node("Add", "s s", "u"), node("Div", "u two", "y")),
+         {"two": np.float32(2)}),
+    ],
+)  # fmt: skip
+def test_probabilities_in_other_forms_are_told_by_their_values(
+    head: tuple[Any, ...], constants: dict[str, Any], tmp_path: Path
+) -> None:
+    named = {name: np.asarray(value) for name, value in constants.items()}
+    path = save(tmp_path / "m.onnx", small(head=head), WEIGHTS | named, ["N", 3, 8, 8])
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    with obeql.connect() as db:
+        db.create_model("net", path)
+        result = db.explain(picture, "net", patch=4, stride=4, fill="black", classes="all")
+    image = np.moveaxis(picture.astype(np.float32) / 255, -1, 0)[None]
+    hidden = image.copy()
+    hidden[:, :, :4, :4] = 0
+    for heat, clean, first in zip(result, reference(path, image)[0], reference(path, hidden)[0], strict=True):
+        assert heat.clean_score == pytest.approx(clean, abs=3e-7)
+        assert heat.scores[0, 0] == pytest.approx(first, abs=3e-7)
+
+
+def test_several_outputs_are_chosen_by_name_or_number(tmp_path: Path) -> None:
+    head = (node("Gemm", "z wide", "features"), node("Gemm", "z narrow", "y"))
+    path = save(tmp_path / "m.onnx", small(head=head), WEIGHTS | {"wide": floats(5, 12), "narrow": floats(5, 4)},
+                ["N", 3, 8, 8])  # fmt: skip
+    model = onnx.load(path)
+    model.graph.output.append(helper.make_tensor_value_info("features", TensorProto.FLOAT, None))
+    onnx.save(model, path)
+    fails(path, "'y' (N, 4)", "'features' (N, 12)", "output=")
+    for output, n_classes in (("y", 4), ("features", 12), (0, 4), (1, 12)):
+        assert load(path, {"output": output}).n_classes == n_classes
 
 
 def test_logits_beside_their_probabilities_are_read(tmp_path: Path) -> None:

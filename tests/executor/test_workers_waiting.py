@@ -31,19 +31,19 @@ def test_what_was_not_begun_comes_next_in_its_order() -> None:
 def test_a_suspect_goes_last_and_alone_and_is_given_up() -> None:
     waiting = WorkQueue(3, together=1)
     for _ in range(MOST_ATTEMPTS - 1):
-        assert waiting.blame((9,)) is None
-    assert waiting.take(1, 1e-5) == [(0,)] and not waiting.suspect
+        assert waiting.record_crash((9,)) is None
+    assert waiting.take(1, 1e-5) == [(0,)] and not waiting.has_quarantined
     waiting.take(1, 1e-5)
     waiting.take(1, 1e-5)
-    assert waiting.suspect and waiting.take(1, 1e-5) == [(9,)]
-    assert waiting.blame((9,)) == 9
+    assert waiting.has_quarantined and waiting.take(1, 1e-5) == [(9,)]
+    assert waiting.record_crash((9,)) == 9
 
 
 def test_a_group_is_tried_together_again_and_then_taken_apart() -> None:
     waiting = WorkQueue(2, together=2)
     (group,) = waiting.take(1, None)
-    assert waiting.blame(group) is None and waiting.take(1, None) == [group]
-    assert waiting.blame(group) is None
+    assert waiting.record_crash(group) is None and waiting.take(1, None) == [group]
+    assert waiting.record_crash(group) is None
     assert [waiting.take(1, None), waiting.take(1, None)] == [[(0,)], [(1,)]]
 
 

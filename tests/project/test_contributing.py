@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -30,6 +31,18 @@ def test_a_common_change_takes_three_files_at_most(what: str) -> None:
         places = PLACE.findall(way)
         assert 1 <= len(places) <= 3
         assert all((ROOT / place).is_file() for place in places), places
+
+
+def test_packages_list_modules_that_are_there() -> None:
+    for folder in ("obeql", "executor", "planner", "grammar"):
+        for package in (ROOT / folder).rglob("__init__.py"):
+            text = ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or ""
+            listed = {
+                name
+                for names in re.findall(r"(?m)^ {2,}([a-z_]+(?:, [a-z_]+)*) {2,}\S", text)
+                for name in names.split(", ")
+            }
+            assert listed <= {path.stem for path in package.parent.iterdir()}, package
 
 
 def test_every_place_is_there() -> None:

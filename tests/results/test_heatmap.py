@@ -165,6 +165,8 @@ def test_saturated_maps_say_so() -> None:
     constant = heatmap(np.array(2.0))
     assert constant.warning == "no window changes the log-odds: the map is constant up to rounding"
     assert "log_odds" not in constant.as_score("probability").warning
+    alike = heatmap(np.array(3.0)).warning
+    assert alike == "every window changes the log-odds by the same +1: the map says nothing about places"
     assert heatmap(np.array(np.nan)).warning == "no cell was computed"
 
 

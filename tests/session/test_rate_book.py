@@ -150,6 +150,23 @@ def test_a_doubted_run_is_told_of_when_the_device_is_measured_again(net_db: Any,
     assert "again because a run differed from the estimate" in " ".join(str(plan).split())
 
 
+def test_a_run_corrects_the_rates_that_it_was_planned_with(
+    net_db: Any, pixels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from obeql.session import rate_book
+
+    monkeypatch.setattr(rate_book, "_LEAST_S", 0.0)  # this run takes milliseconds
+    net_db.execute("EXPLAIN OCCLUDE ? USING net WITH patch=16", [pixels(1)])
+    (known,) = net_db._model_registry._book._known.values()
+    assert known.n_runs == 1 or known.is_doubted
+
+
+def test_the_processor_is_part_of_what_rates_are_kept_for() -> None:
+    from obeql.executor.devices.processor import host_facts, processor_facts
+
+    assert {f"{name}: {value}" for name, value in processor_facts().items()} <= set(host_facts())
+
+
 def test_rates_of_another_machine_are_not_taken(net_db: Any, pixels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from obeql.executor.devices import base
 

@@ -71,10 +71,18 @@ def test_a_network_with_one_output_has_the_classes_no_and_yes(db: Any, picture: 
         assert {name for name, _ in found} == names and {name for _, name in found} <= names
 
 
-def test_windows_without_a_value_are_left_out_and_estimated_ones_marked(net_db: Any, picture: Path) -> None:
+def test_windows_without_a_value_are_left_out(net_db: Any, picture: Path) -> None:
     found = net_db.execute(f"EXPLAIN OCCLUDE '{picture}' USING net FOR CLASS 1 WITH patch=8 stride=1 TOP 2 CELLS")
     n_computed = int(np.isfinite(found[0].scores).sum())
     assert net_db.execute("SELECT count(*), bool_and(exact) FROM windows").fetchall() == [(n_computed, True)]
+
+
+def test_estimated_windows_are_marked(net_db: Any, picture: Path) -> None:
+    """Half of a map's windows are told to be estimated, as APPROX leaves them."""
+    net_db.execute(f"EXPLAIN OCCLUDE '{picture}' USING net FOR CLASS 1 WITH patch=8 stride=8")
+    net_db.execute("UPDATE obeql_store.maps SET exact = [[c % 2 = 0 FOR c IN range(len(row))] FOR row IN logit]")
+    rows = net_db.execute("SELECT col, exact FROM windows").fetchall()
+    assert rows and all(exact is (col % 2 == 0) for col, exact in rows)
 
 
 def test_the_file_answers_under_another_name(tmp_path: Path, tiny_net: Any, picture: Path) -> None:

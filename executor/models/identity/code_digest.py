@@ -145,7 +145,7 @@ class _Reader:
         return f"{hashlib.sha256(code.co_code).hexdigest()} ({constants}) {names} {code.co_flags}"
 
     def _compiled(self, value: Any) -> str:
-        """TorchScript: its code as text, and its tensors where it has any."""
+        """Return what tells a TorchScript module apart: its code as text, and its tensors where it has any."""
         tensors = dict(value.state_dict()) if isinstance(value, torch.jit.ScriptModule) else {}
         return f"{value.graph} {self._mapping(tensors)}"
 

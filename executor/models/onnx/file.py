@@ -180,7 +180,7 @@ def _without_activation(graph: Graph) -> tuple[Graph, Activation | None]:
 
 
 def _class_names(graph: Graph) -> tuple[str, ...]:
-    """Class names that exporters leave in the metadata, as `names` = "{0: 'cat', 1: 'dog'}"."""
+    """Return the class names that exporters leave in the metadata, as `names` = "{0: 'cat', 1: 'dog'}"."""
     text = graph.metadata.get("names", "")
     try:
         names = ast.literal_eval(text) if 0 < len(text) < 2**20 else None

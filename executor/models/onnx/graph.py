@@ -165,7 +165,7 @@ def _external(onnx: Any, path: Path, tensor: Any, shown: str) -> Array:
 
 
 def _floats(values: Array) -> Array:
-    """float32 for every floating type (bfloat16 and float8 come as NumPy extension types)."""
+    """Return float32 for every floating type (bfloat16 and float8 come as NumPy extension types)."""
     if values.dtype.kind in "biu":
         return np.ascontiguousarray(values).reshape(values.shape)
     if values.dtype.kind in "OSUc":

@@ -57,7 +57,7 @@ def _each(node: Node, key: str, x: Tensor, default: int | None = None) -> _Sizes
 
 
 def _pads(node: Node, x: Tensor, kernel: _Sizes, stride: _Sizes, dilation: _Sizes) -> _Pads:
-    """Padding in pixels, from `pads` or by the SAME rules of `auto_pad` from the size of `x`."""
+    """Return the padding in pixels, from `pads` or by the SAME rules of `auto_pad` from the size of `x`."""
     mode = node.get("auto_pad", "NOTSET")
     if mode == "NOTSET":
         return tuple(map(int, node.get("pads", (0,) * (2 * len(kernel)))))

@@ -76,7 +76,7 @@ class OnnxModule(nn.Module):
             self.resizes = "by scales"
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) images -> the output of the graph."""
+        """Run the graph on images (N, C, H, W); returns its output."""
         size = image.shape[0]
         values: dict[str, Value] = {self.input: image.movedim(1, -1) if self.channels_last else image}
         for name, bound in self._bound.items():
@@ -252,7 +252,7 @@ def _drop_leading_transpose(nodes: Sequence[Node], image: str) -> tuple[list[Nod
 
 
 def _last_reads(nodes: Sequence[Node], output: str) -> tuple[tuple[str, ...], ...]:
-    """For every node, the values that nothing reads after it."""
+    """Return for every node the values that nothing reads after it."""
     seen = {output}
     done: list[tuple[str, ...]] = []
     for node in reversed(nodes):

@@ -112,7 +112,7 @@ def _places(where: str, size: int, wanted: int, factor: np.float32) -> Floats:
 
 
 def _linear(x: Tensor, where: str, target: list[int], factors: list[np.float32]) -> Tensor:
-    """Between the two nearest input positions on each axis, the last ones beyond the border."""
+    """Interpolate between the two nearest input positions on each axis, the last ones beyond the border."""
     for axis in (2, 3):
         size = x.shape[axis]
         places = _places(where, size, target[axis - 2], factors[axis - 2]).clip(0, size - 1)

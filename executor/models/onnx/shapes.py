@@ -60,7 +60,7 @@ def transpose(node: Node, x: Tensor) -> Tensor:
 
 
 def _axes(node: Node, given: Array | None) -> list[int] | None:
-    """Axes from the input (newer opsets) or the attribute (older ones)."""
+    """Return the axes from the input (newer opsets) or the attribute (older ones)."""
     return host_ints(given) if given is not None else node.get("axes")
 
 

@@ -178,7 +178,7 @@ def _refuse_training(path: Path, graph: fx.GraphModule) -> None:
 
 
 def _any_batch(graph: fx.GraphModule, batch: int, image_name: str) -> fx.GraphModule:
-    """A copy, sharing the weights, in which constant shapes that begin with `batch` begin with the batch at hand."""
+    """Return a copy, sharing the weights: constant shapes that begin with `batch` begin with the batch at hand."""
     free = fx.GraphModule(graph, copy.deepcopy(graph.graph))
     image = next(node for node in _placeholders(free) if node.name == image_name)
     with free.graph.inserting_after(image):

@@ -91,7 +91,7 @@ def _package(target: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without transformers' bars and reports: what they tell is checked, and said in an error or a note."""
+    """Keep transformers' bars and reports off: what they tell is checked, and said in an error or a note."""
     log = transformers.utils.logging
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(log.CRITICAL)

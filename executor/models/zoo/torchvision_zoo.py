@@ -92,7 +92,10 @@ def load_torchvision(target: str, options: ModelOptions) -> Found:
 
 
 def _build(models: Any, name: str, state: Mapping[str, Any], n_classes: int) -> nn.Module:
-    """The architecture without weights. Auxiliary heads, which only training uses, exist where the file has them."""
+    """Return the architecture without weights.
+
+    Auxiliary heads, which only training uses, exist where the file has them.
+    """
     settings: dict[str, Any] = {"num_classes": n_classes}
     if name in RESCALING:
         settings["aux_logits"] = any("aux" in key.lower() for key in state)

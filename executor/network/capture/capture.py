@@ -122,7 +122,7 @@ def _run(module: nn.Module, images: Tensor) -> Tensor:
 
 
 def _wild_images(input_shape: tuple[int, ...]) -> Tensor:
-    """Images (8, C, ...) beyond what a network is meant for: noise, and planes of one color, of growing size."""
+    """Return images (8, C, ...) beyond what a network is meant for: noise, and planes of one color, of growing size."""
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn((8, *input_shape), generator=generator, dtype=torch.float32)
     n_axes = len(input_shape) - 1
@@ -177,7 +177,7 @@ def module_dtype(module: nn.Module) -> torch.dtype:
 
 
 def _difference(got: Tensor, expected: Tensor) -> float:
-    """Largest difference as a share of the largest value; infinite where NaN, inf or -inf lie elsewhere."""
+    """Return the largest difference as a share of the largest value; infinite where NaN, inf or -inf lie elsewhere."""
     got, expected = got.double(), expected.double()
     finite = expected.isfinite()
     if not torch.equal(got[~finite].nan_to_num(nan=0.5), expected[~finite].nan_to_num(nan=0.5)):
@@ -243,7 +243,7 @@ def _writes_through_views(traced: fx.Graph) -> bool:
 
 
 def _aliasing(node: fx.Node) -> str:
-    """`writes` for an operator that changes an operand, `views` for one that returns a view, else nothing."""
+    """Return `writes` for an operator that changes an operand, `views` for one that returns a view, else nothing."""
     schema = getattr(node.target, "_schema", None)
     if schema is None:
         return ""
@@ -273,7 +273,10 @@ def _check(module: nn.Module, graph: LayerGraph, probe: Tensor, expected: Tensor
 def _difference_in_float64(
     module: nn.Module, graph: LayerGraph, probe: Tensor, taken_off: Activation | None
 ) -> float | None:
-    """The difference without float32's rounding, which deep networks amplify; None if the module has only float32."""
+    """Return the difference without float32's rounding, which deep networks amplify.
+
+    Return None if the module has only float32.
+    """
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     wide = {name: t.detach().double() if t.is_floating_point() else t for name, t in tensors.items()}
     try:

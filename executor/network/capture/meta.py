@@ -35,7 +35,7 @@ def on_meta(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _elementwise(x: Tensor, *others: Any, **options: Any) -> Tensor | None:
-    """Of a tensor of floating-point numbers with scalars, or with a tensor that is no larger."""
+    """Return what an operation of a floating-point tensor gives with scalars, or with a tensor that is no larger."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         return None
     for other in (*others, *options.values()):

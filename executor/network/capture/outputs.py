@@ -39,7 +39,10 @@ def named_outputs(returned: Any) -> dict[str, Tensor]:
 
 
 def main_output(returned: Any) -> Tensor:
-    """The tensor that the classes are read from where nobody has said which. Raises ModelError as `choose_output`."""
+    """Return the tensor that the classes are read from where nobody has said which.
+
+    Raises ModelError as `choose_output`.
+    """
     if isinstance(returned, Tensor):
         return returned
     outputs = named_outputs(returned)

@@ -167,7 +167,7 @@ def _require_probabilities(probed: Tensor, said: Activation | None) -> bool:
 
 
 def _seen_as_probabilities(reach: Reach, probed: Tensor, more: Callable[[], Tensor]) -> bool | None:
-    """None for logits; for probabilities, whether they exclude each other."""
+    """Return None for logits; for probabilities, whether they exclude each other."""
     if not _in_unit(probed):
         return None
     exclusive = sums_to_one(probed)

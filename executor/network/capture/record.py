@@ -83,7 +83,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """PyTorch would import its compiler, for a second, to leave the method below uncompiled."""
+        """Return True: PyTorch would import its compiler, for a second, to leave the method below uncompiled."""
         return False
 
     def placeholder(self, image: Tensor) -> _Symbol:
@@ -114,7 +114,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._given(node, result)
 
     def _given(self, node: fx.Node, result: Any) -> Any:
-        """Symbols for what an operator gives on meta tensors."""
+        """Return the symbols for what an operator gives on meta tensors."""
         if isinstance(result, Tensor):
             return self._symbol(result, node)
         if not isinstance(result, (tuple, list)):

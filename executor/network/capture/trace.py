@@ -47,7 +47,7 @@ class TracedGraph:
         return len(self.layers) - 1
 
     def shape(self, value: Traced) -> tuple[int, ...]:
-        """Shape of the layer's own output without the batch axis."""
+        """Return the shape of the layer's own output without the batch axis."""
         return self.layers[value.layer].shape
 
     def is_map(self, value: Traced) -> bool:

@@ -84,7 +84,7 @@ class Elementwise:
         return result
 
     def fused(self) -> tuple[str, list[Any], str] | None:
-        """(attribute, scalars, algorithm) of oneDNN's fused convolution, or None if it has no such epilogue."""
+        """Return (attribute, scalars, algorithm) of oneDNN's fused convolution, or None if it has no such epilogue."""
         if self.name in {"relu", "hardswish", "sigmoid", "tanh"} and not self.args:
             return self.name, [], ""
         if self.name == "silu":

@@ -73,7 +73,7 @@ class Layer(ABC):
         return self
 
     def macs_per_position(self) -> float:
-        """Multiply-accumulates for one position of a map, or for the whole of a vector."""
+        """Return the multiply-accumulates for one position of a map, or for the whole of a vector."""
         return 0.0
 
     def makes_nan(self) -> bool:

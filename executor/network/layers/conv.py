@@ -147,5 +147,5 @@ class Conv(Layer):
 
 
 def as_conv_weight(weight: Tensor, n_axes: int) -> Tensor:
-    """(K, C) of a linear layer that runs at every position, as the (K, C, 1, ...) of a convolution."""
+    """Return (K, C) of a linear layer that runs at every position, as the (K, C, 1, ...) of a convolution."""
     return channels_last(weight.reshape(*weight.shape, *(1,) * n_axes))

@@ -36,7 +36,9 @@ class GlobalMean(Layer):
         return _of_one_position((position_sums(x) / n_positions).to(x.dtype), x.dim())
 
     def forward_change(self, total: Tensor, before: Tensor, after: Tensor, n_positions: int) -> Tensor:
-        """The mean when a box changes: from the clean map's sum `total` (n, C), the sum `before` (n, C) of its values
+        """Return the mean when a box changes.
+
+        It follows from the clean map's sum `total` (n, C), the sum `before` (n, C) of its values
         in each box, and the boxes' new values `after` (n, C, ...). Sums of the clean map are float64.
         """
         mean = (total - before + position_sums(after)) / n_positions

@@ -38,7 +38,7 @@ def cat(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 
 
 def _channels_along(graph: TracedGraph, value: Traced, dim: int) -> list[int] | None:
-    """The channels that positions 0, 1, ... of traced axis `dim` stand for; None if it is not the channel axis."""
+    """Return channels that positions 0, 1, ... of traced axis `dim` stand for; None if it is not the channel axis."""
     axes = value.axes
     if axes is None or not graph.shape(value):
         return None

@@ -65,7 +65,7 @@ for _function in ("add", "sub", "mul", "div"):
 
 
 def _with_constant(graph: TracedGraph, name: str, function: str, value: Traced, constant: Tensor) -> Any:
-    """value o constant, where the constant is one number or one number a channel, or is added to positions."""
+    """Lower value o constant: one number, or one number a channel, or what is added to positions."""
     axes = value.axes
     if axes is None or not constant.is_floating_point() or constant.dim() > len(axes):
         return None

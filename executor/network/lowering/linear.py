@@ -15,7 +15,7 @@ from obeql.executor.network.lowering.registry import Args, Kwargs, argument, pla
 
 
 def _linear(graph: TracedGraph, name: str, value: Any, weight: Any, bias: Any) -> Any:
-    """x @ weight.T + bias over the last axis: a vector's Linear, or a 1x1 convolution of a map."""
+    """Lower x @ weight.T + bias over the last axis: a vector's Linear, or a 1x1 convolution of a map."""
     if not isinstance(value, Traced) or not isinstance(weight, Tensor) or weight.dim() != 2:
         return None
     if bias is not None and (not isinstance(bias, Tensor) or bias.shape != (weight.shape[0],)):
@@ -71,7 +71,7 @@ def mm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 
 @rule("bmm")
 def bmm(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
-    """One product, which PyTorch's `einsum` makes of two matrices, too: (1, n, d) with (1, d, k)."""
+    """Lower one product, which PyTorch's `einsum` makes of two matrices, too: (1, n, d) with (1, d, k)."""
     if isinstance(args[0], Traced) and isinstance(args[1], Traced):
         return times(graph, name, args[0], args[1])
     if isinstance(args[1], Tensor) and args[1].dim() == 3 and len(args[1]) > 1 and args[1].stride(0) == 0:

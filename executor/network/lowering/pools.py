@@ -67,7 +67,10 @@ def average_pool(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> A
 
 
 def pooled_size(size: int, kernel: int, stride: int, padding: int, dilation: int, *, ceil_mode: bool) -> int:
-    """Output size of a sliding window on one axis, by PyTorch's rule: the last one starts inside the map or padding."""
+    """Return the output size of a sliding window on one axis, by PyTorch's rule.
+
+    The last window starts inside the map or padding.
+    """
     span = size + 2 * padding - dilation * (kernel - 1) - 1
     out = (span + (stride - 1 if ceil_mode else 0)) // stride + 1
     if ceil_mode and (out - 1) * stride >= size + padding:

@@ -37,7 +37,7 @@ def argument(args: Args, kwargs: Kwargs, position: int, name: str, default: Any)
 
 
 def each_axis(value: Any, n_axes: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
-    """ATen gives one number for all axes, one for each, or an empty list for the default."""
+    """Return a number for each axis; ATen gives one for all, one for each, or an empty list for the default."""
     numbers = (value,) if isinstance(value, int) else tuple(value)
     if not numbers and default is not None:
         return default

@@ -101,7 +101,7 @@ def same(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 
 @rule("_to_copy", "to")
 def to_copy(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
-    """Changes between floating-point types are dropped: a run has one precision, which the query names."""
+    """Drop changes between floating-point types: a run has one precision, which the query names."""
     dtype = kwargs.get("dtype")
     floating = dtype is None or (isinstance(dtype, torch.dtype) and dtype.is_floating_point)
     return args[0] if floating and isinstance(args[0], Traced) else None
@@ -109,7 +109,7 @@ def to_copy(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
 
 @rule("as_strided")
 def as_strided(graph: TracedGraph, name: str, args: Args, kwargs: Kwargs) -> Any:
-    """PyTorch restrides the output of a convolution on a 1x1 map; same sizes mean the same values there."""
+    """Lower the restriding of a convolution's output on a 1x1 map; same sizes mean the same values there."""
     value = args[0]
     size = value.size()
     moved = [n for n in size[2:] if n > 1]

@@ -62,7 +62,10 @@ def _limits(function: Elementwise | None) -> tuple[float, float] | None:
 
 
 def _bounds(affine: Affine, least: float, most: float) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
-    """Bounds of x, then scale and shift of the clamped x, (C,) in float64 each; None where that loses precision."""
+    """Return bounds of x, then scale and shift of the clamped x, (C,) in float64 each.
+
+    Return None where that loses precision.
+    """
     scale, shift = affine.scale.double(), affine.shift.double()
     constant = scale == 0
     divisor = torch.where(constant, 1.0, scale)

@@ -27,7 +27,7 @@ _MOST_WAITING = 4
 
 
 def versions() -> dict[str, str]:
-    """Versions that all workers have to have in common with the coordinator, for the same cells."""
+    """Return the versions that all workers have to have in common with the coordinator, for the same cells."""
     try:
         ours = version("obeql")
     except PackageNotFoundError:
@@ -39,7 +39,7 @@ class Actor:
     """A worker, as the coordinator calls it through Ray; its calls run side by side."""
 
     def __init__(self, order: bytes, network: Any, digest: str) -> None:
-        """`network` is the file of the network as bytes (uint8), which come by way of the object store."""
+        """Take the file of the network as bytes (uint8), which come by way of the object store."""
         content = bytes(network)
         if hashlib.sha256(content).hexdigest() != digest:
             raise OSError("the network did not arrive as it was sent")

@@ -28,7 +28,7 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
 
 
 def ray_module() -> Any:
-    """Ray. Raises UnsupportedError where it is not installed."""
+    """Return Ray. Raises UnsupportedError where it is not installed."""
     try:
         with _environment(_QUIET):
             import ray  # noqa: PLC0415
@@ -41,7 +41,7 @@ def ray_module() -> Any:
 
 @contextmanager
 def connected(address: str, n_cpus: int) -> Iterator[Any]:
-    """Ray, connected with a cluster while the block runs. A `local` one is started with so many CPUs, as Ray counts.
+    """Connect Ray with a cluster while the block runs. A `local` one is started with so many CPUs, as Ray counts.
 
     Raises UnsupportedError without Ray, or for an address of Ray's client; ExecutionError where nobody answers.
     """

@@ -161,7 +161,7 @@ def _require_same_versions(theirs: dict[str, str]) -> None:
 
 
 def _fate(error: Exception) -> str:
-    """Of the lines of an error of Ray, the last that says what has happened."""
+    """Return, of the lines of an error of Ray, the last that says what has happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "exit detail:" in line] or lines[-1:] or [type(error).__name__]
     return telling[0].partition("exit detail:")[2].strip().partition(". Some common causes")[0] or telling[0]

@@ -30,7 +30,7 @@ class Background:
         self._thread = threading.Thread(target=self._work, name="obeql-start", daemon=True)
 
     def begin(self) -> None:
-        """Start; a second call does nothing."""
+        """Start the work; a second call does nothing."""
         if not self._began:
             self._began = True
             self._thread.start()

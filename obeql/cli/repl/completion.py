@@ -80,7 +80,7 @@ def _typed(text: str) -> str:
 
 
 def _fitting(found: Iterable[tuple[str, str]], typed: str) -> Iterator[Suggestion]:
-    """Those that begin with what is typed, then those that hold it; each once."""
+    """Yield those that begin with what is typed, then those that hold it; each once."""
     wanted = re.sub(r"\s", "", typed).lower()
     kinds: dict[str, str] = {}
     for word, kind in found:
@@ -94,7 +94,7 @@ def _fitting(found: Iterable[tuple[str, str]], typed: str) -> Iterator[Suggestio
 
 
 def _words(before: str, typed: str, names: Names) -> Iterator[tuple[str, str]]:
-    """All that may follow `before` (one statement up to the word being typed), with what each one is."""
+    """Yield all that may follow `before` (one statement up to the word being typed), with what each one is."""
     from obeql.grammar import expected  # noqa: PLC0415 - lark is imported when the first word is typed
     from obeql.grammar.diagnose import keywords_of  # noqa: PLC0415
 
@@ -122,7 +122,7 @@ def _first_words(found: Expected, keywords_of: Callable[[Iterable[str]], frozens
 
 
 def _names_for(found: Expected, names: Names) -> Iterator[tuple[str, str]]:
-    """Names, options and values that the grammar allows here."""
+    """Yield names, options and values that the grammar allows here."""
     from obeql.planner.binding.clauses import METRICS  # noqa: PLC0415
     from obeql.planner.binding.settings import SETTINGS  # noqa: PLC0415
 
@@ -196,7 +196,7 @@ def _classes(found: Expected, names: Names) -> tuple[str, ...]:
 
 
 def _values(found: Expected, types: list[str]) -> Iterator[str]:
-    """The words and numbers that an option or setting takes, as its table says them."""
+    """Yield the words and numbers that an option or setting takes, as its table says them."""
     from obeql.planner.binding.settings import SETTINGS  # noqa: PLC0415
     from obeql.planner.logical.rules import RULE_NAMES  # noqa: PLC0415
 
@@ -238,7 +238,7 @@ def _in_quotes(before: str, typed: str, names: Names) -> Iterator[Suggestion]:
 
 
 def paths(typed: str) -> Iterator[Suggestion]:
-    """Files and folders that begin with what is typed; hidden ones only after a dot."""
+    """Yield files and folders that begin with what is typed; hidden ones only after a dot."""
     head, _, tail = typed.rpartition("/")
     folder = Path(f"{head}/" if head or typed.startswith("/") else ".").expanduser()
     try:

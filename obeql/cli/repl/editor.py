@@ -103,7 +103,7 @@ class Editor:
         return self._prompt.prompt([("class:prompt", "obeql> ")])
 
     def leave(self, error: BaseException) -> None:
-        """From any thread: end the `read` that is going on, which raises `error`."""
+        """End the `read` that is going on, which raises `error`; from any thread."""
         app = self._prompt.app
         if app.loop is not None:
             app.loop.call_soon_threadsafe(lambda: app.exit(exception=error) if app.is_running else None)

@@ -25,7 +25,7 @@ _SQL = frozenset(SQL_WORDS)
 
 @cache
 def _keywords() -> frozenset[str]:
-    """OBEQL's keywords, in lower case: whatever words the grammar's terminals spell."""
+    """Return OBEQL's keywords, in lower case: whatever words the grammar's terminals spell."""
     grammar = (files("obeql.grammar") / "obeql.lark").read_text(encoding="utf-8")
     spelt = re.findall(r"^[A-Z_]+\.2: /(.+)/i$", grammar, re.MULTILINE)
     return frozenset(word for pattern in spelt for word in re.findall(r"[a-z]+", pattern.replace("\\b", " ")))

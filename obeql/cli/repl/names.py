@@ -38,7 +38,7 @@ def gather(session: Session) -> Names:
 
 
 def gather_from(connection: DuckDBPyConnection) -> Names:
-    """As `gather`, from a connection to the database."""
+    """Return what `gather` does, from a connection to the database."""
     import duckdb  # noqa: PLC0415 - the prompt is shown before it is loaded
 
     def column(sql: str) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def write_map_files(result: Result, folder: Path, suffix: str, write: Callable[[
 
 
 def _names(count: int) -> Iterator[str]:
-    """Numbers of one length, so that files sort as the maps do."""
+    """Return the numbers of one length, so that files sort as the maps do."""
     width = len(str(max(0, count - 1)))
     return (f"{number:0{width}d}" for number in range(count))
 

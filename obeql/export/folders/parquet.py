@@ -149,5 +149,5 @@ def _lines(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _plane(values: FloatPlane) -> list[list[float | None]]:
-    """Rows of a plane, None where a cell was not computed."""
+    """Return the rows of a plane, None where a cell was not computed."""
     return [[None if math.isnan(value) else value for value in row] for row in _lines(values).tolist()]

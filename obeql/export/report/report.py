@@ -139,7 +139,7 @@ def _map(heat: Heatmap, limit: float, chosen: Palette, most_slices: int) -> dict
 
 
 def _numbers(plane: Any) -> Any:
-    """Numbers, nested as a plane is, as JSON has them: five digits, null where not computed."""
+    """Return numbers, nested as a plane is, as JSON has them: five digits, null where not computed."""
     if isinstance(plane, list):
         return [_numbers(part) for part in plane]
     return float(f"{plane:.5g}") if np.isfinite(plane) else None

@@ -119,7 +119,10 @@ def _picture(heat: Heatmap, largest_px: int) -> str | None:
 
 
 def _overlay(pixels: npt.NDArray[np.float32], limit: float, chosen: Palette, largest_px: int | None) -> str:
-    """The map in colors, one picture pixel for each of the model's input; opaque at the ends, the page adds opacity."""
+    """Return the map in colors, one picture pixel for each of the model's input.
+
+    It is opaque at the ends; the page adds opacity.
+    """
     step = 1 if largest_px is None else -(-max(pixels.shape) // largest_px)
     rgba = replace(chosen, alpha=1.0).colors(pixels[::step, ::step] / limit)
     return uri("png", png(np.asarray(np.rint(rgba * 255), np.uint8)))

@@ -70,7 +70,10 @@ class Folder:
             raise StoreError(f"cannot write the Parquet file {self.path(name)!r}: {_reason(error)}") from error
 
     def files(self, suffix: str) -> list[str]:
-        """The names of the files with a suffix, sorted; none where the folder is missing. Half-written ones are not."""
+        """Return names of the files with a suffix, sorted.
+
+        There are none where the folder is missing. Half-written ones do not count.
+        """
         try:
             if self._remote is not None:
                 system, root = self._remote

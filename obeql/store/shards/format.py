@@ -189,7 +189,10 @@ def check_maps(folder: Folder, name: str) -> None:
 
 
 def read_rows(folder: Folder, name: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
-    """Columns of some rows of a shard, in the order given; other rows are not read. Raises StoreError, as above."""
+    """Return columns of some rows of a shard, in the order given.
+
+    Other rows are not read. Raises StoreError, as above.
+    """
     groups = sorted({row // _GROUP_ROWS for row in rows})
     place = {group: at for at, group in enumerate(groups)}
     with _opened(folder, name) as file:

@@ -39,7 +39,7 @@ class Delivery:
     keep: bool
 
     def of_one_run(self, origin: str) -> Delivery:
-        """Shards that pass lie in a folder of their own, which nobody else looks into.
+        """Return shards that pass: they lie in a folder of their own, which nobody else looks into.
 
         `origin` is the id of the database. One process has it open at a time, so that folders of others for the same
         database are of processes that were killed: they are removed here.
