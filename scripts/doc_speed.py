@@ -94,6 +94,40 @@ def drop_in_speed() -> str:
     return table(head, rows) + (f"\n\n{found['note']}" if found["note"] else "")
 
 
+def axes_speed() -> str:
+    """What maps of a long signal, a clip and a volume take."""
+    networks = {"signal": "1-D ResNet, 12 channels", "clip": "`r3d_18`, 3 channels", "volume": "3-D ResNet, 1 channel"}
+    rows = []
+    for row in measured("cpu2-axes"):
+        if row["case"] not in networks:
+            continue
+        peers = [f"{row[f'{peer}_ratio']:.1f}" if f"{peer}_ratio" in row else "" for peer in ("captum", "monai")]
+        sizes = ["x".join(map(str, row[what])) for what in ("size", "patch", "stride")]
+        ratios = (f"{row['naive_ratio']:.1f}", *peers, f"{row['bound']:.1f}")
+        rows.append(
+            (
+                networks[row["case"]],
+                sizes[0],
+                ", ".join(sizes[1:]),
+                f"{row['windows']:,}",
+                f"{row['obeql_s']:.1f}",
+                *ratios,
+            )
+        )
+    head = (
+        "network",
+        "input",
+        "window, stride",
+        "windows",
+        "seconds",
+        "best batch",
+        "Captum",
+        "MONAI",
+        "less arithmetic",
+    )
+    return table(head, rows)
+
+
 def store_speed() -> str:
     return table(
         ("10,000 maps of 53 x 53 cells", "CPU seconds", "seconds"),
@@ -223,6 +257,7 @@ PARTS: tuple[Callable[[], str], ...] = (
     engine_speed,
     few_windows_speed,
     peers_speed,
+    axes_speed,
     drop_in_speed,
     store_speed,
     multi_query_speed,
