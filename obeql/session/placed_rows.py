@@ -37,6 +37,8 @@ class PlacedRows:
         """Return an attribute of the relation."""
         try:
             found = getattr(self._relation, name)
+        except duckdb.InterruptException:
+            raise
         except duckdb.Error as error:
             raise self._error_of(error) from error
         if not callable(found):
@@ -47,6 +49,8 @@ class PlacedRows:
             given = [each._relation if type(each) is PlacedRows else each for each in args]
             try:
                 returned = found(*given, **options)
+            except duckdb.InterruptException:  # by `connection.interrupt()`: no fault of the statement
+                raise
             except duckdb.Error as error:
                 raise self._error_of(error) from error
             is_relation = isinstance(returned, duckdb.DuckDBPyRelation)

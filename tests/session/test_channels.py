@@ -103,7 +103,7 @@ def test_each_gives_a_map_of_every_channel_after_one_clean_pass(db: obeql.Sessio
         np.testing.assert_allclose(heat.scores, expected, atol=1e-6)
     plan = str(db.execute(f"PLAN {query}", [x]))
     assert "10 of channel 0 every 5" in plan and "patch 20 of channel 2" in plan
-    assert "grids share one clean pass" in plan
+    assert "grids share one unoccluded pass" in plan
     assert "channel" in plan.split("Options")[1]
     assert "channel" in str(result) and "V1" in str(result)
 
