@@ -41,6 +41,8 @@ Measure = Callable[[int, Ints, Floats, Floats], Floats]
 _FIRST, _FIRST_SHARE = 32, 0.01
 #: Share of the error probability that is left which a look takes.
 _LOOK_SHARE = 0.3
+#: Degrees of freedom below which a few blocks decide how far off a total may be.
+_FEW_DEGREES = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +217,9 @@ class _Sample:
         # The square of an estimated variance of n - 1 degrees is too large by (n + 1) / (n - 1) on average. With half
         # of that taken off, decisions of maps that lie at the threshold itself still err as seldom as stated.
         freedom = total**2 / float((variances**2 / np.maximum(n, 2.0)).sum())
+        # Where a few blocks hold most of the variance, their own degrees count: a map may be flat but for one place.
+        own = total**2 / float((variances**2 / np.maximum(n - 1.0, 1.0)).sum())
+        freedom = own if own < _FEW_DEGREES else freedom
         return student_quantile(level, freedom) * math.sqrt(total)
 
 

@@ -5,6 +5,7 @@ Used by `estimator` for the audit's errors and for those of rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from statistics import NormalDist
 
@@ -36,7 +37,8 @@ def upper_ratio(expected: Floats, found: Floats, level: float, squares: Floats =
     return max(0.25, ratio / _lower_chi_square(freedom, level))
 
 
-_DRAWN = 400
+#: Draws of random counts: at least so many, and so many beyond the quantile that is read.
+_DRAWN, _BEYOND = 400, 4
 
 
 def upper_loss(n: int, losses: Callable[[Floats], Floats], level: float) -> tuple[float, float]:
@@ -46,7 +48,7 @@ def upper_loss(n: int, losses: Callable[[Floats], Floats], level: float) -> tupl
     how errors are distributed: the cells get random counts (Rubin, The Bayesian bootstrap, 1981), and a part, as large
     as the sample may have missed, counts as lost (Gaffke, Mathematical Methods of Statistics 14(4), 2005).
     """
-    counts = np.random.default_rng(0).exponential(size=(_DRAWN, n + 1))
+    counts = np.random.default_rng(0).exponential(size=(max(_DRAWN, math.ceil(_BEYOND / level)), n + 1))
     missed = counts[:, -1] / counts.sum(axis=1)
     lost = missed + (1.0 - missed) * losses(counts[:, :-1])
     return float(np.quantile(lost, 1.0 - level, method="higher")), float(losses(np.ones((1, n)))[0])

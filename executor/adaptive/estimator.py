@@ -207,11 +207,14 @@ class Estimator:
         # An audited cell, predicted from all others, is like a cell that was not computed: both lie at random.
         residuals, variances = field.left_out(seen, trend.less(values)[seen])
         at = audited[seen]
-        mean, variance = values[audited] - residuals[at] / (1.0 - np.minimum(trend.own[audited], 0.5)), variances[at]
+        mean, variance = (
+            values[audited] - residuals[at] / (1.0 - np.minimum(trend.own[audited], 1.0 - 1e-6)),
+            variances[at],
+        )
         expected = weights[audited] * self._error(mean, variance + noise**2 * ~cells.exact[audited])
         squares = np.square(self._scored(values[audited]) - self._scored(mean))
         found = weights[audited] * squares
-        limit = upper_ratio(expected, found, self._level, field.squares)
+        limit = upper_ratio(expected, found, self._level / cells.n_tried, field.squares)
         return Audit(limit, audited, squares)
 
     def _left_out(self, sample: Sample, field: Field, seen: Flags, values: Floats) -> Floats:

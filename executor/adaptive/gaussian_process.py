@@ -208,7 +208,7 @@ class Field:
         for along, inside, places in zip(self.axes.correlations(self.length), box, at, strict=True):
             between = between[..., None, :] * torch.from_numpy(along[inside][:, places])
         between *= torch.from_numpy(np.ascontiguousarray(self.scale[box]))[..., None]
-        return between.reshape(-1, len(at[0]))
+        return between.flatten(0, -2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -244,7 +244,7 @@ class _Tile:
         """Cut the inner box across its first axis, so that covariances with so many cells fit into memory."""
         first, *others = self.inner
         n_across = math.prod(side.stop - side.start for side in others)
-        step = max(1, _MOST_COVARIANCES // (n_across * n_known))
+        step = max(1, _MOST_COVARIANCES // max(1, n_across * n_known))
         for start in range(first.start, first.stop, step):
             yield slice(start, min(first.stop, start + step)), *others
 

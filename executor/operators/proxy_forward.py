@@ -131,7 +131,8 @@ class ProxyRun:
                 best, least = _Tried(proxy, windows, changes, left, share), proxy.price + needed
         if best is None:
             return "they told too little" if n_tried else "they were not finite"
-        guess = replace(self._everywhere(best, around, clean.image, fill, check), n_tried=n_tried)
+        # All that are offered count: how many of them were worth a try depends on the windows that certify the map.
+        guess = replace(self._everywhere(best, around, clean.image, fill, check), n_tried=len(self._proxies))
         return guess if bool(np.isfinite(guess.changes).all()) else "they were not finite"
 
     def _everywhere(

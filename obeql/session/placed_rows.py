@@ -17,6 +17,11 @@ from obeql.errors import ObeqlError
 __all__ = ["PlacedRows"]
 
 
+def _native(value: Any) -> Any:
+    """Return DuckDB's own relation for one of ours, and anything else as it is."""
+    return value._relation if type(value) is PlacedRows else value
+
+
 class PlacedRows:
     """A relation of DuckDB in everything but its errors, which `error_of` makes errors of the statement.
 
@@ -46,9 +51,10 @@ class PlacedRows:
 
         @wraps(found)
         def called(*args: Any, **options: Any) -> Any:
-            given = [each._relation if type(each) is PlacedRows else each for each in args]
+            given = [_native(each) for each in args]
+            named = {name: _native(each) for name, each in options.items()}
             try:
-                returned = found(*given, **options)
+                returned = found(*given, **named)
             except duckdb.InterruptException:  # by `connection.interrupt()`: no fault of the statement
                 raise
             except duckdb.Error as error:

@@ -89,6 +89,16 @@ def test_kriging_is_the_plain_algebra_and_tiles_hardly_differ(monkeypatch: pytes
             assert np.sqrt(np.mean((one - other) ** 2)) < tolerance * (1 + 20 * (one.ndim == 1))
 
 
+def test_a_tile_with_no_known_cell_near_it_has_the_mean() -> None:
+    grid = WindowGrid.over((224, 224), (25, 25), (1, 1))  # 200 x 200
+    known = np.zeros(grid.shape, bool)
+    known[np.ix_((0, 66, 133, 199), (0, 66, 133, 199))] = True
+    values = np.random.default_rng(0).standard_normal((1, int(known.sum())))
+    found = Field(Axes.of(grid), 0.2, np.ones(grid.shape), np.ones(1)).posterior(known, values)
+    np.testing.assert_array_equal(found.means[0][known], values[0])
+    np.testing.assert_allclose(found.means[0][100, 100], values.mean(), atol=1e-6)
+
+
 def test_a_fitted_length_is_that_of_the_map() -> None:
     found = []
     for length in (0.5, 1.5):
