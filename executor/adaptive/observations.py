@@ -75,7 +75,7 @@ class Observations:
         self._reduced[:] = np.nan
 
     def planes(self, k: int) -> tuple[Floats, Floats]:
-        """Return `logit` and `others` of class k, (rows, cols): exact where known, else reduced, else NaN."""
+        """Return `logit` and `others` of class k, (*shape): exact where known, else reduced, else NaN."""
         offsets = self._offsets(k).reshape(2, *(1,) * len(self.shape))
         logit, others = np.where(self.exact, self._exact[:, k], self._reduced[:, k] + offsets)
         return logit, others

@@ -32,7 +32,7 @@ class Trend:
     modelled: Floats
     logit: Floats
     others: Floats
-    #: how much of its own value each cell that the trend of the modelled value is fitted to has in it, (rows, cols)
+    #: how much of its own value each cell that the trend of the modelled value is fitted to has in it, (*shape)
     own: Floats
 
     def less(self, values: Floats) -> Floats:

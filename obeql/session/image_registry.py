@@ -186,6 +186,11 @@ class ImageRegistry:
         if parts is None:
             return tuple(images)
         if isinstance(parts, Frames):
+            handed = next((image.shown for image in images if image.path is None), None)
+            if handed is not None:
+                raise QueryTypeError(
+                    f"frames, every and start choose frames of files; {handed!r} is an array: slice it instead"
+                )
             whole = [image.path is not None and bare_path(image.path) == image.path for image in images]
             return tuple(
                 replace(image, path=with_frames(str(image.path), parts)) if named else image

@@ -114,6 +114,13 @@ def test_a_clip_by_frames_of_its_path(db: obeql.Session, tmp_path: Path) -> None
         db.execute(QUERY.format(tmp_path / "clip.mp4", "1x8x8", "1x8x8"))
 
 
+def test_frames_are_chosen_of_files_alone(db: obeql.Session) -> None:
+    db.create_model("net", network(3), size=(3, 16, 16), channels=["red", "green", "blue"])
+    clip = np.zeros((3, 6, 16, 16), np.float32)
+    with pytest.raises(obeql.ObeqlError, match=r"choose frames of files; .* is an array: slice it"):
+        db.execute(f"{QUERY.format('x', '1x8x8', '1x8x8').replace(repr('x'), '?')} frames=3", [clip])
+
+
 def test_a_video_is_no_image_and_a_volume_no_signal(db: obeql.Session, tmp_path: Path) -> None:
     nifti(tmp_path / "scan.nii", np.zeros((4, 4, 4), np.float32))
     module = nn.Sequential(nn.Conv2d(3, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()

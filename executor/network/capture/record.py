@@ -83,7 +83,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Return True: PyTorch would import its compiler, for a second, to leave the method below uncompiled."""
+        """Return False. PyTorch would import its compiler, for a second, to leave the method below uncompiled."""
         return False
 
     def placeholder(self, image: Tensor) -> _Symbol:
