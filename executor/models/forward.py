@@ -20,6 +20,7 @@ from obeql.executor.network.capture.outputs import (
     described,
     facts_of,
     is_row,
+    n_rows,
     named_outputs,
 )
 
@@ -86,6 +87,8 @@ def check_forward(loaded: LoadedModel, output: str | int | None = None) -> Loade
         return looked
 
     name = choose_output(facts, BATCH, output, len(loaded.classes), look)
+    if not looked and n_rows(facts, BATCH) > 1:  # whatever says which is meant, another may be its probabilities
+        look()
     row = returned[name]
     if not is_row(row.shape, BATCH):
         raise ModelError(

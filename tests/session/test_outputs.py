@@ -104,6 +104,18 @@ def test_maps_are_those_of_the_networks_own_probabilities(name: str) -> None:
         np.testing.assert_allclose([row[5] for row in top], np.sort(clean)[::-1], rtol=0, atol=3e-7)
 
 
+@pytest.mark.parametrize("said", [{}, {"output": "logits"}, {"classes": ["a", "b", "c"]}])
+def test_logits_by_name_have_the_probabilities_that_lie_beside_them(said: dict[str, Any]) -> None:
+    network = Net(lambda z: {"logits": z, "probs": z.sigmoid()}).eval()
+    x = torch.from_numpy(_picture().astype(np.float32) / 255).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        wanted = network(x)["probs"][0].tolist()
+    with obeql.connect() as db:
+        db.create_model("net", network, size=(SIZE, SIZE), **said)
+        result = db.explain(_picture(), "net", patch=PATCH, stride=PATCH, classes="all")
+        assert [heat.clean_score for heat in result] == pytest.approx(wanted, abs=3e-7)
+
+
 @pytest.mark.parametrize("name", ["times one", "one sigmoid, scaled", "complement"])
 def test_in_bfloat16_too(name: str) -> None:
     end, n_outputs = ENDS[name]

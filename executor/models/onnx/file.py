@@ -21,7 +21,7 @@ from obeql.executor.models.options import Channels, ModelOptions, numbered
 from obeql.executor.models.paths import existing_file
 from obeql.executor.models.per_batch import FixedBatch, fits_any_batch, runs_one_by_one_only
 from obeql.executor.models.preprocessing import Declared
-from obeql.executor.network.capture.outputs import activation_beside, choose_output, described
+from obeql.executor.network.capture.outputs import activation_beside, choose_output, described, n_rows
 from obeql.planner.catalog import Activation, RawOutputs
 from obeql.planner.geometry import NetworkOutput
 
@@ -100,6 +100,8 @@ def _chosen(
         return values
 
     chosen = choose_output(facts, len(images), options.output, len(resolve_classes(options.classes)), look)
+    if not values and n_rows(facts, len(images)) > 1:
+        look()
     beside = activation_beside(values, chosen) if options.outputs is None else None
     return replace(graph, output=chosen), described(facts, chosen), beside
 

@@ -16,7 +16,16 @@ from obeql.errors import ModelError, nearest
 from obeql.planner.catalog import Activation
 from obeql.planner.geometry import NetworkOutput
 
-__all__ = ["activation_beside", "choose_output", "described", "is_row", "main_output", "named_outputs"]
+__all__ = [
+    "activation_beside",
+    "choose_output",
+    "described",
+    "facts_of",
+    "is_row",
+    "main_output",
+    "n_rows",
+    "named_outputs",
+]
 
 #: Names that the main output goes by, the first that is there counts.
 MAIN_NAMES = ("logits", "logits_per_image", "out", "output")
@@ -80,6 +89,11 @@ def is_row(shape: Sequence[int], n_images: int) -> bool:
     if not shape or shape[0] != n_images or 0 in shape:
         return False
     return len(shape) <= 2 or all(size == 1 for size in shape[2:])
+
+
+def n_rows(outputs: Mapping[str, tuple[Sequence[int], bool]], n_images: int) -> int:
+    """Return how many outputs, (shape, whether it is floating point) by name, may be the classes of images."""
+    return sum(is_floating and is_row(shape, n_images) for shape, is_floating in outputs.values())
 
 
 def activation_beside(values: Mapping[str, Tensor], name: str) -> Activation | None:
