@@ -181,7 +181,8 @@ class ImageRegistry:
     def in_parts(self, images: Sequence[ImageRecord], parts: Parts | None) -> tuple[ImageRecord, ...]:
         """Return parts of image files: pages by their numbers, counted from 1, or `all`, or frames of clips.
 
-        None leaves the images as they are; so are images that are no files, and paths that name a part themselves.
+        None leaves the images as they are; pages leave images that are no files, and both leave paths that name a part
+        themselves. Raises QueryTypeError for frames of an image that is no file.
         """
         if parts is None:
             return tuple(images)
@@ -191,10 +192,10 @@ class ImageRegistry:
                 raise QueryTypeError(
                     f"frames, every and start choose frames of files; {handed!r} is an array: slice it instead"
                 )
-            whole = [image.path is not None and bare_path(image.path) == image.path for image in images]
+            paths = [str(image.path) for image in images]
             return tuple(
-                replace(image, path=with_frames(str(image.path), parts)) if named else image
-                for image, named in zip(images, whole, strict=True)
+                replace(image, path=with_frames(path, parts)) if bare_path(path) == path else image
+                for image, path in zip(images, paths, strict=True)
             )
         pages = parts
         from obeql.executor.images import count_pages  # noqa: PLC0415
