@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,19 @@ def until(page: Any, expression: str) -> None:
     page.wait_for_function(f"() => {expression}")
 
 
+@contextmanager
+def new_map(page: Any) -> Iterator[None]:
+    """Wait until the map of a run that the block begins is drawn, and all is said of it."""
+    before = page.get_attribute("#map", "data-run")
+    yield
+    page.wait_for_function("before => (document.getElementById('map').dataset.run ?? null) !== before", arg=before)
+    state(page, "done")
+
+
 def choose(page: Any, name: str) -> None:
     """Choose an image of the database and wait for its coarse map."""
-    page.click(f"#images button[aria-label={name}]")
-    page.wait_for_selector("#map[data-drawn=map]")
-    page.wait_for_selector("body[data-state=idle]")
+    with new_map(page):
+        page.click(f"#images button[aria-label={name}]")
 
 
 def write(page: Any, text: str) -> None:
@@ -122,7 +131,8 @@ def test_a_map_fills_in_live_and_stop_keeps_it(page: Any) -> None:
     run(page, LONG)
     until(page, "Number(document.getElementById('ribbon').dataset.updates) >= 3")
     state(page, "running")
-    assert "of 3,844 windows" in page.inner_text("#ribbon-title") and "left" in page.inner_text("#ribbon-time")
+    assert "of 3,844 windows" in page.inner_text("#ribbon-title")
+    until(page, "document.getElementById('ribbon-time').textContent.includes('left')")
     page.click("#stop")
     state(page, "stopped")
     assert page.evaluate(COLORS) > 20 and page.get_attribute("#map", "data-drawn") == "live"
@@ -144,10 +154,8 @@ def test_the_bound_that_is_shown_is_the_runs(page: Any) -> None:
 def test_refine_takes_what_is_stored(page: Any) -> None:
     choose(page, "scan3")
     assert "stride=8" in statement(page)
-    page.click("#refine")
-    page.wait_for_selector("body[data-state=running]")
-    page.wait_for_selector("body[data-state=idle]")
-    state(page, "done")
+    with new_map(page):
+        page.click("#refine")
     assert "stride=4" in statement(page)
     measured = "SELECT measured FROM runs ORDER BY run_id DESC LIMIT 1"
     found = json.loads(ask(page, "/api/sql", {"sql": measured})["rows"][0][0])
@@ -164,10 +172,8 @@ def test_a_rectangle_that_is_dragged_is_a_region(page: Any) -> None:
     page.mouse.up()
     until(page, "document.querySelector('#editor textarea').value.includes('REGION (16, 16, 32, 32)')")
     until(page, "document.getElementById('estimate').dataset.windows === '16'")
-    page.click("#run")
-    page.wait_for_selector("body[data-state=running]")
-    page.wait_for_selector("body[data-state=idle]")
-    state(page, "done")
+    with new_map(page):
+        page.click("#run")
     sql = "SELECT rows * cols AS cells, tops[1], lefts[1] FROM heatmaps ORDER BY run_id DESC LIMIT 1"
     assert ask(page, "/api/sql", {"sql": sql})["rows"] == [[16, 16, 16]]
 

@@ -20,6 +20,8 @@ export default class Explain {
     /** what the model says of the image itself */
     this.says = [];
     this.run = null;
+    /** how long the run took, and what else the line above its maps says */
+    this.took = {};
     this.mapKey = null;
     this.jobId = 0;
     this.jobPicture = "";
@@ -274,10 +276,10 @@ export default class Explain {
       if (outcome.context && job.text === this.editor.text.trim()) this.editor.showError(outcome);
       else this.page.trouble(outcome.error);
     } else if (job.state === "stopped") this.ribbon.stopped(job);
+    else if (outcome.kind === "maps") this._showRun(outcome, job);
     else {
       this.ribbon.say("done", "Done");
-      if (outcome.kind === "maps") this._showRun(outcome, job).catch((error) => this.page.trouble(error.message));
-      else this.page.outcome(outcome);
+      this.page.outcome(outcome);
     }
   }
 
@@ -314,24 +316,33 @@ export default class Explain {
   // ---- a run that is stored -----------------------------------------------------------------------------------
 
   async _showRun(outcome, job) {
-    await this.openRun(outcome.run_id, null, { keepText: true });
     const expected = outcome.estimate?.seconds;
     const notes = [...outcome.notes, ...outcome.failures.map((each) => `${fileName(each.image)}: ${each.error}`)];
-    this.ribbon.took(`took ${duration(job.seconds)}${expected ? ` · ${duration(expected)} estimated` : ""}`, notes.slice(0, 3).join(" · "));
+    const time = `took ${duration(job.seconds)}${expected ? ` · ${duration(expected)} estimated` : ""}`;
+    this.ribbon.say("drawing", "Drawing the map");
+    try {
+      await this.openRun(outcome.run_id, null, { took: { time, note: notes.slice(0, 3).join(" · ") } });
+    } catch (error) {
+      this.page.trouble(error.message);
+      this.ribbon.say("failed", "The map is stored, but it was not drawn");
+    }
     this.settings.planSoon();
   }
 
-  /** Open a stored run. @param {number} runId @param {string|null} key @param {{keepText?: boolean}} [how] */
+  /**
+   * Open a stored run: what it was asked by stands in the editor then. Of a run that has just ended `took` is told instead.
+   * @param {number} runId @param {string|null} key @param {{keepText?: boolean, took?: {time?: string, note?: string}}} [how]
+   */
   async openRun(runId, key, how = {}) {
     const run = await get(`/api/runs/${runId}`);
     this.run = run;
-    let took = "";
-    if (!how.keepText) {
+    this.took = how.took ?? {};
+    if (!how.keepText && !how.took) {
       this.settings.model = this.settings.models.find((each) => each.name === run.model)?.name ?? this.model;
       await this.editor.setText(run.query);
       this.settings.show(this.editor.facts.parts);
       const measured = run.measured ? JSON.parse(run.measured) : {};
-      took = measured.seconds ? `took ${duration(measured.seconds)}` : run.status;
+      this.took = { time: measured.seconds ? `took ${duration(measured.seconds)}` : run.status };
     }
     byId("maps").replaceChildren(...run.maps.map((each) => make("option", { value: each.key }, mapTitle(each, run.maps))));
     byId("maps").hidden = byId("maps-before").hidden = byId("maps-after").hidden = run.maps.length < 2;
@@ -339,7 +350,6 @@ export default class Explain {
     if (!run.maps.length) return this.ribbon.say("stopped", "This run has no map yet");
     const shown = run.maps.find((each) => each.key === key) ?? run.maps.find((each) => each.image_id === this.imageKey) ?? run.maps[0];
     await this.showMap(shown.key);
-    this.ribbon.took(took);
   }
 
   _stepMap(step) {
@@ -368,7 +378,7 @@ export default class Explain {
     const { dataset } = this.map.canvas;
     [dataset.drawn, dataset.run] = ["map", String(runId)];
     this.map.canvas.setAttribute("aria-label", `Map of ${facts.name} for ${frame.class_name}: ${frame.quality}`);
-    this.ribbon.map(`${this.image.name} · ${frame.class_name}`, frame);
+    this.ribbon.map(`${this.image.name} · ${frame.class_name}`, frame, this.took);
     byId("quality").textContent = `${frame.model} · ${frame.score_kind.replace("_", "-")} ${short(frame.clean_score)} · ${frame.shape.join("×")} cells · ${frame.quality_sentence}`;
     byId("warning").hidden = !frame.warning;
     byId("warning").textContent = frame.warning;

@@ -3,7 +3,7 @@
 import { byId, count, duration } from "./dom.js";
 
 /** States in which nobody can say how much is left. */
-const UNCOUNTED = ["preparing", "asking", "upload"];
+const UNCOUNTED = ["preparing", "asking", "upload", "drawing"];
 
 export class Ribbon {
   constructor() {
@@ -40,18 +40,12 @@ export class Ribbon {
     byId("progress").value = progress.total ? progress.done / progress.total : 0;
   }
 
-  /** Show what a map that is done is of, and what is stated of it. @param {string} title @param {any} frame */
-  map(title, frame) {
-    this.home.dataset.state = "done";
-    byId("ribbon-title").textContent = title;
-    byId("ribbon-bound").textContent = frame.approx ? boundText(frame.bound, frame.confidence, frame.quality, frame.metric) : frame.quality;
-    byId("progress").value = 1;
-  }
-
-  /** Say how long it took. @param {string} time @param {string} [note] */
-  took(time, note = "") {
-    byId("ribbon-time").textContent = time;
-    byId("ribbon-note").textContent = note;
+  /**
+   * Show what a map that is done is of, what is stated of it, and how long its run took.
+   * @param {string} title @param {any} frame @param {{time?: string, note?: string}} [more]
+   */
+  map(title, frame, more = {}) {
+    this.say("done", title, { bound: frame.approx ? boundText(frame.bound, frame.confidence, frame.quality, frame.metric) : frame.quality, ...more });
   }
 }
 
